@@ -1,0 +1,1 @@
+"""A JAX functional neural network toolkit."""

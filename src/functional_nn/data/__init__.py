@@ -1,0 +1,1 @@
+"""Data sets: images and labels from the package, TFDS or IDX files."""
