@@ -1,0 +1,319 @@
+"""Activations, each with its hand-derived derivative beside it.
+
+The functions are ``jax.nn``'s where it has them. The derivatives are written from the formula, in a form that keeps
+its digits in the tails: σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)), whose difference cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import erfc
+
+from functional_nn.errors import InputError, suggest
+from functional_nn.layer import Layer, stateless
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A function that acts on every element alone, with its derivative.
+
+    Args:
+        name: used in error messages, summaries and flags.
+        function: f, from an array to one of the same shape.
+        derivative: f', derived by hand; where f has a kink, the value chosen there.
+        formula: f(x) and f'(x), as text.
+
+    >>> square = Activation("square", lambda x: x * x, lambda x: 2 * x)
+    >>> print(square(jnp.array(3.0)), square.derivative(jnp.array(3.0)))
+    9.0 6.0
+    """
+
+    name: str
+    function: Callable[[jax.Array], jax.Array]
+    derivative: Callable[[jax.Array], jax.Array]
+    formula: str = ""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f(x), element by element."""
+        return self.function(x)
+
+    def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
+        """The cotangent of x: f'(x) y_bar."""
+        return self.derivative(x) * y_bar
+
+    def as_layer(self) -> Layer:
+        """The activation as a layer, which is what combinators make of it."""
+        return stateless(self.name, lambda x: (self(x), x), self.pullback)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorActivation:
+    """A function that couples the elements of the last axis, with its pullback in place of a derivative.
+
+    Args:
+        name: used in error messages, summaries and flags.
+        function: f, from an array to one of the same shape.
+        pullback: ``pullback(x, y_bar) -> x_bar``, the product with the transposed Jacobian, derived by hand.
+        formula: f(x) and the pullback, as text.
+    """
+
+    name: str
+    function: Callable[[jax.Array], jax.Array]
+    pullback: Callable[[jax.Array, jax.Array], jax.Array]
+    formula: str = ""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f(x), over the last axis."""
+        return self.function(x)
+
+    def as_layer(self) -> Layer:
+        """The activation as a layer, which is what combinators make of it."""
+        return stateless(self.name, lambda x: (self(x), x), self.pullback)
+
+
+def _identity(x):
+    return x
+
+
+identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1")
+
+
+# Saturating: the logistic family
+
+
+def _sigmoid_derivative(x):
+    """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
+    e = jnp.exp(-jnp.abs(x))
+    return e / jnp.square(1 + e)
+
+
+def _tanh_derivative(x):
+    """tanh'(x) = 1 / cosh²(x) = 4e / (1 + e)² with e = e^{-2|x|}."""
+    e = jnp.exp(-2 * jnp.abs(x))
+    return 4 * e / jnp.square(1 + e)
+
+
+def _softsign_derivative(x):
+    """(x / (1 + |x|))' = ((1 + |x|) - x sign(x)) / (1 + |x|)² = 1 / (1 + |x|)²."""
+    return jnp.square(1 / (1 + jnp.abs(x)))
+
+
+sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, "f(x) = 1 / (1 + e^{-x}), f'(x) = f(x) f(-x)")
+tanh = Activation("tanh", jnp.tanh, _tanh_derivative, "f(x) = tanh x, f'(x) = 1 / cosh² x")
+softsign = Activation(
+    "softsign", jax.nn.soft_sign, _softsign_derivative, "f(x) = x / (1 + |x|), f'(x) = 1 / (1 + |x|)²"
+)
+softplus = Activation("softplus", jax.nn.softplus, jax.nn.sigmoid, "f(x) = log(1 + e^x), f'(x) = σ(x)")
+log_sigmoid = Activation(
+    "log_sigmoid", jax.nn.log_sigmoid, lambda x: jax.nn.sigmoid(-x), "f(x) = log σ(x), f'(x) = σ(-x)"
+)
+
+
+# Rectifiers
+
+
+def _relu_derivative(x):
+    """1 where x > 0, else 0; at the kink 0 the value is 0."""
+    return (x > 0).astype(x.dtype)
+
+
+def leaky_relu_with(negative_slope: float) -> Activation:
+    """x where x ≥ 0, else ``negative_slope`` · x. At the kink 0 the derivative is 1.
+
+    >>> print(leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
+    [-0.2  2. ]
+    """
+
+    def derivative(x):
+        return jnp.where(x >= 0, jnp.ones_like(x), jnp.asarray(negative_slope, x.dtype))
+
+    formula = f"f(x) = x if x ≥ 0 else {negative_slope} x, f'(x) = 1 if x ≥ 0 else {negative_slope}"
+    return Activation("leaky_relu", partial(jax.nn.leaky_relu, negative_slope=negative_slope), derivative, formula)
+
+
+def elu_with(alpha: float) -> Activation:
+    """x where x > 0, else α (e^x - 1). At 0 the derivative is α.
+
+    >>> print(elu_with(2.0)(jnp.array([-100.0, 2.0])))
+    [-2.  2.]
+    """
+
+    def derivative(x):
+        return jnp.where(x > 0, jnp.ones_like(x), alpha * jnp.exp(jnp.minimum(x, 0)))
+
+    formula = f"f(x) = x if x > 0 else {alpha} (e^x - 1), f'(x) = 1 if x > 0 else {alpha} e^x"
+    return Activation("elu", partial(jax.nn.elu, alpha=alpha), derivative, formula)
+
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _selu_derivative(x):
+    """λ where x > 0, else λ α e^x; at 0 the value is λ α."""
+    return _SELU_SCALE * jnp.where(x > 0, jnp.ones_like(x), _SELU_ALPHA * jnp.exp(jnp.minimum(x, 0)))
+
+
+relu = Activation("relu", jax.nn.relu, _relu_derivative, "f(x) = max(x, 0), f'(x) = 1 if x > 0 else 0")
+leaky_relu = leaky_relu_with(0.01)
+elu = elu_with(1.0)
+selu = Activation(
+    "selu",
+    jax.nn.selu,
+    _selu_derivative,
+    "f(x) = λ x if x > 0 else λ α (e^x - 1), f'(x) = λ if x > 0 else λ α e^x",
+)
+
+
+# Smooth gates: x times something that goes from 0 to 1
+
+
+def _normal_cumulative(x):
+    return erfc(-x * math.sqrt(0.5)) / 2
+
+
+def _normal_density(x):
+    return jnp.exp(-jnp.square(x) / 2) / math.sqrt(2 * math.pi)
+
+
+def _gelu_derivative(x):
+    """(x Φ(x))' = Φ(x) + x φ(x), with the normal distribution's Φ and its density φ = Φ'."""
+    return _normal_cumulative(x) + x * _normal_density(x)
+
+
+def _gelu_tanh_derivative(x):
+    """With u = c (x + a x³): (x (1 + tanh u) / 2)' = σ(2u) + x u' / (2 cosh² u), u' = c (1 + 3 a x²)."""
+    a, c = 0.044715, math.sqrt(2 / math.pi)
+    u = c * (x + a * x**3)
+    return jax.nn.sigmoid(2 * u) + x * c * (1 + 3 * a * jnp.square(x)) * _tanh_derivative(u) / 2
+
+
+def _silu_derivative(x):
+    """(x σ(x))' = σ(x) + x σ(x) σ(-x) = σ(x) (1 + x σ(-x))."""
+    return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
+
+
+def _mish_derivative(x):
+    """(x tanh s)' = tanh s + x σ(x) / cosh² s with s = log(1 + e^x), s' = σ(x)."""
+    s = jax.nn.softplus(x)
+    return jnp.tanh(s) + x * jax.nn.sigmoid(x) * _tanh_derivative(s)
+
+
+gelu = Activation(
+    "gelu", partial(jax.nn.gelu, approximate=False), _gelu_derivative, "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)"
+)
+gelu_tanh = Activation(
+    "gelu_tanh",
+    partial(jax.nn.gelu, approximate=True),
+    _gelu_tanh_derivative,
+    "f(x) = x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
+)
+silu = Activation("silu", jax.nn.silu, _silu_derivative, "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))")
+mish = Activation(
+    "mish",
+    jax.nn.mish,
+    _mish_derivative,
+    "f(x) = x tanh s, s = log(1 + e^x), f'(x) = tanh s + x σ(x) / cosh² s",
+)
+
+
+# Piecewise linear stand-ins
+
+
+def _relu6_derivative(x):
+    """1 between 0 and 6, else 0; at both kinks the value is 0."""
+    return ((x > 0) & (x < 6)).astype(x.dtype)
+
+
+def _hard_tanh_derivative(x):
+    """1 where -1 ≤ x ≤ 1, else 0; at both kinks the value is 1."""
+    return ((x >= -1) & (x <= 1)).astype(x.dtype)
+
+
+def _hard_sigmoid_derivative(x):
+    """1/6 between -3 and 3, else 0; at both kinks the value is 0."""
+    return _relu6_derivative(x + 3) / 6
+
+
+def _hard_silu_derivative(x):
+    """(x h(x))' = h(x) + x h'(x) with h the hard sigmoid."""
+    return jax.nn.hard_sigmoid(x) + x * _hard_sigmoid_derivative(x)
+
+
+relu6 = Activation(
+    "relu6",
+    jax.nn.relu6,
+    _relu6_derivative,
+    "f(x) = min(max(x, 0), 6), f'(x) = 1 if 0 < x < 6 else 0",
+)
+hard_tanh = Activation(
+    "hard_tanh",
+    jax.nn.hard_tanh,
+    _hard_tanh_derivative,
+    "f(x) = min(max(x, -1), 1), f'(x) = 1 if |x| ≤ 1 else 0",
+)
+hard_sigmoid = Activation(
+    "hard_sigmoid",
+    jax.nn.hard_sigmoid,
+    _hard_sigmoid_derivative,
+    "f(x) = min(max(x + 3, 0), 6) / 6, f'(x) = 1/6 if |x| < 3 else 0",
+)
+hard_silu = Activation(
+    "hard_silu",
+    jax.nn.hard_silu,
+    _hard_silu_derivative,
+    "f(x) = x h(x), f'(x) = h(x) + x h'(x), h the hard sigmoid",
+)
+
+
+# Over the last axis
+
+
+def _softmax_pullback(x, y_bar):
+    """∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ - yⱼ), so x_barⱼ = Σᵢ y_barᵢ yᵢ (δᵢⱼ - yⱼ) = yⱼ (y_barⱼ - Σᵢ y_barᵢ yᵢ)."""
+    y = jax.nn.softmax(x)
+    return y * (y_bar - jnp.sum(y_bar * y, axis=-1, keepdims=True))
+
+
+def _log_softmax_pullback(x, y_bar):
+    """yᵢ = xᵢ - log Σ e^x, so ∂yᵢ/∂xⱼ = δᵢⱼ - softmax(x)ⱼ and x_bar = y_bar - softmax(x) Σᵢ y_barᵢ."""
+    return y_bar - jax.nn.softmax(x) * jnp.sum(y_bar, axis=-1, keepdims=True)
+
+
+softmax = VectorActivation(
+    "softmax", jax.nn.softmax, _softmax_pullback, "yᵢ = e^{xᵢ} / Σ e^x, x_bar = y (y_bar - Σ y_bar y)"
+)
+log_softmax = VectorActivation(
+    "log_softmax",
+    jax.nn.log_softmax,
+    _log_softmax_pullback,
+    "yᵢ = xᵢ - log Σ e^x, x_bar = y_bar - softmax(x) Σ y_bar",
+)
+
+ACTIVATIONS: dict[str, Activation | VectorActivation] = {
+    activation.name: activation
+    for activation in (
+        identity, sigmoid, tanh, softsign, softplus, log_sigmoid,
+        relu, leaky_relu, elu, selu,
+        gelu, gelu_tanh, silu, mish,
+        relu6, hard_tanh, hard_sigmoid, hard_silu,
+        softmax, log_softmax,
+    )
+}  # fmt: skip
+"""Every activation under its name, as flags and configurations name it."""
+
+
+def activation(name: str) -> Activation | VectorActivation:
+    """The activation of that name.
+
+    >>> activation("relu") is relu
+    True
+    """
+    if name not in ACTIVATIONS:
+        raise InputError("activation", "a known name", repr(name), suggest(name, ACTIVATIONS))
+    return ACTIVATIONS[name]

@@ -1,0 +1,1 @@
+"""Counting and timing what a program does."""

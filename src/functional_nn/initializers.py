@@ -1,0 +1,41 @@
+"""Starting values for weights and biases by the field's names, drawn by ``jax.nn.initializers``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.errors import InputError, suggest
+from functional_nn.layer import Shape
+
+Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
+
+WEIGHTS = {
+    "glorot": jax.nn.initializers.glorot_uniform(),
+    "he": jax.nn.initializers.he_normal(),
+    "lecun": jax.nn.initializers.lecun_normal(),
+    "pytorch": jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
+
+
+def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """A weight of shape ``(in_size, out_size)`` and a bias of shape ``(out_size,)``.
+
+    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal of variance 2/in (for ReLU), ``"lecun"`` of
+    variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers: weight and
+    bias from U(±1/√in). Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
+    """
+    if not callable(initializer) and initializer not in WEIGHTS:
+        raise InputError(
+            "initializer", "a known name or a function", repr(initializer), suggest(str(initializer), WEIGHTS)
+        )
+    draw = initializer if callable(initializer) else WEIGHTS[initializer]
+    key_weight, key_bias = jax.random.split(key)
+    weight = draw(key_weight, shape)
+    if initializer == "pytorch":
+        bound = shape[0] ** -0.5
+        return weight, jax.random.uniform(key_bias, shape[1:], minval=-bound, maxval=bound)
+    return weight, jnp.zeros(shape[1:])

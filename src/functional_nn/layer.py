@@ -1,0 +1,176 @@
+"""The one abstraction: a layer is three pure functions over plain pytrees."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
+from jax.tree_util import Partial
+
+from functional_nn.errors import FormulaMissing, InputError, inside
+
+Params: TypeAlias = Mapping[str, Any]
+State: TypeAlias = Mapping[str, Any]
+Residuals: TypeAlias = Any
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Layer(NamedTuple):
+    """What a network starts as, what it computes, and how its gradient flows back.
+
+    Args:
+        name: used in parameter trees and in error messages.
+        init: ``init(key, in_shape) -> (params, state)``; ``in_shape`` leaves out the batch axis.
+        forward: ``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``; ``x`` has one
+            leading batch axis, and ``residuals``, a pytree of arrays, is what the backward pass needs.
+        backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
+            never calls JAX's automatic differentiation, so that it can be compared with it.
+
+    >>> import functional_nn as fnn
+    >>> layer = fnn.dense(2)
+    >>> params, state = layer.init(jax.random.key(0), (3,))
+    >>> y, state = layer.apply(params, state, jnp.ones((5, 3)), train=False)
+    >>> y.shape
+    (5, 2)
+    """
+
+    name: str
+    init: Callable[[Any, Shape], tuple[Params, State]]
+    forward: Callable[..., tuple[Any, State, Residuals]]
+    backward: Callable[[Residuals, Any], tuple[Params, Any]]
+
+    def apply(
+        self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Any, State]:
+        """The forward pass without its residuals: ``(y, state)``. What ``jax.grad`` differentiates."""
+        y, state, _ = self.forward(params, state, x, train=train, key=key)
+        return y, state
+
+    def vjp(
+        self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Any, State, Partial]:
+        """The forward pass and the hand-derived pullback: ``(y, state, pullback)``, in the shape of ``jax.vjp``.
+
+        ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
+        ``vmap`` and ``scan`` like any value.
+        """
+        y, state, residuals = self.forward(params, state, x, train=train, key=key)
+        return y, state, Partial(self.backward, residuals)
+
+
+def stateless(
+    name: str,
+    forward: Callable[[jax.Array], tuple[jax.Array, Residuals]],
+    backward: Callable[[Residuals, jax.Array], jax.Array],
+) -> Layer:
+    """A layer of ``x -> (y, residuals)`` and ``residuals, y_bar -> x_bar``, without parameters, state or randomness."""
+
+    def layer_forward(params, state, x, *, train, key=None):
+        y, residuals = forward(x)
+        return y, state, residuals
+
+    return Layer(
+        name,
+        init=lambda key, in_shape: ({}, {}),
+        forward=layer_forward,
+        backward=lambda residuals, y_bar: ({}, backward(residuals, y_bar)),
+    )
+
+
+def as_layer(value: Any) -> Layer:
+    """Takes a layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
+    if isinstance(value, Layer):
+        return value
+    if hasattr(value, "as_layer"):
+        return value.as_layer()
+    if not callable(value):
+        raise InputError("layers", "layers, activations or functions of one array", repr(value))
+    name = getattr(value, "__name__", "function").strip("<>")
+
+    def no_formula(residuals, y_bar):
+        raise FormulaMissing(
+            f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
+            f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
+        )
+
+    function: Callable[[Any], Any] = value
+    return stateless(name, lambda x: (function(x), ()), no_formula)
+
+
+def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Numbers equal names in their order: ``dense, relu, dense`` become ``dense_0, relu_0, dense_1``."""
+    seen: dict[str, int] = {}
+    names = []
+    for layer in layers:
+        if not layer.name or "/" in layer.name:
+            raise InputError("name", "a name without '/', which separates the names in a path", repr(layer.name))
+        count = seen.get(layer.name, 0)
+        seen[layer.name] = count + 1
+        names.append(f"{layer.name}_{count}")
+    return tuple(names)
+
+
+def child_key(key: jax.Array | None, name: str) -> jax.Array | None:
+    """The key of the layer called ``name``. It depends on the name alone, so adding a layer changes no other's."""
+    return None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def child_init(name: str, layer: Layer, key: Any, in_shape: Shape) -> tuple[Params, State, Shape]:
+    """Initialises one layer of a combinator: its parameters, its state and its output's shape."""
+    with inside(name):
+        params, state = layer.init(child_key(key, name), in_shape)
+        return params, state, output_shape(layer, params, state, in_shape)
+
+
+def child_forward(
+    name: str, layer: Layer, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None
+) -> tuple[Any, State, Residuals]:
+    """Runs one layer of a combinator with its own parameters, state and key, and marks its work with its name.
+
+    The mark stands in the traced program (``named_scope`` for the operations, ``checkpoint_name`` for the
+    output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
+    """
+    with inside(name), jax.named_scope(name):
+        try:
+            y, state, residuals = layer.forward(
+                params.get(name, {}), state.get(name, {}), x, train=train, key=child_key(key, name)
+            )
+        except KeyError as missing:
+            raise InputError("params and state", f"an entry {missing}", _entries(params, state, name)) from missing
+        return checkpoint_name(y, name), state, residuals
+
+
+def _entries(params: Params, state: State, name: str) -> str:
+    return f"params {sorted(params.get(name, {}))} and state {sorted(state.get(name, {}))}"
+
+
+def output_shape(layer: Layer, params: Params, state: State, in_shape: Shape, dtype: Any = float) -> Shape:
+    """The shape of one example's output, without the batch axis, from tracing ``apply``; nothing is computed."""
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
+    y, _ = jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False), params, state, x)
+    return y.shape[1:]
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether values can be looked at now: under ``jit``, ``grad`` or ``vmap`` they cannot."""
+    return not any(isinstance(value, Tracer) for value in values)
+
+
+def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
+    """Refuses integers where a layer computes: images as uint8 would be taken for values up to 255."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError("x", expected, f"{x.dtype} of shape {x.shape}", "Convert it: images as x / 255.")
+
+
+def check_key(key: jax.Array | None) -> jax.Array:
+    """Refuses to draw without a key."""
+    if key is None:
+        raise InputError(
+            "key", "a key, since train=True draws random numbers here", None, "Pass key=jax.random.key(seed)."
+        )
+    return key

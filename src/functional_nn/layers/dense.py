@@ -1,0 +1,147 @@
+"""Weighted sums: the single neuron and the fully connected layer."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.activations import Activation, VectorActivation, identity, relu
+from functional_nn.errors import InputError
+from functional_nn.initializers import Initializer, weight_and_bias
+from functional_nn.layer import Layer, check_floating
+
+
+def neuron(activation: Activation = identity, *, initializer: Initializer | None = None, name: str = "neuron") -> Layer:
+    """One neuron: a weighted sum of its inputs and a bias, through an activation.
+
+    Math:
+        z = Σᵢ wᵢ xᵢ + b, y = f(z)
+
+    Shapes:
+        x (batch, in_size), weight (in_size,), bias (), y (batch,)
+
+    Gradient:
+        Each example n adds its share: ∂y/∂z = f'(z), ∂z/∂wᵢ = xᵢ, ∂z/∂b = 1, ∂z/∂xᵢ = wᵢ. With
+        z_bar = f'(z) y_bar:
+
+        weight_barᵢ = Σₙ z_barₙ xₙᵢ, bias_bar = Σₙ z_barₙ, x_barₙᵢ = z_barₙ wᵢ
+
+    Args:
+        activation: f; any ``Activation``.
+        initializer: a name of ``functional_nn.initializers`` or a function; He for ReLU, Glorot else.
+        name: used in parameter trees and in error messages.
+
+    >>> from functional_nn import activations
+    >>> unit = neuron(activations.sigmoid)
+    >>> y, _ = unit.apply({"weight": jnp.ones(2), "bias": jnp.zeros(())}, {}, jnp.zeros((3, 2)), train=False)
+    >>> print(y)
+    [0.5 0.5 0.5]
+
+    References:
+        Rosenblatt 1958, "The perceptron"; Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.
+    """
+    initializer = initializer or default_initializer(activation)
+
+    def init(key, in_shape):
+        (in_size,) = _vector(in_shape)
+        weight, bias = weight_and_bias(initializer, key, (in_size, 1))
+        return {"weight": weight[:, 0], "bias": bias[0]}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        weight, bias = params["weight"], params["bias"]
+        _check(x, weight, rank=2)
+        z = x @ weight + bias
+        return activation(z), state, (x, weight, z)
+
+    def backward(residuals, y_bar):
+        x, weight, z = residuals
+        z_bar = activation.pullback(z, y_bar)
+        return {"weight": z_bar @ x, "bias": jnp.sum(z_bar)}, z_bar[:, None] * weight[None, :]
+
+    return Layer(name, init, forward, backward)
+
+
+def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "glorot", name: str = "dense") -> Layer:
+    """A fully connected layer: every output is a weighted sum of all inputs on the last axis.
+
+    Math:
+        y = x W + b
+
+    Shapes:
+        x (batch, …, in_size), weight (in_size, out_size), bias (out_size,), y (batch, …, out_size)
+
+    Gradient:
+        yₙⱼ = Σᵢ xₙᵢ Wᵢⱼ + bⱼ, so ∂yₙⱼ/∂Wᵢⱼ = xₙᵢ, ∂yₙⱼ/∂bⱼ = 1, ∂yₙⱼ/∂xₙᵢ = Wᵢⱼ. Summed over whatever an
+        element takes part in (n runs over the batch and all middle axes):
+
+        weight_bar = xᵀ y_bar, bias_bar = Σₙ y_barₙ, x_bar = y_bar Wᵀ
+
+    Args:
+        out_size: the number of outputs.
+        bias: whether b is added.
+        initializer: ``"glorot"``, ``"he"`` (for ReLU), ``"lecun"``, ``"pytorch"``, or a function; see ``initializers``.
+        name: used in parameter trees and in error messages.
+
+    >>> layer = dense(2)
+    >>> params = {"weight": jnp.eye(2), "bias": jnp.array([1.0, 2.0])}
+    >>> print(layer.apply(params, {}, jnp.array([[3.0, 4.0]]), train=False)[0])
+    [[4. 6.]]
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.
+    """
+    if not isinstance(out_size, int) or out_size < 1:
+        raise InputError("out_size", "a positive integer", repr(out_size))
+
+    def init(key, in_shape):
+        if not in_shape:
+            raise InputError("in_shape", "at least a feature axis, (…, in_size)", in_shape)
+        weight, bias_value = weight_and_bias(initializer, key, (in_shape[-1], out_size))
+        return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
+
+    def forward(params, state, x, *, train, key=None):
+        weight = params["weight"]
+        _check(x, weight)
+        y = x @ weight
+        if bias:
+            y = y + jnp.expand_dims(params["bias"], range(y.ndim - 1))
+        return y, state, (x, weight)
+
+    def backward(residuals, y_bar):
+        x, weight = residuals
+        rows = tuple(range(y_bar.ndim - 1))
+        params_bar = {"weight": jnp.tensordot(x, y_bar, axes=(rows, rows))}
+        if bias:
+            params_bar["bias"] = jnp.sum(y_bar, axis=rows)
+        return params_bar, y_bar @ weight.T
+
+    return Layer(name, init, forward, backward)
+
+
+def default_initializer(activation: Activation | VectorActivation) -> str:
+    """He's for ReLU, since half of its outputs are zero, and Glorot's else."""
+    return "he" if activation is relu else "glorot"
+
+
+def _vector(in_shape):
+    if len(in_shape) != 1:
+        raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before it.")
+    return in_shape
+
+
+def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:
+    check_floating(x)
+    if x.ndim < 2 or (rank and x.ndim != rank):
+        raise InputError(
+            "x",
+            "a batch axis and a feature axis, (batch, …, in_size)",
+            f"shape {x.shape}",
+            "Add a batch axis: x[None].",
+        )
+    if x.shape[-1] != weight.shape[0]:
+        raise InputError(
+            "x",
+            f"{weight.shape[0]} features on the last axis, for a weight of shape {weight.shape}",
+            f"{x.shape[-1]} (shape {x.shape})",
+            "Put flatten() before it if x are images; else initialise with this in_shape.",
+        )

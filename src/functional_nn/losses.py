@@ -1,0 +1,355 @@
+"""Losses, each with its hand-derived gradient beside it. No loss broadcasts.
+
+A loss is the weighted mean L = Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ of one value ℓᵢ per example (per label, where an example has several).
+Its gradient with respect to the network's output y is therefore ∂L/∂yᵢ = (wᵢ / Σw) ∂ℓᵢ/∂yᵢ.
+With all weights 0 both are 0.
+
+What can be checked without running the numbers (shapes and dtypes) is checked always; values (labels, probabilities,
+weights) are checked where they are concrete. Under ``jit`` they cannot raise: there a bad label or probability makes
+the value and the gradient NaN, which training reports, and never a plausible number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.errors import InputError
+from functional_nn.layer import is_concrete
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss with its gradient.
+
+    Args:
+        name: used in error messages and tables.
+        check: ``check(y, labels)`` raises InputError for what does not fit.
+        values: ``values(y, labels)``, ℓ, one value per example.
+        value_gradients: ``value_gradients(y, labels)``, ∂ℓᵢ/∂yᵢ, in the shape of y, derived by hand.
+        counted: ``counted(labels)``, 1 for what counts and 0 for what is ignored; None where all count.
+
+    >>> print(mean_squared_error(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
+    5.0
+    """
+
+    name: str
+    check: Callable[[Any, Any], None]
+    values: Callable[[jax.Array, jax.Array], jax.Array]
+    value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
+    counted: Callable[[jax.Array], jax.Array] | None = None
+
+    def __call__(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
+        """The weighted mean of the examples' values.
+
+        Args:
+            y: the network's output, (batch, …).
+            labels: what it should be; see each loss.
+            weights: one per value, not negative; None for the plain mean.
+        """
+        y, labels, weights = self._prepare(y, labels, weights)
+        values = self.values(y, labels)
+        if weights is None:
+            return jnp.mean(values)
+        return jnp.sum(values * _shares(weights))
+
+    def per_example(self, y: Any, labels: Any) -> jax.Array:
+        """ℓ, before weights and mean; 0 for what is ignored."""
+        y, labels, counted = self._prepare(y, labels, None)
+        values = self.values(y, labels)
+        return values if counted is None else values * counted
+
+    def gradient(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
+        """∂L/∂y, derived by hand: (wᵢ / Σw) ∂ℓᵢ/∂yᵢ."""
+        y, labels, weights = self._prepare(y, labels, weights)
+        gradients = self.value_gradients(y, labels)
+        terms = jax.eval_shape(self.values, y, labels)
+        if weights is None:
+            return gradients / terms.size
+        return gradients * jnp.expand_dims(_shares(weights), range(terms.ndim, y.ndim))
+
+    def _prepare(self, y, labels, weights):
+        y, labels = jnp.asarray(y), jnp.asarray(labels)
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise InputError("y", "floating-point outputs", f"{y.dtype} of shape {y.shape}")
+        if y.size == 0:
+            raise InputError(
+                "y", "at least one example", f"shape {y.shape}", "The mean over an empty batch has no value."
+            )
+        self.check(y, labels)
+        if weights is not None:
+            weights = jnp.asarray(weights).astype(y.dtype)
+            terms = jax.eval_shape(self.values, y, labels)
+            if weights.shape != terms.shape:
+                raise InputError("weights", f"one weight per value, shape {terms.shape}", f"shape {weights.shape}")
+            if is_concrete(weights) and not bool(np.all(np.asarray(weights) >= 0)):
+                raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(weights))}")
+        if self.counted is not None:
+            counted = self.counted(labels).astype(y.dtype)
+            weights = counted if weights is None else weights * counted
+        return y, labels, weights
+
+
+def _shares(weights):
+    """wᵢ / Σw, and 0 where all weights are 0."""
+    total = jnp.sum(weights)
+    return weights / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _same_shape(y, labels):
+    if y.shape != labels.shape:
+        remedy = "Losses do not broadcast: reshape one of them."
+        raise InputError("labels", f"the shape of y, {y.shape}", f"shape {labels.shape}", remedy)
+
+
+def _example_mean(elements):
+    return jnp.mean(elements, axis=tuple(range(1, elements.ndim)))
+
+
+def _per_element(y):
+    """1/d for the mean over an example's d elements."""
+    return 1 / math.prod(y.shape[1:])
+
+
+def _nan_unless(valid, values):
+    """Makes values, and with them their gradients, NaN where they mean nothing."""
+    return values * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
+
+
+def _times(weight, values):
+    """weight · values with 0 · ∞ = 0: what has no weight adds nothing."""
+    return jnp.where(weight == 0, jnp.zeros_like(values), weight * values)
+
+
+# Regression
+
+
+def _squared_errors(y, labels):
+    return _example_mean(jnp.square(y - labels.astype(y.dtype)))
+
+
+def _squared_error_gradients(y, labels):
+    """∂/∂yⱼ (1/d) Σⱼ (yⱼ - tⱼ)² = (2/d) (yⱼ - tⱼ)."""
+    return 2 * _per_element(y) * (y - labels.astype(y.dtype))
+
+
+def _absolute_errors(y, labels):
+    error = y - labels.astype(y.dtype)
+    return _example_mean(error * jnp.sign(error))
+
+
+def _absolute_error_gradients(y, labels):
+    """∂/∂yⱼ (1/d) Σⱼ |yⱼ - tⱼ| = sign(yⱼ - tⱼ) / d; at the kink 0 the value is 0 (|e| is written e sign(e), since
+    ``jax.grad`` of ``jnp.abs`` gives 1 there)."""
+    return _per_element(y) * jnp.sign(y - labels.astype(y.dtype))
+
+
+def huber_with(delta: float) -> Loss:
+    """Huber's loss: quadratic up to an error of δ, linear beyond; the mean over an example's elements.
+
+    Math:
+        e = y - t, ℓ = e²/2 if |e| ≤ δ else δ (|e| - δ/2)
+
+    Gradient:
+        e inside, δ sign(e) outside, equal at ±δ: ∂ℓ/∂y = min(max(e, -δ), δ)
+
+    >>> print(huber_with(1.0)(jnp.array([[3.0]]), jnp.array([[0.0]])))
+    2.5
+
+    References:
+        Huber 1964, "Robust estimation of a location parameter".
+    """
+    if not delta > 0:
+        raise InputError("delta", "a number above 0", delta)
+
+    def values(y, labels):
+        error = jnp.abs(y - labels.astype(y.dtype))
+        return _example_mean(jnp.where(error <= delta, jnp.square(error) / 2, delta * (error - delta / 2)))
+
+    def gradients(y, labels):
+        return _per_element(y) * jnp.clip(y - labels.astype(y.dtype), -delta, delta)
+
+    return Loss("huber", _same_shape, values, gradients)
+
+
+mean_squared_error = Loss("mean_squared_error", _same_shape, _squared_errors, _squared_error_gradients)
+"""ℓ = (1/d) Σⱼ (yⱼ - tⱼ)² over an example's d elements; labels in the shape of y."""
+
+mean_absolute_error = Loss("mean_absolute_error", _same_shape, _absolute_errors, _absolute_error_gradients)
+"""ℓ = (1/d) Σⱼ |yⱼ - tⱼ| over an example's d elements; labels in the shape of y."""
+
+huber = huber_with(1.0)
+
+
+# Two classes
+
+
+def _check_binary(y, labels):
+    _same_shape(y, labels)
+    if is_concrete(labels):
+        host = np.asarray(labels)
+        if not np.all((host >= 0) & (host <= 1)):
+            raise InputError("labels", "values in [0, 1]", f"values from {host.min()} to {host.max()}")
+
+
+def _check_probabilities(y, labels):
+    _check_binary(y, labels)
+    if is_concrete(y):
+        host = np.asarray(y)
+        if not np.all((host >= 0) & (host <= 1)):
+            remedy = "For logits use binary_cross_entropy."
+            raise InputError("y", "probabilities in [0, 1]", f"values from {host.min()} to {host.max()}", remedy)
+
+
+def _binary_values(y, labels):
+    t = labels.astype(y.dtype)
+    return _example_mean(_times(t, jax.nn.softplus(-y)) + _times(1 - t, jax.nn.softplus(y)))
+
+
+def _binary_gradients(y, labels):
+    """With p = σ(y): ∂/∂y (t log(1 + e^{-y}) + (1 - t) log(1 + e^y)) = -t σ(-y) + (1 - t) σ(y) = p - t."""
+    t = labels.astype(y.dtype)
+    return _per_element(y) * ((1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y))
+
+
+def _probability_values(y, labels):
+    t = labels.astype(y.dtype)
+    return _example_mean(_nan_unless((y >= 0) & (y <= 1), -_times(t, jnp.log(y)) - _times(1 - t, jnp.log1p(-y))))
+
+
+def _probability_gradients(y, labels):
+    """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p."""
+    t = labels.astype(y.dtype)
+    return _per_element(y) * _nan_unless((y >= 0) & (y <= 1), _times(1 - t, 1 / (1 - y)) - _times(t, 1 / y))
+
+
+binary_cross_entropy = Loss("binary_cross_entropy", _check_binary, _binary_values, _binary_gradients)
+"""From logits: ℓ = -t log σ(y) - (1 - t) log σ(-y), the mean over an example's elements; labels t in [0, 1]."""
+
+binary_cross_entropy_from_probabilities = Loss(
+    "binary_cross_entropy_from_probabilities",
+    _check_probabilities,
+    _probability_values,
+    _probability_gradients,
+)
+"""From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep digits where p is near 0 or 1."""
+
+
+# Many classes
+
+
+def cross_entropy_with(*, label_smoothing: float = 0.0, ignore_index: int | None = None) -> Loss:
+    """Cross-entropy of logits y (…, classes) with integer labels (…) or with probabilities (…, classes).
+
+    Math:
+        p = softmax(y), ℓ = -Σₖ tₖ log pₖ, with t the label's one-hot vector or the given probabilities, mixed with the
+        uniform distribution by smoothing: t ← (1 - ε) t + ε / classes
+
+    Gradient:
+        log pₖ = yₖ - log Σ e^y, so ∂ log pₖ / ∂yⱼ = δₖⱼ - pⱼ, hence
+
+        ∂ℓ/∂yⱼ = -Σₖ tₖ (δₖⱼ - pⱼ) = pⱼ Σₖ tₖ - tⱼ, which is p - t where t sums to 1
+
+    Args:
+        label_smoothing: ε, in [0, 1).
+        ignore_index: an integer label that does not count: value 0, gradient 0, and out of the mean.
+
+    >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4), jnp.log(4.0).round(4))
+    1.3863 1.3863
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.3; Szegedy et al. 2016 for smoothing.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise InputError("label_smoothing", "a number in [0, 1)", label_smoothing)
+
+    def check(y, labels):
+        _check_classes(y, labels, ignore_index)
+
+    def targets(y, labels):
+        classes = y.shape[-1]
+        if labels.ndim < y.ndim:
+            t = (jnp.expand_dims(labels, -1) == _class_numbers(y, labels)).astype(y.dtype)
+        else:
+            t = labels.astype(y.dtype)
+        return (1 - label_smoothing) * t + label_smoothing / classes if label_smoothing else t
+
+    def judged(values, labels, classes):
+        """0 for the ignored, whatever their logits; NaN where the label is no class."""
+        is_class = (labels >= 0) & (labels < classes)
+        if ignore_index is None:
+            return _nan_unless(is_class, values)
+        ignored = labels == ignore_index
+        return jnp.where(ignored, jnp.zeros_like(values), _nan_unless(is_class | ignored, values))
+
+    def values(y, labels):
+        result = -jnp.sum(_times(targets(y, labels), jax.nn.log_softmax(y)), axis=-1)
+        return result if labels.ndim == y.ndim else judged(result, labels, y.shape[-1])
+
+    def gradients(y, labels):
+        t = targets(y, labels)
+        result = jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t
+        return result if labels.ndim == y.ndim else judged(result, jnp.expand_dims(labels, -1), y.shape[-1])
+
+    def counted(labels):
+        if jnp.issubdtype(labels.dtype, jnp.floating):
+            return jnp.ones(labels.shape[:-1])
+        return labels != ignore_index
+
+    return Loss("cross_entropy", check, values, gradients, None if ignore_index is None else counted)
+
+
+def _class_numbers(y, labels):
+    return jnp.arange(y.shape[-1], dtype=labels.dtype).reshape((1,) * labels.ndim + (-1,))
+
+
+def _check_classes(y, labels, ignore_index):
+    classes = y.shape[-1] if y.ndim else 0
+    integers = jnp.issubdtype(labels.dtype, jnp.integer)
+    floats = jnp.issubdtype(labels.dtype, jnp.floating)
+    expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
+    if y.ndim < 2 or not ((integers and labels.shape == y.shape[:-1]) or (floats and labels.shape == y.shape)):
+        remedy = "Give a one-hot array as floating-point numbers." if integers and labels.shape == y.shape else ""
+        raise InputError(
+            "labels",
+            f"{expected}, for y of shape {y.shape}",
+            f"{labels.dtype} of shape {labels.shape}",
+            remedy,
+        )
+    if not is_concrete(labels):
+        return
+    host = np.asarray(labels)
+    if integers:
+        bad = (host < 0) | (host >= classes)
+        if ignore_index is not None:
+            bad &= host != ignore_index
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            known = f"labels from 0 to {classes - 1}" + (f" or {ignore_index}" if ignore_index is not None else "")
+            remedy = "" if ignore_index is not None else "To leave labels out, use cross_entropy_with(ignore_index=…)."
+            raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
+    else:
+        sums = host.astype(np.float64).sum(axis=-1)
+        bad = (np.abs(sums - 1) > 1e-3) | (host < 0).any(axis=-1)
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            given = f"a row with sum {sums[where]:.6g} and smallest value {host[where].min():.6g} at index {where}"
+            raise InputError("labels", "rows of probabilities that sum to 1", given)
+
+
+cross_entropy = cross_entropy_with()
+
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        mean_squared_error, mean_absolute_error, huber,
+        binary_cross_entropy, binary_cross_entropy_from_probabilities, cross_entropy,
+    )
+}  # fmt: skip
+"""Every loss under its name."""

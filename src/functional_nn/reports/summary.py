@@ -1,0 +1,96 @@
+"""The table of a network: what each layer makes of one example, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn import trees
+from functional_nn.bench.flops import equations, flops_by_scope
+from functional_nn.layer import Layer, Shape, as_layer, child_forward
+
+
+class SummaryRow(NamedTuple):
+    """One layer: its path, one example's output, and its cost. ``flops`` are those of one example's forward pass."""
+
+    layer: str
+    output_shape: Shape
+    parameters: int
+    bytes: int
+    flops: int
+
+
+class Summary(NamedTuple):
+    """The rows of a network, and their sum; prints as a table."""
+
+    rows: tuple[SummaryRow, ...]
+    total: SummaryRow
+
+    def __str__(self) -> str:
+        heads = ("layer", "output shape", "parameters", "bytes", "FLOPs")
+        table = [heads, *(_cells(row) for row in (*self.rows, self.total))]
+        widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in table
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
+
+    __repr__ = __str__
+
+
+def summary(net: Layer, in_shape: Shape, *, dtype: Any = float) -> Summary:
+    """A table of the layers of ``net`` for one example of ``in_shape``: output shape, parameters, bytes, FLOPs.
+
+    Nothing is computed: shapes and operations are read from the traced program of the forward pass in evaluation.
+    A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.bench.flops``.
+
+    >>> import functional_nn as fnn
+    >>> print(summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))
+    layer    output shape  parameters  bytes  FLOPs
+    -----------------------------------------------
+    dense_0  (3,)                  15     60     27
+    relu_0   (3,)                   0      0      3
+    -----------------------------------------------
+    chain    (3,)                  15     60     30
+    """
+    net = as_layer(net)
+    params, state = jax.eval_shape(lambda key: net.init(key, tuple(in_shape)), jax.random.key(0))
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
+
+    def marked(params, state, x):
+        return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=None)[0]
+
+    program = jax.make_jaxpr(marked)(params, state, x)
+    scopes = flops_by_scope(program)
+    leaves = trees.flatten({net.name: params})
+    rows = []
+    for scope, equation, _ in equations(program):
+        if equation.primitive.name != "name":
+            continue
+        own = [leaf for path, leaf in leaves.items() if _is_under(path, scope)]
+        rows.append(
+            SummaryRow(
+                scope.removeprefix(f"{net.name}/"),
+                equation.outvars[0].aval.shape[1:],
+                sum(leaf.size for leaf in own),
+                sum(leaf.size * leaf.dtype.itemsize for leaf in own),
+                sum(flops for inner, flops in scopes.items() if _is_under(inner, scope)),
+            )
+        )
+    *layers, total = rows
+    return Summary(tuple(layers), total)
+
+
+def _is_under(path: str, scope: str) -> bool:
+    return path == scope or path.startswith(f"{scope}/")
+
+
+def _cells(row: SummaryRow) -> tuple[str, ...]:
+    return (row.layer, str(row.output_shape), f"{row.parameters:,}", f"{row.bytes:,}", f"{row.flops:,}")

@@ -1,0 +1,244 @@
+"""The host's loop: compile once, run epoch after epoch, report, and lose nothing when something goes wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from functional_nn.data.dataset import Dataset
+from functional_nn.errors import InputError, inside
+from functional_nn.layer import Layer, Params, Shape, State, as_layer, output_shape
+from functional_nn.losses import Loss
+from functional_nn.training.epoch import make_epoch, make_evaluate
+from functional_nn.training.precision import Precision, precision_named, x64_enabled
+from functional_nn.training.progress import progress_bar
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
+
+
+class EpochMetrics(NamedTuple):
+    """What an epoch came to. ``test_accuracy`` is NaN where labels are not integers."""
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: what it ended with, how it went, and whether it went to its end.
+
+    Args:
+        train_state: the last finite state; ``params`` and ``state`` are its parts.
+        history: one ``EpochMetrics`` an epoch.
+        status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
+        message: the status in words, empty for a finished run.
+        in_shape: the shape of one example as the network was given it.
+        seconds: ``compile`` (0 where the programs were already compiled) and ``train``.
+    """
+
+    train_state: TrainState
+    history: tuple[EpochMetrics, ...]
+    status: str
+    message: str
+    in_shape: Shape
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def params(self) -> Params:
+        """The trained parameters."""
+        return self.train_state.params
+
+    @property
+    def state(self) -> State:
+        """The network's state after training."""
+        return self.train_state.state
+
+
+class Split(NamedTuple):
+    """Training and test examples as arrays, for data that are not a ``Dataset``."""
+
+    train_x: Any
+    train_labels: Any
+    test_x: Any
+    test_labels: Any
+
+
+def fit(
+    net: Layer,
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    data: Dataset | Split,
+    *,
+    epochs: int = 10,
+    batch_size: int = 64,
+    seed: int = 0,
+    penalty: PenaltyFunction | None = None,
+    precision: str = "float32",
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """Trains a network and evaluates it after every epoch.
+
+    Every epoch is one compiled program; the data are on the device before the first. The same seed gives the same bits
+    on the same machine. A step whose loss or gradient is not finite changes nothing, and the run stops after that
+    epoch. Ctrl-C ends the run after the epoch that is running, and what was reached is returned.
+
+    Args:
+        net: the network; its output is what the loss takes.
+        loss: a ``Loss``, or any function ``(y, labels) -> scalar``.
+        optimizer: any Optax transformation.
+        data: a ``Dataset``, whose images become x / 255, or a ``Split`` of floating-point arrays. Images enter as
+            (height, width, channels); a network that does not make one vector of such an image gets it flattened.
+        epochs, batch_size: what is left over after the full batches of an epoch is one smaller batch.
+        seed: for initial values, shuffling and noise.
+        penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
+        precision: ``"float32"``, ``"bfloat16"`` (computes in it, parameters stay float32) or ``"float64"``.
+        on_epoch: called with each epoch's metrics.
+        progress: whether to show a progress bar; by default on a terminal.
+
+    Raises:
+        InputError: for arguments and data that do not fit, before anything is computed.
+
+    >>> import functional_nn as fnn
+    >>> data = fnn.load_dataset("mnist5k")
+    >>> run = fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=1)
+    >>> run.status, run.history[-1].test_accuracy > 0.8
+    ('finished', True)
+    """
+    net = as_layer(net)
+    policy = precision_named(precision)
+    _check_counts(epochs, batch_size)
+    split = _prepared(net, loss, data)
+
+    clock = time.perf_counter()
+    programs, compiled_now = _compiled(net, loss, optimizer, penalty, batch_size, policy, split)
+    seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
+
+    clock = time.perf_counter()
+    train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
+    train_state = programs.start(jax.random.key(seed))
+    history: list[EpochMetrics] = []
+    status, message = "finished", ""
+    with progress_bar("training", epochs, progress) as advance:
+        try:
+            for number in range(epochs):
+                clock_epoch = time.perf_counter()
+                new_state, result = programs.epoch(train_state, train_x, train_labels, jnp.int32(number))
+                evaluation = programs.evaluate(new_state, test_x, test_labels)
+                train_loss, bad_step, test_loss, test_accuracy = jax.device_get((*result, *evaluation))
+                train_state = new_state
+                elapsed = time.perf_counter() - clock_epoch
+                metrics = EpochMetrics(number + 1, float(train_loss), float(test_loss), float(test_accuracy), elapsed)
+                history.append(metrics)
+                if on_epoch is not None:
+                    on_epoch(metrics)
+                advance(f"loss {metrics.train_loss:.4f}  test accuracy {metrics.test_accuracy:.4f}")
+                if bad_step >= 0:
+                    status = "non-finite"
+                    message = (
+                        f"The loss or its gradient was not finite at step {bad_step} of epoch {number + 1}; such steps "
+                        "changed nothing, so the last finite state is kept. Try a smaller learning rate."
+                    )
+                    break
+        except KeyboardInterrupt:
+            status = "interrupted"
+            message = f"Interrupted after {len(history)} of {epochs} epochs; what was reached is kept."
+    seconds["train"] = time.perf_counter() - clock
+    return Run(train_state, tuple(history), status, message, split.train_x.shape[1:], seconds)
+
+
+class _Programs(NamedTuple):
+    start: Any
+    epoch: Any
+    evaluate: Any
+
+
+def _compiled(net, loss, optimizer, penalty, batch_size, policy, split) -> tuple[_Programs, bool]:
+    """The run's three programs, and whether they had to be compiled now."""
+    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in split)
+    misses = _compile.cache_info().misses
+    programs = _compile(net, loss, optimizer, penalty, batch_size, policy, Split(*shapes), x64_enabled())
+    return programs, _compile.cache_info().misses > misses
+
+
+@lru_cache(maxsize=8)
+def _compile(net, loss, optimizer, penalty, batch_size, policy: Precision, shapes: Split, x64: bool) -> _Programs:
+    in_shape = shapes.train_x.shape[1:]
+    train_step = make_train_step(net, loss, optimizer, penalty=penalty, precision=policy)
+    start = jax.jit(lambda key: create_train_state(net, optimizer, key, in_shape, policy)).lower(jax.random.key(0))
+    train_state = start.out_info
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    epoch = jax.jit(make_epoch(train_step, batch_size)).lower(train_state, shapes.train_x, shapes.train_labels, number)
+    evaluate = jax.jit(make_evaluate(net, loss, precision=policy)).lower(train_state, shapes.test_x, shapes.test_labels)
+    return _Programs(start.compile(), epoch.compile(), evaluate.compile())
+
+
+def _check_counts(epochs: int, batch_size: int) -> None:
+    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(argument, "a positive integer", repr(value))
+
+
+def _prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
+    """The arrays as the network takes them, with everything checked that no compiled program could report."""
+    if isinstance(data, Dataset):
+        split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
+    elif isinstance(data, tuple) and len(data) == 4:
+        split = Split(*(np.asarray(part) for part in data))
+    else:
+        raise InputError(
+            "data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", type(data).__name__
+        )
+    parts = (("train", split.train_x, split.train_labels), ("test", split.test_x, split.test_labels))
+    for part, x, labels in parts:
+        if x.ndim < 2 or labels.ndim < 1 or len(x) != len(labels):
+            raise InputError(f"{part} data", "as many labels as examples", f"shapes {x.shape} and {labels.shape}")
+        if len(x) == 0:
+            raise InputError(f"{part} data", "at least one example", f"shape {x.shape}")
+    if split.train_x.shape[1:] != split.test_x.shape[1:]:
+        raise InputError("test data", f"examples of shape {split.train_x.shape[1:]}", split.test_x.shape[1:])
+
+    split = _entering(net, split)
+    if isinstance(loss, Loss):
+        out_shape = _output_shape(net, split.train_x.shape[1:])
+        for part, x, labels in parts:
+            with inside(f"{part} data"):
+                loss.check(np.broadcast_to(np.float32(0), (len(x), *out_shape)), labels)
+    return split
+
+
+def _entering(net: Layer, split: Split) -> Split:
+    """Flattens images for a network that does not make one vector of an image as it is."""
+
+    def fits(in_shape: Shape) -> bool:
+        try:
+            out_shape = _output_shape(net, in_shape)
+        except (InputError, TypeError, ValueError):
+            return False
+        labels = split.train_labels
+        return (
+            len(out_shape) == labels.ndim if np.issubdtype(labels.dtype, np.integer) else out_shape == labels.shape[1:]
+        )
+
+    shape = split.train_x.shape[1:]
+    if fits(shape) or not fits((math.prod(shape),)):
+        return split
+    flat = (x.reshape(len(x), -1) for x in (split.train_x, split.test_x))
+    return Split(next(flat), split.train_labels, next(flat), split.test_labels)
+
+
+def _output_shape(net: Layer, in_shape: Shape) -> Shape:
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+    return output_shape(net, params, state, in_shape)

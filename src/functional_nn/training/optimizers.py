@@ -1,0 +1,69 @@
+"""Optax's optimizers and schedules by the names that flags and configurations use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+from functional_nn.errors import InputError, suggest
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adagrad": optax.adagrad,
+    "adadelta": optax.adadelta,
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adamax": optax.adamax,
+    "nadam": optax.nadam,
+    "radam": optax.radam,
+    "amsgrad": optax.amsgrad,
+    "adabelief": optax.adabelief,
+    "lamb": optax.lamb,
+    "lion": optax.lion,
+}
+"""Every named optimizer: a function of the learning rate (a number, a traced array or a schedule)."""
+
+
+def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
+    """The Optax optimizer of that name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
+
+    >>> import jax.numpy as jnp
+    >>> rule = optimizer("sgd", 0.5)
+    >>> updates, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(0.0)))
+    >>> print(updates)
+    -1.0
+    """
+    if name not in OPTIMIZERS:
+        raise InputError("optimizer", "a known name", repr(name), suggest(name, OPTIMIZERS))
+    return OPTIMIZERS[name](learning_rate, **options)
+
+
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+}
+"""Every named schedule: a function of the learning rate and the number of steps in the run."""
+
+
+def schedule(name: str, learning_rate: float, steps: int) -> optax.Schedule:
+    """The learning rate over a run of ``steps`` updates.
+
+    ``constant``; ``cosine``, from the rate down to 0; ``one-cycle``, up to the rate in the first 30% and down to
+    nearly 0; ``step``, a tenth after half of the steps and a hundredth after three quarters.
+
+    >>> rate = schedule("step", 0.1, steps=100)
+    >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))
+    0.1 0.01 0.001
+    """
+    if name not in SCHEDULES:
+        raise InputError("schedule", "a known name", repr(name), suggest(name, SCHEDULES))
+    if steps < 1:
+        raise InputError("steps", "at least one step", steps)
+    return SCHEDULES[name](learning_rate, steps)

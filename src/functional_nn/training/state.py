@@ -1,0 +1,53 @@
+"""Everything that training changes, as one pytree."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from functional_nn.layer import Layer, Params, Shape, State
+from functional_nn.training.precision import PRECISIONS, Precision, cast
+
+
+class TrainState(NamedTuple):
+    """Where a run stands.
+
+    Args:
+        step: updates done, int32; stays at its largest value.
+        params: the network's parameters.
+        state: the network's state (running statistics).
+        optimizer_state: Optax's.
+        key: the run's key, never changed: a step's and an epoch's keys are derived from it and their number.
+    """
+
+    step: jax.Array
+    params: Params
+    state: State
+    optimizer_state: Any
+    key: jax.Array
+
+
+def create_train_state(
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    in_shape: Shape,
+    precision: Precision = PRECISIONS["float32"],
+) -> TrainState:
+    """A network at its start.
+
+    >>> import functional_nn as fnn
+    >>> start = create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
+    >>> print(start.step, start.params["weight"].shape)
+    0 (3, 2)
+    """
+    params, state = cast(net.init(stream(key, "init"), in_shape), precision.parameters)
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
+
+
+def stream(key: jax.Array, use: str) -> jax.Array:
+    """The run's key for one use (``init``, ``shuffle`` or ``noise``), independent of the others."""
+    return jax.random.fold_in(key, ("init", "shuffle", "noise").index(use))

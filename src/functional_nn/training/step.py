@@ -1,0 +1,87 @@
+"""One update: the gradient of the loss over a batch, through the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from functional_nn.layer import Layer, Params, State
+from functional_nn.training.precision import PRECISIONS, Precision, cast
+from functional_nn.training.state import TrainState, stream
+
+LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
+TrainStep: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+
+
+def make_train_step(
+    net: Layer,
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    *,
+    penalty: PenaltyFunction | None = None,
+    precision: Precision = PRECISIONS["float32"],
+) -> TrainStep:
+    """A pure ``train_step(train_state, x, labels) -> (train_state, loss)``.
+
+    The gradient is ``jax.grad``'s, of loss plus penalty over the batch; the loss that comes back is without the
+    penalty. A step whose loss or gradient is not finite changes nothing, not even the step count, and its loss comes
+    back as NaN: so a run that blows up keeps its last finite state.
+
+    >>> import functional_nn as fnn
+    >>> from functional_nn.training.state import create_train_state
+    >>> net, optimizer = fnn.dense(2), optax.sgd(0.1)
+    >>> train_step = jax.jit(make_train_step(net, fnn.cross_entropy, optimizer))
+    >>> start = create_train_state(net, optimizer, jax.random.key(0), (3,))
+    >>> after, loss = train_step(start, jnp.ones((4, 3)), jnp.array([0, 1, 1, 1]))
+    >>> print(after.step)
+    1
+    """
+
+    def objective(params, state, x, labels, key):
+        y, new_state = forward(net, precision, params, state, x, train=True, key=key)
+        value = loss(y, labels)
+        return value if penalty is None else value + penalty(params), (value, new_state)
+
+    def train_step(train_state, x, labels):
+        step, params, state, optimizer_state, key = train_state
+        key_step = jax.random.fold_in(stream(key, "noise"), step)
+        differentiate = jax.value_and_grad(objective, has_aux=True)
+        (total, (value, new_state)), gradient = differentiate(params, state, x, labels, key_step)
+        updates, new_optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        new_params: Any = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
+        finite = all_finite((total, gradient))
+        step, params, state, optimizer_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.safe_increment(step), new_params, new_state, new_optimizer_state),
+            (step, params, state, optimizer_state),
+        )
+        return TrainState(step, params, state, optimizer_state, key), jnp.where(finite, value, jnp.nan)
+
+    return train_step
+
+
+def forward(
+    net: Layer,
+    precision: Precision,
+    params: Params,
+    state: State,
+    x: jax.Array,
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, State]:
+    """The network's output in the parameters' type, computed in ``precision.compute``; bytes become x / 255."""
+    if x.dtype == jnp.uint8:
+        x = x.astype(precision.compute) / 255
+    y, state = net.apply(cast(params, precision.compute), state, cast(x, precision.compute), train=train, key=key)
+    return y.astype(precision.parameters), state
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no number in a pytree is infinite or NaN."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -1,0 +1,59 @@
+"""Parameters by path: nested dicts of arrays seen as ``{"dense_0/weight": array}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import jax
+
+from functional_nn.errors import InputError
+
+Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a nested dict under their paths, in the tree's own order.
+
+    >>> flatten({"dense_0": {"weight": 1, "bias": 2}})
+    {'dense_0/bias': 2, 'dense_0/weight': 1}
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict whose leaves stand under the given paths: the inverse of ``flatten``.
+
+    >>> unflatten({"dense_0/weight": 1})
+    {'dense_0': {'weight': 1}}
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
+    """The paths in ``tree`` that match a pattern (``"*weight"``), one of several patterns, or a function of the path.
+
+    Raises:
+        InputError: where nothing matches, since a choice of nothing is a mistake.
+    """
+    known = flatten(tree)
+    patterns = (paths,) if isinstance(paths, str) else paths
+    matches = patterns if callable(patterns) else lambda path: any(fnmatchcase(path, p) for p in patterns)
+    chosen = [path for path in known if matches(path)]
+    if not chosen:
+        raise InputError("paths", "a pattern that matches a parameter", repr(paths), f"There are: {', '.join(known)}.")
+    return chosen
+
+
+def size(tree: Any) -> int:
+    """The number of elements in all leaves together."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
