@@ -25,6 +25,8 @@ from .activations import softmax as softmax
 from .activations import softplus as softplus
 from .activations import softsign as softsign
 from .activations import tanh as tanh
+from .checkpoints import load_parameters as load_parameters
+from .checkpoints import save_parameters as save_parameters
 from .data.dataset import Dataset as Dataset
 from .data.sources import load_dataset as load_dataset
 from .errors import DataError as DataError
@@ -69,6 +71,7 @@ from .training.optimizers import SCHEDULES as SCHEDULES
 from .training.optimizers import optimizer as optimizer
 from .training.optimizers import schedule as schedule
 from .training.precision import Precision as Precision
+from .training.predict import predict_probabilities as predict_probabilities
 from .training.state import TrainState as TrainState
 from .training.state import create_train_state as create_train_state
 from .training.step import make_train_step as make_train_step

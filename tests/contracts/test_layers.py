@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import BATCH, LAYERS, of, started
 
 import functional_nn as fnn
-from cases import BATCH, LAYERS, of, started
 
 DRAWING = [case for case in LAYERS if case.draws]
 QUIET = [case for case in LAYERS if not case.draws]

@@ -1,0 +1,69 @@
+"""Parameters on disk: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from functional_nn import trees
+from functional_nn.errors import DataError
+from functional_nn.layer import Params, State
+
+
+def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
+    """Writes parameters and state under the paths ``params/dense_0/weight``, ``state/batch_norm_0/mean``, ….
+
+    The file is written beside its place and moved there, so that an interrupted call leaves the old one.
+    """
+    from safetensors.numpy import save_file
+
+    leaves = {
+        name: np.ascontiguousarray(leaf) for name, leaf in trees.flatten({"params": params, "state": state}).items()
+    }
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(leaves, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Any, Any]:
+    """Reads what ``save_parameters`` wrote and checks it against the structure of ``like``, a network's own.
+
+    Args:
+        path: the file.
+        like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
+
+    Raises:
+        DataError: for a file that is missing, damaged, or of another network; it lists the paths that differ.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
+    try:
+        found = load_file(path)
+    except FileNotFoundError:
+        raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(str(path), "a file of parameters", f"a damaged one ({error})", remedy) from None
+    expected = trees.flatten({"params": like[0], "state": like[1]})
+    different = sorted(
+        f"{name} {_form(found.get(name))} instead of {_form(expected.get(name))}"
+        for name in found.keys() | expected.keys()
+        if _form(found.get(name)) != _form(expected.get(name))
+    )
+    if different:
+        raise DataError(str(path), "the parameters of this network", "; ".join(different))
+    tree = trees.unflatten(found)
+    return jax.tree.map(jax.numpy.asarray, (tree.get("params", {}), tree.get("state", {})))
+
+
+def _form(leaf: Any) -> str:
+    return "nothing" if leaf is None else f"{np.dtype(leaf.dtype).name}{tuple(leaf.shape)}"

@@ -1,0 +1,70 @@
+"""The command ``functional-nn``. Its modules import JAX inside their functions, so ``--help`` does not wait for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from functional_nn.cli.info import info
+from functional_nn.cli.predict import predict
+from functional_nn.cli.train import train
+from functional_nn.errors import InputError, suggest
+
+STARTED = time.perf_counter()
+
+
+class _Commands(click.Group):
+    """A group that suggests the nearest command for a mistyped one."""
+
+    def resolve_command(self, ctx, args):
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="functional-nn")
+def command() -> None:
+    """Train, inspect and measure neural networks that are pure functions in JAX."""
+
+
+for subcommand in (train, predict, info):
+    command.add_command(subcommand)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and exits: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit status."""
+    received = [signal.SIGINT]
+
+    def stop(number, frame):
+        received.append(signal.Signals(number))
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped.", err=True)
+        return 128 + received[-1]
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

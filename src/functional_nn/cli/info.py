@@ -1,0 +1,39 @@
+"""``functional-nn info``: versions, devices, and what is optional and missing."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
+OPTIONAL = {
+    "matplotlib": "pictures: pip install 'functional-nn[plots]'",
+    "tensorflow": "TFDS sets whose builder needs it: pip install tensorflow",
+}
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that matter to a result."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in REQUIRED}
+
+
+@click.command()
+def info() -> None:
+    """Print versions, devices, and what is optional and missing."""
+    for name, number in versions().items():
+        click.echo(f"{name:20} {number}")
+    for name, purpose in OPTIONAL.items():
+        click.echo(f"{name:20} {_version(name) or f'missing; for {purpose}'}")
+    import jax
+
+    for device in jax.devices():
+        click.echo(f"{'device':20} {device.platform} {device.id}: {device.device_kind}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,74 @@
+"""The kinds of values that flags take, and the names they know (a test holds these against the package's tables)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from functional_nn.errors import suggest
+
+MODELS = ("mlp",)
+ACTIVATIONS = (
+    *("identity", "sigmoid", "tanh", "softsign", "softplus", "log_sigmoid", "relu", "leaky_relu", "elu", "selu"),
+    *("gelu", "gelu_tanh", "silu", "mish", "relu6", "hard_tanh", "hard_sigmoid", "hard_silu", "softmax", "log_softmax"),
+)
+OPTIMIZERS = (
+    *("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam", "radam"),
+    *("amsgrad", "adabelief", "lamb", "lion"),
+)
+SCHEDULES = ("constant", "cosine", "one-cycle", "step")
+PRECISIONS = ("float32", "bfloat16", "float64")
+
+
+class Named(click.Choice):
+    """One of several names; a wrong one is answered with the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            self.fail(f"{value!r} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
+        return value
+
+
+class Number(click.ParamType):
+    """A number that a condition holds for, such as ``Number("a number above 0", lambda x: x > 0)``."""
+
+    name = "number"
+
+    def __init__(self, expected: str, condition: Callable[[float], bool]):
+        self.expected, self.condition = expected, condition
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"expected {self.expected}, got {value!r}.", param, ctx)
+        if not self.condition(number):
+            self.fail(f"expected {self.expected}, got {value}.", param, ctx)
+        return number
+
+
+class Sizes(click.ParamType):
+    """Positive integers separated by commas; ``none`` for none."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if value == "none":
+            return ()
+        try:
+            sizes = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            sizes = (0,)
+        if min(sizes) < 1:
+            self.fail(f"expected positive integers such as 128,64, or none, got {value!r}.", param, ctx)
+        return sizes
+
+
+POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
+NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
+SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)
+COUNT = click.IntRange(min=1)

@@ -1,0 +1,68 @@
+"""``functional-nn predict``: what a trained network takes an image file for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File for the result as JSON.",
+)
+def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
+    """Classify image files with the network in a run folder.
+
+    Images may have any size and either polarity (dark on bright or bright on dark).
+    """
+    import jax
+    import numpy as np
+
+    from functional_nn.checkpoints import load_parameters
+    from functional_nn.cli.configuration import Configuration
+    from functional_nn.data.images import read_image
+    from functional_nn.errors import DataError
+    from functional_nn.reports import run_folder
+    from functional_nn.training.predict import predict_probabilities
+
+    values = run_folder.read_configuration(run)
+    path = run / run_folder.CONFIGURATION
+    configuration = Configuration.from_dict(values, path)
+    try:
+        classes, (height, width, channels) = int(values["classes"]), map(int, values["image_shape"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(str(path), "a run's configuration with classes and image_shape", "one without") from None
+    image_shape = (height, width, channels)
+    net = configuration.network(classes)
+    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
+    params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
+    x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
+    probabilities = predict_probabilities(net, params, state, x)
+    _report(images, probabilities)
+    if json_file is not None:
+        rows: list[dict[str, Any]] = [
+            {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
+            for image, row in zip(images, probabilities, strict=True)
+        ]
+        run_folder.write_json(json_file, rows)
+
+
+def is_digits(dataset: str) -> bool:
+    """Whether a set's images were centred as MNIST's digits were, so that a new one has to be."""
+    return dataset.startswith("mnist")
+
+
+def _report(images: tuple[Path, ...], probabilities: Any) -> None:
+    width = max(len(str(image)) for image in images)
+    classes = probabilities.shape[1]
+    click.echo(f"{'image':{width}}  class  " + "  ".join(f"{number:>6}" for number in range(classes)))
+    for image, row in zip(images, probabilities, strict=True):
+        click.echo(f"{image!s:{width}}  {row.argmax():5}  " + "  ".join(f"{share:6.2%}" for share in row))

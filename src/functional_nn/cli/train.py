@@ -1,0 +1,173 @@
+"""``functional-nn train``: from a data set's name to a trained network, its accuracy and its pictures."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from functional_nn.cli.configuration import Configuration
+from functional_nn.cli.options import (
+    ACTIVATIONS,
+    COUNT,
+    MODELS,
+    NOT_NEGATIVE,
+    OPTIMIZERS,
+    POSITIVE,
+    PRECISIONS,
+    SCHEDULES,
+    SHARE,
+    Named,
+    Sizes,
+)
+from functional_nn.errors import InputError
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--dataset",
+    default="mnist5k",
+    metavar="NAME",
+    help="mnist5k (in the package), mnist, fashion_mnist, kmnist, or any TFDS image set.",
+)
+@click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
+@click.option("--model", type=Named(MODELS), default="mlp", help="The network.")
+@click.option(
+    "--hidden", type=Sizes(), default="128,64", metavar="SIZES", help="Hidden sizes, such as 128,64, or none."
+)
+@click.option(
+    "--activation", type=Named(ACTIVATIONS), default="relu", metavar="NAME", help=f"One of: {', '.join(ACTIVATIONS)}."
+)
+@click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training.")
+@click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
+@click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights.")
+@click.option("--l2", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights.")
+@click.option(
+    "--optimizer", type=Named(OPTIMIZERS), default="adam", metavar="NAME", help=f"One of: {', '.join(OPTIMIZERS)}."
+)
+@click.option("--learning-rate", type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest.")
+@click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run.")
+@click.option("--epochs", type=COUNT, default=10, help="Passes over the training data.")
+@click.option("--batch-size", type=COUNT, default=64, help="Examples a step.")
+@click.option(
+    "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, help="For initial values, shuffling and noise."
+)
+@click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for configuration, metrics, parameters and pictures.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File for the result as JSON.",
+)
+@click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
+def train(out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:
+    """Train a network on a set of images and print its test accuracy.
+
+    Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
+    """
+    from functional_nn.cli import STARTED
+
+    configuration = Configuration(**flags)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError("--json", "a file in a folder that exists", json_file, "Make the folder first.")
+
+    clock = time.perf_counter()
+    import jax
+
+    if configuration.precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    from functional_nn import trees
+    from functional_nn.cli.info import versions
+    from functional_nn.data.sources import load_dataset
+    from functional_nn.losses import cross_entropy
+    from functional_nn.reports import run_folder
+    from functional_nn.training.fit import EpochMetrics, fit
+
+    seconds = {"import": time.perf_counter() - clock}
+
+    clock = time.perf_counter()
+    data = load_dataset(configuration.dataset, configuration.data_dir)
+    seconds["load"] = time.perf_counter() - clock
+    say = (lambda text: None) if quiet else click.echo
+    say(data.describe())
+    device = jax.devices()[0]
+    say(f"{_described(configuration, data.classes)} on {device.device_kind}")
+
+    if out is not None:
+        about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
+        run_folder.create_run_folder(out, configuration.to_dict() | about)
+    net = configuration.network(data.classes)
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 1:
+            say("epoch  train loss  test loss  test accuracy  seconds")
+        say(
+            f"{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
+            f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}"
+        )
+        if out is not None:
+            run_folder.append_metrics(out, metrics)
+
+    run = fit(
+        net,
+        cross_entropy,
+        configuration.transformation(len(data.train_images)),
+        data,
+        epochs=configuration.epochs,
+        batch_size=configuration.batch_size,
+        seed=configuration.seed,
+        penalty=configuration.penalty(),
+        precision=configuration.precision,
+        on_epoch=on_epoch,
+        progress=False if quiet else None,
+    )
+    seconds |= run.seconds
+    seconds["total"] = time.perf_counter() - STARTED
+    last = run.history[-1] if run.history else None
+    steady = [metrics.seconds for metrics in run.history[1:] or run.history]
+    result = {
+        "test_accuracy": last and last.test_accuracy,
+        "test_loss": last and last.test_loss,
+        "train_loss": last and last.train_loss,
+        "epochs": len(run.history),
+        "status": run.status,
+        "parameters": trees.size(run.params),
+        "seconds": seconds,
+        "seconds_per_epoch": statistics.median(steady) if steady else None,
+        "device": f"{device.platform}: {device.device_kind}",
+        "versions": versions(),
+        "config": configuration.to_dict(),
+    }
+    if json_file is not None:
+        run_folder.write_json(json_file, result)
+    if out is not None:
+        pictures = run_folder.finish_run_folder(out, net, run, data, result)
+        if not pictures:
+            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+        say(f"{out}: configuration, metrics, parameters{', ' if pictures else ''}{', '.join(pictures)}")
+    if run.message:
+        click.echo(run.message, err=True)
+    if last is not None:
+        times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
+        click.echo(f"test accuracy {last.test_accuracy:.4f} after {len(run.history)} epochs ({times})")
+    if run.status == "interrupted":
+        raise KeyboardInterrupt
+    return 0 if run.status == "finished" else 1
+
+
+def _described(configuration: Configuration, classes: int) -> str:
+    sizes = "-".join(map(str, (*configuration.hidden, classes)))
+    return (
+        f"{configuration.model} {sizes}, {configuration.activation}; {configuration.optimizer}, learning rate "
+        f"{configuration.learning_rate:g} ({configuration.schedule}), batch {configuration.batch_size},"
+    )

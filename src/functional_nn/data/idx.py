@@ -1,0 +1,252 @@
+"""IDX, the file format of MNIST: reading with every length checked, and writing at one stroke."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import secrets
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from functional_nn.errors import DataError
+
+DTYPES = {
+    0x08: np.dtype(np.uint8),
+    0x09: np.dtype(np.int8),
+    0x0B: np.dtype(np.int16),
+    0x0C: np.dtype(np.int32),
+    0x0D: np.dtype(np.float32),
+    0x0E: np.dtype(np.float64),
+}
+MAXIMUM_BYTES = 4 * 2**30
+MAXIMUM_RANK = 64  # NumPy's own
+DEFLATE_RATIO = 1032  # gzip never makes one byte of more than this many
+
+FILE_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+MD5_SUMS = {
+    "mnist": (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "fashion_mnist": (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
+}
+"""MD5 of the decompressed files, in the order of `FILE_STEMS`; a file compressed anew keeps it."""
+
+
+def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
+    """Reads one IDX file, gzipped or not (its content says which, not its name).
+
+    Args:
+        path: the file.
+        maximum_bytes: the most its array may take; no more than this is ever decompressed.
+
+    Returns:
+        The array, in this machine's byte order.
+
+    Raises:
+        DataError: if the file cannot be read, is not IDX, is longer or shorter than its header says,
+            announces more than ``maximum_bytes``, or its gzip layer is damaged. It names the byte (of the
+            decompressed file) where that is known.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            compressed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not compressed:
+                return _parse(file, path, length, maximum_bytes)
+            with gzip.GzipFile(fileobj=file) as decompressed:
+                return _parse(decompressed, path, length * DEFLATE_RATIO, maximum_bytes)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(str(path), "an intact gzip file", f"“{error}”", "Fetch the file again.") from error
+    except OSError as error:
+        raise DataError(str(path), "a readable file", f"“{error.strerror}”") from error
+
+
+def _parse(
+    file: BinaryIO | gzip.GzipFile, path: str | os.PathLike[str], longest: int, maximum_bytes: int
+) -> np.ndarray:
+    """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
+
+    def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
+        return DataError(f"{path}, byte {byte}", expected, given, remedy)
+
+    magic = file.read(4)
+    if magic[:2] != b"\0\0":
+        remedy = "Only IDX is read here: no pickles, NumPy files or archives."
+        raise error(0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
+    if len(magic) < 4:
+        raise error(len(magic), "a header of four bytes", "the end of the file")
+    code, rank = magic[2], magic[3]
+    if code not in DTYPES:
+        known = ", ".join(f"0x{code:02X}" for code in DTYPES)
+        raise error(2, f"a type among {known}", f"0x{code:02X}")
+    if not 1 <= rank <= MAXIMUM_RANK:
+        raise error(3, f"1 to {MAXIMUM_RANK} dimensions", rank)
+    lengths = file.read(4 * rank)
+    start = 4 + 4 * rank
+    if len(lengths) < 4 * rank:
+        raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
+    shape = struct.unpack(f">{rank}I", lengths)
+    dtype = DTYPES[code]
+    if dtype.itemsize * math.prod(max(length, 1) for length in shape) > maximum_bytes:
+        raise error(4, f"an array of at most {maximum_bytes:,} bytes", f"{dtype} {shape}")
+    size = dtype.itemsize * math.prod(shape)
+    if start + size > longest:
+        raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
+    data = file.read(size + 1)
+    if len(data) < size:
+        raise error(start + len(data), f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
+    if len(data) > size:
+        raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
+    return np.frombuffer(data, dtype.newbyteorder(">"), count=math.prod(shape)).reshape(shape).astype(dtype)
+
+
+def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Writes one IDX file at one stroke: a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; gzipped if it ends in ``.gz``, with bytes that depend on nothing but the array.
+        array: uint8, int8, int16, int32, float32 or float64, with at least one dimension.
+
+    Raises:
+        DataError: if IDX cannot hold the array.
+        OSError: if the file cannot be written; the old one stays.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_idx(f"{folder}/labels.gz", np.array([7, 2, 1], np.uint8))
+    ...     read_idx(f"{folder}/labels.gz")
+    array([7, 2, 1], dtype=uint8)
+    """
+    path = Path(path)
+    header, data = _encode(path, array)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as file:
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", 9, file, mtime=0) as compressed:
+                    compressed.write(header)
+                    compressed.write(data)
+            else:
+                file.write(header)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:
+    """The bytes of an IDX file: its header and its data."""
+    codes = {dtype: code for code, dtype in DTYPES.items()}
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in codes:
+        types = ", ".join(map(str, codes))
+        raise DataError(str(path), f"an array of {types}", array.dtype, "Convert it with array.astype.")
+    if not 1 <= array.ndim <= MAXIMUM_RANK or max(array.shape) >= 2**32:
+        raise DataError(str(path), "1 to 64 dimensions of less than 2**32", array.shape)
+    header = struct.pack(f">2x2B{array.ndim}I", codes[dtype], array.ndim, *array.shape)
+    data = np.ascontiguousarray(array, dtype.newbyteorder(">"))
+    return header, data.reshape(-1).view(np.uint8).data
+
+
+def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
+    """Finds the four files of an MNIST-like data set.
+
+    Args:
+        folder: where to look: in it, in its ``raw`` and in torchvision's ``MNIST/raw`` (for ``mnist``).
+        name: the data set's name.
+
+    Returns:
+        Training images, training labels, test images, test labels; None if no such file is there.
+
+    Raises:
+        DataError: if some of the four are there and others are not.
+    """
+    places = [folder, folder / "raw"]
+    if name in TORCHVISION_FOLDERS:
+        places.append(folder / TORCHVISION_FOLDERS[name] / "raw")
+    for place in places:
+        found = [_find_file(place, stem) for stem in FILE_STEMS]
+        files = tuple(file for file in found if file is not None)
+        if len(files) == len(FILE_STEMS):
+            return files
+        if files:
+            missing = [stem for stem, file in zip(FILE_STEMS, found, strict=True) if file is None]
+            present = ", ".join(file.name for file in files)
+            raise DataError(
+                str(place),
+                f"the IDX files {', '.join(FILE_STEMS)}",
+                f"only {present}",
+                f"Add {', '.join(missing)}.",
+            )
+    return None
+
+
+def _find_file(folder: Path, stem: str) -> Path | None:
+    rank = 3 if stem.endswith("images") else 1
+    for separator in "-.":
+        for ending in ("", ".gz"):
+            path = folder / f"{stem}{separator}idx{rank}-ubyte{ending}"
+            if path.is_file():
+                return path
+    return None
+
+
+def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Reads the four files of an MNIST-like data set.
+
+    Args:
+        folder: where they are; `find_idx_files` says which names and subfolders.
+        name: the data set's name; the files of ``mnist`` and ``fashion_mnist`` have known checksums.
+
+    Returns:
+        Training images, training labels, test images, test labels.
+
+    Raises:
+        DataError: if a file is missing or damaged, has another checksum than the known one, or if there are
+            not as many labels as images.
+    """
+    files = find_idx_files(Path(folder), name)
+    if files is None:
+        raise DataError(str(folder), f"the IDX files {', '.join(FILE_STEMS)}", "none of them")
+    train_images, train_labels, test_images, test_labels = arrays = tuple(map(read_idx, files))
+    for position, md5 in enumerate(MD5_SUMS.get(name, ())):
+        _check_md5(files[position], arrays[position], md5, name)
+    for images, labels, file in (
+        (train_images, train_labels, files[1]),
+        (test_images, test_labels, files[3]),
+    ):
+        if len(images) != len(labels):
+            raise DataError(str(file), f"as many labels as images, {len(images)}", len(labels))
+    return train_images, train_labels, test_images, test_labels
+
+
+def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
+    """An array has only one IDX encoding, so its checksum is that of the decompressed file."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in _encode(path, array):
+        digest.update(part)
+    if digest.hexdigest() != expected:
+        raise DataError(
+            str(path),
+            f"the MD5 {expected} of {name}'s decompressed file",
+            digest.hexdigest(),
+            "Fetch the file again, or give the data set another name if it is not the original.",
+        )

@@ -1,0 +1,106 @@
+"""Image files of any size and polarity, brought to the form of a data set's images."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from functional_nn.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DIGIT_SHARE = 20 / 28
+INK = 40
+
+
+def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
+    """Reads an image file as bytes of ``shape``, (height, width, channels), bright on dark where it is grey.
+
+    An image of that height and width keeps its pixels. Another is scaled; a digit is first cut out, and then placed as
+    MNIST's were: scaled to a box of 20 in 28 pixels, with its centre of mass in the middle.
+
+    Args:
+        path: PNG, JPEG or whatever else Pillow reads.
+        shape: what the network was trained on.
+        digits: whether the set's images are single digits, centred.
+
+    Raises:
+        DataError: for a file that is missing or is no image, or a digit's image without anything on it.
+    """
+    height, width, channels = shape
+    if channels == 3:
+        image = _open(path).convert("RGB")
+        return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
+    grey = _bright_on_dark(_grey(_open(path)))
+    if grey.shape != (height, width):
+        grey = _centred(path, grey, height, width) if digits else _scaled(grey, height, width)
+    return grey[..., None]
+
+
+def _open(path: str | os.PathLike[str]) -> Image:
+    import PIL.Image
+
+    remedy = "Give a PNG, JPEG or other image file."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as image:
+                image.load()
+                return image
+    except PIL.UnidentifiedImageError:
+        raise DataError(str(path), "an image file", "another kind of file", remedy) from None
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        limit = f"at most {PIL.Image.MAX_IMAGE_PIXELS:,} pixels"
+        raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(str(path), "a readable image file", getattr(error, "strerror", None) or error, remedy) from None
+
+
+def _grey(image: Image) -> np.ndarray:
+    """Grey values as floating-point numbers in 0…255; what is transparent shows white behind it."""
+    import PIL.Image
+
+    if image.mode.startswith("I"):
+        return np.asarray(image, np.float32) / 257
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("L"), np.float32)
+
+
+def _bright_on_dark(grey: np.ndarray) -> np.ndarray:
+    """Inverts an image whose border is bright."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    inverted = 255 - grey if np.median(border) > 127 else grey
+    return np.clip(np.rint(inverted), 0, 255).astype(np.uint8)
+
+
+def _scaled(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+    import PIL.Image
+
+    return np.asarray(PIL.Image.fromarray(grey).resize((width, height), PIL.Image.Resampling.BOX))
+
+
+def _centred(path: str | os.PathLike[str], grey: np.ndarray, height: int, width: int) -> np.ndarray:
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = np.clip(grey.astype(np.float32) - np.median(border), 0, None)
+    if ink.max() < INK:
+        raise DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
+    ink *= 255 / ink.max()
+    rows, columns = (np.flatnonzero((ink > INK).any(axis=axis)) for axis in (1, 0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    scale = DIGIT_SHARE * min(height, width) / max(digit.shape)
+    digit = _scaled(digit, *(max(1, round(size * scale)) for size in digit.shape))
+    mass = digit.astype(float)
+    offsets = []
+    for axis, size in ((0, height), (1, width)):
+        along = mass.sum(axis=1 - axis)
+        centre = (along @ np.arange(len(along)) + along.sum() / 2) / along.sum()
+        offsets.append(int(np.clip(round(size / 2 - centre), 0, size - len(along))))
+    canvas = np.zeros((height, width), np.uint8)
+    canvas[offsets[0] : offsets[0] + digit.shape[0], offsets[1] : offsets[1] + digit.shape[1]] = digit
+    return canvas

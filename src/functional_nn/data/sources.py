@@ -1,0 +1,62 @@
+"""Data sets by name: the embedded one, IDX files, Debian's package, TensorFlow Datasets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from functional_nn.data.dataset import Dataset, check_name, make_dataset
+from functional_nn.data.idx import find_idx_files, read_idx_folder
+from functional_nn.data.tfds import NAMES, load_tfds
+from functional_nn.errors import DataError
+
+MNIST5K = Path(__file__).parent / "mnist5k"
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Loads a data set by its name; what cannot be had is an error, never another set.
+
+    Args:
+        name: ``mnist5k`` (embedded), a set of TensorFlow Datasets, or any name for IDX files of your own.
+        data_dir: a folder with the four IDX files or with a set that TFDS prepared, only read; None to look
+            where the set is installed (Debian's ``fashion_mnist``), then to ask TFDS, which may download it.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: if the set is unknown, damaged, or cannot be had; then it names the ways to get it.
+
+    >>> load_dataset().describe().partition(", from")[0]
+    'mnist5k: 4,000 training and 1,000 test images, 28x28x1, 10 classes'
+    """
+    check_name(name)
+    if data_dir is None:
+        if name == "mnist5k":
+            return _load_idx(MNIST5K, name, "the digits embedded in functional_nn (a part of MNIST's training set)")
+        if name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
+            return _load_idx(DEBIAN_FASHION_MNIST, name, "Debian's package dataset-fashion-mnist")
+        return load_tfds(name)
+    if name == "mnist5k":
+        remedy = "Leave data_dir out, or give your files another name, such as mnist."
+        raise DataError("data_dir", "nothing for the embedded mnist5k", str(data_dir), remedy)
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise DataError(str(folder), "a folder", "a file" if folder.exists() else "nothing there")
+    if find_idx_files(folder, name):
+        return _load_idx(folder, name, f"the IDX files in {folder}")
+    return load_tfds(name, folder)
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The names worth listing in a help text; `load_dataset` knows every set of TFDS besides.
+
+    >>> dataset_names()[:3]
+    ('mnist5k', 'mnist', 'fashion_mnist')
+    """
+    return NAMES
+
+
+def _load_idx(folder: Path, name: str, source: str) -> Dataset:
+    return make_dataset(name, *read_idx_folder(folder, name), source=source)

@@ -1,0 +1,124 @@
+"""A run on disk: its configuration, metrics, parameters and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn import trees
+from functional_nn.checkpoints import save_parameters
+from functional_nn.data.dataset import Dataset
+from functional_nn.errors import DataError, InputError
+from functional_nn.layer import Layer
+from functional_nn.metrics import confusion_matrix
+from functional_nn.training.fit import EpochMetrics, Run
+from functional_nn.training.predict import predict_probabilities
+
+CONFIGURATION, METRICS, PARAMETERS, RESULT = "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"
+
+
+def create_run_folder(folder: Path, configuration: dict[str, Any]) -> None:
+    """Makes the folder and writes the configuration.
+
+    Raises:
+        InputError: where it holds a run already, which would be lost, or cannot be written to.
+    """
+    if (folder / CONFIGURATION).exists():
+        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", "Name another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIGURATION, configuration)
+    except OSError as error:
+        raise InputError("--out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        DataError: where there is none, or not a readable one.
+    """
+    path = folder / CONFIGURATION
+    remedy = "Give a folder that 'functional-nn train --out' wrote."
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(str(path), "a run's configuration", error.strerror, remedy) from None
+    except ValueError as error:
+        raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
+    if not isinstance(configuration, dict):
+        raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    return configuration
+
+
+def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
+    """Adds an epoch's line to the metrics."""
+    with open(folder / METRICS, "a", encoding="utf-8") as file:
+        file.write(_metrics_line(metrics))
+
+
+def finish_run_folder(folder: Path, net: Layer, run: Run, data: Dataset, result: dict[str, Any]) -> list[str]:
+    """Writes metrics, parameters, result, and the pictures if matplotlib is there; gives the pictures' names."""
+    _write(folder / METRICS, "".join(_metrics_line(metrics) for metrics in run.history))
+    save_parameters(folder / PARAMETERS, run.params, run.state)
+    write_json(folder / RESULT, result)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return []
+    return _draw(folder, net, run, data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all; what is not finite becomes null."""
+    _write(path, json.dumps(_finite(value), indent=2) + "\n")
+
+
+def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
+    from functional_nn.reports import plots
+
+    x = data.test_images.reshape(len(data.test_images), *run.in_shape)
+    given = predict_probabilities(net, run.params, run.state, x)
+    matrix = confusion_matrix(jnp.asarray(given.argmax(axis=1)), jnp.asarray(data.test_labels), data.classes)
+    figures = {
+        "confusion.png": plots.confusion(np.asarray(matrix)),
+        "most_wrong.png": plots.most_wrong(data.test_images, data.test_labels, given),
+    }
+    if run.history:
+        figures["learning_curves.png"] = plots.learning_curves(run.history, data.name)
+    image_shape = data.test_images.shape[1:]
+    for weight in trees.flatten(run.params).values():
+        if weight.ndim == 2 and weight.shape[0] == math.prod(image_shape):
+            figures["first_layer_weights.png"] = plots.first_layer_weights(np.asarray(weight), image_shape)
+            break
+    for name, figure in figures.items():
+        figure.savefig(folder / name)
+    return sorted(figures)
+
+
+def _metrics_line(metrics: EpochMetrics) -> str:
+    return json.dumps(_finite(metrics._asdict())) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

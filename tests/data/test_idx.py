@@ -1,0 +1,287 @@
+"""IDX files: round trips, and every way in which a file can be wrong."""
+
+import gzip
+import pickle
+import struct
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from functional_nn.data import idx, read_idx, write_idx
+from functional_nn.errors import DataError
+
+SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+needs_full_mnist = pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")
+same_folder = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+GOOD = b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 4) + IMAGES.tobytes()
+
+
+def reading(folder: Path, content: bytes, **options) -> np.ndarray:
+    path = folder / "file"
+    path.write_bytes(content)
+    return read_idx(path, **options)
+
+
+def refused(folder: Path, content: bytes, words: str, **options) -> None:
+    for bytes_ in (content, gzip.compress(content)):
+        with pytest.raises(DataError, match=words) as caught:
+            reading(folder, bytes_, **options)
+        assert str(folder / "file") in str(caught.value)
+
+
+@given(
+    array=arrays.arrays(
+        dtype=st.sampled_from(list(idx.DTYPES.values())), shape=arrays.array_shapes(min_side=0, max_dims=5)
+    ),
+    ending=st.sampled_from(["", ".gz"]),
+)
+@same_folder
+def test_round_trip_of_every_type(tmp_path, array, ending):
+    write_idx(tmp_path / f"array{ending}", array)
+    back = read_idx(tmp_path / f"array{ending}")
+    assert back.dtype == array.dtype
+    assert back.dtype.isnative
+    assert back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+
+
+def test_bytes_are_those_of_the_format(tmp_path):
+    write_idx(tmp_path / "images", IMAGES)
+    assert (tmp_path / "images").read_bytes() == GOOD
+    write_idx(tmp_path / "numbers", np.array([1, -2], np.int16))
+    assert (tmp_path / "numbers").read_bytes() == b"\0\0\x0b\x01\0\0\0\x02\0\x01\xff\xfe"
+
+
+def test_gzip_is_known_by_content_and_written_the_same_every_time(tmp_path, monkeypatch):
+    write_idx(tmp_path / "a.gz", IMAGES)
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    write_idx(tmp_path / "b.gz", IMAGES)
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    (tmp_path / "a.gz").rename(tmp_path / "plain")
+    (tmp_path / "c.gz").write_bytes(GOOD)
+    for path in (tmp_path / "plain", tmp_path / "c.gz"):
+        np.testing.assert_array_equal(read_idx(path), IMAGES)
+
+
+def test_strided_and_foreign_arrays_are_written_as_they_look(tmp_path):
+    for array in (IMAGES[:, ::2], IMAGES.T, IMAGES.astype(">i4"), np.asfortranarray(IMAGES)):
+        write_idx(tmp_path / "array", array)
+        np.testing.assert_array_equal(read_idx(tmp_path / "array"), array)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3, np.int64), np.zeros((), np.uint8), np.array([None, {}])])
+def test_arrays_that_idx_cannot_hold(tmp_path, array):
+    with pytest.raises(DataError):
+        write_idx(tmp_path / "array", array)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_writing_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    write_idx(tmp_path / "array", IMAGES)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(idx.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_idx(tmp_path / "array", IMAGES + 1)
+    np.testing.assert_array_equal(read_idx(tmp_path / "array"), IMAGES)
+    assert [path.name for path in tmp_path.iterdir()] == ["array"]
+
+
+def test_fault_26_bad_magic(tmp_path):
+    refused(tmp_path, b"\x01" + GOOD[1:], "byte 0")
+    refused(tmp_path, b"GIF89a" + GOOD, "byte 0")
+    refused(tmp_path, b"", "byte 0")
+    refused(tmp_path, b"\0\0\x08", "byte 3.*end of the file")
+
+
+@pytest.mark.parametrize("code", [0x00, 0x07, 0x0A, 0x0F, 0xFF])
+def test_fault_26_unknown_type(tmp_path, code):
+    refused(tmp_path, GOOD[:2] + bytes([code]) + GOOD[3:], f"byte 2.*0x{code:02X}")
+
+
+@pytest.mark.parametrize("rank", [0, 65, 255])
+def test_fault_26_dimensions(tmp_path, rank):
+    refused(tmp_path, b"\0\0\x08" + bytes([rank]) + struct.pack(">I", 1) * rank + b"x", f"byte 3.*{rank}")
+
+
+def test_fault_26_truncated(tmp_path):
+    for length in range(len(GOOD)):
+        refused(tmp_path, GOOD[:length], "byte")
+    refused(tmp_path, GOOD[:9], "byte 9: expected a header of 16 bytes")
+    with pytest.raises(DataError, match="byte 4: expected 24 bytes of data"):
+        reading(tmp_path, GOOD[:-1])
+    with pytest.raises(DataError, match="byte 39: expected 24 bytes of data"):
+        reading(tmp_path, gzip.compress(GOOD[:-1]))
+
+
+def test_fault_26_trailing_bytes(tmp_path):
+    refused(tmp_path, GOOD + b"\0", "byte 40: expected the end of the file")
+    with pytest.raises(DataError, match="byte 40"):
+        reading(tmp_path, gzip.compress(GOOD) + gzip.compress(b"more"))
+    with pytest.raises(DataError, match="intact gzip"):
+        reading(tmp_path, gzip.compress(GOOD) + b"rubbish")
+
+
+def test_fault_26_damaged_gzip(tmp_path):
+    whole = gzip.compress(GOOD)
+    for position in (-1, -5):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        with pytest.raises(DataError, match=r"intact gzip.*Fetch the file again"):
+            reading(tmp_path, bytes(damaged))
+    for length in range(2, len(whole)):
+        with pytest.raises(DataError):
+            reading(tmp_path, whole[:length])
+
+
+def test_fault_26_no_file(tmp_path):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(DataError, match="a readable file"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2**32 - 1,) * 3, (2**32 - 1,) * 64, (0, *(2**32 - 1,) * 3), (2**16, 2**16, 1, 1), (2**31, 2)]
+)
+def test_fault_27_header_product_overflow(tmp_path, shape):
+    header = bytes([0, 0, 0x0E, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+    refused(tmp_path, header, "byte 4: expected an array of at most 4,294,967,296 bytes")
+
+
+def test_fault_27_the_cap_is_the_callers(tmp_path):
+    assert reading(tmp_path, GOOD, maximum_bytes=24).shape == (2, 3, 4)
+    refused(tmp_path, GOOD, "at most 23 bytes", maximum_bytes=23)
+
+
+def test_fault_27_gzip_bomb(tmp_path):
+    zeros = gzip.compress(bytes(200 * 2**20))
+    small = gzip.compress(GOOD) + zeros
+    large = gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 2**32 - 2)) + zeros
+    announced = gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 150 * 2**20)) + zeros
+    tracemalloc.start()
+    for bomb, options in ((small, {}), (large, {}), (announced, {"maximum_bytes": 2**20})):
+        with pytest.raises(DataError):
+            reading(tmp_path, bomb, **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+@given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
+@same_folder
+def test_a_flipped_bit_of_a_gzipped_file_is_an_error_or_harmless(tmp_path, position, bit):
+    damaged = bytearray(gzip.compress(GOOD, mtime=0))
+    damaged[position % len(damaged)] ^= 1 << bit
+    try:
+        array = reading(tmp_path, bytes(damaged))
+    except DataError:
+        return
+    np.testing.assert_array_equal(array, IMAGES)
+
+
+@given(content=st.binary(max_size=60), where=st.integers(0, 60), good=st.booleans())
+@same_folder
+def test_arbitrary_bytes_are_an_array_or_a_data_error(tmp_path, content, where, good):
+    content = GOOD[:where] + content if good else content
+    for bytes_ in (content, b"\x1f\x8b" + content, gzip.compress(content)):
+        try:
+            array = reading(tmp_path, bytes_)
+        except DataError:
+            continue
+        assert array.ndim >= 1
+
+
+def test_fault_30_pickle_refused(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was loaded",))
+
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        refused(tmp_path, pickle.dumps(Harmful(), protocol), "byte 0.*no pickles")
+    np.save(tmp_path / "array.npy", np.array([Harmful()]), allow_pickle=True)
+    with pytest.raises(DataError, match="no pickles"):
+        read_idx(tmp_path / "array.npy")
+
+
+def write_folder(folder: Path, spelling: str = "-idx{}-ubyte", number: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "t10k"):
+        write_idx(folder / f"{split}-images{spelling.format(3)}", IMAGES)
+        write_idx(folder / f"{split}-labels{spelling.format(1)}", np.arange(number, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("place", [".", "raw", "KMNIST/raw"])
+@pytest.mark.parametrize("spelling", ["-idx{}-ubyte", ".idx{}-ubyte", "-idx{}-ubyte.gz", ".idx{}-ubyte.gz"])
+def test_folders_are_found(tmp_path, place, spelling):
+    write_folder(tmp_path / place, spelling)
+    read = idx.read_idx_folder(tmp_path, "kmnist")
+    assert [array.shape for array in read] == [(2, 3, 4), (2,), (2, 3, 4), (2,)]
+
+
+def test_another_sets_torchvision_folder_is_not_taken(tmp_path):
+    write_folder(tmp_path / "KMNIST" / "raw")
+    with pytest.raises(DataError, match="none of them"):
+        idx.read_idx_folder(tmp_path, "mnist")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="Add t10k-labels"):
+        idx.read_idx_folder(tmp_path, "mine")
+
+
+def test_fault_28_images_and_labels_differ_in_number(tmp_path):
+    write_folder(tmp_path, number=3)
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: expected as many labels as images, 2, got 3"):
+        idx.read_idx_folder(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_fault_29_checksum_mismatch(tmp_path, name):
+    write_folder(tmp_path)
+    with pytest.raises(DataError, match=r"train-images.*MD5 [0-9a-f]{32} .*Fetch the file again") as caught:
+        idx.read_idx_folder(tmp_path, name)
+    assert idx.MD5_SUMS[name][0] in str(caught.value)
+
+
+@needs_full_mnist
+def test_full_mnist(tmp_path):
+    train_images, train_labels, test_images, test_labels = idx.read_idx_folder(SHARED_MNIST, "mnist")
+    assert train_images.shape == (60_000, 28, 28)
+    assert test_images.shape == (10_000, 28, 28)
+    assert train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+@needs_full_mnist
+def test_full_mnist_is_read_in_under_a_second(tmp_path):
+    write_idx(tmp_path / "plain", read_idx(SHARED_MNIST / "train-images-idx3-ubyte.gz"))
+    for path in (SHARED_MNIST / "train-images-idx3-ubyte.gz", tmp_path / "plain"):
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            read_idx(path)
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 1
+
+
+@needs_full_mnist
+def test_fault_29_one_flipped_pixel_of_the_full_mnist(tmp_path):
+    for file in SHARED_MNIST.iterdir():
+        array = read_idx(file)
+        if file.name.startswith("t10k-images"):
+            array[9_999, 27, 27] ^= 1
+        write_idx(tmp_path / file.stem, array)
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte: .*MD5"):
+        idx.read_idx_folder(tmp_path, "mnist")

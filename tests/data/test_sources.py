@@ -1,0 +1,261 @@
+"""Loading by name: what is found where, what is refused, and the cache of decoded sets."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functional_nn.data import Dataset, dataset_names, load_dataset, make_dataset, sources, write_idx
+from functional_nn.data.cache import ARRAYS, cache_folder, cached
+from functional_nn.errors import DataError
+
+SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+
+IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+LABELS = np.array([0, 2, 1], np.uint8)
+
+
+def write_files(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "t10k"):
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", IMAGES)
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", LABELS)
+    return folder
+
+
+def small(name: str = "small") -> Dataset:
+    return make_dataset(name, IMAGES, LABELS, IMAGES, LABELS, source="a test")
+
+
+def assert_equal(one: Dataset, other: Dataset) -> None:
+    assert (one.name, one.classes, one.source) == (other.name, other.classes, other.source)
+    for array in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+        assert getattr(one, array).dtype == getattr(other, array).dtype
+
+
+def test_idx_files_of_ones_own(tmp_path):
+    dataset = load_dataset("my-letters", write_files(tmp_path / "letters"))
+    assert dataset.train_images.shape == (3, 4, 5, 1)
+    assert dataset.classes == 3
+    assert str(tmp_path / "letters") in dataset.source
+    np.testing.assert_array_equal(dataset.test_labels, LABELS)
+
+
+def test_the_names_start_with_the_embedded_set():
+    assert dataset_names()[0] == "mnist5k"
+    assert len(set(dataset_names())) == len(dataset_names())
+
+
+def test_the_embedded_set_takes_no_folder(tmp_path):
+    with pytest.raises(DataError, match="data_dir: expected nothing for the embedded mnist5k"):
+        load_dataset("mnist5k", write_files(tmp_path))
+
+
+@pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")
+def test_full_mnist_from_idx_files():
+    dataset = load_dataset("mnist", SHARED_MNIST)
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    assert dataset.classes == 10
+
+
+@pytest.mark.skipif(not sources.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_from_debian():
+    dataset = load_dataset("fashion_mnist")
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    assert np.bincount(dataset.test_labels).tolist() == [1_000] * 10
+    assert "Debian" in dataset.source
+
+
+def test_fault_29_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", write_files(tmp_path / "fashion"))
+    with pytest.raises(DataError, match="MD5"):
+        load_dataset("fashion_mnist")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train_images": IMAGES.astype(np.int32)}, r"training images: expected uint8 \(.*got int32"),
+        ({"test_images": IMAGES[0]}, r"test images: .*got uint8 \(4, 5\)"),
+        ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "training images: .*at least one"),
+        ({"test_images": IMAGES[:, 1:]}, r"test images: expected .*size \(4, 5, 1\), got \(3, 5, 1\)"),
+        ({"train_labels": LABELS[:2]}, "training labels: expected as many labels as images, 3, got 2"),
+        ({"train_labels": LABELS[:, None]}, r"training labels: expected integers \(number,\)"),
+        ({"test_labels": LABELS.astype(np.float32)}, "test labels: expected integers"),
+        ({"test_labels": np.array([0, -1, 0])}, r"test labels: expected labels in 0 \.\. 2, got -1"),
+        ({"train_labels": np.array([0, 2**40, 0]), "classes": 3}, "training labels: .*got 1099511627776"),
+        ({"classes": 2}, r"labels in 0 \.\. 1, got 2"),
+    ],
+)
+def test_fault_28_arrays_that_make_no_data_set(change, words):
+    arrays = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
+    with pytest.raises(DataError, match=words):
+        make_dataset("mine", **{**arrays, **change}, source="a test")
+
+
+@pytest.mark.parametrize(
+    "name", ["../mnist", "..", ".", "a/b", "a\\b", "/etc/passwd", "", "-x", "mnist\n", "mnist:1.0.0", "a b", "a.b"]
+)
+def test_fault_30_path_traversal(name, tmp_path):
+    for folder in (None, write_files(tmp_path)):
+        with pytest.raises(DataError, match="data set: expected a name of letters"):
+            load_dataset(name, folder)
+
+
+def test_fault_30_pickles_beside_or_instead_of_idx_files_are_refused(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was loaded",))
+
+    for file in ("mnist.pkl", "mnist.npz", "mnist.npy", "data.pkl"):
+        (tmp_path / file).write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(DataError, match="Three ways"):
+        load_dataset("mnist", tmp_path)
+    write_files(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(DataError, match="no pickles"):
+        load_dataset("mine", tmp_path)
+
+
+def test_fault_30_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="expected a folder, got nothing there"):
+        load_dataset("mnist", tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="expected a folder, got a file"):
+        load_dataset("mnist", tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "cifar10"])
+def test_fault_30_no_network_fails_at_once_with_three_ways(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "missing")
+    start = time.perf_counter()
+    with pytest.raises(DataError, match="no network") as caught:
+        load_dataset(name)
+    assert time.perf_counter() - start < 5
+    message = str(caught.value)
+    for way in ("(1) connect", "(2) give data_dir", "train-images-idx3-ubyte.gz", "(3)", "mnist5k"):
+        assert way in message
+    assert ("dataset-fashion-mnist" in message) == (name == "fashion_mnist")
+    assert not (tmp_path / "tfds").exists()
+
+
+def test_fault_30_an_unknown_name_is_never_another_set(tmp_path):
+    with pytest.raises(DataError, match="Did you mean mnist"):
+        load_dataset("mnits")
+    for name in ("Mnist", "fashion-mnist", "no_such_set"):
+        with pytest.raises(DataError, match="Known: cifar10, "):
+            load_dataset(name)
+
+
+def test_fault_30_a_folder_without_the_set_is_only_read(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
+        load_dataset("mnist", tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_cached_sets_come_back_the_same():
+    assert_equal(cached("small", "f" * 64, small), small())
+    assert_equal(cached("small", "f" * 64, pytest.fail), small())
+    other = small()._replace(source="another folder")
+    assert_equal(cached("small", "e" * 64, lambda: other), other)
+
+
+def damage_missing(folder: Path) -> None:
+    (folder / "test_images").unlink()
+
+
+def damage_flipped(folder: Path) -> None:
+    content = bytearray((folder / "train_images").read_bytes())
+    content[-1] ^= 1
+    (folder / "train_images").write_bytes(content)
+
+
+def damage_truncated(folder: Path) -> None:
+    os.truncate(folder / "train_labels", 9)
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{")
+
+
+def damage_manifest_type(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+def damage_manifest_classes(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "classes": 2}))
+
+
+def damage_checksums_left_out(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": {}}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_missing,
+        damage_flipped,
+        damage_truncated,
+        damage_manifest,
+        damage_manifest_type,
+        damage_manifest_classes,
+        damage_checksums_left_out,
+    ],
+)
+def test_fault_29_broken_cache_is_rebuilt(damage):
+    cached("small", "f" * 64, small)
+    (folder,) = cache_folder().iterdir()
+    damage(folder)
+    with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
+        assert_equal(cached("small", "f" * 64, small), small())
+    assert_equal(cached("small", "f" * 64, pytest.fail), small())
+    assert list(cache_folder().iterdir()) == [folder]
+
+
+def test_fault_29_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "file"))
+    for _ in range(2):
+        assert_equal(cached("small", "f" * 64, small), small())
+
+
+def test_fault_29_two_processes_that_cache_the_same_set(monkeypatch):
+    def read_while_another_writes() -> Dataset:
+        cached("small", "f" * 64, small)
+        return small()
+
+    assert_equal(cached("small", "f" * 64, read_while_another_writes), small())
+    assert_equal(cached("small", "f" * 64, pytest.fail), small())
+    assert len(list(cache_folder().iterdir())) == 1
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", "/one")
+    assert cache_folder() == Path("/one/functional_nn/datasets")
+    monkeypatch.delenv("FUNCTIONAL_NN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/two")
+    assert cache_folder() == Path("/two/functional_nn/datasets")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/three")
+    assert cache_folder() == Path("/three/.cache/functional_nn/datasets")
+
+
+def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
+    program = (
+        "import sys, functional_nn.data as data; data.load_dataset();"
+        "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax'} & set(sys.modules);"
+        "assert not late, late"
+    )
+    with warnings.catch_warnings():
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,309 @@
+"""TensorFlow Datasets without TensorFlow: written, read back, downloaded from a server of our own."""
+
+import http.server
+import io
+import socket
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+from PIL import Image
+
+from functional_nn.data import cache, load_dataset, read_idx, tfds, write_idx
+from functional_nn.data.idx import read_idx_folder
+from functional_nn.data.tfds import reachable
+from functional_nn.errors import DataError
+
+SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+FEATURES = tensorflow_datasets.features
+
+
+def arrays(number: int = 300) -> tuple[np.ndarray, ...]:
+    generator = np.random.default_rng(number)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        images = generator.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+        return images, generator.integers(0, 10, count).astype(np.uint8)
+
+    return *split(number), *split(number // 5)
+
+
+def pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
+    """Every image with its label, in their order."""
+    return [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
+
+
+def assert_same_arrays(dataset, given) -> None:
+    """The same pixels and labels in the same order, so that training on them gives the same bits."""
+    train_images, train_labels, test_images, test_labels = given
+    assert pairs(dataset.train_images, dataset.train_labels) == pairs(train_images, train_labels)
+    assert pairs(dataset.test_images, dataset.test_labels) == pairs(test_images, test_labels)
+
+
+def prepare_own(
+    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name: str = "own_images"
+) -> None:
+    """Prepares a set of our own, whose images are given as arrays."""
+
+    def examples(images):
+        for index, image in enumerate(images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            yield index, {"image": png.getvalue(), "label": index % 2}
+
+    class Own(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tensorflow_datasets.core.Version("1.0.0")
+
+        def _info(self):
+            kinds = features or {
+                "image": FEATURES.Image(shape=(None, None, 3)),
+                "label": FEATURES.ClassLabel(num_classes=7),
+            }
+            return self.dataset_info_from_configs(
+                features=FEATURES.FeaturesDict(kinds), supervised_keys=supervised_keys
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(images) for split, images in splits.items()}
+
+        def _generate_examples(self, images):
+            return examples(images)
+
+    Own.name = name
+    Own(data_dir=str(folder)).download_and_prepare(file_format="array_record")
+
+
+def colours(number: int, side: int = 6) -> np.ndarray:
+    return np.random.default_rng(side).integers(0, 256, (number, side, side + 1, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_arrays_written_as_a_tfds_set_are_read_back_the_same(name, tmp_path):
+    given = arrays()
+    prepared = tfds.prepare_arrays(name, given, tmp_path / "prepared")
+    for folder in (tmp_path / "prepared", prepared):
+        dataset = load_dataset(name, folder)
+        assert_same_arrays(dataset, given)
+        assert dataset.classes == 10
+        assert name in dataset.source
+    assert [path.name for path in (tmp_path / "prepared").iterdir()] == [name]
+
+
+def test_tfds_itself_reads_what_was_prepared(tmp_path):
+    given = arrays(50)
+    tfds.prepare_arrays("mnist", given, tmp_path)
+    source = tensorflow_datasets.data_source("mnist", split="train", data_dir=str(tmp_path))
+    read = [(example["image"].tobytes(), example["label"]) for example in source]
+    assert read == pairs(given[0], given[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")
+def test_the_full_mnist_through_tfds(tmp_path):
+    given = read_idx_folder(SHARED_MNIST, "mnist")
+    seconds = [time.perf_counter()]
+    tfds.prepare_arrays("mnist", given, tmp_path / "tfds")
+    seconds.append(time.perf_counter())
+    for _ in range(2):
+        dataset = load_dataset("mnist")
+        seconds.append(time.perf_counter())
+        assert_same_arrays(dataset, given)
+        seconds[-1:] = [seconds[-1], time.perf_counter()]
+    size = sum(path.stat().st_size for path in (tmp_path / "tfds").rglob("*") if path.is_file())
+    write, first, _, second, _ = np.diff(seconds)
+    print(f"written in {write:.1f} s, {size / 1e6:.1f} MB; read in {first:.1f} s, from the cache {second:.2f} s")
+
+
+def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
+    given = arrays(50)
+    tfds.prepare_arrays("mnist", given, tfds.default_folder())
+    assert_same_arrays(load_dataset("mnist"), given)
+    monkeypatch.setattr(tfds, "_read", pytest.fail)
+    assert_same_arrays(load_dataset("mnist"), given)
+
+
+def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
+    for number in (50, 60):
+        tfds.prepare_arrays("mnist", arrays(number), tmp_path / str(number))
+        assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
+
+
+def test_fault_29_broken_cache_is_rebuilt():
+    given = arrays(50)
+    tfds.prepare_arrays("mnist", given, tfds.default_folder())
+    load_dataset("mnist")
+    (folder,) = cache.cache_folder().iterdir()
+    images = read_idx(folder / "train_images")
+    write_idx(folder / "train_images", images ^ 1)
+    with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
+        assert_same_arrays(load_dataset("mnist"), given)
+    assert_same_arrays(load_dataset("mnist"), given)
+
+
+def test_nothing_is_printed_on_standard_output(tmp_path, capfd):
+    tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    capfd.readouterr()
+    load_dataset("mnist", tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_colour_set_with_validation_for_want_of_test(tmp_path):
+    prepare_own(tmp_path, {"train": colours(8), "validation": colours(4)})
+    dataset = load_dataset("own_images", tmp_path)
+    assert dataset.train_images.shape == (8, 6, 7, 3)
+    assert dataset.classes == 7
+    assert "validation" in dataset.source
+
+
+def test_test_is_preferred_to_validation(tmp_path):
+    prepare_own(tmp_path, {"train": colours(8), "validation": colours(4), "test": colours(5)})
+    assert len(load_dataset("own_images", tmp_path).test_images) == 5
+
+
+def test_a_set_without_a_test_split_is_refused(tmp_path):
+    prepare_own(tmp_path, {"train": colours(8)})
+    with pytest.raises(DataError, match="a split train and one of test, validation, got only train"):
+        load_dataset("own_images", tmp_path)
+
+
+def test_images_of_unequal_sizes_are_refused(tmp_path):
+    prepare_own(tmp_path, {"train": [*colours(3), *colours(1, 9)], "test": colours(2)})
+    with pytest.raises(DataError, match=r"train image \d: expected images of one size, \(\d, \d+, 3\)"):
+        load_dataset("own_images", tmp_path)
+
+
+def test_a_set_without_labels_is_refused(tmp_path):
+    features = {"image": FEATURES.Image(shape=(None, None, 3)), "label": FEATURES.Scalar(np.int64)}
+    prepare_own(tmp_path, {"train": colours(3), "test": colours(3)}, features=features)
+    with pytest.raises(DataError, match="expected a set of images with a class label each"):
+        load_dataset("own_images", tmp_path)
+
+
+def test_another_set_in_the_folder_is_never_taken(tmp_path):
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    with pytest.raises(DataError, match="the prepared set kmnist, got mnist"):
+        load_dataset("kmnist", prepared)
+    with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
+        load_dataset("kmnist", tmp_path)
+
+
+def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    info = prepared / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    for file in prepared.glob("*.array_record-*"):
+        file.rename(file.with_name(file.name.replace("array_record", "tfrecord")))
+    monkeypatch.setattr(tfds, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"array_record, got tfrecord\. .*pip install tensorflow"):
+        load_dataset("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
+def test_fault_29_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    (file,) = prepared.glob(pattern)
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + b"\xff" * 40 + content[middle + 40 :])
+    with pytest.raises(DataError):
+        load_dataset("mnist", tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the folder ``served``: its address and the folder."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}/", folder
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def online(server, monkeypatch):
+    """KMNIST comes from our server, which the real probe reaches."""
+    address, folder = server
+    monkeypatch.setattr(tensorflow_datasets.builder_cls("kmnist"), "URL", address)
+    monkeypatch.setattr(tfds, "reachable", reachable)
+    return folder
+
+
+def serve(folder: Path, given: tuple[np.ndarray, ...]) -> None:
+    for file, array in zip(tfds.IDX_NAMES, given, strict=True):
+        write_idx(folder / file, array.squeeze())
+
+
+def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp_path, capfd):
+    given = arrays(50)
+    serve(online, given)
+    assert_same_arrays(load_dataset("kmnist"), given)
+    assert capfd.readouterr().out == ""
+    assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["kmnist"]
+    for file in online.iterdir():
+        file.unlink()
+    assert_same_arrays(load_dataset("kmnist"), given)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "page"])
+def test_fault_29_a_damaged_download_leaves_nothing_and_can_be_fetched_again(damage, online, tmp_path):
+    given = arrays(50)
+    serve(online, given)
+    file = online / tfds.IDX_NAMES[2]
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-10] if damage == "truncated" else b"<html>Sign in</html>")
+    with pytest.raises(DataError):
+        load_dataset("kmnist")
+    assert list((tmp_path / "tfds").rglob("*.*")) == []
+    file.write_bytes(content)
+    assert_same_arrays(load_dataset("kmnist"), given)
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'tensorflow'"), ConnectionError("reset")])
+def test_fault_30_a_failing_builder_gives_the_three_ways(error, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(tfds, "reachable", lambda url: True)
+    monkeypatch.setattr(tensorflow_datasets.builder_cls("cifar10"), "download_and_prepare", fail)
+    with pytest.raises(DataError, match=f"{error}.*Three ways.*pip install tensorflow"):
+        load_dataset("cifar10")
+
+
+def test_fault_30_a_set_that_is_no_image_classification_is_refused_before_any_download(monkeypatch):
+    monkeypatch.setattr(tfds, "reachable", pytest.fail)
+    with pytest.raises(DataError, match="expected a set of images with a class label each"):
+        load_dataset("ag_news_subset")
+
+
+def test_the_probe_answers_in_time(server):
+    address, _ = server
+    assert reachable(address + "missing")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        start = time.perf_counter()
+        assert not reachable(f"http://127.0.0.1:{port}/", seconds=0.3)
+        assert time.perf_counter() - start < 2
+    assert not reachable(f"http://127.0.0.1:{port}/", seconds=0.3)
