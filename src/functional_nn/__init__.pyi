@@ -64,7 +64,6 @@ from .training.epoch import make_evaluate as make_evaluate
 from .training.epoch import make_run as make_run
 from .training.fit import EpochMetrics as EpochMetrics
 from .training.fit import Run as Run
-from .training.fit import Split as Split
 from .training.fit import fit as fit
 from .training.optimizers import OPTIMIZERS as OPTIMIZERS
 from .training.optimizers import SCHEDULES as SCHEDULES
@@ -72,6 +71,7 @@ from .training.optimizers import optimizer as optimizer
 from .training.optimizers import schedule as schedule
 from .training.precision import Precision as Precision
 from .training.predict import predict_probabilities as predict_probabilities
+from .training.programs import Split as Split
 from .training.state import TrainState as TrainState
 from .training.state import create_train_state as create_train_state
 from .training.step import make_train_step as make_train_step

@@ -33,9 +33,8 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
             "initializer", "a known name or a function", repr(initializer), suggest(str(initializer), WEIGHTS)
         )
     draw = initializer if callable(initializer) else WEIGHTS[initializer]
-    key_weight, key_bias = jax.random.split(key)
-    weight = draw(key_weight, shape)
     if initializer == "pytorch":
+        key, key_bias = jax.random.split(key)
         bound = shape[0] ** -0.5
-        return weight, jax.random.uniform(key_bias, shape[1:], minval=-bound, maxval=bound)
-    return weight, jnp.zeros(shape[1:])
+        return draw(key, shape), jax.random.uniform(key_bias, shape[1:], minval=-bound, maxval=bound)
+    return draw(key, shape), jnp.zeros(shape[1:])

@@ -115,31 +115,35 @@ def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def child_key(key: jax.Array | None, name: str) -> jax.Array | None:
-    """The key of the layer called ``name``. It depends on the name alone, so adding a layer changes no other's."""
-    return None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+def child_keys(key: jax.Array | None, names: Sequence[str]) -> Any:
+    """A key for each name. It depends on the name alone, so adding a layer changes no other's.
+
+    All are derived at once: one small program to compile, and none where no layer uses its key.
+    """
+    if key is None or not names:
+        return [None] * len(names)
+    numbers = jnp.array([zlib.crc32(name.encode()) for name in names], jnp.uint32)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
 
 
 def child_init(name: str, layer: Layer, key: Any, in_shape: Shape) -> tuple[Params, State, Shape]:
     """Initialises one layer of a combinator: its parameters, its state and its output's shape."""
     with inside(name):
-        params, state = layer.init(child_key(key, name), in_shape)
+        params, state = layer.init(key, in_shape)
         return params, state, output_shape(layer, params, state, in_shape)
 
 
 def child_forward(
     name: str, layer: Layer, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None
 ) -> tuple[Any, State, Residuals]:
-    """Runs one layer of a combinator with its own parameters, state and key, and marks its work with its name.
+    """Runs one layer of a combinator with its own parameters and state, and marks its work with its name.
 
     The mark stands in the traced program (``named_scope`` for the operations, ``checkpoint_name`` for the
     output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
         try:
-            y, state, residuals = layer.forward(
-                params.get(name, {}), state.get(name, {}), x, train=train, key=child_key(key, name)
-            )
+            y, state, residuals = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
         except KeyError as missing:
             raise InputError("params and state", f"an entry {missing}", _entries(params, state, name)) from missing
         return checkpoint_name(y, name), state, residuals

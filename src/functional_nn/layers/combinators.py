@@ -7,7 +7,7 @@ from typing import Any
 
 from functional_nn.activations import Activation
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, as_layer, child_forward, child_init, unique_names
+from functional_nn.layer import Layer, as_layer, child_forward, child_init, child_keys, unique_names
 
 
 def chain(*layers: Layer | Activation | Callable[[Any], Any], name: str = "chain") -> Layer:
@@ -41,12 +41,13 @@ def chain(*layers: Layer | Activation | Callable[[Any], Any], name: str = "chain
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.2, algorithms 6.3 and 6.4.
     """
     members = tuple(as_layer(layer) for layer in layers)
-    children = tuple(zip(unique_names(members), members, strict=True))
+    names = unique_names(members)
+    children = tuple(zip(names, members, strict=True))
 
     def init(key, in_shape):
         params, state = {}, {}
-        for child, layer in children:
-            child_params, child_state, in_shape = child_init(child, layer, key, in_shape)
+        for (child, layer), child_key in zip(children, child_keys(key, names), strict=True):
+            child_params, child_state, in_shape = child_init(child, layer, child_key, in_shape)
             if child_params:
                 params[child] = child_params
             if child_state:
@@ -54,11 +55,11 @@ def chain(*layers: Layer | Activation | Callable[[Any], Any], name: str = "chain
         return params, state
 
     def forward(params, state, x, *, train, key=None):
-        _check_names("params", params, children)
-        _check_names("state", state, children)
+        _check_names("params", params, names)
+        _check_names("state", state, names)
         new_state, residuals = {}, {}
-        for child, layer in children:
-            x, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=key)
+        for (child, layer), child_key in zip(children, child_keys(key, names), strict=True):
+            x, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=child_key)
             if child_state:
                 new_state[child] = child_state
         return x, new_state, residuals
@@ -74,10 +75,8 @@ def chain(*layers: Layer | Activation | Callable[[Any], Any], name: str = "chain
     return Layer(name, init, forward, backward)
 
 
-def _check_names(argument: str, tree: Any, children: tuple[tuple[str, Layer], ...]) -> None:
-    unknown = set(tree) - {child for child, _ in children}
+def _check_names(argument: str, tree: Any, names: tuple[str, ...]) -> None:
+    unknown = set(tree) - set(names)
     if unknown:
-        names = [child for child, _ in children]
-        raise InputError(
-            argument, f"entries for the layers {names}", f"also {sorted(unknown)}", "Use this network's own."
-        )
+        expected = f"entries for the layers {', '.join(names)}"
+        raise InputError(argument, expected, f"also {', '.join(sorted(unknown))}", "Use this network's own.")

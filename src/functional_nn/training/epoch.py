@@ -12,7 +12,7 @@ from jax import lax
 from functional_nn.layer import Layer
 from functional_nn.metrics import correct
 from functional_nn.training.precision import PRECISIONS, Precision
-from functional_nn.training.state import TrainState, stream
+from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossFunction, TrainStep, forward
 
 
@@ -46,7 +46,7 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     def epoch(train_state, x, labels, number):
         examples = x.shape[0]
-        order = shuffled(jax.random.fold_in(stream(train_state.key, "shuffle"), number), examples)
+        order = shuffled(derived_key(train_state.key, "shuffle", number), examples)
         batches, left = divmod(examples, batch_size)
 
         def step(train_state, rows):
@@ -72,16 +72,22 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:
-    """The numbers from 0 to ``size`` - 1 in random order: sorted by one random 32-bit number each.
+    """The numbers from 0 to ``size`` - 1 in random order: sorted by a random number each.
 
-    ``jax.random.permutation`` sorts twice, to be rid of the few ties; here a tie keeps its order, which among 60,000
-    numbers concerns less than one pair.
+    Up to 65,536 of them share 32 bits with at least 16 random ones, since a sort of one array is eight times as fast as
+    one of pairs. Where random bits are equal the smaller number comes first: of two examples this one has a chance of
+    ½ + 2⁻¹⁷ to come first, not ½. More numbers are sorted by 32 random bits. (``jax.random.permutation`` sorts pairs
+    twice, to be rid of such ties.)
 
     >>> print(sorted(shuffled(jax.random.key(0), 5).tolist()))
     [0, 1, 2, 3, 4]
     """
-    numbers = jnp.arange(size, dtype=jnp.int32)
-    return lax.sort((jax.random.bits(key, (size,), jnp.uint32), numbers), num_keys=1)[1]
+    numbers = jnp.arange(size, dtype=jnp.uint32)
+    random = jax.random.bits(key, (size,), jnp.uint32)
+    if size > 2**16:
+        return lax.sort((random, numbers), num_keys=1)[1].astype(jnp.int32)
+    number_bits = jnp.uint32(2 ** (size - 1).bit_length() - 1)
+    return (lax.sort((random & ~number_bits) | numbers) & number_bits).astype(jnp.int32)
 
 
 def make_evaluate(

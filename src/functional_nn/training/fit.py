@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,11 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.layer import Layer, Params, Shape, State, as_layer, output_shape
 from functional_nn.losses import Loss
-from functional_nn.training.epoch import make_epoch, make_evaluate
-from functional_nn.training.precision import Precision, precision_named, x64_enabled
+from functional_nn.training.precision import precision_named
+from functional_nn.training.programs import Split, compiled
 from functional_nn.training.progress import progress_bar
-from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
+from functional_nn.training.state import TrainState
+from functional_nn.training.step import LossFunction, PenaltyFunction
 
 
 class EpochMetrics(NamedTuple):
@@ -66,15 +65,6 @@ class Run:
         return self.train_state.state
 
 
-class Split(NamedTuple):
-    """Training and test examples as arrays, for data that are not a ``Dataset``."""
-
-    train_x: Any
-    train_labels: Any
-    test_x: Any
-    test_labels: Any
-
-
 def fit(
     net: Layer,
     loss: LossFunction,
@@ -92,8 +82,9 @@ def fit(
     """Trains a network and evaluates it after every epoch.
 
     Every epoch is one compiled program; the data are on the device before the first. The same seed gives the same bits
-    on the same machine. A step whose loss or gradient is not finite changes nothing, and the run stops after that
-    epoch. Ctrl-C ends the run after the epoch that is running, and what was reached is returned.
+    on the same machine. An epoch in which a loss or gradient is not finite is run again with steps that change nothing
+    where that happens, and is the last.
+    Ctrl-C ends the run, and what was reached is returned.
 
     Args:
         net: the network; its output is what the loss takes.
@@ -123,66 +114,46 @@ def fit(
     split = _prepared(net, loss, data)
 
     clock = time.perf_counter()
-    programs, compiled_now = _compiled(net, loss, optimizer, penalty, batch_size, policy, split)
+    programs, compiled_now = compiled(net, loss, optimizer, penalty, batch_size, policy, split)
     seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
     clock = time.perf_counter()
     train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
-    train_state = programs.start(jax.random.key(seed))
-    history: list[EpochMetrics] = []
+    reached = (programs.start(jax.random.key(seed)), ())
     status, message = "finished", ""
     with progress_bar("training", epochs, progress) as advance:
         try:
             for number in range(epochs):
                 clock_epoch = time.perf_counter()
-                new_state, result = programs.epoch(train_state, train_x, train_labels, jnp.int32(number))
-                evaluation = programs.evaluate(new_state, test_x, test_labels)
-                train_loss, bad_step, test_loss, test_accuracy = jax.device_get((*result, *evaluation))
-                train_state = new_state
+                (before, history), arguments = reached, (train_x, train_labels, jnp.int32(number))
+                after, result = jax.block_until_ready(programs.epoch(before, *arguments))
+                if result.bad_step >= 0 or not _finite(after):
+                    after, result = jax.block_until_ready(programs.careful_epoch(before, *arguments))
                 elapsed = time.perf_counter() - clock_epoch
-                metrics = EpochMetrics(number + 1, float(train_loss), float(test_loss), float(test_accuracy), elapsed)
-                history.append(metrics)
+                evaluation = programs.evaluate(after, test_x, test_labels)
+                train_loss, bad_step, test_loss, test_accuracy = map(float, jax.device_get((*result, *evaluation)))
+                metrics = EpochMetrics(number + 1, train_loss, test_loss, test_accuracy, elapsed)
+                reached = (after, (*history, metrics))
                 if on_epoch is not None:
                     on_epoch(metrics)
-                advance(f"loss {metrics.train_loss:.4f}  test accuracy {metrics.test_accuracy:.4f}")
+                advance(f"loss {train_loss:.4f}  test accuracy {test_accuracy:.4f}")
                 if bad_step >= 0:
                     status = "non-finite"
                     message = (
-                        f"The loss or its gradient was not finite at step {bad_step} of epoch {number + 1}; such steps "
-                        "changed nothing, so the last finite state is kept. Try a smaller learning rate."
+                        f"The loss or its gradient was not finite at step {bad_step:.0f} of epoch {number + 1}. Such "
+                        "steps changed nothing, and the last finite state is kept. Try a smaller learning rate."
                     )
                     break
         except KeyboardInterrupt:
             status = "interrupted"
-            message = f"Interrupted after {len(history)} of {epochs} epochs; what was reached is kept."
+            message = f"Interrupted after {len(reached[1])} of {epochs} epochs; what was reached is kept."
     seconds["train"] = time.perf_counter() - clock
-    return Run(train_state, tuple(history), status, message, split.train_x.shape[1:], seconds)
+    return Run(*reached, status, message, split.train_x.shape[1:], seconds)
 
 
-class _Programs(NamedTuple):
-    start: Any
-    epoch: Any
-    evaluate: Any
-
-
-def _compiled(net, loss, optimizer, penalty, batch_size, policy, split) -> tuple[_Programs, bool]:
-    """The run's three programs, and whether they had to be compiled now."""
-    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in split)
-    misses = _compile.cache_info().misses
-    programs = _compile(net, loss, optimizer, penalty, batch_size, policy, Split(*shapes), x64_enabled())
-    return programs, _compile.cache_info().misses > misses
-
-
-@lru_cache(maxsize=8)
-def _compile(net, loss, optimizer, penalty, batch_size, policy: Precision, shapes: Split, x64: bool) -> _Programs:
-    in_shape = shapes.train_x.shape[1:]
-    train_step = make_train_step(net, loss, optimizer, penalty=penalty, precision=policy)
-    start = jax.jit(lambda key: create_train_state(net, optimizer, key, in_shape, policy)).lower(jax.random.key(0))
-    train_state = start.out_info
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    epoch = jax.jit(make_epoch(train_step, batch_size)).lower(train_state, shapes.train_x, shapes.train_labels, number)
-    evaluate = jax.jit(make_evaluate(net, loss, precision=policy)).lower(train_state, shapes.test_x, shapes.test_labels)
-    return _Programs(start.compile(), epoch.compile(), evaluate.compile())
+def _finite(train_state: TrainState) -> bool:
+    leaves = jax.tree.leaves((train_state.params, train_state.state))
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves)
 
 
 def _check_counts(epochs: int, batch_size: int) -> None:

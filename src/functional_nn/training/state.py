@@ -44,10 +44,16 @@ def create_train_state(
     >>> print(start.step, start.params["weight"].shape)
     0 (3, 2)
     """
-    params, state = cast(net.init(stream(key, "init"), in_shape), precision.parameters)
+    params, state = cast(net.init(derived_key(key, "init"), in_shape), precision.parameters)
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
 
 
-def stream(key: jax.Array, use: str) -> jax.Array:
-    """The run's key for one use (``init``, ``shuffle`` or ``noise``), independent of the others."""
-    return jax.random.fold_in(key, ("init", "shuffle", "noise").index(use))
+def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
+    """The run's key for one use: ``init``, ``shuffle`` with the epoch's number, or ``noise`` with the step's.
+
+    >>> keys = [derived_key(jax.random.key(0), *use) for use in (("init",), ("shuffle", 0), ("noise", 0), ("noise", 1))]
+    >>> len({str(jax.random.key_data(key)) for key in keys})
+    4
+    """
+    uses = ("init", "shuffle", "noise")
+    return jax.random.fold_in(key, number * len(uses) + uses.index(use))

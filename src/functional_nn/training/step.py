@@ -11,7 +11,7 @@ import optax
 
 from functional_nn.layer import Layer, Params, State
 from functional_nn.training.precision import PRECISIONS, Precision, cast
-from functional_nn.training.state import TrainState, stream
+from functional_nn.training.state import TrainState, derived_key
 
 LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
@@ -25,12 +25,13 @@ def make_train_step(
     *,
     penalty: PenaltyFunction | None = None,
     precision: Precision = PRECISIONS["float32"],
+    keep_finite: bool = True,
 ) -> TrainStep:
     """A pure ``train_step(train_state, x, labels) -> (train_state, loss)``.
 
     The gradient is ``jax.grad``'s, of loss plus penalty over the batch; the loss that comes back is without the
-    penalty. A step whose loss or gradient is not finite changes nothing, not even the step count, and its loss comes
-    back as NaN: so a run that blows up keeps its last finite state.
+    penalty. With ``keep_finite`` a step whose loss or gradient is not finite changes nothing, not even the step count,
+    and its loss comes back as NaN: so a run that blows up keeps its last finite state.
 
     >>> import functional_nn as fnn
     >>> from functional_nn.training.state import create_train_state
@@ -49,18 +50,18 @@ def make_train_step(
 
     def train_step(train_state, x, labels):
         step, params, state, optimizer_state, key = train_state
-        key_step = jax.random.fold_in(stream(key, "noise"), step)
+        key_step = derived_key(key, "noise", step)
         differentiate = jax.value_and_grad(objective, has_aux=True)
         (total, (value, new_state)), gradient = differentiate(params, state, x, labels, key_step)
         updates, new_optimizer_state = optimizer.update(gradient, optimizer_state, params)
         new_params: Any = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
-        finite = all_finite((total, gradient))
-        step, params, state, optimizer_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (optax.safe_increment(step), new_params, new_state, new_optimizer_state),
-            (step, params, state, optimizer_state),
-        )
-        return TrainState(step, params, state, optimizer_state, key), jnp.where(finite, value, jnp.nan)
+        new: Any = (optax.safe_increment(step), new_params, new_state, new_optimizer_state)
+        if keep_finite:
+            finite = all_finite((total, gradient))
+            value = jnp.where(finite, value, jnp.nan)
+            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, tuple(train_state[:-1]))
+        step, params, state, optimizer_state = new
+        return TrainState(step, params, state, optimizer_state, key), value
 
     return train_step
 

@@ -1,0 +1,110 @@
+"""The command line: `python -m benchmarks w1 --data-dir DIR`, `python -m benchmarks accuracy --data-dir DIR`."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+
+from benchmarks import accuracy, records, w1
+from benchmarks.mnist import FILES
+from benchmarks.race import race
+from benchmarks.report import print_table
+
+WORKLOADS = {"w1": w1}  # each module has RECIPE, UNIT, BATCH_SIZE, STEPS, PRECISION and PEERS
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """An argument that lists names, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        given = text.split(",")
+        if unknown := sorted(set(given) - set(known)):
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}; got {', '.join(unknown)}")
+        return given
+
+    return parse
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument that is a whole number, not smaller than `least`."""
+
+    def parse(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {text}")
+        return int(text)
+
+    return parse
+
+
+def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -> None:
+    """Race a workload's peers; print the table, keep the results."""
+    circumstances = records.circumstances()
+    with console.status("starting") as status:
+        entries = race(
+            arguments.command,
+            arguments.peers,
+            arguments.data_dir,
+            rounds=arguments.rounds,
+            warmup=arguments.warmup,
+            seed=arguments.seed,
+            progress=status.update,
+        )
+    conditions = {
+        "workload": arguments.command,
+        "batch_size": workload.BATCH_SIZE,
+        "steps": workload.STEPS,
+        "precision": workload.PRECISION,
+        "seed": arguments.seed,
+    }
+    records.append(arguments.results, [circumstances | conditions | asdict(entry) for entry in entries])
+    print_table(console, workload, entries, arguments.baseline, circumstances)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="functional_nn beside its peers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, workload in WORKLOADS.items():
+        command = commands.add_parser(name, help=workload.RECIPE)
+        known = workload.PEERS
+        command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
+        command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
+        command.add_argument(
+            "--peers", type=some_of(known), default=list(known), help=f"some of {','.join(known)} (default all)"
+        )
+        command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
+        command.add_argument("--seed", type=int, default=0)
+
+    command = commands.add_parser("accuracy", help="test accuracy of W1's recipe, over seeds")
+    known = accuracy.SIDES
+    command.add_argument("--seeds", type=at_least(1), default=10, help="how many (default 10)")
+    command.add_argument("--sides", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
+
+    for name, command in commands.choices.items():
+        command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
+        command.add_argument(
+            "--results",
+            type=Path,
+            default=records.RESULTS / f"{name}.jsonl",
+            help=f"JSON lines to append to (default benchmarks/results/{name}.jsonl)",
+        )
+    arguments = parser.parse_args()
+    if absent := [f"{name}.gz" for name in FILES if not (arguments.data_dir / f"{name}.gz").is_file()]:
+        parser.error(f"--data-dir {arguments.data_dir} lacks {', '.join(absent)}")
+    return arguments
+
+
+def main() -> None:
+    arguments, console = parse_arguments(), Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # nothing is cut off in a file
+    if arguments.command == "accuracy":
+        accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
+    else:
+        run(console, WORKLOADS[arguments.command], arguments)
+
+
+if __name__ == "__main__":
+    main()

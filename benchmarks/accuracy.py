@@ -1,0 +1,58 @@
+"""Test accuracy of W1's recipe after ten epochs, over seeds: does a side learn as well as it is quick?
+
+A side is a function `(mnist, seed) -> test accuracy`, which imports its library itself. A side is added with
+its function and one line in `SIDES`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from rich.console import Console
+
+from benchmarks import records, w1
+from benchmarks.mnist import Mnist, read_mnist
+from benchmarks.peers import test_accuracy
+
+EPOCHS = 10
+
+
+class Side(NamedTuple):
+    test_accuracy: Callable[[Mnist, int], float]
+    libraries: tuple[str, ...]  # whose versions are kept with the results
+
+
+def pytorch(mnist: Mnist, seed: int) -> float:
+    """PyTorch's own loop and initialisation, resident tensors."""
+    from benchmarks.peers.pytorch import tuned_1_thread
+
+    peer = tuned_1_thread(mnist, seed)
+    for _ in range(EPOCHS):
+        peer.train_epoch()
+    return test_accuracy(peer, mnist)
+
+
+SIDES = {"pytorch": Side(pytorch, ("torch",))}
+
+
+def compare(console: Console, sides: list[str], data_dir: Path, seeds: int, results: Path) -> None:
+    """Train each side once for every seed; print and keep its accuracies."""
+    mnist = read_mnist(data_dir)
+    console.print(f"{w1.RECIPE}: test accuracy after {EPOCHS} epochs, seeds 0 to {seeds - 1}")
+    for name in sides:
+        side, circumstances, accuracies = SIDES[name], records.circumstances(), []
+        for seed in range(seeds):
+            accuracies.append(side.test_accuracy(mnist, seed))
+            console.print(f"  {name}, seed {seed}: {accuracies[-1]:.4f}")
+        deviation = stdev(accuracies) if seeds > 1 else float("nan")
+        console.print(f"{name}: mean {mean(accuracies):.5f}, standard deviation {deviation:.5f}")
+        record = {
+            "side": name,
+            "versions": records.versions(side.libraries),
+            "epochs": EPOCHS,
+            "batch_size": w1.BATCH_SIZE,
+            "precision": w1.PRECISION,
+            "accuracies": accuracies,
+        }
+        records.append(results, [circumstances | record])

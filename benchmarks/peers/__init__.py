@@ -1,0 +1,41 @@
+"""The peers, one file a library: its network, its own default initialisation, its loop.
+
+Each file names its `LIBRARIES` (whose versions go into the results) and has one function
+`(mnist, seed) -> Peer` for every way of writing the loop.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.mnist import Mnist
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Peer(NamedTuple):
+    """A library at work on a model of its own."""
+
+    train_epoch: Callable[[], None]  # trains one epoch, and returns only when every output is there
+    predict: Callable[[np.ndarray], np.ndarray]  # images -> logits
+    threads: int = available_cores()
+
+
+def test_accuracy(peer: Peer, mnist: Mnist) -> float:
+    """The share of the test images that the peer's model gets right."""
+    return float(np.mean(peer.predict(mnist.test_images).argmax(axis=1) == mnist.test_labels))
+
+
+def shuffled_batches(
+    generator: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The data in a new order, batch by batch, the last one maybe smaller: the stream of JAX's own tutorials."""
+    order = generator.permutation(len(images))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        yield images[batch], labels[batch]

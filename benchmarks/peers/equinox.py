@@ -1,0 +1,66 @@
+"""Equinox and Optax: `filter_jit` as its MNIST example writes it, and a partitioned model under plain `jit`."""
+
+import equinox as eqx
+import jax
+import optax
+
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+from benchmarks.peers.jax_loop import mean_cross_entropy, python_loop
+from benchmarks.w1 import LEARNING_RATE, SIZES
+
+LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
+
+
+def network(seed: int) -> eqx.nn.Sequential:
+    inputs, hidden_1, hidden_2, outputs = SIZES
+    key_1, key_2, key_3 = jax.random.split(jax.random.key(seed), 3)
+    relu = eqx.nn.Lambda(jax.nn.relu)
+    return eqx.nn.Sequential(
+        [
+            eqx.nn.Linear(inputs, hidden_1, key=key_1),
+            relu,
+            eqx.nn.Linear(hidden_1, hidden_2, key=key_2),
+            relu,
+            eqx.nn.Linear(hidden_2, outputs, key=key_3),
+        ]
+    )
+
+
+def update(optimizer: optax.GradientTransformation, state, images, labels):
+    """The step of Equinox's examples, before any `jit`."""
+    model, optimizer_state = state
+    gradient = eqx.filter_grad(lambda model: mean_cross_entropy(jax.vmap(model)(images), labels))
+    updates, optimizer_state = optimizer.update(gradient(model), optimizer_state, model)
+    return eqx.apply_updates(model, updates), optimizer_state
+
+
+def tutorial(mnist: Mnist, seed: int) -> Peer:
+    """A step under `filter_jit`."""
+    model, optimizer = network(seed), optax.adam(LEARNING_RATE)
+    return python_loop(
+        step=eqx.filter_jit(lambda state, images, labels: update(optimizer, state, images, labels)),
+        state=(model, optimizer.init(eqx.filter(model, eqx.is_array))),
+        logits=lambda state, images: jax.vmap(state[0])(images),
+        mnist=mnist,
+        seed=seed,
+    )
+
+
+def partitioned(mnist: Mnist, seed: int) -> Peer:
+    """The arrays split from the rest once, so that plain `jit` with donation does: less work in Python a step."""
+    arrays, static = eqx.partition(network(seed), eqx.is_array)
+    optimizer = optax.adam(LEARNING_RATE)
+
+    def step(state, images, labels):
+        arrays, optimizer_state = state
+        model, optimizer_state = update(optimizer, (eqx.combine(arrays, static), optimizer_state), images, labels)
+        return eqx.filter(model, eqx.is_array), optimizer_state
+
+    return python_loop(
+        step=jax.jit(step, donate_argnums=0),
+        state=(arrays, optimizer.init(arrays)),
+        logits=lambda state, images: jax.vmap(eqx.combine(state[0], static))(images),
+        mnist=mnist,
+        seed=seed,
+    )

@@ -1,0 +1,114 @@
+"""PyTorch: as its quickstart tutorial writes the loop, with resident tensors, and compiled."""
+
+import gzip
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from benchmarks.mnist import FILES, Mnist
+from benchmarks.peers import Peer
+from benchmarks.w1 import BATCH_SIZE, LEARNING_RATE, SIZES
+
+LIBRARIES = ("torch",)
+
+
+def network() -> nn.Sequential:
+    inputs, hidden_1, hidden_2, outputs = SIZES
+    return nn.Sequential(
+        nn.Linear(inputs, hidden_1), nn.ReLU(), nn.Linear(hidden_1, hidden_2), nn.ReLU(), nn.Linear(hidden_2, outputs)
+    )
+
+
+def peer(train_epoch: Callable[[], None], model: nn.Module) -> Peer:
+    def predict(images: np.ndarray) -> np.ndarray:
+        model.eval()
+        with torch.no_grad():
+            return model(torch.from_numpy(images)).numpy()
+
+    return Peer(train_epoch, predict, torch.get_num_threads())
+
+
+def quickstart(dataset: Dataset, seed: int) -> Peer:
+    """The loop of pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html."""
+    torch.manual_seed(seed)
+    dataloader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True)
+    model = nn.Sequential(nn.Flatten(), network())
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+
+    def train_epoch() -> None:
+        model.train()
+        for batch, (images, labels) in enumerate(dataloader):
+            loss = loss_function(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if batch % 100 == 0:
+                loss.item()  # the tutorial prints it
+
+    return peer(train_epoch, model)
+
+
+def tutorial(mnist: Mnist, seed: int) -> Peer:
+    """A DataLoader over float images that are in memory already."""
+    images = torch.from_numpy(mnist.train_images).reshape(-1, 1, 28, 28)
+    return quickstart(TensorDataset(images, torch.from_numpy(mnist.train_labels).long()), seed)
+
+
+def torchvision_tutorial(mnist: Mnist, seed: int) -> Peer:
+    """A DataLoader over torchvision's data set, each image made a tensor as it is drawn."""
+    from torchvision import datasets
+    from torchvision.transforms import ToTensor
+
+    with tempfile.TemporaryDirectory() as folder:  # the data set keeps its images in memory
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for name in FILES:
+            (raw / name).write_bytes(gzip.decompress((mnist.folder / f"{name}.gz").read_bytes()))
+        dataset = datasets.MNIST(folder, train=True, transform=ToTensor())
+    return quickstart(dataset, seed)
+
+
+def resident(mnist: Mnist, seed: int, compile_network: bool = False, threads: int | None = None) -> Peer:
+    """Tensors resident in memory, shuffled by index, fused Adam."""
+    torch.manual_seed(seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    images, labels = torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def loss_function(batch_images: Tensor, batch_labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(batch_images), batch_labels)
+
+    if compile_network:
+        loss_function = torch.compile(loss_function, dynamic=False)
+
+    def train_epoch() -> None:
+        model.train()
+        for batch in torch.randperm(len(images)).split(BATCH_SIZE):
+            optimizer.zero_grad(set_to_none=True)
+            loss_function(images[batch], labels[batch]).backward()
+            optimizer.step()
+
+    return peer(train_epoch, model)
+
+
+def tuned(mnist: Mnist, seed: int) -> Peer:
+    """Resident tensors, with as many threads as PyTorch takes of itself."""
+    return resident(mnist, seed)
+
+
+def tuned_1_thread(mnist: Mnist, seed: int) -> Peer:
+    """Resident tensors on one thread: at this size a second one can cost more than it brings."""
+    return resident(mnist, seed, threads=1)
+
+
+def compiled(mnist: Mnist, seed: int) -> Peer:
+    """Resident tensors; network and loss, forward and backward, through `torch.compile`."""
+    return resident(mnist, seed, compile_network=True)

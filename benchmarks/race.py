@@ -1,0 +1,111 @@
+"""Peers side by side: one process each, one epoch each in turn, round after round."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class WorkerEnded(Exception):
+    """A worker's process ended before it answered."""
+
+
+class Worker:
+    """The parent's end of `benchmarks.worker`; a context manager that leaves no process behind."""
+
+    def __init__(self, workload: str, peer: str, data_dir: Path, seed: int):
+        command = [sys.executable, "-m", "benchmarks.worker", workload, peer]
+        options = ["--data-dir", str(data_dir.resolve()), "--seed", str(seed)]
+        self.process = subprocess.Popen(
+            command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise WorkerEnded(f"failed (exit status {self.process.wait()})")
+        return json.loads(line)
+
+    def ask(self, word: str) -> dict:
+        with suppress(BrokenPipeError):  # it has ended: the answer says so
+            print(word, file=self.process.stdin, flush=True)
+        return self.answer()
+
+
+@dataclass
+class Entry:
+    """What one peer did in a race."""
+
+    peer: str
+    problem: str | None = None  # why it did not run to the end
+    threads: int | None = None
+    device: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    ready_seconds: float | None = None  # import and construction
+    warmup_seconds: list[float] = field(default_factory=list)  # the first one holds tracing and compiling
+    seconds: list[float] = field(default_factory=list)  # one for each round
+    accuracy: float | None = None
+
+
+def race(
+    workload: str,
+    peers: list[str],
+    data_dir: Path,
+    *,
+    rounds: int,
+    warmup: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> list[Entry]:
+    """Train every peer for `warmup` epochs, then all of them for `rounds` epochs, interleaved."""
+    entries = {name: Entry(name) for name in peers}
+    workers: dict[str, Worker] = {}
+
+    def attempt(name: str, work: Callable[[Entry, Worker], None]) -> None:
+        try:
+            work(entries[name], workers[name])
+        except WorkerEnded as error:
+            entries[name].problem = str(error)
+            del workers[name]
+
+    def start(entry: Entry, worker: Worker) -> None:
+        hello = worker.answer()
+        if "missing" in hello:
+            raise WorkerEnded(f"not installed ({hello['missing']})")
+        entry.ready_seconds = hello["ready"]
+        entry.threads, entry.device, entry.versions = hello["threads"], hello["device"], hello["versions"]
+        entry.warmup_seconds = [worker.ask("epoch")["seconds"] for _ in range(warmup)]
+
+    def train(entry: Entry, worker: Worker) -> None:
+        entry.seconds.append(worker.ask("epoch")["seconds"])
+
+    def test(entry: Entry, worker: Worker) -> None:
+        entry.accuracy = worker.ask("accuracy")["accuracy"]
+
+    with ExitStack() as stack:
+        for name in peers:
+            progress(f"warming up {name}")
+            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed))
+            attempt(name, start)
+        for round_number in range(rounds):
+            progress(f"round {round_number + 1} of {rounds}")
+            order = list(workers)
+            first = round_number % max(len(order), 1)
+            for name in order[first:] + order[:first]:  # nobody always runs after the same one
+                attempt(name, train)
+        for name in list(workers):
+            progress(f"testing {name}")
+            attempt(name, test)
+    return list(entries.values())

@@ -1,0 +1,48 @@
+"""The table of a race."""
+
+from statistics import median
+from types import ModuleType
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.race import Entry
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, then the smallest and largest."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def print_table(
+    console: Console, workload: ModuleType, entries: list[Entry], baseline: str, circumstances: dict
+) -> None:
+    """One row a peer, the quickest first; where `baseline` took part, how many times as long each peer took."""
+    finished = sorted((e for e in entries if e.problem is None), key=lambda entry: median(entry.seconds))
+    base = next((entry for entry in finished if entry.peer == baseline), None)
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("peer", no_wrap=True)
+    table.add_column("threads", justify="right", no_wrap=True)
+    table.add_column(workload.UNIT, justify="right", no_wrap=True)
+    if base:
+        table.add_column(f"/ {baseline}", justify="right", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    for entry in finished:
+        row = [entry.peer, str(entry.threads), spread(entry.seconds, 3)]
+        if base:
+            row.append(spread([own / its for own, its in zip(entry.seconds, base.seconds, strict=True)], 2))
+        table.add_row(*row, f"{entry.accuracy:.4f}")
+    console.print(workload.RECIPE)
+    console.print("median (min-max) over the rounds" + ("; ratios within a round" if base else ""))
+    console.print(table)
+
+    for entry in entries:
+        if entry.problem:
+            console.print(f"{entry.peer}: {entry.problem}")
+    versions = {library: number for entry in entries for library, number in entry.versions.items()}
+    console.print(", ".join(f"{library} {number}" for library, number in sorted(versions.items())))
+    console.print(
+        "{cpu}, {cores} cores, {system}, Python {python}, commit {commit}, {date}, "
+        "load average at the start {load_average}".format(**circumstances)
+    )

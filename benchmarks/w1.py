@@ -1,0 +1,35 @@
+"""W1: one epoch of MNIST (60,000 images) for a 784-128-64-10 ReLU network, Adam 1e-3, batch 64, shuffled.
+
+`PEERS` names who takes part: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported by
+its own worker only. A peer is added with its function and one line here.
+"""
+
+RECIPE = "W1: MNIST 60,000, 784-128-64-10 ReLU, Adam 1e-3, batch 64"
+UNIT = "s/epoch"
+
+IMAGES = 60_000
+SIZES = (784, 128, 64, 10)
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 64
+STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
+PRECISION = "float32"
+
+PEERS = {
+    "pytorch_torchvision": "benchmarks.peers.pytorch:torchvision_tutorial",
+    "pytorch_tutorial": "benchmarks.peers.pytorch:tutorial",
+    "pytorch_tuned": "benchmarks.peers.pytorch:tuned",
+    "pytorch_1_thread": "benchmarks.peers.pytorch:tuned_1_thread",
+    "pytorch_compile": "benchmarks.peers.pytorch:compiled",
+    "keras_jax": "benchmarks.peers.keras_jax:tutorial",
+    "keras_jax_tuned": "benchmarks.peers.keras_jax:without_metrics",
+    "flax_nnx": "benchmarks.peers.flax_nnx:tutorial",
+    "flax_nnx_cached": "benchmarks.peers.flax_nnx:cached",
+    "flax_nnx_functional": "benchmarks.peers.flax_nnx:functional",
+    "equinox": "benchmarks.peers.equinox:tutorial",
+    "equinox_tuned": "benchmarks.peers.equinox:partitioned",
+    "haiku": "benchmarks.peers.haiku:tutorial",
+    "haiku_tuned": "benchmarks.peers.haiku:donated",
+    "stax": "benchmarks.peers.stax:tutorial",
+    "stax_tuned": "benchmarks.peers.stax:donated",
+    "jax_scan": "benchmarks.peers.jax_scan:whole_epoch",
+}

@@ -1,0 +1,75 @@
+"""One peer in a process of its own: `python -m benchmarks.worker WORKLOAD PEER --data-dir DIR`.
+
+Says one JSON line when it is ready, then answers each word on its standard input with one JSON line:
+`epoch` -> the seconds it took to train one, `accuracy` -> on the test images; `quit` ends it.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.mnist import read_mnist
+from benchmarks.peers import test_accuracy
+from benchmarks.records import versions
+
+
+def device(libraries: tuple[str, ...]) -> str:
+    if "jax" not in libraries:
+        return "cpu"
+    import jax
+
+    return jax.devices()[0].device_kind
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker")
+    parser.add_argument("workload")
+    parser.add_argument("peer")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not come between the replies
+
+    def reply(**values) -> None:
+        print(json.dumps(values), file=replies, flush=True)
+
+    mnist = read_mnist(arguments.data_dir)
+    workload = importlib.import_module(f"benchmarks.{arguments.workload}")
+    module_path, function = workload.PEERS[arguments.peer].split(":")
+    start = time.perf_counter()
+    try:
+        module = importlib.import_module(module_path)
+        peer = getattr(module, function)(mnist, arguments.seed)
+    except ModuleNotFoundError as error:
+        if error.name.startswith("benchmarks"):
+            raise
+        reply(missing=error.name)
+        return
+    reply(
+        ready=time.perf_counter() - start,
+        threads=peer.threads,
+        device=device(module.LIBRARIES),
+        versions=versions(module.LIBRARIES),
+    )
+    for line in sys.stdin:
+        match line.strip():
+            case "epoch":
+                start = time.perf_counter()
+                peer.train_epoch()
+                reply(seconds=time.perf_counter() - start)
+            case "accuracy":
+                reply(accuracy=test_accuracy(peer, mnist))
+            case "quit":
+                return
+            case word:
+                raise ValueError(f"expected epoch, accuracy or quit, got {word!r}")
+
+
+if __name__ == "__main__":
+    main()
