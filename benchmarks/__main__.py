@@ -9,9 +9,10 @@ from types import ModuleType
 from rich.console import Console
 
 from benchmarks import accuracy, records, w1
-from benchmarks.mnist import FILES
+from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
+from functional_nn import DataError
 
 WORKLOADS = {"w1": w1}  # each module has RECIPE, UNIT, BATCH_SIZE, STEPS, PRECISION and PEERS
 
@@ -91,8 +92,10 @@ def parse_arguments() -> argparse.Namespace:
             help=f"JSON lines to append to (default benchmarks/results/{name}.jsonl)",
         )
     arguments = parser.parse_args()
-    if absent := [f"{name}.gz" for name in FILES if not (arguments.data_dir / f"{name}.gz").is_file()]:
-        parser.error(f"--data-dir {arguments.data_dir} lacks {', '.join(absent)}")
+    try:
+        read_mnist(arguments.data_dir)
+    except DataError as error:
+        parser.error(f"--data-dir: {error}")
     return arguments
 
 

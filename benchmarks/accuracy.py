@@ -33,7 +33,24 @@ def pytorch(mnist: Mnist, seed: int) -> float:
     return test_accuracy(peer, mnist)
 
 
-SIDES = {"pytorch": Side(pytorch, ("torch",))}
+def functional_nn(mnist: Mnist, seed: int) -> float:
+    """functional_nn's `fit` with PyTorch's initialisation."""
+    import optax
+
+    import functional_nn as fnn
+
+    _, *hidden, classes = w1.SIZES
+    net = fnn.mlp(classes, hidden=hidden, initializer="pytorch")
+    data = fnn.load_dataset("mnist", mnist.folder)
+    options = {"epochs": EPOCHS, "batch_size": w1.BATCH_SIZE, "seed": seed}
+    run = fnn.fit(net, fnn.cross_entropy, optax.adam(w1.LEARNING_RATE), data, **options)
+    return run.history[-1].test_accuracy
+
+
+SIDES = {
+    "pytorch": Side(pytorch, ("torch",)),
+    "functional_nn": Side(functional_nn, ("functional-nn", "jax", "jaxlib", "optax")),
+}
 
 
 def compare(console: Console, sides: list[str], data_dir: Path, seeds: int, results: Path) -> None:

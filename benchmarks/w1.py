@@ -15,6 +15,7 @@ STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
 PRECISION = "float32"
 
 PEERS = {
+    "functional_nn": "benchmarks.peers.functional_nn:fit",
     "pytorch_torchvision": "benchmarks.peers.pytorch:torchvision_tutorial",
     "pytorch_tutorial": "benchmarks.peers.pytorch:tutorial",
     "pytorch_tuned": "benchmarks.peers.pytorch:tuned",

@@ -1,4 +1,4 @@
-"""What every test runs under: strict dtype and rank promotion, CPU, quiet libraries."""
+"""What every test runs under: strict dtype and rank promotion, on the CPU."""
 
 import os
 
@@ -7,8 +7,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Types and ranks are never changed silently. Optax is not written for that, so tests of training are without."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture

@@ -187,8 +187,12 @@ def _gelu_derivative(x):
 
 
 def _gelu_tanh_derivative(x):
-    """With u = c (x + a x³): (x (1 + tanh u) / 2)' = σ(2u) + x u' / (2 cosh² u), u' = c (1 + 3 a x²)."""
+    """With u = c (x + a x³): (x (1 + tanh u) / 2)' = σ(2u) + x u' / (2 cosh² u), u' = c (1 + 3 a x²).
+
+    Beyond ±30 both terms are at their limits, and x³ must not overflow into 0 · ∞.
+    """
     a, c = 0.044715, math.sqrt(2 / math.pi)
+    x = jnp.clip(x, -30, 30)
     u = c * (x + a * x**3)
     return jax.nn.sigmoid(2 * u) + x * c * (1 + 3 * a * jnp.square(x)) * _tanh_derivative(u) / 2
 

@@ -273,29 +273,25 @@ def cross_entropy_with(*, label_smoothing: float = 0.0, ignore_index: int | None
         _check_classes(y, labels, ignore_index)
 
     def targets(y, labels):
+        """t in the shape of y, NaN for a label that is no class, so that all results are; and which are ignored."""
         classes = y.shape[-1]
-        if labels.ndim < y.ndim:
-            t = (jnp.expand_dims(labels, -1) == _class_numbers(y, labels)).astype(y.dtype)
+        if labels.ndim == y.ndim:
+            t, ignored = labels.astype(y.dtype), jnp.zeros((1,) * y.ndim, bool)
         else:
-            t = labels.astype(y.dtype)
-        return (1 - label_smoothing) * t + label_smoothing / classes if label_smoothing else t
-
-    def judged(values, labels, classes):
-        """0 for the ignored, whatever their logits; NaN where the label is no class."""
-        is_class = (labels >= 0) & (labels < classes)
-        if ignore_index is None:
-            return _nan_unless(is_class, values)
-        ignored = labels == ignore_index
-        return jnp.where(ignored, jnp.zeros_like(values), _nan_unless(is_class | ignored, values))
+            labels = jnp.expand_dims(labels, -1)
+            numbers = jnp.expand_dims(jnp.arange(classes, dtype=labels.dtype), range(y.ndim - 1))
+            is_class = (labels >= 0) & (labels < classes)
+            ignored = jnp.zeros_like(is_class) if ignore_index is None else labels == ignore_index
+            t = jnp.where(is_class | ignored, (labels == numbers).astype(y.dtype), jnp.nan)
+        return (1 - label_smoothing) * t + label_smoothing / classes if label_smoothing else t, ignored
 
     def values(y, labels):
-        result = -jnp.sum(_times(targets(y, labels), jax.nn.log_softmax(y)), axis=-1)
-        return result if labels.ndim == y.ndim else judged(result, labels, y.shape[-1])
+        t, ignored = targets(y, labels)
+        return -jnp.sum(jnp.where(ignored, 0, _times(t, jax.nn.log_softmax(y))), axis=-1)
 
     def gradients(y, labels):
-        t = targets(y, labels)
-        result = jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t
-        return result if labels.ndim == y.ndim else judged(result, jnp.expand_dims(labels, -1), y.shape[-1])
+        t, ignored = targets(y, labels)
+        return jnp.where(ignored, 0, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
 
     def counted(labels):
         if jnp.issubdtype(labels.dtype, jnp.floating):
@@ -303,10 +299,6 @@ def cross_entropy_with(*, label_smoothing: float = 0.0, ignore_index: int | None
         return labels != ignore_index
 
     return Loss("cross_entropy", check, values, gradients, None if ignore_index is None else counted)
-
-
-def _class_numbers(y, labels):
-    return jnp.arange(y.shape[-1], dtype=labels.dtype).reshape((1,) * labels.ndim + (-1,))
 
 
 def _check_classes(y, labels, ignore_index):
@@ -336,7 +328,7 @@ def _check_classes(y, labels, ignore_index):
             raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
     else:
         sums = host.astype(np.float64).sum(axis=-1)
-        bad = (np.abs(sums - 1) > 1e-3) | (host < 0).any(axis=-1)
+        bad = ~(np.abs(sums - 1) <= 1e-3) | (host < 0).any(axis=-1)
         if bad.any():
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             given = f"a row with sum {sums[where]:.6g} and smallest value {host[where].min():.6g} at index {where}"

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -210,6 +211,7 @@ def _entering(net: Layer, split: Split) -> Split:
     return Split(next(flat), split.train_labels, next(flat), split.test_labels)
 
 
+@lru_cache(maxsize=32)
 def _output_shape(net: Layer, in_shape: Shape) -> Shape:
     params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     return output_shape(net, params, state, in_shape)

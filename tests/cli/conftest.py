@@ -1,0 +1,40 @@
+"""A finished run, trained once for every test that reads it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from functional_nn import cli
+from functional_nn.data import write_idx
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> SimpleNamespace:
+    """``folder`` of a run of five epochs, its ``json`` file, and the ``flags`` it was trained with."""
+    place = tmp_path_factory.mktemp("finished")
+    flags = ["--hidden", "64", "--epochs", "5"]
+    folder, json = place / "run", place / "result.json"
+    assert cli.run(["train", *flags, "--out", str(folder), "--json", str(json)]) == 0
+    return SimpleNamespace(folder=folder, json=json, flags=flags)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> list[str]:
+    """Flags of a run that takes a moment: 60 images of 4 x 4 pixels in three classes, as IDX files."""
+    folder = tmp_path_factory.mktemp("tiny")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 30)):
+        labels = np.arange(count, dtype=np.uint8) % 3
+        images = random.integers(0, 100, (count, 4, 4), np.uint8)
+        images[np.arange(count), labels] += 150
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+    small = ["--epochs", "2", "--hidden", "8", "--batch-size", "25"]
+    return ["train", "--dataset", "tiny", "--data-dir", str(folder), *small]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, byte by byte."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

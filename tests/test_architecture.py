@@ -1,0 +1,128 @@
+"""The rules of the structure: imports point downward, formulas are by hand, everything public is documented."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import functional_nn as fnn
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "functional_nn"
+FILES = sorted(path for path in SOURCE.rglob("*.py"))
+
+LEVELS = [
+    {"errors", "layer", "trees"},
+    {"activations", "losses", "penalties", "metrics", "initializers", "data"},
+    {"layers", "models"},
+    {"training", "gradients"},
+    {"bench", "checkpoints"},
+    {"reports"},
+    {"cli"},
+]
+SIDE_BY_SIDE = {("training", "gradients"), ("gradients", "training")}
+FORMULAS = [
+    "activations.py",
+    "losses.py",
+    "penalties.py",
+    *(f"layers/{path.name}" for path in (SOURCE / "layers").glob("*")),
+]
+
+
+def area(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path):
+    """The modules of this package that a file imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("functional_nn"):
+            if node.module == "functional_nn":
+                yield from (f"functional_nn.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("functional_nn"))
+
+
+def level(name: str) -> int:
+    (found,) = (number for number, names in enumerate(LEVELS) if name in names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_downward(path):
+    own = path.relative_to(SOURCE).with_suffix("").parts[0]
+    if own in ("__init__", "__main__"):
+        return
+    for module in imports(path):
+        other = area(module)
+        assert level(other) <= level(own), f"{own} imports {module}, which stands above it"
+        assert (own, other) not in SIDE_BY_SIDE
+
+
+def test_there_are_no_import_circles():
+    graph = {}
+    for path in FILES:
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(("functional_nn", *(part for part in parts if part != "__init__")))
+        tree = ast.parse(path.read_text("utf-8"))
+        graph[name] = {
+            node.module
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("functional_nn")
+        }
+    done, under_way = set(), []
+
+    def visit(name):
+        assert name not in under_way, f"circle: {' -> '.join([*under_way, name])}"
+        if name in done:
+            return
+        under_way.append(name)
+        for other in graph.get(name, ()):
+            visit(other)
+        done.add(under_way.pop())
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("file", FORMULAS)
+def test_formulas_are_by_hand(file):
+    """No automatic differentiation where derivatives are written, and none of them is registered as the derivative."""
+    text = (SOURCE / file).read_text("utf-8")
+    code = ast.dump(ast.parse(text))
+    for name in ("grad", "value_and_grad", "vjp", "jvp", "linearize", "jacfwd", "jacrev", "hessian"):
+        assert f"attr='{name}'" not in code, name
+    assert "custom_vjp" not in text
+    assert "custom_jvp" not in text
+
+
+def test_layer_files_know_no_other_layer_file():
+    for path in (SOURCE / "layers").glob("*.py"):
+        assert not [module for module in imports(path) if module.startswith("functional_nn.layers")], path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_are_read_in_one_sitting(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 350
+
+
+def test_everything_public_is_there_documented_and_in_the_reference():
+    reference = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    for name in fnn.__all__:
+        value = getattr(fnn, name)
+        assert re.search(rf"`{name}[`(]", reference), f"{name} is missing in docs/reference.md"
+        if callable(value) or isinstance(value, type):
+            assert getattr(value, "__doc__", None), f"{name} has no docstring"
+
+
+def test_every_activation_shows_its_formula():
+    for activation in fnn.ACTIVATIONS.values():
+        assert activation.formula, activation.name
+
+
+def test_no_path_of_a_machine_is_named():
+    for path in [*FILES, *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+        assert not re.search(r"/work/|/root/|/home/\w+/", path.read_text("utf-8")), path

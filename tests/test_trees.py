@@ -1,0 +1,96 @@
+"""Parameters by path, metrics, summaries and operation counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import functional_nn as fnn
+from functional_nn import trees
+
+NAMES = st.text("abc_0", min_size=1, max_size=4)
+TREES = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(NAMES, inner, min_size=1, max_size=3), max_leaves=8
+).filter(lambda tree: isinstance(tree, dict))
+
+
+@given(TREES)
+def test_unflatten_is_the_inverse_of_flatten(tree):
+    assert trees.unflatten(trees.flatten(tree)) == tree
+
+
+def test_select_by_pattern_patterns_and_function():
+    params = {"dense_0": {"weight": 1, "bias": 2}, "head_0": {"weight": 3}}
+    assert trees.select(params, "*weight") == ["dense_0/weight", "head_0/weight"]
+    assert trees.select(params, ["head*", "*/bias"]) == ["dense_0/bias", "head_0/weight"]
+    assert trees.select(params, lambda path: path.startswith("head")) == ["head_0/weight"]
+    with pytest.raises(fnn.InputError, match=r"a pattern that matches a parameter.*There are: dense_0/bias"):
+        trees.select(params, "*wieght")
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan")])
+@pytest.mark.parametrize("penalty", [fnn.l1, fnn.l2])
+def test_penalty_rates(penalty, rate):
+    with pytest.raises(fnn.InputError, match="rate: expected a number not below 0"):
+        penalty(rate)
+
+
+def test_penalties_leave_biases_and_scales_out():
+    net = fnn.mlp(3, hidden=(4,), batch_norm=True)
+    params, _ = net.init(jax.random.key(0), (5,))
+    gradient = trees.flatten(fnn.l2(1.0).gradient(params))
+    assert {path for path, leaf in gradient.items() if np.any(leaf)} == {"dense_0/weight", "dense_1/weight"}
+
+
+def test_penalty_rate_may_be_traced():
+    params = {"weight": jnp.array([3.0])}
+    assert jax.jit(lambda rate: fnn.l2(rate)(params))(2.0) == 9
+
+
+def test_metrics():
+    y = jnp.array([[0.1, 0.9, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]])
+    assert np.isclose(fnn.accuracy(y, jnp.array([1, 0, 0])), 2 / 3)
+    matrix = fnn.confusion_matrix(jnp.argmax(y, axis=1), jnp.array([1, 0, 0]), 3)
+    np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
+    for call in (
+        lambda: fnn.accuracy(y, jnp.zeros((3, 1), int)),
+        lambda: fnn.confusion_matrix(y, jnp.zeros(3, int), 3),
+    ):
+        with pytest.raises(fnn.InputError):
+            call()
+
+
+def test_summary_of_the_mnist_network():
+    """Parameters and FLOPs by hand: a dense layer costs 2 · in · out for the product and out for the bias."""
+    rows = {row.layer: row for row in fnn.summary(fnn.mlp(10), (28, 28, 1)).rows}
+    assert rows["dense_0"] == ("dense_0", (128,), 784 * 128 + 128, 4 * (784 * 128 + 128), 2 * 784 * 128 + 128)
+    assert rows["relu_1"] == ("relu_1", (64,), 0, 0, 64)
+    assert rows["flatten_0"].output_shape == (784,)
+    total = fnn.summary(fnn.mlp(10), (28, 28, 1)).total
+    assert total.parameters == 109_386
+    assert total.flops == sum(2 * i * o + o for i, o in ((784, 128), (128, 64), (64, 10))) + 128 + 64
+
+
+def test_summary_of_nested_and_single_layers():
+    inner = fnn.chain(fnn.dense(3), jnp.sin)
+    rows = fnn.summary(fnn.chain(inner, fnn.neuron()), (4,)).rows
+    assert [row.layer for row in rows] == ["chain_0/dense_0", "chain_0/sin_0", "chain_0", "neuron_0"]
+    assert rows[2].parameters == rows[0].parameters == 15
+    assert fnn.summary(fnn.relu, (4,)).total == ("relu", (4,), 0, 0, 4)
+    assert str(fnn.summary(fnn.relu, (4,))).splitlines()[-1].split() == ["relu", "(4,)", "0", "0", "4"]
+
+
+def test_flops_of_loops_and_batches():
+    """A scan's body counts as often as it runs, a vmapped product as often as it is mapped."""
+    from functional_nn.bench.flops import count_flops
+
+    w, x = jnp.ones((5, 5)), jnp.ones((3, 5))
+    product = 2 * 3 * 5 * 5
+    assert count_flops(lambda x: jax.lax.scan(lambda x, _: (x @ w, None), x, length=7)[0], x) == 7 * product
+    assert count_flops(jax.vmap(lambda x: x @ w), jnp.ones((4, 3, 5))) == 4 * product
+    assert count_flops(jax.jit(lambda x: x @ w), x) == product
+    assert count_flops(jax.checkpoint(lambda x: x @ w), x) == product
+    assert count_flops(jax.grad(lambda w: (x @ w).sum()), w) >= 2 * product
+    assert count_flops(lambda x: x.astype(jnp.int32) * 2 + jnp.sort(x.ravel()).astype(jnp.int32)[0], x) == 0

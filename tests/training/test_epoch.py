@@ -1,0 +1,134 @@
+"""An epoch is every example once, in a new order, with the last smaller batch counted for what it is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import functional_nn as fnn
+from functional_nn.training.epoch import shuffled
+from functional_nn.training.state import derived_key
+
+EXAMPLES, BATCH = 23, 5
+OPTIMIZER = optax.adam(1e-2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(EXAMPLES, 4)), jnp.float32)
+    return x, jnp.asarray(random.integers(0, 3, EXAMPLES), jnp.int32)
+
+
+NETS = {
+    "plain": fnn.chain(fnn.dense(6), fnn.tanh, fnn.dense(3)),
+    "batch_norm_and_dropout": fnn.mlp(3, hidden=(6,), batch_norm=True, dropout=0.3),
+}
+
+
+def by_hand(step, train_state, x, labels, number, batch_size):
+    """The epoch as a Python loop."""
+    order = shuffled(derived_key(train_state.key, "shuffle", number), len(x))
+    losses, sizes = [], []
+    for start in range(0, len(x), batch_size):
+        rows = order[start : start + batch_size]
+        train_state, loss = step(train_state, x[rows], labels[rows])
+        losses.append(loss)
+        sizes.append(len(rows))
+    return train_state, np.average(losses, weights=sizes)
+
+
+def assert_close(a, b, tolerance=1e-5):
+    for x, y in zip(jax.tree.leaves(a._replace(key=None)), jax.tree.leaves(b._replace(key=None)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch_size", [BATCH, 1000, EXAMPLES])
+@pytest.mark.parametrize("name", NETS)
+def test_fault_39_last_partial_batch(data, name, batch_size):
+    """State and mean loss are those of a loop over batches of 5, 5, 5, 5 and 3; also where one batch holds all."""
+    step = jax.jit(fnn.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
+    start = fnn.create_train_state(NETS[name], OPTIMIZER, jax.random.key(0), (4,))
+    after, result = jax.jit(fnn.make_epoch(step, batch_size))(start, *data, jnp.int32(2))
+    expected, loss = by_hand(step, start, *data, 2, batch_size)
+    assert_close(after, expected)
+    np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
+    assert result.bad_step == -1
+    assert after.step == -(-EXAMPLES // batch_size)
+
+
+def test_fault_05_a_single_example_left_over_for_batch_norm(data):
+    """23 = 2 · 11 + 1: the last batch has one value per channel, which the error says at trace time."""
+    net = NETS["batch_norm_and_dropout"]
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), 11)
+    with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
+        jax.jit(epoch)(start, *data, jnp.int32(0))
+
+
+def test_every_epoch_has_its_own_order():
+    key = jax.random.key(0)
+    orders = [tuple(shuffled(derived_key(key, "shuffle", number), 50).tolist()) for number in range(5)]
+    assert len(set(orders)) == 5
+    assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([1, 2, 3, 255, 256, 257, 65535, 65536, 65537, 100_000]), st.integers(0, 2**32 - 1))
+def test_shuffled_is_a_permutation(size, seed):
+    order = np.asarray(shuffled(jax.random.key(seed), size))
+    assert order.dtype == np.int32
+    assert (np.bincount(order, minlength=size) == 1).all()
+
+
+def test_shuffled_is_fair():
+    """Over 20,000 orders of 4 numbers all 24 come about equally often (chi-squared, 23 degrees of freedom)."""
+    orders = np.asarray(jax.vmap(lambda key: shuffled(key, 4))(jax.random.split(jax.random.key(0), 20_000)))
+    counts = np.unique(orders @ np.array([64, 16, 4, 1]), return_counts=True)[1]
+    assert len(counts) == 24
+    assert np.sum((counts - 20_000 / 24) ** 2 / (20_000 / 24)) < 49.7  # one in a thousand
+
+
+@pytest.mark.parametrize("batch_size", [4, 23, 100])
+def test_evaluation_is_exact_over_uneven_batches(data, batch_size):
+    net = NETS["plain"]
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    loss, accuracy = fnn.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)(start, *data)
+    y, _ = net.apply(start.params, start.state, data[0], train=False)
+    np.testing.assert_allclose(loss, fnn.cross_entropy(y, data[1]), rtol=1e-6)
+    np.testing.assert_allclose(accuracy, fnn.accuracy(y, data[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_whole_run_is_one_program(data, name):
+    """It agrees with epochs called one after another, and a vmapped population with its members alone."""
+    net = NETS[name]
+    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
+    evaluate = fnn.make_evaluate(net, fnn.cross_entropy)
+
+    def train(key):
+        start = fnn.create_train_state(net, OPTIMIZER, key, (4,))
+        return fnn.make_run(epoch, evaluate, 3)(start, *data, *data)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    state, results, evaluations = jax.jit(train)(keys[0])
+    expected = fnn.create_train_state(net, OPTIMIZER, keys[0], (4,))
+    for number in range(3):
+        expected, result = jax.jit(epoch)(expected, *data, jnp.int32(number))
+        np.testing.assert_allclose(results.loss[number], result.loss, rtol=1e-5)
+        np.testing.assert_allclose(evaluations.loss[number], evaluate(expected, *data).loss, rtol=1e-5)
+    assert_close(state, expected)
+    population, _, _ = jax.jit(jax.vmap(train))(keys)
+    assert_close(jax.tree.map(lambda leaf: leaf[0], population._replace(key=None)), state, 1e-4)
+
+
+def test_data_are_arguments_and_not_constants(data):
+    """A captured data set would stand in the program as a constant and slow its compilation."""
+    net = NETS["plain"]
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
+    program = jax.make_jaxpr(epoch)(start, *data, jnp.int32(0))
+    assert all(np.size(constant) < 100 for constant in program.consts)

@@ -1,0 +1,245 @@
+"""The host's loop: what it returns, when it stops, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.training import programs
+from functional_nn.training.epoch import shuffled
+from functional_nn.training.state import derived_key
+
+NET = fnn.chain(fnn.dense(8), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
+OPTIMIZER = optax.adam(1e-2)
+
+
+def make_data(examples=60, features=5, seed=0):
+    """Three classes that a small network can tell apart."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(3, features)) * 3
+    labels = random.integers(0, 3, examples).astype(np.int32)
+    x = (centres[labels] + random.normal(size=(examples, features))).astype(np.float32)
+    return fnn.Split(x[:40], labels[:40], x[40:], labels[40:])
+
+
+def fit(net=NET, loss=fnn.cross_entropy, optimizer=OPTIMIZER, data=None, **options):
+    options = {"epochs": 3, "batch_size": 16, **options}
+    return fnn.fit(net, loss, optimizer, data or make_data(), **options)
+
+
+def bits(run):
+    return [
+        np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((run.params, run.state, run.train_state.optimizer_state))
+    ]
+
+
+def test_it_learns_and_reports():
+    seen = []
+    run = fit(epochs=20, on_epoch=seen.append)
+    assert run.status == "finished"
+    assert run.message == ""
+    assert run.history == tuple(seen)
+    assert [metrics.epoch for metrics in run.history] == list(range(1, 21))
+    assert run.history[-1].test_accuracy > 0.9
+    assert run.history[-1].train_loss < run.history[0].train_loss
+    assert run.train_state.step == 20 * 3
+    assert run.seconds["train"] > 0
+
+
+def test_same_seed_same_bits_and_another_seed_others():
+    assert bits(fit(seed=1)) == bits(fit(seed=1))
+    assert bits(fit(seed=1)) != bits(fit(seed=2))
+
+
+def test_programs_are_compiled_once_and_used_again():
+    traces = []
+
+    def counted(x):
+        traces.append(x.shape)
+        return x
+
+    net = fnn.chain(fnn.dense(4), counted, fnn.dense(3))
+    first = fit(net, epochs=5)
+    after_first = len(traces)
+    second = fit(net, epochs=7, seed=3)
+    assert first.seconds["compile"] > 0
+    assert second.seconds["compile"] == 0
+    assert len(traces) == after_first
+
+
+def test_old_programs_are_let_go():
+    assert programs._programs.cache_info().maxsize == 8
+
+
+def test_any_function_works_as_loss_activation_penalty():
+    net = fnn.chain(fnn.dense(8), jnp.sin, fnn.dense(3))
+    run = fit(
+        net,
+        lambda y, labels: fnn.cross_entropy(y, labels) * 2,
+        penalty=lambda params: 1e-3 * jnp.sum(jnp.square(params["dense_0"]["weight"])),
+    )
+    assert run.status == "finished"
+
+
+def test_a_penalty_pulls_on_the_weights_and_not_on_the_reported_loss():
+    free, held = fit(epochs=10), fit(epochs=10, penalty=fnn.l2(1.0))
+    norm = lambda run: float(jnp.linalg.norm(run.params["dense_0"]["weight"]))  # noqa: E731
+    assert norm(held) < 0.7 * norm(free)
+    assert fit(optimizer=optax.sgd(0.0), penalty=fnn.l2(100.0)).history[-1].train_loss < 10
+
+
+def test_regression_on_floating_point_labels():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 4)).astype(np.float32)
+    y = (x @ np.array([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
+    run = fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), fnn.Split(x, y, x, y), epochs=60)
+    assert run.history[-1].test_loss < 1e-2
+    assert np.isnan(run.history[-1].test_accuracy)
+
+
+def test_images_enter_flat_where_the_network_wants_vectors():
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 3, 2), dtype=np.uint8)
+    data = fnn.Split(images, np.arange(20) % 3, images, np.arange(20) % 3)
+    assert fit(fnn.dense(3), data=data, epochs=1).in_shape == (24,)
+    assert fit(fnn.chain(fnn.flatten(), fnn.dense(3)), data=data, epochs=1).in_shape == (4, 3, 2)
+
+
+def test_bytes_become_numbers_from_0_to_1():
+    images = np.random.default_rng(0).integers(0, 256, (20, 6), dtype=np.uint8)
+    labels = np.arange(20) % 3
+    scaled = (images / np.float32(255)).astype(np.float32)
+    as_bytes, as_numbers = (fit(data=fnn.Split(x, labels, x, labels), epochs=1) for x in (images, scaled))
+    np.testing.assert_allclose(as_bytes.history[0].train_loss, as_numbers.history[0].train_loss, rtol=1e-5)
+
+
+def test_fault_38_non_finite_keeps_the_last_finite_state():
+    """The state that comes back is the one before the first bad step, found by a loop of our own."""
+    data = make_data()
+    data.train_x[17] = np.inf
+    run = fit(fnn.dense(3), data=data, epochs=4, batch_size=4)
+    assert run.status == "non-finite"
+    assert "Try a smaller learning rate" in run.message
+    assert len(run.history) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+    order = np.asarray(shuffled(derived_key(jax.random.key(0), "shuffle", 0), 40)).reshape(10, 4)
+    (bad,) = (number for number, rows in enumerate(order) if 17 in rows)
+    assert f"at step {bad} of epoch 1" in run.message
+    step = jax.jit(fnn.make_train_step(fnn.dense(3), fnn.cross_entropy, OPTIMIZER))
+    expected = fnn.create_train_state(fnn.dense(3), OPTIMIZER, jax.random.key(0), (5,))
+    for number, rows in enumerate(order):
+        if number != bad:
+            expected, _ = step(expected, data.train_x[rows], data.train_labels[rows])
+    np.testing.assert_allclose(run.params["weight"], expected.params["weight"], rtol=1e-5)
+    assert run.train_state.step == 9
+
+
+def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
+    """The square root of 0 has loss 0 and gradient infinity: the step is refused, not just the next one."""
+    x = np.zeros((8, 2), np.float32)
+    net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
+    labels = np.zeros((8, 1), np.float32)
+    run = fit(net, fnn.mean_absolute_error, optax.sgd(0.1), fnn.Split(x, labels, x, labels), epochs=2, batch_size=8)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+
+
+def test_fault_38_a_rate_that_blows_up():
+    run = fit(optimizer=optax.sgd(1e30), epochs=5)
+    assert run.status == "non-finite"
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state)))
+
+
+def test_interrupted_between_epochs_keeps_what_was_reached():
+    def interrupt(metrics):
+        if metrics.epoch == 2:
+            raise KeyboardInterrupt
+
+    run = fit(epochs=5, on_epoch=interrupt)
+    assert run.status == "interrupted"
+    assert len(run.history) == 2
+    assert bits(run) == bits(fit(epochs=2))
+
+
+def test_fault_20_float64_while_64_bit_numbers_are_off():
+    with pytest.raises(fnn.InputError, match="precision: expected 64-bit numbers switched on"):
+        fit(precision="float64")
+
+
+def test_float64_where_they_are_on(float64):
+    run = fit(precision="float64")
+    assert run.params["dense_0"]["weight"].dtype == jnp.float64
+
+
+def test_float32_stays_float32_where_64_bit_numbers_are_on(float64):
+    assert fit().params["dense_0"]["weight"].dtype == jnp.float32
+
+
+def test_bfloat16_computes_low_and_keeps_parameters_high():
+    low, high = fit(precision="bfloat16", epochs=15), fit(epochs=15)
+    assert low.params["dense_0"]["weight"].dtype == jnp.float32
+    assert bits(low) != bits(high)
+    assert low.history[-1].test_accuracy > 0.9
+
+
+def test_fault_21_step_counter_stays_at_its_largest():
+    step = jax.jit(fnn.make_train_step(NET, fnn.cross_entropy, optax.sgd(0.1)))
+    start = fnn.create_train_state(NET, optax.sgd(0.1), jax.random.key(0), (5,))
+    largest = jnp.int32(2**31 - 1)
+    after, _ = step(start._replace(step=largest), jnp.ones((4, 5)), jnp.zeros(4, jnp.int32))
+    assert after.step == largest
+
+
+def test_fault_22_no_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        start = fnn.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
+        step = fnn.make_train_step(NET, fnn.cross_entropy, OPTIMIZER)
+        epoch = jax.jit(fnn.make_epoch(step, 16))
+        data = make_data()
+        after, _ = epoch(start, data.train_x, data.train_labels, jnp.int32(0))
+    assert after.step == 3
+
+
+def test_noise_differs_from_step_to_step():
+    net = fnn.chain(fnn.dropout(0.5), fnn.dense(3))
+    step = jax.jit(fnn.make_train_step(net, fnn.cross_entropy, optax.sgd(0.0)))
+    state = fnn.create_train_state(net, optax.sgd(0.0), jax.random.key(0), (50,))
+    losses = []
+    for _ in range(3):
+        state, loss = step(state, jnp.ones((4, 50)), jnp.zeros(4, jnp.int32))
+        losses.append(float(loss))
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(("label", "fault"), [(3, 6), (-1, 7)])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_fault_06_07_labels_out_of_range_are_found_before_training(label, fault, part):
+    data = make_data()
+    getattr(data, f"{part}_labels")[5] = label
+    with pytest.raises(
+        fnn.InputError, match=rf"{part} data: labels: expected labels from 0 to 2.*got {label} at index \(5,\)"
+    ):
+        fit(data=data)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs: expected a positive integer"),
+        ({"batch_size": 2.5}, "batch_size: expected a positive integer"),
+        ({"precision": "float23"}, "Did you mean float32"),
+        ({"data": [1, 2]}, "data: expected a Dataset or a Split"),
+        ({"data": make_data()._replace(train_labels=np.zeros(3, np.int32))}, "as many labels as examples"),
+        ({"data": make_data()._replace(test_x=np.zeros((20, 9), np.float32))}, "test data: expected examples of shape"),
+        ({"data": fnn.Split(*(part[:0] for part in make_data()))}, "at least one example"),
+        ({"net": 7}, "layers: expected layers, activations or functions"),
+        ({"loss": fnn.mean_squared_error}, "train data: labels: expected the shape of y"),
+        (
+            {"data": make_data()._replace(train_x=np.zeros((40, 5), int), test_x=np.zeros((20, 5), int))},
+            "floating-point",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_in_words(options, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fit(**options)
