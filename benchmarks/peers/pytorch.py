@@ -1,6 +1,5 @@
 """PyTorch: as its quickstart tutorial writes the loop, with resident tensors, and compiled."""
 
-import gzip
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from benchmarks.mnist import FILES, Mnist
+from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
 from benchmarks.w1 import BATCH_SIZE, LEARNING_RATE, SIZES
+from functional_nn import load_dataset
+from functional_nn.data import write_idx
 
 LIBRARIES = ("torch",)
 
@@ -68,8 +69,13 @@ def torchvision_tutorial(mnist: Mnist, seed: int) -> Peer:
     with tempfile.TemporaryDirectory() as folder:  # the data set keeps its images in memory
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        for name in FILES:
-            (raw / name).write_bytes(gzip.decompress((mnist.folder / f"{name}.gz").read_bytes()))
+        data = load_dataset("mnist", mnist.folder)
+        for part, images, labels in (
+            ("train", data.train_images, data.train_labels),
+            ("t10k", data.test_images, data.test_labels),
+        ):
+            write_idx(raw / f"{part}-images-idx3-ubyte", images[..., 0])
+            write_idx(raw / f"{part}-labels-idx1-ubyte", labels.astype("uint8"))
         dataset = datasets.MNIST(folder, train=True, transform=ToTensor())
     return quickstart(dataset, seed)
 
