@@ -19,15 +19,18 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
 
     The file is written beside its place and moved there, so that an interrupted call leaves the old one.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     leaves = {
-        name: np.ascontiguousarray(leaf) for name, leaf in trees.flatten({"params": params, "state": state}).items()
+        name: np.asarray(leaf, order="C") for name, leaf in trees.flatten({"params": params, "state": state}).items()
     }
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(leaves, temporary)
+        with open(temporary, "wb") as file:
+            file.write(save(leaves))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -61,8 +64,12 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     )
     if different:
         raise DataError(str(path), "the parameters of this network", "; ".join(different))
-    tree = trees.unflatten(found)
-    return jax.tree.map(jax.numpy.asarray, (tree.get("params", {}), tree.get("state", {})))
+    wide = [name for name, leaf in found.items() if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype]
+    if wide:
+        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
+        raise DataError(str(path), "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
+    leaves = [jax.numpy.asarray(found[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _form(leaf: Any) -> str:

@@ -12,6 +12,7 @@ import click
 
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
+from functional_nn.cli.signals import Signals
 from functional_nn.cli.train import train
 from functional_nn.errors import InputError, suggest
 
@@ -38,33 +39,24 @@ for subcommand in (train, predict, info):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits: 0, 2 for wrong input, 130 or 143 when stopped by Ctrl-C or SIGTERM."""
+    """Runs the command and exits: 1 where it failed, 2 for wrong input, 130 or 143 for Ctrl-C or SIGTERM, else 0."""
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status."""
-    received = [signal.SIGINT]
-
-    def stop(number, frame):
-        received.append(signal.Signals(number))
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False) or 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped.", err=True)
-        return 128 + received[-1]
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with Signals() as signals:
+        try:
+            return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except InputError as error:
+            click.echo(f"Error: {error}", err=True)
+            return 2
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except OSError as error:
+            click.echo(f"Error: {error}", err=True)
+            return 1

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from functional_nn.layer import Layer
     from functional_nn.training.step import PenaltyFunction
 
+JSON: dict[Any, Any] = {
+    **{"str": str, "str | None": (str, type(None)), "tuple[int, ...]": list},
+    **{"int": int, "float": (int, float), "bool": bool},
+}
+"""What JSON makes of a field's type."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -77,8 +83,8 @@ class Configuration:
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
-        missing = [field.name for field in fields(cls) if field.name not in values]
-        if missing:
-            raise DataError(str(path), "a run's configuration", f"one without {', '.join(missing)}")
+        wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name, ...), JSON[field.type])]
+        if wrong:
+            raise DataError(str(path), "a run's configuration", f"one with {', '.join(wrong)} missing or wrong")
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "hidden": tuple(known["hidden"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,6 +67,19 @@ class Sizes(click.ParamType):
         if min(sizes) < 1:
             self.fail(f"expected positive integers such as 128,64, or none, got {value!r}.", param, ctx)
         return sizes
+
+
+class NewFile(click.Path):
+    """A file to write, in a folder that exists."""
+
+    def __init__(self):
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
+        return path
 
 
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))

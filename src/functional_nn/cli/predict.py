@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from functional_nn.cli.options import NewFile
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -14,7 +16,7 @@ import click
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     metavar="FILE",
     help="File for the result as JSON.",
 )
@@ -41,11 +43,15 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     except (KeyError, TypeError, ValueError):
         raise DataError(str(path), "a run's configuration with classes and image_shape", "one without") from None
     image_shape = (height, width, channels)
-    net = configuration.network(classes)
-    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
-    params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
-    x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
-    probabilities = predict_probabilities(net, params, state, x)
+    with jax.enable_x64(configuration.precision == "float64"):
+        try:
+            net = configuration.network(classes)
+            shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise DataError(str(path), "a run's configuration", f"one that makes no network ({error})") from None
+        params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
+        x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
+        probabilities = predict_probabilities(net, params, state, x)
     _report(images, probabilities)
     if json_file is not None:
         rows: list[dict[str, Any]] = [
@@ -61,8 +67,9 @@ def is_digits(dataset: str) -> bool:
 
 
 def _report(images: tuple[Path, ...], probabilities: Any) -> None:
-    width = max(len(str(image)) for image in images)
+    names = [click.format_filename(image) for image in images]
+    width = max(map(len, names))
     classes = probabilities.shape[1]
     click.echo(f"{'image':{width}}  class  " + "  ".join(f"{number:>6}" for number in range(classes)))
-    for image, row in zip(images, probabilities, strict=True):
-        click.echo(f"{image!s:{width}}  {row.argmax():5}  " + "  ".join(f"{share:6.2%}" for share in row))
+    for name, row in zip(names, probabilities, strict=True):
+        click.echo(f"{name:{width}}  {row.argmax():5}  " + "  ".join(f"{share:6.2%}" for share in row))

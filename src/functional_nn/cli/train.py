@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ from functional_nn.cli.options import (
     SCHEDULES,
     SHARE,
     Named,
+    NewFile,
     Sizes,
 )
-from functional_nn.errors import InputError
+from functional_nn.cli.signals import Signals
+
+CLEAR_LINE = "\r\x1b[2K"
+"""For a terminal on which the last line is the progress bar, which draws itself anew."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -65,12 +70,13 @@ from functional_nn.errors import InputError
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NewFile(),
     metavar="FILE",
     help="File for the result as JSON.",
 )
 @click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
-def train(out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:
+@click.pass_obj
+def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:
     """Train a network on a set of images and print its test accuracy.
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
@@ -78,8 +84,6 @@ def train(out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -
     from functional_nn.cli import STARTED
 
     configuration = Configuration(**flags)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise InputError("--json", "a file in a folder that exists", json_file, "Make the folder first.")
 
     clock = time.perf_counter()
     import jax
@@ -104,19 +108,25 @@ def train(out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -
     say(f"{_described(configuration, data.classes)} on {device.device_kind}")
 
     if out is not None:
-        about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
-        run_folder.create_run_folder(out, configuration.to_dict() | about)
+        run_folder.check_run_folder(out)
     net = configuration.network(data.classes)
 
+    over_bar = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
+
     def on_epoch(metrics: EpochMetrics) -> None:
+        signals.keep()
         if metrics.epoch == 1:
-            say("epoch  train loss  test loss  test accuracy  seconds")
+            if out is not None:
+                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
+                run_folder.create_run_folder(out, configuration.to_dict() | about)
+            say(f"{over_bar}epoch  train loss  test loss  test accuracy  seconds")
         say(
-            f"{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
+            f"{over_bar}{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
             f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}"
         )
         if out is not None:
             run_folder.append_metrics(out, metrics)
+        signals.check()
 
     run = fit(
         net,
@@ -148,20 +158,21 @@ def train(out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -
         "versions": versions(),
         "config": configuration.to_dict(),
     }
-    if json_file is not None:
-        run_folder.write_json(json_file, result)
     if out is not None:
         pictures = run_folder.finish_run_folder(out, net, run, data, result)
         if not pictures:
             click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
-        say(f"{out}: configuration, metrics, parameters{', ' if pictures else ''}{', '.join(pictures)}")
+        say(f"{click.format_filename(out)}: {', '.join(('configuration', 'metrics', 'parameters', *pictures))}")
+    if json_file is not None:
+        run_folder.write_json(json_file, result)
     if run.message:
         click.echo(run.message, err=True)
     if last is not None:
         times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
         click.echo(f"test accuracy {last.test_accuracy:.4f} after {len(run.history)} epochs ({times})")
     if run.status == "interrupted":
-        raise KeyboardInterrupt
+        click.echo("Stopped.", err=True)
+        return signals.status
     return 0 if run.status == "finished" else 1
 
 

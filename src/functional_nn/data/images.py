@@ -33,9 +33,9 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
     """
     height, width, channels = shape
     if channels == 3:
-        image = _open(path).convert("RGB")
+        image = _opaque(_open(path)).convert("RGB")
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    grey = _bright_on_dark(_grey(_open(path)))
+    grey = _bright_on_dark(np.asarray(_opaque(_open(path)).convert("L"), np.float32))
     if grey.shape != (height, width):
         grey = _centred(path, grey, height, width) if digits else _scaled(grey, height, width)
     return grey[..., None]
@@ -43,33 +43,38 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
 
 def _open(path: str | os.PathLike[str]) -> Image:
     import PIL.Image
+    import PIL.ImageOps
 
     remedy = "Give a PNG, JPEG or other image file."
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as image:
-                image.load()
-                return image
+                return PIL.ImageOps.exif_transpose(image)
     except PIL.UnidentifiedImageError:
         raise DataError(str(path), "an image file", "another kind of file", remedy) from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         limit = f"at most {PIL.Image.MAX_IMAGE_PIXELS:,} pixels"
         raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever their libraries do
         raise DataError(str(path), "a readable image file", getattr(error, "strerror", None) or error, remedy) from None
 
 
-def _grey(image: Image) -> np.ndarray:
-    """Grey values as floating-point numbers in 0…255; what is transparent shows white behind it."""
+def _opaque(image: Image) -> Image:
+    """8-bit grey or colours. What is transparent shows white behind it, or black where white would show nothing."""
     import PIL.Image
 
     if image.mode.startswith("I"):
-        return np.asarray(image, np.float32) / 257
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("L"), np.float32)
+        return PIL.Image.fromarray(np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    for behind in ("white", "black"):
+        shown = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, behind), image)
+        if np.ptp(np.asarray(shown.convert("L"))) >= INK:
+            return shown
+    return shown
 
 
 def _bright_on_dark(grey: np.ndarray) -> np.ndarray:
@@ -87,7 +92,8 @@ def _scaled(grey: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _centred(path: str | os.PathLike[str], grey: np.ndarray, height: int, width: int) -> np.ndarray:
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ink = np.clip(grey.astype(np.float32) - np.median(border), 0, None)
+    over_page = grey.astype(np.float32) - np.median(border)
+    ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
     if ink.max() < INK:
         raise DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
     ink *= 255 / ink.max()

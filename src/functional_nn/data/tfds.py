@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import os
+import sys
 import tempfile
 import threading
 import warnings
@@ -328,7 +329,14 @@ def _fingerprint(folder: Path) -> str:
 
 @contextmanager
 def _download_folder(data_dir: Path) -> Iterator[str]:
-    """A folder for what TFDS downloads on the way to a prepared set; nothing of it stays."""
+    """A folder for what TFDS downloads on the way to a prepared set; nothing of it stays.
+
+    TFDS shows its progress there, unless standard error is no terminal.
+    """
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir, ignore_cleanup_errors=True) as folder:
         yield folder

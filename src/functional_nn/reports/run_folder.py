@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,26 @@ from functional_nn.training.predict import predict_probabilities
 CONFIGURATION, METRICS, PARAMETERS, RESULT = "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"
 
 
-def create_run_folder(folder: Path, configuration: dict[str, Any]) -> None:
-    """Makes the folder and writes the configuration.
+def check_run_folder(folder: Path) -> None:
+    """Makes the folder, empty, for a run that may yet fail before it has anything to write.
 
     Raises:
         InputError: where it holds a run already, which would be lost, or cannot be written to.
     """
-    if (folder / CONFIGURATION).exists():
-        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", "Name another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIGURATION, configuration)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError("--out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+    if (folder / CONFIGURATION).exists():
+        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", "Name another folder.")
+
+
+def create_run_folder(folder: Path, configuration: dict[str, Any]) -> None:
+    """Writes the configuration, which makes the folder a run's; raises as ``check_run_folder`` does."""
+    check_run_folder(folder)
+    write_json(folder / CONFIGURATION, configuration)
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def read_configuration(folder: Path) -> dict[str, Any]:
         configuration = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(str(path), "a run's configuration", error.strerror, remedy) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)

@@ -1,0 +1,38 @@
+"""``functional-nn info``."""
+
+import platform
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+from functional_nn.cli import run
+
+info = import_module("functional_nn.cli.info")
+
+
+def test_info_prints_versions_and_devices(capsys):
+    assert run(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["python"] == platform.python_version()
+    for name in info.REQUIRED:
+        assert lines[name] == version(name)
+    assert lines.keys() >= {*info.OPTIONAL, "device"}
+    assert lines["device"].startswith("cpu 0")
+
+
+def test_info_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(info, "version", missing)
+    assert run(["info"]) == 0
+    assert "missing; for pictures: pip install 'functional-nn[plots]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["info", "x"], ["inof"]])
+def test_fault_43_wrong_use(capsys, arguments):
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("Error:") == 1

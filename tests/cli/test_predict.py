@@ -1,0 +1,292 @@
+"""``functional-nn predict``: image files of any kind, and run folders in any state."""
+
+import json
+import pickle
+import re
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from functional_nn.cli import run
+from functional_nn.data import load_dataset
+
+DIGITS = 30
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Three test digits of each class, and their labels."""
+    data = load_dataset("mnist5k")
+    some = np.concatenate([np.flatnonzero(data.test_labels == label)[:3] for label in range(10)])
+    return data.test_images[some, ..., 0], data.test_labels[some]
+
+
+@pytest.fixture
+def predicted(finished, tmp_path, capsys):
+    """The classes that ``predict`` gives images, each saved by ``save(image, path)`` under the ending."""
+
+    def classes(images, ending="png", **save):
+        paths = [tmp_path / f"{number:02}.{ending}" for number in range(len(images))]
+        for image, path in zip(images, paths, strict=True):
+            (image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)).save(path, **save)
+        assert run(["predict", str(finished.folder), *map(str, paths), "--json", str(tmp_path / "rows.json")]) == 0
+        capsys.readouterr()
+        return np.array([row["class"] for row in json.loads((tmp_path / "rows.json").read_text())])
+
+    return classes
+
+
+def refused(capsys, arguments, *words: str) -> None:
+    assert run(["predict", *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("Error:") == 1
+    assert "Traceback" not in captured.err
+    for word in words:
+        assert word in captured.err
+
+
+# Images
+
+
+def by_hand(finished, images) -> np.ndarray:
+    """The classes of the network in the run folder, computed without the package."""
+    w = load_file(finished.folder / "parameters.safetensors")
+    x = images.reshape(len(images), -1) / 255
+    for number in range(2):
+        x = x @ w[f"params/dense_{number}/weight"] + w[f"params/dense_{number}/bias"]
+        x = np.maximum(x, 0) if number == 0 else x
+    return x.argmax(axis=1)
+
+
+def test_a_saved_digit_is_the_array_it_came_from(finished, predicted, digits):
+    images, labels = digits
+    expected = by_hand(finished, images)
+    assert (expected == labels).mean() > 0.8
+    np.testing.assert_array_equal(predicted(images), expected)
+
+
+def on_canvas(image, size, place, dark=0):
+    canvas = np.full(size, dark, np.uint8)
+    canvas[place[0] : place[0] + 28, place[1] : place[1] + 28] = image
+    return canvas
+
+
+def transparent(image):
+    ink = np.zeros((*image.shape, 4), np.uint8)
+    ink[..., 3] = image
+    return PIL.Image.fromarray(ink, "RGBA") if PIL.__version__ < "11" else PIL.Image.fromarray(ink)
+
+
+def enlarged(image, factor=10):
+    return PIL.Image.fromarray(image).resize((28 * factor, 28 * factor), PIL.Image.Resampling.BICUBIC)
+
+
+FORMS = {
+    "enlarged": enlarged,
+    "inverted": lambda image: 255 - image,
+    "inverted and enlarged": lambda image: enlarged(255 - image),
+    "off-centre on a big canvas": lambda image: on_canvas(image, (90, 200), (55, 10)),
+    "off-centre, dark on bright": lambda image: 255 - on_canvas(image, (200, 90), (3, 60)),
+    "faint on a grey page": lambda image: (180 - on_canvas(image, (60, 60), (20, 10)) * 0.5).astype(np.uint8),
+    "transparent background": lambda image: transparent(image),
+    "transparent and enlarged": lambda image: transparent(np.asarray(enlarged(image))),
+    "colour": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3),
+    "palette": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3).quantize(16),
+    "1 bit": lambda image: PIL.Image.fromarray(image).convert("1", dither=PIL.Image.Dither.NONE),
+    "16 bit": lambda image: PIL.Image.fromarray(image.astype(np.uint16) * 257),
+    "16 bit, enlarged": lambda image: PIL.Image.fromarray(np.asarray(enlarged(image)).astype(np.uint16) * 257),
+    "grey and alpha": lambda image: PIL.Image.merge("LA", [PIL.Image.new("L", (28, 28)), PIL.Image.fromarray(image)]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_digit_is_known_in_any_form(predicted, digits, form):
+    images, labels = digits
+    plain = predicted(images)
+    right = plain == labels
+    classes = predicted([FORMS[form](image) for image in images])
+    assert (classes == labels)[right].mean() >= 0.85
+
+
+@pytest.mark.parametrize(
+    ("ending", "save"),
+    [("jpg", {"quality": 80}), ("bmp", {}), ("gif", {}), ("tiff", {}), ("webp", {"lossless": True}), ("pgm", {})],
+)
+def test_a_digit_is_known_in_any_format(predicted, digits, ending, save):
+    images, _ = digits
+    plain = predicted(images)
+    classes = predicted(images, ending, **save)
+    assert (classes == plain).mean() >= 0.95
+
+
+def test_the_table_shows_every_image_and_probability(finished, digits, tmp_path, capsys):
+    images, _ = digits
+    paths = [tmp_path / "a.png", tmp_path / "longer name.png"]
+    for image, path in zip(images, paths, strict=False):
+        PIL.Image.fromarray(image).save(path)
+    assert run(["predict", str(finished.folder), *map(str, paths), "--json", str(tmp_path / "rows.json")]) == 0
+    head, *table = capsys.readouterr().out.splitlines()
+    assert head.split() == ["image", "class", *map(str, range(10))]
+    assert {len(line) for line in table} == {len(head)}
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    for path, line, row in zip(paths, table, rows, strict=True):
+        assert line.startswith(str(path))
+        class_, *shares = line.removeprefix(str(path)).split()
+        assert (row["image"], row["class"]) == (str(path), int(class_))
+        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose([float(share[:-1]) / 100 for share in shares], row["probabilities"], atol=1e-4)
+        assert max(row["probabilities"]) == row["probabilities"][row["class"]]
+
+
+def test_fault_43_files_that_are_no_images(finished, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("seven")
+    (tmp_path / "empty.png").write_bytes(b"")
+    PIL.Image.new("L", (28, 28), 0).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
+    for name, words in {"text.png": "image", "empty.png": "image", "half.png": "image", "none.png": "No such"}.items():
+        refused(capsys, [finished.folder, tmp_path / name], name, words)
+    refused(capsys, [finished.folder, tmp_path], str(tmp_path))
+    refused(capsys, [finished.folder, tmp_path / ("x" * 300)], "too long")
+
+
+def test_fault_43_blank_images(finished, tmp_path, capsys):
+    for grey in (0, 128, 255):
+        PIL.Image.new("L", (100, 80), grey).save(tmp_path / "blank.png")
+        refused(capsys, [finished.folder, tmp_path / "blank.png"], "blank.png", "a digit on it")
+
+
+def test_fault_43_one_bad_image_among_good_ones_is_named(finished, digits, tmp_path, capsys):
+    PIL.Image.fromarray(digits[0][0]).save(tmp_path / "good.png")
+    refused(capsys, [finished.folder, tmp_path / "good.png", tmp_path / "bad.png"], "bad.png")
+
+
+def test_names_that_are_no_text_are_printed(finished, digits, tmp_path, capsys):
+    path = tmp_path / "seven \udcff ٧.png"
+    PIL.Image.fromarray(digits[0][0]).save(path)
+    assert run(["predict", str(finished.folder), str(path), "--json", str(tmp_path / "rows.json")]) == 0
+    assert "٧" in capsys.readouterr().out
+
+
+# Run folders
+
+
+@pytest.fixture
+def copy(finished, digits, tmp_path):
+    """A copy of the run to damage, and an image."""
+    folder, image = tmp_path / "copy", tmp_path / "digit.png"
+    folder.mkdir()
+    for name in ("config.json", "parameters.safetensors"):
+        shutil.copy(finished.folder / name, folder)
+    PIL.Image.fromarray(digits[0][0]).save(image)
+    return folder, image
+
+
+def test_a_run_folder_can_be_copied(copy):
+    assert run(["predict", *map(str, copy)]) == 0
+
+
+def test_fault_43_folders_without_a_run(tmp_path, copy, capsys):
+    folder, image = copy
+    refused(capsys, [tmp_path / "missing", image], "missing", "functional-nn train --out")
+    refused(capsys, [image, image], "digit.png")
+    (folder / "parameters.safetensors").unlink()
+    refused(capsys, [folder, image], "parameters.safetensors")
+    (folder / "parameters.safetensors").mkdir()
+    refused(capsys, [folder, image], "parameters.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:100],
+        lambda content: b"",
+        lambda content: content + b"x",
+        lambda content: b"\xff" * 8 + content[8:],
+        lambda content: content.replace(b"F32", b"F99"),
+        lambda content: content.replace(b"[784,64]", b"[64,784]"),
+        lambda content: content.replace(b"[784,64]", b"[785,64]"),
+        lambda content: pickle.dumps({"params": 1}),
+    ],
+)
+def test_fault_43_damaged_parameters(copy, capsys, damage):
+    folder, image = copy
+    path = folder / "parameters.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    refused(capsys, [folder, image], str(path))
+
+
+def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
+    folder, image = copy
+    path = folder / "parameters.safetensors"
+    other = load_file(path)
+    other["params/dense_0/weight"] = np.zeros((784, 32), np.float32)
+    other["params/dense_7/bias"] = other.pop("params/dense_1/bias")
+    save_file(other, path)
+    refused(
+        capsys,
+        [folder, image],
+        "params/dense_0/weight float32(784, 32) instead of float32(784, 64)",
+        "params/dense_1/bias nothing instead of float32(10,)",
+        "params/dense_7/bias float32(10,) instead of nothing",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "\ufeff{}", "nonsense", "[" * 100_000])
+def test_fault_43_configurations_that_are_none(copy, capsys, text):
+    folder, image = copy
+    (folder / "config.json").write_text(text)
+    refused(capsys, [folder, image], str(folder / "config.json"))
+
+
+def test_fault_43_configurations_that_are_no_text(copy, capsys):
+    folder, image = copy
+    (folder / "config.json").write_bytes(b"\xff\xfe\0\x80")
+    refused(capsys, [folder, image], str(folder / "config.json"))
+
+
+WRONG = {
+    "hidden": ["x", 5, None, ["x"], [0], [-1], [1.5], [[3]], {"a": 1}],
+    "classes": [None, "ten", [], 0, -1],
+    "image_shape": [None, 28, [28, 28], [28, 28, "x"], [28, 28, 0], [-28, 28, 1], "abc", {"a": 1}],
+    "model": [None, "cnn", 3],
+    "activation": [None, "rleu", 3, ["relu"]],
+    "dropout": [None, "x", 1.5, -1, True, [0.1]],
+    "batch_norm": [None, "x", 2],
+    "dataset": [None, 5],
+    "precision": [5, None],
+    "seed": ["x", None],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
+    folder, image = copy
+    path = folder / "config.json"
+    good = json.loads(path.read_text())
+    for value in WRONG[name]:
+        path.write_text(json.dumps({**good, name: value}))
+        refused(capsys, [folder, image], str(path))
+    path.write_text(json.dumps({key: value for key, value in good.items() if key != name}))
+    refused(capsys, [folder, image], str(path), name)
+
+
+def test_fault_43_json_into_a_folder_that_is_missing(copy, tmp_path, capsys):
+    refused(capsys, [*copy, "--json", tmp_path / "missing" / "rows.json"], "--json")
+
+
+def test_batch_norm_and_dropout_are_predicted_as_in_evaluation(tiny, tmp_path, capsys):
+    folder, image = tmp_path / "run", tmp_path / "image.png"
+    assert run([*tiny, "--batch-norm", "--dropout", "0.5", "--out", str(folder)]) == 0
+    PIL.Image.fromarray(np.arange(0, 160, 10, dtype=np.uint8).reshape(4, 4)).save(image)
+    capsys.readouterr()
+    outputs = []
+    for _ in range(2):
+        assert run(["predict", str(folder), str(image)]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    assert re.search(r"image\.png +\d ", outputs[0])

@@ -1,0 +1,437 @@
+"""``functional-nn train``: what it prints and writes, and what it refuses."""
+
+import builtins
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optax
+import PIL.Image
+import pytest
+from safetensors.numpy import load_file
+
+from functional_nn import activations, models
+from functional_nn.cli import options, run
+from functional_nn.cli.configuration import Configuration
+from functional_nn.data import load_dataset
+from functional_nn.reports import run_folder
+from functional_nn.training import fit as training
+from functional_nn.training import optimizers, precision
+
+PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
+FILES = sorted([*PICTURES, "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])
+COMMAND = [sys.executable, "-m", "functional_nn"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def strict_json(path: Path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def refused(capsys, arguments, *words: str, status: int = 2) -> str:
+    """The command ends with the status and one message that has the words in it."""
+    assert run(list(map(str, arguments))) == status
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.count("Error:") == 1
+    for word in words:
+        assert word in captured.err
+    return captured.out
+
+
+# What a run prints and writes
+
+
+def test_default_output_is_a_table_that_ends_with_the_accuracy(tiny, capsys):
+    assert run(tiny) == 0
+    captured = capsys.readouterr()
+    described, network, head, first, second, last = captured.out.splitlines()
+    assert described.startswith("tiny: 60 training and 30 test images, 4x4x1, 3 classes, from ")
+    assert network.startswith("mlp 8-3, relu; sgd, learning rate 0.1 (constant), batch 25, on ")
+    assert head.split("  ") == ["epoch", "train loss", "test loss", "test accuracy", "seconds"]
+    number = r"\d+\.\d{4}"
+    for epoch, line in enumerate((first, second), 1):
+        assert re.fullmatch(rf" +{epoch} +{number} +{number} +{number} +\d+\.\d{{3}}", line)
+        assert len(line) == len(head)
+    accuracy = second.split()[3]
+    seconds = r"\d+\.\d\d s"
+    assert re.fullmatch(
+        rf"test accuracy {accuracy} after 2 epochs \(compile {seconds}, train {seconds}, total {seconds}\)", last
+    )
+    assert captured.err == ""
+
+
+def test_quiet_prints_the_accuracy_only(tiny, capsys):
+    assert run([*tiny, "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"test accuracy \d\.\d{4} after 2 epochs \(.*\)\n", captured.out)
+    assert captured.err == ""
+
+
+def test_json_holds_the_result(finished):
+    result = strict_json(finished.json)
+    assert {"test_accuracy", "test_loss", "train_loss", "epochs", "parameters", "seconds", "status"} <= result.keys()
+    assert {"seconds_per_epoch", "device", "versions", "config"} <= result.keys()
+    assert result["seconds"].keys() == {"import", "load", "compile", "train", "total"}
+    assert 0 < result["seconds_per_epoch"] < result["seconds"]["train"]
+    assert result["seconds"]["total"] > result["seconds"]["compile"] > 0
+    assert (result["epochs"], result["status"], result["parameters"]) == (5, "finished", 785 * 64 + 65 * 10)
+    assert result["config"]["hidden"] == [64]
+    assert result["test_accuracy"] > 0.85
+    assert result["versions"].keys() >= {"python", "functional-nn", "jax", "jaxlib", "numpy", "optax"}
+    assert "cpu" in result["device"]
+    assert strict_json(finished.folder / "result.json") == result
+
+
+def test_run_folder_holds_everything_and_no_temporary_files(finished):
+    assert sorted(contents(finished.folder)) == FILES
+    config = strict_json(finished.folder / "config.json")
+    assert (config["classes"], config["image_shape"], config["hidden"]) == (10, [28, 28, 1], [64])
+    metrics = lines(finished.folder / "metrics.jsonl")
+    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4, 5]
+    assert metrics[-1]["test_accuracy"] == strict_json(finished.json)["test_accuracy"]
+    assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
+    shapes = {name: array.shape for name, array in load_file(finished.folder / "parameters.safetensors").items()}
+    assert shapes["params/dense_0/weight"] == (784, 64)
+    assert len(shapes) == 4
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_show_something(finished, name):
+    with PIL.Image.open(finished.folder / name) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 100
+        pixels = np.asarray(image.convert("RGB")) @ (65536, 256, 1)
+    colours, counts = np.unique(pixels, return_counts=True)
+    assert len(colours) > 20
+    assert counts.max() < 0.98 * pixels.size
+
+
+def test_files_of_a_run_can_be_read_by_whom_the_umask_allows(tiny, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert run([*tiny, "--out", str(tmp_path / "run")]) == 0
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()} == {0o644}
+
+
+def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "_draw", lambda *run: [])
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run([*tiny, "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
+    a, b, c = ((tmp_path / name / "parameters.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+CHANGES = {
+    "--model": "mlp",
+    "--hidden": "5,4",
+    "--activation": "tanh",
+    "--dropout": "0.5",
+    "--batch-norm": None,
+    "--l1": "0.1",
+    "--l2": "0.1",
+    "--optimizer": "lion",
+    "--learning-rate": "0.2",
+    "--schedule": "cosine",
+    "--epochs": "3",
+    "--batch-size": "30",
+    "--seed": "1",
+    "--precision": "bfloat16",
+}
+
+
+@pytest.fixture(scope="module")
+def unchanged(tiny, tmp_path_factory):
+    file = tmp_path_factory.mktemp("unchanged") / "result.json"
+    assert run([*tiny, "--json", str(file)]) == 0
+    return strict_json(file)
+
+
+@pytest.mark.parametrize("flag", [flag for flag in CHANGES if flag != "--model"])
+def test_every_flag_reaches_the_run(tiny, unchanged, tmp_path, flag):
+    value = [] if CHANGES[flag] is None else [CHANGES[flag]]
+    assert run([*tiny, flag, *value, "--json", str(tmp_path / "result.json")]) == 0
+    result = strict_json(tmp_path / "result.json")
+    assert [result["train_loss"], result["test_loss"]] != [unchanged["train_loss"], unchanged["test_loss"]]
+    name = flag.removeprefix("--").replace("-", "_")
+    assert result["config"] == {**unchanged["config"], name: result["config"][name]}
+    assert result["config"][name] != unchanged["config"][name]
+
+
+def test_every_choice_has_a_flag_and_a_test():
+    fields = set(Configuration.__dataclass_fields__)
+    assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - {"dataset", "data_dir"}
+
+
+@pytest.mark.parametrize("schedule", options.SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 40])
+def test_every_schedule_steps(configuration, schedule, steps):
+    rule = configuration(schedule=schedule, epochs=1, batch_size=1).transformation(steps)
+    params = {"w": np.ones(2, np.float32)}
+    updates, _ = rule.update(params, rule.init(params), params)
+    assert np.isfinite(updates["w"]).all()
+
+
+@pytest.mark.parametrize("name", options.OPTIMIZERS)
+def test_every_optimizer_steps(configuration, name):
+    rule = configuration(optimizer=name, learning_rate=0.1).transformation(10)
+    params = {"w": np.array([1.0, -1.0], np.float32)}
+    updates, _ = rule.update(params, rule.init(params), params)
+    after = optax.apply_updates(params, updates)["w"]
+    assert (np.abs(after) < 1).all()
+
+
+@pytest.mark.parametrize("name", options.ACTIVATIONS)
+def test_every_activation_makes_a_network(configuration, name):
+    assert configuration(activation=name).network(10).name == "mlp"
+
+
+@pytest.fixture
+def configuration():
+    defaults = {"dataset": "mnist5k", "data_dir": None, "model": "mlp", "hidden": (8,), "activation": "relu"}
+    defaults |= {"dropout": 0.0, "batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1}
+    defaults |= {"schedule": "constant", "epochs": 1, "batch_size": 64, "seed": 0, "precision": "float32"}
+    return lambda **changes: Configuration(**{**defaults, **changes})
+
+
+def test_penalties_are_those_of_the_rates(configuration):
+    params = {"dense_0": {"weight": np.array([[1.0, -3.0]], np.float32), "bias": np.array([9.0], np.float32)}}
+    assert configuration().penalty() is None
+    assert configuration(l1=0.1).penalty()(params) == pytest.approx(0.4)
+    assert configuration(l2=0.1).penalty()(params) == pytest.approx(0.5)
+    assert configuration(l1=0.1, l2=0.1).penalty()(params) == pytest.approx(0.9)
+
+
+def test_names_in_help_are_those_of_the_package():
+    assert list(options.OPTIMIZERS) == list(optimizers.OPTIMIZERS)
+    assert list(options.SCHEDULES) == list(optimizers.SCHEDULES)
+    assert list(options.PRECISIONS) == list(precision.PRECISIONS)
+    assert list(options.MODELS) == list(models.MODELS)
+    assert sorted(options.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
+
+
+def test_configuration_survives_its_file(configuration):
+    config = configuration(hidden=(3, 2), l1=0.5, data_dir="somewhere")
+    assert Configuration.from_dict(json.loads(json.dumps(config.to_dict())), Path("config.json")) == config
+
+
+def test_help_does_not_import_jax():
+    script = """
+import sys
+from functional_nn.cli import run
+for command in ([], ["train"], ["predict"], ["info"]):
+    assert run([*command, "--help"]) == 0
+assert run(["--version"]) == 0
+heavy = {"jax", "numpy", "optax", "safetensors", "PIL", "matplotlib"} & sys.modules.keys()
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Usage: functional-nn") == 4
+
+
+def test_pictures_are_left_out_without_matplotlib(tiny, tmp_path, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.partition(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert run([*tiny, "--out", str(tmp_path / "run")]) == 0
+    assert "pip install 'functional-nn[plots]'" in capsys.readouterr().err
+    assert sorted(contents(tmp_path / "run")) == [name for name in FILES if name not in PICTURES]
+
+
+def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
+    PIL.Image.fromarray(np.full((4, 4), 99, np.uint8)).save(tmp_path / "image.png")
+    train = [*tiny, "--precision", "float64", "--out", "run", "--json", "result.json"]
+    script = f"from functional_nn.cli import run; run({train}); run(['predict', 'run', 'image.png'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].startswith("image.png ")
+    assert {a.dtype for a in load_file(tmp_path / "run" / "parameters.safetensors").values()} == {np.dtype("float64")}
+    loss = strict_json(tmp_path / "result.json")["test_loss"]
+    assert float(np.float32(loss)) != loss
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tran"], "Did you mean train?"),
+        (["train", "--optimiser", "adam"], "--optimizer"),
+        (["train", "--optimizer", "admm"], "Did you mean adam?"),
+        (["train", "--optimizer", ""], "Known: adabelief"),
+        (["train", "--activation", "rleu"], "Did you mean relu?"),
+        (["train", "--model", "mpl"], "Did you mean mlp?"),
+        (["train", "--schedule", "cosin"], "Did you mean cosine?"),
+        (["train", "--precision", "float16"], "Did you mean bfloat16?"),
+        (["train", "--dataset", "mnist5"], "mnist5k"),
+    ],
+)
+def test_fault_43_wrong_names_are_answered_with_the_nearest(capsys, arguments, words):
+    assert refused(capsys, arguments, words) == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("--learning-rate", ["0", "-1", "nan", "inf", "abc", "", "1e400"]),
+        ("--dropout", ["1", "-0.1", "nan", "1.5", "half"]),
+        ("--l1", ["-1", "nan", "inf"]),
+        ("--l2", ["-1", "nan", "inf"]),
+        ("--epochs", ["0", "-3", "1.5", "ten"]),
+        ("--batch-size", ["0", "-64", "x"]),
+        ("--hidden", ["12,x", "0", "12,0", "-4", "", ",", "12,", "1.5", "12 34"]),
+        ("--seed", ["-1", str(2**32), "zero"]),
+        ("--out", [__file__]),
+        ("--json", ["."]),
+    ],
+)
+def test_fault_43_wrong_values_are_named_with_their_flag(capsys, flag, values):
+    for value in values:
+        assert refused(capsys, ["train", f"{flag}={value}"], flag) == ""
+
+
+@pytest.mark.parametrize("arguments", [["train", "word"], ["info", "--x"], ["predict"], ["predict", "run"]])
+def test_fault_43_wrong_use_is_answered_with_the_usage(capsys, arguments):
+    refused(capsys, arguments, "Usage:")
+
+
+def test_fault_43_no_command_shows_the_help(capsys):
+    assert run([]) == 2
+    assert "Commands:" in "".join(capsys.readouterr())
+
+
+def test_fault_43_data_that_are_not_there(capsys, tmp_path):
+    refused(capsys, ["train", "--data-dir", tmp_path / "nothing"], str(tmp_path / "nothing"))
+    refused(capsys, ["train", "--dataset", "mnist", "--data-dir", tmp_path], str(tmp_path))
+    refused(capsys, ["train", "--dataset", "../mnist"], "../mnist")
+
+
+def test_fault_43_a_folder_with_a_run_is_refused_and_kept(finished, capsys):
+    before = contents(finished.folder)
+    refused(capsys, ["train", *finished.flags, "--out", finished.folder], "--out", "Name another folder.")
+    assert contents(finished.folder) == before
+
+
+def test_fault_43_places_that_cannot_be_written_are_refused_before_training(tiny, capsys, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(training, "fit", never)
+    (tmp_path / "file").write_text("")
+    refused(capsys, [*tiny, "--json", tmp_path / "missing" / "result.json"], "--json", "Make the folder first.")
+    refused(capsys, [*tiny, "--out", tmp_path / "file" / "run"], "--out")
+    refused(capsys, [*tiny, "--out", tmp_path / ("x" * 300)], "--out")
+
+
+def test_fault_43_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):
+    arguments = [*tiny, "--batch-norm", "--batch-size", "1", "--out", tmp_path / "run"]
+    refused(capsys, arguments, "batch_norm")
+    assert contents(tmp_path / "run") == {}
+
+
+def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, tmp_path):
+    flags = ["--learning-rate", "1e30", "--out", str(tmp_path / "run"), "--json", str(tmp_path / "result.json")]
+    assert run([*tiny, *flags]) == 1
+    captured = capsys.readouterr()
+    assert "not finite at step" in captured.err
+    assert captured.out.splitlines()[-1].startswith("test accuracy ")
+    assert strict_json(tmp_path / "result.json")["status"] == "non-finite"
+    assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
+    for array in load_file(tmp_path / "run" / "parameters.safetensors").values():
+        assert np.isfinite(array).all()
+
+
+def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "parameters.safetensors")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device: 'parameters.safetensors'", status=1)
+    assert sorted(contents(tmp_path / "run")) == ["config.json", "metrics.jsonl"]
+
+
+# Signals
+
+
+def started(*arguments) -> subprocess.Popen:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(process: subprocess.Popen, condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def listens(process: subprocess.Popen) -> bool:
+    """Whether the command has its handler for SIGTERM in place."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, number, status):
+    folder, result = tmp_path / "run", tmp_path / "result.json"
+    process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder, "--json", result)
+    metrics = folder / "metrics.jsonl"
+    wait_until(process, lambda: metrics.exists() and metrics.read_text().count("\n") >= 3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert err.splitlines()[-1] == "Stopped."
+    assert "Traceback" not in err
+    reached = lines(metrics)
+    assert [line["epoch"] for line in reached] == list(range(1, len(reached) + 1))
+    assert len(reached) >= 3
+    assert f"Interrupted after {len(reached)} of 100000 epochs" in err
+    assert f"after {len(reached)} epochs" in out.splitlines()[-1]
+    assert sorted(contents(folder)) == FILES
+    assert (strict_json(result)["status"], strict_json(result)["epochs"]) == ("interrupted", len(reached))
+    PIL.Image.fromarray(load_dataset("mnist5k").test_images[0, ..., 0]).save(tmp_path / "digit.png")
+    assert run(["predict", str(folder), str(tmp_path / "digit.png")]) == 0
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks Linux for when the command listens")
+@pytest.mark.parametrize(
+    ("number", "delay"), [(signal.SIGINT, 0), (signal.SIGTERM, 0.15), (signal.SIGINT, 0.5), (signal.SIGTERM, 1.2)]
+)
+def test_fault_43_a_signal_before_the_first_epoch_ends_the_command(tmp_path, number, delay):
+    folder = tmp_path / "run"
+    process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder)
+    wait_until(process, lambda: listens(process))
+    time.sleep(delay)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "Stopped."
+    assert not folder.exists() or sorted(contents(folder)) in ([], FILES)

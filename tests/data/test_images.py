@@ -1,0 +1,262 @@
+"""Image files brought to the form of a data set's images."""
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from functional_nn.data.images import read_image
+from functional_nn.errors import DataError
+
+MNIST = (28, 28, 1)
+COLOUR = (32, 32, 3)
+same_folder = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def reading(folder, image, shape=MNIST, digits=True, ending="png", **save) -> np.ndarray:
+    path = folder / f"image.{ending}"
+    (image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)).save(path, **save)
+    return read_image(path, shape, digits=digits)
+
+
+def blob(size, place, extent=(40, 30)) -> np.ndarray:
+    """A bright rectangle whose left half is fainter."""
+    canvas = np.zeros(size, np.uint8)
+    y, x = place
+    canvas[y : y + extent[0], x : x + extent[1]] = 250
+    canvas[y : y + extent[0], x : x + extent[1] // 2] = 120
+    return canvas
+
+
+def centre(image) -> np.ndarray:
+    """The centre of mass, in pixels from the upper left corner."""
+    mass = image.astype(float).squeeze()
+    return np.array([(mass.sum(axis=1 - axis) @ (np.arange(mass.shape[axis]) + 0.5)) / mass.sum() for axis in (0, 1)])
+
+
+@given(pixels=arrays.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))), digits=st.booleans())
+@same_folder
+def test_every_grey_image_becomes_bytes_of_the_shape(tmp_path, pixels, digits):
+    for shape in (MNIST, (20, 31, 1), (1, 1, 1), COLOUR):
+        try:
+            image = reading(tmp_path, pixels, shape, digits)
+        except DataError:
+            assert digits
+            assert np.ptp(pixels) < 2 * 40 or min(pixels.shape) < 3
+        else:
+            assert (image.shape, image.dtype) == (shape, np.uint8)
+
+
+@given(pixels=arrays.arrays(np.uint8, (28, 28)))
+@same_folder
+def test_an_image_of_the_right_size_keeps_its_pixels_but_for_polarity(tmp_path, pixels):
+    image = reading(tmp_path, pixels)[..., 0]
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    np.testing.assert_array_equal(image, 255 - pixels if np.median(border) > 127 else pixels)
+
+
+@given(pixels=arrays.arrays(np.uint8, (32, 32, 3)))
+@same_folder
+def test_a_colour_image_of_the_right_size_keeps_its_pixels(tmp_path, pixels):
+    np.testing.assert_array_equal(reading(tmp_path, pixels, COLOUR, digits=False), pixels)
+
+
+@given(y=st.integers(0, 60), x=st.integers(0, 170), height=st.integers(8, 40), width=st.integers(8, 30))
+@same_folder
+def test_a_digit_is_centred_by_mass_in_a_box_of_20(tmp_path, y, x, height, width):
+    image = reading(tmp_path, blob((100, 200), (y, x), (height, width)))
+    assert np.abs(centre(image) - 14).max() <= 0.5 + 1e-6
+    rows, columns = np.nonzero(image[..., 0])
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+
+
+def test_polarity_does_not_matter(tmp_path):
+    drawn = blob((90, 120), (10, 70))
+    bright = reading(tmp_path, drawn)
+    np.testing.assert_array_equal(bright, reading(tmp_path, 255 - drawn))
+    assert bright.max() == 255
+    assert bright[0].max() == 0
+
+
+@pytest.mark.parametrize("page", [60, 100, 126, 128, 160, 200])
+def test_brightness_of_the_page_does_not_matter(tmp_path, page):
+    drawn = blob((90, 120), (10, 70)) > 0
+    expected = reading(tmp_path, drawn * np.uint8(255))
+    for ink in (page - 50, page + 50):
+        image = reading(tmp_path, np.where(drawn, np.uint8(ink), np.uint8(page)))
+        np.testing.assert_allclose(image.astype(int), expected, atol=3)
+
+
+def test_enlarging_does_not_matter(tmp_path):
+    drawn = blob((60, 60), (10, 20))
+    once, tenfold = reading(tmp_path, drawn), reading(tmp_path, np.kron(drawn, np.ones((10, 10), np.uint8)))
+    assert np.abs(once.astype(int) - tenfold).mean() < 2
+
+
+def test_faint_noise_on_the_page_is_no_digit(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 20, (90, 120), np.uint8)
+    drawn = np.maximum(blob((90, 120), (10, 70)), noise)
+    rows, columns = np.nonzero(reading(tmp_path, drawn)[..., 0] > 100)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
+def test_every_mode_of_pillow_is_the_same_drawing(tmp_path, mode):
+    drawn = (blob((60, 80), (10, 20)) > 200) * np.uint8(255)
+    expected = reading(tmp_path, drawn)
+    image = PIL.Image.fromarray(drawn)
+    if mode in ("I", "I;16"):
+        image = PIL.Image.fromarray((drawn * 257.0).astype(np.int32 if mode == "I" else np.uint16))
+    elif mode != "L":
+        image = image.convert("RGB").convert(mode)
+    image_format = "tiff" if mode in ("CMYK", "YCbCr", "I", "F") else "png"
+    np.testing.assert_allclose(reading(tmp_path, image, ending=image_format).astype(int), expected, atol=3)
+
+
+def test_orientation_in_exif_is_heeded(tmp_path):
+    drawn = blob((60, 80), (10, 20), (30, 10))
+    turned = PIL.Image.fromarray(drawn).transpose(PIL.Image.Transpose.ROTATE_90)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    np.testing.assert_array_equal(reading(tmp_path, turned, exif=exif), reading(tmp_path, drawn))
+
+
+def test_what_is_transparent_shows_white(tmp_path):
+    drawn = blob((60, 80), (10, 20))
+    ink = np.zeros((60, 80, 4), np.uint8)
+    ink[..., 3] = drawn
+    np.testing.assert_array_equal(reading(tmp_path, ink), reading(tmp_path, drawn))
+    ink[..., 3] = 0
+    with pytest.raises(DataError, match="a digit on it"):
+        reading(tmp_path, ink)
+
+
+def test_bright_ink_on_transparency_is_seen(tmp_path):
+    drawn = blob((60, 80), (10, 20))
+    ink = np.full((60, 80, 4), 255, np.uint8)
+    ink[..., 3] = drawn
+    np.testing.assert_allclose(reading(tmp_path, ink).astype(int), reading(tmp_path, drawn), atol=3)
+    assert np.ptp(reading(tmp_path, ink, COLOUR, digits=False)) > 200
+
+
+def test_16_bit_grey_as_colour(tmp_path):
+    drawn = blob((32, 32), (3, 5), (20, 20))
+    image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOUR, digits=False)
+    np.testing.assert_array_equal(image, np.repeat(drawn[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (3, 900), (27, 28), (29, 28)])
+def test_odd_sizes(tmp_path, size):
+    pixels = np.zeros(size, np.uint8)
+    pixels[size[0] // 2, size[1] // 2] = 255
+    assert reading(tmp_path, pixels, digits=False).shape == MNIST
+    if max(size) > 1:
+        image = reading(tmp_path, pixels) if size[0] > 2 and size[1] > 2 else None
+        assert image is None or image.max() > 0
+
+
+@pytest.mark.parametrize("extent", [(1, 300), (300, 1), (2, 250)])
+def test_a_hair_line_is_still_there_after_scaling(tmp_path, extent):
+    pixels = np.zeros((400, 400), np.uint8)
+    pixels[50 : 50 + extent[0], 40 : 40 + extent[1]] = 255
+    image = reading(tmp_path, pixels)
+    assert np.abs(centre(image) - 14).max() <= 0.5 + 1e-6
+
+
+def test_first_frame_of_several(tmp_path):
+    first, second = (PIL.Image.fromarray(blob((60, 80), place)) for place in ((10, 20), (0, 0)))
+    for ending in ("gif", "tiff", "webp"):
+        lossless = {"lossless": True} if ending == "webp" else {}
+        moving = reading(tmp_path, first, ending=ending, save_all=True, append_images=[second], **lossless)
+        np.testing.assert_allclose(moving.astype(int), reading(tmp_path, first).astype(int), atol=3)
+
+
+def test_reading_a_digit_twice_changes_nothing(tmp_path):
+    once = reading(tmp_path, blob((100, 200), (20, 30)))
+    np.testing.assert_array_equal(reading(tmp_path, once[..., 0]), once)
+
+
+def test_the_result_is_the_callers_own(tmp_path):
+    for shape, pixels in ((MNIST, np.zeros((28, 28), np.uint8)), (COLOUR, np.zeros(COLOUR, np.uint8))):
+        assert reading(tmp_path, pixels, shape, digits=False).flags.c_contiguous
+
+
+# Files that cannot be used
+
+
+def refused(path, words, shape=MNIST):
+    with pytest.raises(DataError, match=words) as caught:
+        read_image(path, shape, digits=True)
+    assert str(path) in str(caught.value)
+
+
+def test_fault_43_no_such_file(tmp_path):
+    refused(tmp_path / "none.png", "No such file")
+    refused(tmp_path, "directory")
+
+
+def test_fault_43_blank_images(tmp_path):
+    for grey in (0, 100, 255):
+        PIL.Image.new("L", (50, 60), grey).save(tmp_path / "blank.png")
+        refused(tmp_path / "blank.png", "a digit on it")
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)])
+def test_fault_27_decompression_bombs(tmp_path, size):
+    (tmp_path / "bomb.png").write_bytes(png(*size))
+    refused(tmp_path / "bomb.png", "pixels")
+
+
+def test_fault_43_truncated_files(tmp_path):
+    for ending in ("png", "jpg", "gif", "bmp", "tiff", "webp"):
+        whole = tmp_path / f"whole.{ending}"
+        PIL.Image.fromarray(blob((60, 80), (10, 20))).save(whole)
+        content = whole.read_bytes()
+        for length in range(0, len(content), max(1, len(content) // 25)):
+            (tmp_path / "part").write_bytes(content[:length])
+            with suppress(DataError):
+                assert read_image(tmp_path / "part", MNIST, digits=False).shape == MNIST
+
+
+@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]))
+@same_folder
+def test_fault_43_random_bytes(tmp_path, content, head):
+    (tmp_path / "bytes").write_bytes(head + content)
+    with suppress(DataError):
+        assert read_image(tmp_path / "bytes", MNIST, digits=False).shape == MNIST
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tiff", "webp", "pgm", "ico", "tga", "pcx", "avif"])
+def test_fault_43_flipped_bytes(tmp_path, ending):
+    stream = io.BytesIO()
+    name = {"jpg": "jpeg", "pgm": "ppm"}.get(ending, ending)
+    try:
+        PIL.Image.fromarray(blob((60, 80), (10, 20))).save(stream, name)
+    except (KeyError, OSError):
+        pytest.skip("this Pillow cannot write it")
+    content = stream.getvalue()
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = bytearray(content)
+        for place in random.integers(0, min(len(content), 400), 3):
+            damaged[place] ^= int(random.integers(1, 256))
+        (tmp_path / "damaged").write_bytes(damaged)
+        with suppress(DataError):
+            assert read_image(tmp_path / "damaged", MNIST, digits=False).shape == MNIST
