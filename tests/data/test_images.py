@@ -49,7 +49,6 @@ def test_every_grey_image_becomes_bytes_of_the_shape(tmp_path, pixels, digits):
             image = reading(tmp_path, pixels, shape, digits)
         except DataError:
             assert digits
-            assert np.ptp(pixels) < 2 * 40 or min(pixels.shape) < 3
         else:
             assert (image.shape, image.dtype) == (shape, np.uint8)
 
