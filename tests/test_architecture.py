@@ -14,7 +14,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
     {"errors", "layer", "trees"},
-    {"activations", "losses", "penalties", "metrics", "initializers", "data"},
+    {"activations", "loss", "losses", "penalties", "metrics", "initializers", "data"},
     {"layers", "models"},
     {"training", "gradients"},
     {"bench", "checkpoints"},

@@ -156,8 +156,61 @@ def test_parameters_of_another_network_are_refused():
     params, state = net.init(jax.random.key(0), (3,))
     with pytest.raises(fnn.InputError, match="params: expected entries for the layers dense_0, got also dense_1"):
         net.apply({**params, "dense_1": {}}, state, jnp.ones((1, 3)), train=False)
-    with pytest.raises(fnn.InputError, match="dense_0: params and state: expected an entry 'weight'"):
+    with pytest.raises(fnn.InputError, match="dense_0: params: expected entries weight, bias, got nothing"):
         net.apply({}, state, jnp.ones((1, 3)), train=False)
+    with pytest.raises(fnn.InputError, match="params: expected entries weight, bias, got a ArrayImpl"):
+        fnn.dense(2).apply(jnp.ones(3), {}, jnp.ones((1, 3)), train=False)
+
+
+@pytest.mark.parametrize("in_shape", [784, (), None])
+def test_shapes_that_are_no_shapes(in_shape):
+    for layer in (fnn.dense(2), fnn.neuron(), fnn.batch_norm()):
+        with pytest.raises(fnn.InputError, match="in_shape: expected"):
+            layer.init(jax.random.key(0), in_shape)
+
+
+def test_a_neuron_takes_functions_of_every_element_alone():
+    unit = fnn.neuron(jnp.tanh)
+    params, state = unit.init(jax.random.key(0), (3,))
+    y, _, pullback = unit.vjp(params, state, jnp.ones((2, 3)), train=True)
+    with pytest.raises(fnn.FormulaMissing, match="tanh is a plain function"):
+        pullback(y)
+    with pytest.raises(fnn.InputError, match="a function of every element alone, got softmax"):
+        fnn.neuron(fnn.softmax)
+
+
+def test_a_user_s_key_error_stays_one():
+    def broken(x):
+        return {}["oops"]
+
+    with pytest.raises(KeyError, match="oops"):
+        fnn.chain(broken).apply({}, {}, jnp.ones((1, 2)), train=False)
+
+
+def test_whole_numbers_of_numpy_and_a_rate_of_zero():
+    assert fnn.dense(np.int64(2)).init(jax.random.key(0), (3,))[0]["weight"].shape == (3, 2)
+    y, _ = fnn.dropout(0).apply({}, {}, jnp.ones((2, 3)), train=True, key=jax.random.key(0))
+    assert (y == 1).all()
+
+
+def test_batch_norm_settings_may_be_traced():
+    x = jnp.arange(6.0).reshape(3, 2)
+
+    @jax.jit
+    def apply(momentum, epsilon):
+        layer = fnn.batch_norm(momentum=momentum, epsilon=epsilon)
+        return layer.apply(*layer.init(None, (2,)), x, train=True)[0]
+
+    np.testing.assert_allclose(apply(0.5, 1e-3).mean(axis=0), 0, atol=1e-6)
+
+
+def test_batch_norm_of_many_values_in_float16():
+    """70,000 values per channel are more than float16 can count; x_bar still sums to 0."""
+    layer, x = fnn.batch_norm(), jax.random.normal(jax.random.key(0), (70_000, 1), jnp.float16)
+    params, state = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), layer.init(None, (1,)))
+    y, _, pullback = layer.vjp(params, state, x, train=True)
+    _, x_bar = pullback(jax.random.uniform(jax.random.key(1), y.shape, jnp.float16))
+    assert abs(float(x_bar.astype(jnp.float32).mean())) < 1e-3
 
 
 def test_train_has_no_default():

@@ -108,6 +108,53 @@ def test_fault_08_an_ignored_row_may_hold_anything():
     assert np.isfinite(value)
     assert np.isfinite(loss.gradient(y, jnp.array([1, -1]))).all()
     assert np.isfinite(gradient[0]).all()
+    assert (gradient[1] == 0).all()
+
+
+def test_fault_08_labels_as_bytes():
+    """256 and 300 classes do not fit into a byte, nor does an ignored -1."""
+    for classes in (256, 300):
+        y = jax.random.normal(jax.random.key(0), (2, classes))
+        expected = fnn.cross_entropy(y, np.array([1, 2]))
+        assert fnn.cross_entropy(y, np.array([1, 2], np.uint8)) == expected
+    ignoring = jax.jit(fnn.cross_entropy_with(ignore_index=-1))
+    assert np.isnan(ignoring(jnp.zeros((2, 3)), np.array([0, 255], np.uint8)))
+
+
+def test_bad_values_under_jit_are_never_plausible():
+    for loss in (fnn.binary_cross_entropy, fnn.binary_cross_entropy_from_probabilities):
+        for call in (loss, loss.gradient, jax.grad(loss)):
+            assert np.isnan(jax.jit(call)(jnp.array([0.5]), jnp.array([2]))).all()
+    for row in ([2.0, 3.0], [1.5, -0.5]):
+        for call in (fnn.cross_entropy, fnn.cross_entropy.gradient, jax.grad(fnn.cross_entropy)):
+            assert np.isnan(jax.jit(call)(jnp.zeros((1, 2)), jnp.array([row]))).all()
+    weighted = jax.jit(lambda w: fnn.cross_entropy(jnp.asarray(LOGITS), jnp.array([0, 1]), w))
+    assert np.isnan(weighted(jnp.array([-1.0, 1.0])))
+
+
+def test_an_infinite_value_without_weight_adds_nothing():
+    y, weights = jnp.array([[-jnp.inf, 0.0], [0.0, 1.0]]), jnp.array([0.0, 1.0])
+    assert np.isclose(fnn.cross_entropy(y, jnp.array([0, 1]), weights), np.log(1 + np.exp(-1)))
+    assert np.isfinite(fnn.cross_entropy.gradient(y, jnp.array([0, 1]), weights)).all()
+
+
+def test_losses_map_over_single_examples():
+    labels = jnp.array([0, 2])
+    alone = jax.vmap(fnn.cross_entropy)(jnp.asarray(LOGITS), labels)
+    np.testing.assert_allclose(alone, fnn.cross_entropy.per_example(LOGITS, labels), rtol=1e-6)
+
+
+def test_settings_may_be_traced():
+    y, labels = jnp.asarray(LOGITS), jnp.array([0, 2])
+    traced = jax.jit(lambda e: fnn.cross_entropy_with(label_smoothing=e)(y, labels))
+    np.testing.assert_allclose(traced(0.1), fnn.cross_entropy_with(label_smoothing=0.1)(y, labels), rtol=1e-6)
+    traced = jax.jit(lambda d: fnn.huber_with(d)(y, y + 1))
+    np.testing.assert_allclose(traced(0.3), fnn.huber_with(0.3)(y, y + 1), rtol=1e-6)
+
+
+def test_soft_labels_in_bfloat16():
+    soft = jax.nn.softmax(jnp.asarray(LOGITS)).astype(jnp.bfloat16)
+    assert np.isfinite(fnn.cross_entropy(LOGITS, soft))
 
 
 def test_fault_09_one_hot_given_as_integers():
@@ -144,6 +191,7 @@ def test_fault_14_probabilities_0_and_1_that_are_right_cost_nothing():
     loss = fnn.binary_cross_entropy_from_probabilities
     assert loss(p, p) == 0
     np.testing.assert_array_equal(loss.gradient(p, p), [[0.5], [-0.5]])
+    np.testing.assert_array_equal(jax.grad(loss)(p, p), [[0.5], [-0.5]])
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])

@@ -40,8 +40,8 @@ from .layers.dropout import dropout as dropout
 from .layers.norm import batch_norm as batch_norm
 from .layers.reshape import flatten as flatten
 from .layers.reshape import reshape as reshape
+from .loss import Loss as Loss
 from .losses import LOSSES as LOSSES
-from .losses import Loss as Loss
 from .losses import binary_cross_entropy as binary_cross_entropy
 from .losses import binary_cross_entropy_from_probabilities as binary_cross_entropy_from_probabilities
 from .losses import cross_entropy as cross_entropy

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 
-from functional_nn.errors import InputError, suggest
+from functional_nn.errors import FormulaMissing, InputError, suggest
 from functional_nn.layer import Layer, stateless
 
 
@@ -75,6 +75,20 @@ class VectorActivation:
     def as_layer(self) -> Layer:
         """The activation as a layer, which is what combinators make of it."""
         return stateless(self.name, lambda x: (self(x), x), self.pullback)
+
+
+def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activation:
+    """Takes an activation as it is, and a plain function as one whose derivative is not known."""
+    if isinstance(value, Activation):
+        return value
+    if isinstance(value, VectorActivation) or not callable(value):
+        raise InputError("activation", "a function of every element alone", getattr(value, "name", repr(value)))
+    name = getattr(value, "__name__", "function").strip("<>")
+
+    def no_derivative(x):
+        raise FormulaMissing(f"{name} is a plain function: give its derivative with Activation({name!r}, …).")
+
+    return Activation(name, value, no_derivative)
 
 
 def _identity(x):

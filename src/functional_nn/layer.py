@@ -20,6 +20,10 @@ Residuals: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
 
 
+MARK = "functional_nn:"
+"""Before a layer's name in the marks that combinators leave in traced programs."""
+
+
 class Layer(NamedTuple):
     """What a network starts as, what it computes, and how its gradient flows back.
 
@@ -116,7 +120,7 @@ def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 
 def child_keys(key: jax.Array | None, names: Sequence[str]) -> Any:
-    """A key for each name. It depends on the name alone, so adding a layer changes no other's.
+    """A key for each name. It depends on the name alone, so a layer whose name stays keeps its key.
 
     All are derived at once: one small program to compile, and none where no layer uses its key.
     """
@@ -142,15 +146,8 @@ def child_forward(
     output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
-        try:
-            y, state, residuals = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
-        except KeyError as missing:
-            raise InputError("params and state", f"an entry {missing}", _entries(params, state, name)) from missing
-        return checkpoint_name(y, name), state, residuals
-
-
-def _entries(params: Params, state: State, name: str) -> str:
-    return f"params {sorted(params.get(name, {}))} and state {sorted(state.get(name, {}))}"
+        y, state, residuals = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
+        return checkpoint_name(y, MARK + name), state, residuals
 
 
 def output_shape(layer: Layer, params: Params, state: State, in_shape: Shape, dtype: Any = float) -> Shape:
@@ -163,6 +160,20 @@ def output_shape(layer: Layer, params: Params, state: State, in_shape: Shape, dt
 def is_concrete(*values: Any) -> bool:
     """Whether values can be looked at now: under ``jit``, ``grad`` or ``vmap`` they cannot."""
     return not any(isinstance(value, Tracer) for value in values)
+
+
+def check_entries(argument: str, tree: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuses parameters or state of another layer."""
+    if not isinstance(tree, Mapping) or any(name not in tree for name in names):
+        given = ", ".join(tree) or "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
+        raise InputError(argument, f"entries {', '.join(names)}", given, "Use what this network's own init gave.")
+
+
+def check_shape(in_shape: Shape, expected: str) -> Shape:
+    """Refuses what is no shape of at least one axis."""
+    if not isinstance(in_shape, tuple | list) or not in_shape:
+        raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
+    return tuple(in_shape)
 
 
 def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:

@@ -5,16 +5,13 @@ Its gradient with respect to the network's output y is therefore ∂L/∂yᵢ = 
 With all weights 0 both are 0.
 
 What can be checked without running the numbers (shapes and dtypes) is checked always; values (labels, probabilities,
-weights) are checked where they are concrete. Under ``jit`` they cannot raise: there a bad label or probability makes
-the value and the gradient NaN, which training reports, and never a plausible number.
+weights) are checked where they are concrete. Under ``jit`` they cannot raise: there a bad label, probability or weight
+makes the value and the gradient NaN, which training reports, and never a plausible number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,84 +19,9 @@ import numpy as np
 
 from functional_nn.errors import InputError
 from functional_nn.layer import is_concrete
+from functional_nn.loss import Loss, nan_unless, times
 
-
-@dataclass(frozen=True, eq=False)
-class Loss:
-    """A loss with its gradient.
-
-    Args:
-        name: used in error messages and tables.
-        check: ``check(y, labels)`` raises InputError for what does not fit.
-        values: ``values(y, labels)``, ℓ, one value per example.
-        value_gradients: ``value_gradients(y, labels)``, ∂ℓᵢ/∂yᵢ, in the shape of y, derived by hand.
-        counted: ``counted(labels)``, 1 for what counts and 0 for what is ignored; None where all count.
-
-    >>> print(mean_squared_error(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
-    5.0
-    """
-
-    name: str
-    check: Callable[[Any, Any], None]
-    values: Callable[[jax.Array, jax.Array], jax.Array]
-    value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
-    counted: Callable[[jax.Array], jax.Array] | None = None
-
-    def __call__(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
-        """The weighted mean of the examples' values.
-
-        Args:
-            y: the network's output, (batch, …).
-            labels: what it should be; see each loss.
-            weights: one per value, not negative; None for the plain mean.
-        """
-        y, labels, weights = self._prepare(y, labels, weights)
-        values = self.values(y, labels)
-        if weights is None:
-            return jnp.mean(values)
-        return jnp.sum(values * _shares(weights))
-
-    def per_example(self, y: Any, labels: Any) -> jax.Array:
-        """ℓ, before weights and mean; 0 for what is ignored."""
-        y, labels, counted = self._prepare(y, labels, None)
-        values = self.values(y, labels)
-        return values if counted is None else values * counted
-
-    def gradient(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
-        """∂L/∂y, derived by hand: (wᵢ / Σw) ∂ℓᵢ/∂yᵢ."""
-        y, labels, weights = self._prepare(y, labels, weights)
-        gradients = self.value_gradients(y, labels)
-        terms = jax.eval_shape(self.values, y, labels)
-        if weights is None:
-            return gradients / terms.size
-        return gradients * jnp.expand_dims(_shares(weights), range(terms.ndim, y.ndim))
-
-    def _prepare(self, y, labels, weights):
-        y, labels = jnp.asarray(y), jnp.asarray(labels)
-        if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise InputError("y", "floating-point outputs", f"{y.dtype} of shape {y.shape}")
-        if y.size == 0:
-            raise InputError(
-                "y", "at least one example", f"shape {y.shape}", "The mean over an empty batch has no value."
-            )
-        self.check(y, labels)
-        if weights is not None:
-            weights = jnp.asarray(weights).astype(y.dtype)
-            terms = jax.eval_shape(self.values, y, labels)
-            if weights.shape != terms.shape:
-                raise InputError("weights", f"one weight per value, shape {terms.shape}", f"shape {weights.shape}")
-            if is_concrete(weights) and not bool(np.all(np.asarray(weights) >= 0)):
-                raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(weights))}")
-        if self.counted is not None:
-            counted = self.counted(labels).astype(y.dtype)
-            weights = counted if weights is None else weights * counted
-        return y, labels, weights
-
-
-def _shares(weights):
-    """wᵢ / Σw, and 0 where all weights are 0."""
-    total = jnp.sum(weights)
-    return weights / jnp.where(total > 0, total, jnp.ones_like(total))
+PROBABILITY_TOLERANCE = 1e-2
 
 
 def _same_shape(y, labels):
@@ -115,16 +37,6 @@ def _example_mean(elements):
 def _per_element(y):
     """1/d for the mean over an example's d elements."""
     return 1 / math.prod(y.shape[1:])
-
-
-def _nan_unless(valid, values):
-    """Makes values, and with them their gradients, NaN where they mean nothing."""
-    return values * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
-
-
-def _times(weight, values):
-    """weight · values with 0 · ∞ = 0: what has no weight adds nothing."""
-    return jnp.where(weight == 0, jnp.zeros_like(values), weight * values)
 
 
 # Regression
@@ -165,7 +77,7 @@ def huber_with(delta: float) -> Loss:
     References:
         Huber 1964, "Robust estimation of a location parameter".
     """
-    if not delta > 0:
+    if is_concrete(delta) and not delta > 0:
         raise InputError("delta", "a number above 0", delta)
 
     def values(y, labels):
@@ -207,26 +119,34 @@ def _check_probabilities(y, labels):
             raise InputError("y", "probabilities in [0, 1]", f"values from {host.min()} to {host.max()}", remedy)
 
 
-def _binary_values(y, labels):
+def _binary_targets(y, labels):
+    """t, NaN where it is no probability."""
     t = labels.astype(y.dtype)
-    return _example_mean(_times(t, jax.nn.softplus(-y)) + _times(1 - t, jax.nn.softplus(y)))
+    return nan_unless((t >= 0) & (t <= 1), t)
+
+
+def _binary_values(y, labels):
+    t = _binary_targets(y, labels)
+    return _example_mean(times(t, jax.nn.softplus(-y)) + times(1 - t, jax.nn.softplus(y)))
 
 
 def _binary_gradients(y, labels):
     """With p = σ(y): ∂/∂y (t log(1 + e^{-y}) + (1 - t) log(1 + e^y)) = -t σ(-y) + (1 - t) σ(y) = p - t."""
-    t = labels.astype(y.dtype)
+    t = _binary_targets(y, labels)
     return _per_element(y) * ((1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y))
 
 
 def _probability_values(y, labels):
-    t = labels.astype(y.dtype)
-    return _example_mean(_nan_unless((y >= 0) & (y <= 1), -_times(t, jnp.log(y)) - _times(1 - t, jnp.log1p(-y))))
+    """Where a logarithm has no weight its argument is made 1, so that ``jax.grad`` meets no 0 · ∞."""
+    t = _binary_targets(y, labels)
+    values = -t * jnp.log(jnp.where(t == 0, 1, y)) - (1 - t) * jnp.log1p(-jnp.where(t == 1, 0, y))
+    return _example_mean(nan_unless((y >= 0) & (y <= 1), values))
 
 
 def _probability_gradients(y, labels):
     """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p."""
-    t = labels.astype(y.dtype)
-    return _per_element(y) * _nan_unless((y >= 0) & (y <= 1), _times(1 - t, 1 / (1 - y)) - _times(t, 1 / y))
+    t = _binary_targets(y, labels)
+    return _per_element(y) * nan_unless((y >= 0) & (y <= 1), times(1 - t, 1 / (1 - y)) - times(t, 1 / y))
 
 
 binary_cross_entropy = Loss("binary_cross_entropy", _check_binary, _binary_values, _binary_gradients)
@@ -266,28 +186,31 @@ def cross_entropy_with(*, label_smoothing: float = 0.0, ignore_index: int | None
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.3; Szegedy et al. 2016 for smoothing.
     """
-    if not 0 <= label_smoothing < 1:
+    if is_concrete(label_smoothing) and not 0 <= label_smoothing < 1:
         raise InputError("label_smoothing", "a number in [0, 1)", label_smoothing)
+    smooth = not is_concrete(label_smoothing) or label_smoothing > 0
 
     def check(y, labels):
         _check_classes(y, labels, ignore_index)
 
     def targets(y, labels):
-        """t in the shape of y, NaN for a label that is no class, so that all results are; and which are ignored."""
+        """t in the shape of y, NaN for a label that is no class or no probabilities; and which are ignored."""
         classes = y.shape[-1]
         if labels.ndim == y.ndim:
-            t, ignored = labels.astype(y.dtype), jnp.zeros((1,) * y.ndim, bool)
+            ignored = jnp.zeros((1,) * y.ndim, bool)
+            t = nan_unless(jnp.expand_dims(_are_probabilities(labels), -1), labels.astype(y.dtype))
         else:
             labels = jnp.expand_dims(labels, -1)
             numbers = jnp.expand_dims(jnp.arange(classes, dtype=labels.dtype), range(y.ndim - 1))
             is_class = (labels >= 0) & (labels < classes)
             ignored = jnp.zeros_like(is_class) if ignore_index is None else labels == ignore_index
             t = jnp.where(is_class | ignored, (labels == numbers).astype(y.dtype), jnp.nan)
-        return (1 - label_smoothing) * t + label_smoothing / classes if label_smoothing else t, ignored
+        return (1 - label_smoothing) * t + label_smoothing / classes if smooth else t, ignored
 
     def values(y, labels):
         t, ignored = targets(y, labels)
-        return -jnp.sum(jnp.where(ignored, 0, _times(t, jax.nn.log_softmax(y))), axis=-1)
+        log_p = jax.nn.log_softmax(jnp.where(ignored, 0, y))
+        return -jnp.sum(jnp.where(ignored, 0, times(t, log_p)), axis=-1)
 
     def gradients(y, labels):
         t, ignored = targets(y, labels)
@@ -306,14 +229,10 @@ def _check_classes(y, labels, ignore_index):
     integers = jnp.issubdtype(labels.dtype, jnp.integer)
     floats = jnp.issubdtype(labels.dtype, jnp.floating)
     expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
-    if y.ndim < 2 or not ((integers and labels.shape == y.shape[:-1]) or (floats and labels.shape == y.shape)):
+    if y.ndim < 1 or not ((integers and labels.shape == y.shape[:-1]) or (floats and labels.shape == y.shape)):
         remedy = "Give a one-hot array as floating-point numbers." if integers and labels.shape == y.shape else ""
-        raise InputError(
-            "labels",
-            f"{expected}, for y of shape {y.shape}",
-            f"{labels.dtype} of shape {labels.shape}",
-            remedy,
-        )
+        given = f"{labels.dtype} of shape {labels.shape}"
+        raise InputError("labels", f"{expected}, for y of shape {y.shape}", given, remedy)
     if not is_concrete(labels):
         return
     host = np.asarray(labels)
@@ -326,13 +245,16 @@ def _check_classes(y, labels, ignore_index):
             known = f"labels from 0 to {classes - 1}" + (f" or {ignore_index}" if ignore_index is not None else "")
             remedy = "" if ignore_index is not None else "To leave labels out, use cross_entropy_with(ignore_index=…)."
             raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
-    else:
-        sums = host.astype(np.float64).sum(axis=-1)
-        bad = ~(np.abs(sums - 1) <= 1e-3) | (host < 0).any(axis=-1)
-        if bad.any():
-            where = tuple(int(i) for i in np.argwhere(bad)[0])
-            given = f"a row with sum {sums[where]:.6g} and smallest value {host[where].min():.6g} at index {where}"
-            raise InputError("labels", "rows of probabilities that sum to 1", given)
+    elif not (good := _are_probabilities(host.astype(np.float32))).all():
+        where = tuple(int(i) for i in np.argwhere(~good)[0])
+        row = host[where].astype(np.float64)
+        given = f"a row with sum {row.sum():.6g} and smallest value {row.min():.6g} at index {where}"
+        raise InputError("labels", "rows of probabilities that sum to 1", given)
+
+
+def _are_probabilities(rows):
+    """Which rows are not below 0 and sum to 1, as nearly as bfloat16 can."""
+    return (abs(rows.sum(axis=-1) - 1) <= PROBABILITY_TOLERANCE) & (rows >= 0).all(axis=-1)
 
 
 cross_entropy = cross_entropy_with()

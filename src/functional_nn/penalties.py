@@ -45,11 +45,8 @@ class Penalty:
     def gradient(self, params: Params) -> dict[str, Any]:
         """rate · f'(w) for the chosen parameters, 0 for the others, in the structure of ``params``."""
         chosen = set(trees.select(params, self.paths))
-        return trees.unflatten(
-            {
-                path: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf)
-                for path, leaf in trees.flatten(params).items()
-            }
+        return trees.map_with_path(
+            lambda path, leaf: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf), params
         )
 
 

@@ -20,11 +20,11 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     {'dense_0/bias': 2, 'dense_0/weight': 1}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in leaves}
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict whose leaves stand under the given paths: the inverse of ``flatten``.
+    """The nested dict whose leaves stand under the given paths: the inverse of ``flatten``, but for empty dicts.
 
     >>> unflatten({"dense_0/weight": 1})
     {'dense_0': {'weight': 1}}
@@ -37,6 +37,19 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
+
+
+def map_with_path(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> Any:
+    """``function(path, leaf)`` in the place of every leaf.
+
+    >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"dense_0": {"bias": 2}})
+    {'dense_0': {'bias': 'dense_0/bias=2'}}
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:

@@ -102,6 +102,19 @@ def test_evaluation_is_exact_over_uneven_batches(data, batch_size):
     np.testing.assert_allclose(accuracy, fnn.accuracy(y, data[1]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [4, 7, 100])
+def test_evaluation_leaves_ignored_labels_out(data, batch_size):
+    """Over batches that have more and fewer of them."""
+    x, labels = data[0], jnp.where(jnp.arange(EXAMPLES) < 9, -1, data[1])
+    loss = fnn.cross_entropy_with(ignore_index=-1)
+    net = NETS["plain"]
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    result = fnn.make_evaluate(net, loss, batch_size=batch_size)(start, x, labels)
+    y, _ = net.apply(start.params, start.state, x, train=False)
+    np.testing.assert_allclose(result.loss, fnn.cross_entropy(y[9:], labels[9:]), rtol=1e-6)
+    np.testing.assert_allclose(result.accuracy, fnn.accuracy(y[9:], labels[9:]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_whole_run_is_one_program(data, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""

@@ -1,13 +1,16 @@
 """The host's loop: what it returns, when it stops, and what it refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import functional_nn as fnn
-from functional_nn.training import programs
+from functional_nn.data import make_dataset
 from functional_nn.training.epoch import shuffled
 from functional_nn.training.state import derived_key
 
@@ -69,10 +72,6 @@ def test_programs_are_compiled_once_and_used_again():
     assert len(traces) == after_first
 
 
-def test_old_programs_are_let_go():
-    assert programs._programs.cache_info().maxsize == 8
-
-
 def test_any_function_works_as_loss_activation_penalty():
     net = fnn.chain(fnn.dense(8), jnp.sin, fnn.dense(3))
     run = fit(
@@ -101,7 +100,7 @@ def test_regression_on_floating_point_labels():
 
 def test_images_enter_flat_where_the_network_wants_vectors():
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 3, 2), dtype=np.uint8)
-    data = fnn.Split(images, np.arange(20) % 3, images, np.arange(20) % 3)
+    data = make_dataset("mine", images, np.arange(20) % 3, images, np.arange(20) % 3, source="a test")
     assert fit(fnn.dense(3), data=data, epochs=1).in_shape == (24,)
     assert fit(fnn.chain(fnn.flatten(), fnn.dense(3)), data=data, epochs=1).in_shape == (4, 3, 2)
 
@@ -115,7 +114,7 @@ def test_bytes_become_numbers_from_0_to_1():
 
 
 def test_fault_38_non_finite_keeps_the_last_finite_state():
-    """The state that comes back is the one before the first bad step, found by a loop of our own."""
+    """The state that comes back is the one that all good steps of the epoch lead to, found by a loop of our own."""
     data = make_data()
     data.train_x[17] = np.inf
     run = fit(fnn.dense(3), data=data, epochs=4, batch_size=4)
@@ -141,7 +140,91 @@ def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
     labels = np.zeros((8, 1), np.float32)
     run = fit(net, fnn.mean_absolute_error, optax.sgd(0.1), fnn.Split(x, labels, x, labels), epochs=2, batch_size=8)
+    assert run.status == "non-finite"
+    assert run.train_state.step == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+
+
+def test_fault_38_an_update_that_overflows_is_refused():
+    """Loss and gradient are finite, the step is not."""
+    x, labels = make_data()[0] * np.float32(1e3), make_data()[1]
+    data = fnn.Split(x, labels, x, labels)
+    run = fit(fnn.dense(3), optimizer=optax.sgd(3e38), data=data, epochs=3, batch_size=40)
+    assert run.status == "non-finite"
+    assert len(run.history) == 1
+    assert np.isfinite(run.params["weight"]).all()
+
+
+def test_fault_38_statistics_that_overflow_are_refused():
+    x, labels = make_data()[0] * np.float32(1e20), make_data()[1]
+    run = fit(fnn.chain(fnn.batch_norm(), fnn.dense(3)), data=fnn.Split(x, labels, x, labels), epochs=2)
+    assert run.status == "non-finite"
+    assert np.isfinite(run.state["batch_norm_0"]["variance"]).all()
+
+
+@pytest.mark.parametrize(
+    "rule", [optax.chain(optax.zero_nans(), optax.sgd(0.1)), optax.chain(optax.clip(1.0), optax.sgd(0.1))]
+)
+def test_an_optimizer_that_mends_gradients_may(rule):
+    """What is finite after the optimizer counts, in the fast epoch and in the careful step alike."""
+    x = np.zeros((8, 2), np.float32)
+    net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
+    labels = np.ones((8, 1), np.float32)
+    run = fit(net, fnn.mean_squared_error, rule, fnn.Split(x, labels, x, labels), epochs=2, batch_size=8)
+    step = jax.jit(fnn.make_train_step(net, fnn.mean_squared_error, rule))
+    after, _ = step(fnn.create_train_state(net, rule, jax.random.key(0), (2,)), x, labels)
+    assert (run.status == "finished") == (int(after.step) == 1)
+
+
+def test_a_sure_and_right_neuron_trains_on():
+    """Probabilities of exactly 0 and 1 cost nothing and have a finite gradient."""
+    x = np.array([[20.0], [40.0], [-20.0], [-40.0]], np.float32)
+    labels = np.array([1.0, 1.0, 0.0, 0.0], np.float32)
+    net, loss = (
+        fnn.neuron(fnn.sigmoid, initializer=jax.nn.initializers.ones),
+        fnn.binary_cross_entropy_from_probabilities,
+    )
+    run = fit(net, loss, optax.sgd(1.0), fnn.Split(x, labels, x, labels), batch_size=4)
+    assert run.status == "finished"
+
+
+def test_sequences_of_a_split_are_never_flattened():
+    x, labels = np.ones((12, 6, 5), np.float32), np.arange(12) % 3
+    pooled = lambda y, labels: fnn.cross_entropy(y.mean(axis=1), labels)  # noqa: E731
+    run = fit(fnn.dense(3), pooled, data=fnn.Split(x, labels, x, labels), epochs=1)
+    assert run.params["weight"].shape == (5, 3)
+    assert run.in_shape == (6, 5)
+
+
+@pytest.mark.parametrize("rule", [optax.lbfgs(0.1), optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau())])
+def test_optimizers_that_want_the_loss_get_it(rule):
+    run = fit(fnn.dense(3), optimizer=rule, epochs=2, batch_size=40)
+    assert run.status == "finished"
+    assert run.history[1].train_loss < run.history[0].train_loss
+
+
+def test_programs_follow_jax_settings():
+    net = fnn.chain(fnn.dense(2), fnn.dense(3))
+    fit(net, epochs=1)
+    with jax.default_prng_impl("rbg"):
+        assert fit(net, epochs=1).status == "finished"
+
+
+def test_an_unhashable_loss_works():
+    @dataclasses.dataclass
+    class Twice:
+        factor: float = 2.0
+
+        def __call__(self, y, labels):
+            return self.factor * fnn.cross_entropy(y, labels)
+
+    assert fit(loss=Twice(), epochs=1).status == "finished"
+
+
+def test_numpy_s_own_types_are_taken():
+    data = make_data()
+    wide = fnn.Split(*(part.astype(np.float64 if part.dtype == np.float32 else np.int64) for part in data))
+    assert fit(data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
 
 
 def test_fault_38_a_rate_that_blows_up():

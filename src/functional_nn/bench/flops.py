@@ -2,7 +2,8 @@
 
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. Elementwise
 operations count one per output element, transcendental ones too; reductions one per input element; what only moves,
-compares or converts counts nothing. The body of a ``scan`` counts as often as it runs.
+compares or converts counts nothing. The body of a ``scan`` counts as often as it runs, that of a ``while`` once, and
+of a ``cond`` every branch. Convolutions are not counted yet.
 """
 
 from __future__ import annotations

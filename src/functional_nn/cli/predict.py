@@ -51,7 +51,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
             raise DataError(str(path), "a run's configuration", f"one that makes no network ({error})") from None
         params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
         x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
-        probabilities = predict_probabilities(net, params, state, x)
+        probabilities = predict_probabilities(net, params, state, x, precision=configuration.precision)
     _report(images, probabilities)
     if json_file is not None:
         rows: list[dict[str, Any]] = [

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from numbers import Integral
+
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations import Activation, VectorActivation, identity, relu
+from functional_nn.activations import Activation, VectorActivation, as_activation, identity, relu
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
-from functional_nn.layer import Layer, check_floating
+from functional_nn.layer import Layer, check_entries, check_floating, check_shape
 
 
-def neuron(activation: Activation = identity, *, initializer: Initializer | None = None, name: str = "neuron") -> Layer:
+def neuron(
+    activation: Activation | Callable[[jax.Array], jax.Array] = identity,
+    *,
+    initializer: Initializer | None = None,
+    name: str = "neuron",
+) -> Layer:
     """One neuron: a weighted sum of its inputs and a bias, through an activation.
 
     Math:
@@ -27,7 +35,7 @@ def neuron(activation: Activation = identity, *, initializer: Initializer | None
         weight_barᵢ = Σₙ z_barₙ xₙᵢ, bias_bar = Σₙ z_barₙ, x_barₙᵢ = z_barₙ wᵢ
 
     Args:
-        activation: f; any ``Activation``.
+        activation: f; any ``Activation``, or a plain function (which has no hand-derived formula).
         initializer: a name of ``functional_nn.initializers`` or a function; He for ReLU, Glorot else.
         name: used in parameter trees and in error messages.
 
@@ -40,14 +48,18 @@ def neuron(activation: Activation = identity, *, initializer: Initializer | None
     References:
         Rosenblatt 1958, "The perceptron"; Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.
     """
+    activation = as_activation(activation)
     initializer = initializer or default_initializer(activation)
 
     def init(key, in_shape):
-        (in_size,) = _vector(in_shape)
+        if len(check_shape(in_shape, "one feature axis, (in_size,)")) != 1:
+            raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before it.")
+        (in_size,) = in_shape
         weight, bias = weight_and_bias(initializer, key, (in_size, 1))
         return {"weight": weight[:, 0], "bias": bias[0]}, {}
 
     def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, ("weight", "bias"))
         weight, bias = params["weight"], params["bias"]
         _check(x, weight, rank=2)
         z = x @ weight + bias
@@ -90,16 +102,16 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.
     """
-    if not isinstance(out_size, int) or out_size < 1:
+    if isinstance(out_size, bool) or not isinstance(out_size, Integral) or out_size < 1:
         raise InputError("out_size", "a positive integer", repr(out_size))
 
     def init(key, in_shape):
-        if not in_shape:
-            raise InputError("in_shape", "at least a feature axis, (…, in_size)", in_shape)
-        weight, bias_value = weight_and_bias(initializer, key, (in_shape[-1], out_size))
+        in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
+        weight, bias_value = weight_and_bias(initializer, key, (in_size, int(out_size)))
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
     def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, ("weight", "bias") if bias else ("weight",))
         weight = params["weight"]
         _check(x, weight)
         y = x @ weight
@@ -121,12 +133,6 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
 def default_initializer(activation: Activation | VectorActivation) -> str:
     """He's for ReLU, since half of its outputs are zero, and Glorot's else."""
     return "he" if activation is relu else "glorot"
-
-
-def _vector(in_shape):
-    if len(in_shape) != 1:
-        raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before it.")
-    return in_shape
 
 
 def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:

@@ -42,8 +42,8 @@ def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
         if not train:
             return x, state, None
         check_floating(x)
-        kept = jax.random.bernoulli(check_key(key), 1 - rate, x.shape)
-        factor = kept.astype(x.dtype) / jnp.asarray(1 - rate, x.dtype)
+        kept = jax.random.bernoulli(check_key(key), 1.0 - rate, x.shape)
+        factor = kept.astype(x.dtype) / jnp.asarray(1.0 - rate, x.dtype)
         return x * factor, state, factor
 
     def backward(factor, y_bar):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, check_floating
+from functional_nn.layer import Layer, check_entries, check_floating, check_shape, is_concrete
 
 
 def batch_norm(*, momentum: float = 0.9, epsilon: float = 1e-5, name: str = "batch_norm") -> Layer:
@@ -50,26 +50,26 @@ def batch_norm(*, momentum: float = 0.9, epsilon: float = 1e-5, name: str = "bat
     References:
         Ioffe and Szegedy 2015, "Batch normalization", algorithm 1 and the gradients of section 3.
     """
-    if not 0 <= momentum <= 1:
+    if is_concrete(momentum) and not 0 <= momentum <= 1:
         raise InputError("momentum", "a number in [0, 1], the share that is kept", momentum)
-    if epsilon < 0:
+    if is_concrete(epsilon) and not epsilon >= 0:
         raise InputError("epsilon", "a number not below 0", epsilon)
 
     def init(key, in_shape):
-        if not in_shape:
-            raise InputError("in_shape", "at least a channel axis, (…, channels)", in_shape)
-        channels = in_shape[-1:]
+        channels = check_shape(in_shape, "at least a channel axis, (…, channels)")[-1:]
         params = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
         return params, {"mean": jnp.zeros(channels), "variance": jnp.ones(channels)}
 
     def forward(params, state, x, *, train, key=None):
         check_floating(x)
+        check_entries("params", params, ("scale", "bias"))
+        check_entries("state", state, ("mean", "variance"))
         scale, bias = params["scale"], params["bias"]
         if x.ndim < 2 or x.shape[-1:] != scale.shape:
             raise InputError("x", f"(batch, …, {scale.shape[0]}), channels last", f"shape {x.shape}")
         rows = tuple(range(x.ndim - 1))
         m = math.prod(x.shape[:-1])
-        count = None
+        coupled = jnp.ones(()) if train else None
         mean, variance = state["mean"].astype(x.dtype), state["variance"].astype(x.dtype)
         if train:
             if m < 2:
@@ -81,7 +81,6 @@ def batch_norm(*, momentum: float = 0.9, epsilon: float = 1e-5, name: str = "bat
                 )
             mean = jnp.mean(x, axis=rows)
             variance = jnp.mean(jnp.square(x - _rows(mean, x)), axis=rows)
-            count = jnp.asarray(m, x.dtype)
             state = {
                 "mean": _blend(momentum, state["mean"], mean),
                 "variance": _blend(momentum, state["variance"], variance * (m / (m - 1))),
@@ -89,15 +88,16 @@ def batch_norm(*, momentum: float = 0.9, epsilon: float = 1e-5, name: str = "bat
         inverse_deviation = lax.rsqrt(variance + epsilon)
         normalised = (x - _rows(mean, x)) * _rows(inverse_deviation, x)
         y = normalised * _rows(scale, x) + _rows(bias, x)
-        return y, state, (normalised, inverse_deviation, scale, count)
+        return y, state, (normalised, inverse_deviation, scale, coupled)
 
     def backward(residuals, y_bar):
-        normalised, inverse_deviation, scale, count = residuals
+        normalised, inverse_deviation, scale, coupled = residuals
         rows = tuple(range(y_bar.ndim - 1))
         scale_bar, bias_bar = jnp.sum(y_bar * normalised, axis=rows), jnp.sum(y_bar, axis=rows)
         g = y_bar
-        if count is not None:
-            g = g - _rows(bias_bar / count, g) - normalised * _rows(scale_bar / count, g)
+        if coupled is not None:
+            means = jnp.mean(y_bar, axis=rows), jnp.mean(y_bar * normalised, axis=rows)
+            g = g - _rows(means[0], g) - normalised * _rows(means[1], g)
         return {"scale": scale_bar, "bias": bias_bar}, g * _rows(scale * inverse_deviation, g)
 
     return Layer(name, init, forward, backward)

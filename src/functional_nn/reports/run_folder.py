@@ -93,7 +93,7 @@ def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
     from functional_nn.reports import plots
 
     x = data.test_images.reshape(len(data.test_images), *run.in_shape)
-    given = predict_probabilities(net, run.params, run.state, x)
+    given = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
     matrix = confusion_matrix(jnp.asarray(given.argmax(axis=1)), jnp.asarray(data.test_labels), data.classes)
     figures = {
         "confusion.png": plots.confusion(np.asarray(matrix)),

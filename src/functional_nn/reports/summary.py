@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from functional_nn import trees
 from functional_nn.bench.flops import equations, flops_by_scope
-from functional_nn.layer import Layer, Shape, as_layer, child_forward
+from functional_nn.layer import MARK, Layer, Shape, as_layer, child_forward
 
 
 class SummaryRow(NamedTuple):
@@ -72,7 +72,7 @@ def summary(net: Layer, in_shape: Shape, *, dtype: Any = float) -> Summary:
     leaves = trees.flatten({net.name: params})
     rows = []
     for scope, equation, _ in equations(program):
-        if equation.primitive.name != "name":
+        if not str(equation.params.get("name", "")).startswith(MARK):
             continue
         own = [leaf for path, leaf in leaves.items() if _is_under(path, scope)]
         rows.append(

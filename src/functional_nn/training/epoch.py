@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.layer import Layer
+from functional_nn.loss import Loss
 from functional_nn.metrics import correct
 from functional_nn.training.precision import PRECISIONS, Precision
 from functional_nn.training.state import TrainState, derived_key
@@ -17,7 +18,7 @@ from functional_nn.training.step import LossFunction, TrainStep, forward
 
 
 class Evaluation(NamedTuple):
-    """Loss over a set, and accuracy where its labels are integers (NaN elsewhere)."""
+    """Loss over a set, and accuracy where a label is the number of one of the outputs (NaN elsewhere)."""
 
     loss: jax.Array
     accuracy: jax.Array
@@ -41,7 +42,8 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     The order is drawn anew from the run's key and the epoch's number. All full batches run in one ``scan``; what is
     left over is one smaller batch of its own, so that nothing is padded, dropped or counted twice, and the mean loss is
-    weighted by the number of examples. The data stay on the device, as they came (bytes), and are gathered per batch.
+    the batches', weighted by their number of examples. The data stay on the device as they came, bytes if they are, and
+    are gathered per batch.
     """
 
     def epoch(train_state, x, labels, number):
@@ -97,18 +99,26 @@ def make_evaluate(
     precision: Precision = PRECISIONS["float32"],
     batch_size: int = 1000,
 ) -> Callable[[TrainState, jax.Array, jax.Array], Evaluation]:
-    """A pure ``evaluate(train_state, x, labels) -> Evaluation``, exact over uneven batches."""
+    """A pure ``evaluate(train_state, x, labels) -> Evaluation``, exact over uneven batches.
+
+    What a ``Loss`` ignores counts neither in the loss nor in the accuracy. The value of any other function is taken for
+    the mean over a batch's examples.
+    """
+    counted = loss.counted if isinstance(loss, Loss) else None
 
     def evaluate(train_state, x, labels):
-        examples = x.shape[0]
-        batches, left = divmod(examples, batch_size)
+        batches, left = divmod(x.shape[0], batch_size)
 
         def totals(_, batch):
             inputs, targets = batch
             y, _ = forward(net, precision, train_state.params, train_state.state, inputs, train=False)
-            counts = jnp.issubdtype(targets.dtype, jnp.integer) and targets.shape == y.shape[:-1]
-            right = correct(y, targets).astype(y.dtype) if counts else jnp.full((), jnp.nan, y.dtype)
-            return None, jnp.stack([loss(y, targets) * targets.shape[0], right])
+            examples = jnp.asarray(targets.shape[0], y.dtype)
+            loss_sum = loss.totals(y, targets) if isinstance(loss, Loss) else (loss(y, targets) * examples, examples)
+            right = count = jnp.full((), jnp.nan, y.dtype)
+            if jnp.issubdtype(targets.dtype, jnp.integer) and targets.shape == y.shape[:-1]:
+                right = correct(y, targets).astype(y.dtype)
+                count = jnp.sum((jnp.ones_like(targets) if counted is None else counted(targets)).astype(y.dtype))
+            return None, jnp.stack([*loss_sum, right, count])
 
         sums = []
         if batches:
@@ -117,9 +127,8 @@ def make_evaluate(
             sums.append(jnp.sum(lax.scan(totals, None, stacked)[1], axis=0))
         if left:
             sums.append(totals(None, (x[-left:], labels[-left:]))[1])
-        loss_sum, right_sum = jnp.sum(jnp.stack(sums), axis=0)
-        labels_per_example = labels[0].size
-        return Evaluation(loss_sum / examples, right_sum / (examples * labels_per_example))
+        loss_sum, weight, right, count = jnp.sum(jnp.stack(sums), axis=0)
+        return Evaluation(loss_sum / weight, right / count)
 
     return evaluate
 

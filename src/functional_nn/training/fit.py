@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
@@ -45,6 +46,7 @@ class Run:
         status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
         message: the status in words, empty for a finished run.
         in_shape: the shape of one example as the network was given it.
+        precision: the name of the precision it was trained in.
         seconds: ``compile`` (0 where the programs were already compiled) and ``train``.
     """
 
@@ -53,6 +55,7 @@ class Run:
     status: str
     message: str
     in_shape: Shape
+    precision: str
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -83,16 +86,16 @@ def fit(
     """Trains a network and evaluates it after every epoch.
 
     Every epoch is one compiled program; the data are on the device before the first. The same seed gives the same bits
-    on the same machine. An epoch in which a loss or gradient is not finite is run again with steps that change nothing
-    where that happens, and is the last.
+    on the same machine. An epoch after which a loss, parameter or statistic is not finite is run again with steps that
+    change nothing where that would happen, and is the last.
     Ctrl-C ends the run, and what was reached is returned.
 
     Args:
         net: the network; its output is what the loss takes.
         loss: a ``Loss``, or any function ``(y, labels) -> scalar``.
         optimizer: any Optax transformation.
-        data: a ``Dataset``, whose images become x / 255, or a ``Split`` of floating-point arrays. Images enter as
-            (height, width, channels); a network that does not make one vector of such an image gets it flattened.
+        data: a ``Dataset`` or a ``Split``; bytes become x / 255. A data set's images enter as (height, width,
+            channels), or flat where the network makes one vector of a flat image only (``Run.in_shape`` says so).
         epochs, batch_size: what is left over after the full batches of an epoch is one smaller batch.
         seed: for initial values, shuffling and noise.
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
@@ -128,7 +131,7 @@ def fit(
                 clock_epoch = time.perf_counter()
                 (before, history), arguments = reached, (train_x, train_labels, jnp.int32(number))
                 after, result = jax.block_until_ready(programs.epoch(before, *arguments))
-                if int(result.bad_step) >= 0 or not _finite(after):
+                if int(result.bad_step) >= 0 or not _stays_finite(before, after):
                     after, result = jax.block_until_ready(programs.careful_epoch(before, *arguments))
                 elapsed = time.perf_counter() - clock_epoch
                 evaluation = programs.evaluate(after, test_x, test_labels)
@@ -142,15 +145,15 @@ def fit(
                 if bad_step >= 0:
                     status = "non-finite"
                     message = (
-                        f"The loss or its gradient was not finite at step {bad_step:.0f} of epoch {number + 1}. Such "
-                        "steps changed nothing, and the last finite state is kept. Try a smaller learning rate."
+                        f"Loss or update were not finite at step {bad_step:.0f} of epoch {number + 1}. Such steps "
+                        "changed nothing, and the last finite state is kept. Try a smaller learning rate."
                     )
                     break
         except KeyboardInterrupt:
             status = "interrupted"
             message = f"Interrupted after {len(reached[1])} of {epochs} epochs; what was reached is kept."
     seconds["train"] = time.perf_counter() - clock
-    return Run(*reached, status, message, split.train_x.shape[1:], seconds)
+    return Run(*reached, status, message, split.train_x.shape[1:], precision, seconds)
 
 
 def _nearest_share(value: float, count: int) -> float:
@@ -158,14 +161,15 @@ def _nearest_share(value: float, count: int) -> float:
     return round(value * count) / count if math.isfinite(value) else value
 
 
-def _finite(train_state: TrainState) -> bool:
-    leaves = jax.tree.leaves((train_state.params, train_state.state))
-    return all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves)
+def _stays_finite(before: TrainState, after: TrainState) -> bool:
+    """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
+    pairs = zip(jax.tree.leaves(before[:-1]), jax.tree.leaves(after[:-1]), strict=True)
+    return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 
 def _check_counts(epochs: int, batch_size: int) -> None:
     for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(argument, "a positive integer", repr(value))
 
 
@@ -174,7 +178,8 @@ def _prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     if isinstance(data, Dataset):
         split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     elif isinstance(data, tuple) and len(data) == 4:
-        split = Split(*(np.asarray(part) for part in data))
+        arrays = (np.asarray(part) for part in data)
+        split = Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
     else:
         raise InputError(
             "data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", type(data).__name__
@@ -188,7 +193,8 @@ def _prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     if split.train_x.shape[1:] != split.test_x.shape[1:]:
         raise InputError("test data", f"examples of shape {split.train_x.shape[1:]}", split.test_x.shape[1:])
 
-    split = _entering(net, split)
+    if isinstance(data, Dataset):
+        split = _entering(net, split)
     if isinstance(loss, Loss):
         out_shape = _output_shape(net, split.train_x.shape[1:])
         for part, x, labels in parts:

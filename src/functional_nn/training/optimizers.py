@@ -47,7 +47,9 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
-    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(
+        rate, {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary}
+    ),
 }
 """Every named schedule: a function of the learning rate and the number of steps in the run."""
 

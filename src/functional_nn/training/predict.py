@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.errors import InputError
 from functional_nn.layer import Layer, Params, State
-from functional_nn.training.precision import PRECISIONS
+from functional_nn.training.precision import Precision, precision_named
 from functional_nn.training.step import forward
 
 
 def predict_probabilities(
-    net: Layer, params: Params, state: State, x: np.ndarray, *, batch_size: int = 1000
+    net: Layer, params: Params, state: State, x: np.ndarray, *, precision: str = "float32", batch_size: int = 1000
 ) -> np.ndarray:
     """The softmax of the network's outputs for each example, computed batch by batch.
 
     Args:
         net, params, state: the network and what training made of it.
-        x: (examples, …); images as bytes become x / 255, as in training.
+        x: (examples, …), in the shape that training gave the network (``Run.in_shape``); bytes become x / 255.
+        precision: as in training.
         batch_size: examples at a time, which bounds the memory.
 
     >>> import functional_nn as fnn
@@ -26,10 +30,18 @@ def predict_probabilities(
     >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
-
-    @jax.jit
-    def probabilities(params, state, x):
-        return jax.nn.softmax(forward(net, PRECISIONS["float32"], params, state, x, train=False)[0])
-
+    probabilities = _probabilities(net, precision_named(precision))
     batches = [probabilities(params, state, jnp.asarray(x[i : i + batch_size])) for i in range(0, len(x), batch_size)]
     return np.concatenate([np.asarray(batch) for batch in batches])
+
+
+@lru_cache(maxsize=8)
+def _probabilities(net: Layer, precision: Precision):
+    @jax.jit
+    def probabilities(params, state, x):
+        y, _ = forward(net, precision, params, state, x, train=False)
+        if y.ndim < 2 or y.shape[-1] < 2:
+            raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
+        return jax.nn.softmax(y)
+
+    return probabilities

@@ -12,7 +12,7 @@ import optax
 
 from functional_nn.layer import Layer
 from functional_nn.training.epoch import make_epoch, make_evaluate
-from functional_nn.training.precision import Precision, x64_enabled
+from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
 
@@ -27,7 +27,10 @@ class Split(NamedTuple):
 
 
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
-"""For a program whose compilation takes far longer than its one run."""
+"""For a program whose compilation takes far longer than its one run.
+
+It may round differently: initial values here and from ``create_train_state`` can differ in the last bit.
+"""
 
 
 class Programs:
@@ -88,11 +91,20 @@ def compiled(
 ) -> tuple[Programs, bool]:
     """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
     shapes = Split(*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in split))
+    arguments = (net, loss, optimizer, penalty, batch_size, precision, shapes)
+    try:
+        hash(arguments)
+    except TypeError:
+        return Programs(*arguments), True
     misses = _programs.cache_info().misses
-    programs = _programs(net, loss, optimizer, penalty, batch_size, precision, shapes, x64_enabled())
+    programs = _programs(*arguments, tuple(getattr(jax.config, name) for name in SETTINGS))
     return programs, _programs.cache_info().misses > misses
 
 
+SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision", "jax_default_device")
+"""What JAX's own caches would look at besides the arguments."""
+
+
 @lru_cache(maxsize=8)
-def _programs(net, loss, optimizer, penalty, batch_size, precision, shapes, x64) -> Programs:
+def _programs(net, loss, optimizer, penalty, batch_size, precision, shapes, settings) -> Programs:
     return Programs(net, loss, optimizer, penalty, batch_size, precision, shapes)

@@ -48,6 +48,10 @@ def create_train_state(
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
 
 
+KEY_USES = 16
+"""Room for uses to come, so that a new one changes no stream of numbers."""
+
+
 def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
     """The run's key for one use: ``init``, ``shuffle`` with the epoch's number, or ``noise`` with the step's.
 
@@ -55,5 +59,4 @@ def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Ar
     >>> len({str(jax.random.key_data(key)) for key in keys})
     4
     """
-    uses = ("init", "shuffle", "noise")
-    return jax.random.fold_in(key, number * len(uses) + uses.index(use))
+    return jax.random.fold_in(key, number * KEY_USES + ("init", "shuffle", "noise").index(use))

@@ -30,8 +30,10 @@ def make_train_step(
     """A pure ``train_step(train_state, x, labels) -> (train_state, loss)``.
 
     The gradient is ``jax.grad``'s, of loss plus penalty over the batch; the loss that comes back is without the
-    penalty. With ``keep_finite`` a step whose loss or gradient is not finite changes nothing, not even the step count,
-    and its loss comes back as NaN: so a run that blows up keeps its last finite state.
+    penalty. With ``keep_finite`` a step whose loss is not finite, or that would put a number that is not into
+    parameters, statistics or the optimizer's state, changes nothing, not even the step count, and its loss comes back
+    as NaN: so a run that blows up keeps its last finite state. Line searches and the like get ``value``, ``grad`` and
+    ``value_fn``.
 
     >>> import functional_nn as fnn
     >>> from functional_nn.training.state import create_train_state
@@ -53,11 +55,18 @@ def make_train_step(
         key_step = derived_key(key, "noise", step)
         differentiate = jax.value_and_grad(objective, has_aux=True)
         (total, (value, new_state)), gradient = differentiate(params, state, x, labels, key_step)
-        updates, new_optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        updates, new_optimizer_state = optax.with_extra_args_support(optimizer).update(
+            gradient,
+            optimizer_state,
+            params,
+            value=total,
+            grad=gradient,
+            value_fn=lambda params: objective(params, state, x, labels, key_step)[0],
+        )
         new_params: Any = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
         new: Any = (optax.safe_increment(step), new_params, new_state, new_optimizer_state)
         if keep_finite:
-            finite = all_finite((total, gradient))
+            finite = stays_finite((0.0, train_state[:-1]), (total, new))
             value = jnp.where(finite, value, jnp.nan)
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, tuple(train_state[:-1]))
         step, params, state, optimizer_state = new
@@ -83,6 +92,7 @@ def forward(
     return y.astype(precision.parameters), state
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Whether no number in a pytree is infinite or NaN."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def stays_finite(before: Any, after: Any) -> jax.Array:
+    """Whether every number that was finite before is finite after; some optimizers start with an infinity."""
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs]))
