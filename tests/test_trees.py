@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.ad_checkpoint import checkpoint_name
 
 import functional_nn as fnn
 from functional_nn import trees
@@ -54,12 +55,17 @@ def test_metrics():
     assert np.isclose(fnn.accuracy(y, jnp.array([1, 0, 0])), 2 / 3)
     matrix = fnn.confusion_matrix(jnp.argmax(y, axis=1), jnp.array([1, 0, 0]), 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
-    for call in (
-        lambda: fnn.accuracy(y, jnp.zeros((3, 1), int)),
-        lambda: fnn.confusion_matrix(y, jnp.zeros(3, int), 3),
-    ):
-        with pytest.raises(fnn.InputError):
-            call()
+    with pytest.raises(fnn.InputError, match="one integer per row of y"):
+        fnn.accuracy(y, jnp.zeros((3, 1), int))
+    with pytest.raises(fnn.InputError, match="the shape of labels"):
+        fnn.confusion_matrix(y, jnp.zeros(3, int), 3)
+    with pytest.raises(fnn.InputError, match="at least one example"):
+        fnn.accuracy(np.zeros((0, 3)), np.zeros(0, int))
+    for labels in ([-1, 0], [0, 5]):
+        with pytest.raises(fnn.InputError, match="labels: expected classes from 0 to 1"):
+            fnn.confusion_matrix([0, 1], labels, 2)
+        counted = jax.jit(fnn.confusion_matrix, static_argnums=2)(jnp.array([0, 1]), jnp.array(labels), 2)
+        assert counted.sum() == 1
 
 
 def test_summary_of_the_mnist_network():
@@ -71,6 +77,18 @@ def test_summary_of_the_mnist_network():
     total = fnn.summary(fnn.mlp(10), (28, 28, 1)).total
     assert total.parameters == 109_386
     assert total.flops == sum(2 * i * o + o for i, o in ((784, 128), (128, 64), (64, 10))) + 128 + 64
+
+
+def test_a_user_s_own_mark_is_no_layer():
+    rows = fnn.summary(fnn.chain(lambda x: checkpoint_name(x, "mine")), (4,)).rows
+    assert [row.layer for row in rows] == ["lambda_0"]
+
+
+def test_probabilities_need_one_output_per_class():
+    unit = fnn.neuron(fnn.sigmoid)
+    params, state = unit.init(jax.random.key(0), (3,))
+    with pytest.raises(fnn.InputError, match="one output per class"):
+        fnn.predict_probabilities(unit, params, state, np.ones((2, 3), np.float32))
 
 
 def test_summary_of_nested_and_single_layers():

@@ -136,6 +136,19 @@ def test_derivatives_at_kinks_are_those_declared(activation, kink):
     assert np.isclose(activation.derivative(x), jax.grad(activation)(x), atol=TOLERANCE)
 
 
+KINKS = {
+    **{"relu": {0: 0.0}, "leaky_relu": {0: 1.0}, "elu": {0: 1.0}, "selu": {0: 1.7580993408473766}},
+    **{"relu6": {0: 0.0, 6: 0.0}, "hard_tanh": {-1: 1.0, 1: 1.0}},
+    **{"hard_sigmoid": {-3: 0.0, 3: 0.0}, "hard_silu": {-3: 0.0, 3: 1.0}},
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_derivatives_at_kinks_have_the_values_in_their_docstrings(name):
+    for kink, value in KINKS[name].items():
+        assert np.isclose(fnn.activation(name).derivative(jnp.asarray(float(kink))), value, rtol=1e-14)
+
+
 def test_every_activation_and_loss_has_a_case():
     covered = {case.layer.name for case in LAYERS}
     assert set(fnn.ACTIVATIONS) <= covered
