@@ -270,3 +270,30 @@ def test_neurons_start_by_their_activation():
     np.testing.assert_allclose(
         [he["weight"].std(), glorot["weight"].std()], [np.sqrt(2e-4), np.sqrt(2 / 10001)], rtol=0.03
     )
+
+
+@pytest.mark.parametrize("maker", [fnn.dense, fnn.dropout, fnn.flatten, fnn.batch_norm])
+def test_forgotten_brackets_are_answered(maker):
+    with pytest.raises(
+        fnn.InputError, match=rf"the function {maker.__name__}, which makes one. Write {maker.__name__}\("
+    ):
+        fnn.chain(maker)
+
+
+def test_a_layer_that_gives_back_too_little_is_named():
+    def bare(params, state, x, *, train, key=None):
+        return x
+
+    wrong = fnn.chain(fnn.Layer("mine", lambda key, shape: ({}, {}), bare, lambda residuals, y_bar: ({}, y_bar)))
+    with pytest.raises(fnn.InputError, match=r"mine_0: forward: expected \(y, state, residuals\) to come back"):
+        wrong.apply({}, {}, jnp.ones((1, 2)), train=True)
+    half = fnn.chain(fnn.Layer("mine", lambda key, shape: {}, bare, lambda residuals, y_bar: ({}, y_bar)))
+    with pytest.raises(fnn.InputError, match=r"mine_0: init: expected \(params, state\) to come back"):
+        half.init(jax.random.key(0), (2,))
+
+
+def test_help_tells_of_the_thing_itself():
+    for thing in (*fnn.ACTIVATIONS.values(), *fnn.LOSSES.values()):
+        assert thing.__doc__.startswith(f"{thing.name}: "), thing
+        assert repr(thing) == f"{type(thing).__name__}({thing.name!r})"
+    assert fnn.relu.derivative(0.0) == 0

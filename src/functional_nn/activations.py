@@ -39,9 +39,18 @@ class Activation:
     derivative: Callable[[jax.Array], jax.Array]
     formula: str = ""
 
+    def __post_init__(self):
+        steps = self.derivative.__doc__ if self.derivative.__doc__ and self.derivative.__name__ != "<lambda>" else ""
+        _describe(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}" if self.formula else "")
+        derivative = self.derivative
+        object.__setattr__(self, "derivative", lambda x: derivative(jnp.asarray(x)))
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """f(x), element by element."""
-        return self.function(x)
+        return self.function(jnp.asarray(x))
 
     def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
         """The cotangent of x: f'(x) y_bar."""
@@ -68,13 +77,25 @@ class VectorActivation:
     pullback: Callable[[jax.Array, jax.Array], jax.Array]
     formula: str = ""
 
+    def __post_init__(self):
+        _describe(self, f"{self.name}: {self.formula}\n\nThe pullback, by hand: {self.pullback.__doc__}")
+
+    def __repr__(self) -> str:
+        return f"VectorActivation({self.name!r})"
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """f(x), over the last axis."""
-        return self.function(x)
+        return self.function(jnp.asarray(x))
 
     def as_layer(self) -> Layer:
         """The activation as a layer, which is what combinators make of it."""
         return stateless(self.name, lambda x: (self(x), x), self.pullback)
+
+
+def _describe(activation: Activation | VectorActivation, text: str) -> None:
+    """Lets ``help(relu)`` tell of ReLU, not of activations."""
+    if text:
+        object.__setattr__(activation, "__doc__", text)
 
 
 def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activation:

@@ -25,6 +25,8 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
         name: np.asarray(leaf, order="C") for name, leaf in trees.flatten({"params": params, "state": state}).items()
     }
     path = Path(path)
+    if not path.parent.is_dir():
+        raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

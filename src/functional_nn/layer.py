@@ -48,6 +48,9 @@ class Layer(NamedTuple):
     forward: Callable[..., tuple[Any, State, Residuals]]
     backward: Callable[[Residuals, Any], tuple[Params, Any]]
 
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r})"
+
     def apply(
         self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
     ) -> tuple[Any, State]:
@@ -92,9 +95,13 @@ def as_layer(value: Any) -> Layer:
         return value
     if hasattr(value, "as_layer"):
         return value.as_layer()
+    expected = "layers, activations or functions of one array"
     if not callable(value):
-        raise InputError("layers", "layers, activations or functions of one array", repr(value))
+        remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
+        raise InputError("layers", expected, repr(value), remedy)
     name = getattr(value, "__name__", "function").strip("<>")
+    if getattr(value, "__module__", "").startswith("functional_nn.layers"):
+        raise InputError("layers", expected, f"the function {name}, which makes one", f"Write {name}(…).")
 
     def no_formula(residuals, y_bar):
         raise FormulaMissing(
@@ -133,7 +140,10 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> Any:
 def child_init(name: str, layer: Layer, key: Any, in_shape: Shape) -> tuple[Params, State, Shape]:
     """Initialises one layer of a combinator: its parameters, its state and its output's shape."""
     with inside(name):
-        params, state = layer.init(key, in_shape)
+        made = layer.init(key, in_shape)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise InputError("init", "(params, state) to come back", type(made).__name__)
+        params, state = made
         return params, state, output_shape(layer, params, state, in_shape)
 
 
@@ -146,7 +156,10 @@ def child_forward(
     output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
-        y, state, residuals = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
+        made = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
+        if not isinstance(made, tuple) or len(made) != 3:
+            raise InputError("forward", "(y, state, residuals) to come back", type(made).__name__)
+        y, state, residuals = made
         return checkpoint_name(y, MARK + name), state, residuals
 
 

@@ -24,6 +24,7 @@ class Loss:
         values: ``values(y, labels)``, ℓ, one value per example.
         value_gradients: ``value_gradients(y, labels)``, ∂ℓᵢ/∂yᵢ, in the shape of y, derived by hand.
         counted: ``counted(labels)``, 1 for what counts and 0 for what is ignored; None where all count.
+        formula: what ``help`` shows: ℓ, its labels, its gradient.
 
     >>> from functional_nn import mean_squared_error
     >>> print(mean_squared_error(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
@@ -35,6 +36,14 @@ class Loss:
     values: Callable[[jax.Array, jax.Array], jax.Array]
     value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
     counted: Callable[[jax.Array], jax.Array] | None = None
+    formula: str = ""
+
+    def __post_init__(self):
+        if self.formula:
+            object.__setattr__(self, "__doc__", f"{self.name}: {self.formula}")
+
+    def __repr__(self) -> str:
+        return f"Loss({self.name!r})"
 
     def __call__(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
         """The weighted mean of the examples' values.

@@ -87,14 +87,25 @@ def huber_with(delta: float) -> Loss:
     def gradients(y, labels):
         return _per_element(y) * jnp.clip(y - labels.astype(y.dtype), -delta, delta)
 
-    return Loss("huber", _same_shape, values, gradients)
+    return Loss("huber", _same_shape, values, gradients, formula=huber_with.__doc__ or "")
 
 
-mean_squared_error = Loss("mean_squared_error", _same_shape, _squared_errors, _squared_error_gradients)
-"""ℓ = (1/d) Σⱼ (yⱼ - tⱼ)² over an example's d elements; labels in the shape of y."""
+mean_squared_error = Loss(
+    "mean_squared_error",
+    _same_shape,
+    _squared_errors,
+    _squared_error_gradients,
+    formula="ℓ = (1/d) Σⱼ (yⱼ - tⱼ)² over an example's d elements; labels in the shape of y. ∂ℓ/∂y = (2/d) (y - t).",
+)
 
-mean_absolute_error = Loss("mean_absolute_error", _same_shape, _absolute_errors, _absolute_error_gradients)
-"""ℓ = (1/d) Σⱼ |yⱼ - tⱼ| over an example's d elements; labels in the shape of y."""
+mean_absolute_error = Loss(
+    "mean_absolute_error",
+    _same_shape,
+    _absolute_errors,
+    _absolute_error_gradients,
+    formula="ℓ = (1/d) Σⱼ |yⱼ - tⱼ| over an example's d elements; labels in the shape of y. "
+    "∂ℓ/∂y = sign(y - t) / d, 0 at the kink.",
+)
 
 huber = huber_with(1.0)
 
@@ -149,16 +160,23 @@ def _probability_gradients(y, labels):
     return _per_element(y) * nan_unless((y >= 0) & (y <= 1), times(1 - t, 1 / (1 - y)) - times(t, 1 / y))
 
 
-binary_cross_entropy = Loss("binary_cross_entropy", _check_binary, _binary_values, _binary_gradients)
-"""From logits: ℓ = -t log σ(y) - (1 - t) log σ(-y), the mean over an example's elements; labels t in [0, 1]."""
+binary_cross_entropy = Loss(
+    "binary_cross_entropy",
+    _check_binary,
+    _binary_values,
+    _binary_gradients,
+    formula="From logits: ℓ = -t log σ(y) - (1 - t) log σ(-y), the mean over an example's elements; "
+    "labels t in [0, 1]. ∂ℓ/∂y = (σ(y) - t) / d.",
+)
 
 binary_cross_entropy_from_probabilities = Loss(
     "binary_cross_entropy_from_probabilities",
     _check_probabilities,
     _probability_values,
     _probability_gradients,
+    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep "
+    "digits where p is near 0 or 1. ∂ℓ/∂p = ((1 - t) / (1 - p) - t / p) / d.",
 )
-"""From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep digits where p is near 0 or 1."""
 
 
 # Many classes
@@ -221,7 +239,14 @@ def cross_entropy_with(*, label_smoothing: float = 0.0, ignore_index: int | None
             return jnp.ones(labels.shape[:-1])
         return labels != ignore_index
 
-    return Loss("cross_entropy", check, values, gradients, None if ignore_index is None else counted)
+    return Loss(
+        "cross_entropy",
+        check,
+        values,
+        gradients,
+        None if ignore_index is None else counted,
+        formula=cross_entropy_with.__doc__ or "",
+    )
 
 
 def _check_classes(y, labels, ignore_index):

@@ -169,7 +169,8 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
         click.echo(run.message, err=True)
     if last is not None:
         times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
-        click.echo(f"test accuracy {last.test_accuracy:.4f} after {len(run.history)} epochs ({times})")
+        epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
+        click.echo(f"test accuracy {last.test_accuracy:.4f} after {epochs} ({times})")
     if run.status == "interrupted":
         click.echo("Stopped.", err=True)
         return signals.status

@@ -96,7 +96,9 @@ def first_layer_weights(weight: np.ndarray, image_shape: tuple[int, ...], count:
     figure, grid = _axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
     largest = float(np.quantile(np.abs(units), 0.995)) or 1.0
     _tiles(grid, list(units), cmap="RdBu_r", vmin=-largest, vmax=largest)
-    figure.suptitle(f"Weights of the first layer: {len(units)} of {weight.shape[1]} units", fontsize=9)
+    figure.suptitle(
+        f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[1]} units", fontsize=9
+    )
     return figure
 
 

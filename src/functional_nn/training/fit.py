@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,7 @@ def fit(
     net = as_layer(net)
     policy = precision_named(precision)
     _check_counts(epochs, batch_size)
+    _check_functions(loss, optimizer, penalty)
     split = _prepared(net, loss, data)
 
     clock = time.perf_counter()
@@ -146,7 +147,8 @@ def fit(
                     status = "non-finite"
                     message = (
                         f"Loss or update were not finite at step {bad_step:.0f} of epoch {number + 1}. Such steps "
-                        "changed nothing, and the last finite state is kept. Try a smaller learning rate."
+                        "changed nothing, and the last finite state is kept. Try a smaller learning rate; look for NaN "
+                        "in the data."
                     )
                     break
         except KeyboardInterrupt:
@@ -165,6 +167,16 @@ def _stays_finite(before: TrainState, after: TrainState) -> bool:
     """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
     pairs = zip(jax.tree.leaves(before[:-1]), jax.tree.leaves(after[:-1]), strict=True)
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
+
+
+def _check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
+    if not callable(loss):
+        raise InputError("loss", "a loss, such as cross_entropy, or a function", repr(loss))
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
+        raise InputError("optimizer", "an Optax transformation", repr(optimizer), remedy)
+    if penalty is not None and not callable(penalty):
+        raise InputError("penalty", "a penalty, such as l2(1e-4), or a function", repr(penalty))
 
 
 def _check_counts(epochs: int, batch_size: int) -> None:
