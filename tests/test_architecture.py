@@ -14,7 +14,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
     {"errors", "layer", "trees"},
-    {"activations", "loss", "losses", "penalties", "metrics", "initializers", "data"},
+    {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "data"},
     {"layers", "models"},
     {"training", "gradients"},
     {"bench", "checkpoints"},

@@ -1,7 +1,7 @@
 from . import trees as trees
+from .activation_types import Activation as Activation
+from .activation_types import VectorActivation as VectorActivation
 from .activations import ACTIVATIONS as ACTIVATIONS
-from .activations import Activation as Activation
-from .activations import VectorActivation as VectorActivation
 from .activations import activation as activation
 from .activations import elu as elu
 from .activations import elu_with as elu_with

@@ -7,109 +7,14 @@ its digits in the tails: σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 
-from functional_nn.errors import FormulaMissing, InputError, suggest
-from functional_nn.layer import Layer, stateless
-
-
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """A function that acts on every element alone, with its derivative.
-
-    Args:
-        name: used in error messages, summaries and flags.
-        function: f, from an array to one of the same shape.
-        derivative: f', derived by hand; where f has a kink, the value chosen there.
-        formula: f(x) and f'(x), as text.
-
-    >>> square = Activation("square", lambda x: x * x, lambda x: 2 * x)
-    >>> print(square(jnp.array(3.0)), square.derivative(jnp.array(3.0)))
-    9.0 6.0
-    """
-
-    name: str
-    function: Callable[[jax.Array], jax.Array]
-    derivative: Callable[[jax.Array], jax.Array]
-    formula: str = ""
-
-    def __post_init__(self):
-        steps = self.derivative.__doc__ if self.derivative.__doc__ and self.derivative.__name__ != "<lambda>" else ""
-        _describe(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}" if self.formula else "")
-        derivative = self.derivative
-        object.__setattr__(self, "derivative", lambda x: derivative(jnp.asarray(x)))
-
-    def __repr__(self) -> str:
-        return f"Activation({self.name!r})"
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f(x), element by element."""
-        return self.function(jnp.asarray(x))
-
-    def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
-        """The cotangent of x: f'(x) y_bar."""
-        return self.derivative(x) * y_bar
-
-    def as_layer(self) -> Layer:
-        """The activation as a layer, which is what combinators make of it."""
-        return stateless(self.name, lambda x: (self(x), x), self.pullback)
-
-
-@dataclass(frozen=True, eq=False)
-class VectorActivation:
-    """A function that couples the elements of the last axis, with its pullback in place of a derivative.
-
-    Args:
-        name: used in error messages, summaries and flags.
-        function: f, from an array to one of the same shape.
-        pullback: ``pullback(x, y_bar) -> x_bar``, the product with the transposed Jacobian, derived by hand.
-        formula: f(x) and the pullback, as text.
-    """
-
-    name: str
-    function: Callable[[jax.Array], jax.Array]
-    pullback: Callable[[jax.Array, jax.Array], jax.Array]
-    formula: str = ""
-
-    def __post_init__(self):
-        _describe(self, f"{self.name}: {self.formula}\n\nThe pullback, by hand: {self.pullback.__doc__}")
-
-    def __repr__(self) -> str:
-        return f"VectorActivation({self.name!r})"
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f(x), over the last axis."""
-        return self.function(jnp.asarray(x))
-
-    def as_layer(self) -> Layer:
-        """The activation as a layer, which is what combinators make of it."""
-        return stateless(self.name, lambda x: (self(x), x), self.pullback)
-
-
-def _describe(activation: Activation | VectorActivation, text: str) -> None:
-    """Lets ``help(relu)`` tell of ReLU, not of activations."""
-    if text:
-        object.__setattr__(activation, "__doc__", text)
-
-
-def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activation:
-    """Takes an activation as it is, and a plain function as one whose derivative is not known."""
-    if isinstance(value, Activation):
-        return value
-    if isinstance(value, VectorActivation) or not callable(value):
-        raise InputError("activation", "a function of every element alone", getattr(value, "name", repr(value)))
-    name = getattr(value, "__name__", "function").strip("<>")
-
-    def no_derivative(x):
-        raise FormulaMissing(f"{name} is a plain function: give its derivative with Activation({name!r}, …).")
-
-    return Activation(name, value, no_derivative)
+from functional_nn.activation_types import Activation, VectorActivation
+from functional_nn.errors import InputError, suggest
 
 
 def _identity(x):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from functional_nn.activations import Activation, VectorActivation, relu
+from functional_nn.activation_types import Activation, VectorActivation
+from functional_nn.activations import relu
 from functional_nn.errors import InputError, suggest
 from functional_nn.layer import Layer
 from functional_nn.layers.combinators import chain

@@ -97,7 +97,9 @@ def finished(net, data, status="finished", history=(EPOCH,)):
     shape = data.test_images.shape[1:]
     in_shape = shape if net.name == "mlp" else (math.prod(shape),)
     params, state = net.init(jax.random.key(0), in_shape)
-    return SimpleNamespace(params=params, state=state, history=history, status=status, in_shape=in_shape)
+    return SimpleNamespace(
+        params=params, state=state, history=history, status=status, in_shape=in_shape, precision="float32"
+    )
 
 
 def dataset(shape=(6, 6, 1), classes=3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from functional_nn.activations import Activation
+from functional_nn.activation_types import Activation
 from functional_nn.errors import InputError
 from functional_nn.layer import Layer, as_layer, child_forward, child_init, child_keys, unique_names
 

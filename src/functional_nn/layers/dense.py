@@ -8,7 +8,8 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations import Activation, VectorActivation, as_activation, identity, relu
+from functional_nn.activation_types import Activation, VectorActivation, as_activation
+from functional_nn.activations import identity, relu
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
 from functional_nn.layer import Layer, check_entries, check_floating, check_shape
