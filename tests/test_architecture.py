@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "functional_nn"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
-    {"errors", "layer", "trees"},
+    {"errors", "inputs", "layer", "trees"},
     {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "data"},
     {"layers", "models"},
     {"training", "gradients"},

@@ -32,8 +32,13 @@ from .data.sources import load_dataset as load_dataset
 from .errors import DataError as DataError
 from .errors import FormulaMissing as FormulaMissing
 from .errors import InputError as InputError
+from .inputs import Masked as Masked
 from .layer import Layer as Layer
+from .layers.combinators import bidirectional as bidirectional
 from .layers.combinators import chain as chain
+from .layers.combinators import parallel as parallel
+from .layers.combinators import residual as residual
+from .layers.combinators import reverse_time as reverse_time
 from .layers.dense import dense as dense
 from .layers.dense import neuron as neuron
 from .layers.dropout import dropout as dropout

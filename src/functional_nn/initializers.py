@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.errors import InputError, suggest
-from functional_nn.layer import Shape
+from functional_nn.inputs import Shape
 
 Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
 

@@ -13,15 +13,18 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 
 from functional_nn.errors import FormulaMissing, InputError, inside
+from functional_nn.inputs import Masked, Shape, is_shape, shape_of, traced
 
 Params: TypeAlias = Mapping[str, Any]
 State: TypeAlias = Mapping[str, Any]
 Residuals: TypeAlias = Any
-Shape: TypeAlias = tuple[int, ...]
 
 
 MARK = "functional_nn:"
 """Before a layer's name in the marks that combinators leave in traced programs."""
+
+EXAMPLES = "functional_nn:examples"
+"""The mapped axis under which every example is alone; see ``check_batch_is_whole``."""
 
 
 class Layer(NamedTuple):
@@ -34,6 +37,7 @@ class Layer(NamedTuple):
             leading batch axis, and ``residuals``, a pytree of arrays, is what the backward pass needs.
         backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
             never calls JAX's automatic differentiation, so that it can be compared with it.
+        takes_mask: whether ``forward`` knows ``Masked`` sequences; combinators give other layers the values alone.
 
     >>> import functional_nn as fnn
     >>> layer = fnn.dense(2)
@@ -47,6 +51,7 @@ class Layer(NamedTuple):
     init: Callable[[Any, Shape], tuple[Params, State]]
     forward: Callable[..., tuple[Any, State, Residuals]]
     backward: Callable[[Residuals, Any], tuple[Params, Any]]
+    takes_mask: bool = False
 
     def __repr__(self) -> str:
         return f"Layer({self.name!r})"
@@ -156,18 +161,43 @@ def child_forward(
     output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
-        made = layer.forward(params.get(name, {}), state.get(name, {}), x, train=train, key=key)
+        alone = isinstance(x, Masked) and not layer.takes_mask
+        values = x.values if alone else x
+        made = layer.forward(params.get(name, {}), state.get(name, {}), values, train=train, key=key)
         if not isinstance(made, tuple) or len(made) != 3:
             raise InputError("forward", "(y, state, residuals) to come back", type(made).__name__)
         y, state, residuals = made
-        return checkpoint_name(y, MARK + name), state, residuals
+        y = _marked(y, MARK + name)
+        if alone:
+            if y.shape[:2] != x.mask.shape:
+                expected = f"outputs that keep the axes (batch, time) = {x.mask.shape} of the mask"
+                remedy = "Reduce the time axis by a layer that knows masks: a recurrent one, attention, global pooling."
+                raise InputError("x", expected, f"outputs of shape {y.shape}", remedy)
+            y = Masked(y, x.mask)
+        return y, state, residuals
 
 
-def output_shape(layer: Layer, params: Params, state: State, in_shape: Shape, dtype: Any = float) -> Shape:
+def _marked(y: Any, mark: str) -> Any:
+    """Marks an output, the first one where there are several."""
+    first, *others = jax.tree.leaves(y)
+    return jax.tree.unflatten(jax.tree.structure(y), [checkpoint_name(first, mark), *others])
+
+
+def child_backward(layer: Layer, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
+    """The backward pass of one layer of a combinator, the counterpart of ``child_forward``."""
+    if isinstance(y_bar, Masked) and not layer.takes_mask:
+        params_bar, x_bar = layer.backward(residuals, y_bar.values)
+        return params_bar, Masked(x_bar, None)
+    return layer.backward(residuals, y_bar)
+
+
+def output_shape(layer: Layer, params: Params, state: State, in_shape: Any, dtype: Any = None) -> Any:
     """The shape of one example's output, without the batch axis, from tracing ``apply``; nothing is computed."""
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
-    y, _ = jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False), params, state, x)
-    return y.shape[1:]
+
+    def apply(x):
+        return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False)[0], params, state, x)
+
+    return shape_of(traced(apply, in_shape, dtype))
 
 
 def is_concrete(*values: Any) -> bool:
@@ -184,7 +214,7 @@ def check_entries(argument: str, tree: Mapping[str, Any], names: Sequence[str]) 
 
 def check_shape(in_shape: Shape, expected: str) -> Shape:
     """Refuses what is no shape of at least one axis."""
-    if not isinstance(in_shape, tuple | list) or not in_shape:
+    if not is_shape(in_shape) or not in_shape:
         raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
     return tuple(in_shape)
 
@@ -202,3 +232,13 @@ def check_key(key: jax.Array | None) -> jax.Array:
             "key", "a key, since train=True draws random numbers here", None, "Pass key=jax.random.key(seed)."
         )
     return key
+
+
+def check_batch_is_whole() -> None:
+    """Called by layers that couple the examples of a batch: refuses where every example is taken alone."""
+    try:
+        jax.lax.axis_index(EXAMPLES)
+    except NameError:
+        return
+    remedy = "Use a layer that treats examples alone (layer_norm, group_norm), or train=False."
+    raise InputError("x", "a whole batch, since this layer couples its examples", "single examples", remedy)

@@ -1,5 +1,7 @@
 """Every hand-derived gradient agrees with JAX's automatic differentiation in float64, and a planted error does not."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,16 +26,48 @@ def worst(ours, theirs):
     )
 
 
+def split(tree):
+    """The leaves that a gradient exists for, and ``join(leaves)``, which puts others in their places."""
+    leaves, structure = jax.tree.flatten(tree)
+    smooth = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def join(chosen, others=leaves):
+        chosen = iter(chosen)
+        return jax.tree.unflatten(structure, [next(chosen) if s else o for s, o in zip(smooth, others, strict=True)])
+
+    return [leaf for leaf, s in zip(leaves, smooth, strict=True) if s], join
+
+
+def without_gradient(tree):
+    """A pytree whose masks and integers have given place to None."""
+    leaves, join = split(tree)
+    return join(leaves, [None] * len(jax.tree.leaves(tree)))
+
+
+def cotangent(y, make):
+    """``make(leaf)`` for every floating-point part of an output, None for the others."""
+    leaves, join = split(y)
+    return join([make(leaf) for leaf in leaves], [None] * len(jax.tree.leaves(y)))
+
+
+def automatic(layer, params, state, x, y_bar, *, train, key=None):
+    """What ``jax.vjp`` of ``apply`` makes of a cotangent, in the structure that the formula gives."""
+    leaves, join = split(x)
+    _y, pullback = jax.vjp(
+        lambda p, leaves: split(layer.apply(p, state, join(leaves), train=train, key=key)[0])[0], params, leaves
+    )
+    params_bar, leaves_bar = pullback(jax.tree.leaves(y_bar))
+    return params_bar, join(leaves_bar, [None] * len(jax.tree.leaves(x)))
+
+
 def pullbacks(layer, params, state, x, *, train, seed=0):
     """What the formula and what ``jax.vjp`` make of the same random cotangent."""
     key = jax.random.key(seed)
+    random = np.random.default_rng(seed)
     y, _, pullback = layer.vjp(params, state, x, train=train, key=key)
-    y_bar = jnp.asarray(np.random.default_rng(seed).normal(size=y.shape))
-    y_again, automatic, _ = jax.vjp(
-        lambda p, x: layer.apply(p, state, x, train=train, key=key), params, x, has_aux=True
-    )
-    assert worst(y, y_again) == 0
-    return pullback(y_bar), automatic(y_bar)
+    assert worst(*(without_gradient(y) for y in (y, layer.apply(params, state, x, train=train, key=key)[0]))) == 0
+    y_bar = cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
+    return pullback(y_bar), automatic(layer, params, state, x, y_bar, train=train, key=key)
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
@@ -55,15 +89,13 @@ def test_layer_agrees_under_jit_and_vmap(case):
     @jax.vmap
     def forward(params, state, x, key):
         y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
-        return jnp.ones_like(y), pullback
+        return cotangent(y, jnp.ones_like), pullback
 
     ours = jax.jit(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(*forward(params, state, x, keys))
     for i, (p, s, x) in enumerate(members):
-        y, automatic, _ = jax.vjp(
-            lambda p, x, s=s, i=i: case.layer.apply(p, s, x, train=True, key=keys[i]), p, x, has_aux=True
-        )
-        member = jax.tree.map(lambda leaf, i=i: leaf[i], ours)
-        assert worst(member, automatic(jnp.ones_like(y))) < TOLERANCE
+        y, _ = case.layer.apply(p, s, x, train=True, key=keys[i])
+        theirs = automatic(case.layer, p, s, x, cotangent(y, jnp.ones_like), train=True, key=keys[i])
+        assert worst(jax.tree.map(lambda leaf, i=i: leaf[i], ours), theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", **of(LAYERS))
@@ -85,9 +117,11 @@ def test_a_wrong_sign_in_a_layer_is_caught(case):
 def test_backward_is_linear_in_y_bar(case):
     params, state, x = started(case)
     y, _, pullback = case.layer.vjp(params, state, x, train=True, key=jax.random.key(0))
-    a, b = (jnp.asarray(np.random.default_rng(seed).normal(size=y.shape)) for seed in (1, 2))
-    combined = jax.tree.map(lambda a, b: 2 * a - 3 * b, pullback(a), pullback(b))
-    assert worst(pullback(2 * a - 3 * b), combined) < TOLERANCE
+    draws = (np.random.default_rng(seed) for seed in (1, 2))
+    a, b = (cotangent(y, lambda leaf, draw=draw: jnp.asarray(draw.normal(size=leaf.shape))) for draw in draws)
+    combine = lambda a, b: 2 * a - 3 * b  # noqa: E731
+    combined = jax.tree.map(combine, pullback(a), pullback(b))
+    assert worst(pullback(jax.tree.map(combine, a, b)), combined) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", **of(LOSSES))
@@ -149,10 +183,23 @@ def test_derivatives_at_kinks_have_the_values_in_their_docstrings(name):
         assert np.isclose(fnn.activation(name).derivative(jnp.asarray(float(kink))), value, rtol=1e-14)
 
 
-def test_every_activation_and_loss_has_a_case():
-    covered = {case.layer.name for case in LAYERS}
-    assert set(fnn.ACTIVATIONS) <= covered
-    assert {"neuron", "dense", "reshape", "flatten", "dropout", "batch_norm", "chain", "mlp"} <= covered
+def makers(*areas):
+    """The public functions of these parts of the package that make a layer or a loss."""
+    for name in fnn.__all__:
+        value = getattr(fnn, name)
+        module = getattr(value, "__module__", "")
+        if inspect.isfunction(value) and module.startswith(tuple(f"functional_nn.{area}" for area in areas)):
+            yield name, inspect.get_annotations(value)["return"]
+
+
+def test_every_layer_activation_and_loss_has_a_case():
+    """A public function that makes a layer and has no case of its name fails here."""
+    known = {word for case in LAYERS for word in (case.name, case.layer.name)}
+    layers = [name for name, made in makers("layers", "models", "blocks") if made == "Layer" and name != "model"]
+    missing = [name for name in layers if not any(word == name or word.startswith(f"{name}_") for word in known)]
+    assert not missing
+    assert {"neuron", "dense", "chain", "mlp"} <= set(layers)
+    assert set(fnn.ACTIVATIONS) <= known
     assert set(fnn.LOSSES) <= {case.loss.name for case in LOSSES}
 
 

@@ -32,8 +32,12 @@ def test_init_gives_nested_dicts_of_float32_arrays(case):
 def test_apply_keeps_batch_type_and_state_structure(case, train):
     params, state, x = started(case)
     y, new_state = case.layer.apply(params, state, x, train=train, key=jax.random.key(1))
-    assert y.shape[0] == BATCH
-    assert y.dtype == x.dtype
+    first = next(leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating) or case.make_x)
+    for leaf in jax.tree.leaves(y):
+        assert leaf.shape[0] == BATCH
+        assert leaf.dtype == (first.dtype if jnp.issubdtype(first.dtype, jnp.floating) else jnp.float32) or (
+            leaf.dtype == bool
+        )
     assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
     assert jax.tree.map(jnp.result_type, new_state) == jax.tree.map(jnp.result_type, state)
 
@@ -51,8 +55,9 @@ def test_eval_is_deterministic_needs_no_key_and_keeps_state(case):
 def test_eval_treats_examples_alone(case):
     params, state, x = started(case)
     together, _ = case.layer.apply(params, state, x, train=False)
-    alone, _ = case.layer.apply(params, state, x[2:3], train=False)
-    np.testing.assert_allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
+    alone, _ = case.layer.apply(params, state, jax.tree.map(lambda leaf: leaf[2:3], x), train=False)
+    for many, one in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(many[2:3], one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", **of(DRAWING))
@@ -102,13 +107,18 @@ def test_unused_residuals_cost_nothing_under_jit(case):
     memory = jax.jit(apply).lower(params, state, x).compile().memory_analysis()
     y, _ = apply(params, state, x)
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    assert memory.output_size_in_bytes <= y.nbytes + state_bytes + 8 * (len(jax.tree.leaves(state)) + 1)
+    y_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(y))
+    arrays = len(jax.tree.leaves((state, y)))
+    assert memory.output_size_in_bytes <= y_bytes + state_bytes + 8 * arrays + 8
 
 
 @pytest.mark.parametrize("case", **of(LAYERS))
 def test_bfloat16_stays_bfloat16(case):
     params, state, x = started(case)
-    low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x))
+    low = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, (params, x)
+    )
     y, new_state = case.layer.apply(low[0], state, low[1], train=True, key=jax.random.key(0))
-    assert y.dtype == jnp.bfloat16
+    for leaf in jax.tree.leaves(y):
+        assert leaf.dtype in (jnp.bfloat16, bool)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(new_state))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Shape, stateless
+from functional_nn.inputs import Shape
+from functional_nn.layer import Layer, stateless
 
 
 def reshape(shape: Shape, *, name: str = "reshape") -> Layer:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from functional_nn import trees
 from functional_nn.bench.flops import equations, flops_by_scope
-from functional_nn.layer import MARK, Layer, Shape, as_layer, child_forward
+from functional_nn.inputs import Shape, shape_of, traced
+from functional_nn.layer import MARK, Layer, as_layer, child_forward
 
 
 class SummaryRow(NamedTuple):
@@ -45,9 +45,10 @@ class Summary(NamedTuple):
     __repr__ = __str__
 
 
-def summary(net: Layer, in_shape: Shape, *, dtype: Any = float) -> Summary:
+def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
     """A table of the layers of ``net`` for one example of ``in_shape``: output shape, parameters, bytes, FLOPs.
 
+    ``dtype`` is the input's; by default floating-point numbers, or integers where the network refuses these.
     Nothing is computed: shapes and operations are read from the traced program of the forward pass in evaluation.
     A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.bench.flops``.
 
@@ -62,12 +63,11 @@ def summary(net: Layer, in_shape: Shape, *, dtype: Any = float) -> Summary:
     """
     net = as_layer(net)
     params, state = jax.eval_shape(lambda key: net.init(key, tuple(in_shape)), jax.random.key(0))
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
 
     def marked(params, state, x):
         return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=None)[0]
 
-    program = jax.make_jaxpr(marked)(params, state, x)
+    program = traced(lambda x: jax.make_jaxpr(marked)(params, state, x), in_shape, dtype)
     scopes = flops_by_scope(program)
     leaves = trees.flatten({net.name: params})
     rows = []
@@ -78,7 +78,7 @@ def summary(net: Layer, in_shape: Shape, *, dtype: Any = float) -> Summary:
         rows.append(
             SummaryRow(
                 scope.removeprefix(f"{net.name}/"),
-                equation.outvars[0].aval.shape[1:],
+                shape_of(equation.outvars[0].aval),
                 sum(leaf.size for leaf in own),
                 sum(leaf.size * leaf.dtype.itemsize for leaf in own),
                 sum(flops for inner, flops in scopes.items() if _is_under(inner, scope)),

@@ -17,7 +17,8 @@ import optax
 
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
-from functional_nn.layer import Layer, Params, Shape, State, as_layer, output_shape
+from functional_nn.inputs import Shape
+from functional_nn.layer import Layer, Params, State, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.training.precision import precision_named
 from functional_nn.training.programs import Split, compiled

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.layer import Layer, Params, Shape, State
+from functional_nn.inputs import Shape
+from functional_nn.layer import Layer, Params, State
 from functional_nn.training.precision import PRECISIONS, Precision, cast
 
 
