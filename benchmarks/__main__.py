@@ -8,13 +8,17 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import accuracy, records, w1
+from benchmarks import accuracy, records, w1, w3, w4
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
-WORKLOADS = {"w1": w1}  # each module has RECIPE, UNIT, BATCH_SIZE, STEPS, PRECISION and PEERS
+WORKLOADS = {
+    "w1": w1,
+    "w3": w3,
+    "w4": w4,
+}  # each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION and PEERS
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:

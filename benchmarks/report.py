@@ -29,7 +29,7 @@ def print_table(
         table.add_column(f"/ {baseline}", justify="right", no_wrap=True)
     table.add_column("accuracy", justify="right", no_wrap=True)
     for entry in finished:
-        row = [entry.peer, str(entry.threads), spread(entry.seconds, 3)]
+        row = [entry.peer, str(entry.threads), spread([seconds * workload.SCALE for seconds in entry.seconds], 3)]
         if base:
             row.append(spread([own / its for own, its in zip(entry.seconds, base.seconds, strict=True)], 2))
         table.add_row(*row, f"{entry.accuracy:.4f}")

@@ -6,6 +6,7 @@ its own worker only. A peer is added with its function and one line here.
 
 RECIPE = "W1: MNIST 60,000, 784-128-64-10 ReLU, Adam 1e-3, batch 64"
 UNIT = "s/epoch"
+SCALE = 1  # from seconds an epoch to UNIT
 
 IMAGES = 60_000
 SIZES = (784, 128, 64, 10)

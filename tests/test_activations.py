@@ -86,3 +86,35 @@ def test_by_name_and_by_mistake():
     assert fnn.activation("gelu") is fnn.gelu
     with pytest.raises(fnn.InputError, match="Did you mean sigmoid"):
         fnn.activation("sigmoyd")
+
+
+@pytest.mark.parametrize("maker", [fnn.leaky_relu_with, fnn.elu_with])
+def test_a_traced_parameter_leaves_its_program_with_the_pullback(maker):
+    """One program serves all parameters, and a vmapped sweep gets each member's pullback out of it."""
+    x, y_bar, numbers = jnp.array([[-2.0, 3.0]]), jnp.array([[5.0, 7.0]]), jnp.array([0.1, 0.5])
+
+    @jax.jit
+    @jax.vmap
+    def forward(number):
+        y, _, pullback = fnn.chain(maker(number)).vjp({}, {}, x, train=True)
+        return y, pullback
+
+    y, pullback = forward(numbers)
+    _, x_bar = jax.jit(jax.vmap(lambda pullback: pullback(y_bar)))(pullback)
+    for i, number in enumerate((0.1, 0.5)):
+        np.testing.assert_allclose(y[i], maker(number)(x), rtol=1e-6)
+        np.testing.assert_allclose(x_bar[i], maker(number).pullback(x, y_bar), rtol=1e-6)
+    assert x_bar[0, 0, 0] != x_bar[1, 0, 0]
+
+
+@pytest.mark.parametrize("maker", [fnn.leaky_relu_with, fnn.elu_with])
+def test_a_traced_parameter_keeps_the_type_of_x(maker):
+    x = jnp.array([-2.0, 3.0], jnp.bfloat16)
+    y, slope = jax.jit(lambda number: (maker(number)(x), maker(number).derivative(x)))(0.1)
+    assert y.dtype == slope.dtype == jnp.bfloat16
+
+
+def test_layers_that_would_hold_a_traced_parameter_refuse_it():
+    with pytest.raises(fnn.InputError, match=r"activation: expected one without traced .*chain\(…, leaky_relu_with"):
+        jax.jit(lambda slope: fnn.neuron(fnn.leaky_relu_with(slope)).init(jax.random.key(0), (3,)))(0.1)
+    assert fnn.neuron(fnn.leaky_relu_with(0.1))

@@ -14,8 +14,9 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
     {"errors", "inputs", "layer", "trees"},
-    {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "data"},
-    {"layers", "models"},
+    {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "recurrence", "data"}
+    | {"convolution", "normalisation", "weights", "windows"},
+    {"layers", "blocks", "models"},
     {"training", "gradients"},
     {"bench", "checkpoints"},
     {"reports"},
@@ -24,9 +25,12 @@ LEVELS = [
 SIDE_BY_SIDE = {("training", "gradients"), ("gradients", "training")}
 FORMULAS = [
     "activations.py",
-    "losses.py",
+    "convolution.py",
+    "normalisation.py",
     "penalties.py",
-    *(f"layers/{path.name}" for path in (SOURCE / "layers").glob("*")),
+    "recurrence.py",
+    *(f"losses/{path.name}" for path in (SOURCE / "losses").glob("*.py")),
+    *(f"layers/{path.name}" for path in (SOURCE / "layers").glob("*.py") if path.name != "hand_vjp.py"),
 ]
 
 

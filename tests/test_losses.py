@@ -84,23 +84,6 @@ def test_fault_07_minus_one_only_where_it_is_ignored():
         loss(LOGITS, [0, -2])
 
 
-def test_fault_08_smoothing_and_ignored_labels_and_weights_together():
-    """Against a loop that writes each out."""
-    smoothing, ignored = 0.3, 9
-    loss = fnn.cross_entropy_with(label_smoothing=smoothing, ignore_index=ignored)
-    random = np.random.default_rng(0)
-    y, labels = random.normal(size=(6, 4)), np.array([0, 9, 3, 2, 9, 1])
-    weights = random.uniform(size=6)
-    total = count = 0.0
-    for logits, label, weight in zip(y, labels, weights, strict=True):
-        if label == ignored:
-            continue
-        log_p = logits - np.log(np.exp(logits).sum())
-        total += weight * -((1 - smoothing) * log_p[label] + smoothing * log_p.mean())
-        count += weight
-    assert np.isclose(loss(y.astype(np.float32), labels, weights), total / count, rtol=1e-5)
-
-
 def test_fault_08_an_ignored_row_may_hold_anything():
     loss = fnn.cross_entropy_with(ignore_index=-1, label_smoothing=0.1)
     y = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
@@ -176,6 +159,25 @@ def test_fault_12_an_impossible_class_without_weight():
         assert np.isfinite(fnn.cross_entropy(y, labels))
         assert np.isfinite(fnn.cross_entropy.gradient(y, labels)).all()
         assert np.isfinite(jax.grad(fnn.cross_entropy)(y, labels)).all()
+
+
+def test_fault_12_an_infinite_logit_that_is_right_costs_nothing():
+    """A logit of minus infinity with label 0, and of infinity with label 1."""
+    y, t = jnp.array([[-jnp.inf], [jnp.inf]]), jnp.array([[0.0], [1.0]])
+    loss = fnn.binary_cross_entropy
+    assert loss(y, t) == 0
+    assert loss(y, 1 - t) == jnp.inf
+    assert (loss.gradient(y, t) == 0).all()
+    np.testing.assert_array_equal(loss.gradient(y, 1 - t), [[-0.5], [0.5]])
+    assert (jax.grad(loss)(y, t) == 0).all()
+
+
+def test_fault_12_an_infinite_value_without_weight_has_no_gradient_either():
+    y, weights = jnp.array([[jnp.nan, -jnp.inf], [0.0, 1.0]]), jnp.array([0.0, 1.0])
+    for loss in (fnn.cross_entropy, fnn.multiclass_hinge):
+        alone = jax.grad(loss)(y[1:], jnp.array([1]))
+        for gradient in (loss.gradient, jax.grad(loss)):
+            np.testing.assert_allclose(gradient(y, jnp.array([0, 1]), weights), [[0.0, 0.0], alone[0]], rtol=1e-6)
 
 
 def test_fault_14_binary_cross_entropy_is_finite_from_logits_that_mean_0_or_1():

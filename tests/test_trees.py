@@ -1,4 +1,4 @@
-"""Parameters by path, metrics, summaries and operation counts."""
+"""Parameters by path, summaries and operation counts."""
 
 import jax
 import jax.numpy as jnp
@@ -50,24 +50,6 @@ def test_penalty_rate_may_be_traced():
     assert jax.jit(lambda rate: fnn.l2(rate)(params))(2.0) == 9
 
 
-def test_metrics():
-    y = jnp.array([[0.1, 0.9, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]])
-    assert np.isclose(fnn.accuracy(y, jnp.array([1, 0, 0])), 2 / 3)
-    matrix = fnn.confusion_matrix(jnp.argmax(y, axis=1), jnp.array([1, 0, 0]), 3)
-    np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
-    with pytest.raises(fnn.InputError, match="one integer per row of y"):
-        fnn.accuracy(y, jnp.zeros((3, 1), int))
-    with pytest.raises(fnn.InputError, match="the shape of labels"):
-        fnn.confusion_matrix(y, jnp.zeros(3, int), 3)
-    with pytest.raises(fnn.InputError, match="at least one example"):
-        fnn.accuracy(np.zeros((0, 3)), np.zeros(0, int))
-    for labels in ([-1, 0], [0, 5]):
-        with pytest.raises(fnn.InputError, match="labels: expected classes from 0 to 1"):
-            fnn.confusion_matrix([0, 1], labels, 2)
-        counted = jax.jit(fnn.confusion_matrix, static_argnums=2)(jnp.array([0, 1]), jnp.array(labels), 2)
-        assert counted.sum() == 1
-
-
 def test_summary_of_the_mnist_network():
     """Parameters and FLOPs by hand: a dense layer costs 2 · in · out for the product and out for the bias."""
     rows = {row.layer: row for row in fnn.summary(fnn.mlp(10), (28, 28, 1)).rows}
@@ -112,3 +94,19 @@ def test_flops_of_loops_and_batches():
     assert count_flops(jax.checkpoint(lambda x: x @ w), x) == product
     assert count_flops(jax.grad(lambda w: (x @ w).sum()), w) >= 2 * product
     assert count_flops(lambda x: x.astype(jnp.int32) * 2 + jnp.sort(x.ravel()).astype(jnp.int32)[0], x) == 0
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("lowering", ["native", "product"])
+def test_flops_of_convolutions(lowering, groups):
+    """Every output is a sum over the window and the channels of its group, in either lowering; then the bias."""
+    in_size, out_size = 40, 6  # too many channels for neighbours to be taken in pairs
+    net = fnn.conv(out_size, (3, 2), stride=(2, 1), groups=groups, lowering=lowering)
+    expected = 4 * 5 * out_size * (2 * 3 * 2 * in_size // groups + 1)
+    assert fnn.summary(net, (7, 5, in_size)).total.flops == expected
+
+
+def test_flops_of_a_transposed_convolution():
+    """Every input goes to every place of its window once."""
+    net = fnn.conv_transpose(3, 2, stride=2, bias=False, lowering="native")
+    assert fnn.summary(net, (5, 7, 4)).total.flops == 2 * (5 * 7 * 4) * (2 * 2 * 3)

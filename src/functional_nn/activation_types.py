@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.errors import FormulaMissing, InputError
-from functional_nn.layer import Layer, stateless
+from functional_nn.layer import Layer, is_concrete, stateless
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,7 @@ class Activation:
         function: f, from an array to one of the same shape.
         derivative: f', derived by hand; where f has a kink, the value chosen there.
         formula: f(x) and f'(x), as text.
+        parameters: numbers in the formula that may be traced; both functions take them after x.
 
     >>> square = Activation("square", lambda x: x * x, lambda x: 2 * x)
     >>> print(square(jnp.array(3.0)), square.derivative(jnp.array(3.0)))
@@ -28,30 +29,37 @@ class Activation:
     """
 
     name: str
-    function: Callable[[jax.Array], jax.Array]
-    derivative: Callable[[jax.Array], jax.Array]
+    function: Callable[..., jax.Array]
+    derivative: Callable[..., jax.Array]
     formula: str = ""
+    parameters: tuple[float | jax.Array, ...] = ()
 
     def __post_init__(self):
         steps = self.derivative.__doc__ if self.derivative.__doc__ and self.derivative.__name__ != "<lambda>" else ""
         _describe(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}" if self.formula else "")
         derivative = self.derivative
-        object.__setattr__(self, "derivative", lambda x: derivative(jnp.asarray(x)))
+        object.__setattr__(
+            self, "derivative", lambda x, *given: derivative(jnp.asarray(x), *(given or self.parameters))
+        )
 
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """f(x), element by element."""
-        return self.function(jnp.asarray(x))
+        return self.function(jnp.asarray(x), *self.parameters)
 
     def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
         """The cotangent of x: f'(x) y_bar."""
         return self.derivative(x) * y_bar
 
     def as_layer(self) -> Layer:
-        """The activation as a layer, which is what combinators make of it."""
-        return stateless(self.name, lambda x: (self(x), x), self.pullback)
+        """The activation as a layer, which is what combinators make of it; its parameters are among the residuals."""
+        return stateless(
+            self.name,
+            lambda x: (self(x), (x, *map(jnp.asarray, self.parameters))),
+            lambda residuals, y_bar: self.derivative(*residuals) * y_bar,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +100,14 @@ def _describe(activation: Activation | VectorActivation, text: str) -> None:
 
 
 def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activation:
-    """Takes an activation as it is, and a plain function as one whose derivative is not known."""
+    """Takes an activation as it is, and a plain function as one whose derivative is not known.
+
+    Refuses traced parameters: the backward pass of the layer that asks would hold them outside of their trace.
+    """
     if isinstance(value, Activation):
+        if not is_concrete(*value.parameters):
+            remedy = f"Put it after the layer: chain(…, {value.name}_with(…))."
+            raise InputError("activation", "one without traced parameters", value.name, remedy)
         return value
     if isinstance(value, VectorActivation) or not callable(value):
         raise InputError("activation", "a function of every element alone", getattr(value, "name", repr(value)))

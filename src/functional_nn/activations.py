@@ -63,32 +63,42 @@ def _relu_derivative(x):
     return (x > 0).astype(x.dtype)
 
 
-def leaky_relu_with(negative_slope: float) -> Activation:
-    """x where x ≥ 0, else ``negative_slope`` · x. At the kink 0 the derivative is 1.
+def _leaky_relu(x, negative_slope):
+    return jax.nn.leaky_relu(x, jnp.asarray(negative_slope, x.dtype))
+
+
+def _leaky_relu_derivative(x, negative_slope):
+    """1 where x ≥ 0, else the slope."""
+    return jnp.where(x >= 0, jnp.ones_like(x), jnp.asarray(negative_slope, x.dtype))
+
+
+def leaky_relu_with(negative_slope: float | jax.Array) -> Activation:
+    """x where x ≥ 0, else ``negative_slope`` · x. At the kink 0 the derivative is 1. The slope may be traced.
 
     >>> print(leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
     [-0.2  2. ]
     """
-
-    def derivative(x):
-        return jnp.where(x >= 0, jnp.ones_like(x), jnp.asarray(negative_slope, x.dtype))
-
     formula = f"f(x) = x if x ≥ 0 else {negative_slope} x, f'(x) = 1 if x ≥ 0 else {negative_slope}"
-    return Activation("leaky_relu", partial(jax.nn.leaky_relu, negative_slope=negative_slope), derivative, formula)
+    return Activation("leaky_relu", _leaky_relu, _leaky_relu_derivative, formula, (negative_slope,))
 
 
-def elu_with(alpha: float) -> Activation:
-    """x where x > 0, else α (e^x - 1). At 0 the derivative is α.
+def _elu(x, alpha):
+    return jax.nn.elu(x, jnp.asarray(alpha, x.dtype))
+
+
+def _elu_derivative(x, alpha):
+    """1 where x > 0, else α e^x."""
+    return jnp.where(x > 0, jnp.ones_like(x), jnp.asarray(alpha, x.dtype) * jnp.exp(jnp.minimum(x, 0)))
+
+
+def elu_with(alpha: float | jax.Array) -> Activation:
+    """x where x > 0, else α (e^x - 1). At 0 the derivative is α, which may be traced.
 
     >>> print(elu_with(2.0)(jnp.array([-100.0, 2.0])))
     [-2.  2.]
     """
-
-    def derivative(x):
-        return jnp.where(x > 0, jnp.ones_like(x), alpha * jnp.exp(jnp.minimum(x, 0)))
-
     formula = f"f(x) = x if x > 0 else {alpha} (e^x - 1), f'(x) = 1 if x > 0 else {alpha} e^x"
-    return Activation("elu", partial(jax.nn.elu, alpha=alpha), derivative, formula)
+    return Activation("elu", _elu, _elu_derivative, formula, (alpha,))
 
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -22,11 +23,12 @@ WEIGHTS = {
 
 
 def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
-    """A weight of shape ``(in_size, out_size)`` and a bias of shape ``(out_size,)``.
+    """A weight of shape ``(in_size, out_size)`` or ``(*window, in_size, out_size)``, and a bias ``(out_size,)``.
 
     ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal of variance 2/in (for ReLU), ``"lecun"`` of
-    variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers: weight and
-    bias from U(±1/√in). Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
+    variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers and
+    convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
+    is one. Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
     """
     if not callable(initializer) and initializer not in WEIGHTS:
         raise InputError(
@@ -35,6 +37,6 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
     draw = initializer if callable(initializer) else WEIGHTS[initializer]
     if initializer == "pytorch":
         key, key_bias = jax.random.split(key)
-        bound = shape[0] ** -0.5
-        return draw(key, shape), jax.random.uniform(key_bias, shape[1:], minval=-bound, maxval=bound)
-    return draw(key, shape), jnp.zeros(shape[1:])
+        bound = math.prod(shape[:-1]) ** -0.5
+        return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
+    return draw(key, shape), jnp.zeros(shape[-1:])

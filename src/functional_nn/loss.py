@@ -10,8 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.errors import InputError
+from functional_nn.inputs import Masked, values_of
 from functional_nn.layer import is_concrete
+from functional_nn.weights import (
+    as_examples,
+    check_outputs,
+    check_steps,
+    combined_weights,
+    expand,
+    ratio,
+    real_steps,
+    times,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +33,8 @@ class Loss:
         check: ``check(y, labels)`` raises InputError for what does not fit.
         values: ``values(y, labels)``, ℓ, one value per example.
         value_gradients: ``value_gradients(y, labels)``, ∂ℓᵢ/∂yᵢ, in the shape of y, derived by hand.
-        counted: ``counted(labels)``, 1 for what counts and 0 for what is ignored; None where all count.
+        label_weights: ``label_weights(labels)``, a, what each value counts in the mean: 0 for what is ignored, a
+            class's weight; None where all count 1. ℓ has this factor in it already.
         formula: what ``help`` shows: ℓ, its labels, its gradient.
 
     >>> from functional_nn import mean_squared_error
@@ -35,7 +46,7 @@ class Loss:
     check: Callable[[Any, Any], None]
     values: Callable[[jax.Array, jax.Array], jax.Array]
     value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
-    counted: Callable[[jax.Array], jax.Array] | None = None
+    label_weights: Callable[[jax.Array], jax.Array] | None = None
     formula: str = ""
 
     def __post_init__(self):
@@ -49,65 +60,70 @@ class Loss:
         """The weighted mean of the examples' values.
 
         Args:
-            y: the network's output, (batch, …).
-            labels: what it should be; see each loss.
+            y: the network's output, (batch, …). Of ``Masked`` sequences every real step is an example.
+            labels: what it should be; see each loss. Where y is padding they may be anything.
             weights: one per value, not negative; None for the plain mean.
         """
-        total, weight = self.totals(y, labels, weights)
-        return total / jnp.where(weight == 0, jnp.ones_like(weight), weight)
+        return self.result(self.totals(y, labels, weights))
 
     def totals(self, y: Any, labels: Any, weights: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Σ wᵢ ℓᵢ and Σ wᵢ: what batches add up to an exact mean over all of them."""
+        """Σ wᵢ ℓᵢ and Σ wᵢ aᵢ: what batches add up to an exact mean over all of them."""
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
-        if weights is None:
-            return jnp.sum(values), jnp.asarray(values.size, values.dtype)
-        return jnp.sum(times(weights, values)), jnp.sum(weights)
+        total = values if weights is None else times(weights, values)
+        return jnp.sum(total), self._total_weight(values, labels, weights)
+
+    def result(self, totals: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """The mean that totals, of one batch or added over many, come to; 0 where nothing has weight."""
+        return ratio(*totals)
 
     def per_example(self, y: Any, labels: Any) -> jax.Array:
-        """ℓ, before weights and mean; 0 for what is ignored."""
-        y, labels, counted = self._prepare(y, labels, None)
-        values = self.values(y, labels)
-        return values if counted is None else values * counted
+        """ℓ, before weights and mean, one for each step of ``Masked`` sequences; 0 for what is ignored or padding."""
+        examples, labels, weights = self._prepare(y, labels, None)
+        values = self.values(examples, labels)
+        values = values if weights is None else times(weights, values)
+        return values.reshape(*y.mask.shape, *values.shape[1:]) if isinstance(y, Masked) else values
 
-    def gradient(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
-        """∂L/∂y, derived by hand: (wᵢ / Σw) ∂ℓᵢ/∂yᵢ."""
-        y, labels, weights = self._prepare(y, labels, weights)
-        gradients = self.value_gradients(y, labels)
-        if weights is None:
-            return gradients / jax.eval_shape(self.values, y, labels).size
-        total = jnp.sum(weights)
-        shares = weights / jnp.where(total == 0, jnp.ones_like(total), total)
-        return times(jnp.expand_dims(shares, range(shares.ndim, y.ndim)), gradients)
+    def gradient(self, y: Any, labels: Any, weights: Any = None) -> Any:
+        """∂L/∂y, derived by hand: (wᵢ / Σ wᵢ aᵢ) ∂ℓᵢ/∂yᵢ. That of ``Masked`` sequences has None for the mask."""
+        examples, labels, weights = self._prepare(y, labels, weights)
+        gradients = self.value_gradients(examples, labels)
+        values = jax.eval_shape(self.values, examples, labels)
+        total = self._total_weight(values, labels, weights)
+        shares = ratio(jnp.ones_like(total) if weights is None else weights, total)
+        gradients = times(expand(shares, gradients.ndim) if shares.ndim else shares, gradients)
+        return Masked(gradients.reshape(y.values.shape), None) if isinstance(y, Masked) else gradients
+
+    def _total_weight(self, values, labels, weights):
+        """Σ wᵢ aᵢ."""
+        if self.label_weights is None:
+            return jnp.asarray(values.size, values.dtype) if weights is None else jnp.sum(weights)
+        label_weights = self.label_weights(labels).astype(values.dtype)
+        return jnp.sum(label_weights if weights is None else times(weights, label_weights))
 
     def _prepare(self, y, labels, weights):
-        y, labels = jnp.asarray(y), jnp.asarray(labels)
-        if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise InputError("y", "floating-point outputs", f"{y.dtype} of shape {y.shape}")
-        if y.size == 0:
-            raise InputError("y", "at least one example", f"shape {y.shape}", "An empty batch has no mean.")
+        """What goes into the formulas: checked, steps as examples, and y 0 where there is no weight, so that
+        ``jax.grad`` too meets no 0 · ∞ there."""
+        y = Masked(*map(jnp.asarray, y)) if isinstance(y, Masked) else jnp.asarray(y)
+        labels = jnp.asarray(labels)
+        weights = None if weights is None else jnp.asarray(weights)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
             labels = labels.astype(jnp.int32)  # bytes hold neither 256 classes nor, unsigned, an ignored -1
-        self.check(y, labels)
-        if weights is not None:
-            weights = jnp.asarray(weights).astype(y.dtype)
-            terms = jax.eval_shape(self.values, y, labels)
-            if weights.shape != terms.shape:
-                raise InputError("weights", f"one weight per value, shape {terms.shape}", f"shape {weights.shape}")
-            if is_concrete(weights) and not bool(np.all(np.asarray(weights) >= 0)):
-                raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(weights))}")
-            weights = nan_unless(weights >= 0, weights)
-        if self.counted is not None:
-            counted = self.counted(labels).astype(y.dtype)
-            weights = counted if weights is None else weights * counted
-        return y, labels, weights
+        mask = None
+        check_outputs(values_of(y))
+        if isinstance(y, Masked):
+            check_steps(y, labels=labels, weights=weights)
+            self._check_real_steps(y, labels)
+            y, labels, weights, mask = map(as_examples, (y.values, labels, weights, y.mask))
+        else:
+            self.check(y, labels)
+        if weights is None and mask is None:
+            return y, labels, None
+        weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, y.dtype)
+        return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
 
-
-def nan_unless(valid, values):
-    """Makes values, and with them their gradients, NaN where they mean nothing."""
-    return values * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
-
-
-def times(weight, values):
-    """weight · values with 0 · ∞ = 0: what has no weight adds nothing."""
-    return jnp.where(weight == 0, jnp.zeros_like(values), weight * values)
+    def _check_real_steps(self, y, labels):
+        """The shapes of all steps, and the numbers of the real ones."""
+        jax.eval_shape(self.check, y.values, labels)
+        if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
+            self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))

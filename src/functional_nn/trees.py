@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from functional_nn.errors import InputError
+from functional_nn.errors import InputError, suggest
 
 Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
 
@@ -65,6 +65,58 @@ def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
     if not chosen:
         raise InputError("paths", "a pattern that matches a parameter", repr(paths), f"There are: {', '.join(known)}.")
     return chosen
+
+
+def is_under(path: str, root: str) -> bool:
+    """Whether a path is ``root`` or stands below it."""
+    return path == root or path.startswith(f"{root}/")
+
+
+def replace(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with other leaves under the given paths; what was given stays as it is.
+
+    Raises:
+        InputError: where a path does not exist, as a new one would be a parameter that nothing uses.
+
+    >>> replace({"dense_0": {"weight": 1, "bias": 2}}, {"dense_0/bias": 0})
+    {'dense_0': {'bias': 0, 'weight': 1}}
+    """
+    known = flatten(tree)
+    for path in leaves:
+        if path not in known:
+            raise InputError("leaves", "paths of the tree", repr(path), suggest(path, known))
+    return map_with_path(lambda path, leaf: leaves.get(path, leaf), tree)
+
+
+def partition(tree: Mapping[str, Any], paths: Paths) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two trees: the leaves that ``select`` chooses, and the others. ``merge`` puts them together again.
+
+    >>> partition({"dense_0": {"weight": 1, "bias": 2}}, "*bias")
+    ({'dense_0': {'bias': 2}}, {'dense_0': {'weight': 1}})
+    """
+    chosen = set(select(tree, paths))
+    leaves = flatten(tree)
+    return (
+        unflatten({path: leaf for path, leaf in leaves.items() if path in chosen}),
+        unflatten({path: leaf for path, leaf in leaves.items() if path not in chosen}),
+    )
+
+
+def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree of the leaves of several.
+
+    Raises:
+        InputError: where two of them have a leaf under the same path.
+
+    >>> merge({"dense_0": {"weight": 1}}, {"dense_0": {"bias": 2}})
+    {'dense_0': {'bias': 2, 'weight': 1}}
+    """
+    leaves: dict[str, Any] = {}
+    for tree in trees:
+        if twice := leaves.keys() & (own := flatten(tree)).keys():
+            raise InputError("trees", "trees without a path in common", f"{', '.join(sorted(twice))} twice")
+        leaves.update(own)
+    return unflatten(dict(sorted(leaves.items())))
 
 
 def size(tree: Any) -> int:

@@ -287,7 +287,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["train", "--activation", "rleu"], "Did you mean relu?"),
         (["train", "--model", "mpl"], "Did you mean mlp?"),
         (["train", "--schedule", "cosin"], "Did you mean cosine?"),
-        (["train", "--precision", "float16"], "Did you mean bfloat16?"),
+        (["train", "--precision", "float15"], "Did you mean float16?"),
         (["train", "--dataset", "mnist5"], "mnist5k"),
     ],
 )

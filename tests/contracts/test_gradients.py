@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAYERS, LOSSES, PENALTIES, of, started
+from cases import LAYERS, LOSSES, PENALTIES, jit, of, started
 
 import functional_nn as fnn
 
@@ -17,13 +17,8 @@ TOLERANCE = 1e-12
 def worst(ours, theirs):
     """The largest difference in a pytree, relative to the largest number of its leaf where that is above 1."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    return max(
-        (
-            float(jnp.max(jnp.abs(a - b)) / jnp.maximum(1.0, jnp.max(jnp.abs(b)))) if a.size else 0.0
-            for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-        ),
-        default=0.0,
-    )
+    pairs = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (ours, theirs)), strict=True)
+    return max((np.max(np.abs(a - b)) / max(1.0, np.max(np.abs(b))) for a, b in pairs if a.size), default=0.0)
 
 
 def split(tree):
@@ -60,68 +55,73 @@ def automatic(layer, params, state, x, y_bar, *, train, key=None):
     return params_bar, join(leaves_bar, [None] * len(jax.tree.leaves(x)))
 
 
-def pullbacks(layer, params, state, x, *, train, seed=0):
-    """What the formula and what ``jax.vjp`` make of the same random cotangent."""
-    key = jax.random.key(seed)
+def drawn_cotangent(case, inputs, *, train, seed):
     random = np.random.default_rng(seed)
-    y, _, pullback = layer.vjp(params, state, x, train=train, key=key)
-    assert worst(*(without_gradient(y) for y in (y, layer.apply(params, state, x, train=train, key=key)[0]))) == 0
-    y_bar = cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
-    return pullback(y_bar), automatic(layer, params, state, x, y_bar, train=train, key=key)
+    key = jax.random.key(0)
+    y = jax.eval_shape(lambda p, s, x: case.layer.apply(p, s, x, train=train, key=key)[0], *inputs)
+    return cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", **of(LAYERS))
-def test_layer_agrees_with_jax_vjp(case, train):
+def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case, train):
+    """The formula is that of ``apply``, is linear in ``y_bar``, and differs from any of its mutants."""
+
+    @jit
+    def both(params, state, x, y_bar, key):
+        y, _, pullback = case.layer.vjp(params, state, x, train=train, key=key)
+        again, _ = case.layer.apply(params, state, x, train=train, key=key)
+        theirs = automatic(case.layer, params, state, x, y_bar, train=train, key=key)
+        return without_gradient(y), without_gradient(again), pullback(y_bar), theirs
+
     for seed in range(3):
-        ours, theirs = pullbacks(case.layer, *started(case, seed), train=train, seed=seed)
+        inputs, key = started(case, seed), jax.random.key(seed)
+        y_bar = drawn_cotangent(case, inputs, train=train, seed=seed)
+        y, again, ours, theirs = both(*inputs, y_bar, key)
+        assert worst(y, again) == 0
         assert worst(ours, theirs) < TOLERANCE
+        assert jax.tree.leaves(ours)
+        assert all(worst(mutant, theirs) > TOLERANCE for mutant in mutants(ours))
+
+    other = drawn_cotangent(case, inputs, train=train, seed=7)
+    combine = lambda a, b: 2 * a - 3 * b  # noqa: E731
+    combined = jax.tree.map(combine, ours, both(*inputs, other, key)[2])
+    assert worst(both(*inputs, jax.tree.map(combine, y_bar, other), key)[2], combined) < TOLERANCE
+
+
+def mutants(bars):
+    """Each cotangent in turn with the wrong sign, doubled, and with its largest element off by a millionth."""
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, bars))
+    for i, leaf in enumerate(leaves):
+        off = leaf.copy()
+        off.flat[np.argmax(np.abs(leaf))] *= 1 + 1e-6
+        for mutant in (-leaf, 2 * leaf, off):
+            yield jax.tree.unflatten(structure, [*leaves[:i], mutant, *leaves[i + 1 :]])
 
 
 @pytest.mark.parametrize("case", **of(LAYERS))
-def test_layer_agrees_under_jit_and_vmap(case):
+def test_pullbacks_pass_through_jit_and_vmap(case):
     """The pullback is a pytree: it leaves one jitted, vmapped function and enters another."""
     members = [started(case, seed) for seed in range(2)]
     params, state, x = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     keys = jax.random.split(jax.random.key(0), 2)
 
-    @jax.jit
+    @jit
     @jax.vmap
     def forward(params, state, x, key):
         y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
         return cotangent(y, jnp.ones_like), pullback
 
-    ours = jax.jit(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(*forward(params, state, x, keys))
-    for i, (p, s, x) in enumerate(members):
-        y, _ = case.layer.apply(p, s, x, train=True, key=keys[i])
-        theirs = automatic(case.layer, p, s, x, cotangent(y, jnp.ones_like), train=True, key=keys[i])
-        assert worst(jax.tree.map(lambda leaf, i=i: leaf[i], ours), theirs) < TOLERANCE
+    @jit
+    def alone(params, state, x, y_bar, key):
+        return automatic(case.layer, params, state, x, y_bar, train=True, key=key)
 
-
-@pytest.mark.parametrize("case", **of(LAYERS))
-def test_a_wrong_sign_in_a_layer_is_caught(case):
-    """Negating any one cotangent that the formula gives is seen, and so is one element times 1 + 1e-6."""
-    params, state, x = started(case)
-    ours, theirs = pullbacks(case.layer, params, state, x, train=True)
-    leaves, structure = jax.tree.flatten(ours)
-    assert leaves
-    for i, leaf in enumerate(leaves):
-        flat = leaf.ravel()
-        largest = jnp.argmax(jnp.abs(flat))
-        for mutant in (-leaf, 2 * leaf, flat.at[largest].multiply(1 + 1e-6).reshape(leaf.shape)):
-            planted = jax.tree.unflatten(structure, [*leaves[:i], mutant, *leaves[i + 1 :]])
-            assert worst(planted, theirs) > TOLERANCE
-
-
-@pytest.mark.parametrize("case", **of(LAYERS))
-def test_backward_is_linear_in_y_bar(case):
-    params, state, x = started(case)
-    y, _, pullback = case.layer.vjp(params, state, x, train=True, key=jax.random.key(0))
-    draws = (np.random.default_rng(seed) for seed in (1, 2))
-    a, b = (cotangent(y, lambda leaf, draw=draw: jnp.asarray(draw.normal(size=leaf.shape))) for draw in draws)
-    combine = lambda a, b: 2 * a - 3 * b  # noqa: E731
-    combined = jax.tree.map(combine, pullback(a), pullback(b))
-    assert worst(pullback(jax.tree.map(combine, a, b)), combined) < TOLERANCE
+    y_bars, pullback = forward(params, state, x, keys)
+    ours = jit(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(y_bars, pullback)
+    for i, member in enumerate(members):
+        own = lambda leaf, i=i: leaf[i]  # noqa: E731
+        theirs = alone(*member, jax.tree.map(own, y_bars), keys[i])
+        assert worst(jax.tree.map(own, ours), theirs) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", **of(LOSSES))
@@ -139,13 +139,13 @@ def test_loss_agrees_with_jax_grad(case, weighted):
 
 @pytest.mark.parametrize("case", **of(LOSSES))
 def test_loss_is_the_weighted_mean_of_its_values(case):
-    values = case.loss.per_example(case.y, case.labels)
+    values = np.asarray(case.loss.per_example(case.y, case.labels))
     weights = np.random.default_rng(1).uniform(size=values.shape)
-    counted = (
-        np.ones(values.shape) if case.loss.counted is None else np.asarray(case.loss.counted(jnp.asarray(case.labels)))
-    )
-    assert np.isclose(case.loss(case.y, case.labels), np.average(values, weights=counted), rtol=1e-14)
-    weighted = np.average(values, weights=weights * counted)
+    label_weights = np.ones(values.shape)
+    if case.loss.label_weights is not None:
+        label_weights = np.asarray(case.loss.label_weights(jnp.asarray(case.labels)), float)
+    assert np.isclose(case.loss(case.y, case.labels), values.sum() / label_weights.sum(), rtol=1e-14)
+    weighted = (weights * values).sum() / (weights * label_weights).sum()
     assert np.isclose(case.loss(case.y, case.labels, weights), weighted, rtol=1e-14)
 
 

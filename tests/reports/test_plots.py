@@ -161,19 +161,19 @@ def test_fault_38_most_wrong_of_probabilities_that_are_nan():
     ("units", "shape"), [(1, (8, 8, 1)), (16, (8, 8, 3)), (17, (2, 30, 1)), (2, (1, 1, 1)), (200, (8, 8, 1))]
 )
 def test_first_layer_weights(shape, units):
-    weight = random.normal(size=(math.prod(shape), units)).astype(np.float32)
-    figure = plots.first_layer_weights(weight, shape)
+    weight = random.normal(size=(*shape, units)).astype(np.float32)
+    figure = plots.first_layer_weights(weight)
     drawn(figure)
     assert len([axes for axes in figure.axes if axes.images]) == min(units, 64)
 
 
 def test_first_layer_weights_belong_to_their_unit():
-    weight = np.arange(12 * 2, dtype=np.float32).reshape(12, 2)
-    figure = plots.first_layer_weights(weight, (4, 3, 1))
+    weight = np.arange(12 * 2, dtype=np.float32).reshape(4, 3, 1, 2)
+    figure = plots.first_layer_weights(weight)
     for unit, axes in enumerate(axes for axes in figure.axes if axes.images):
-        np.testing.assert_array_equal(axes.images[0].get_array(), weight[:, unit].reshape(4, 3))
+        np.testing.assert_array_equal(axes.images[0].get_array(), weight[:, :, 0, unit])
 
 
 def test_first_layer_weights_that_are_all_equal():
     for value in (0, -1, 1e38):
-        drawn(plots.first_layer_weights(np.full((16, 4), value, np.float32), (4, 4, 1)))
+        drawn(plots.first_layer_weights(np.full((4, 4, 1, 4), value, np.float32)))

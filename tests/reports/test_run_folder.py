@@ -95,7 +95,7 @@ def test_fault_43_configurations_that_are_none(tmp_path, content):
 
 def finished(net, data, status="finished", history=(EPOCH,)):
     shape = data.test_images.shape[1:]
-    in_shape = shape if net.name == "mlp" else (math.prod(shape),)
+    in_shape = shape if net.name in ("mlp", "cnn") else (math.prod(shape),)
     params, state = net.init(jax.random.key(0), in_shape)
     return SimpleNamespace(
         params=params, state=state, history=history, status=status, in_shape=in_shape, precision="float32"
@@ -121,6 +121,11 @@ def test_a_finished_run_is_written_whole(tmp_path, shape, classes):
     params, state = load_parameters(tmp_path / "parameters.safetensors", (run.params, run.state))
     for found, given in ((params, run.params), (state, run.state)):
         jax.tree.map(np.testing.assert_array_equal, found, given)
+
+
+def test_a_convolution_shows_its_filters(tmp_path):
+    data, net = dataset((6, 6, 3)), fnn.model("cnn", 3, hidden=(5,))
+    assert "first_layer_weights.png" in run_folder.finish_run_folder(tmp_path, net, finished(net, data), data, {})
 
 
 def test_a_network_without_a_layer_on_the_pixels_has_no_picture_of_weights(tmp_path):

@@ -145,3 +145,57 @@ def test_data_are_arguments_and_not_constants(data):
     epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
     program = jax.make_jaxpr(epoch)(start, *data, jnp.int32(0))
     assert all(np.size(constant) < 100 for constant in program.consts)
+
+
+LENGTHS = np.random.default_rng(1).integers(1, 4, EXAMPLES)
+
+
+@pytest.fixture
+def sequences():
+    """Padded sequences of up to three steps, with a label for each step; those of padding are no classes."""
+    random = np.random.default_rng(0)
+    mask = jnp.arange(3)[None] < jnp.asarray(LENGTHS)[:, None]
+    x = fnn.Masked(jnp.asarray(random.normal(size=(EXAMPLES, 3, 4)), jnp.float32), mask)
+    return x, jnp.where(mask, jnp.asarray(random.integers(0, 3, (EXAMPLES, 3)), jnp.int32), -9)
+
+
+def test_masked_sequences_train_and_are_evaluated_over_real_steps(sequences):
+    x, labels = sequences
+    net = NETS["plain"]
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (3, 4))
+    evaluate = jax.jit(fnn.make_evaluate(net, fnn.cross_entropy, batch_size=BATCH))
+    loss, accuracy = evaluate(start, x, labels)
+    y, _ = net.apply(start.params, start.state, x.values[x.mask], train=False)
+    np.testing.assert_allclose(loss, fnn.cross_entropy(y, labels[x.mask]), rtol=1e-6)
+    np.testing.assert_allclose(accuracy, fnn.accuracy(y, labels[x.mask]), rtol=1e-6)
+    epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH))
+    after, result = epoch(start, x, labels, jnp.int32(0))
+    assert np.isfinite(result.loss)
+    assert evaluate(after, x, labels).loss < loss
+
+
+def test_any_function_of_the_same_form_works_as_a_loss(data):
+    """It trains to the same parameters as the loss it stands for, and is evaluated alike."""
+    net = NETS["plain"]
+
+    def plain(y, labels):
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), labels[:, None], axis=1))
+
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    states, evaluations = [], []
+    for loss in (plain, fnn.cross_entropy):
+        epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(net, loss, OPTIMIZER), BATCH))
+        states.append(epoch(start, *data, jnp.int32(0))[0])
+        evaluations.append(fnn.make_evaluate(net, loss, batch_size=BATCH)(start, *data))
+    assert_close(*states)
+    np.testing.assert_allclose(*evaluations, rtol=1e-5)
+
+
+def test_accuracy_is_nan_where_labels_are_no_classes(data):
+    x, _ = data
+    net, start = NETS["plain"], fnn.create_train_state(NETS["plain"], OPTIMIZER, jax.random.key(0), (4,))
+    evaluate = fnn.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH)
+    for labels in (jnp.full(EXAMPLES, 7), jnp.ones(EXAMPLES), jnp.ones((EXAMPLES, 3), int)):
+        loss, accuracy = evaluate(start, x, labels)
+        assert np.isfinite(loss)
+        assert np.isnan(accuracy)

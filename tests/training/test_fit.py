@@ -11,6 +11,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.data import make_dataset
+from functional_nn.training import programs
 from functional_nn.training.epoch import shuffled
 from functional_nn.training.state import derived_key
 
@@ -70,6 +71,24 @@ def test_programs_are_compiled_once_and_used_again():
     assert first.seconds["compile"] > 0
     assert second.seconds["compile"] == 0
     assert len(traces) == after_first
+
+
+@pytest.mark.parametrize("batch_size", [16, 20, 64])
+def test_programs_agree_with_the_pure_functions(batch_size):
+    """40 examples: 2 batches and 8 left over, 2 batches, 1 smaller batch."""
+    run, data = fit(epochs=2, batch_size=batch_size), make_data()
+    epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(NET, fnn.cross_entropy, OPTIMIZER), batch_size))
+    expected = fnn.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
+    for number in range(2):
+        expected, result = epoch(expected, data.train_x, data.train_labels, jnp.int32(number))
+        np.testing.assert_allclose(run.history[number].train_loss, result.loss, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), run.params, expected.params)
+    assert run.train_state.step == expected.step
+
+
+def test_an_option_that_xla_lacks_is_left_out(monkeypatch):
+    monkeypatch.setattr(programs, "QUICK", {"xla_no_such_option": True})
+    assert fit(fnn.chain(fnn.dense(2), fnn.dense(3)), epochs=1).status == "finished"
 
 
 def test_any_function_works_as_loss_activation_penalty():

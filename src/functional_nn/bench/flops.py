@@ -3,7 +3,8 @@
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. Elementwise
 operations count one per output element, transcendental ones too; reductions one per input element; what only moves,
 compares or converts counts nothing. The body of a ``scan`` counts as often as it runs, that of a ``while`` once, and
-of a ``cond`` every branch. Convolutions are not counted yet.
+of a ``cond`` every branch. A convolution counts the products of every window with its weights, padding included; the
+holes that a transposed convolution's stride leaves between its inputs count nothing.
 """
 
 from __future__ import annotations
@@ -79,4 +80,8 @@ def _own_flops(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval
         return 2 * equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        weight, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+        products = equation.outvars[0].aval.size * weight.size // weight.shape[numbers.rhs_spec[0]]
+        return 2 * products // math.prod(equation.params["lhs_dilation"])
     return 0

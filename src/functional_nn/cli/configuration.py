@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from functional_nn.errors import DataError
+from functional_nn.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import optax
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from functional_nn.training.step import PenaltyFunction
 
 JSON: dict[Any, Any] = {
-    **{"str": str, "str | None": (str, type(None)), "tuple[int, ...]": list},
+    **{"str": str, "str | None": (str, type(None)), "tuple[int, ...] | None": (list, type(None))},
     **{"int": int, "float": (int, float), "bool": bool},
 }
 """What JSON makes of a field's type."""
+
+MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
+"""The flags that go to the model, as far as it takes them."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Configuration:
     dataset: str
     data_dir: str | None
     model: str
-    hidden: tuple[int, ...]
-    activation: str
+    hidden: tuple[int, ...] | None
+    activation: str | None
     dropout: float
     batch_norm: bool
     l1: float
@@ -43,19 +47,37 @@ class Configuration:
     seed: int
     precision: str
 
+    def completed(self) -> Configuration:
+        """With the model's own values where nothing was chosen.
+
+        Raises:
+            InputError: for a flag that the model does not take.
+        """
+        from functional_nn.models import MODELS
+
+        taken = inspect.signature(MODELS[self.model]).parameters
+        changes = {}
+        for name in MODEL_FLAGS:
+            value = getattr(self, name)
+            if name not in taken and value:
+                known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
+                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", value)
+            if name in taken and value is None:
+                default = taken[name].default
+                changes[name] = getattr(default, "name", default)
+        return replace(self, **changes)
+
     def network(self, classes: int) -> Layer:
         """The network for so many classes."""
         from functional_nn.activations import activation
         from functional_nn.models import model
 
-        return model(
-            self.model,
-            classes,
-            hidden=self.hidden,
-            activation=activation(self.activation),
-            dropout=self.dropout,
-            batch_norm=self.batch_norm,
-        )
+        options = {name: value for name in MODEL_FLAGS if (value := getattr(self, name))}
+        if "activation" in options:
+            options["activation"] = activation(options["activation"])
+        if self.hidden is not None:
+            options["hidden"] = self.hidden
+        return model(self.model, classes, **options)
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer with its schedule over the run's steps."""
@@ -78,7 +100,7 @@ class Configuration:
 
     def to_dict(self) -> dict[str, Any]:
         """As ``config.json`` holds it."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        return {**asdict(self), "hidden": self.hidden and list(self.hidden)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
@@ -87,4 +109,9 @@ class Configuration:
         if wrong:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(wrong)} missing or wrong")
         known = {field.name: values[field.name] for field in fields(cls)}
-        return cls(**{**known, "hidden": tuple(known["hidden"])})
+        return cls(**{**known, "hidden": None if known["hidden"] is None else tuple(known["hidden"])})
+
+
+def flag_of(name: str) -> str:
+    """A field as the command line writes it."""
+    return "--" + name.replace("_", "-")

@@ -10,7 +10,7 @@ import click
 
 from functional_nn.errors import suggest
 
-MODELS = ("mlp",)
+MODELS = ("mlp", "cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (
     *("identity", "sigmoid", "tanh", "softsign", "softplus", "log_sigmoid", "relu", "leaky_relu", "elu", "selu"),
     *("gelu", "gelu_tanh", "silu", "mish", "relu6", "hard_tanh", "hard_sigmoid", "hard_silu", "softmax", "log_softmax"),
@@ -20,7 +20,7 @@ OPTIMIZERS = (
     *("amsgrad", "adabelief", "lamb", "lion"),
 )
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
-PRECISIONS = ("float32", "bfloat16", "float64")
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 
 class Named(click.Choice):

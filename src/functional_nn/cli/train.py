@@ -41,10 +41,13 @@ CLEAR_LINE = "\r\x1b[2K"
 @click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
 @click.option("--model", type=Named(MODELS), default="mlp", help="The network.")
 @click.option(
-    "--hidden", type=Sizes(), default="128,64", metavar="SIZES", help="Hidden sizes, such as 128,64, or none."
+    "--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes, such as 128,64, or none.  [default: the model's]"
 )
 @click.option(
-    "--activation", type=Named(ACTIVATIONS), default="relu", metavar="NAME", help=f"One of: {', '.join(ACTIVATIONS)}."
+    "--activation",
+    type=Named(ACTIVATIONS),
+    metavar="NAME",
+    help=f"One of: {', '.join(ACTIVATIONS)}.  [default: the model's]",
 )
 @click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training.")
 @click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
@@ -98,6 +101,7 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
     from functional_nn.training.fit import EpochMetrics, fit
 
     seconds = {"import": time.perf_counter() - clock}
+    configuration = configuration.completed()
 
     clock = time.perf_counter()
     data = load_dataset(configuration.dataset, configuration.data_dir)
@@ -178,8 +182,9 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
 
 
 def _described(configuration: Configuration, classes: int) -> str:
-    sizes = "-".join(map(str, (*configuration.hidden, classes)))
+    sizes = "-".join(map(str, (*(configuration.hidden or ()), classes)))
+    activation = f", {configuration.activation}" if configuration.activation else ""
     return (
-        f"{configuration.model} {sizes}, {configuration.activation}; {configuration.optimizer}, learning rate "
+        f"{configuration.model} {sizes}{activation}; {configuration.optimizer}, learning rate "
         f"{configuration.learning_rate:g} ({configuration.schedule}), batch {configuration.batch_size},"
     )

@@ -127,6 +127,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
             child_params, child_state, shapes[child] = child_init(child, layer, child_key, in_shape)
             _put(params, child, child_params)
             _put(state, child, child_state)
+        _check_together(shapes, combine)
         return params, state
 
     def forward(params, state, x, *, train, key=None):
@@ -136,8 +137,9 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
             y, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=child_key)
             _put(new_state, child, child_state)
             outputs.append(y)
-        _check_together(tuple(children), [values_of(y) for y in outputs], combine)
-        y, combined = COMBINERS[combine][0]([values_of(y) for y in outputs])
+        values = [values_of(y) for y in outputs]
+        _check_together(dict(zip(children, (y.shape for y in values), strict=True)), combine)
+        y, combined = COMBINERS[combine][0](values)
         return like(outputs[0], y), new_state, (residuals, combined)
 
     def backward(all_residuals, y_bar):
@@ -304,9 +306,9 @@ def _check_names(children: Mapping[str, Layer], **trees: Any) -> None:
             raise InputError(argument, expected, f"also {', '.join(sorted(unknown))}", "Use this network's own.")
 
 
-def _check_together(names: tuple[str, ...], outputs: list[Any], combine: str) -> None:
-    shapes = [y.shape[:-1] if combine == "concatenate" else y.shape for y in outputs]
-    if len(set(shapes)) > 1:
-        given = ", ".join(f"{name} {y.shape}" for name, y in zip(names, outputs, strict=True))
-        axes = "of one shape but for the last axis" if combine == "concatenate" else "of one shape"
+def _check_together(shapes: Mapping[str, Any], combine: str) -> None:
+    joined = combine == "concatenate"
+    if len({shape[:-1] if joined else shape for shape in shapes.values()}) > 1:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        axes = "of one shape but for the last axis" if joined else "of one shape"
         raise InputError("layers", f"outputs {axes}", given, "Nothing is broadcast: give a shortcut or a projection.")

@@ -1,12 +1,14 @@
-"""Regularisation by noise."""
+"""Regularisation by noise: values, channels or whole examples dropped at random."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, check_floating, check_key, is_concrete
+from functional_nn.layer import Layer, Shape, check_floating, check_key, is_concrete
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
@@ -35,6 +37,70 @@ def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
     References:
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
+    return _dropping(name, rate, lambda shape: shape)
+
+
+def spatial_dropout(rate: float | jax.Array, *, name: str = "spatial_dropout") -> Layer:
+    """Drops whole channels (features of sequences, maps of images) of each example in training, the rest scaled up.
+
+    Math:
+        y = m x / (1 - rate), where m is drawn as for ``dropout``, once for each example and channel
+
+    Shapes:
+        x and y (batch, …, channels) with at least one axis of positions; m (batch, 1, …, channels)
+
+    Gradient:
+        x_bar = m y_bar / (1 - rate)
+
+    Args:
+        rate: the share to drop, in [0, 1). May be a traced array.
+        name: used in parameter trees and in error messages.
+
+    >>> y, _ = spatial_dropout(0.5).apply({}, {}, jnp.ones((1, 9, 50)), train=True, key=jax.random.key(0))
+    >>> sorted(set(y.sum(axis=1).ravel().tolist()))
+    [0.0, 18.0]
+
+    References:
+        Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2.
+    """
+
+    def mask_shape(shape):
+        if len(shape) < 3:
+            raise InputError("x", "(batch, …, channels) with positions", f"shape {shape}", "Use dropout for vectors.")
+        return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
+
+    return _dropping(name, rate, mask_shape)
+
+
+def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth") -> Layer:
+    """Drops a whole branch for some examples in training; the last layer of the branch that ``residual`` adds.
+
+    Math:
+        y = m x / (1 - rate), where m is drawn as for ``dropout``, once for each example
+
+    Shapes:
+        x and y (batch, …); m (batch, 1, …)
+
+    Gradient:
+        x_bar = m y_bar / (1 - rate)
+
+    Args:
+        rate: the share of examples to drop, in [0, 1). May be a traced array.
+        name: used in parameter trees and in error messages.
+
+    >>> import functional_nn as fnn
+    >>> block = fnn.residual(fnn.chain(fnn.dense(3), stochastic_depth(0.2)))
+    >>> block.init(jax.random.key(0), (3,))[0]["chain_0"]["dense_0"]["weight"].shape
+    (3, 3)
+
+    References:
+        Huang et al. 2016, "Deep networks with stochastic depth", equation 2, scaled in training instead of afterwards.
+    """
+    return _dropping(name, rate, lambda shape: (shape[0], *(1 for _ in shape[1:])))
+
+
+def _dropping(name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape]) -> Layer:
+    """y = m x / (1 - rate) with m in the shape that is made of that of x."""
     if is_concrete(rate) and not 0 <= rate < 1:
         raise InputError("rate", "a number in [0, 1), the share to drop", rate)
 
@@ -42,7 +108,7 @@ def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
         if not train:
             return x, state, None
         check_floating(x)
-        kept = jax.random.bernoulli(check_key(key), 1.0 - rate, x.shape)
+        kept = jax.random.bernoulli(check_key(key), 1.0 - rate, mask_shape(x.shape))
         factor = kept.astype(x.dtype) / jnp.asarray(1.0 - rate, x.dtype)
         return x * factor, state, factor
 

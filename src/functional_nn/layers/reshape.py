@@ -44,11 +44,36 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
     return stateless(name, forward, backward)
 
 
-def flatten(*, name: str = "flatten") -> Layer:
-    """Makes every example a vector: ``reshape((-1,))``.
+def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
+    """Makes every example a vector, or a sequence of vectors: the axes after the first ``keep`` become one.
+
+    Math:
+        y is x read in the same order (the last axis fastest).
+
+    Shapes:
+        x (batch, *kept, …), y (batch, *kept, size)
+
+    Gradient:
+        As in ``reshape``: x_bar is y_bar read in the same order.
+
+    Args:
+        keep: how many of an example's axes stay; 1 makes the rows of an image a sequence.
+        name: used in parameter trees and in error messages.
 
     >>> import jax.numpy as jnp
-    >>> flatten().apply({}, {}, jnp.zeros((5, 28, 28, 1)), train=False)[0].shape
-    (5, 784)
+    >>> x = jnp.zeros((5, 28, 28, 1))
+    >>> [flatten(keep=keep).apply({}, {}, x, train=False)[0].shape for keep in (0, 1)]
+    [(5, 784), (5, 28, 28)]
     """
-    return reshape((-1,), name=name)
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
+        raise InputError("keep", "a whole number of axes, not below 0", repr(keep))
+
+    def forward(x):
+        if x.ndim < keep + 1 + (keep > 0):
+            raise InputError("x", f"more than {keep} axes after the batch axis", f"shape {x.shape}")
+        return x.reshape(*x.shape[: keep + 1], math.prod(x.shape[keep + 1 :])), x[:0]
+
+    def backward(no_examples, y_bar):
+        return y_bar.reshape(y_bar.shape[0], *no_examples.shape[1:])
+
+    return stateless(name, forward, backward)

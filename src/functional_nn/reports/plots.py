@@ -88,16 +88,21 @@ def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
     return figure
 
 
-def first_layer_weights(weight: np.ndarray, image_shape: tuple[int, ...], count: int = 64) -> Figure:
-    """What each unit of the first layer looks for: its weights as an image, red for positive, blue for negative."""
-    units = np.moveaxis(weight[:, :count].reshape(*image_shape, -1), -1, 0).mean(axis=-1)
+def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
+    """What each unit of the first layer looks for: its weights as an image, red for positive, blue for negative.
+
+    Args:
+        weight: (height, width, channels, units), of a convolution or of a dense layer on whole images.
+        count: how many units to show.
+    """
+    units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
     columns = min(16, max(4, len(units)))
     rows = math.ceil(len(units) / columns)
     figure, grid = _axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
     largest = float(np.quantile(np.abs(units), 0.995)) or 1.0
     _tiles(grid, list(units), cmap="RdBu_r", vmin=-largest, vmax=largest)
     figure.suptitle(
-        f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[1]} units", fontsize=9
+        f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
     )
     return figure
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from functional_nn import trees
@@ -94,17 +93,19 @@ def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
 
     x = data.test_images.reshape(len(data.test_images), *run.in_shape)
     given = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
-    matrix = confusion_matrix(jnp.asarray(given.argmax(axis=1)), jnp.asarray(data.test_labels), data.classes)
+    matrix = confusion_matrix(given, data.test_labels)
     figures = {
-        "confusion.png": plots.confusion(np.asarray(matrix)),
+        "confusion.png": plots.confusion(np.asarray(matrix, int)),
         "most_wrong.png": plots.most_wrong(data.test_images, data.test_labels, given),
     }
     if run.history:
         figures["learning_curves.png"] = plots.learning_curves(run.history, data.name)
     image_shape = data.test_images.shape[1:]
-    for weight in trees.flatten(run.params).values():
+    for weight in map(np.asarray, trees.flatten(run.params).values()):
         if weight.ndim == 2 and weight.shape[0] == math.prod(image_shape):
-            figures["first_layer_weights.png"] = plots.first_layer_weights(np.asarray(weight), image_shape)
+            weight = weight.reshape(*image_shape, -1)
+        if weight.ndim == 4 and weight.shape[2] == image_shape[-1]:
+            figures["first_layer_weights.png"] = plots.first_layer_weights(weight)
             break
     for name, figure in figures.items():
         figure.savefig(folder / name)

@@ -74,22 +74,18 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
     for scope, equation, _ in equations(program):
         if not str(equation.params.get("name", "")).startswith(MARK):
             continue
-        own = [leaf for path, leaf in leaves.items() if _is_under(path, scope)]
+        own = [leaf for path, leaf in leaves.items() if trees.is_under(path, scope)]
         rows.append(
             SummaryRow(
                 scope.removeprefix(f"{net.name}/"),
                 shape_of(equation.outvars[0].aval),
                 sum(leaf.size for leaf in own),
                 sum(leaf.size * leaf.dtype.itemsize for leaf in own),
-                sum(flops for inner, flops in scopes.items() if _is_under(inner, scope)),
+                sum(flops for inner, flops in scopes.items() if trees.is_under(inner, scope)),
             )
         )
     *layers, total = rows
     return Summary(tuple(layers), total)
-
-
-def _is_under(path: str, scope: str) -> bool:
-    return path == scope or path.startswith(f"{scope}/")
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.inputs import values_of
 from functional_nn.layer import Layer
 from functional_nn.loss import Loss
-from functional_nn.metrics import correct
-from functional_nn.training.precision import PRECISIONS, Precision
+from functional_nn.metrics import accuracy
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossFunction, TrainStep, forward
+from functional_nn.weights import ratio
 
 
 class Evaluation(NamedTuple):
@@ -34,7 +36,7 @@ class EpochResult(NamedTuple):
     bad_step: jax.Array
 
 
-Epoch: TypeAlias = Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, EpochResult]]
+Epoch: TypeAlias = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, EpochResult]]
 
 
 def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
@@ -43,34 +45,56 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     The order is drawn anew from the run's key and the epoch's number. All full batches run in one ``scan``; what is
     left over is one smaller batch of its own, so that nothing is padded, dropped or counted twice, and the mean loss is
     the batches', weighted by their number of examples. The data stay on the device as they came, bytes if they are, and
-    are gathered per batch.
+    are gathered per batch. Inputs and labels may be pytrees, such as ``Masked`` sequences, with examples along axis 0.
     """
 
+    full_batches, last_batch = make_epoch_parts(train_step, batch_size)
+
     def epoch(train_state, x, labels, number):
-        examples = x.shape[0]
-        order = shuffled(derived_key(train_state.key, "shuffle", number), examples)
-        batches, left = divmod(examples, batch_size)
-
-        def step(train_state, rows):
-            return train_step(train_state, x[rows], labels[rows])
-
-        losses, sizes = [], []
-        if batches:
-            full = order[: batches * batch_size].reshape(batches, batch_size)
-            train_state, batch_losses = lax.scan(step, train_state, full)
-            losses.append(batch_losses)
-            sizes.append(jnp.full(batches, batch_size, batch_losses.dtype))
-        if left:
-            train_state, loss = step(train_state, order[batches * batch_size :])
-            losses.append(loss[None])
-            sizes.append(jnp.full(1, left, loss.dtype))
-        losses, sizes = jnp.concatenate(losses), jnp.concatenate(sizes)
-        finite = jnp.isfinite(losses)
-        mean = jnp.sum(jnp.where(finite, losses * sizes, 0)) / jnp.sum(jnp.where(finite, sizes, 0))
-        bad_step = jnp.where(jnp.all(finite), -1, jnp.argmin(finite))
-        return train_state, EpochResult(mean, bad_step.astype(jnp.int32))
+        return last_batch(*full_batches(train_state, x, labels, number), x, labels)
 
     return epoch
+
+
+def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """``make_epoch`` as two functions, for compiling them apart: all full batches, then what is left over.
+
+    ``full_batches(train_state, x, labels, number) -> (train_state, losses, rows)``, with the rows that are left over;
+    ``last_batch(train_state, losses, rows, x, labels) -> (train_state, EpochResult)``.
+    """
+
+    def full_batches(train_state, x, labels, number):
+        order = shuffled(derived_key(train_state.key, "shuffle", number), _examples(x))
+        batches = order.size // batch_size
+
+        def step(train_state, rows):
+            return train_step(train_state, *_rows(rows, x, labels))
+
+        full = order[: batches * batch_size].reshape(batches, batch_size)
+        train_state, losses = lax.scan(step, train_state, full)
+        return train_state, losses, order[batches * batch_size :]
+
+    def last_batch(train_state, losses, rows, x, labels):
+        sizes = jnp.full_like(losses, batch_size)
+        if rows.size:
+            train_state, loss = train_step(train_state, *_rows(rows, x, labels))
+            losses = jnp.append(losses, loss)
+            sizes = jnp.append(sizes, jnp.asarray(rows.size, sizes.dtype))
+        finite = jnp.isfinite(losses)
+        sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
+        first_bad = jnp.argmin(finite)
+        bad_step = jnp.where(finite[first_bad], -1, first_bad)
+        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32))
+
+    return full_batches, last_batch
+
+
+def _examples(x: Any) -> int:
+    return jax.tree.leaves(x)[0].shape[0]
+
+
+def _rows(rows: jax.Array, *data: Any) -> Any:
+    return jax.tree.map(lambda array: array[rows], data)
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:
@@ -96,39 +120,48 @@ def make_evaluate(
     net: Layer,
     loss: LossFunction,
     *,
-    precision: Precision = PRECISIONS["float32"],
+    precision: str | Precision = "float32",
     batch_size: int = 1000,
 ) -> Callable[[TrainState, jax.Array, jax.Array], Evaluation]:
     """A pure ``evaluate(train_state, x, labels) -> Evaluation``, exact over uneven batches.
 
-    What a ``Loss`` ignores counts neither in the loss nor in the accuracy. The value of any other function is taken for
-    the mean over a batch's examples.
+    What a ``Loss`` ignores counts neither in the loss nor in the accuracy, and neither does a ``Masked`` sequence's
+    padding. The value of any other function is taken for the mean over a batch's examples.
     """
-    counted = loss.counted if isinstance(loss, Loss) else None
+    policy = as_precision(precision)
+    label_weights = loss.label_weights if isinstance(loss, Loss) else None
 
     def evaluate(train_state, x, labels):
-        batches, left = divmod(x.shape[0], batch_size)
+        batches, left = divmod(_examples(x), batch_size)
 
         def totals(_, batch):
             inputs, targets = batch
-            y, _ = forward(net, precision, train_state.params, train_state.state, inputs, train=False)
-            examples = jnp.asarray(targets.shape[0], y.dtype)
-            loss_sum = loss.totals(y, targets) if isinstance(loss, Loss) else (loss(y, targets) * examples, examples)
-            right = count = jnp.full((), jnp.nan, y.dtype)
-            if jnp.issubdtype(targets.dtype, jnp.integer) and targets.shape == y.shape[:-1]:
-                right = correct(y, targets).astype(y.dtype)
-                count = jnp.sum((jnp.ones_like(targets) if counted is None else counted(targets)).astype(y.dtype))
-            return None, jnp.stack([*loss_sum, right, count])
+            y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
+            return None, (loss_totals(y, targets), accuracy_totals(y, targets))
 
         sums = []
         if batches:
             split = batches * batch_size
-            stacked = tuple(a[:split].reshape(batches, batch_size, *a.shape[1:]) for a in (x, labels))
-            sums.append(jnp.sum(lax.scan(totals, None, stacked)[1], axis=0))
+            stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
+            sums.append(jax.tree.map(lambda total: jnp.sum(total, axis=0), lax.scan(totals, None, stacked)[1]))
         if left:
-            sums.append(totals(None, (x[-left:], labels[-left:]))[1])
-        loss_sum, weight, right, count = jnp.sum(jnp.stack(sums), axis=0)
-        return Evaluation(loss_sum / weight, right / count)
+            sums.append(totals(None, jax.tree.map(lambda a: a[-left:], (x, labels)))[1])
+        loss_sum, right = jax.tree.map(lambda *batches: sum(batches[1:], batches[0]), *sums)
+        return Evaluation(ratio(*loss_sum), accuracy.result(right))
+
+    def loss_totals(y, labels):
+        if isinstance(loss, Loss):
+            return loss.totals(y, labels)
+        mean, examples = loss(y, labels), _examples(y)
+        return mean * examples, jnp.asarray(examples, mean.dtype)
+
+    @jax.jit
+    def accuracy_totals(y, labels):
+        """Under ``jit`` also where all else is not: labels of a loss that are no classes make it NaN."""
+        numbers = isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jnp.integer)
+        if not numbers or labels.shape != values_of(y).shape[:-1]:
+            return dict.fromkeys(("sum", "weight"), jnp.float32(jnp.nan))
+        return accuracy.totals(y, labels, None if label_weights is None else label_weights(labels) != 0)
 
     return evaluate
 

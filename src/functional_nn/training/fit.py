@@ -20,7 +20,7 @@ from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer, Params, State, as_layer, output_shape
 from functional_nn.losses import Loss
-from functional_nn.training.precision import precision_named
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split, compiled
 from functional_nn.training.progress import progress_bar
 from functional_nn.training.state import TrainState
@@ -47,7 +47,7 @@ class Run:
         status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
         message: the status in words, empty for a finished run.
         in_shape: the shape of one example as the network was given it.
-        precision: the name of the precision it was trained in.
+        precision: what it was trained in, as ``fit`` got it.
         seconds: ``compile`` (0 where the programs were already compiled) and ``train``.
     """
 
@@ -56,7 +56,7 @@ class Run:
     status: str
     message: str
     in_shape: Shape
-    precision: str
+    precision: str | Precision
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -80,7 +80,7 @@ def fit(
     batch_size: int = 64,
     seed: int = 0,
     penalty: PenaltyFunction | None = None,
-    precision: str = "float32",
+    precision: str | Precision = "float32",
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -100,7 +100,8 @@ def fit(
         epochs, batch_size: what is left over after the full batches of an epoch is one smaller batch.
         seed: for initial values, shuffling and noise.
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
-        precision: ``"float32"``, ``"bfloat16"`` (computes in it, parameters stay float32) or ``"float64"``.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
+            ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
         on_epoch: called with each epoch's metrics.
         progress: whether to show a progress bar; by default on a terminal.
 
@@ -114,7 +115,7 @@ def fit(
     ('finished', True)
     """
     net = as_layer(net)
-    policy = precision_named(precision)
+    policy = as_precision(precision)
     _check_counts(epochs, batch_size)
     _check_functions(loss, optimizer, penalty)
     split = _prepared(net, loss, data)
@@ -150,6 +151,7 @@ def fit(
                         f"Loss or update were not finite at step {bad_step:.0f} of epoch {number + 1}. Such steps "
                         "changed nothing, and the last finite state is kept. Try a smaller learning rate; look for NaN "
                         "in the data."
+                        + (" Float16 ends at 65,504; bfloat16 reaches as far as float32." if policy.scales_loss else "")
                     )
                     break
         except KeyboardInterrupt:
@@ -166,7 +168,7 @@ def _nearest_share(value: float, count: int) -> float:
 
 def _stays_finite(before: TrainState, after: TrainState) -> bool:
     """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
-    pairs = zip(jax.tree.leaves(before[:-1]), jax.tree.leaves(after[:-1]), strict=True)
+    pairs = zip(*(jax.tree.leaves(side._replace(key=None)) for side in (before, after)), strict=True)
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 

@@ -10,12 +10,18 @@ import numpy as np
 
 from functional_nn.errors import InputError
 from functional_nn.layer import Layer, Params, State
-from functional_nn.training.precision import Precision, precision_named
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
 
 def predict_probabilities(
-    net: Layer, params: Params, state: State, x: np.ndarray, *, precision: str = "float32", batch_size: int = 1000
+    net: Layer,
+    params: Params,
+    state: State,
+    x: np.ndarray,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
 ) -> np.ndarray:
     """The softmax of the network's outputs for each example, computed batch by batch.
 
@@ -30,7 +36,7 @@ def predict_probabilities(
     >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
-    probabilities = _probabilities(net, precision_named(precision))
+    probabilities = _probabilities(net, as_precision(precision))
     batches = [probabilities(params, state, jnp.asarray(x[i : i + batch_size])) for i in range(0, len(x), batch_size)]
     return np.concatenate([np.asarray(batch) for batch in batches])
 

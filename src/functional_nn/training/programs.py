@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.epoch import make_epoch, make_evaluate
+from functional_nn.training.epoch import EpochResult, make_epoch, make_epoch_parts, make_evaluate
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
+from functional_nn.training.step import LossFunction, PenaltyFunction, TrainStep, make_train_step
 
 
 class Split(NamedTuple):
@@ -25,6 +25,10 @@ class Split(NamedTuple):
     test_x: Any
     test_labels: Any
 
+
+QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
+"""For a program that is a small part of an epoch: XLA's older generator of kernels for the CPU, which takes two thirds
+of the time. Programs may be slower for it."""
 
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
@@ -37,8 +41,9 @@ class Programs:
     """``start(key)``, ``epoch(train_state, x, labels, number)`` and ``evaluate(train_state, x, labels)``, compiled.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
-    since looking at every gradient would lengthen every compilation for what few runs meet. The programs are compiled
-    side by side, the longest first.
+    since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is two programs,
+    one for the full batches and one for what is left over. Each is compiled as soon as it is traced, while the next one
+    is traced; the first is the shortest, so that both cores are soon at work.
     """
 
     def __init__(
@@ -52,32 +57,51 @@ class Programs:
         shapes: Split,
     ):
         in_shape = shapes.train_x.shape[1:]
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        train_data, test_data = (shapes.train_x, shapes.train_labels), (shapes.test_x, shapes.test_labels)
 
         def create(key: jax.Array) -> TrainState:
             return create_train_state(net, optimizer, key, in_shape, precision)
 
-        train_state = jax.eval_shape(create, jax.random.key(0))
+        def train_step(keep_finite: bool) -> TrainStep:
+            return make_train_step(net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite)
 
-        def lowered_epoch(keep_finite: bool) -> Any:
-            options: Any = {"penalty": penalty, "precision": precision, "keep_finite": keep_finite}
-            epoch = make_epoch(make_train_step(net, loss, optimizer, **options), batch_size)
-            number = jax.ShapeDtypeStruct((), jnp.int32)
-            return jax.jit(epoch).lower(train_state, shapes.train_x, shapes.train_labels, number)
-
+        full_batches, last_batch = make_epoch_parts(train_step(False), batch_size)
         with ThreadPoolExecutor() as threads:
-            epoch = threads.submit(lowered_epoch(False).compile)
-            start = threads.submit(jax.jit(create).lower(jax.random.key(0)).compile, RUN_ONCE)
-            evaluate = jax.jit(make_evaluate(net, loss, precision=precision))
-            lowered_evaluate = evaluate.lower(train_state, shapes.test_x, shapes.test_labels)
-            self.evaluate: Any = lowered_evaluate.compile()
-            self.epoch: Any = epoch.result()
-            self.start: Any = start.result()
-        self._careful = lambda: lowered_epoch(True).compile()
+
+            def compiling(function: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+                """The shapes that a function gives, and its program to come."""
+                traced = jax.jit(function).trace(*arguments)
+                return traced.out_info, threads.submit(_compile, traced.lower(), options)
+
+            train_state, start = compiling(create, jax.random.key(0), **QUICK, **RUN_ONCE)
+            reached, full = compiling(full_batches, train_state, *train_data, number)
+            any_full = reached[1].size > 0
+            _, last = compiling(last_batch, *reached, *train_data, **(QUICK if any_full else {}))
+            evaluate = make_evaluate(net, loss, precision=precision)
+            _, evaluation = compiling(evaluate, train_state, *test_data, **QUICK)
+        self.start: Any = start.result()
+        self.evaluate: Any = evaluation.result()
+        self._full_batches, self._last_batch = full.result(), last.result()
+        careful = make_epoch(train_step(True), batch_size)
+        self._careful = lambda: jax.jit(careful).lower(train_state, *train_data, number).compile()
+
+    def epoch(self, train_state: TrainState, x: Any, labels: Any, number: Any) -> tuple[TrainState, EpochResult]:
+        """Every example once."""
+        return self._last_batch(*self._full_batches(train_state, x, labels, number), x, labels)
 
     @cached_property
     def careful_epoch(self) -> Any:
         """``epoch`` with ``keep_finite`` steps."""
         return self._careful()
+
+
+def _compile(lowered: Any, options: dict[str, Any]) -> Any:
+    """With these options of XLA, without those of ``QUICK`` where its version does not have them."""
+    try:
+        return lowered.compile(options)
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile({name: value for name, value in options.items() if name not in QUICK})
 
 
 def compiled(

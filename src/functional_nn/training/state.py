@@ -10,7 +10,8 @@ import optax
 
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer, Params, State
-from functional_nn.training.precision import PRECISIONS, Precision, cast
+from functional_nn.training.loss_scale import LossScale
+from functional_nn.training.precision import Precision, as_precision, cast
 
 
 class TrainState(NamedTuple):
@@ -22,6 +23,7 @@ class TrainState(NamedTuple):
         state: the network's state (running statistics).
         optimizer_state: Optax's.
         key: the run's key, never changed: a step's and an epoch's keys are derived from it and their number.
+        loss_scale: where the precision scales the loss (float16), its ``LossScale``.
     """
 
     step: jax.Array
@@ -29,6 +31,7 @@ class TrainState(NamedTuple):
     state: State
     optimizer_state: Any
     key: jax.Array
+    loss_scale: LossScale | None = None
 
 
 def create_train_state(
@@ -36,7 +39,7 @@ def create_train_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     in_shape: Shape,
-    precision: Precision = PRECISIONS["float32"],
+    precision: str | Precision = "float32",
 ) -> TrainState:
     """A network at its start.
 
@@ -45,8 +48,10 @@ def create_train_state(
     >>> print(start.step, start.params["weight"].shape)
     0 (3, 2)
     """
-    params, state = cast(net.init(derived_key(key, "init"), in_shape), precision.parameters)
-    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key)
+    policy = as_precision(precision)
+    params, state = cast(net.init(derived_key(key, "init"), in_shape), policy.parameters)
+    loss_scale = LossScale.first() if policy.scales_loss else None
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
 KEY_USES = 16

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn.errors import InputError
 from functional_nn.layer import Layer, Params, State
-from functional_nn.training.precision import PRECISIONS, Precision, cast
+from functional_nn.training.loss_scale import LossScale
+from functional_nn.training.precision import Precision, as_precision, cast
 from functional_nn.training.state import TrainState, derived_key
 
 LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
@@ -24,7 +27,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty: PenaltyFunction | None = None,
-    precision: Precision = PRECISIONS["float32"],
+    precision: str | Precision = "float32",
     keep_finite: bool = True,
 ) -> TrainStep:
     """A pure ``train_step(train_state, x, labels) -> (train_state, loss)``.
@@ -34,6 +37,10 @@ def make_train_step(
     parameters, statistics or the optimizer's state, changes nothing, not even the step count, and its loss comes back
     as NaN: so a run that blows up keeps its last finite state. Line searches and the like get ``value``, ``grad`` and
     ``value_fn``.
+
+    Where the precision scales the loss, it is differentiated times ``train_state.loss_scale``, and the gradient divided
+    again. One that is not finite for a finite loss lowers the scale and changes nothing else; the step is counted
+    there. Where the scale cannot be lowered any more the loss comes back as NaN.
 
     >>> import functional_nn as fnn
     >>> from functional_nn.training.state import create_train_state
@@ -45,34 +52,54 @@ def make_train_step(
     1
     """
 
-    def objective(params, state, x, labels, key):
-        y, new_state = forward(net, precision, params, state, x, train=True, key=key)
+    policy = as_precision(precision)
+
+    def objective(params, state, x, labels, key, scale):
+        y, new_state = forward(net, policy, params, state, x, train=True, key=key)
         value = loss(y, labels)
-        return value if penalty is None else value + penalty(params), (value, new_state)
+        total = value if penalty is None else value + penalty(params)
+        return total if scale is None else total * scale.astype(total.dtype), (total, value, new_state)
 
     def train_step(train_state, x, labels):
-        step, params, state, optimizer_state, key = train_state
+        step, params, state, optimizer_state, key, loss_scale = train_state
+        _check_loss_scale(policy, loss_scale)
+        scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(key, "noise", step)
-        differentiate = jax.value_and_grad(objective, has_aux=True)
-        (total, (value, new_state)), gradient = differentiate(params, state, x, labels, key_step)
+        differentiate = jax.grad(objective, has_aux=True)
+        gradient, (total, value, new_state) = differentiate(params, state, x, labels, key_step, scale)
+        if scale is not None:
+            gradient = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradient)
         updates, new_optimizer_state = optax.with_extra_args_support(optimizer).update(
             gradient,
             optimizer_state,
             params,
             value=total,
             grad=gradient,
-            value_fn=lambda params: objective(params, state, x, labels, key_step)[0],
+            value_fn=lambda params: objective(params, state, x, labels, key_step, None)[0],
         )
         new_params: Any = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
-        new: Any = (optax.safe_increment(step), new_params, new_state, new_optimizer_state)
+        old: Any = train_state._replace(key=None)
+        new = old._replace(
+            step=optax.safe_increment(step), params=new_params, state=new_state, optimizer_state=new_optimizer_state
+        )
+        if loss_scale is not None:
+            fits = all_finite(gradient)
+            value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
+            new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
         if keep_finite:
-            finite = stays_finite((0.0, train_state[:-1]), (total, new))
+            finite = stays_finite((0.0, old), (total, new))
             value = jnp.where(finite, value, jnp.nan)
-            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, tuple(train_state[:-1]))
-        step, params, state, optimizer_state = new
-        return TrainState(step, params, state, optimizer_state, key), value
+            new = where(finite, new, old)
+        return new._replace(key=key), value
 
     return train_step
+
+
+def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
+    if policy.scales_loss != (loss_scale is not None):
+        given = "one without" if loss_scale is None else "one with a loss scale"
+        remedy = "Give create_train_state the precision that make_train_step has."
+        raise InputError("train_state", f"one for computing in {policy.compute}", given, remedy)
 
 
 def forward(
@@ -80,16 +107,25 @@ def forward(
     precision: Precision,
     params: Params,
     state: State,
-    x: jax.Array,
+    x: Any,
     *,
     train: bool,
     key: jax.Array | None = None,
-) -> tuple[jax.Array, State]:
-    """The network's output in the parameters' type, computed in ``precision.compute``; bytes become x / 255."""
-    if x.dtype == jnp.uint8:
-        x = x.astype(precision.compute) / 255
+) -> tuple[Any, State]:
+    """The network's output in ``precision.output``, computed in ``precision.compute``; bytes become x / 255."""
+    x = jax.tree.map(lambda part: part.astype(precision.compute) / 255 if part.dtype == jnp.uint8 else part, x)
     y, state = net.apply(cast(params, precision.compute), state, cast(x, precision.compute), train=train, key=key)
-    return y.astype(precision.parameters), state
+    return cast(y, precision.output), state
+
+
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """``new`` where the condition holds, ``old`` else; pytrees of one structure."""
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a pytree is finite."""
+    return reduce(jnp.logical_and, (jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), jnp.bool_(True))
 
 
 def stays_finite(before: Any, after: Any) -> jax.Array:

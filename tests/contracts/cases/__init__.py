@@ -3,11 +3,11 @@
 Sizes are small, distinct and prime, so that a transposed or broadcast axis cannot pass unseen.
 """
 
-from . import combinators, core
-from .case import BATCH, LayerCase, LossCase, of, started
+from . import attention, combinators, conv, core, dropout, embedding, models, norm, recurrent
+from .case import BATCH, LayerCase, LossCase, jit, of, started
 from .losses import LOSSES, PENALTIES
 
-FAMILIES = (core, combinators)
+FAMILIES = (core, combinators, recurrent, attention, embedding, conv, norm, dropout, models)
 LAYERS = [case for family in FAMILIES for case in family.LAYERS]
 
-__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "of", "started"]
+__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "jit", "of", "started"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,9 @@ import numpy as np
 import functional_nn as fnn
 
 BATCH = 7
+
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""``jax.jit`` that compiles in half the time: these programs run a few times, on a few numbers."""
 
 
 class LayerCase(NamedTuple):
@@ -42,12 +46,10 @@ class LossCase(NamedTuple):
 
 def started(case: LayerCase, seed: int = 0) -> tuple[Any, Any, Any]:
     """Parameters and state drawn at random everywhere (no zero biases to hide behind), and an input."""
-    params, state = case.layer.init(jax.random.key(seed), case.in_shape)
+    shapes = jax.eval_shape(lambda key: case.layer.init(key, case.in_shape), jax.random.key(seed))
     random = np.random.default_rng(seed)
-    leaves, structure = jax.tree.flatten((params, state))
-    drawn = [jnp.asarray(random.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
-    params, state = jax.tree.unflatten(structure, drawn)
-    state = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.5, state)
+    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes[0])
+    state = jax.tree.map(lambda leaf: jnp.asarray(np.abs(random.normal(size=leaf.shape)) + 0.5, leaf.dtype), shapes[1])
     x = random.normal(size=(BATCH, *case.in_shape)) if case.make_x is None else case.make_x(random, BATCH)
     return params, state, jax.tree.map(as_input, x)
 

@@ -16,4 +16,11 @@ LAYERS = [
     LayerCase("residual_over_masked", fnn.residual(fnn.dense(5)), (11, 5), make_x=masked((11, 5))),
     LayerCase("bidirectional", fnn.bidirectional(fnn.dense(3), fnn.dense(2)), (11, 5)),
     LayerCase("reverse_time", fnn.reverse_time(fnn.dense(3)), (11, 5)),
+    LayerCase("repeat", fnn.repeat(fnn.residual(fnn.chain(fnn.dense(5), fnn.tanh, fnn.dropout(0.3))), 3), (5,), True),
+    LayerCase("repeat_with_state", fnn.repeat(fnn.chain(fnn.dense(5, bias=False), fnn.batch_norm()), 2), (5,)),
+    LayerCase("repeat_over_masked", fnn.repeat(fnn.residual(fnn.dense(5)), 2), (11, 5), make_x=masked((11, 5))),
+    LayerCase("remat", fnn.remat(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))), (5,), True),
+    LayerCase("shared", fnn.shared(fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(5)), {"dense_1": "dense_0"}), (5,)),
+    LayerCase("frozen", fnn.frozen(fnn.mlp(3, hidden=(11, 7), batch_norm=True), ["dense_0/*", "*scale"]), (5, 2)),
+    LayerCase("with_hand_vjp", fnn.with_hand_vjp(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))), (5,), True),
 ]

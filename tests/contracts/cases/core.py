@@ -12,16 +12,10 @@ LAYERS = [
     LayerCase("dense_on_sequences", fnn.dense(3), (11, 5)),
     LayerCase("dense_pytorch_start", fnn.dense(3, initializer="pytorch"), (5,)),
     LayerCase("flatten", fnn.flatten(), (2, 3, 5)),
+    LayerCase("flatten_keeping_rows", fnn.flatten(keep=1), (2, 3, 5)),
     LayerCase("reshape", fnn.reshape((3, -1)), (2, 15)),
-    LayerCase("dropout", fnn.dropout(0.3), (13,), draws=True),
-    LayerCase("batch_norm", fnn.batch_norm(), (5,)),
-    LayerCase("batch_norm_on_images", fnn.batch_norm(momentum=0.7, epsilon=1e-3), (2, 3, 5)),
     LayerCase("chain_empty", fnn.chain(), (5,)),
     LayerCase("chain", fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2)), (5,)),
     LayerCase("chain_of_chains", fnn.chain(fnn.chain(fnn.dense(3), fnn.gelu), fnn.chain(fnn.dropout(0.5))), (5,), True),
-    LayerCase("mlp", fnn.mlp(3, hidden=(11, 7)), (5, 2)),
-    LayerCase(
-        "mlp_with_all", fnn.mlp(3, hidden=(11, 7), dropout=0.2, batch_norm=True, activation=fnn.silu), (5, 2), True
-    ),
     *(LayerCase(name, f.as_layer(), (5, 3)) for name, f in fnn.ACTIVATIONS.items()),
 ]

@@ -1,0 +1,31 @@
+"""No library: `lax.conv_general_dilated` and `lax.reduce_window`, what Flax and Haiku call, in a jitted step."""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import w3
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+from benchmarks.peers.cnn_loop import python_loop
+
+LIBRARIES = ("jax", "jaxlib", "optax")
+
+
+def loop(mnist: Mnist, seed: int) -> Peer:
+    """A jitted step in a Python loop."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
+    he, features = jax.nn.initializers.he_normal(), second * (height // 4) * (width // 4)
+    shapes = (3, 3, inputs, first), (3, 3, first, second), (features, w3.CLASSES)
+    params = [(he(key, shape), jnp.zeros(shape[-1])) for key, shape in zip(keys, shapes, strict=True)]
+
+    def network(params, images):
+        *convolutions, (weight, bias) = params
+        for kernel, offset in convolutions:
+            numbers = ("NHWC", "HWIO", "NHWC")
+            images = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+            images = jax.nn.relu(images + offset)
+            images = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return images.reshape(len(images), -1) @ weight + bias
+
+    return python_loop(network, params, mnist, seed)

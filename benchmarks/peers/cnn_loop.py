@@ -1,0 +1,35 @@
+"""The Python loop over a jitted step, for every JAX library that leaves the loop to its user."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks import w3
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer, shuffled_batches
+from benchmarks.peers.jax_loop import mean_cross_entropy
+
+
+def python_loop(network: Callable[[Any, jax.Array], jax.Array], params: Any, mnist: Mnist, seed: int) -> Peer:
+    """A jitted step for each batch, which writes over the state it is given."""
+    optimizer, generator = optax.adam(w3.LEARNING_RATE), np.random.default_rng(seed)
+    logits = jax.jit(lambda params, images: network(params, images.reshape(-1, *w3.IMAGE_SHAPE)))
+
+    def step(state, images, labels):
+        params, optimizer_state = state
+        gradient = jax.grad(lambda params: mean_cross_entropy(logits(params, images), labels))
+        updates, optimizer_state = optimizer.update(gradient(params), optimizer_state)
+        return optax.apply_updates(params, updates), optimizer_state
+
+    step, state = jax.jit(step, donate_argnums=0), (params, optimizer.init(params))
+
+    def train_epoch() -> None:
+        nonlocal state
+        for images, labels in shuffled_batches(generator, mnist.train_images, mnist.train_labels, w3.BATCH_SIZE):
+            state = step(state, images, labels)
+        jax.block_until_ready(state)
+
+    return Peer(train_epoch, lambda images: np.asarray(logits(state[0], images)))

@@ -1,0 +1,59 @@
+"""PyTorch's `nn.Conv2d`, on CPU by oneDNN: resident tensors, shuffled by index, fused Adam."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import w3
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+
+LIBRARIES = ("torch",)
+
+
+def network() -> nn.Sequential:
+    (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
+    return nn.Sequential(
+        *(nn.Conv2d(inputs, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(second * (height // 4) * (width // 4), w3.CLASSES)),
+    )
+
+
+def resident(
+    mnist: Mnist, seed: int, memory_format: torch.memory_format = torch.contiguous_format, threads: int | None = None
+) -> Peer:
+    """With as many threads as PyTorch takes of itself."""
+    torch.manual_seed(seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    height, width, channels = w3.IMAGE_SHAPE
+
+    def as_tensor(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images).reshape(-1, channels, height, width).contiguous(memory_format=memory_format)
+
+    images, labels = as_tensor(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
+    model = network().to(memory_format=memory_format)
+    optimizer = torch.optim.Adam(model.parameters(), lr=w3.LEARNING_RATE, fused=True)
+
+    def train_epoch() -> None:
+        for batch in torch.randperm(len(images)).split(w3.BATCH_SIZE):
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(as_tensor(images)).numpy()
+
+    return Peer(train_epoch, predict, torch.get_num_threads())
+
+
+def channels_last(mnist: Mnist, seed: int) -> Peer:
+    """Channels as the last axis in memory, which oneDNN prefers."""
+    return resident(mnist, seed, torch.channels_last)
+
+
+def channels_last_1_thread(mnist: Mnist, seed: int) -> Peer:
+    """The same on one thread."""
+    return resident(mnist, seed, torch.channels_last, threads=1)

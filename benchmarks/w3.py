@@ -1,0 +1,27 @@
+"""W3: a small convolutional network on MNIST; Adam 1e-3, batch 128.
+
+`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+"""
+
+RECIPE = "W3: MNIST, conv 3×3×16, ReLU, pool 2, conv 3×3×32, ReLU, pool 2, dense 10; Adam 1e-3, batch 128"
+UNIT = "ms/step"
+
+IMAGES = 60_000
+IMAGE_SHAPE = (28, 28, 1)
+CHANNELS, CLASSES = (16, 32), 10
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 128
+STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
+SCALE = 1000 / STEPS  # from seconds an epoch to UNIT
+PRECISION = "float32"
+
+PEERS = {
+    "functional_nn": "benchmarks.peers.cnn_functional_nn:by_hand",
+    "functional_nn_autodiff": "benchmarks.peers.cnn_functional_nn:automatically",
+    "pytorch": "benchmarks.peers.cnn_pytorch:resident",
+    "pytorch_channels_last": "benchmarks.peers.cnn_pytorch:channels_last",
+    "pytorch_channels_last_1_thread": "benchmarks.peers.cnn_pytorch:channels_last_1_thread",
+    "jax_loop": "benchmarks.peers.cnn_jax:loop",
+    "flax_nnx": "benchmarks.peers.cnn_flax_nnx:functional",
+    "haiku": "benchmarks.peers.cnn_haiku:donated",
+}

@@ -1,0 +1,24 @@
+"""W4: an LSTM of 128 reads an image row by row, a dense layer reads its last state; Adam 1e-3, batch 128.
+
+`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+"""
+
+RECIPE = "W4: MNIST's 28 rows, LSTM 128, dense 10 on its last state, Adam 1e-3, batch 128"
+UNIT = "ms/step"
+
+IMAGES = 60_000
+ROWS, COLUMNS, HIDDEN_SIZE, CLASSES = 28, 28, 128, 10
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 128
+STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
+SCALE = 1000 / STEPS  # from seconds an epoch to UNIT
+PRECISION = "float32"
+
+PEERS = {
+    "functional_nn": "benchmarks.peers.lstm_functional_nn:by_hand",
+    "functional_nn_autodiff": "benchmarks.peers.lstm_functional_nn:automatically",
+    "pytorch": "benchmarks.peers.lstm_pytorch:resident",
+    "pytorch_1_thread": "benchmarks.peers.lstm_pytorch:resident_1_thread",
+    "jax_scan": "benchmarks.peers.lstm_jax:scan",
+    "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
+}

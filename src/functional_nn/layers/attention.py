@@ -1,0 +1,308 @@
+"""Attention: every step of a sequence looks at the steps of another, or of its own, and takes what fits."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from functional_nn.errors import InputError
+from functional_nn.initializers import Initializer, weight_and_bias
+from functional_nn.inputs import Masked, check_mask, is_shape, like, mask_of, values_of
+from functional_nn.layer import Layer, check_entries, check_floating
+
+PROJECTIONS = ("query", "key", "value", "output")
+
+
+def dot_product_attention(*, causal: bool = False, rotary: bool = False, name: str = "dot_product_attention") -> Layer:
+    """Scaled dot-product attention of given queries, keys and values: means of the values, weighted by similarity.
+
+    Math:
+        For each example and head, with d = head_size and j over the keys that query i sees:
+
+        sᵢⱼ = qᵢ · kⱼ / √d, pᵢⱼ = exp sᵢⱼ / Σⱼ exp sᵢⱼ, cᵢ = Σⱼ pᵢⱼ vⱼ
+
+        A query sees the keys that are real and, if causal, not after its own step. One that sees none, because there
+        is none or because it is padding itself, has p = 0 and c = 0.
+
+        With rotary positions q and k are turned first: qᵢ ← Rᵢ qᵢ, kⱼ ← Rⱼ kⱼ, where Rᵢ turns features n and
+        n + d/2 in their plane by the angle i ωₙ, ωₙ = 10000^(-2n/d). As Rᵢᵀ Rⱼ = Rⱼ₋ᵢ, scores depend on distances only.
+
+    Shapes:
+        x = (q, k, v): q (batch, time, heads, head_size), k (batch, keys, heads, head_size), v (batch, keys, heads,
+        any size), c (batch, time, heads, the size of v). q and k may be ``Masked``; c is where q is.
+
+    Gradient:
+        From c to p: v_barⱼ = Σᵢ pᵢⱼ c_barᵢ, p_barᵢⱼ = c_barᵢ · vⱼ. Through the softmax, whose derivative is
+        ∂pᵢⱼ/∂sᵢₗ = pᵢⱼ (δⱼₗ - pᵢₗ):
+
+        s_barᵢₗ = Σⱼ p_barᵢⱼ pᵢⱼ (δⱼₗ - pᵢₗ) = pᵢₗ (p_barᵢₗ - Σⱼ pᵢⱼ p_barᵢⱼ), which is 0 where i does not see l
+
+        From s: q_barᵢ = Σⱼ s_barᵢⱼ kⱼ / √d, k_barⱼ = Σᵢ s_barᵢⱼ qᵢ / √d. A rotation is turned back by its transpose:
+        q_barᵢ ← Rᵢᵀ q_barᵢ, k_barⱼ ← Rⱼᵀ k_barⱼ.
+
+    The largest score is subtracted before exp. Scores and softmax are in float32 where the inputs have fewer digits.
+
+    Args:
+        causal: whether a query sees no key after its own step; queries and keys then have the same time.
+        rotary: whether positions turn q and k; head_size is then even.
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: for shapes that do not go together.
+
+    >>> q = k = jnp.zeros((1, 2, 1, 3))
+    >>> v = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
+    >>> print(dot_product_attention(causal=True).apply({}, {}, (q, k, v), train=False)[0].ravel())
+    [2. 3.]
+
+    References:
+        Vaswani et al. 2017, "Attention is all you need", equation 1; Su et al. 2021, "RoFormer", equation 34 (whose
+        planes are of neighbouring features; here, as in most implementations, of features half a head apart).
+    """
+
+    def forward(params, state, x, *, train, key=None):
+        _check_parts(x, causal, rotary)
+        queries, keys, values = x
+        q, k, v = _real(queries), _real(keys), _real(like(keys, values))
+        if rotary:
+            q, k = _turned(q, 1), _turned(k, 1)
+        p = _softmax(_scores(q, k) / math.sqrt(q.shape[-1]), _visible(queries, keys, causal))
+        c = jnp.einsum("bhij,bjhd->bihd", p.astype(v.dtype), v)
+        return like(queries, c), state, (q, k, v, p, () if isinstance(keys, Masked) else None)
+
+    def backward(residuals, y_bar):
+        q, k, v, p, keys_are_masked = residuals
+        c_bar = values_of(y_bar)
+        v_bar = jnp.einsum("bhij,bihd->bjhd", p.astype(v.dtype), c_bar)
+        p_bar = _scores(c_bar, v)
+        s_bar = p * (p_bar - jnp.sum(p * p_bar, axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
+        q_bar = jnp.einsum("bhij,bjhd->bihd", s_bar.astype(q.dtype), k)
+        k_bar = jnp.einsum("bhij,bihd->bjhd", s_bar.astype(q.dtype), q)
+        if rotary:
+            q_bar, k_bar = _turned(q_bar, -1), _turned(k_bar, -1)
+        return {}, (like(y_bar, q_bar), k_bar if keys_are_masked is None else Masked(k_bar, None), v_bar)
+
+    return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
+
+
+def attention(
+    heads: int,
+    *,
+    head_size: int | None = None,
+    out_size: int | None = None,
+    causal: bool = False,
+    rotary: bool = False,
+    bias: bool = True,
+    initializer: Initializer = "glorot",
+    name: str = "attention",
+) -> Layer:
+    """Multi-head attention: of a sequence to itself, or of one sequence to another.
+
+    Math:
+        q = x W_query + b_query, k = m W_key, v = m W_value + b_value, y = c W_output + b_output
+
+        where m is the memory that x attends to (x itself where there is none) and c = ``dot_product_attention`` of
+        q, k, v. A step of x that sees no step of m, for want of a real one or as padding, has y = 0. Keys have no bias:
+        it would add the same to all scores of a query, which the softmax takes no note of.
+
+    Shapes:
+        x (batch, time, in_size), or (x, m) with m (batch, memory_time, memory_size); either may be ``Masked``.
+        query/weight (in_size, heads, head_size), key/weight and value/weight (memory_size, heads, head_size),
+        query/bias and value/bias (heads, head_size), output/weight (heads, head_size, out_size), output/bias
+        (out_size,), y (batch, time, out_size)
+
+    Gradient:
+        The projections are ``dense`` layers, so with n over batch and time, and y_barₙ = 0 where step n sees nothing:
+
+        weight_bar = Σₙ inputₙ output_barₙᵀ, bias_bar = Σₙ output_barₙ, input_bar = output_bar Wᵀ
+
+        first for the output, whose input_bar is c_bar; ``dot_product_attention`` makes of it q_bar, k_bar and v_bar,
+        and these projections give x_bar = q_bar W_queryᵀ, m_bar = k_bar W_keyᵀ + v_bar W_valueᵀ. Where x is its own
+        memory, the two add up.
+
+    Args:
+        heads: how many means are taken side by side, each in a subspace of its own.
+        head_size: the features of one head; by default in_size / heads.
+        out_size: the number of outputs; by default in_size.
+        causal: whether a step sees none after itself.
+        rotary: whether positions turn queries and keys; see ``dot_product_attention``.
+        bias: whether queries, values and outputs have biases.
+        initializer: of each projection, seen as one matrix; see ``initializers``.
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: for shapes that do not go together, or an in_size that the heads do not divide.
+
+    >>> layer = attention(2)
+    >>> params, state = layer.init(jax.random.key(0), ((5, 6), (7, 3)))
+    >>> y, _ = layer.apply(params, state, (jnp.ones((1, 5, 6)), jnp.ones((1, 7, 3))), train=False)
+    >>> y.shape, params["query"]["weight"].shape, params["key"]["weight"].shape
+    ((1, 5, 6), (6, 2, 3), (3, 2, 3))
+
+    References:
+        Vaswani et al. 2017, "Attention is all you need", section 3.2.2.
+    """
+    given = {"head_size": head_size, "out_size": out_size}
+    for argument, size in {"heads": heads, **{name: size for name, size in given.items() if size is not None}}.items():
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+            raise InputError(argument, "a positive integer", repr(size))
+    attend = dot_product_attention(causal=causal, rotary=rotary)
+    entries = {part: ("weight", "bias") if bias and part != "key" else ("weight",) for part in PROJECTIONS}
+
+    def init(key, in_shape):
+        shapes = (in_shape, in_shape) if is_shape(in_shape) else in_shape
+        if not isinstance(shapes, tuple | list) or [is_shape(shape) and len(shape) for shape in shapes] != [2, 2]:
+            expected = "a shape (time, in_size), or a pair of such shapes, the second that of the memory"
+            raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis.")
+        (_, in_size), (_, memory_size) = shapes
+        if head_size is None and in_size % heads:
+            remedy = "Give head_size, or another number of heads."
+            raise InputError("heads", f"a divisor of the {in_size} features", heads, remedy)
+        inner = (int(heads), int(head_size or in_size // heads))
+        outer = (int(out_size or in_size),)
+        ends = [((in_size,), inner), ((memory_size,), inner), ((memory_size,), inner), (inner, outer)]
+        params = {}
+        for part, part_key, sides in zip(PROJECTIONS, jax.random.split(key, len(PROJECTIONS)), ends, strict=True):
+            drawn = _projection(initializer, part_key, *sides)
+            params[part] = {entry: drawn[entry] for entry in entries[part]}
+        return params, {}
+
+    def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, PROJECTIONS)
+        for part in PROJECTIONS:
+            check_entries(f"params/{part}", params[part], entries[part])
+        is_pair = isinstance(x, tuple) and not isinstance(x, Masked)
+        source, memory = x if is_pair else (x, x)
+        _check_sequence("x", source, params["query"]["weight"].shape[0])
+        _check_sequence("memory" if is_pair else "x", memory, params["key"]["weight"].shape[0])
+        x_values, memory_values = _real(source), _real(memory)
+        q = like(source, _project(params["query"], x_values))
+        k = like(memory, _project(params["key"], memory_values))
+        c, _, attended = attend.forward({}, {}, (q, k, _project(params["value"], memory_values)), train=train)
+        c = values_of(c)
+        visible = _visible(q, k, causal)
+        sees = None if visible is None else jnp.any(visible, axis=(1, 3))[:, :, None]
+        y = like(source, _where(sees, _project(params["output"], c)))
+        weights = {part: params[part]["weight"] for part in PROJECTIONS}
+        return y, state, (x_values, memory_values, c, attended, weights, sees, () if is_pair else None)
+
+    def backward(residuals, y_bar):
+        x, memory, c, attended, weights, sees, is_pair = residuals
+        params_bar = {}
+
+        def through(part, inputs, outputs_bar):
+            weight_bar, bias_bar, inputs_bar = _project_backward(weights[part], inputs, values_of(outputs_bar))
+            made = {"weight": weight_bar, "bias": bias_bar}
+            params_bar[part] = {entry: made[entry] for entry in entries[part]}
+            return inputs_bar
+
+        c_bar = through("output", c, _where(sees, values_of(y_bar)))
+        _, (q_bar, k_bar, v_bar) = attend.backward(attended, like(y_bar, c_bar))
+        x_bar = through("query", x, q_bar)
+        memory_bar = through("key", memory, k_bar) + through("value", memory, v_bar)
+        if is_pair is None:
+            return params_bar, like(y_bar, x_bar + memory_bar)
+        return params_bar, (like(y_bar, x_bar), like(k_bar, memory_bar))
+
+    return Layer(name, init, forward, backward, takes_mask=True)
+
+
+def _scores(q, k):
+    """qᵢ · kⱼ for each head, at least in float32."""
+    dtype = jnp.float32 if jnp.finfo(q.dtype).bits < 32 else q.dtype
+    return jnp.einsum("bihd,bjhd->bhij", q, k, preferred_element_type=dtype)
+
+
+def _visible(queries, keys, causal):
+    """Which query (axis 2) sees which key (axis 3); None where all see all."""
+    visible = None
+    if causal:
+        visible = jnp.tri(values_of(queries).shape[1], dtype=bool)[None, None]
+    for mask, axes in ((mask_of(queries), (1, 3)), (mask_of(keys), (1, 2))):
+        if mask is not None:
+            real = jnp.expand_dims(mask, axes)
+            visible = real if visible is None else visible & real
+    return visible
+
+
+def _softmax(s, visible):
+    """exp s over its sum for what is visible, 0 for all else. Nothing here is infinite where a derivative meets it."""
+    if visible is not None:
+        s = jnp.where(visible, s, -jnp.inf)
+    largest = lax.stop_gradient(jnp.max(s, axis=-1, keepdims=True))
+    exponentials = jnp.exp(s - jnp.where(largest == -jnp.inf, 0, largest))
+    total = jnp.sum(exponentials, axis=-1, keepdims=True)
+    return exponentials / jnp.where(total == 0, 1, total)
+
+
+def _turned(x, direction):
+    """Rᵢ x for every step i, or Rᵢᵀ x for the direction -1."""
+    time, size = x.shape[1], x.shape[3]
+    angles = direction * np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(size // 2) / size))
+    cosine, sine = (jnp.asarray(table, x.dtype)[None, :, None] for table in (np.cos(angles), np.sin(angles)))
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([cosine * first - sine * second, sine * first + cosine * second], axis=-1)
+
+
+def _projection(initializer, key, in_shape, out_shape):
+    weight, bias = weight_and_bias(initializer, key, (math.prod(in_shape), math.prod(out_shape)))
+    return {"weight": weight.reshape(*in_shape, *out_shape), "bias": bias.reshape(out_shape)}
+
+
+def _project(entries, x):
+    """x W + b, where W sums over all axes of x behind batch and time."""
+    y = jnp.tensordot(x, entries["weight"], axes=x.ndim - 2)
+    return y + entries["bias"][None, None] if "bias" in entries else y
+
+
+def _project_backward(weight, x, y_bar):
+    rows = (0, 1)
+    y_axes = tuple(range(2, y_bar.ndim)), tuple(range(x.ndim - 2, weight.ndim))
+    weight_bar = jnp.tensordot(x, y_bar, axes=(rows, rows))
+    return weight_bar, jnp.sum(y_bar, axis=rows), jnp.tensordot(y_bar, weight, axes=y_axes)
+
+
+def _where(sees, y):
+    return y if sees is None else jnp.where(sees, y, 0)
+
+
+def _real(x):
+    """The values of a sequence, 0 where they are padding: 0 · NaN would be no 0."""
+    return jnp.where(jnp.expand_dims(x.mask, range(2, x.values.ndim)), x.values, 0) if isinstance(x, Masked) else x
+
+
+def _check_sequence(argument: str, x: Any, features: int) -> None:
+    check_mask(x)
+    x = values_of(x)
+    if isinstance(x, tuple) or x.ndim != 3 or x.shape[-1] != features:
+        given = f"{len(x)} inputs" if isinstance(x, tuple) else f"shape {x.shape}"
+        remedy = "Attention to another sequence takes a pair, (x, memory)."
+        raise InputError(argument, f"sequences of {features} features, (batch, time, {features})", given, remedy)
+    check_floating(x)
+
+
+def _check_parts(x: Any, causal: bool, rotary: bool) -> None:
+    if not isinstance(x, tuple) or len(x) != 3 or isinstance(x[2], Masked):
+        expected = "(queries, keys, values), of which queries and keys may be masked"
+        raise InputError("x", expected, f"{len(x)} inputs" if isinstance(x, tuple) else f"a {type(x).__name__}")
+    check_mask(x[0])
+    check_mask(x[1])
+    q, k, v = (values_of(part) for part in x)
+    for part in (q, k, v):
+        check_floating(part)
+    given = f"shapes {q.shape}, {k.shape} and {v.shape}"
+    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4 or (k.shape[0], *k.shape[2:]) != (q.shape[0], *q.shape[2:]):
+        raise InputError("x", "queries and keys (batch, time, heads, head_size), alike but for time", given)
+    if v.shape[:3] != k.shape[:3]:
+        raise InputError("x", "a value for every key, (batch, time, heads, …)", given)
+    if causal and q.shape[1] != k.shape[1]:
+        remedy = "Between two sequences no step is after another."
+        raise InputError("x", "queries and keys of the same time, since causal=True", given, remedy)
+    if rotary and q.shape[3] % 2:
+        raise InputError("rotary", "an even head_size, since features are turned in pairs", given)

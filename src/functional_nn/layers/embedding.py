@@ -1,0 +1,145 @@
+"""Tokens to vectors and back: the embedding, and the output layer that can share its weight."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.errors import InputError
+from functional_nn.initializers import Initializer, weight_and_bias
+from functional_nn.inputs import is_shape
+from functional_nn.layer import Layer, check_entries, check_floating, check_shape, is_concrete
+
+
+def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", name: str = "embedding") -> Layer:
+    """A vector for each of ``count`` tokens, looked up by its number.
+
+    Math:
+        yₙ = W[xₙ], the row of W that the token xₙ names
+
+    Shapes:
+        x (batch, …) integers from 0 to count - 1, weight (count, out_size), y (batch, …, out_size)
+
+    Gradient:
+        yₙⱼ = Σᵢ [xₙ = i] Wᵢⱼ, so ∂yₙⱼ/∂Wᵢⱼ = [xₙ = i]: every row adds up the cotangents of the places where its token
+        stands (n runs over the batch and all other axes of x):
+
+        weight_barᵢ = Σₙ [xₙ = i] y_barₙ; x_bar is None, since integers have no gradient
+
+    A number that is no token cannot raise under ``jit``: there its vector, and with it the loss, is NaN.
+
+    Args:
+        count: the number of tokens.
+        out_size: the size of a vector.
+        initializer: see ``initializers``; of the weight as ``unembedding`` uses it, from out_size to count. The default
+            has variance 1 / out_size, so that vectors have a length of about 1.
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: for floating-point inputs, and for numbers that are no tokens.
+
+    >>> layer = embedding(3, 2)
+    >>> weight = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    >>> print(layer.apply({"weight": weight}, {}, jnp.array([2, 0]), train=False)[0])
+    [[4. 5.]
+     [0. 1.]]
+
+    References:
+        Bengio et al. 2003, "A neural probabilistic language model", section 2.
+    """
+    _check_size("count", count)
+    _check_size("out_size", out_size)
+
+    def init(key, in_shape):
+        if not is_shape(in_shape):
+            raise InputError("in_shape", "a tuple of sizes", repr(in_shape), "It leaves out the batch axis: (time,).")
+        return {"weight": _draw(initializer, key, int(count), int(out_size))}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, ("weight",))
+        x = jnp.asarray(x)
+        _check_tokens(x, int(count))
+        y = params["weight"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return y, state, x
+
+    def backward(x, y_bar):
+        return {"weight": jax.ops.segment_sum(y_bar.reshape(-1, y_bar.shape[-1]), x.ravel(), int(count))}, None
+
+    return Layer(name, init, forward, backward)
+
+
+def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "unembedding") -> Layer:
+    """A logit for each of ``count`` tokens: the similarity of x to the token's vector. Has an embedding's weight.
+
+    Math:
+        y = x Wᵀ
+
+    Shapes:
+        x (batch, …, in_size), weight (count, in_size), y (batch, …, count)
+
+    Gradient:
+        yₙᵢ = Σⱼ xₙⱼ Wᵢⱼ, so ∂yₙᵢ/∂Wᵢⱼ = xₙⱼ, ∂yₙᵢ/∂xₙⱼ = Wᵢⱼ (n runs over the batch and all middle axes):
+
+        weight_bar = y_barᵀ x, x_bar = y_bar W
+
+    ``shared(net, {"unembedding_0": "embedding_0"})`` ties the two weights.
+
+    Args:
+        count: the number of tokens.
+        initializer: see ``initializers``.
+        name: used in parameter trees and in error messages.
+
+    >>> layer = unembedding(3)
+    >>> weight = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    >>> print(layer.apply({"weight": weight}, {}, jnp.array([[1.0, 0.0]]), train=False)[0])
+    [[0. 2. 4.]]
+
+    References:
+        Press and Wolf 2017, "Using the output embedding to improve language models".
+    """
+    _check_size("count", count)
+
+    def init(key, in_shape):
+        in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
+        return {"weight": _draw(initializer, key, int(count), in_size)}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, ("weight",))
+        check_floating(x)
+        weight = params["weight"]
+        if x.ndim < 2 or x.shape[-1] != weight.shape[1]:
+            raise InputError("x", f"(batch, …, {weight.shape[1]})", f"shape {x.shape}")
+        return x @ weight.T, state, (x, weight)
+
+    def backward(residuals, y_bar):
+        x, weight = residuals
+        rows = tuple(range(y_bar.ndim - 1))
+        return {"weight": jnp.tensordot(y_bar, x, axes=(rows, rows))}, y_bar @ weight
+
+    return Layer(name, init, forward, backward)
+
+
+def _draw(initializer, key, count, size):
+    """A weight (count, size), drawn as that of a dense layer from size to count."""
+    return weight_and_bias(initializer, key, (size, count))[0].T
+
+
+def _check_size(argument: str, size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise InputError(argument, "a positive integer", repr(size))
+
+
+def _check_tokens(x: jax.Array, count: int) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        given = f"{x.dtype} of shape {x.shape}"
+        raise InputError("x", "integers, the numbers of tokens", given, "Convert it: x.astype(int).")
+    if not is_concrete(x):
+        return
+    host = np.asarray(x)
+    bad = (host < 0) | (host >= count)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError("x", f"tokens from 0 to {count - 1}", f"{host[where]} at index {where}")

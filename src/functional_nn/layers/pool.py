@@ -1,0 +1,310 @@
+"""Pooling: the largest or the mean value of each channel over windows, or over everything."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from functional_nn.errors import InputError
+from functional_nn.inputs import Masked, check_mask, mask_of, values_of
+from functional_nn.layer import Layer, check_floating, stateless
+from functional_nn.windows import (
+    Padding,
+    Sizes,
+    Windows,
+    added,
+    check_images,
+    check_padding,
+    check_sizes,
+    place_windows,
+    put_back,
+    seen,
+)
+
+
+def max_pool(
+    window: Sizes, *, stride: Sizes | None = None, padding: Padding = "valid", name: str = "max_pool"
+) -> Layer:
+    """The largest value of each channel in every window.
+
+    Math:
+        yₙₒ = maxₖ xₙ[o s + k - p], with o a place of the output, k one of the window, s the stride, p the padding
+        before; padding is never the largest
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, *out_sizes, channels), out_sizes = (in_sizes + padding - window) //
+        s + 1; what no window covers is left out
+
+    Gradient:
+        The maximum follows its largest argument: with xₖ = Sₖ x what place k sees (see ``conv``), mₖ = 1 where xₖ = y
+        and c = Σₖ mₖ, xₖ_bar = mₖ y_bar / c and, each added where it was seen,
+
+        x_bar = Σₖ Sₖᵀ (mₖ y_bar / c)
+
+    At ties:
+        c values that are equally large get y_bar / c each: the mean of the one-sided choices, symmetric, and what
+        ``jnp.max`` does too. (PyTorch gives all of it to the first.)
+
+    Args:
+        window: the window's size; one number for every spatial axis, or a tuple.
+        stride: the distance between windows; by default the window's size, so that they tile the input.
+        padding: ``"valid"`` (none), ``"same"`` (out_sizes = in_sizes / stride, rounded up), or one pair (before,
+            after) for each spatial axis, smaller than the window.
+        name: used in parameter trees and in error messages.
+
+    >>> print(max_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    [3. 2.]
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 9.3.
+    """
+    stride = window if stride is None else stride
+    _check_settings(window, stride, padding)
+
+    def forward(x):
+        windows = _place(x, window, stride, padding)
+        if _tile(windows):
+            tiles = _tiles(x, windows, -jnp.inf)
+            y = jnp.max(tiles, axis=_within(windows))
+        else:
+            y = jnp.max(jnp.stack(seen(x, windows, -jnp.inf)), axis=0)
+        return y, (x, y)
+
+    def backward(residuals, y_bar):
+        x, y = residuals
+        windows = _place(x, window, stride, padding)
+        largest = [(part == y).astype(y.dtype) for part in seen(x, windows, -jnp.inf)]
+        share = y_bar / added(largest)
+        if not _tile(windows):
+            return put_back([m * share for m in largest], windows)
+        m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
+        return _untiled(jnp.where(m, _over_tiles(share, windows), 0), windows)
+
+    return stateless(name, forward, backward)
+
+
+def average_pool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "valid",
+    count_padding: bool = False,
+    name: str = "average_pool",
+) -> Layer:
+    """The mean value of each channel in every window.
+
+    Math:
+        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, with padding as zero and cₒ the number of elements that are no padding, or of
+        all where ``count_padding``
+
+    Shapes:
+        as ``max_pool``
+
+    Gradient:
+        y is linear in x, and every xₖ = Sₖ x enters with factor 1 / c:
+
+        x_bar = Σₖ Sₖᵀ (y_bar / c)
+
+    Args:
+        window: the window's size; one number for every spatial axis, or a tuple.
+        stride: the distance between windows; by default the window's size.
+        padding: as for ``max_pool``.
+        count_padding: whether padding counts as zeros that are averaged (PyTorch's default) or not (Keras's, ONNX's).
+        name: used in parameter trees and in error messages.
+
+    >>> print(average_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    [2. 1.]
+
+    References:
+        LeCun et al. 1998, "Gradient-based learning applied to document recognition" (subsampling).
+    """
+    stride = window if stride is None else stride
+    _check_settings(window, stride, padding)
+
+    def forward(x):
+        windows = _place(x, window, stride, padding)
+        tiles = _tile(windows)
+        total = jnp.sum(_tiles(x, windows, 0.0), _within(windows)) if tiles else added(seen(x, windows))
+        return total * _shares(windows, total), x[:0]
+
+    def backward(no_examples, y_bar):
+        windows = _place(no_examples, window, stride, padding)
+        return put_back([y_bar * _shares(windows, y_bar)] * windows.places, windows)
+
+    def _shares(windows: Windows, y: jax.Array) -> jax.Array:
+        """1 / c for every place of the output, in the rank of y."""
+        counts = np.ones(())
+        for axis, size in enumerate(windows.window):
+            starts = np.arange(windows.out_sizes[axis]) * windows.stride[axis] - windows.pads[axis][0]
+            real = np.minimum(starts + size, windows.in_sizes[axis]) - np.maximum(starts, 0)
+            counts = np.multiply.outer(counts, np.full_like(real, size) if count_padding else real)
+        return jnp.asarray(1 / counts[None, ..., None], y.dtype)
+
+    return stateless(name, forward, backward)
+
+
+def global_average_pool(*, name: str = "global_average_pool") -> Layer:
+    """The mean of each channel over all spatial axes, or over the real steps of a masked sequence.
+
+    Math:
+        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ; m = 1 where a step is real, everywhere without a mask.
+        Where nothing is real, y = 0.
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, channels)
+
+    Gradient:
+        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 where nothing is real.
+
+    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(global_average_pool().apply({}, {}, x, train=False)[0])
+    [[2.]]
+
+    References:
+        Lin, Chen, Yan 2014, "Network in network", section 3.2.
+    """
+
+    def pool(x, mask):
+        total = jnp.sum(x if mask is None else jnp.where(mask, x, 0), axis=_spatial(x))
+        return total / _real(x, mask), (x[:0], mask)
+
+    def pool_back(residuals, y_bar):
+        no_examples, mask = residuals
+        shape = (y_bar.shape[0], *no_examples.shape[1:])
+        x_bar = jnp.broadcast_to(_over_space(y_bar / _real(no_examples, mask), len(shape)), shape)
+        return x_bar if mask is None else jnp.where(mask, x_bar, 0)
+
+    return _global(name, pool, pool_back)
+
+
+def global_max_pool(*, name: str = "global_max_pool") -> Layer:
+    """The largest value of each channel over all spatial axes, or over the real steps of a masked sequence.
+
+    Math:
+        yₙ = maxₒ xₙₒ over the o that are real, everything without a mask. Where nothing is real, y = 0.
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, channels)
+
+    Gradient:
+        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 where nothing is real.
+
+    At ties:
+        equal shares, as in ``max_pool``.
+
+    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(global_max_pool().apply({}, {}, x, train=False)[0])
+    [[3.]]
+
+    References:
+        Oquab et al. 2015, "Is object localization for free?", section 3.
+    """
+
+    def pool(x, mask):
+        if mask is None:
+            y = jnp.max(x, axis=_spatial(x))
+        else:
+            y = jnp.max(jnp.where(mask, x, -jnp.inf), axis=_spatial(x))
+            y = jnp.where(jnp.any(mask, axis=_spatial(x)), y, 0)
+        return y, (x, y, mask)
+
+    def pool_back(residuals, y_bar):
+        x, y, mask = residuals
+        largest = x == _over_space(y, x.ndim)
+        if mask is not None:
+            largest = largest & mask
+        largest = largest.astype(x.dtype)
+        count = jnp.maximum(jnp.sum(largest, axis=_spatial(x)), 1)
+        return largest * _over_space(y_bar / count, x.ndim)
+
+    return _global(name, pool, pool_back)
+
+
+def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
+    check_sizes(window=window, stride=stride)
+    check_padding(padding, ("valid", "same"))
+
+
+def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Windows:
+    check_floating(x)
+    check_images(x.shape, window)
+    windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
+    if any(max(pair) >= size for pair, size in zip(windows.pads, windows.window, strict=True)):
+        raise InputError("padding", f"less than the window, {windows.window}", windows.pads, "A window must see x.")
+    return windows
+
+
+def _tile(windows: Windows) -> bool:
+    """Whether no two windows share an element."""
+    return windows.window == windows.stride
+
+
+def _tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
+    """x with every spatial axis split into (out_size, window), padded or cut where it does not fit."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    around = ((0, 0, 0), *((before, out * size - n - before, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    fitted = lax.pad(x, jnp.asarray(fill, x.dtype), around)
+    split = (axis for _, out, size, _ in sizes for axis in (out, size))
+    return fitted.reshape(x.shape[0], *split, x.shape[-1])
+
+
+def _untiled(tiles: jax.Array, windows: Windows) -> jax.Array:
+    """The transpose of ``_tiles``: what was padding is dropped, and what was cut off is zero."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    joined = tiles.reshape(tiles.shape[0], *(out * size for _, out, size, _ in sizes), tiles.shape[-1])
+    around = ((0, 0, 0), *((-before, n + before - out * size, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    return lax.pad(joined, jnp.zeros((), tiles.dtype), around)
+
+
+def _over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
+    """One value for a window, in the rank of ``_tiles``."""
+    return jnp.expand_dims(y, _within(windows))
+
+
+def _within(windows: Windows) -> tuple[int, ...]:
+    """The axes of ``_tiles`` that lie within a window."""
+    return tuple(range(2, 2 * len(windows.window) + 1, 2))
+
+
+def _global(name, pool, pool_back) -> Layer:
+    """``pool(x, mask) -> (y, (…, mask))``, its mask (batch, time, 1) or None, and ``pool_back(residuals, y_bar)``."""
+
+    def forward(params, state, x, *, train, key=None):
+        check_mask(x)
+        values, mask = values_of(x), mask_of(x)
+        check_floating(values)
+        check_images(values.shape)
+        if not math.prod(values.shape[1:-1]):
+            raise InputError("x", "at least one place to pool over", f"shape {values.shape}")
+        if mask is not None:
+            if values.ndim != 3:
+                raise InputError("x", "a masked sequence of vectors, (batch, time, channels)", f"shape {values.shape}")
+            mask = jnp.expand_dims(mask, -1)
+        y, residuals = pool(values, mask)
+        return y, state, residuals
+
+    def backward(residuals, y_bar):
+        x_bar = pool_back(residuals, y_bar)
+        return {}, x_bar if residuals[-1] is None else Masked(x_bar, None)
+
+    return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
+
+
+def _spatial(x: jax.Array) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def _over_space(y: jax.Array, ndim: int) -> jax.Array:
+    """One value for a channel, in the rank of x."""
+    return jnp.expand_dims(y, range(1, ndim - 1))
+
+
+def _real(x: jax.Array, mask: jax.Array | None) -> float | jax.Array:
+    """The number of places that are real, and 1 where there is none."""
+    if mask is None:
+        return float(math.prod(x.shape[1:-1]))
+    return jnp.maximum(jnp.sum(mask.astype(x.dtype), axis=1), 1)

@@ -1,0 +1,111 @@
+"""Where a step stands in its sequence: positions added to its features, without which attention sees a set."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.errors import InputError
+from functional_nn.inputs import is_shape
+from functional_nn.layer import Layer, check_entries, check_floating, stateless
+
+
+def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
+    """Adds waves of falling frequency to each step's features.
+
+    Math:
+        y_{t,2n} = x_{t,2n} + sin(t ωₙ), y_{t,2n+1} = x_{t,2n+1} + cos(t ωₙ), ωₙ = 10000^(-2n/features)
+
+    Shapes:
+        x and y (batch, time, features), features even
+
+    Gradient:
+        What is added does not depend on x: x_bar = y_bar
+
+    Args:
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: for an odd number of features.
+
+    >>> print(sinusoidal_positions().apply({}, {}, jnp.zeros((1, 2, 2)), train=False)[0][0].round(3))
+    [[0.    1.   ]
+     [0.841 0.54 ]]
+
+    References:
+        Vaswani et al. 2017, "Attention is all you need", section 3.5.
+    """
+
+    def forward(x):
+        _check_sequence(x)
+        _, time, features = x.shape
+        if features % 2:
+            raise InputError("x", "an even number of features, a sine and a cosine each", f"shape {x.shape}")
+        angles = np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(features // 2) / features))
+        waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, time, features)
+        return x + jnp.asarray(waves, x.dtype), ()
+
+    return stateless(name, forward, lambda nothing, y_bar: y_bar)
+
+
+def learned_positions(max_time: int, *, name: str = "learned_positions") -> Layer:
+    """Adds a learned vector for each position to the step's features.
+
+    Math:
+        yₜ = xₜ + Wₜ
+
+    Shapes:
+        x and y (batch, time, features) with time ≤ max_time, weight (max_time, features)
+
+    Gradient:
+        Wₜ is added to step t of every example n, and not used at all from time on:
+
+        weight_barₜ = Σₙ y_barₙₜ for t < time, else 0; x_bar = y_bar
+
+    Args:
+        max_time: the longest sequence. Weights start normal with deviation 0.02.
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: for longer sequences.
+
+    >>> params = {"weight": jnp.array([[1.0], [2.0], [3.0]])}
+    >>> print(learned_positions(3).apply(params, {}, jnp.zeros((1, 2, 1)), train=False)[0].ravel())
+    [1. 2.]
+
+    References:
+        Gehring et al. 2017, "Convolutional sequence to sequence learning", section 3.1.
+    """
+    if isinstance(max_time, bool) or not isinstance(max_time, Integral) or max_time < 1:
+        raise InputError("max_time", "a positive integer", repr(max_time))
+
+    def init(key, in_shape):
+        if not is_shape(in_shape) or len(in_shape) != 2:
+            raise InputError("in_shape", "(time, features)", repr(in_shape), "It leaves out the batch axis.")
+        return {"weight": 0.02 * jax.random.normal(key, (int(max_time), in_shape[1]))}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        check_entries("params", params, ("weight",))
+        weight = params["weight"]
+        _check_sequence(x)
+        _, time, features = x.shape
+        if features != weight.shape[1]:
+            raise InputError("x", f"{weight.shape[1]} features on the last axis", f"shape {x.shape}")
+        if time > max_time:
+            raise InputError("x", f"at most max_time = {max_time} steps", f"{time} (shape {x.shape})")
+        return x + weight[None, :time], state, ()
+
+    def backward(nothing, y_bar):
+        unused = int(max_time) - y_bar.shape[1]
+        return {"weight": jnp.pad(jnp.sum(y_bar, axis=0), ((0, unused), (0, 0)))}, y_bar
+
+    return Layer(name, init, forward, backward)
+
+
+def _check_sequence(x: jax.Array) -> None:
+    if x.ndim != 3:
+        raise InputError("x", "sequences, (batch, time, features)", f"shape {x.shape}")
+    check_floating(x)

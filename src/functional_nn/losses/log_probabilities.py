@@ -1,0 +1,89 @@
+"""Losses of log-probabilities, such as ``log_softmax`` gives."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.errors import InputError
+from functional_nn.layer import is_concrete
+from functional_nn.loss import Loss
+from functional_nn.losses.labels import are_probabilities, check_classes, check_probabilities, one_hot
+from functional_nn.weights import nan_unless, times
+
+LOG_TOLERANCE = 0.1
+"""How far from 0 the logarithm of a row's sum may be: log-probabilities in bfloat16 are that coarse."""
+
+
+def _are_log_probabilities(y):
+    return jnp.abs(jax.nn.logsumexp(y, axis=-1)) <= LOG_TOLERANCE
+
+
+def _check_log_probabilities(y):
+    if not is_concrete(y):
+        return
+    if not (good := np.asarray(_are_log_probabilities(jnp.asarray(y, float)))).all():
+        where = tuple(int(i) for i in np.argwhere(~good)[0])
+        total = np.exp(np.asarray(y)[where].astype(np.float64)).sum()
+        remedy = "Let the network end in log_softmax; for logits use cross_entropy."
+        given = f"a row whose exponentials sum to {total:.6g} at index {where}"
+        raise InputError("y", "rows of log-probabilities, whose exponentials sum to 1", given, remedy)
+
+
+def _check_likelihood(y, labels):
+    check_classes(y, labels)
+    _check_log_probabilities(y)
+
+
+def _check_divergence(y, labels):
+    check_probabilities(y, labels)
+    _check_log_probabilities(y)
+
+
+def _rows(y, t):
+    """t, NaN where y's row is no log-probabilities."""
+    return nan_unless(jnp.expand_dims(_are_log_probabilities(y), -1), t)
+
+
+def _likelihood_values(y, labels):
+    return -jnp.sum(times(_rows(y, one_hot(y, labels)), y), axis=-1)
+
+
+def _likelihood_gradients(y, labels):
+    """∂/∂yₖ (-y_label) = -tₖ, with t the label's one-hot vector."""
+    return -_rows(y, one_hot(y, labels))
+
+
+def _divergence_targets(y, labels):
+    t = labels.astype(y.dtype)
+    return _rows(y, nan_unless(jnp.expand_dims(are_probabilities(labels), -1), t))
+
+
+def _divergence_values(y, labels):
+    t = _divergence_targets(y, labels)
+    return jnp.sum(t * jnp.log(jnp.where(t == 0, 1, t)) - times(t, y), axis=-1)
+
+
+def _divergence_gradients(y, labels):
+    """∂/∂yₖ Σₖ tₖ (log tₖ - yₖ) = -tₖ."""
+    return -_divergence_targets(y, labels)
+
+
+negative_log_likelihood = Loss(
+    "negative_log_likelihood",
+    _check_likelihood,
+    _likelihood_values,
+    _likelihood_gradients,
+    formula="ℓ = -y_label, from log-probabilities y (…, classes) and integer labels (…). ∂ℓ/∂y = -t, t the label's "
+    "one-hot vector. For logits cross_entropy is the same, and one step.",
+)
+
+kl_divergence = Loss(
+    "kl_divergence",
+    _check_divergence,
+    _divergence_values,
+    _divergence_gradients,
+    formula="ℓ = Σₖ tₖ (log tₖ - yₖ), from log-probabilities y and probabilities t, both (…, classes); 0 log 0 = 0. "
+    "∂ℓ/∂y = -t. Kullback and Leibler 1951.",
+)

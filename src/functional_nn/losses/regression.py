@@ -1,0 +1,117 @@
+"""Losses of numbers and of directions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.errors import InputError
+from functional_nn.layer import is_concrete
+from functional_nn.loss import Loss
+from functional_nn.losses.labels import check_same_shape, example_mean, per_element
+
+
+def _squared_errors(y, labels):
+    return example_mean(jnp.square(y - labels.astype(y.dtype)))
+
+
+def _squared_error_gradients(y, labels):
+    """∂/∂yⱼ (1/d) Σⱼ (yⱼ - tⱼ)² = (2/d) (yⱼ - tⱼ)."""
+    return 2 * per_element(y) * (y - labels.astype(y.dtype))
+
+
+def _absolute_errors(y, labels):
+    error = y - labels.astype(y.dtype)
+    return example_mean(error * jnp.sign(error))
+
+
+def _absolute_error_gradients(y, labels):
+    """∂/∂yⱼ (1/d) Σⱼ |yⱼ - tⱼ| = sign(yⱼ - tⱼ) / d; at the kink 0 the value is 0 (|e| is written e sign(e), since
+    ``jax.grad`` of ``jnp.abs`` gives 1 there)."""
+    return per_element(y) * jnp.sign(y - labels.astype(y.dtype))
+
+
+def huber_with(delta: float) -> Loss:
+    """Huber's loss: quadratic up to an error of δ, linear beyond; the mean over an example's elements.
+
+    Math:
+        e = y - t, ℓ = e²/2 if |e| ≤ δ else δ (|e| - δ/2)
+
+    Gradient:
+        e inside, δ sign(e) outside, equal at ±δ: ∂ℓ/∂y = min(max(e, -δ), δ)
+
+    >>> print(huber_with(1.0)(jnp.array([[3.0]]), jnp.array([[0.0]])))
+    2.5
+
+    References:
+        Huber 1964, "Robust estimation of a location parameter".
+    """
+    if is_concrete(delta) and not delta > 0:
+        raise InputError("delta", "a number above 0", delta)
+
+    def values(y, labels):
+        error = jnp.abs(y - labels.astype(y.dtype))
+        return example_mean(jnp.where(error <= delta, jnp.square(error) / 2, delta * (error - delta / 2)))
+
+    def gradients(y, labels):
+        return per_element(y) * jnp.clip(y - labels.astype(y.dtype), -delta, delta)
+
+    return Loss("huber", check_same_shape, values, gradients, formula=huber_with.__doc__ or "")
+
+
+def _directions(v):
+    """v / |v| and |v|, 0 and 1 for a vector of zeros. Divided by its largest number first, so that no square overflows
+    or vanishes."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), axis=-1, keepdims=True))
+    scale = jnp.where(largest == 0, 1, largest)
+    scaled = v / scale
+    norm = jnp.sqrt(jnp.where(largest == 0, 1, jnp.sum(jnp.square(scaled), axis=-1, keepdims=True)))
+    return jnp.where(largest == 0, 0, scaled / norm), scale * norm
+
+
+def _check_vectors(y, labels):
+    check_same_shape(y, labels)
+    if y.ndim < 2:
+        raise InputError("y", "vectors, (…, features)", f"shape {y.shape}")
+
+
+def _cosine_distances(y, labels):
+    return 1 - jnp.sum(_directions(y)[0] * _directions(labels.astype(y.dtype))[0], axis=-1)
+
+
+def _cosine_distance_gradients(y, labels):
+    """With u = y/|y| and v = t/|t|: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y (1 - u · v) = ((u · v) u - v) / |y|, which is 0
+    for y = 0, where u is taken for 0."""
+    u, norm = _directions(y)
+    v, _ = _directions(labels.astype(y.dtype))
+    gradients = (jnp.sum(u * v, axis=-1, keepdims=True) * u - v) / norm
+    return jnp.where(jnp.any(y != 0, axis=-1, keepdims=True), gradients, 0)
+
+
+mean_squared_error = Loss(
+    "mean_squared_error",
+    check_same_shape,
+    _squared_errors,
+    _squared_error_gradients,
+    formula="ℓ = (1/d) Σⱼ (yⱼ - tⱼ)² over an example's d elements; labels in the shape of y. ∂ℓ/∂y = (2/d) (y - t).",
+)
+
+mean_absolute_error = Loss(
+    "mean_absolute_error",
+    check_same_shape,
+    _absolute_errors,
+    _absolute_error_gradients,
+    formula="ℓ = (1/d) Σⱼ |yⱼ - tⱼ| over an example's d elements; labels in the shape of y. "
+    "∂ℓ/∂y = sign(y - t) / d, 0 at the kink.",
+)
+
+huber = huber_with(1.0)
+
+cosine_distance = Loss(
+    "cosine_distance",
+    _check_vectors,
+    _cosine_distances,
+    _cosine_distance_gradients,
+    formula="ℓ = 1 - u · v with u = y/|y| and v = t/|t| over the last axis; labels in the shape of y. "
+    "∂ℓ/∂y = ((u · v) u - v) / |y|. For a vector of zeros ℓ = 1 and the gradient is 0.",
+)

@@ -1,0 +1,64 @@
+"""The gradient of every example alone: for clipping one by one, for influence, for private training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.layer import EXAMPLES, Layer, Params, State, as_layer
+from functional_nn.training.step import LossFunction
+
+
+def per_example_gradients(
+    net: Layer,
+    loss: LossFunction,
+    params: Params,
+    state: State,
+    x: Any,
+    labels: Any,
+    *,
+    train: bool = True,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Params]:
+    """The loss and the gradient of each example, as if it were a batch of its own.
+
+    Math:
+        gₙ = ∂ℓ(f(xₙ; θ), tₙ)/∂θ; their mean over n is the batch's gradient where no weights differ
+
+    Shapes:
+        x (batch, …), labels (batch, …); the losses (batch,), and each gradient (batch, *parameter's shape)
+
+    Args:
+        net, loss: what ``fit`` takes.
+        params, state: the network's. What training would make of the state is left out.
+        x, labels: a batch.
+        train: whether the network is in training.
+        key: for noise; every example draws its own.
+
+    Raises:
+        InputError: in training, by the layer that couples the examples of a batch (``batch_norm``): it has no
+            gradient of one example.
+
+    >>> import functional_nn as fnn
+    >>> net = fnn.dense(2)
+    >>> params, state = net.init(jax.random.key(0), (3,))
+    >>> losses, gradients = per_example_gradients(
+    ...     net, fnn.cross_entropy, params, state, jnp.ones((5, 3)), jnp.zeros(5, int))
+    >>> losses.shape, gradients["weight"].shape
+    ((5,), (5, 3, 2))
+
+    References:
+        Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
+    """
+    net = as_layer(net)
+
+    def value(params, x, label, key):
+        y, _ = net.apply(params, state, jax.tree.map(lambda leaf: leaf[None], x), train=train, key=key)
+        return loss(y, label[None])
+
+    labels = jnp.asarray(labels)
+    keys = None if key is None else jax.random.split(key, labels.shape[0])
+    alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
+    return alone(params, x, labels, keys)

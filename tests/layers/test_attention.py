@@ -1,0 +1,285 @@
+"""Attention against loops in NumPy, and what masks, causality, rotary positions and a second sequence mean."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.inputs import values_of
+
+RANDOM = np.random.default_rng(0)
+KEY = jax.random.key(0)
+EVERY_STEP_SEES_A_MEMORY = np.array([[True, False, True], [False, True, False]])
+
+
+def draw(*shape):
+    return jnp.asarray(RANDOM.normal(size=shape), float)
+
+
+def started(layer, in_shape):
+    """Parameters with biases other than zero."""
+    params, _ = layer.init(KEY, in_shape)
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(RANDOM.normal(size=leaf.shape) / 3, leaf.dtype), params)
+
+
+def run(layer, params, x):
+    return jax.jit(lambda params, x: layer.apply(params, {}, x, train=True)[0])(params, x)
+
+
+def turned(vector, position):
+    """Each pair of features as a complex number, turned by its angle."""
+    half = len(vector) // 2
+    numbers = vector[:half] + 1j * vector[half:]
+    numbers = numbers * np.exp([1j * position * 10_000 ** (-n / half) for n in range(half)])
+    return np.concatenate([numbers.real, numbers.imag])
+
+
+def looped(params, x, memory, real, *, causal=False, rotary=False):
+    """The formula for one query of one head at a time."""
+    params = jax.tree.map(np.asarray, params)
+    heads = params["query"]["weight"].shape[1]
+    y = np.zeros((*x.shape[:2], params["output"]["weight"].shape[-1]))
+    for b, i, h in np.ndindex(*x.shape[:2], heads):
+        q = x[b, i] @ params["query"]["weight"][:, h] + params["query"]["bias"][h]
+        scores, values = [], []
+        for j in range(memory.shape[1]):
+            if not real[b, j] or (causal and j > i):
+                continue
+            k = memory[b, j] @ params["key"]["weight"][:, h]
+            score = turned(q, i) @ turned(k, j) if rotary else q @ k
+            scores.append(np.exp(score / np.sqrt(len(q))))
+            values.append(memory[b, j] @ params["value"]["weight"][:, h] + params["value"]["bias"][h])
+        c = np.average(values, axis=0, weights=scores)
+        y[b, i] += c @ params["output"]["weight"][h]
+    return y + params["output"]["bias"]
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"rotary": True}], ids=str)
+def test_a_sequence_to_itself(options):
+    layer, x = fnn.attention(3, head_size=4, **options), draw(2, 5, 6)
+    params = started(layer, (5, 6))
+    expected = looped(params, np.asarray(x), np.asarray(x), np.ones((2, 5), bool), **options)
+    np.testing.assert_allclose(run(layer, params, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sequence_to_a_masked_one_of_another_length_and_size():
+    layer, x, memory = fnn.attention(2, out_size=7), draw(2, 5, 4), draw(2, 3, 6)
+    params = started(layer, ((5, 4), (3, 6)))
+    expected = looped(params, np.asarray(x), np.asarray(memory), EVERY_STEP_SEES_A_MEMORY)
+    y = run(layer, params, (x, fnn.Masked(memory, jnp.asarray(EVERY_STEP_SEES_A_MEMORY))))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_is_each_prefix_alone():
+    layer, x = fnn.attention(2, causal=True, rotary=True), draw(2, 3, 4)
+    params = started(layer, (3, 4))
+    whole = run(layer, params, x)
+    for time in (1, 2):
+        np.testing.assert_allclose(run(layer, params, x[:, :time])[:, -1], whole[:, time - 1], rtol=1e-4, atol=1e-5)
+
+
+def test_masked_is_the_shorter_sequence_alone():
+    """Values and gradients; whatever the padding holds, even NaN, it gets zeros and gives nothing."""
+    layer, x = fnn.attention(2), draw(2, 3, 4)
+    params = started(layer, (3, 4))
+    mask = jnp.broadcast_to(jnp.arange(5) < 3, (2, 5))
+    padded = fnn.Masked(jnp.concatenate([x, jnp.full((2, 2, 4), jnp.nan)], axis=1), mask)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params, x):
+        y = layer.apply(params, {}, x, train=True)[0]
+        return jnp.sum(jnp.sin(values_of(y))), values_of(y)
+
+    (params_bar, y), (alone_bar, alone) = gradient(params, padded), gradient(params, x)
+    np.testing.assert_allclose(y[:, :3], alone, rtol=1e-5, atol=1e-6)
+    assert (y[:, 3:] == 0).all()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params_bar, alone_bar)
+
+
+def test_without_positions_order_does_not_matter():
+    order = np.array([3, 0, 4, 1, 2])
+    layer, x = fnn.attention(2), draw(2, 5, 4)
+    params = started(layer, (5, 4))
+    np.testing.assert_allclose(run(layer, params, x[:, order]), run(layer, params, x)[:, order], rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_scores_depend_on_distances_only():
+    """The same sequence three steps later, behind padding, attends as before; in another order it does not."""
+    layer, x = fnn.attention(2, rotary=True, head_size=6), draw(2, 4, 4)
+    params = started(layer, (4, 4))
+    later = fnn.Masked(jnp.pad(x, ((0, 0), (3, 0), (0, 0))), jnp.broadcast_to(jnp.arange(7) >= 3, (2, 7)))
+    here = run(layer, params, x)
+    np.testing.assert_allclose(run(layer, params, later).values[:, 3:], here, rtol=1e-4, atol=1e-5)
+    assert abs(run(layer, params, x[:, ::-1])[:, ::-1] - here).max() > 0.1
+
+
+def test_a_bias_of_the_keys_would_change_nothing():
+    layer, (q, k, v) = fnn.dot_product_attention(), (draw(2, 3, 2, 4) for _ in range(3))
+    shifted = k + draw(2, 4)[None, None]
+    np.testing.assert_allclose(run(layer, {}, (q, shifted, v)), run(layer, {}, (q, k, v)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "masks"),
+    [
+        ({"causal": True, "rotary": True, "bias": False}, (None,)),
+        ({"causal": True, "out_size": 5}, ([[True, True, False], [False, True, True]],)),
+        ({"rotary": True, "head_size": 2}, (None, None)),
+        ({}, ([[True, True, False], [False, True, True]], None)),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("float64")
+def test_gradients_of_options_together(options, masks):
+    """What the contracts' cases do not combine: the formula against ``jax.vjp``."""
+    layer = fnn.attention(3, **options)
+    shapes = [(3, 6), (4, 2)][: len(masks)]
+    params = started(layer, shapes[0] if len(shapes) == 1 else tuple(shapes))
+    arrays = [draw(2, *shape) for shape in shapes]
+
+    def apply(params, arrays):
+        parts = [a if m is None else fnn.Masked(a, jnp.array(m)) for a, m in zip(arrays, masks, strict=True)]
+        x = parts[0] if len(parts) == 1 else tuple(parts)
+        y, _, pullback = layer.vjp(params, {}, x, train=True)
+        return values_of(y), pullback
+
+    @jax.jit
+    def both(params, arrays):
+        y, automatic, pullback = jax.vjp(apply, params, arrays, has_aux=True)
+        y_bar = jnp.cos(jnp.arange(y.size, dtype=float)).reshape(y.shape)
+        params_bar, x_bar = pullback(y_bar if masks[0] is None else fnn.Masked(y_bar, None))
+        return (params_bar, jax.tree.leaves(x_bar)), automatic(y_bar)
+
+    ours, theirs = both(params, arrays)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), ours, theirs)
+
+
+def test_fault_13_a_fully_masked_row_gives_zeros():
+    """No real step in the second sequence: zero output and gradient, and no NaN on the way to either."""
+    layer, x = fnn.attention(2), draw(2, 3, 4)
+    params = started(layer, (3, 4))
+    mask = jnp.array([[True, True, True], [False, False, False]])
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def gradients(params, x, memory):
+        y, _, pullback = layer.vjp(params, {}, (x, fnn.Masked(memory, mask)), train=True)
+        return jnp.sum(y), (y, pullback(jnp.ones_like(y)))
+
+    with jax.debug_nans(True):
+        (params_bar, x_bar, memory_bar), (y, (_, (x_hand, memory_hand))) = gradients(params, x, x)
+        alone_bar, *_ = gradients(params, x.at[1].set(7.0), x.at[1].set(8.0))[0]
+    for rows in (y, x_bar, memory_bar, x_hand, memory_hand.values):
+        assert (rows[1] == 0).all()
+        assert (rows[0] != 0).any()
+    jax.tree.map(np.testing.assert_array_equal, params_bar, alone_bar)
+
+
+def test_fault_13_of_given_queries_and_keys():
+    layer, (q, k, v) = fnn.dot_product_attention(), (draw(2, 3, 2, 4) for _ in range(3))
+    keys = fnn.Masked(k, jnp.array([[True, True, False], [False, False, False]]))
+    with jax.debug_nans(True):
+        y, _, pullback = layer.vjp({}, {}, (q, keys, v), train=True)
+        _, (q_bar, k_bar, v_bar) = pullback(jnp.ones_like(y))
+    for rows in (y, q_bar, k_bar.values, v_bar):
+        assert (rows[1] == 0).all()
+
+
+def test_large_scores_do_not_overflow():
+    """exp(1e6) is no number; the largest key takes all."""
+    q = jnp.full((1, 1, 1, 1), 1e3)
+    k, v = (jnp.array(numbers).reshape(1, 3, 1, 1) for numbers in ([-1e3, 1e3, 0.0], [1.0, 2.0, 3.0]))
+    layer = fnn.dot_product_attention()
+    y, _, pullback = layer.vjp({}, {}, (q, k, v), train=True)
+    assert y.item() == 2
+    _, (q_bar, _, v_bar) = pullback(y)
+    assert q_bar.item() == 0
+    np.testing.assert_array_equal(v_bar.ravel(), [0, 2, 0])
+
+
+def test_scores_in_bfloat16_keep_float32_digits():
+    """100 and 100.25 are one number in bfloat16; their scores differ."""
+    q = jnp.ones((1, 1, 1, 2), jnp.bfloat16)
+    k = jnp.array([[100.0, 0.25], [100.0, 0.0]], jnp.bfloat16).reshape(1, 2, 1, 2)
+    v = jnp.array([1.0, 0.0], jnp.bfloat16).reshape(1, 2, 1, 1)
+    y, _ = fnn.dot_product_attention().apply({}, {}, (q, k, v), train=False)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.item(), 1 / (1 + np.exp(-0.25 / np.sqrt(2))), rtol=2**-8)
+
+
+def test_weights_start_as_matrices_do():
+    params, _ = fnn.attention(10, head_size=30, out_size=100).init(KEY, (5, 200))
+    for part, sizes in {"query": (200, 300), "key": (200, 300), "value": (200, 300), "output": (300, 100)}.items():
+        np.testing.assert_allclose(params[part]["weight"].std(), np.sqrt(2 / sum(sizes)), rtol=0.02)
+    assert params["query"]["weight"].shape == (200, 10, 30)
+    assert params["output"]["weight"].shape == (10, 30, 100)
+    assert "bias" not in params["key"]
+    assert (params["value"]["bias"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heads": 0}, "heads: expected a positive integer"),
+        ({"heads": None}, "heads: expected a positive integer"),
+        ({"heads": 2, "head_size": 2.5}, "head_size: expected a positive integer"),
+        ({"heads": 2, "out_size": True}, "out_size: expected a positive integer"),
+    ],
+)
+def test_sizes(options, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.attention(**options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "words"),
+    [
+        (fnn.attention(4), (5, 6), "heads: expected a divisor of the 6 features, got 4"),
+        (fnn.attention(2), (6,), r"in_shape: expected a shape \(time, in_size\)"),
+        (fnn.attention(2), ((5, 6), (5, 6), (5, 6)), "in_shape: expected a shape"),
+        (fnn.attention(2, rotary=True), (5, 6), "rotary: expected an even head_size"),
+        (
+            fnn.attention(2, causal=True),
+            ((5, 6), (4, 6)),
+            "x: expected queries and keys of the same time",
+        ),
+    ],
+)
+def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape, words):
+    with pytest.raises(fnn.InputError, match=f"attention_0: {words}"):
+        fnn.chain(layer).init(KEY, in_shape)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (jnp.ones((2, 4)), r"attention_0: x: expected sequences of 4 features"),
+        (jnp.ones((2, 3, 5)), r"attention_0: x: expected sequences of 4 features, .* got shape \(2, 3, 5\)"),
+        (jnp.ones((2, 3, 4), int), "attention_0: x: expected floating-point numbers"),
+        ((jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5))), "attention_0: memory: expected sequences of 4 features"),
+        (fnn.Masked(jnp.ones((2, 3, 4)), jnp.ones((2, 4), bool)), "attention_0: mask: expected booleans"),
+    ],
+)
+def test_fault_02_inputs_that_do_not_fit(x, words):
+    net = fnn.chain(fnn.attention(2))
+    params, state = net.init(KEY, (3, 4))
+    with pytest.raises(fnn.InputError, match=words):
+        jax.eval_shape(lambda x: net.apply(params, state, x, train=False), x)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ([(2, 3, 1, 4)] * 2, "expected .queries, keys, values., .* got 2 inputs"),
+        ([(2, 3, 4)] * 3, "queries and keys"),
+        ([(2, 3, 1, 4), (2, 3, 1, 5), (2, 3, 1, 5)], "queries and keys"),
+        ([(2, 3, 1, 4), (2, 3, 1, 4), (2, 2, 1, 4)], "a value for every key"),
+    ],
+)
+def test_fault_02_queries_keys_and_values_that_do_not_fit(shapes, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.dot_product_attention().apply({}, {}, tuple(jnp.ones(shape) for shape in shapes), train=False)

@@ -1,0 +1,319 @@
+"""Recurrent layers against plain NumPy loops; masks, states, stacks, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+BATCH, TIME, IN, HIDDEN = 5, 7, 3, 2
+LENGTHS = np.array([7, 1, 4, 0, 6])
+KINDS = {
+    "rnn": (fnn.rnn, fnn.rnn_cell, {}),
+    "rnn_relu": (fnn.rnn, fnn.rnn_cell, {"activation": fnn.relu}),
+    "lstm": (fnn.lstm, fnn.lstm_cell, {}),
+    "gru": (fnn.gru, fnn.gru_cell, {}),
+    "gru_reset_before": (fnn.gru, fnn.gru_cell, {"reset_after": False}),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def rnn_step(params, x, h, c, activation=np.tanh):
+    return activation(x @ params["input_weight"] + h @ params["hidden_weight"] + params["bias"]), c
+
+
+def rnn_relu_step(params, x, h, c):
+    return rnn_step(params, x, h, c, lambda a: np.maximum(a, 0))
+
+
+def lstm_step(params, x, h, c):
+    a = x @ params["input_weight"] + h @ params["hidden_weight"] + params["bias"]
+    i, f, g, o = (a[k * HIDDEN : (k + 1) * HIDDEN] for k in range(4))
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def gru_step(params, x, h, c, reset_after=True):
+    W, U, b = (np.split(params[name], 3, axis=-1) for name in ("input_weight", "hidden_weight", "bias"))
+    r = sigmoid(x @ W[0] + b[0] + h @ U[0])
+    z = sigmoid(x @ W[1] + b[1] + h @ U[1])
+    recurrent = r * (h @ U[2] + params["hidden_bias"]) if reset_after else (r * h) @ U[2]
+    return (1 - z) * np.tanh(x @ W[2] + b[2] + recurrent) + z * h, c
+
+
+def gru_reset_before_step(params, x, h, c):
+    return gru_step(params, x, h, c, reset_after=False)
+
+
+STEPS = {name.removesuffix("_step"): step for name, step in globals().items() if name.endswith("_step")}
+
+
+def by_hand(kind, params, x, h=None, c=None):
+    """All h of one example, in NumPy, one step after the other."""
+    params = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
+    h, c = (np.zeros(HIDDEN) if part is None else np.asarray(part, np.float64) for part in (h, c))
+    outputs = []
+    for x_t in np.asarray(x, np.float64):
+        h, c = STEPS[kind](params, x_t, h, c)
+        outputs.append(h)
+    return np.array(outputs).reshape(-1, HIDDEN)
+
+
+def drawn(layer, in_shape, seed=0):
+    """Parameters without zeros to hide behind."""
+    params, state = layer.init(jax.random.key(0), in_shape)
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params), state
+
+
+def made(kind, **options):
+    layer, _cell, own = KINDS[kind]
+    return layer(HIDDEN, **own, **options)
+
+
+def sequences(seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(BATCH, TIME, IN)), jnp.float32)
+
+
+def padded(values=None, fill=np.nan):
+    """Sequences of different lengths, one of them empty, whose padding must not matter."""
+    mask = np.arange(TIME) < LENGTHS[:, None]
+    return fnn.Masked(jnp.where(mask[..., None], sequences() if values is None else values, fill), jnp.asarray(mask))
+
+
+@every_kind
+def test_values_are_those_of_a_plain_loop(kind):
+    layer = made(kind, returns="sequence")
+    params, state = drawn(layer, (TIME, IN))
+    x = sequences()
+    y, _ = layer.apply(params, state, x, train=False)
+    np.testing.assert_allclose(y, [by_hand(kind, params, example) for example in x], rtol=1e-4, atol=1e-5)
+    last, _ = made(kind).apply(params, state, x, train=False)
+    np.testing.assert_array_equal(last, y[:, -1])
+
+
+@every_kind
+def test_a_cell_iterated_is_the_layer(kind):
+    layer, (_, cell, own) = made(kind, returns="sequence"), KINDS[kind]
+    cell = cell(HIDDEN, **own)
+    params, _ = drawn(layer, (TIME, IN))
+    x = sequences()
+    y, _ = layer.apply(params, {}, x, train=False)
+    zero = jnp.zeros((BATCH, HIDDEN))
+    state = (zero, zero) if kind == "lstm" else zero
+    for t in range(TIME):
+        state, _ = cell.apply(params, {}, (x[:, t], state), train=False)
+        np.testing.assert_allclose(jax.tree.leaves(state)[0], y[:, t], rtol=1e-5, atol=1e-6)
+
+
+@every_kind
+def test_masked_sequences_are_as_each_alone_at_its_own_length(kind):
+    layer = made(kind, returns="sequence", initial_state="learned")
+    params, _ = drawn(layer, (TIME, IN))
+    start = [params[name] for name in ("initial_hidden", "initial_cell") if name in params]
+    y, _ = layer.apply(params, {}, padded(), train=False)
+    last, _ = made(kind, initial_state="learned").apply(params, {}, padded(), train=False)
+    for example, length in enumerate(LENGTHS):
+        alone = by_hand(kind, params, sequences()[example, :length], *start)
+        np.testing.assert_allclose(y.values[example, :length], alone, rtol=1e-4, atol=1e-5)
+        assert not np.any(y.values[example, length:])
+        final = alone[-1] if length else start[0]
+        np.testing.assert_allclose(last[example], final, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(y.mask, padded().mask)
+
+
+@every_kind
+def test_fault_03_padding_and_empty_sequences_make_no_nan(kind):
+    """NaN in the padding, and a row that is all padding: every gradient is finite, by hand and by ``jax.grad``."""
+    layer = made(kind, returns="sequence")
+    params, _ = drawn(layer, (TIME, IN))
+    y, _, pullback = layer.vjp(params, {}, padded(), train=True)
+    params_bar, x_bar = pullback(fnn.Masked(jnp.ones_like(y.values), None))
+    assert not np.any(x_bar.values[3])
+    automatic = jax.grad(lambda p: layer.apply(p, {}, padded(), train=True)[0].values.sum())(params)
+    for path, leaf in params_bar.items():
+        assert np.all(np.isfinite(leaf)), path
+        np.testing.assert_allclose(leaf, automatic[path], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(x_bar.values, jnp.where(padded().mask[..., None], x_bar.values, 0))
+
+
+@every_kind
+def test_padding_may_be_anywhere(kind):
+    """Steps that are left out in the middle are as if they were not there."""
+    layer = made(kind)
+    params, _ = drawn(layer, (TIME, IN))
+    kept = [0, 2, 3, 6]
+    mask = jnp.asarray(np.isin(np.arange(TIME), kept)[None].repeat(BATCH, 0))
+    holes, _ = layer.apply(params, {}, fnn.Masked(sequences(), mask), train=False)
+    without, _ = layer.apply(params, {}, sequences()[:, jnp.array(kept)], train=False)
+    np.testing.assert_allclose(holes, without, rtol=1e-5, atol=1e-6)
+
+
+def test_bidirectional_masked_and_stacked_is_each_sequence_alone():
+    both = fnn.bidirectional(fnn.gru(HIDDEN, returns="sequence"), fnn.lstm(HIDDEN, returns="sequence"))
+    net = fnn.chain(both, fnn.dense(IN), fnn.bidirectional(fnn.lstm(HIDDEN)))
+    params, state = drawn(net, (TIME, IN))
+    together, _ = net.apply(params, state, padded(fill=9.0), train=False)
+    assert together.shape == (BATCH, 2 * HIDDEN)
+    for example, length in enumerate(LENGTHS):
+        if length in (1, 4, 7):
+            alone, _ = net.apply(params, state, sequences()[example : example + 1, :length], train=False)
+            np.testing.assert_allclose(together[example], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_reversed_masked_sequences_are_read_from_their_own_end():
+    layer = fnn.reverse_time(fnn.rnn(HIDDEN))
+    params, _ = drawn(layer, (TIME, IN))
+    y, _ = layer.apply(params, {}, padded(), train=False)
+    for example, length in enumerate(LENGTHS):
+        if length:
+            alone = by_hand("rnn", params, sequences()[example, :length][::-1])
+            np.testing.assert_allclose(y[example], alone[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_initial_state_starts_at_zero_and_receives_its_gradient():
+    layer = fnn.lstm(HIDDEN, initial_state="learned")
+    params, _ = layer.init(jax.random.key(0), (TIME, IN))
+    assert not np.any(params["initial_hidden"])
+    assert not np.any(params["initial_cell"])
+    _, _, pullback = layer.vjp(params, {}, sequences(), train=True)
+    params_bar, _ = pullback(jnp.ones((BATCH, HIDDEN)))
+    assert np.all(params_bar["initial_hidden"] != 0)
+    assert np.all(params_bar["initial_cell"] != 0)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_a_given_state_continues_where_another_run_stopped(kind):
+    """The first steps' state, made by the cell, given to the layer for the others."""
+    layer, (_, cell, own) = made(kind, initial_state="given"), KINDS[kind]
+    cell = cell(HIDDEN, **own)
+    params, _ = drawn(made(kind), (TIME, IN))
+    x = sequences()
+    zero = jnp.zeros((BATCH, HIDDEN))
+    state = (zero, zero) if kind == "lstm" else zero
+    for t in range(3):
+        state, _ = cell.apply(params, {}, (x[:, t], state), train=False)
+    continued, _ = layer.apply(params, {}, (x[:, 3:], state), train=False)
+    np.testing.assert_allclose(continued, made(kind).apply(params, {}, x, train=False)[0], rtol=1e-5, atol=1e-6)
+
+
+@every_kind
+def test_a_thousand_steps_do_not_overflow(kind):
+    """As initialised, and as initialised by PyTorch; forward and backward, in float32."""
+    for initializer in ("glorot", "pytorch"):
+        layer = made(kind, initializer=initializer)
+        params, _ = layer.init(jax.random.key(0), (1000, IN))
+        x = 10 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 1000, IN)), jnp.float32)
+        y, _, pullback = jax.jit(lambda p, x, layer=layer: layer.vjp(p, {}, x, train=True))(params, x)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((y, pullback(y))))
+
+
+def test_gates_far_in_their_tails():
+    """Gates at 0 and 1, where exponentials would overflow: the state is kept or replaced, gradients are 0."""
+    layer = fnn.lstm(HIDDEN)
+    params, _ = layer.init(jax.random.key(0), (TIME, IN))
+    for scale in (1e4, -1e4):
+        y, _, pullback = layer.vjp(jax.tree.map(lambda leaf, s=scale: leaf * s, params), {}, sequences(), train=True)
+        assert np.all(np.abs(y) <= 1)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(pullback(y)))
+
+
+def test_hidden_weights_start_orthogonal_gate_by_gate_and_the_forget_gate_open():
+    params, _ = fnn.lstm(11).init(jax.random.key(0), (TIME, IN))
+    for gate in jnp.split(params["hidden_weight"], 4, axis=1):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(11), atol=1e-5)
+    np.testing.assert_array_equal(params["bias"], np.repeat([0.0, 1.0, 0.0, 0.0], 11))
+    assert np.max(np.abs(params["input_weight"])) <= np.sqrt(6 / (IN + 11))
+    assert params["input_weight"].std() == pytest.approx(np.sqrt(2 / (IN + 11)), rel=0.2)
+    params, _ = fnn.lstm(11, forget_bias=3.0).init(jax.random.key(0), (TIME, IN))
+    np.testing.assert_array_equal(params["bias"][11:22], 3.0)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_pytorchs_start_is_uniform_in_everything(kind):
+    params, _ = KINDS[kind][0](101, initializer="pytorch").init(jax.random.key(0), (TIME, IN))
+    assert set(params) >= {"input_weight", "hidden_weight", "bias"}
+    for path, leaf in params.items():
+        assert 0.9 * 101**-0.5 < np.max(np.abs(leaf)) <= 101**-0.5, path
+        assert abs(leaf.mean()) < 0.25 * 101**-0.5, path
+
+
+def test_an_activation_without_a_formula_trains_and_says_what_is_missing():
+    layer = fnn.rnn(HIDDEN, activation=jnp.sin)
+    params, _ = layer.init(jax.random.key(0), (TIME, IN))
+    assert np.any(jax.grad(lambda p: layer.apply(p, {}, sequences(), train=True)[0].sum())(params)["bias"])
+    y, _, pullback = layer.vjp(params, {}, sequences(), train=True)
+    with pytest.raises(fnn.FormulaMissing, match="sin is a plain function"):
+        pullback(y)
+
+
+SEQUENCE, STATE = jnp.ones((5, 7, 3)), jnp.ones((5, 2))
+GIVEN, GIVEN_PAIR = ((7, 3), (2,)), ((7, 3), ((2,), (2,)))
+CELL, CELL_PAIR = ((3,), (2,)), ((3,), ((2,), (2,)))
+continuing_lstm, continuing_gru = (layer(2, initial_state="given") for layer in (fnn.lstm, fnn.gru))
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "x", "words"),
+    [
+        (fnn.rnn(2), (7, 3), jnp.ones((5, 3)), r"x: expected \(batch, time, in_size\), got shape \(5, 3\)"),
+        (fnn.gru(2), (7, 3), jnp.ones((5, 7, 4)), "3 features on the last axis"),
+        (fnn.lstm(2), (7, 3), jnp.ones((5, 7, 3), jnp.uint8), "floating-point numbers, got uint8"),
+        (fnn.lstm(2), (7, 3), fnn.Masked(SEQUENCE, jnp.ones((5, 6), bool)), "mask: expected booleans"),
+        (continuing_lstm, GIVEN_PAIR, SEQUENCE, r"a pair, \(sequence, initial state\)"),
+        (continuing_lstm, GIVEN_PAIR, (SEQUENCE, STATE), r"the state \(h, c\)"),
+        (continuing_gru, GIVEN, (SEQUENCE, jnp.ones((5, 3))), r"float32\[5, 3\]"),
+        (continuing_gru, GIVEN, (SEQUENCE, jnp.ones((5, 2), jnp.bfloat16)), "bfloat16"),
+        (fnn.lstm_cell(2), CELL_PAIR, jnp.ones((5, 3)), r"a pair, \(input, state\)"),
+        (fnn.rnn_cell(2), CELL, (SEQUENCE, STATE), r"\(batch, in_size\)"),
+        (fnn.gru_cell(2), CELL, (jnp.ones((5, 3)), jnp.ones((4, 2))), r"float32\[4, 2\]"),
+    ],
+)
+def test_fault_02_input_that_does_not_fit(layer, in_shape, x, words):
+    params, state = layer.init(jax.random.key(0), in_shape)
+    with pytest.raises(fnn.InputError, match=words):
+        jax.jit(lambda x: layer.apply(params, state, x, train=True))(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape"),
+    [
+        (fnn.rnn(2), (3,)),
+        (fnn.rnn(2), (28, 28, 1)),
+        (fnn.lstm(2, initial_state="given"), (7, 3)),
+        (fnn.lstm(2, initial_state="given"), ((7, 3), (2,))),
+        (fnn.gru_cell(2), ((3,), (5,))),
+        (fnn.gru_cell(2), (3,)),
+    ],
+)
+def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape):
+    with pytest.raises(fnn.InputError, match="in_shape: expected"):
+        layer.init(jax.random.key(0), in_shape)
+
+
+def test_options_that_do_not_exist():
+    with pytest.raises(fnn.InputError, match="returns: expected 'last' or 'sequence', got 'all'"):
+        fnn.lstm(2, returns="all")
+    with pytest.raises(fnn.InputError, match="initial_state: expected 'zeros', 'learned' or 'given', got 'ones'"):
+        fnn.gru(2, initial_state="ones")
+    with pytest.raises(fnn.InputError, match="hidden_size: expected a positive integer, got 0"):
+        fnn.rnn(0)
+    with pytest.raises(fnn.InputError, match="initializer: expected a known name"):
+        fnn.lstm(2, initializer="golrot").init(jax.random.key(0), (7, 3))
+
+
+def test_the_hand_derived_backward_pass_trains_as_jax_grad_does():
+    """``with_hand_vjp`` around a masked LSTM: the same gradient."""
+    plain = fnn.lstm(HIDDEN)
+    params, _ = drawn(plain, (TIME, IN))
+    gradients = [
+        jax.jit(jax.grad(lambda p, layer=layer: jnp.sum(layer.apply(p, {}, padded(), train=True)[0] ** 2)))(params)
+        for layer in (plain, fnn.with_hand_vjp(plain))
+    ]
+    for path, leaf in gradients[0].items():
+        np.testing.assert_allclose(leaf, gradients[1][path], rtol=1e-4, atol=1e-5)
