@@ -1,9 +1,13 @@
 """The examples run, say what they should, and draw what they say."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -31,6 +35,46 @@ def test_mnist(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "dense_0/weight" in printed
     assert "epoch 2: loss" in printed
+
+
+@pytest.mark.parametrize("model", ["gru", "transformer"])
+def test_character_language_model(monkeypatch, capsys, tmp_path, model):
+    run(monkeypatch, "03_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    assert result["trained"] < result["frequencies"] - 0.8 < result["untrained"]
+    assert len(result["sample"]) == 400
+    assert result["sample"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["lstm", "gru"])
+def test_cells_say_what_the_layers_over_time_say(model):
+    example = runpy.run_path(str(EXAMPLES / "03_character_language_model.py"))
+    net = example["language_model"](model, 5, 3)
+    params, state = net.init(jax.random.key(0), (7,))
+    tokens = jnp.array([4, 0, 1, 1, 3, 2, 0], jnp.int32)
+    memory, read = example["reader"](model, net, params, state, 5, 3)
+    _, logits = jax.lax.scan(read, memory, tokens)
+    np.testing.assert_allclose(logits, net.apply(params, state, tokens[None], train=False)[0][0], atol=1e-5)
+
+
+def test_time_series(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "04_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    mean = {row[0]: float(row[-1]) for row in rows if row and row[0] in ("gru", "same", "last", "what")}
+    assert mean["what"] < mean["gru"] < 0.85 * mean["same"] < mean["last"]
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_backpropagation_by_hand(monkeypatch, capsys):
+    run(monkeypatch, "05_backpropagation_by_hand.py", "--quick")
+    printed = capsys.readouterr().out
+    table = {row[0]: [float(cell) for cell in row[1:]] for row in map(str.split, printed.splitlines()[2:9])}
+    right, tanh, shortcut = ({path for path in table if table[path][i] > 1e-3} for i in range(3))
+    before = {"rnn_0/bias", "rnn_0/hidden_weight", "rnn_0/input_weight"}
+    inside = {"residual_0/chain_0/conv_0/bias", "residual_0/chain_0/conv_0/weight"}
+    assert (right, tanh, shortcut) == (set(), before | inside, before)
+    assert max(differences[0] for differences in table.values()) < 1e-12
+    assert float(printed.split("at most ")[1].split()[0]) < 1e-4
 
 
 def test_every_example_has_a_test():

@@ -64,8 +64,6 @@ from .layers.norm import layer_norm as layer_norm
 from .layers.norm import rms_norm as rms_norm
 from .layers.parameters import frozen as frozen
 from .layers.parameters import shared as shared
-from .layers.repeat import remat as remat
-from .layers.repeat import repeat as repeat
 from .layers.pool import average_pool as average_pool
 from .layers.pool import global_average_pool as global_average_pool
 from .layers.pool import global_max_pool as global_max_pool
@@ -73,6 +71,8 @@ from .layers.pool import max_pool as max_pool
 from .layers.positions import learned_positions as learned_positions
 from .layers.positions import sinusoidal_positions as sinusoidal_positions
 from .layers.prelu import prelu as prelu
+from .layers.repeat import remat as remat
+from .layers.repeat import repeat as repeat
 from .layers.reshape import flatten as flatten
 from .layers.reshape import reshape as reshape
 from .layers.rnn import rnn as rnn

@@ -17,7 +17,6 @@ from functional_nn.layers.conv import conv
 from functional_nn.layers.dense import default_initializer, dense
 from functional_nn.layers.dropout import dropout as dropout_layer
 from functional_nn.layers.gru import gru as gru_layer
-from functional_nn.layers.hand_vjp import with_hand_vjp
 from functional_nn.layers.lstm import lstm as lstm_layer
 from functional_nn.layers.norm import layer_norm
 from functional_nn.layers.pool import global_average_pool, max_pool
@@ -229,12 +228,12 @@ def _over_rows(
     dropout: float | jax.Array,
     layer: Callable[[int, str], Layer],
 ) -> Layer:
-    """Stacked recurrent layers, trained on their hand-derived backward pass, which is the faster one."""
+    """Stacked recurrent layers over the rows, dense on the last state."""
     if not hidden:
         raise InputError("hidden", "at least one size", "none")
     layers: list = [flatten(keep=1)]
     for i, size in enumerate(hidden, start=1):
-        layers.append(with_hand_vjp(layer(size, "last" if i == len(hidden) else "sequence")))
+        layers.append(layer(size, "last" if i == len(hidden) else "sequence"))
         layers.extend(_dropped(dropout))
     return chain(*layers, dense(out_size), name=name)
 

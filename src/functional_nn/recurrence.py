@@ -133,9 +133,8 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         values = _zero_padding(mask, values)
         p = _project(params, values)
         if not given:
-            parts = [params[part] for part in learned] or [
-                jnp.zeros(recurrence.hidden_size, p.dtype)
-            ] * recurrence.parts
+            zeros = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
+            parts = [params[part] for part in learned] or zeros
             start = recurrence.state([jnp.broadcast_to(part[None], (p.shape[1], *part.shape)) for part in parts])
 
         last, (hidden, saved) = scan_forward(params, start, p, mask)
@@ -256,14 +255,10 @@ def _in_size(in_shape, expected, rank):
 def _check_input(x, input_weight, expected, rank):
     check_floating(x)
     if x.ndim != rank:
-        remedy = (
-            "Add a batch axis, x[None], or bring the rest together by reshape((time, in_size))." if rank == 3 else ""
-        )
+        remedy = "Bring other axes into these by reshape((time, in_size))." if rank == 3 else ""
         raise InputError("x", expected, f"shape {x.shape}", remedy)
     if x.shape[-1] != input_weight.shape[0]:
-        expected = (
-            f"{input_weight.shape[0]} features on the last axis, for an input_weight of shape {input_weight.shape}"
-        )
+        expected = f"{input_weight.shape[0]} features on the last axis, as the input_weight {input_weight.shape} has"
         raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialise with this in_shape.")
 
 

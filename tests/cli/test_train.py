@@ -1,6 +1,7 @@
 """``functional-nn train``: what it prints and writes, and what it refuses."""
 
 import builtins
+import inspect
 import json
 import os
 import re
@@ -155,7 +156,9 @@ CHANGES = {
     "--batch-size": "30",
     "--seed": "1",
     "--precision": "bfloat16",
+    "--gradient": "formula",
 }
+SAME_NUMBERS = ("--model", "--gradient")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +168,7 @@ def unchanged(tiny, tmp_path_factory):
     return strict_json(file)
 
 
-@pytest.mark.parametrize("flag", [flag for flag in CHANGES if flag != "--model"])
+@pytest.mark.parametrize("flag", [flag for flag in CHANGES if flag not in SAME_NUMBERS])
 def test_every_flag_reaches_the_run(tiny, unchanged, tmp_path, flag):
     value = [] if CHANGES[flag] is None else [CHANGES[flag]]
     assert run([*tiny, flag, *value, "--json", str(tmp_path / "result.json")]) == 0
@@ -209,7 +212,50 @@ def configuration():
     defaults = {"dataset": "mnist5k", "data_dir": None, "model": "mlp", "hidden": (8,), "activation": "relu"}
     defaults |= {"dropout": 0.0, "batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1}
     defaults |= {"schedule": "constant", "epochs": 1, "batch_size": 64, "seed": 0, "precision": "float32"}
+    defaults["gradient"] = "auto"
     return lambda **changes: Configuration(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize("name", options.MODELS)
+def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
+    config = configuration(model=name, hidden=None, activation=None).completed()
+    assert config.hidden
+    assert config.gradient in ("jax", "formula")
+    assert config.network(10).name == name
+    taken = inspect.signature(models.MODELS[name]).parameters
+    assert (config.activation is not None) == ("activation" in taken)
+
+
+@pytest.mark.parametrize("name", ["cnn", "lstm"])
+def test_models_train_and_predict(capsys, tiny, tmp_path, name):
+    folder = tmp_path / "run"
+    arguments = [*tiny, "--model", name, "--hidden", "3", "--out", str(folder)]
+    assert run(arguments) == 0
+    config = strict_json(folder / "config.json")
+    assert [config["model"], config["hidden"], config["gradient"]] == [name, [3], "formula"]
+    image = tmp_path / "digit.png"
+    PIL.Image.fromarray(np.tile(np.arange(28, dtype=np.uint8) * 9, (28, 1))).save(image)
+    assert run(["predict", str(folder), str(image)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"), [("lstm", ["--activation", "relu"]), ("gru", ["--batch-norm"]), ("rnn", ["--batch-norm"])]
+)
+def test_fault_43_flags_that_a_model_does_not_take(capsys, tiny, model, flags):
+    refused(
+        capsys, [*tiny, "--model", model, *flags], f"{flags[0]}: expected only flags that {model} takes", "--hidden"
+    )
+
+
+def test_the_formula_is_trained_on_when_asked_for(tiny, unchanged, tmp_path, configuration):
+    file = tmp_path / "result.json"
+    assert run([*tiny, "--gradient", "formula", "--json", str(file)]) == 0
+    result = strict_json(file)
+    assert result["config"]["gradient"] == "formula"
+    assert result["train_loss"] == pytest.approx(unchanged["train_loss"], rel=1e-4)
+    derivatives = [configuration(gradient=gradient).network(3).forward for gradient in ("jax", "formula")]
+    assert derivatives[0].__module__.endswith("combinators")
+    assert derivatives[1].__module__.endswith("hand_vjp")
 
 
 def test_penalties_are_those_of_the_rates(configuration):

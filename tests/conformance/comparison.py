@@ -152,7 +152,9 @@ def _floating(tree):
 
     def join(chosen, *, masks=True):
         chosen = iter(chosen)
-        rest = [next(chosen) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf if masks else None for leaf in leaves]
+        rest = [
+            next(chosen) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf if masks else None for leaf in leaves
+        ]
         return jax.tree.unflatten(structure, rest)
 
     return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)], join

@@ -110,7 +110,8 @@ def batch_normalization(attributes, inputs):
     """ONNX keeps the biased variance of the batch, we the unbiased one, as PyTorch does."""
     x, momentum, train = inputs["X"], attributes.get("momentum", 0.9), bool(attributes.get("training_mode", 0))
     layer = fnn.batch_norm(momentum=momentum, epsilon=attributes.get("epsilon", 1e-5))
-    params, state = {"scale": inputs["scale"], "bias": inputs["B"]}, dict(zip(("mean", "variance"), _running(inputs)))
+    params = {"scale": inputs["scale"], "bias": inputs["B"]}
+    state = {"mean": inputs["input_mean"], "variance": inputs["input_var"]}
     y, new_state = outputs(layer, params, channels_last(x), state, train=train)
     found = {"Y": channels_first(y)}
     if train:
@@ -120,24 +121,17 @@ def batch_normalization(attributes, inputs):
     return found
 
 
-def _running(inputs):
-    return inputs["input_mean"], inputs["input_var"]
-
-
 def layer_norm(kind):
     def adapter(attributes, inputs):
         """ONNX normalises from an axis to the last, the batch axis too if it is that one: we put one before."""
         x = jnp.asarray(inputs["X"])[None]
         axis = attributes.get("axis", -1) % inputs["X"].ndim + 1
-        params = {name: inputs[given] for name, given in (("scale", _scale(inputs)), ("bias", "B")) if given in inputs}
+        names = {"Scale": "scale", "scale": "scale", "B": "bias"}
+        params = {names[name]: value for name, value in inputs.items() if name in names}
         layer = kind(axes=tuple(range(axis, x.ndim)), epsilon=attributes.get("epsilon", 1e-5))
         return {"Y": outputs(layer, params, x)[0][0]}
 
     return adapter
-
-
-def _scale(inputs):
-    return "Scale" if "Scale" in inputs else "scale"
 
 
 def group_normalization(attributes, inputs):

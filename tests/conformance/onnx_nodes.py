@@ -93,7 +93,10 @@ REASONS = {
     "Gemm": [
         ("no factors", lambda node: any(node.attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta"))),
         ("x is not transposed", _is("transA", 0)),
-        ("a bias for each output only", lambda node: "C" in node.inputs and node.inputs["C"].shape[:-1] not in ((), (1,))),
+        (
+            "a bias for each output only",
+            lambda node: "C" in node.inputs and node.inputs["C"].shape[:-1] not in ((), (1,)),
+        ),
     ],
     "Flatten": [("all axes but the batch's only", lambda node: node.attributes.get("axis", 1) not in (1, -3))],
     "Dropout": [

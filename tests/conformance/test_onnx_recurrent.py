@@ -7,7 +7,6 @@ import onnx_recurrent
 import pytest
 from onnx_nodes import nodes, onnx, why_not
 
-
 reference = pytest.importorskip("onnx.reference", reason="the extra 'conformance' is not installed")
 
 pytestmark = pytest.mark.usefixtures("float64")

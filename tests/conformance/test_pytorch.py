@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.usefixtures("float64"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning"),
 ]
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

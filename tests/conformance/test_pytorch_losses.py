@@ -10,7 +10,7 @@ from quick import compiled
 from weight_maps import channels_first
 
 pytestmark = pytest.mark.usefixtures("float64")
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 
 
 def theirs(case, reduction, v):

@@ -18,6 +18,11 @@ Tensors: TypeAlias = Mapping[str, jax.Array]
 Map: TypeAlias = Callable[[Tensors], Any]
 
 
+def part(theirs: Tensors, prefix: str) -> Tensors:
+    """The tensors of a module within a module, by their own names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in theirs.items() if name.startswith(prefix)}
+
+
 def nothing(theirs: Tensors) -> dict[str, Any]:
     """Of a module without parameters."""
     return {}
@@ -26,6 +31,12 @@ def nothing(theirs: Tensors) -> dict[str, Any]:
 def linear(theirs: Tensors) -> dict[str, Any]:
     """``Linear`` to ``dense``: the weight (out, in) becomes (in, out)."""
     return {"weight": theirs["weight"].T} | _optional(theirs, bias="bias")
+
+
+def linear_after_flatten(theirs: Tensors, shape: tuple[int, ...]) -> dict[str, Any]:
+    """``Linear`` after ``Flatten`` of images (channels, …), which PyTorch flattens channels first, and we last."""
+    weight = theirs["weight"].reshape(-1, *shape)
+    return linear({**theirs, "weight": jnp.moveaxis(weight, 1, -1).reshape(len(weight), -1)})
 
 
 def convolution(theirs: Tensors) -> dict[str, Any]:
@@ -100,7 +111,10 @@ def stacked(of_one: Callable[[Tensors, str], Any], name: str, layers: int, *, bi
         if not bidirectional:
             return {f"{name}_{i}": of_one(theirs, f"_l{i}") for i in range(layers)}
         return {
-            f"bidirectional_{i}": {f"{name}_0": of_one(theirs, f"_l{i}"), "reversed_0": of_one(theirs, f"_l{i}_reverse")}
+            f"bidirectional_{i}": {
+                f"{name}_0": of_one(theirs, f"_l{i}"),
+                "reversed_0": of_one(theirs, f"_l{i}_reverse"),
+            }
             for i in range(layers)
         }
 
@@ -116,7 +130,7 @@ def attention(heads: int, prefix: str = "") -> Map:
     """
 
     def mapped(theirs: Tensors) -> dict[str, Any]:
-        own = {name.removeprefix(prefix): tensor for name, tensor in theirs.items() if name.startswith(prefix)}
+        own = part(theirs, prefix)
         if "in_proj_weight" in own:
             weights = jnp.split(own["in_proj_weight"], 3)
         else:
@@ -141,12 +155,9 @@ def transformer_block(heads: int, *, norm_first: bool) -> Map:
     """``TransformerEncoderLayer`` to ``transformer_block``, whose norms stand inside the residuals or after them."""
 
     def mapped(theirs: Tensors) -> dict[str, Any]:
-        def part(prefix, of_one):
-            return of_one({name.removeprefix(prefix): tensor for name, tensor in theirs.items() if prefix in name})
-
-        norms = [part("norm1.", normalisation), part("norm2.", normalisation)]
+        norms = [normalisation(part(theirs, f"norm{number}.")) for number in (1, 2)]
         attend = {"attention_0": attention(heads, "self_attn.")(theirs)}
-        feed_forward = {"dense_0": part("linear1.", linear), "dense_1": part("linear2.", linear)}
+        feed_forward = {f"dense_{number - 1}": linear(part(theirs, f"linear{number}.")) for number in (1, 2)}
         if norm_first:
             attend["layer_norm_0"], feed_forward["layer_norm_0"] = norms
         blocks = {"residual_0": {"chain_0": attend}, "residual_1": {"chain_0": feed_forward}}

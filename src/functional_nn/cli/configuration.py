@@ -25,6 +25,9 @@ JSON: dict[Any, Any] = {
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
 """The flags that go to the model, as far as it takes them."""
 
+FASTER_BY_FORMULA = ("cnn", "resnet", "rnn", "lstm", "gru")
+"""The models that train faster on their hand-derived backward pass than by ``jax.grad``; see docs/performance.md."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -46,6 +49,7 @@ class Configuration:
     batch_size: int
     seed: int
     precision: str
+    gradient: str
 
     def completed(self) -> Configuration:
         """With the model's own values where nothing was chosen.
@@ -65,11 +69,14 @@ class Configuration:
             if name in taken and value is None:
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)
+        if self.gradient == "auto":
+            changes["gradient"] = "formula" if self.model in FASTER_BY_FORMULA else "jax"
         return replace(self, **changes)
 
     def network(self, classes: int) -> Layer:
         """The network for so many classes."""
         from functional_nn.activations import activation
+        from functional_nn.layers.hand_vjp import with_hand_vjp
         from functional_nn.models import model
 
         options = {name: value for name in MODEL_FLAGS if (value := getattr(self, name))}
@@ -77,7 +84,8 @@ class Configuration:
             options["activation"] = activation(options["activation"])
         if self.hidden is not None:
             options["hidden"] = self.hidden
-        return model(self.model, classes, **options)
+        net = model(self.model, classes, **options)
+        return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer with its schedule over the run's steps."""

@@ -19,6 +19,7 @@ OPTIMIZERS = (
     *("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam", "radam"),
     *("amsgrad", "adabelief", "lamb", "lion"),
 )
+GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 

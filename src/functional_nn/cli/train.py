@@ -14,6 +14,7 @@ from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
     ACTIVATIONS,
     COUNT,
+    GRADIENTS,
     MODELS,
     NOT_NEGATIVE,
     OPTIMIZERS,
@@ -64,6 +65,12 @@ CLEAR_LINE = "\r\x1b[2K"
     "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, help="For initial values, shuffling and noise."
 )
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in.")
+@click.option(
+    "--gradient",
+    type=Named(GRADIENTS),
+    default="auto",
+    help="jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -2,7 +2,16 @@
 
 import numpy as np
 from comparison import BATCH, Case, torch
-from weight_maps import channels_first, channels_last, embedding, linear, prelu
+from weight_maps import (
+    channels_first,
+    channels_last,
+    convolution,
+    embedding,
+    linear,
+    linear_after_flatten,
+    part,
+    prelu,
+)
 
 import functional_nn as fnn
 
@@ -43,9 +52,22 @@ def mlp(activation, theirs):
         fnn.chain(fnn.dense(7), activation, fnn.dense(3)),
         nn.Sequential(nn.Linear(5, 7), theirs, nn.Linear(7, 3)),
         ON_VECTORS,
+        lambda theirs: {f"dense_{i}": linear(part(theirs, f"{2 * i}.")) for i in (0, 1)},
+    )
+
+
+def small_cnn():
+    """A convolution, pooling, and a dense layer that meets the flattened image."""
+    return Case(
+        "cnn",
+        fnn.chain(fnn.conv(3, 3, padding="valid"), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(7)),
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3 * 5 * 4, 7)),
+        ((BATCH, 2, 13, 11),),
         lambda theirs: {
-            f"dense_{i}": linear({"weight": theirs[f"{2 * i}.weight"], "bias": theirs[f"{2 * i}.bias"]}) for i in (0, 1)
+            "conv_0": convolution(part(theirs, "0.")),
+            "dense_0": linear_after_flatten(part(theirs, "4."), (3, 5, 4)),
         },
+        x=channels_last,
     )
 
 
@@ -93,6 +115,8 @@ CASES = [
     *(case for number, pair in enumerate(ACTIVATIONS) for case in of_activation(*pair, number)),
     *(mlp(ours, theirs) for ours, theirs in [(fnn.relu, nn.ReLU()), (fnn.gelu, nn.GELU()), (fnn.tanh, nn.Tanh())]),
     *(parametric_relu(*middle) for middle in ((), (2,), (2, 4))),
+    Case("unembedding", fnn.unembedding(11), nn.Linear(5, 11, bias=False), ((BATCH, 2, 5),), embedding),
+    small_cnn(),
     Case("flatten", fnn.flatten(), nn.Flatten(), ((BATCH, 2, 4, 5),)),
     *(
         Case(f"{ours.name}-in-evaluation", ours, theirs, ((BATCH, 7, 5),), train=False)

@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from comparison import BATCH, Case, torch
 from weight_maps import gru, recurrent, stacked
