@@ -83,7 +83,7 @@ def sample(memory, read, prompt, key, length, temperature):
     return run(prompt, key)
 
 
-def main(model, size, stride, epochs, learning_rate, temperature, length, seed, json_file):
+def main(model, size, stride, epochs, temperature, length, seed, json_file):
     text = TEXT.read_text("ascii")
     characters = sorted(set(text))
     tokens = np.array([characters.index(c) for c in text], np.int32)
@@ -94,6 +94,7 @@ def main(model, size, stride, epochs, learning_rate, temperature, length, seed, 
     alone = -np.mean(np.log2(shares[test[1]]))
 
     net = language_model(model, len(characters), size)
+    learning_rate = 4e-3 if model == "transformer" else 1e-2
     schedule = optax.cosine_decay_schedule(learning_rate, epochs * full // BATCH)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -140,5 +141,5 @@ if __name__ == "__main__":
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="a small network, six epochs")
     arguments = parser.parse_args()
-    effort = (32, 48, 6, 1e-2) if arguments.quick else (128, 32, 12, 4e-3)
+    effort = (32, 48, 6) if arguments.quick else (128, 32, 12)
     main(arguments.model, *effort, arguments.temperature, arguments.length, arguments.seed, arguments.json)
