@@ -8,7 +8,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import accuracy, records, w1, w3, w4
+from benchmarks import accuracy, depth, records, w1, w3, w4
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
@@ -87,8 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--seeds", type=at_least(1), default=10, help="how many (default 10)")
     command.add_argument("--sides", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
 
+    command = commands.add_parser("depth", help="compile time of repeated blocks")
+    command.add_argument("--rounds", type=at_least(1), default=5, help="how often each is compiled (default 5)")
+
     for name, command in commands.choices.items():
-        command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
+        if name != "depth":
+            command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         command.add_argument(
             "--results",
             type=Path,
@@ -96,10 +100,11 @@ def parse_arguments() -> argparse.Namespace:
             help=f"JSON lines to append to (default benchmarks/results/{name}.jsonl)",
         )
     arguments = parser.parse_args()
-    try:
-        read_mnist(arguments.data_dir)
-    except DataError as error:
-        parser.error(f"--data-dir: {error}")
+    if arguments.command != "depth":
+        try:
+            read_mnist(arguments.data_dir)
+        except DataError as error:
+            parser.error(f"--data-dir: {error}")
     return arguments
 
 
@@ -107,7 +112,9 @@ def main() -> None:
     arguments, console = parse_arguments(), Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # nothing is cut off in a file
-    if arguments.command == "accuracy":
+    if arguments.command == "depth":
+        depth.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     else:
         run(console, WORKLOADS[arguments.command], arguments)

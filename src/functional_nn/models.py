@@ -24,6 +24,7 @@ from functional_nn.layers.positions import sinusoidal_positions
 from functional_nn.layers.repeat import repeat
 from functional_nn.layers.reshape import flatten
 from functional_nn.layers.rnn import rnn as rnn_layer
+from functional_nn.recurrence import Returns
 
 
 def mlp(
@@ -226,7 +227,7 @@ def _over_rows(
     out_size: int,
     hidden: Sequence[int],
     dropout: float | jax.Array,
-    layer: Callable[[int, str], Layer],
+    layer: Callable[[int, Returns], Layer],
 ) -> Layer:
     """Stacked recurrent layers over the rows, dense on the last state."""
     if not hidden:

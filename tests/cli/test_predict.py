@@ -253,7 +253,7 @@ WRONG = {
     "hidden": ["x", 5, None, ["x"], [0], [-1], [1.5], [[3]], {"a": 1}],
     "classes": [None, "ten", [], 0, -1],
     "image_shape": [None, 28, [28, 28], [28, 28, "x"], [28, 28, 0], [-28, 28, 1], "abc", {"a": 1}],
-    "model": [None, "cnn", 3],
+    "model": [None, "perceptron", 3],
     "activation": [None, "rleu", 3, ["relu"]],
     "dropout": [None, "x", 1.5, -1, True, [0.1]],
     "batch_norm": [None, "x", 2],

@@ -275,7 +275,7 @@ def test_names_in_help_are_those_of_the_package():
 
 
 def test_configuration_survives_its_file(configuration):
-    config = configuration(hidden=(3, 2), l1=0.5, data_dir="somewhere")
+    config = configuration(hidden=(3, 2), l1=0.5, data_dir="somewhere", gradient="jax")
     assert Configuration.from_dict(json.loads(json.dumps(config.to_dict())), Path("config.json")) == config
 
 

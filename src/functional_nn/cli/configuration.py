@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from functional_nn.errors import DataError, InputError
+from functional_nn.errors import DataError, InputError, suggest
 
 if TYPE_CHECKING:
     import optax
@@ -59,6 +59,8 @@ class Configuration:
         """
         from functional_nn.models import MODELS
 
+        if self.model not in MODELS:
+            raise InputError("--model", "a known name", repr(self.model), suggest(self.model, MODELS))
         taken = inspect.signature(MODELS[self.model]).parameters
         changes = {}
         for name in MODEL_FLAGS:
@@ -117,7 +119,14 @@ class Configuration:
         if wrong:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(wrong)} missing or wrong")
         known = {field.name: values[field.name] for field in fields(cls)}
-        return cls(**{**known, "hidden": None if known["hidden"] is None else tuple(known["hidden"])})
+        read = cls(**{**known, "hidden": None if known["hidden"] is None else tuple(known["hidden"])})
+        try:
+            complete = read.completed()
+        except InputError as error:
+            raise DataError(str(path), "a run's configuration", f"one whose model does not fit ({error})") from None
+        if missing := [name for name, value in asdict(read).items() if value != getattr(complete, name)]:
+            raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
+        return read
 
 
 def flag_of(name: str) -> str:

@@ -108,9 +108,10 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
     Raises:
         InputError: where the outputs' shapes do not go together; nothing is broadcast.
 
-    >>> gate = parallel(lambda x: x, lambda x: 2 * x, combine="product")
-    >>> print(gate.apply({}, {}, jnp.array([[3.0]]), train=False)[0])
-    [[18.]]
+    >>> import functional_nn as fnn
+    >>> both = parallel(fnn.relu, fnn.identity, combine="concatenate")
+    >>> print(both.apply({}, {}, jnp.array([[-3.0]]), train=False)[0])
+    [[ 0. -3.]]
 
     References:
         Szegedy et al. 2015, "Going deeper with convolutions" (concatenated branches).

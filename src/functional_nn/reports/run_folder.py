@@ -93,7 +93,7 @@ def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
 
     x = data.test_images.reshape(len(data.test_images), *run.in_shape)
     given = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
-    matrix = confusion_matrix(given, data.test_labels)
+    matrix = confusion_matrix(np.nan_to_num(given), data.test_labels)
     figures = {
         "confusion.png": plots.confusion(np.asarray(matrix, int)),
         "most_wrong.png": plots.most_wrong(data.test_images, data.test_labels, given),
