@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks w1 --data-dir DIR`, `python -m benchmarks accuracy --data-dir DIR`."""
+"""The command line: `python -m benchmarks w1 --data-dir DIR` and its like; `python -m benchmarks --help` lists them."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -14,11 +14,8 @@ from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
-WORKLOADS = {
-    "w1": w1,
-    "w3": w3,
-    "w4": w4,
-}  # each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION and PEERS
+WORKLOADS = {"w1": w1, "w3": w3, "w4": w4}
+# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION and PEERS
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:

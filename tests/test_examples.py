@@ -37,7 +37,7 @@ def test_mnist(monkeypatch, capsys):
     assert "epoch 2: loss" in printed
 
 
-@pytest.mark.parametrize("model", ["gru", "transformer"])
+@pytest.mark.parametrize("model", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_character_language_model(monkeypatch, capsys, tmp_path, model):
     run(monkeypatch, "03_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")
     result = json.loads((tmp_path / "result.json").read_text("utf-8"))
