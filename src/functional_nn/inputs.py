@@ -17,8 +17,9 @@ Shape: TypeAlias = tuple[int, ...]
 class Masked(NamedTuple):
     """Sequences of different lengths, padded to one: what is real and what is padding.
 
-    Layers that mix time steps (recurrent layers, attention, pooling over time) look at the mask; a combinator gives any
-    other layer the values alone and carries the mask on. A mask has no gradient: None stands in its place.
+    Recurrent layers, attention, batch norm and global pooling look at the mask; a combinator gives any other layer the
+    values alone, with 0 in place of padding, and carries the mask on. So nothing depends on what padding holds, and a
+    convolution sees zeros there as it does beyond the ends. A mask has no gradient: None stands in its place.
 
     Args:
         values: (batch, time, …).
@@ -86,8 +87,8 @@ def traced(function: Callable[[Any], Any], in_shape: Any, dtype: Any = None) -> 
         return function(stand_in(in_shape, dtype))
     try:
         return function(stand_in(in_shape, float))
-    except InputError as refusal:
+    except (InputError, TypeError) as refusal:
         try:
             return function(stand_in(in_shape, jnp.int32))
-        except InputError:
+        except (InputError, TypeError):
             raise refusal from None

@@ -161,34 +161,45 @@ def child_forward(
     output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
-        alone = isinstance(x, Masked) and not layer.takes_mask
-        values = x.values if alone else x
-        made = layer.forward(params.get(name, {}), state.get(name, {}), values, train=train, key=key)
-        if not isinstance(made, tuple) or len(made) != 3:
-            raise InputError("forward", "(y, state, residuals) to come back", type(made).__name__)
-        y, state, residuals = made
-        y = _marked(y, MARK + name)
-        if alone:
-            if y.shape[:2] != x.mask.shape:
-                expected = f"outputs that keep the axes (batch, time) = {x.mask.shape} of the mask"
-                remedy = "Reduce the time axis by a layer that knows masks: a recurrent one, attention, global pooling."
-                raise InputError("x", expected, f"outputs of shape {y.shape}", remedy)
-            y = Masked(y, x.mask)
-        return y, state, residuals
+        y, state, residuals = run(layer, params.get(name, {}), state.get(name, {}), x, train=train, key=key)
+        return _marked(y, MARK + name), state, residuals
+
+
+def run(
+    layer: Layer, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None
+) -> tuple[Any, State, Residuals]:
+    """The forward pass. Of a masked sequence a layer that takes no mask gets the values, 0 where they are padding."""
+    mask = x.mask if isinstance(x, Masked) and not layer.takes_mask else None
+    made = layer.forward(params, state, x if mask is None else _real(mask, x.values), train=train, key=key)
+    if not isinstance(made, tuple) or len(made) != 3:
+        raise InputError("forward", "(y, state, residuals) to come back", type(made).__name__)
+    if mask is None:
+        return made
+    y, state, residuals = made
+    if y.shape[:2] != mask.shape:
+        expected = f"outputs that keep the axes (batch, time) = {mask.shape} of the mask"
+        remedy = "Reduce the time axis by a layer that knows masks: a recurrent one, attention, global pooling."
+        raise InputError("x", expected, f"outputs of shape {y.shape}", remedy)
+    return Masked(y, mask), state, (residuals, mask)
+
+
+def run_backward(layer: Layer, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
+    """The backward pass of ``run``: what stood on padding has no part in the output."""
+    if not isinstance(y_bar, Masked) or layer.takes_mask:
+        return layer.backward(residuals, y_bar)
+    residuals, mask = residuals
+    params_bar, x_bar = layer.backward(residuals, y_bar.values)
+    return params_bar, Masked(None if x_bar is None else _real(mask, x_bar), None)
+
+
+def _real(mask: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.where(jnp.expand_dims(mask, range(2, values.ndim)), values, jnp.zeros((), values.dtype))
 
 
 def _marked(y: Any, mark: str) -> Any:
     """Marks an output, the first one where there are several."""
     first, *others = jax.tree.leaves(y)
     return jax.tree.unflatten(jax.tree.structure(y), [checkpoint_name(first, mark), *others])
-
-
-def child_backward(layer: Layer, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
-    """The backward pass of one layer of a combinator, the counterpart of ``child_forward``."""
-    if isinstance(y_bar, Masked) and not layer.takes_mask:
-        params_bar, x_bar = layer.backward(residuals, y_bar.values)
-        return params_bar, Masked(x_bar, None)
-    return layer.backward(residuals, y_bar)
 
 
 def output_shape(layer: Layer, params: Params, state: State, in_shape: Any, dtype: Any = None) -> Any:

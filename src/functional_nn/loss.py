@@ -71,7 +71,7 @@ class Loss:
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
         total = values if weights is None else times(weights, values)
-        return jnp.sum(total), self._total_weight(values, labels, weights)
+        return jnp.sum(_wide(total)), self._total_weight(values, labels, weights)
 
     def result(self, totals: tuple[jax.Array, jax.Array]) -> jax.Array:
         """The mean that totals, of one batch or added over many, come to; 0 where nothing has weight."""
@@ -90,16 +90,17 @@ class Loss:
         gradients = self.value_gradients(examples, labels)
         values = jax.eval_shape(self.values, examples, labels)
         total = self._total_weight(values, labels, weights)
-        shares = ratio(jnp.ones_like(total) if weights is None else weights, total)
+        shares = ratio(jnp.ones_like(total) if weights is None else _wide(weights), total).astype(values.dtype)
         gradients = times(expand(shares, gradients.ndim) if shares.ndim else shares, gradients)
         return Masked(gradients.reshape(y.values.shape), None) if isinstance(y, Masked) else gradients
 
     def _total_weight(self, values, labels, weights):
         """Σ wᵢ aᵢ."""
         if self.label_weights is None:
-            return jnp.asarray(values.size, values.dtype) if weights is None else jnp.sum(weights)
+            dtype = jnp.promote_types(values.dtype, jnp.float32)
+            return jnp.asarray(values.size, dtype) if weights is None else jnp.sum(_wide(weights))
         label_weights = self.label_weights(labels).astype(values.dtype)
-        return jnp.sum(label_weights if weights is None else times(weights, label_weights))
+        return jnp.sum(_wide(label_weights if weights is None else times(weights, label_weights)))
 
     def _prepare(self, y, labels, weights):
         """What goes into the formulas: checked, steps as examples, and y 0 where there is no weight, so that
@@ -127,3 +128,8 @@ class Loss:
         jax.eval_shape(self.check, y.values, labels)
         if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
             self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))
+
+
+def _wide(values):
+    """At least float32, since a sum of 16-bit numbers overflows, or stops growing."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

@@ -181,7 +181,7 @@ def gru(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.A
 
 
 def transformer(
-    out_size: int, *, hidden: Sequence[int] = (64, 64), heads: int = 4, dropout: float | jax.Array = 0.0
+    out_size: int, *, hidden: Sequence[int] = (32, 32), heads: int = 4, dropout: float | jax.Array = 0.0
 ) -> Layer:
     """A transformer whose tokens are the rows of an image: dense, positions, blocks, norm, average over rows, dense.
 
@@ -199,7 +199,7 @@ def transformer(
         Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
     """
     if not hidden or len(set(hidden)) > 1:
-        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "Such as (64, 64).")
+        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "Such as (32, 32).")
     blocks = repeat(transformer_block(heads, dropout=dropout), len(hidden))
     tokens = flatten(keep=1), dense(hidden[0]), sinusoidal_positions()
     return chain(*tokens, blocks, layer_norm(), global_average_pool(), dense(out_size), name="transformer")

@@ -40,7 +40,7 @@ REFUSED = [
     (fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"), "one shape but for the last axis"),
     (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of one shape"),
     (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
-    (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected sequences, \(batch, time, features\)"),
+    (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected one sequence, \(batch, time, features\)"),
 ]
 
 

@@ -15,10 +15,11 @@ from functional_nn.inputs import Masked, like, values_of
 from functional_nn.layer import (
     Layer,
     as_layer,
-    child_backward,
     child_forward,
     child_init,
     child_keys,
+    run,
+    run_backward,
     stateless,
     unique_names,
 )
@@ -77,7 +78,7 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
     def backward(residuals, y_bar):
         params_bar = {}
         for child, layer in reversed(children.items()):
-            child_bar, y_bar = child_backward(layer, residuals[child], y_bar)
+            child_bar, y_bar = run_backward(layer, residuals[child], y_bar)
             _put(params_bar, child, child_bar)
         return params_bar, y_bar
 
@@ -138,6 +139,8 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
             y, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=child_key)
             _put(new_state, child, child_state)
             outputs.append(y)
+        if any(map(_are_several, outputs)):
+            raise InputError("layers", "one output each, to be combined", "several of one layer")
         values = [values_of(y) for y in outputs]
         _check_together(dict(zip(children, (y.shape for y in values), strict=True)), combine)
         y, combined = COMBINERS[combine][0](values)
@@ -149,7 +152,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         shares = COMBINERS[combine][1](combined, values_of(y_bar), len(children))
         for (child, layer), share in zip(children.items(), shares, strict=True):
             cotangent = Masked(share, None) if isinstance(y_bar, Masked) else share
-            child_bar, part = child_backward(layer, residuals[child], cotangent)
+            child_bar, part = run_backward(layer, residuals[child], cotangent)
             _put(params_bar, child, child_bar)
             x_bar = part if x_bar is None else jax.tree.map(jnp.add, x_bar, part)
         return params_bar, x_bar
@@ -230,24 +233,29 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     >>> print(layer.apply({}, {}, jnp.array([[[1.0], [2.0], [3.0]]]), train=False)[0].ravel())
     [6. 5. 3.]
     """
+    layer = as_layer(layer)
 
     def init(key, in_shape):
         return layer.init(key, in_shape)
 
     def forward(params, state, x, *, train, key=None):
-        if values_of(x).ndim < 3:
-            raise InputError("x", "sequences, (batch, time, features)", f"shape {values_of(x).shape}")
-        names = {layer.name: params}, {layer.name: state}
-        y, state, residuals = child_forward(layer.name, layer, *names, _turned(x), train=train, key=key)
+        given = f"{len(x)} inputs" if _are_several(x) else f"shape {values_of(x).shape}"
+        if _are_several(x) or values_of(x).ndim < 3:
+            raise InputError("x", "one sequence, (batch, time, features)", given)
+        y, state, residuals = run(layer, params, state, _turned(x), train=train, key=key)
         is_sequence = values_of(y).ndim == values_of(x).ndim
         return (_turned(y) if is_sequence else y), state, (residuals, () if is_sequence else None)
 
     def backward(all_residuals, y_bar):
         residuals, is_sequence = all_residuals
-        params_bar, x_bar = child_backward(layer, residuals, y_bar if is_sequence is None else _turned(y_bar))
+        params_bar, x_bar = run_backward(layer, residuals, y_bar if is_sequence is None else _turned(y_bar))
         return params_bar, _turned(x_bar)
 
     return Layer(name, init, forward, backward, takes_mask=True)
+
+
+def _are_several(x: Any) -> bool:
+    return isinstance(x, tuple) and not isinstance(x, Masked)
 
 
 def _turned(x: Any) -> Any:

@@ -66,7 +66,8 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
         return y, state, x
 
     def backward(x, y_bar):
-        return {"weight": jax.ops.segment_sum(y_bar.reshape(-1, y_bar.shape[-1]), x.ravel(), int(count))}, None
+        rows = y_bar.reshape(-1, y_bar.shape[-1]).astype(jnp.promote_types(y_bar.dtype, jnp.float32))
+        return {"weight": jax.ops.segment_sum(rows, x.ravel(), int(count)).astype(y_bar.dtype)}, None
 
     return Layer(name, init, forward, backward)
 

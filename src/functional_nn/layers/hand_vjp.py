@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from functional_nn.layer import Layer
+from functional_nn.layer import Layer, as_layer
 
 
 def with_hand_vjp(layer: Layer) -> Layer:
@@ -27,6 +27,7 @@ def with_hand_vjp(layer: Layer) -> Layer:
     >>> print(a, b)
     [4. 4.] [4. 4.]
     """
+    layer = as_layer(layer)
 
     def differentiated_by_hand(train):
         def run(params, state, x, key):

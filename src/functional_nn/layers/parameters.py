@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 
 from functional_nn import trees
@@ -109,9 +110,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
 
     def forward(params, state, x, *, train, key=None):
         check_entries("state", state, ("frozen",))
-        dtype = getattr(values_of(x), "dtype", None)
-        chosen = state["frozen"] if dtype is None else _computed_in(dtype, state["frozen"])
-        everything = trees.merge(params, chosen)
+        everything = trees.merge(params, _computed_in(_dtype_of(params, values_of(x)), state["frozen"]))
         y, inner, residuals = layer.forward(everything, state.get("state", {}), x, train=train, key=key)
         return y, {**state, "state": inner} if inner else state, residuals
 
@@ -122,11 +121,14 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     return layer._replace(init=init, forward=forward, backward=backward)
 
 
+def _dtype_of(*trees_of_arrays):
+    """The type to compute in: that of the parameters that are left, which training casts, else of the input."""
+    leaves = (leaf.dtype for leaf in jax.tree.leaves(trees_of_arrays))
+    return next((dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)), None)
+
+
 def _computed_in(dtype, params):
-    """Floating-point inputs set the type to compute in, as they do for parameters that training casts."""
-    if not jnp.issubdtype(dtype, jnp.floating):
-        return params
-    return trees.map_with_path(lambda path, leaf: leaf.astype(dtype), params)
+    return params if dtype is None else trees.map_with_path(lambda path, leaf: leaf.astype(dtype), params)
 
 
 def _named(shapes):

@@ -66,6 +66,7 @@ def max_pool(
     _check_settings(window, stride, padding)
 
     def forward(x):
+        _check_unmasked(x)
         windows = _place(x, window, stride, padding)
         if _tile(windows):
             tiles = _tiles(x, windows, -jnp.inf)
@@ -84,7 +85,7 @@ def max_pool(
         m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
         return _untiled(jnp.where(m, _over_tiles(share, windows), 0), windows)
 
-    return stateless(name, forward, backward)
+    return stateless(name, forward, backward)._replace(takes_mask=True)
 
 
 def average_pool(
@@ -126,10 +127,12 @@ def average_pool(
     _check_settings(window, stride, padding)
 
     def forward(x):
+        _check_unmasked(x)
         windows = _place(x, window, stride, padding)
-        tiles = _tile(windows)
-        total = jnp.sum(_tiles(x, windows, 0.0), _within(windows)) if tiles else added(seen(x, windows))
-        return total * _shares(windows, total), x[:0]
+        shares = _shares(windows, x)
+        if _tile(windows):
+            return jnp.sum(_tiles(x, windows, 0.0) * _over_tiles(shares, windows), _within(windows)), x[:0]
+        return added([part * shares for part in seen(x, windows)]), x[:0]
 
     def backward(no_examples, y_bar):
         windows = _place(no_examples, window, stride, padding)
@@ -144,7 +147,7 @@ def average_pool(
             counts = np.multiply.outer(counts, np.full_like(real, size) if count_padding else real)
         return jnp.asarray(1 / counts[None, ..., None], y.dtype)
 
-    return stateless(name, forward, backward)
+    return stateless(name, forward, backward)._replace(takes_mask=True)
 
 
 def global_average_pool(*, name: str = "global_average_pool") -> Layer:
@@ -169,8 +172,11 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
     """
 
     def pool(x, mask):
-        total = jnp.sum(x if mask is None else jnp.where(mask, x, 0), axis=_spatial(x))
-        return total / _real(x, mask), (x[:0], mask)
+        count = _real(x, mask)
+        shares = x / (
+            _over_space(count, x.ndim) if isinstance(count, jax.Array) else count
+        )  # first, since a sum overflows float16
+        return jnp.sum(shares if mask is None else jnp.where(mask, shares, 0), axis=_spatial(x)), (x[:0], mask)
 
     def pool_back(residuals, y_bar):
         no_examples, mask = residuals
@@ -222,6 +228,12 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
         return largest * _over_space(y_bar / count, x.ndim)
 
     return _global(name, pool, pool_back)
+
+
+def _check_unmasked(x: jax.Array | Masked) -> None:
+    if isinstance(x, Masked):
+        remedy = "Pool over all real steps by global_max_pool or global_average_pool, or over x.values."
+        raise InputError("x", "images or sequences without a mask, since windows hold padding", "a masked one", remedy)
 
 
 def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
@@ -307,4 +319,4 @@ def _real(x: jax.Array, mask: jax.Array | None) -> float | jax.Array:
     """The number of places that are real, and 1 where there is none."""
     if mask is None:
         return float(math.prod(x.shape[1:-1]))
-    return jnp.maximum(jnp.sum(mask.astype(x.dtype), axis=1), 1)
+    return jnp.maximum(jnp.sum(mask.astype(jnp.int32), axis=1), 1).astype(x.dtype)

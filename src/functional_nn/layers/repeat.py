@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax import lax
 
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked
-from functional_nn.layer import Layer, as_layer, child_backward, child_forward, child_init, unique_names
+from functional_nn.layer import Layer, as_layer, child_forward, child_init, run_backward, unique_names
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -64,27 +65,35 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         params, state = jax.vmap(init_one, in_axes=None if keys is None else 0, axis_size=count)(keys)
         return ({child: params} if params else {}), ({child: state} if state else {})
 
-    def forward(params, state, x, *, train, key=None):
+    @partial(jax.jit, static_argnames="train")
+    def scanned(params, state, keys, x, train):
         def step(x, entry):
             p, s, key = entry
             y, s, residuals = child_forward(child, layer, {child: p}, {child: s}, x, train=train, key=key)
             return y, (s, residuals)
 
-        entries = params.get(child, {}), state.get(child, {}), keys_from(key)
+        return lax.scan(step, x, (params, state, keys), length=count)
+
+    @jax.jit
+    def scanned_back(residuals, y_bar):
+        def step(y_bar, residuals):
+            params_bar, x_bar = run_backward(layer, residuals, y_bar)
+            return x_bar, params_bar
+
+        return lax.scan(step, y_bar, residuals, length=count, reverse=True)
+
+    def forward(params, state, x, *, train, key=None):
         for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
             if jnp.shape(leaf)[:1] != (count,):
                 where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
                 raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
-        y, (new_state, residuals) = lax.scan(step, x, entries, length=count)
+        entries = params.get(child, {}), state.get(child, {}), keys_from(key)
+        y, (new_state, residuals) = scanned(*entries, x, train=bool(train))
         return y, ({child: new_state} if new_state else {}), residuals
 
     def backward(residuals, y_bar):
-        def step(y_bar, residuals):
-            params_bar, x_bar = child_backward(layer, residuals, y_bar)
-            return x_bar, params_bar
-
         y_bar = Masked(y_bar.values, None) if isinstance(y_bar, Masked) else y_bar
-        x_bar, params_bar = lax.scan(step, y_bar, residuals, length=count, reverse=True)
+        x_bar, params_bar = scanned_back(residuals, y_bar)
         return ({child: params_bar} if params_bar else {}), x_bar
 
     return Layer(name, init, forward, backward, takes_mask=True)
@@ -103,6 +112,8 @@ def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
     Args:
         layer: f.
         policy: which inner values ``jax.grad`` may keep all the same, one of ``jax.checkpoint_policies``.
+
+    The pullback calls the layer again, so it stays in the program in which a traced hyper-parameter of the layer lives.
 
     >>> import functional_nn as fnn
     >>> layer = remat(fnn.chain(fnn.dense(3), fnn.tanh))

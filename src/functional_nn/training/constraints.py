@@ -51,7 +51,9 @@ def max_norm(
         limit: the largest norm, above 0. May be a traced array.
         paths: which parameters, see ``trees.select``; by default the weights.
         axis: the axes that a unit's incoming weights lie along; by default all but the last, as in dense and
-            convolutional layers, and the only one of a vector, which is a single neuron's.
+            convolutional layers, and the only one of a vector, which is a single neuron's. Where units lie otherwise
+            (stacked by ``repeat``, in ``unembedding``, ``conv_transpose`` or heads of ``attention``), leave these out
+            by ``paths``, or give them an ``axis`` of their own in a second ``max_norm``.
 
     Raises:
         InputError: where ``update`` gets no parameters.

@@ -95,8 +95,9 @@ def fit(
         net: the network; its output is what the loss takes.
         loss: a ``Loss``, or any function ``(y, labels) -> scalar``.
         optimizer: any Optax transformation.
-        data: a ``Dataset`` or a ``Split``; bytes become x / 255. A data set's images enter as (height, width,
-            channels), or flat where the network makes one vector of a flat image only (``Run.in_shape`` says so).
+        data: a ``Dataset`` or a ``Split``; bytes become x / 255, so tokens have to be int32. A data set's images enter
+            as (height, width, channels), or flat where the network makes one vector of a flat image only
+            (``Run.in_shape`` says so).
         epochs, batch_size: what is left over after the full batches of an epoch is one smaller batch.
         seed: for initial values, shuffling and noise.
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
@@ -193,6 +194,9 @@ def _prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     if isinstance(data, Dataset):
         split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     elif isinstance(data, tuple) and len(data) == 4:
+        if any(isinstance(part, tuple) for part in data):
+            remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
+            raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
         arrays = (np.asarray(part) for part in data)
         split = Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ def predict_probabilities(
     net: Layer,
     params: Params,
     state: State,
-    x: np.ndarray,
+    x: Any,
     *,
     precision: str | Precision = "float32",
     batch_size: int = 1000,
@@ -27,7 +28,8 @@ def predict_probabilities(
 
     Args:
         net, params, state: the network and what training made of it.
-        x: (examples, …), in the shape that training gave the network (``Run.in_shape``); bytes become x / 255.
+        x: (examples, …), in the shape that training gave the network (``Run.in_shape``), ``Masked``, or several
+            arrays; bytes become x / 255.
         precision: as in training.
         batch_size: examples at a time, which bounds the memory.
 
@@ -37,8 +39,13 @@ def predict_probabilities(
     [[0.25 0.25 0.25 0.25]]
     """
     probabilities = _probabilities(net, as_precision(precision))
-    batches = [probabilities(params, state, jnp.asarray(x[i : i + batch_size])) for i in range(0, len(x), batch_size)]
-    return np.concatenate([np.asarray(batch) for batch in batches])
+    examples = len(jax.tree.leaves(x)[0])
+
+    def answers(i):
+        batch = jax.tree.map(lambda part: jnp.asarray(part[i : i + batch_size]), x)
+        return np.asarray(probabilities(params, state, batch))
+
+    return np.concatenate([answers(i) for i in range(0, examples, batch_size)])
 
 
 @lru_cache(maxsize=8)
