@@ -60,6 +60,11 @@ def check_mask(x: Any) -> None:
         raise InputError("mask", expected, f"{mask.dtype} of shape {mask.shape}", "True marks what is real.")
 
 
+def wide_type(dtype: Any) -> Any:
+    """A type to sum in: at least float32, since a sum of 16-bit numbers overflows, or stops growing."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def is_shape(value: Any) -> bool:
     """Whether a value is the shape of one array, and not a tuple of several."""
     return isinstance(value, tuple | list) and all(isinstance(size, Integral) for size in value)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.inputs import Masked, values_of
+from functional_nn.inputs import Masked, values_of, wide_type
 from functional_nn.layer import is_concrete
 from functional_nn.weights import (
     as_examples,
@@ -97,8 +97,7 @@ class Loss:
     def _total_weight(self, values, labels, weights):
         """Σ wᵢ aᵢ."""
         if self.label_weights is None:
-            dtype = jnp.promote_types(values.dtype, jnp.float32)
-            return jnp.asarray(values.size, dtype) if weights is None else jnp.sum(_wide(weights))
+            return jnp.asarray(values.size, wide_type(values.dtype)) if weights is None else jnp.sum(_wide(weights))
         label_weights = self.label_weights(labels).astype(values.dtype)
         return jnp.sum(_wide(label_weights if weights is None else times(weights, label_weights)))
 
@@ -131,5 +130,4 @@ class Loss:
 
 
 def _wide(values):
-    """At least float32, since a sum of 16-bit numbers overflows, or stops growing."""
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values.astype(wide_type(values.dtype))

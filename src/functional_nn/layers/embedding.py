@@ -10,7 +10,7 @@ import numpy as np
 
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
-from functional_nn.inputs import is_shape
+from functional_nn.inputs import is_shape, wide_type
 from functional_nn.layer import Layer, check_entries, check_floating, check_shape, is_concrete
 
 
@@ -66,7 +66,7 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
         return y, state, x
 
     def backward(x, y_bar):
-        rows = y_bar.reshape(-1, y_bar.shape[-1]).astype(jnp.promote_types(y_bar.dtype, jnp.float32))
+        rows = y_bar.reshape(-1, y_bar.shape[-1]).astype(wide_type(y_bar.dtype))
         return {"weight": jax.ops.segment_sum(rows, x.ravel(), int(count)).astype(y_bar.dtype)}, None
 
     return Layer(name, init, forward, backward)
