@@ -8,7 +8,7 @@ from flax import nnx
 from benchmarks import w3
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.cnn_loop import python_loop
+from benchmarks.peers.donated_loop import python_loop
 
 LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 
@@ -29,4 +29,4 @@ def functional(mnist: Mnist, seed: int) -> Peer:
     def network(params, images: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(images)
 
-    return python_loop(network, params, mnist, seed)
+    return python_loop(network, params, w3, w3.IMAGE_SHAPE, mnist, seed)

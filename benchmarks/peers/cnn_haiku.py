@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from benchmarks import w3
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.cnn_loop import python_loop
+from benchmarks.peers.donated_loop import python_loop
 
 LIBRARIES = ("dm-haiku", "jax", "jaxlib", "optax")
 
@@ -23,4 +23,4 @@ def donated(mnist: Mnist, seed: int) -> Peer:
 
     network = hk.without_apply_rng(hk.transform(forward))
     params = network.init(jax.random.key(seed), jnp.zeros((1, *w3.IMAGE_SHAPE)))
-    return python_loop(network.apply, params, mnist, seed)
+    return python_loop(network.apply, params, w3, w3.IMAGE_SHAPE, mnist, seed)

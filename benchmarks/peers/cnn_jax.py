@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from benchmarks import w3
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.cnn_loop import python_loop
+from benchmarks.peers.donated_loop import python_loop
 
 LIBRARIES = ("jax", "jaxlib", "optax")
 
@@ -28,4 +28,4 @@ def loop(mnist: Mnist, seed: int) -> Peer:
             images = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         return images.reshape(len(images), -1) @ weight + bias
 
-    return python_loop(network, params, mnist, seed)
+    return python_loop(network, params, w3, w3.IMAGE_SHAPE, mnist, seed)

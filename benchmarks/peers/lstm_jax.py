@@ -1,45 +1,15 @@
 """An LSTM over `lax.scan`, differentiated automatically, in a jitted step: without a library, and Haiku's."""
 
-from collections.abc import Callable
-from typing import Any
-
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from benchmarks import w4
 from benchmarks.mnist import Mnist
-from benchmarks.peers import Peer, shuffled_batches
-from benchmarks.peers.jax_loop import mean_cross_entropy
+from benchmarks.peers import Peer
+from benchmarks.peers.donated_loop import python_loop
 
 LIBRARIES = ("dm-haiku", "jax", "jaxlib", "optax")
-
-
-def python_loop(network: Callable[[Any, jax.Array], jax.Array], params: Any, mnist: Mnist, seed: int) -> Peer:
-    """A jitted step for each batch, which writes over the state it is given."""
-    optimizer, generator = optax.adam(w4.LEARNING_RATE), np.random.default_rng(seed)
-
-    @jax.jit
-    def logits(params, images):
-        return network(params, images.reshape(-1, w4.ROWS, w4.COLUMNS))
-
-    def step(state, images, labels):
-        params, optimizer_state = state
-        gradient = jax.grad(lambda params: mean_cross_entropy(logits(params, images), labels))
-        updates, optimizer_state = optimizer.update(gradient(params), optimizer_state)
-        return optax.apply_updates(params, updates), optimizer_state
-
-    step, state = jax.jit(step, donate_argnums=0), (params, optimizer.init(params))
-
-    def train_epoch() -> None:
-        nonlocal state
-        for images, labels in shuffled_batches(generator, mnist.train_images, mnist.train_labels, w4.BATCH_SIZE):
-            state = step(state, images, labels)
-        jax.block_until_ready(state)
-
-    return Peer(train_epoch, lambda images: np.asarray(logits(state[0], images)))
 
 
 def scan(mnist: Mnist, seed: int) -> Peer:
@@ -66,7 +36,7 @@ def scan(mnist: Mnist, seed: int) -> Peer:
         (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), inputs)
         return hidden @ params["dense"] + params["dense_bias"]
 
-    return python_loop(network, params, mnist, seed)
+    return python_loop(network, params, w4, (w4.ROWS, w4.COLUMNS), mnist, seed)
 
 
 def haiku_lstm(mnist: Mnist, seed: int) -> Peer:
@@ -79,4 +49,4 @@ def haiku_lstm(mnist: Mnist, seed: int) -> Peer:
 
     network = hk.without_apply_rng(hk.transform(forward))
     params = network.init(jax.random.key(seed), jnp.zeros((1, w4.ROWS, w4.COLUMNS)))
-    return python_loop(network.apply, params, mnist, seed)
+    return python_loop(network.apply, params, w4, (w4.ROWS, w4.COLUMNS), mnist, seed)

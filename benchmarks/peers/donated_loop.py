@@ -1,22 +1,29 @@
 """The Python loop over a jitted step, for every JAX library that leaves the loop to its user."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from benchmarks import w3
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer, shuffled_batches
 from benchmarks.peers.jax_loop import mean_cross_entropy
 
 
-def python_loop(network: Callable[[Any, jax.Array], jax.Array], params: Any, mnist: Mnist, seed: int) -> Peer:
-    """A jitted step for each batch, which writes over the state it is given."""
-    optimizer, generator = optax.adam(w3.LEARNING_RATE), np.random.default_rng(seed)
-    logits = jax.jit(lambda params, images: network(params, images.reshape(-1, *w3.IMAGE_SHAPE)))
+def python_loop(
+    network: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    workload: ModuleType,
+    image_shape: tuple[int, ...],
+    mnist: Mnist,
+    seed: int,
+) -> Peer:
+    """A jitted step for each batch, which writes over the state it is given; the network sees images of that shape."""
+    optimizer, generator = optax.adam(workload.LEARNING_RATE), np.random.default_rng(seed)
+    logits = jax.jit(lambda params, images: network(params, images.reshape(-1, *image_shape)))
 
     def step(state, images, labels):
         params, optimizer_state = state
@@ -28,7 +35,7 @@ def python_loop(network: Callable[[Any, jax.Array], jax.Array], params: Any, mni
 
     def train_epoch() -> None:
         nonlocal state
-        for images, labels in shuffled_batches(generator, mnist.train_images, mnist.train_labels, w3.BATCH_SIZE):
+        for images, labels in shuffled_batches(generator, mnist.train_images, mnist.train_labels, workload.BATCH_SIZE):
             state = step(state, images, labels)
         jax.block_until_ready(state)
 
