@@ -1,11 +1,30 @@
-"""What every test runs under: strict dtype and rank promotion, on the CPU."""
+"""What every test runs under: strict dtype and rank promotion, on the CPU, in programs that XLA compiles quickly.
+
+Tests compile ten thousand small programs and run each a few times. XLA's older generator of kernels and fewer of its
+optimisations take less than half the processor time; a newer jaxlib that has lost the flag goes without it.
+"""
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
+
+QUICK = "--xla_cpu_use_fusion_emitters=false"
+
+
+def is_known(flag: str) -> bool:
+    """XLA ends a process whose flags it does not know, so another process asks."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(command, env={**os.environ, "XLA_FLAGS": flag}, capture_output=True).returncode == 0
+
+
+if "XLA_FLAGS" not in os.environ:  # pytest-xdist's workers inherit it, also where it is empty
+    os.environ["XLA_FLAGS"] = QUICK if is_known(QUICK) else ""
 
 
 @pytest.fixture(autouse=True)

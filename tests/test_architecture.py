@@ -13,19 +13,22 @@ SOURCE = ROOT / "src" / "functional_nn"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
-    {"errors", "inputs", "layer", "trees"},
+    {"errors", "inputs", "layer", "progress", "trees"},
     {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "recurrence", "data"}
-    | {"convolution", "normalisation", "weights", "windows"},
+    | {"convolution", "gates", "normalisation", "weights", "windows"},
     {"layers", "blocks", "models"},
     {"training", "gradients"},
     {"bench", "checkpoints"},
     {"reports"},
     {"cli"},
 ]
+BY_PUBLIC_NAMES = ("gradients/cases/", "gradients/matrix.py")
+"""What tries everything public says ``fnn.conv``, as a user does."""
 SIDE_BY_SIDE = {("training", "gradients"), ("gradients", "training")}
 FORMULAS = [
     "activations.py",
     "convolution.py",
+    "gates.py",
     "normalisation.py",
     "penalties.py",
     "recurrence.py",
@@ -46,7 +49,7 @@ def imports(path: Path):
                 yield from (f"functional_nn.{alias.name}" for alias in node.names)
             else:
                 yield node.module
-        elif isinstance(node, ast.Import):
+        elif isinstance(node, ast.Import) and not path.relative_to(SOURCE).as_posix().startswith(BY_PUBLIC_NAMES):
             yield from (alias.name for alias in node.names if alias.name.startswith("functional_nn"))
 
 

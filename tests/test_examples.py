@@ -1,6 +1,7 @@
 """The examples run, say what they should, and draw what they say."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -37,9 +38,23 @@ def test_mnist(monkeypatch, capsys):
     assert "epoch 2: loss" in printed
 
 
+def test_backpropagation_by_hand(monkeypatch, capsys):
+    run(monkeypatch, "03_backpropagation_by_hand.py", "--quick")
+    race, printed = capsys.readouterr().out.split("\n\n", 1)
+    assert race.startswith("784-128-64-10, one epoch of 4000 digits")
+    assert 0 < float(race.split("at most ")[1].split()[0]) < 1e-4
+    table = {row[0]: [float(cell) for cell in row[1:]] for row in map(str.split, printed.splitlines()[2:9])}
+    right, tanh, shortcut = ({path for path in table if table[path][i] > 1e-3} for i in range(3))
+    before = {"rnn_0/bias", "rnn_0/hidden_weight", "rnn_0/input_weight"}
+    inside = {"residual_0/chain_0/conv_0/bias", "residual_0/chain_0/conv_0/weight"}
+    assert (right, tanh, shortcut) == (set(), before | inside, before)
+    assert max(differences[0] for differences in table.values()) < 1e-12
+    assert float(printed.split("at most ")[1].split()[0]) < 1e-4
+
+
 @pytest.mark.parametrize("model", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_character_language_model(monkeypatch, capsys, tmp_path, model):
-    run(monkeypatch, "03_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")
+    run(monkeypatch, "04_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")
     result = json.loads((tmp_path / "result.json").read_text("utf-8"))
     assert result["trained"] < result["frequencies"] - 0.8 < result["untrained"]
     assert len(result["sample"]) == 400
@@ -48,7 +63,7 @@ def test_character_language_model(monkeypatch, capsys, tmp_path, model):
 
 @pytest.mark.parametrize("model", ["lstm", "gru"])
 def test_cells_say_what_the_layers_over_time_say(model):
-    example = runpy.run_path(str(EXAMPLES / "03_character_language_model.py"))
+    example = runpy.run_path(str(EXAMPLES / "04_character_language_model.py"))
     net = example["language_model"](model, 5, 3)
     params, state = net.init(jax.random.key(0), (7,))
     tokens = jnp.array([4, 0, 1, 1, 3, 2, 0], jnp.int32)
@@ -58,23 +73,20 @@ def test_cells_say_what_the_layers_over_time_say(model):
 
 
 def test_time_series(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "04_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
+    run(monkeypatch, "05_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     mean = {row[0]: float(row[-1]) for row in rows if row and row[0] in ("gru", "same", "last", "what")}
     assert mean["what"] < mean["gru"] < 0.85 * mean["same"] < mean["last"]
     assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_backpropagation_by_hand(monkeypatch, capsys):
-    run(monkeypatch, "05_backpropagation_by_hand.py", "--quick")
-    printed = capsys.readouterr().out
-    table = {row[0]: [float(cell) for cell in row[1:]] for row in map(str.split, printed.splitlines()[2:9])}
-    right, tanh, shortcut = ({path for path in table if table[path][i] > 1e-3} for i in range(3))
-    before = {"rnn_0/bias", "rnn_0/hidden_weight", "rnn_0/input_weight"}
-    inside = {"residual_0/chain_0/conv_0/bias", "residual_0/chain_0/conv_0/weight"}
-    assert (right, tanh, shortcut) == (set(), before | inside, before)
-    assert max(differences[0] for differences in table.values()) < 1e-12
-    assert float(printed.split("at most ")[1].split()[0]) < 1e-4
+def test_gradient_checkers(monkeypatch, capsys):
+    run(monkeypatch, "06_gradient_checkers.py", "--quick")
+    rows = capsys.readouterr().out.splitlines()
+    right, without_l2 = (next(row for row in rows if row.startswith(name)) for name in ("right", "L2 term"))
+    assert re.search(r"rejected at [1-8] of 8 .* accepted$", right)
+    assert re.search(r"accepted at [1-8] of 8, .* rejected$", without_l2)
+    assert re.search(r"standardize: scale, element \(.*3,?\) ", rows[-1])
 
 
 def test_every_example_has_a_test():

@@ -1,7 +1,7 @@
 """Activations, each with its hand-derived derivative beside it.
 
 The functions are ``jax.nn``'s where it has them. The derivatives are written from the formula, in a form that keeps
-its digits in the tails: σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)), whose difference cancels.
+its digits: σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)), whose difference cancels in the tails.
 """
 
 from __future__ import annotations
@@ -11,10 +11,22 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erfc
 
 from functional_nn.activation_types import Activation, VectorActivation
 from functional_nn.errors import InputError, suggest
+from functional_nn.gates import (
+    gelu_derivative,
+    gelu_tanh_derivative,
+    mish_derivative,
+    silu_derivative,
+    wide,
+)
+
+
+def _exp_and_scale(x):
+    """e and s with e^x = e s, for x ≤ 0: a factor times e, then times s, is right also where e^x alone would be 0."""
+    small = x < -32
+    return jnp.exp(jnp.where(small, x + 32, x)), jnp.where(small, math.exp(-32), jnp.ones_like(x))
 
 
 def _identity(x):
@@ -27,21 +39,38 @@ identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1
 # Saturating: the logistic family
 
 
+@wide
 def _sigmoid_derivative(x):
     """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
     e = jnp.exp(-jnp.abs(x))
-    return e / jnp.square(1 + e)
+    return e / (1 + e * (2 + e))
 
 
+@wide
 def _tanh_derivative(x):
     """tanh'(x) = 1 / cosh²(x) = 4e / (1 + e)² with e = e^{-2|x|}."""
-    e = jnp.exp(-2 * jnp.abs(x))
-    return 4 * e / jnp.square(1 + e)
+    e, scale = _exp_and_scale(-2 * jnp.abs(x))
+    p = e * scale
+    return 4 * e / (1 + p * (2 + p)) * scale
 
 
+@wide
 def _softsign_derivative(x):
     """(x / (1 + |x|))' = ((1 + |x|) - x sign(x)) / (1 + |x|)² = 1 / (1 + |x|)²."""
-    return jnp.square(1 / (1 + jnp.abs(x)))
+    y = jnp.abs(x)
+    return 1 / (1 + y * (2 + y))
+
+
+@wide
+def _softplus_derivative(x):
+    """(log(1 + e^x))' = e^x / (1 + e^x) = σ(x)."""
+    return jax.nn.sigmoid(x)
+
+
+@wide
+def _log_sigmoid_derivative(x):
+    """(log σ(x))' = σ(x) σ(-x) / σ(x) = σ(-x)."""
+    return jax.nn.sigmoid(-x)
 
 
 sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, "f(x) = 1 / (1 + e^{-x}), f'(x) = f(x) f(-x)")
@@ -49,10 +78,8 @@ tanh = Activation("tanh", jnp.tanh, _tanh_derivative, "f(x) = tanh x, f'(x) = 1 
 softsign = Activation(
     "softsign", jax.nn.soft_sign, _softsign_derivative, "f(x) = x / (1 + |x|), f'(x) = 1 / (1 + |x|)²"
 )
-softplus = Activation("softplus", jax.nn.softplus, jax.nn.sigmoid, "f(x) = log(1 + e^x), f'(x) = σ(x)")
-log_sigmoid = Activation(
-    "log_sigmoid", jax.nn.log_sigmoid, lambda x: jax.nn.sigmoid(-x), "f(x) = log σ(x), f'(x) = σ(-x)"
-)
+softplus = Activation("softplus", jax.nn.softplus, _softplus_derivative, "f(x) = log(1 + e^x), f'(x) = σ(x)")
+log_sigmoid = Activation("log_sigmoid", jax.nn.log_sigmoid, _log_sigmoid_derivative, "f(x) = log σ(x), f'(x) = σ(-x)")
 
 
 # Rectifiers
@@ -86,9 +113,11 @@ def _elu(x, alpha):
     return jax.nn.elu(x, jnp.asarray(alpha, x.dtype))
 
 
+@wide
 def _elu_derivative(x, alpha):
     """1 where x > 0, else α e^x."""
-    return jnp.where(x > 0, jnp.ones_like(x), jnp.asarray(alpha, x.dtype) * jnp.exp(jnp.minimum(x, 0)))
+    e, scale = _exp_and_scale(jnp.minimum(x, 0))
+    return jnp.where(x > 0, jnp.ones_like(x), jnp.asarray(alpha, x.dtype) * e * scale)
 
 
 def elu_with(alpha: float | jax.Array) -> Activation:
@@ -104,9 +133,11 @@ def elu_with(alpha: float | jax.Array) -> Activation:
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
+@wide
 def _selu_derivative(x):
     """λ where x > 0, else λ α e^x; at 0 the value is λ α."""
-    return _SELU_SCALE * jnp.where(x > 0, jnp.ones_like(x), _SELU_ALPHA * jnp.exp(jnp.minimum(x, 0)))
+    e, scale = _exp_and_scale(jnp.minimum(x, 0))
+    return jnp.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * e * scale)
 
 
 relu = Activation("relu", jax.nn.relu, _relu_derivative, "f(x) = max(x, 0), f'(x) = 1 if x > 0 else 0")
@@ -123,55 +154,20 @@ selu = Activation(
 # Smooth gates: x times something that goes from 0 to 1
 
 
-def _normal_cumulative(x):
-    return erfc(-x * math.sqrt(0.5)) / 2
-
-
-def _normal_density(x):
-    return jnp.exp(-jnp.square(x) / 2) / math.sqrt(2 * math.pi)
-
-
-def _gelu_derivative(x):
-    """(x Φ(x))' = Φ(x) + x φ(x), with the normal distribution's Φ and its density φ = Φ'."""
-    return _normal_cumulative(x) + x * _normal_density(x)
-
-
-def _gelu_tanh_derivative(x):
-    """With u = c (x + a x³): (x (1 + tanh u) / 2)' = σ(2u) + x u' / (2 cosh² u), u' = c (1 + 3 a x²).
-
-    Beyond ±30 both terms are at their limits, and x³ must not overflow into 0 · ∞.
-    """
-    a, c = 0.044715, math.sqrt(2 / math.pi)
-    x = jnp.clip(x, -30, 30)
-    u = c * (x + a * x**3)
-    return jax.nn.sigmoid(2 * u) + x * c * (1 + 3 * a * jnp.square(x)) * _tanh_derivative(u) / 2
-
-
-def _silu_derivative(x):
-    """(x σ(x))' = σ(x) + x σ(x) σ(-x) = σ(x) (1 + x σ(-x))."""
-    return jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x))
-
-
-def _mish_derivative(x):
-    """(x tanh s)' = tanh s + x σ(x) / cosh² s with s = log(1 + e^x), s' = σ(x)."""
-    s = jax.nn.softplus(x)
-    return jnp.tanh(s) + x * jax.nn.sigmoid(x) * _tanh_derivative(s)
-
-
 gelu = Activation(
-    "gelu", partial(jax.nn.gelu, approximate=False), _gelu_derivative, "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)"
+    "gelu", partial(jax.nn.gelu, approximate=False), gelu_derivative, "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)"
 )
 gelu_tanh = Activation(
     "gelu_tanh",
     partial(jax.nn.gelu, approximate=True),
-    _gelu_tanh_derivative,
+    gelu_tanh_derivative,
     "f(x) = x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
 )
-silu = Activation("silu", jax.nn.silu, _silu_derivative, "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))")
+silu = Activation("silu", jax.nn.silu, silu_derivative, "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))")
 mish = Activation(
     "mish",
     jax.nn.mish,
-    _mish_derivative,
+    mish_derivative,
     "f(x) = x tanh s, s = log(1 + e^x), f'(x) = tanh s + x σ(x) / cosh² s",
 )
 
@@ -189,14 +185,16 @@ def _hard_tanh_derivative(x):
     return ((x >= -1) & (x <= 1)).astype(x.dtype)
 
 
+@wide
 def _hard_sigmoid_derivative(x):
     """1/6 between -3 and 3, else 0; at both kinks the value is 0."""
-    return _relu6_derivative(x + 3) / 6
+    return jnp.where(jnp.abs(x) < 3, 1 / 6, jnp.zeros_like(x))
 
 
-def _hard_silu_derivative(x):
-    """(x h(x))' = h(x) + x h'(x) with h the hard sigmoid."""
-    return jax.nn.hard_sigmoid(x) + x * _hard_sigmoid_derivative(x)
+@wide
+def _hardsilu_derivative(x):
+    """(x h(x))' = h(x) + x h'(x) with h the hard sigmoid: (2x + 3) / 6 between -3 and 3, else h(x)."""
+    return jnp.where(jnp.abs(x) < 3, (2 * x + 3) / 6, (x > 0).astype(x.dtype))
 
 
 relu6 = Activation(
@@ -220,7 +218,7 @@ hard_sigmoid = Activation(
 hard_silu = Activation(
     "hard_silu",
     jax.nn.hard_silu,
-    _hard_silu_derivative,
+    _hardsilu_derivative,
     "f(x) = x h(x), f'(x) = h(x) + x h'(x), h the hard sigmoid",
 )
 

@@ -14,6 +14,7 @@ from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.train import train
+from functional_nn.cli.verify import verify
 from functional_nn.errors import InputError, suggest
 
 STARTED = time.perf_counter()
@@ -31,10 +32,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="functional-nn")
 def command() -> None:
-    """Train, inspect and measure neural networks that are pure functions in JAX."""
+    """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-for subcommand in (train, predict, info):
+for subcommand in (train, predict, info, verify):
     command.add_command(subcommand)
 
 

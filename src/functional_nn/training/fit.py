@@ -20,9 +20,9 @@ from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer, Params, State, as_layer, output_shape
 from functional_nn.losses import Loss
+from functional_nn.progress import progress_bar
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split, compiled
-from functional_nn.training.progress import progress_bar
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, PenaltyFunction
 

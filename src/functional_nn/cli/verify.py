@@ -1,0 +1,39 @@
+"""``functional-nn verify``: the hand-derived formulas against automatic differentiation and an arbiter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from functional_nn.cli.options import COUNT, NewFile
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--quick/--full", default=True, help="One minute or some ten.  [default: quick]")
+@click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Only verdicts of this type.")
+@click.option("--json", "json_file", type=NewFile(), help="Write every verdict to this file.")
+@click.option("--html", "html_file", type=NewFile(), help="Write a page with formulas, derivations and pictures.")
+@click.option("--jobs", type=COUNT, default=2, show_default=True, help="Processes that share the work.")
+def verify(
+    names: tuple[str, ...], quick: bool, dtype: str | None, json_file: Path | None, html_file: Path | None, jobs: int
+) -> int:
+    """Compare hand-derived gradients with jax.grad and with an arbiter in 50 digits.
+
+    NAME is a layer, an activation, a loss, a penalty, or "optimizers"; without one, everything that is public. The
+    exit status is 1 where a formula fails, a comparison is inconclusive, a planted error is not found, or something
+    public is not compared.
+    """
+    from functional_nn.gradients.verification import verify as run
+
+    report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
+    click.echo(report)
+    if json_file:
+        json_file.write_text(json.dumps(report.to_dict(), indent=1), "utf-8")
+    if html_file:
+        from functional_nn.reports.verification import write_page
+
+        write_page(report, html_file, title="functional_nn: hand-derived gradients, verified")
+    return 0 if report.passed else 1

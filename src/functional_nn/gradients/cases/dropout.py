@@ -1,0 +1,10 @@
+"""Regularisation by noise."""
+
+import functional_nn as fnn
+from functional_nn.gradients.cases.case import LayerCase
+
+LAYERS = [
+    LayerCase("dropout", fnn.dropout(0.3), (13,), draws=True),
+    LayerCase("spatial_dropout", fnn.spatial_dropout(0.3), (3, 5), draws=True),
+    LayerCase("stochastic_depth", fnn.stochastic_depth(0.3), (3, 5), draws=True),
+]

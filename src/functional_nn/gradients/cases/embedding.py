@@ -1,0 +1,14 @@
+"""Tokens to vectors and back."""
+
+import functional_nn as fnn
+from functional_nn.gradients.cases.case import LayerCase
+
+
+def tokens(random, batch):
+    return random.integers(0, 11, (batch, 5))
+
+
+LAYERS = [
+    LayerCase("embedding", fnn.embedding(11, 3), (5,), make_x=tokens),
+    LayerCase("unembedding", fnn.unembedding(11), (5, 3)),
+]

@@ -1,0 +1,80 @@
+"""What can be wrong with the bars that a formula gives: their signs, factors, axes, order, single components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.gradients.mutation.alternatives import Alternative, exchanged, replaced, rolled
+
+PARTS = {2: ("halves", 1), 3: ("thirds", 2), 4: ("quarters", 3)}
+
+
+def bar_alternatives(bars: Sequence[Any], batch: int | None) -> Iterator[tuple[int, Alternative]]:
+    """The number of a bar and what is made wrong with it.
+
+    Args:
+        bars: the shapes and types of what the formula gives; only floating-point ones are changed.
+        batch: the size that a mean over the batch divides by, where there is one.
+    """
+    smooth = [k for k, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
+    for number in smooth:
+        for text, change in changes(bars[number].shape, batch):
+            yield number, at(number, text, change)
+        same = [k for k in smooth if k > number and bars[k].shape == bars[number].shape]
+        if same and bars[same[0]].dtype == bars[number].dtype:
+            yield number, exchanged(f"exchanged with the bar number {same[0] + 1}", number, same[0], results=True)
+
+
+def at(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+    return Alternative(text, after=lambda _, bars: replaced(bars, number, change(bars[number])))
+
+
+def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Callable[[jax.Array], jax.Array]]]:
+    yield "sign flipped", jnp.negative
+    yield "factor 2", lambda bar: 2 * bar
+    yield "left out", jnp.zeros_like
+    yield "largest component × (1 + 1e-6)", off_by_a_millionth
+    if prod(shape) > 1:
+        yield "middle component × (1 + 1e-6)", lambda bar: off_by_a_millionth(bar, middle=True)
+    if batch is not None:
+        yield f"divided by the batch size {batch}", lambda bar: bar / batch
+        yield f"multiplied by the batch size {batch}", lambda bar: bar * batch
+    for axis, size in enumerate(shape):
+        if size > 1:
+            yield f"off by one along axis {axis}", rolled(axis)
+    for one, other in combinations(range(len(shape)), 2):
+        if shape[one] == shape[other] > 1:
+            yield f"axes {one} and {other} exchanged", lambda bar, one=one, other=other: jnp.swapaxes(bar, one, other)
+    yield from gate_exchanges(shape)
+
+
+def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[jax.Array], jax.Array]]]:
+    """Neighbouring halves, thirds or quarters of the last axis in each other's places."""
+    for parts, (word, pairs) in PARTS.items():
+        if shape and shape[-1] % parts == 0 and shape[-1] > 2:
+            for first in range(pairs):
+                order = list(range(parts))
+                order[first], order[first + 1] = order[first + 1], order[first]
+                yield f"{word} {first + 1} and {first + 2} exchanged", reordered(parts, order)
+
+
+def reordered(parts: int, order: list[int]) -> Callable[[jax.Array], jax.Array]:
+    def change(bar):
+        pieces = jnp.split(bar, parts, axis=-1)
+        return jnp.concatenate([pieces[k] for k in order], axis=-1)
+
+    return change
+
+
+def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:
+    """One component wrong: the largest, or the one in the middle of those that are not 0, ordered by size."""
+    flat = bar.reshape(-1)
+    place = jnp.count_nonzero(flat) // 2 if middle else 0
+    index = jnp.argsort(-jnp.abs(flat))[place]
+    return flat.at[index].multiply(jnp.asarray(1 + 1e-6, bar.dtype)).reshape(bar.shape)

@@ -1,0 +1,60 @@
+"""Optimizers' rules in their textbook form, each written by hand from its paper, in any arithmetic."""
+
+from functional_nn.gradients.textbook.adam import (
+    LAMB,
+    AdaBelief,
+    Adam,
+    AdaMax,
+    AdamW,
+    AMSGrad,
+    NAdam,
+    NovoGrad,
+    RAdam,
+    Yogi,
+)
+from functional_nn.gradients.textbook.adaptive import AdaDelta, AdaGrad, CenteredRMSProp, RMSProp
+from functional_nn.gradients.textbook.descent import (
+    LARS,
+    Fromage,
+    GradientDescent,
+    Lion,
+    Momentum,
+    Nesterov,
+    OptimisticGradientDescent,
+    Rprop,
+    SignDescent,
+    Signum,
+)
+from functional_nn.gradients.textbook.rule import Clipped, LeafRule, Penalised, TextbookRule, cosine
+
+__all__ = [
+    "LAMB",
+    "LARS",
+    "AMSGrad",
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "CenteredRMSProp",
+    "Clipped",
+    "Fromage",
+    "GradientDescent",
+    "LeafRule",
+    "Lion",
+    "Momentum",
+    "NAdam",
+    "Nesterov",
+    "NovoGrad",
+    "OptimisticGradientDescent",
+    "Penalised",
+    "RAdam",
+    "RMSProp",
+    "Rprop",
+    "SignDescent",
+    "Signum",
+    "TextbookRule",
+    "Yogi",
+    "cosine",
+]

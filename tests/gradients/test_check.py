@@ -1,0 +1,312 @@
+"""check_vjp and check_gradients: right formulas pass, every kind of error is found, located and sized."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.errors import InputError
+from functional_nn.gradients import comparison
+from functional_nn.gradients.check import check_gradients, check_vjp
+
+QUICK = {"second_order": False, "mutants": False}
+RANDOM = np.random.default_rng(0)
+
+
+def draw(*shape, dtype=np.float64):
+    return np.asarray(RANDOM.normal(size=shape)).astype(dtype)
+
+
+def affine(x, weight, bias):
+    return x @ weight + jnp.expand_dims(bias, 0)
+
+
+def affine_vjp(x, weight, bias, y_bar):
+    return y_bar @ weight.T, x.T @ y_bar, y_bar.sum(0)
+
+
+def sine_vjp(x, y_bar):
+    return jnp.cos(x) * y_bar
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_a_right_formula_passes_in_every_type(dtype):
+    report = check_vjp(affine, affine_vjp, *(draw(*s, dtype=dtype) for s in [(2, 3), (3, 5), (5,)]), **QUICK)
+    report.raise_if_failed()
+    assert {verdict.dtype for verdict in report.verdicts} == {"float64", dtype}
+    assert {verdict.transform for verdict in report.verdicts} == {"jit", "vmap", "scan"}
+    assert {verdict.leaf for verdict in report.verdicts} == {"x", "weight", "bias"}
+    assert not report.wrong_automatic
+
+
+def test_the_second_order_is_compared_and_planted_errors_are_found():
+    report = check_vjp(jnp.sin, sine_vjp, draw(3), subject="sine")
+    report.raise_if_failed()
+    assert "second order" in {verdict.kind for verdict in report.verdicts}
+    assert report.mutants > 10
+    assert report.title == "sine"
+
+
+MASK = np.array([True, False, True])
+EARLIER_MASK = np.array([True, True, False])
+MATRIX = draw(3, 3)
+
+SLIPS = {
+    # leaf: (function, hand-derived pullback, the elements that are wrong or None for all, point)
+    "right": (jnp.tanh, lambda x, bar: (1 - jnp.tanh(x) ** 2) * bar, (), draw(2, 3)),
+    "sign": (jnp.tanh, lambda x, bar: (jnp.tanh(x) ** 2 - 1) * bar, None, draw(2, 3)),
+    "factor 2": (jnp.square, lambda x, bar: 4 * x * bar, None, draw(3)),
+    "missing 1/N": (lambda x: x.mean(0), lambda x, bar: jnp.broadcast_to(bar[None], x.shape), None, draw(5, 2)),
+    "transpose": (lambda x: x @ MATRIX.astype(x.dtype), lambda x, bar: bar @ MATRIX.astype(x.dtype), None, draw(3, 3)),
+    "dropped term": (jax.nn.softmax, lambda x, bar: jax.nn.softmax(x) * bar, None, draw(4)),
+    "millionth": (jnp.sin, lambda x, bar: sine_vjp(x, bar) * (1 + 1e-6), None, draw(3)),
+    "one element": (jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), (5,), draw(2, 3)),
+    "stale mask": (
+        lambda x: jnp.where(MASK, x, 0.0),
+        lambda x, bar: jnp.where(EARLIER_MASK, bar, 0.0),
+        (1, 2),
+        draw(3),
+    ),
+    "time step": (jnp.cumsum, lambda x, bar: jnp.roll(jnp.cumsum(bar[::-1])[::-1], 1), None, draw(4)),
+    "tails": (
+        jax.nn.sigmoid,
+        lambda x, bar: jnp.where(jnp.abs(x) > 8, 0.0, jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)) * bar,
+        (0, 3),
+        np.array([-9.0, -2.0, 7.5, 11.0]),
+    ),
+}
+MILLIONTHS = ("millionth", "one element")
+
+
+def all_slips(p):
+    return {name: function(p[name]) for name, (function, *_) in SLIPS.items()}
+
+
+def all_slips_vjp(p, y_bar):
+    return {name: pullback(p[name], y_bar[name]) for name, (_, pullback, *_) in SLIPS.items()}
+
+
+@pytest.fixture(scope="module")
+def slips():
+    point = {name: np.float32(x) for name, (*_, x) in SLIPS.items()}
+    return check_vjp(all_slips, all_slips_vjp, point, second_order=False)
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_every_kind_of_error_is_found_where_it_is(slips, name):
+    *_, wrong, point = SLIPS[name]
+    found = {v.dtype: v for v in slips.verdicts if v.leaf.endswith(f"/{name}") and v.transform != "jit"}
+    first = next(v for v in slips.verdicts if v.leaf.endswith(f"/{name}"))
+    assert first.outcome == found["float64"].outcome == ("pass" if wrong == () else "fail")
+    assert found["float32"].outcome == ("pass" if name in ("right", *MILLIONTHS) else "fail")
+    assert first.index[-1] in (wrong or range(point.size))
+    assert first.automatic_outcome == "pass"
+    assert np.isclose(first.arbiter, first.automatic, rtol=1e-12)
+    if wrong != ():
+        assert first.hand != pytest.approx(first.arbiter, rel=1e-8, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sign", "wrong sign"),
+        ("factor 2", "2 times too large"),
+        ("missing 1/N", "5 times too large"),
+        ("tails", "A term is missing: it is 0"),
+    ],
+)
+def test_the_size_is_said_in_words(slips, name, said):
+    first = next(v for v in slips.verdicts if v.leaf.endswith(f"/{name}"))
+    assert said in first.sentence
+    assert f"/{name}" in first.sentence
+
+
+def test_errors_are_not_planted_in_a_formula_that_fails(slips):
+    assert slips.mutants == 0
+
+
+def cube_vjp(x, y_bar):
+    return 3 * x**2 * y_bar
+
+
+@jax.custom_jvp
+def cube(x):
+    return x**3
+
+
+@cube.defjvp
+def cube_jvp(primals, tangents):
+    return cube(*primals), 3.001 * primals[0] ** 2 * tangents[0]
+
+
+def test_where_automatic_differentiation_is_wrong_the_right_formula_passes():
+    report = check_vjp(cube, cube_vjp, draw(3), **QUICK)
+    of_kind = {verdict.kind: verdict for verdict in report.wrong_automatic}
+    assert of_kind["vjp"].leaf == "x"
+    assert of_kind["vjp"].sentence.endswith("The formula is right, automatic differentiation is not.")
+    report.raise_if_failed()
+
+
+def test_a_formula_as_wrong_as_automatic_differentiation_does_not_pass():
+    report = check_vjp(cube, lambda x, y_bar: 3.001 * x**2 * y_bar, draw(3), **QUICK)
+    assert "The formula and automatic differentiation are wrong" in report.sentence
+
+
+def test_an_error_in_float32_alone_is_found_there():
+    def only_in_float32(x, y_bar):
+        return sine_vjp(x, y_bar) * (1.001 if x.dtype == jnp.float32 else 1)
+
+    report = check_vjp(jnp.sin, only_in_float32, draw(3, dtype=np.float32), **QUICK)
+    assert {(v.dtype, v.kind) for v in report.failures} == {("float32", "vjp")}
+
+
+def test_an_error_under_vmap_alone_is_found_there():
+    @jax.custom_batching.custom_vmap
+    def derivative(x):
+        return jnp.cos(x)
+
+    @derivative.def_vmap
+    def derivative_of_many(size, batched, x):
+        return 1.5 * jnp.cos(x), True
+
+    report = check_vjp(jnp.sin, lambda x, y_bar: derivative(x) * y_bar, draw(3), **QUICK)
+    assert {verdict.transform for verdict in report.failures if verdict.kind == "vjp"} >= {"vmap"}
+    assert "scan" not in {verdict.transform for verdict in report.failures}
+
+
+def test_an_error_of_second_order_alone_is_found():
+    def constant_cosine(x, y_bar):
+        return jax.lax.stop_gradient(jnp.cos(x)) * y_bar
+
+    report = check_vjp(jnp.sin, constant_cosine, draw(3), mutants=False)
+    assert {verdict.kind for verdict in report.failures} == {"second order"}
+
+
+@pytest.mark.parametrize(
+    ("at_zero", "declared", "outcome"),
+    [(0.0, False, "inconclusive"), (1.0, False, "inconclusive"), (0.0, True, "pass"), (1.0, True, "fail")],
+)
+def test_a_kink_is_inconclusive_unless_declared(at_zero, declared, outcome):
+    def relu_vjp(x, y_bar):
+        return jnp.where(x == 0, at_zero, jnp.where(x > 0, 1.0, 0.0)) * y_bar
+
+    report = check_vjp(jax.nn.relu, relu_vjp, np.array([0.0, 1.0, -2.0]), kinks_as_automatic=declared, **QUICK)
+    assert report.verdicts[0].outcome == outcome
+    assert report.passed is (outcome == "pass")
+    if outcome != "pass":
+        assert report.verdicts[0].index == (0, 0)
+
+
+def gather(table, tokens):
+    return table[tokens]
+
+
+@pytest.mark.parametrize("tokens_bar", [None, "zeros"])
+def test_integers_have_no_cotangent(tokens_bar):
+    def gather_vjp(table, tokens, y_bar):
+        return jnp.zeros_like(table).at[tokens].add(y_bar), tokens_bar and np.zeros(tokens.shape)
+
+    arguments = draw(3, 2), np.array([2, 0, 2, 2])
+    if tokens_bar is None:
+        check_vjp(gather, gather_vjp, *arguments, **QUICK).raise_if_failed()
+    else:
+        with pytest.raises(InputError, match="None for what has no derivative"):
+            check_vjp(gather, gather_vjp, *arguments, **QUICK)
+
+
+def test_masked_arguments():
+    def masked_sum(x):
+        return jnp.sum(jnp.where(x.mask[..., None], x.values**2, 0.0))
+
+    def masked_sum_vjp(x, y_bar):
+        return fnn.Masked(jnp.where(x.mask[..., None], 2 * x.values, 0.0) * y_bar, None)
+
+    x = fnn.Masked(draw(2, 3, 2), np.arange(3) < np.array([[2], [3]]))
+    report = check_vjp(masked_sum, masked_sum_vjp, x, **QUICK)
+    report.raise_if_failed()
+    forgotten = check_vjp(masked_sum, lambda x, bar: fnn.Masked(2 * x.values * bar, None), x, **QUICK)
+    assert forgotten.verdicts[0].index[-1] in (4, 5)
+
+
+def product(x, weight):
+    return x @ weight
+
+
+@pytest.mark.parametrize(
+    ("bars", "said"),
+    [
+        (lambda x, weight: x, "a cotangent for each argument"),
+        (lambda x, weight: (x, weight, x), "a cotangent for each argument"),
+        (lambda x, weight: (x, {"weight": weight}), "a cotangent for each argument"),
+        (lambda x, weight: (x, None), "a cotangent for each argument"),
+        (lambda x, weight: None, "a cotangent for each argument"),
+        (lambda x, weight: (x, weight.T), r"hand_vjp: weight: expected a cotangent of shape \(3, 5\), got \(5, 3\)"),
+        (lambda x, weight: (x.sum(), weight), r"hand_vjp: x: expected a cotangent of shape \(2, 3\), got \(\)"),
+    ],
+)
+def test_wrong_structures_and_shapes_are_refused(bars, said):
+    with pytest.raises(InputError, match=said):
+        check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
+
+
+@pytest.mark.parametrize("arguments", [(), (1,), (np.arange(3), True)])
+def test_without_a_floating_argument_there_is_nothing_to_differentiate_by(arguments):
+    with pytest.raises(InputError, match="at least one"):
+        check_vjp(lambda *x: x, lambda *x: x, *arguments)
+
+
+@pytest.mark.parametrize("where", [slice(None), 1])
+def test_what_is_not_a_number_fails(where):
+    report = check_vjp(jnp.sin, lambda x, y_bar: sine_vjp(x, y_bar).at[where].set(jnp.nan), draw(3), **QUICK)
+    assert report.failures
+    assert report.verdicts[0].outcome == "fail"
+    assert np.isnan(report.verdicts[0].hand)
+
+
+def test_scalars_trees_and_empty_arrays():
+    def function(p, scale):
+        return {"y": p["x"] * scale, "z": p["empty"] * 2.0}
+
+    def hand(p, scale, y_bar):
+        return {"x": y_bar["y"] * scale, "empty": y_bar["z"] * 2.0}, jnp.sum(p["x"] * y_bar["y"])
+
+    report = check_vjp(function, hand, {"x": draw(3), "empty": np.zeros((0, 2))}, 2.5, **QUICK)
+    report.raise_if_failed()
+    assert {verdict.leaf for verdict in report.verdicts} == {"p/x", "p/empty", "scale"}
+    assert check_vjp(lambda x: x * 3.0, lambda x, bar: 3 * bar, 2.0, **QUICK).passed
+
+
+@pytest.mark.parametrize("place", [0, 1234, 2999])
+def test_one_wrong_element_of_a_large_leaf_is_found(place):
+    report = check_vjp(
+        lambda x: jnp.sum(x * x), lambda x, bar: (2 * x * bar).at[place].multiply(1.5), draw(3000), **QUICK
+    )
+    assert report.verdicts[0].index == (0, place)
+
+
+def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
+    monkeypatch.setattr(comparison, "MOST_ELEMENTS", 30)
+    x = draw(3, 4)
+    check_vjp(jnp.sin, sine_vjp, x, **QUICK).raise_if_failed()
+    report = check_vjp(jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), x, **QUICK)
+    assert not report.passed
+    first = report.verdicts[0]
+    assert first.index[0] < comparison.SUMS
+    assert first.index[1] == 6
+
+
+def test_gradients_of_a_network_and_of_ones_own():
+    net, penalties = fnn.dense(2), [fnn.l2(1e-4)]
+    params, state = net.init(jax.random.key(0), (4,))
+    x, labels = draw(5, 4, dtype=np.float32), np.array([0, 1, 1, 0, 1])
+    check_gradients(net, fnn.cross_entropy, params, state, x, labels, penalties=penalties).raise_if_failed()
+
+    def without_l2(params):
+        own_x = x.astype(params["weight"].dtype)
+        return jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, own_x, train=True)[0], labels))(params)
+
+    arguments = (net, fnn.cross_entropy, params, state, x, labels)
+    report = check_gradients(*arguments, penalties=penalties, gradient=without_l2)
+    assert {verdict.leaf for verdict in report.failures} == {"weight"}
+    check_gradients(*arguments, gradient=without_l2).raise_if_failed()

@@ -1,0 +1,109 @@
+"""The derivations under docs/formulas: everything public with a formula has one, and every formula can be typeset."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from latex2mathml.converter import convert
+
+import functional_nn as fnn
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "formulas"
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
+CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+FORMULA = re.compile(r"\$\$(?P<shown>[^$]+)\$\$|\$(?P<within>[^$\n]+)\$")
+MAKERS = ("functional_nn.activations", "functional_nn.losses", "functional_nn.penalties", "functional_nn.layers")
+
+
+def has_a_derivation(name: str) -> bool:
+    value = getattr(fnn, name)
+    if isinstance(value, type) or name == "activation":  # finds an activation by its name
+        return False
+    if isinstance(value, fnn.Activation | fnn.VectorActivation | fnn.Loss):
+        return True
+    return callable(value) and value.__module__.startswith((*MAKERS, "functional_nn.blocks"))
+
+
+PUBLIC = [name for name in fnn.__all__ if has_a_derivation(name)]
+SECTIONS = {(page, title): body for page, text in PAGES.items() for title, body in
+            re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)}  # fmt: skip
+
+
+def formulas(text: str) -> list[str]:
+    return [match["shown"] or match["within"] for match in FORMULA.finditer(CODE.sub("", text))]
+
+
+def unconverted(formula: str) -> str:
+    """What is left of a formula's commands in its MathML, or what is wrong with it."""
+    if formula.count("{") != formula.count("}"):
+        return "braces"
+    try:
+        root = ElementTree.fromstring(convert(formula))
+    except Exception as error:
+        return repr(error)
+    return " ".join(text for text in root.itertext() if "\\" in text or "&" in text)
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_public_has_one_section_with_steps_and_a_formula(name):
+    (body,) = (body for (_, title), body in SECTIONS.items() if title == f"`{name}`")
+    assert re.search(r"^1\. ", body, re.MULTILINE), "no numbered steps"
+    assert formulas(body)
+
+
+def test_all_kinds_are_looked_for():
+    assert {"relu", "elu_with", "softmax", "hinge", "huber_with", "l1", "dense", "chain", "transformer_block"} <= {
+        *PUBLIC
+    }
+    assert not {"Layer", "fit", "accuracy", "mlp", "activation", "trees"} & {*PUBLIC}
+
+
+def test_sections_are_of_public_names():
+    names = {title.strip("`") for _, title in SECTIONS if title.startswith("`")}
+    assert names == {*PUBLIC}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_formulas_become_mathml(page):
+    text = CODE.sub("", PAGES[page])
+    assert "$" not in FORMULA.sub("", text), "a dollar without its partner"
+    assert not {formula: left for formula in formulas(text) if (left := unconverted(formula))}
+
+
+@pytest.mark.parametrize("formula", [r"\clip(x)", r"\frac{a", r"a &= b"])
+def test_what_cannot_be_typeset_is_found(formula):
+    assert unconverted(formula)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_markdown_leaves_the_formulas_alone(page):
+    """Formulas stand free for GitHub: blank or a sign around the dollars; a display is a paragraph of its own."""
+    text = CODE.sub("", PAGES[page])
+    for match in FORMULA.finditer(text):
+        before, after = text[: match.start()][-1:], text[match.end() :][:1]
+        assert not any(map(str.isalnum, before + after)), match[0]
+        if match["shown"]:
+            assert text[: match.start()].endswith("\n\n"), match[0]
+            assert text[match.end() :].startswith("\n"), match[0]
+        else:
+            assert match["within"] == match["within"].strip(), match[0]
+        assert "*" not in match[0], match[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_sections(page):
+    anchors = {name: {anchor(title) for of, title in SECTIONS if of == name} for name in PAGES}
+    for target in re.findall(r"\]\(([^)]+)\)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)):
+        file, _, section = target.partition("#")
+        assert not section or section in anchors[file or page], target
+        assert file in ("", *PAGES), target
+
+
+def test_the_index_links_every_section():
+    for page, title in SECTIONS:
+        assert page == "index.md" or f"[{title}]({page}#{anchor(title)})" in PAGES["index.md"]
