@@ -17,7 +17,6 @@ import numpy as np
 from jax.test_util import check_grads
 
 import functional_nn as fnn
-from functional_nn.gradients.check import check_gradients, check_vjp
 
 NET = fnn.mlp(10, hidden=(32,))
 L2 = fnn.l2(1e-4)
@@ -66,7 +65,7 @@ def compare(starts, examples):
     assert rejected, "check_grads took every right gradient for right"
     assert accepted, "check_grads took every wrong gradient for wrong"
     reports = [
-        check_gradients(NET, fnn.cross_entropy, params, states[0], x, labels, penalties=[L2], gradient=gradient)
+        fnn.check_gradients(NET, fnn.cross_entropy, params, states[0], x, labels, penalties=[L2], gradient=gradient)
         for params, gradient in ((rejected[0], right), (accepted[0], without_l2))
     ]
     print(f"{'gradient of cross-entropy + L2':32}{'check_grads':>36}{'check_gradients, at one of these':>36}")
@@ -109,7 +108,7 @@ def locate(slips):
     random = np.random.default_rng(0)
     x, scale = np.float32(random.normal(size=(3, 5))), np.float32(random.normal(size=5))
     for slip in slips:
-        report = check_vjp(standardize, partial(standardize_vjp, slip=slip), x, scale, second_order=False)
+        report = fnn.check_vjp(standardize, partial(standardize_vjp, slip=slip), x, scale, second_order=False)
         print(f"\n{slip}:\n{report.sentence}")
         assert {verdict.leaf for verdict in report.failures} == {SLIPS[slip]}
 

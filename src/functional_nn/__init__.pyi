@@ -34,6 +34,18 @@ from .data.sources import load_dataset as load_dataset
 from .errors import DataError as DataError
 from .errors import FormulaMissing as FormulaMissing
 from .errors import InputError as InputError
+from .gradients.check import check_gradients as check_gradients
+from .gradients.check import check_vjp as check_vjp
+from .gradients.elementwise import compare_elementwise as compare_elementwise
+from .gradients.mutants import Mutant as Mutant
+from .gradients.mutants import Mutants as Mutants
+from .gradients.mutants import mutate as mutate
+from .gradients.optimizers import check_optimizer as check_optimizer
+from .gradients.report import Report as Report
+from .gradients.report import Survivor as Survivor
+from .gradients.report import Verdict as Verdict
+from .gradients.textbook import TextbookRule as TextbookRule
+from .gradients.verification import verify as verify
 from .inputs import Masked as Masked
 from .layer import Layer as Layer
 from .layers.attention import attention as attention
@@ -114,6 +126,7 @@ from .models import transformer as transformer
 from .penalties import Penalty as Penalty
 from .penalties import l1 as l1
 from .penalties import l2 as l2
+from .reports.gradient_plots import plot_errors as plot_errors
 from .reports.summary import Summary as Summary
 from .reports.summary import summary as summary
 from .training.constraints import max_norm as max_norm

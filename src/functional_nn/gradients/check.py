@@ -147,8 +147,8 @@ def check_gradients(
 
 
 def _types(leaves: Sequence[Any]) -> list[str]:
-    """float64, and the arguments' own type where it is another."""
-    own = str(jnp.result_type(*(np.asarray(leaf).dtype for leaf in leaves)))
+    """float64, and the arguments' own type, the widest of them, where it is another."""
+    own = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
     return ["float64"] if own == "float64" else ["float64", own]
 
 

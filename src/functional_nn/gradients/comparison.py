@@ -144,7 +144,8 @@ class Comparison:
         """
         with jax.enable_x64(True):  # random bits are those of float64
             problem = _condensed(self._problem_in(dtype))
-            y_bars = [np.asarray(bar).astype(dtype) for bar in self.y_bars]
+            outputs = jax.eval_shape(problem.function, problem.leaves)
+            y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
             ways, automatic = compiled(partial(_in_ways, problem))(problem.leaves, y_bars)
         with jax.enable_x64(True):
             given = [np.asarray(leaf).astype(np.float64) for leaf in (*problem.leaves, *y_bars)]

@@ -46,7 +46,7 @@ def plant(comparison: Comparison, *, limit: int = MOST_MUTANTS) -> tuple[int, tu
             return Survivor(comparison.subject, str(mutant), UNCHANGED)
         return Survivor(comparison.subject, str(mutant), reason_for(comparison.subject, str(mutant)))
 
-    return len(mutants), tuple(survivor(number) for number in np.flatnonzero(~dead))
+    return len(mutants), tuple(survivor(number) for number in np.flatnonzero(~dead).tolist())
 
 
 def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:

@@ -46,7 +46,7 @@ def rounding(function: Callable[..., Any], *arguments: Any) -> Any:
     leaves = jax.tree.leaves(arguments)
     original = _evaluate(program, leaves, None)
     moved = jax.vmap(lambda run: _evaluate(program, leaves, Signs(run)))(jnp.arange(RUNS))
-    sizes = [jnp.max(jnp.abs(many - one), 0) / SIZE for many, one in zip(moved, original, strict=True)]
+    sizes = [jnp.max(jnp.abs(many - one[None]), 0) / SIZE for many, one in zip(moved, original, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(shape), sizes)
 
 
@@ -66,7 +66,11 @@ def _evaluate(program: Any, arguments: Sequence[Any], signs: Signs | None) -> li
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
 
     def read(variable: Any) -> Any:
-        return jnp.asarray(variable.val, variable.aval.dtype) if isinstance(variable, Literal) else known[variable]
+        return (
+            jnp.asarray(variable.val, jnp.result_type(variable.aval))
+            if isinstance(variable, Literal)
+            else known[variable]
+        )
 
     for equation in jaxpr.eqns:
         results = _equation(equation, list(map(read, equation.invars)), signs)

@@ -64,7 +64,7 @@ def _evaluate(jaxpr: Any, constants: Sequence[Term], arguments: Sequence[Term]) 
 
     def read(variable: Any) -> Term:
         if isinstance(variable, Literal):
-            return _constant(jnp.asarray(variable.val, variable.aval.dtype))
+            return _constant(jnp.asarray(variable.val, jnp.result_type(variable.aval)))
         return known[variable]
 
     for equation in jaxpr.eqns:

@@ -16,6 +16,6 @@ LAYERS = [
     ),
     LayerCase("residual_block", fnn.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     LayerCase("resnet", fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
-    *(LayerCase(name, fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
+    *(LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
     LayerCase("transformer", fnn.model("transformer", 3, hidden=(4, 4), heads=2), (3, 5)),
 ]
