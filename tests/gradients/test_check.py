@@ -100,7 +100,7 @@ def test_every_kind_of_error_is_found_where_it_is(slips, name):
     first = next(v for v in slips.verdicts if v.leaf.endswith(f"/{name}"))
     assert first.outcome == found["float64"].outcome == ("pass" if wrong == () else "fail")
     assert found["float32"].outcome == ("pass" if name in ("right", *MILLIONTHS) else "fail")
-    assert first.index[-1] in (wrong or range(point.size))
+    assert np.ravel_multi_index(first.index, np.shape(point)) in (wrong or range(point.size))
     assert first.automatic_outcome == "pass"
     assert np.isclose(first.arbiter, first.automatic, rtol=1e-12)
     if wrong != ():
@@ -195,7 +195,7 @@ def test_a_kink_is_inconclusive_unless_declared(at_zero, declared, outcome):
     assert report.verdicts[0].outcome == outcome
     assert report.passed is (outcome == "pass")
     if outcome != "pass":
-        assert report.verdicts[0].index == (0, 0)
+        assert report.verdicts[0].index == (0,)
 
 
 def gather(table, tokens):
@@ -226,7 +226,7 @@ def test_masked_arguments():
     report = check_vjp(masked_sum, masked_sum_vjp, x, **QUICK)
     report.raise_if_failed()
     forgotten = check_vjp(masked_sum, lambda x, bar: fnn.Masked(2 * x.values * bar, None), x, **QUICK)
-    assert forgotten.verdicts[0].index[-1] in (4, 5)
+    assert forgotten.verdicts[0].index[:2] == (0, 2)
 
 
 def product(x, weight):
@@ -282,7 +282,7 @@ def test_one_wrong_element_of_a_large_leaf_is_found(place):
     report = check_vjp(
         lambda x: jnp.sum(x * x), lambda x, bar: (2 * x * bar).at[place].multiply(1.5), draw(3000), **QUICK
     )
-    assert report.verdicts[0].index == (0, place)
+    assert report.verdicts[0].index == (place,)
 
 
 def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
@@ -292,8 +292,7 @@ def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
     report = check_vjp(jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), x, **QUICK)
     assert not report.passed
     first = report.verdicts[0]
-    assert first.index[0] < comparison.SUMS
-    assert first.index[1] == 6
+    assert first.index == (1, 2)
 
 
 def test_gradients_of_a_network_and_of_ones_own():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ def check_vjp(
     second_order: bool = True,
     kinks_as_automatic: bool = False,
     mutants: bool = True,
+    equivalent: Mapping[str, str] | None = None,
     subject: str = "",
     seed: int = 0,
 ) -> Report:
@@ -47,6 +48,8 @@ def check_vjp(
         kinks_as_automatic: whether at kinks the formula has to give what ``jax.grad`` gives. Otherwise a kink among
             the arguments is inconclusive.
         mutants: whether errors are planted.
+        equivalent: planted errors that are none, such as ``{"reduce_max: became min": "The shift cancels."}``, by what
+            the report says of them, each with the reason.
         subject: what the report calls the formula; by default the function's name.
         seed: of the cotangents that are drawn.
 
@@ -71,7 +74,7 @@ def check_vjp(
         return function_problem(function, hand_vjp, cast(arguments, dtype))
 
     comparison = Comparison(name, problem_in, seed=seed, kinks_as_automatic=kinks_as_automatic)
-    return _report(comparison, _types(smooth), second_order=second_order, mutants=mutants)
+    return _report(comparison, _types(smooth), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_gradients(
@@ -137,7 +140,7 @@ def check_gradients(
                 bars, _ = pullback(loss.gradient(y, labels, own_weights))
                 for penalty in penalties:
                     bars = jax.tree.map(jnp.add, bars, penalty.gradient(params))
-            return jax.tree.map(lambda bar: bar * y_bar, bars)
+            return jax.tree.map(lambda bar: bar * y_bar.astype(bar.dtype), bars)
 
         problem = function_problem(value, by_hand, (own_params,))
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
@@ -152,7 +155,9 @@ def _types(leaves: Sequence[Any]) -> list[str]:
     return ["float64"] if own == "float64" else ["float64", own]
 
 
-def _report(comparison: Comparison, types: Sequence[str], *, second_order: bool, mutants: bool) -> Report:
+def _report(
+    comparison: Comparison, types: Sequence[str], *, second_order: bool, mutants: bool, equivalent: Any = None
+) -> Report:
     started = time.perf_counter()
     verdicts = list(comparison.first_order())
     if second_order:
@@ -161,6 +166,6 @@ def _report(comparison: Comparison, types: Sequence[str], *, second_order: bool,
         verdicts += comparison.in_type(dtype)
     planted, survivors = 0, ()
     if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-        planted, survivors = plant(comparison)
+        planted, survivors = plant(comparison, equivalent=equivalent)
     seconds = time.perf_counter() - started
     return Report(tuple(verdicts), planted, survivors, seconds=seconds, title=comparison.subject)

@@ -74,6 +74,8 @@ class Comparison:
             self._pushed = compiled(partial(_pushed, self.problem))
             self._pulled = compiled(partial(_pulled, self.problem))
         self._formula_is_right = dict.fromkeys(self.problem.names, True)
+        self._automatic_is_right = dict.fromkeys(self.problem.names, True)
+        self._at_kink = False
 
     def _drawn(self, seed: int) -> tuple[Leaves, Leaves]:
         """A cotangent of the outputs and a direction for the leaves, exact in all types."""
@@ -99,6 +101,7 @@ class Comparison:
             arguments: dict[str, Any] = {"reference": opinion.name, "regime": regime, "transform": "jit"}
             verdict = self._verdict(name, hand, automatic, arbiter, error, terms, **arguments)
             self._formula_is_right[name] = verdict.outcome == "pass"
+            self._automatic_is_right[name] = verdict.automatic_outcome != "fail"
             yield verdict
             if forward is None:
                 continue
@@ -107,13 +110,20 @@ class Comparison:
             values = (hand @ u, pushed, arbiter @ u, error @ np.abs(u), terms @ np.abs(u))
             yield self._verdict(name, *values, kind="jvp", **arguments)
 
-    def _with_automatic(self, opinion: Opinion, number: int, automatic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The arbiter's values and errors, with those of automatic differentiation where it was not asked."""
+    def _with_automatic(
+        self, opinion: Opinion, number: int, automatic: np.ndarray, *, second_order: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The arbiter's values and errors, with those of automatic differentiation where it was not asked.
+
+        So it is where values at kinks are declared to be automatic differentiation's. A direction that leads through
+        a kink of one element makes second derivatives of all others infinite.
+        """
         values, error = automatic.copy(), np.zeros_like(automatic)
         columns = opinion.columns[number]
         values[:, columns], error[:, columns] = opinion.values[number], opinion.error[number]
         if self._kinks_as_automatic:
-            declared = np.isinf(error)
+            declared = np.isinf(error) | second_order & self._at_kink
+            self._at_kink |= bool(declared.any())
             values[declared], error[declared] = automatic[declared], 0
         return values, error
 
@@ -127,7 +137,7 @@ class Comparison:
             opinion = arbitrate_along(self.problem, self.y_bars, self.directions, doubts, exact=self._exact)
         for number, name in enumerate(self.problem.names):
             hand, automatic, terms = (party[number] for party in parties)
-            values = (hand, automatic, *self._with_automatic(opinion, number, automatic), terms)
+            values = (hand, automatic, *self._with_automatic(opinion, number, automatic, second_order=True), terms)
             known: dict[str, Any] = {
                 "reference": opinion.name,
                 "kind": "second order",
@@ -156,7 +166,9 @@ class Comparison:
                     np.asarray(party[number]).astype(np.float64).reshape(-1) for party in (*truth, bars, automatic)
                 )
                 right = self._formula_is_right[name]
-                exact, error = (ours, np.abs(ours - other)) if right else (other, np.zeros_like(other))
+                both = right and self._automatic_is_right[name]
+                exact, error = ours if right else other, np.abs(ours - other) if both else np.zeros_like(other)
+                exact, error, terms, found, theirs = (part[None] for part in (exact, error, terms, found, theirs))
                 known: dict[str, Any] = {
                     "dtype": dtype,
                     "transform": transform,
@@ -177,10 +189,11 @@ class Comparison:
             bars = jax.tree.leaves(mutants.evaluate(*arguments))
             truth = Parties(*self._pulled(leaves, arguments[-1]))
         dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
-        for found, hand, automatic, terms in zip(bars, *truth, strict=True):
+        for name, found, hand, automatic, terms in zip(self.problem.names, bars, *truth, strict=True):
             rows = np.asarray(found).reshape(len(mutants), -1)
             ours, theirs, unit = (np.asarray(party).reshape(-1) for party in (hand, automatic, terms))
-            dead |= ~(np.max(_share(rows - theirs, unit), 1, initial=0) <= self._tolerances["float64"])
+            right = theirs if self._automatic_is_right[name] else ours
+            dead |= ~(np.max(_share(rows - right, unit), 1, initial=0) <= self._tolerances["float64"])
             changed |= ~np.all(np.abs(rows - ours) <= SAME * np.abs(ours), 1)
         return dead, changed
 
@@ -217,12 +230,17 @@ class Comparison:
             dtype=dtype,
             automatic_error=float(np.max(np.nan_to_num(theirs, nan=np.inf))),
             reference_error=float(its[at]),
-            index=tuple(map(int, at)),
+            index=self._index(leaf, at),
             hand=float(hand[at]),
             automatic=float(automatic[at]),
             arbiter=float(arbiter[at]),
             **known,
         )
+
+    def _index(self, leaf: str, at: Sequence[Any]) -> tuple[int, ...]:
+        """The place in the leaf of a column of its Jacobian; of a product with a direction the output's number."""
+        shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
+        return tuple(map(int, np.unravel_index(at[-1], shape) if len(at) > 1 else at))
 
 
 def _condensed(problem: Problem) -> Problem:
@@ -272,7 +290,7 @@ def _basis(y: Leaves) -> Leaves:
     """A cotangent for every element of the outputs, along a leading axis."""
     sizes = [leaf.size for leaf in y]
     parts = jnp.split(jnp.eye(sum(sizes)), np.cumsum(sizes)[:-1].tolist(), axis=1)
-    return [part.reshape(-1, *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y, strict=True)]
+    return [part.reshape(sum(sizes), *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y, strict=True)]
 
 
 def _pulled(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Parties:
@@ -325,7 +343,8 @@ def _second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: 
 
 
 def _rows(arrays: Leaves, leaves: Leaves) -> list[np.ndarray]:
-    return [np.asarray(a, np.float64).reshape(-1, np.size(leaf)) for a, leaf in zip(arrays, leaves, strict=True)]
+    wide = zip((np.asarray(array, np.float64) for array in arrays), leaves, strict=True)
+    return [array.reshape(-1 if np.size(leaf) else len(array), np.size(leaf)) for array, leaf in wide]
 
 
 def _share(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import functional_nn as fnn
@@ -18,6 +19,7 @@ from functional_nn.gradients.comparison import Comparison
 from functional_nn.gradients.planting import plant
 from functional_nn.gradients.problem import Problem, cast, function_problem, layer_problem
 from functional_nn.gradients.report import Report, Verdict
+from functional_nn.weights import expand
 
 EXAMPLES = 3
 """Examples in a batch: every one of them lengthens the Jacobians."""
@@ -126,18 +128,26 @@ def _differs_in_evaluation(layer: Any, params: Any, state: Any, x: Any, key: Any
 
 
 def _loss(case: LossCase, quick: bool) -> Report:
+    """The gradient of the mean, plain and weighted, and the derivative of each value, where errors are planted."""
     random = np.random.default_rng(1)
-    weights = random.uniform(size=jax.eval_shape(case.loss.per_example, case.y, case.labels).shape)
-    reports = [_function(case.name, case.loss, _times(case.loss.gradient), case.y, case.labels, None, quick=quick)]
+    loss = case.loss
+    weights = random.uniform(size=jax.eval_shape(loss.per_example, case.y, case.labels).shape)
+
+    def values_by_hand(y: Any, labels: Any, y_bar: Any) -> Any:
+        gradients = loss.value_gradients(jnp.asarray(y), jnp.asarray(labels))
+        return expand(y_bar, y.ndim).astype(gradients.dtype) * gradients
+
+    given = (case.name, loss, _times(loss.gradient), case.y, case.labels)
+    values = (case.name, loss.per_example, values_by_hand, case.y, case.labels)
+    reports = [_function(*given, None, quick=quick, limit=0), _function(*values, quick=quick, regime="values")]
     if not quick:
-        weighted = (case.loss, _times(case.loss.gradient), case.y, case.labels, weights)
-        reports.append(_function(case.name, *weighted, quick=quick, regime="weighted"))
+        reports.append(_function(*given, weights, quick=quick, limit=0, regime="weighted"))
     return _joined(reports)
 
 
 def _times(gradient: Callable[..., Any]) -> Callable[..., Any]:
     """The pullback of a scalar from its gradient."""
-    return lambda *arguments: jax.tree.map(lambda bar: bar * arguments[-1], gradient(*arguments[:-1]))
+    return lambda *arguments: jax.tree.map(lambda bar: bar * arguments[-1].astype(bar.dtype), gradient(*arguments[:-1]))
 
 
 def _penalty(name: str, penalty: Any, quick: bool) -> Report:
@@ -154,6 +164,7 @@ def _function(
     first: Any,
     *others: Any,
     quick: bool,
+    limit: int = MUTANTS,
     regime: str = "normal",
 ) -> Report:
     """A function by its first argument; the others are fixed."""
@@ -171,7 +182,7 @@ def _function(
         verdicts += comparison.second_order(regime=regime)
         for dtype in TYPES:
             verdicts += comparison.in_type(dtype, regime=regime)
-    planted, survivors = plant(comparison, limit=0 if quick else MUTANTS)
+    planted, survivors = plant(comparison, limit=0 if quick else limit)
     return Report(tuple(verdicts), planted, survivors)
 
 
@@ -184,7 +195,7 @@ def _joined(reports: list[Report]) -> Report:
 def _elementwise(activation: fnn.Activation, quick: bool) -> Report:
     verdicts = []
     for dtype in ("float32",) if quick else TYPES:
-        points = elementwise.regime_points(activation, np.dtype(jax.numpy.dtype(dtype)), density=1 if quick else 8)
+        points = elementwise.regime_points(activation, np.dtype(jnp.dtype(dtype)), density=1 if quick else 8)
         verdicts += elementwise.compare_elementwise(activation, dtype, points).verdicts
     return Report(tuple(verdicts))
 

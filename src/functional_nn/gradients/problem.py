@@ -108,13 +108,11 @@ def function_problem(function: Callable[..., Any], hand_vjp: Callable[..., Any],
 
 def bars_of(bars: Any, parts: Split) -> Leaves:
     """The leaves of a pytree of cotangents, checked against the pytree that they belong to."""
-    expected = parts.join([0] * len(parts.leaves), None)
-    try:
-        chosen = jax.tree.leaves(jax.tree.map(lambda _, bar: bar, expected, bars))
-    except ValueError as error:
+    expected, given = (jax.tree.structure(tree) for tree in (parts.join([0] * len(parts.leaves), None), bars))
+    if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."
-        structures = jax.tree.structure(expected), jax.tree.structure(bars)
-        raise InputError("hand_vjp", f"cotangents of structure {structures[0]}", structures[1], remedy) from error
+        raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
+    chosen = jax.tree.leaves(bars)
     for name, bar, leaf in zip(parts.names, chosen, parts.leaves, strict=True):
         if jnp.shape(bar) != jnp.shape(leaf):
             remedy = "A cotangent has the shape of what it belongs to: sum over axes that were broadcast."

@@ -191,6 +191,7 @@ class Report:
 
     def raise_if_failed(self) -> None:
         """Raises ``AssertionError`` with the first disagreement and the table, unless all passed."""
+        __tracebackhide__ = True  # pytest shows the caller's line
         if not self.passed:
             raise AssertionError(f"{self.sentence}\n\n{self}")
 
@@ -250,7 +251,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
 
 def worst(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
     """The verdicts whose errors come nearest to what is allowed, or go beyond."""
-    key = lambda verdict: math.inf if math.isnan(verdict.error) else verdict.error / verdict.tolerance  # noqa: E731
+    key = lambda v: math.inf if math.isnan(v.error) or not v.tolerance else v.error / v.tolerance  # noqa: E731
     return sorted(verdicts, key=key, reverse=True)[:count]
 
 

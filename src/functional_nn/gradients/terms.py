@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
+from functional_nn.gradients.mutation.programs import scan_sizes as loop_sizes
+
 CALLS = ("jaxpr", "call_jaxpr")
 
 
@@ -137,7 +139,7 @@ def _packed(results: Sequence[Term], linear: Sequence[bool]) -> list[tuple[Any, 
 def _scan(equation: Any, terms: list[Term]) -> list[Term]:
     """A loop; its carry may depend on the argument from the start or from some step on."""
     closed = equation.params["jaxpr"]
-    outside, carried = equation.params["num_consts"], equation.params["num_carry"]
+    outside, carried = loop_sizes(equation.params)
     flags = _reached(closed, outside, carried, [term.is_linear for term in terms])
     outputs = _flags(closed, flags)
     given = _packed(terms, flags)
@@ -178,7 +180,7 @@ def _flags(closed: Any, linear: Sequence[bool]) -> list[bool]:
 def _flags_of(equation: Any, linear: list[bool]) -> list[bool]:
     name, parameters = equation.primitive.name, equation.params
     if name == "scan":
-        outside, carried = parameters["num_consts"], parameters["num_carry"]
+        outside, carried = loop_sizes(parameters)
         return _flags(parameters["jaxpr"], _reached(parameters["jaxpr"], outside, carried, linear))
     if name == "cond":
         return [any(flags) for flags in zip(*(_flags(b, linear[1:]) for b in parameters["branches"]), strict=True)]
