@@ -7,7 +7,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.errors import InputError
-from functional_nn.gradients import comparison
+from functional_nn.gradients import parties
 from functional_nn.gradients.check import check_gradients, check_vjp
 
 QUICK = {"second_order": False, "mutants": False}
@@ -286,7 +286,7 @@ def test_one_wrong_element_of_a_large_leaf_is_found(place):
 
 
 def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
-    monkeypatch.setattr(comparison, "MOST_ELEMENTS", 30)
+    monkeypatch.setattr(parties, "MOST_ELEMENTS", 30)
     x = draw(3, 4)
     check_vjp(jnp.sin, sine_vjp, x, **QUICK).raise_if_failed()
     report = check_vjp(jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), x, **QUICK)

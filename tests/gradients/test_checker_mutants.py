@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from functional_nn.gradients import check, comparison, planting, report
+from functional_nn.gradients import check, comparison, parties, planting, report
 
 X = np.random.default_rng(0).normal(size=3).astype(np.float32)
 
@@ -118,8 +118,8 @@ BREAKS = [
     (comparison, "_share", lambda share: lambda d, t: 0 * share(d, t), canary_of_a_millionth),
     (comparison, "_share", lambda share: lambda d, t: share(d, t) + 1e-6, canary_of_the_right),
     (comparison, "_share", lambda share: lambda d, t: np.nan_to_num(share(d, t), nan=0.0), canary_of_nan),
-    (comparison, "absolute_terms", lambda terms: lambda *a: scaled(terms(*a), 1e9), canary_of_a_millionth),
-    (comparison, "rounding", lambda size: lambda *a: scaled(size(*a), 1e12), canary_of_planting),
+    (parties, "absolute_terms", lambda terms: lambda *a: scaled(terms(*a), 1e9), canary_of_a_millionth),
+    (parties, "rounding", lambda size: lambda *a: scaled(size(*a), 1e12), canary_of_planting),
     (comparison, "TOLERANCES", lambda known: known | {"float64": 1e-5}, canary_of_a_millionth),
     (comparison, "TOLERANCES", lambda known: known | {"float32": 1.0}, canary_of_types),
     (comparison, "SECOND_ORDER_TOLERANCE", lambda _: 10.0, canary_of_second_order),

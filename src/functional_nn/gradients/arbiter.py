@@ -13,7 +13,7 @@ from functional_nn.gradients.exact.interpreter import Program
 from functional_nn.gradients.problem import Function, Leaves, Problem
 from functional_nn.gradients.references import difference_jacobian, exact_jacobian
 
-MOST_EXACT_NUMBERS = 1_500_000
+MOST_EXACT_NUMBERS = 1_000_000
 """How many numbers of 50 and 80 digits are computed for one problem: some seconds."""
 MOST_COLUMNS = 200
 """How many elements of a leaf are arbitrated."""

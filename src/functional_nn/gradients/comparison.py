@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.gradients.arbiter import Opinion, arbitrate, arbitrate_along
 from functional_nn.gradients.mutants import Mutants
+from functional_nn.gradients.parties import (
+    Parties,
+    compiled,
+    condensed,
+    in_ways,
+    jacobians,
+    pulled,
+    pushed,
+    second_order,
+)
 from functional_nn.gradients.problem import Leaves, Problem
 from functional_nn.gradients.report import Verdict, judge
-from functional_nn.gradients.rounding import rounding
-from functional_nn.gradients.terms import absolute_terms
 
 TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
 """What an error may be as a share of the sum of absolute terms: in float64 some 450 units in the last place."""
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
-MOST_ELEMENTS = 4_000_000
-"""Elements of all Jacobians above which the outputs are compared in a few random sums of them."""
-SUMS = 8
 SAME = 1e-14
 """As a share of a value: what compiling the same formula twice may change."""
 NOTHING = 1e-25
 """What 50 digits leave of a derivative that is 0."""
-
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""``jax.jit`` that compiles in half the time: these programs run a few times, on a few numbers."""
-
-
-class Parties(NamedTuple):
-    """What two parties say of the derivative by each leaf, and the sums of absolute terms, as lists of arrays."""
-
-    hand: Any
-    automatic: Any
-    terms: Any
 
 
 class Comparison:
@@ -68,11 +61,11 @@ class Comparison:
         self._kinks_as_automatic = kinks_as_automatic
         self._tolerances = TOLERANCES | (tolerances or {})
         with jax.enable_x64(True):
-            self.problem = _condensed(problem_in("float64"))
+            self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions = self._drawn(seed)
-            self._jacobians = compiled(partial(_jacobians, self.problem))
-            self._pushed = compiled(partial(_pushed, self.problem))
-            self._pulled = compiled(partial(_pulled, self.problem))
+            self._jacobians = compiled(partial(jacobians, self.problem))
+            self._pushed = compiled(partial(pushed, self.problem))
+            self._pulled = compiled(partial(pulled, self.problem))
         self._formula_is_right = dict.fromkeys(self.problem.names, True)
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -130,7 +123,7 @@ class Comparison:
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """In float64 the derivative of the pulled-back cotangent along a direction: Hessian-vector products."""
         with jax.enable_x64(True):
-            program = compiled(partial(_second_order, self.problem))
+            program = compiled(partial(second_order, self.problem))
             parties = program(self.problem.leaves, self.y_bars, self.directions)
             parties = Parties(*(_rows(party, self.problem.leaves) for party in parties))
             doubts = [_share(h - a, t)[0] for h, a, t in zip(*parties, strict=True)]
@@ -146,21 +139,23 @@ class Comparison:
             }
             yield self._verdict(name, *values, tolerance=SECOND_ORDER_TOLERANCE, **known)
 
-    def in_type(self, dtype: str, *, regime: str = "normal") -> Iterator[Verdict]:
+    def in_type(
+        self, dtype: str, *, regime: str = "normal", transforms: Sequence[str] = TRANSFORMS
+    ) -> Iterator[Verdict]:
         """A pulled-back cotangent in a type, under ``jit``, ``vmap`` and ``scan``, against float64 at the same point.
 
         The truth in float64 is what the formula gives, if ``first_order`` has not found it wrong, else automatic
         differentiation. Where it passed, their difference counts as the reference's own error.
         """
         with jax.enable_x64(True):  # random bits are those of float64
-            problem = _condensed(self._problem_in(dtype))
+            problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            ways, automatic = compiled(partial(_in_ways, problem))(problem.leaves, y_bars)
+            ways, automatic = compiled(partial(in_ways, problem, transforms))(problem.leaves, y_bars)
         with jax.enable_x64(True):
             given = [np.asarray(leaf).astype(np.float64) for leaf in (*problem.leaves, *y_bars)]
             truth = self._pulled(given[: len(problem.leaves)], given[len(problem.leaves) :])
-        for transform, bars in zip(TRANSFORMS, ways, strict=True):
+        for transform, bars in ways.items():
             for number, name in enumerate(self.problem.names):
                 ours, other, terms, found, theirs = (
                     np.asarray(party[number]).astype(np.float64).reshape(-1) for party in (*truth, bars, automatic)
@@ -243,105 +238,6 @@ class Comparison:
         return tuple(map(int, np.unravel_index(at[-1], shape) if len(at) > 1 else at))
 
 
-def _condensed(problem: Problem) -> Problem:
-    """The problem itself, or with a few random sums of the outputs, where all Jacobians would be too large."""
-    shapes = jax.eval_shape(problem.function, problem.leaves)
-    outputs = sum(shape.size for shape in shapes)
-    if outputs * sum(np.size(leaf) for leaf in problem.leaves) <= MOST_ELEMENTS:
-        return problem
-    random = np.random.default_rng(0)
-    weights = [random.normal(size=(SUMS, shape.size)) for shape in shapes]
-
-    def function(leaves: Leaves) -> Leaves:
-        y = problem.function(leaves)
-        sums = (jnp.asarray(w, leaf.dtype) @ leaf.reshape(-1) for w, leaf in zip(weights, y, strict=True))
-        return [sum(sums, jnp.zeros(SUMS, y[0].dtype))]
-
-    def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
-        given = zip(weights, shapes, strict=True)
-        bars = [(y_bars[0] @ jnp.asarray(w, y_bars[0].dtype)).reshape(shape.shape) for w, shape in given]
-        return problem.pullback(leaves, bars)
-
-    return Problem(problem.names, problem.leaves, function, pullback)
-
-
-def _jacobians(problem: Problem, leaves: Leaves) -> Parties:
-    """Both Jacobians and their terms."""
-    y, automatic = jax.vjp(problem.function, leaves)
-    basis = _basis(y)
-    return Parties(
-        jax.vmap(partial(problem.pullback, leaves))(basis),
-        jax.vmap(lambda y_bars: automatic(y_bars)[0])(basis),
-        jax.vmap(partial(_terms, problem, leaves))(basis),
-    )
-
-
-def _pushed(problem: Problem, leaves: Leaves, directions: Leaves) -> Leaves:
-    """For each leaf what ``jax.jvp`` makes of its direction alone."""
-    pushed = []
-    for number, u in enumerate(directions):
-        only = [jnp.asarray(u) if i == number else jnp.zeros_like(leaf) for i, leaf in enumerate(leaves)]
-        _, tangents = jax.jvp(problem.function, (leaves,), (only,))
-        pushed.append(jnp.concatenate([tangent.reshape(-1) for tangent in tangents]))
-    return pushed
-
-
-def _basis(y: Leaves) -> Leaves:
-    """A cotangent for every element of the outputs, along a leading axis."""
-    sizes = [leaf.size for leaf in y]
-    parts = jnp.split(jnp.eye(sum(sizes)), np.cumsum(sizes)[:-1].tolist(), axis=1)
-    return [part.reshape(sum(sizes), *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y, strict=True)]
-
-
-def _pulled(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Parties:
-    """What both parties pull one cotangent back to, and the sums of its absolute terms."""
-    pull = partial(_automatic, problem, leaves)
-    y_bars = list(map(jnp.asarray, y_bars))
-    return Parties(problem.pullback(leaves, y_bars), pull(y_bars), _terms(problem, leaves, y_bars))
-
-
-def _automatic(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """What ``jax.vjp`` makes of a cotangent."""
-    return jax.vjp(problem.function, leaves)[1](y_bars)[0]
-
-
-def _terms(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """The sum of absolute terms, and what rounding makes of them."""
-    own = absolute_terms(lambda bars: jax.vjp(problem.function, leaves)[1](bars)[0], y_bars)
-    return [a + b for a, b in zip(own, rounding(partial(_automatic, problem), leaves, y_bars), strict=True)]
-
-
-def _in_ways(problem: Problem, leaves: Leaves, y_bars: Leaves) -> tuple[list[Leaves], Leaves]:
-    """The formula alone, as a member of a vmapped population, and in a loop; and automatic differentiation."""
-    y_bars = list(map(jnp.asarray, y_bars))
-    twice = [jnp.stack([jnp.asarray(leaf), jnp.asarray(leaf) / 2]) for leaf in leaves]
-    first = lambda bars: [bar[0] for bar in bars]  # noqa: E731
-    vmapped = jax.vmap(lambda leaves: problem.pullback(leaves, y_bars))(twice)
-    _, scanned = jax.lax.scan(lambda carry, leaves: (carry, problem.pullback(leaves, y_bars)), 0, twice)
-    _, automatic = jax.vjp(problem.function, leaves)
-    return [problem.pullback(leaves, y_bars), first(vmapped), first(scanned)], automatic(y_bars)[0]
-
-
-def _along(pullback: Callable[[Leaves, Leaves], Leaves], leaves: Leaves, y_bars: Leaves, u: Leaves, t: Leaves):
-    """The pulled-back cotangent as a function of t, at leaves + t u."""
-    return pullback([leaf + t[0] * step for leaf, step in zip(leaves, u, strict=True)], list(map(jnp.asarray, y_bars)))
-
-
-def _second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Parties:
-    """The derivative of the pulled-back cotangent along a direction, of both formulas, and the terms."""
-
-    automatic = partial(_automatic, problem)
-
-    def derivative(pullback: Callable[[Leaves, Leaves], Leaves], t_dot: jax.Array) -> Leaves:
-        function = partial(_along, pullback, leaves, y_bars, directions)
-        return jax.jvp(function, ([jnp.zeros(())],), ([t_dot],))[1]
-
-    one = jnp.ones(())
-    own = absolute_terms(partial(derivative, automatic), one)
-    terms = [a + b for a, b in zip(own, rounding(partial(derivative, automatic), one), strict=True)]
-    return Parties(derivative(problem.pullback, one), derivative(automatic, one), terms)
-
-
 def _rows(arrays: Leaves, leaves: Leaves) -> list[np.ndarray]:
     wide = zip((np.asarray(array, np.float64) for array in arrays), leaves, strict=True)
     return [array.reshape(-1 if np.size(leaf) else len(array), np.size(leaf)) for array, leaf in wide]
@@ -349,6 +245,6 @@ def _rows(arrays: Leaves, leaves: Leaves) -> list[np.ndarray]:
 
 def _share(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """|difference| / terms; of what has no terms infinite, but for a difference of many digits' own rounding."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         share = np.abs(difference) / terms
     return np.where((difference == 0) | ((terms == 0) & (np.abs(difference) < NOTHING)), 0.0, share)

@@ -15,7 +15,7 @@ import numpy as np
 import functional_nn as fnn
 from functional_nn.gradients import elementwise, optimizers
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, started
-from functional_nn.gradients.comparison import Comparison
+from functional_nn.gradients.comparison import TRANSFORMS, Comparison
 from functional_nn.gradients.planting import plant
 from functional_nn.gradients.problem import Problem, cast, function_problem, layer_problem
 from functional_nn.gradients.report import Report, Verdict
@@ -24,10 +24,10 @@ from functional_nn.weights import expand
 EXAMPLES = 3
 """Examples in a batch: every one of them lengthens the Jacobians."""
 TYPES = ("float64", "float32", "bfloat16")
-MUTANTS = 60
+MUTANTS = 40
 """Planted in the inner steps of each formula, besides those in what it gives; none of them in a quick run."""
 COMPOSED = ("residual_block", "transformer_block", "mlp", "cnn", "resnet", "transformer", "frozen")
-"""What is made of other subjects, and left out of a quick run."""
+"""What is made of other subjects: left out of a quick run; ``vmap`` and ``scan`` in float32 only."""
 
 Check = Callable[[bool], Report]
 """``check(quick) -> Report``."""
@@ -102,17 +102,21 @@ def _cells(comparison: Comparison, case: LayerCase, regime: str, quick: bool) ->
     yield from comparison.first_order(regime=regime, jvp=not case.no_jvp)
     if quick:
         return
-    zeros = [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in _named(comparison.problem)]
-    yield from comparison.first_order(zeros, regime="zeros", jvp=not case.no_jvp)
+    composed = case.name.startswith(COMPOSED)
+    if not composed:
+        yield from comparison.first_order(_with_zeros(comparison.problem), regime="zeros", jvp=not case.no_jvp)
     if not case.no_jvp:
         yield from comparison.second_order(regime=regime)
     for dtype in TYPES:
         if not (case.no_bfloat16 and dtype == "bfloat16"):
-            yield from comparison.in_type(dtype, regime=regime)
+            transforms = ("jit",) if composed and dtype != "float32" else TRANSFORMS
+            yield from comparison.in_type(dtype, regime=regime, transforms=transforms)
 
 
-def _named(problem: Problem) -> Iterator[tuple[str, Any]]:
-    return zip(problem.names, problem.leaves, strict=True)
+def _with_zeros(problem: Problem) -> list[Any]:
+    """The leaves, with zeros as input."""
+    named = zip(problem.names, problem.leaves, strict=True)
+    return [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
 
 
 def _parts(x: Any) -> tuple[Any, ...]:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.gradients.cases.equivalent import reason_for
-from functional_nn.gradients.comparison import Comparison, compiled
+from functional_nn.gradients.comparison import Comparison
 from functional_nn.gradients.mutants import mutate
+from functional_nn.gradients.parties import compiled
 from functional_nn.gradients.problem import Leaves
 from functional_nn.gradients.report import Survivor
 

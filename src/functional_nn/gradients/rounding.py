@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from functional_nn.gradients.mutation.programs import scan_sizes as loop_sizes
+from functional_nn.gradients.equations import bind, scan_sizes
 
 SIZE = 2.0**-30
 """Of the relative errors that are made: far above rounding in float64, small enough for all to stay linear."""
@@ -90,20 +90,15 @@ def _equation(equation: Any, values: list[Any], signs: Signs | None) -> list[Any
     for parameter in CALLS:
         if parameter in parameters and name != "while":
             return _evaluate(parameters[parameter], values, signs)
-    results = _bind(equation, values)
+    results = bind(equation, values)
     if signs is None or name not in ROUNDED or not jnp.issubdtype(jnp.result_type(results[0]), jnp.floating):
         return results
-    size = results[0] if name not in SUMS else _bind(equation, list(map(jnp.abs, values)))[0]
+    size = results[0] if name not in SUMS else bind(equation, list(map(jnp.abs, values)))[0]
     return [jnp.where(jnp.isfinite(size), results[0] + SIZE * signs(results[0]) * size, results[0])]
 
 
-def _bind(equation: Any, values: list[Any]) -> list[Any]:
-    results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
-    return list(results) if equation.primitive.multiple_results else [results]
-
-
 def _scan(parameters: dict[str, Any], values: list[Any], signs: Signs | None) -> list[Any]:
-    outside, carried = loop_sizes(parameters)
+    outside, carried = scan_sizes(parameters)
 
     def step(carry: Any, x: Any) -> Any:
         results = _evaluate(parameters["jaxpr"], [*values[:outside], *carry, *x], signs)

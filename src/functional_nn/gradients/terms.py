@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from functional_nn.gradients.mutation.programs import scan_sizes as loop_sizes
+from functional_nn.gradients.equations import bind, scan_sizes
 
 CALLS = ("jaxpr", "call_jaxpr")
 
@@ -86,12 +86,7 @@ def _equation(equation: Any, terms: list[Term]) -> list[Term]:
         return _evaluate(jaxpr, list(map(_constant, constants)), terms)
     if any(term.is_linear for term in terms):
         return [Term(None, bound) for bound in _linear(equation, terms)]
-    return list(map(_constant, _bind(equation, [term.value for term in terms])))
-
-
-def _bind(equation: Any, values: Sequence[Any]) -> list[Any]:
-    results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
-    return list(results) if equation.primitive.multiple_results else [results]
+    return list(map(_constant, bind(equation, [term.value for term in terms])))
 
 
 def _linear(equation: Any, terms: list[Term]) -> list[Any]:
@@ -101,7 +96,7 @@ def _linear(equation: Any, terms: list[Term]) -> list[Any]:
         return positive
     if name == "sub":
         return [positive[0] + positive[1]]
-    return _bind(equation, positive)
+    return bind(equation, positive)
 
 
 def _positive(term: Term) -> Any:
@@ -139,7 +134,7 @@ def _packed(results: Sequence[Term], linear: Sequence[bool]) -> list[tuple[Any, 
 def _scan(equation: Any, terms: list[Term]) -> list[Term]:
     """A loop; its carry may depend on the argument from the start or from some step on."""
     closed = equation.params["jaxpr"]
-    outside, carried = loop_sizes(equation.params)
+    outside, carried = scan_sizes(equation.params)
     flags = _reached(closed, outside, carried, [term.is_linear for term in terms])
     outputs = _flags(closed, flags)
     given = _packed(terms, flags)
@@ -180,7 +175,7 @@ def _flags(closed: Any, linear: Sequence[bool]) -> list[bool]:
 def _flags_of(equation: Any, linear: list[bool]) -> list[bool]:
     name, parameters = equation.primitive.name, equation.params
     if name == "scan":
-        outside, carried = loop_sizes(parameters)
+        outside, carried = scan_sizes(parameters)
         return _flags(parameters["jaxpr"], _reached(parameters["jaxpr"], outside, carried, linear))
     if name == "cond":
         return [any(flags) for flags in zip(*(_flags(b, linear[1:]) for b in parameters["branches"]), strict=True)]

@@ -24,6 +24,8 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     (r"selu", r"activations\.py:\d+: mul: second factor dropped", ONE),
     (r"elu|selu", r"activations\.py:\d+: min: .*", UNUSED),
     (r"neuron|identity", r"activation_types\.py:\d+: mul: first factor dropped", ONE),
+    (r"hard_silu", r"activations\.py:\d+: gt: 0 became 1", "It is looked at only where |x| is 3 or more."),
+    (r"global_max_pool.*", r"pool\.py:\d+: max: (second dropped|1 became 0)", "Some element is always the largest."),
     (r"softmax|log_softmax", r"activations\.py:\d+: (reduce_max|sub): .*", SHIFT),
     (r".*", r"many_classes\.py:84: (reduce_max|sub): .*", SHIFT),
     (r"cross_entropy.*|multiclass_hinge.*", r"(labels|many_classes)\.py:\d+: .*", GUARD),
@@ -34,6 +36,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     (r".*", r"recurrence\.py:\d+: scan: carry \d starts from 0", ZERO),
     (r"conv.*", r"windows\.py:\d+: pad: 0 became 1", CROPPED),
     (r"l[12].*", r"\?: mul: .*", EMPTY),
+    (r"repeat_with_state", r"repeat\.py:\d+: scan: input 3 one .*", "The number of examples, the same in every block."),
     (r"remat", r"dropout\.py:\d+: jit: 0\.7 became .*", "No number that is drawn lies between the two."),
 )
 """Subject and mutant (``file.py:line: what is wrong``) as regular expressions, and the reason."""

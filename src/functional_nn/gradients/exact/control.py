@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.gradients.equations import scan_sizes
 from functional_nn.gradients.exact.rules import Points, together
 
 Run = Callable[..., list[Any]]
@@ -18,7 +19,7 @@ Lift = Callable[[Any], np.ndarray]
 
 def scan(run: Run, lift: Lift, equation: Any, operands: Sequence[Any]) -> list[Any]:
     params = equation.params
-    consts_size, carry_size = _scan_sizes(params)
+    consts_size, carry_size = scan_sizes(params)
     consts, carry = list(operands[:consts_size]), list(operands[consts_size : consts_size + carry_size])
     xs = [_in_memory(x) for x in operands[consts_size + carry_size :]]
     steps = range(params["length"])
@@ -32,14 +33,6 @@ def scan(run: Run, lift: Lift, equation: Any, operands: Sequence[Any]) -> list[A
     shapes = equation.outvars[carry_size:]
     ys = [_stacked(lift, column) for column in zip(*rows, strict=True)] if rows else [_empty(v.aval) for v in shapes]
     return [*carry, *ys]
-
-
-def _scan_sizes(params: Any) -> tuple[int, int]:
-    """How many constants and how many carried values there are, as JAX 0.10 and 0.12 write it."""
-    if "num_carry" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _xs = params["ft_in"].unpack()
-    return len(consts), len(carry)
 
 
 def _in_memory(x: Any) -> Any:

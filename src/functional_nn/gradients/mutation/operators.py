@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal
 
+from functional_nn.gradients.equations import bind, scan_sizes
 from functional_nn.gradients.mutation.alternatives import (
     Alternative,
     exchanged,
@@ -21,7 +22,7 @@ from functional_nn.gradients.mutation.alternatives import (
     result,
     rolled,
 )
-from functional_nn.gradients.mutation.programs import Site, bind, bodies, boolean, floating, reach, scan_sizes
+from functional_nn.gradients.mutation.programs import Site, bodies, boolean, floating, reach
 
 ORDINALS = ("first", "second", "third", "fourth")
 TINY, HUGE = 1e-3, 1e4

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
+from functional_nn.gradients.equations import bind, scan_sizes
+
 CALLS = {"jit", "closed_call", "core_call", "remat2", "checkpoint"} | {
     "custom_jvp_call",
     "custom_vjp_call",
@@ -67,14 +69,6 @@ def bodies(equation: JaxprEqn) -> list[Body]:
 def closed(jaxpr: Any, carried: int = 0, offset: int = 0) -> Body:
     """A program with its constants, whether JAX keeps them in it or beside it."""
     return Body(getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), carried, offset)
-
-
-def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    """How many operands of a scan are constants and how many are carried. JAX 0.12 keeps them as a tree."""
-    if "ft_in" in params:
-        consts, carried, _ = map(list, params["ft_in"].unpack())
-        return len(consts), len(carried)
-    return params["num_consts"], params["num_carry"]
 
 
 def while_body(equation: JaxprEqn) -> Body:
@@ -209,13 +203,6 @@ def evaluate(equation: JaxprEqn, operands: list[Any], change: Stage, path: SiteP
         case "while" if inside:
             return while_loop(params, operands, inside[0])
     return bind(equation, operands)
-
-
-def bind(equation: JaxprEqn, operands: Sequence[Any], **changes: Any) -> list[Any]:
-    """An equation as it is, or with other parameters."""
-    primitive = equation.primitive
-    results = primitive.bind(*operands, **primitive.get_bind_params({**equation.params, **changes}))
-    return list(results) if primitive.multiple_results else [results]
 
 
 def scan(params: dict[str, Any], operands: list[Any], body: Callable[..., list[Any]]) -> list[Any]:
