@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, jit, of, started
+from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, of, started
+from functional_nn.gradients.compiling import compiled
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12
@@ -67,7 +68,7 @@ def drawn_cotangent(case, inputs, *, train, seed):
 def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case, train):
     """The formula is that of ``apply``, is linear in ``y_bar``, and differs from any of its mutants."""
 
-    @jit
+    @compiled
     def both(params, state, x, y_bar, key):
         y, _, pullback = case.layer.vjp(params, state, x, train=train, key=key)
         again, _ = case.layer.apply(params, state, x, train=train, key=key)
@@ -106,18 +107,18 @@ def test_pullbacks_pass_through_jit_and_vmap(case):
     params, state, x = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
     keys = jax.random.split(jax.random.key(0), 2)
 
-    @jit
+    @compiled
     @jax.vmap
     def forward(params, state, x, key):
         y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
         return cotangent(y, jnp.ones_like), pullback
 
-    @jit
+    @compiled
     def alone(params, state, x, y_bar, key):
         return automatic(case.layer, params, state, x, y_bar, train=True, key=key)
 
     y_bars, pullback = forward(params, state, x, keys)
-    ours = jit(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(y_bars, pullback)
+    ours = compiled(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(y_bars, pullback)
     y_bars, ours = jax.device_get((y_bars, ours))
     for i, member in enumerate(members):
         own = lambda leaf, i=i: leaf[i]  # noqa: E731
@@ -132,7 +133,9 @@ def test_loss_agrees_with_jax_grad(case, weighted):
     shape = case.loss.per_example(y, labels).shape
     weights = np.random.default_rng(1).uniform(size=shape) if weighted else None
     ours = np.asarray(case.loss.gradient(y, labels, weights))
-    jitted, theirs = jit(lambda *given: (case.loss.gradient(*given), jax.grad(case.loss)(*given)))(y, labels, weights)
+    jitted, theirs = compiled(lambda *given: (case.loss.gradient(*given), jax.grad(case.loss)(*given)))(
+        y, labels, weights
+    )
     assert worst(ours, theirs) < TOLERANCE
     assert worst(-ours, theirs) > 1e-3
     assert worst(jitted, theirs) < TOLERANCE

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import BATCH, LAYERS, jit, of, started
+from functional_nn.gradients.cases import BATCH, LAYERS, of, started
+from functional_nn.gradients.compiling import compiled
 
 DRAWING = [case for case in LAYERS if case.draws]
 QUIET = [case for case in LAYERS if not case.draws]
@@ -50,17 +51,17 @@ def test_apply_keeps_batch_type_and_state(case, train, dtype):
 @pytest.mark.parametrize("case", **of(LAYERS))
 def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alone(case):
     params, state, x = started(case)
-    apply = jit(lambda params, state, x: case.layer.apply(params, state, x, train=False))
-    compiled = apply.lower(params, state, x).compile()
-    y, new_state = compiled(params, state, x)
-    assert same((y, new_state), compiled(params, state, x))
+    apply = compiled(lambda params, state, x: case.layer.apply(params, state, x, train=False))
+    program = apply.lower(params, state, x).compile()
+    y, new_state = program(params, state, x)
+    assert same((y, new_state), program(params, state, x))
     assert same(new_state, state)
     alone, _ = apply(params, state, jax.tree.map(lambda leaf: np.asarray(leaf)[2:3], x))
     for many, one in zip(jax.tree.leaves(y), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(np.asarray(many)[2:3], one, rtol=1e-5, atol=1e-5)
 
     # ``apply`` drops the residuals, and the compiled program does not keep them: no larger than the bare output.
-    memory = compiled.memory_analysis()
+    memory = program.memory_analysis()
     kept = jax.tree.leaves((y, state))
     assert memory.output_size_in_bytes <= sum(leaf.nbytes for leaf in kept) + 8 * len(kept) + 8
 
@@ -91,7 +92,7 @@ def test_vmap_scan_and_checkpoint_compute_the_same(case):
     def apply(params, state, x):
         return case.layer.apply(params, state, x, train=True, key=key)
 
-    @jit
+    @compiled
     def in_four_ways(params, state, x):
         twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, state, x))
         last = lambda tree: jax.tree.map(lambda leaf: leaf[1], tree)  # noqa: E731

@@ -9,6 +9,8 @@ import functional_nn as fnn
 from functional_nn.errors import InputError
 from functional_nn.gradients import parties
 from functional_nn.gradients.check import check_gradients, check_vjp
+from functional_nn.gradients.comparison import Comparison
+from functional_nn.gradients.problem import Problem
 
 QUICK = {"second_order": False, "mutants": False}
 
@@ -196,6 +198,31 @@ def test_a_kink_is_inconclusive_unless_declared(at_zero, declared, outcome):
     assert report.passed is (outcome == "pass")
     if outcome != "pass":
         assert report.verdicts[0].index == (0,)
+
+
+def test_a_kink_at_another_point_excuses_nothing():
+    """Neither second derivatives at a smooth point, nor a formula that is wrong there."""
+    function = lambda leaves: [jnp.abs(leaves[0]) + jnp.sin(leaves[0])]  # noqa: E731
+
+    def pullback(leaves, y_bars):
+        (x,), (y_bar,) = leaves, y_bars
+        return [(jnp.sign(x) + jnp.where(x == 0, 1, 0) + jax.lax.stop_gradient(jnp.cos(x))) * y_bar]
+
+    made = Problem(["x"], [np.array([0.5, -1.0, 2.0])], function, pullback)
+    compared = Comparison("f", lambda dtype: made, kinks_as_automatic=True)
+    assert {verdict.outcome for verdict in compared.first_order()} == {"pass"}
+    at_kink = list(compared.first_order([np.zeros(3)], regime="zeros"))
+    assert "3 of 9 at a kink" in at_kink[0].note
+    assert {verdict.outcome for verdict in compared.second_order()} == {"fail"}
+
+
+def test_a_formula_found_wrong_at_one_point_is_not_the_truth_after_another():
+    cubed = lambda leaves: [leaves[0] ** 3]  # noqa: E731
+    wrong = Problem(["x"], [np.array([0.5, -1.0])], cubed, lambda leaves, bars: [2 * leaves[0] ** 2 * bars[0]])
+    compared = Comparison("cube", lambda dtype: wrong)
+    assert [v.outcome for v in compared.first_order(jvp=False)] == ["fail"]
+    assert [v.outcome for v in compared.first_order([np.zeros(2)], jvp=False)] == ["pass"]
+    assert {v.outcome for v in compared.in_type("float64")} == {"fail"}
 
 
 def gather(table, tokens):

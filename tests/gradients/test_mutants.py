@@ -186,7 +186,7 @@ def test_places_are_lines_of_the_one_who_wrote_the_formula():
     lines = Path(__file__).read_text("utf-8").splitlines()
     line = next(k for k, text in enumerate(lines, 1) if "jnp.where(jnp.mean(x)" in text)
     found = {mutant.place for mutant in mutate(formula, drawn(5), drawn(5)) if mutant.family == "equation"}
-    assert found == {f"test_mutants.py:{line}"}
+    assert found == {f"test_mutants.py:{line} ({formula.__qualname__})"}
 
 
 def test_bars_have_their_mutants():

@@ -7,19 +7,13 @@ from typing import Any
 
 import click
 
-from functional_nn.cli.options import NewFile
+from functional_nn.cli.options import JSON_FILE
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
-@click.option(
-    "--json",
-    "json_file",
-    type=NewFile(),
-    metavar="FILE",
-    help="File for the result as JSON.",
-)
+@JSON_FILE
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
     """Classify image files with the network in a run folder.
 

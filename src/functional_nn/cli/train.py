@@ -15,6 +15,7 @@ from functional_nn.cli.options import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
+    JSON_FILE,
     MODELS,
     NOT_NEGATIVE,
     OPTIMIZERS,
@@ -23,7 +24,6 @@ from functional_nn.cli.options import (
     SCHEDULES,
     SHARE,
     Named,
-    NewFile,
     Sizes,
 )
 from functional_nn.cli.signals import Signals
@@ -77,13 +77,7 @@ CLEAR_LINE = "\r\x1b[2K"
     metavar="DIR",
     help="Folder for configuration, metrics, parameters and pictures.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=NewFile(),
-    metavar="FILE",
-    help="File for the result as JSON.",
-)
+@JSON_FILE
 @click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
 @click.pass_obj
 def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:

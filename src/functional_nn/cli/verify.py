@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from functional_nn.cli.options import COUNT, NewFile
+from functional_nn.cli.options import COUNT, JSON_FILE, NewFile
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick/--full", default=True, help="One minute or some ten.  [default: quick]")
 @click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Only verdicts of this type.")
-@click.option("--json", "json_file", type=NewFile(), help="Write every verdict to this file.")
-@click.option("--html", "html_file", type=NewFile(), help="Write a page with formulas, derivations and pictures.")
+@JSON_FILE
+@click.option(
+    "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with formulas, derivations and pictures."
+)
 @click.option("--jobs", type=COUNT, default=2, show_default=True, help="Processes that share the work.")
 def verify(
     names: tuple[str, ...], quick: bool, dtype: str | None, json_file: Path | None, html_file: Path | None, jobs: int
@@ -31,7 +32,9 @@ def verify(
     report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
     click.echo(report)
     if json_file:
-        json_file.write_text(json.dumps(report.to_dict(), indent=1), "utf-8")
+        from functional_nn.reports.run_folder import write_json
+
+        write_json(json_file, report.to_dict())
     if html_file:
         from functional_nn.reports.verification import write_page
 

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from functional_nn.gradients.arbiter import Opinion, arbitrate, arbitrate_along
+from functional_nn.gradients.compiling import compiled
 from functional_nn.gradients.mutants import Mutants
 from functional_nn.gradients.parties import (
     Parties,
-    compiled,
     condensed,
     in_ways,
     jacobians,
@@ -88,13 +88,20 @@ class Comparison:
             parties = Parties(*(_rows(party, leaves) for party in parties))
             doubts = [np.max(_share(h - a, t), 0, initial=0) for h, a, t in zip(*parties, strict=True)]
             opinion = arbitrate(self.problem.function, leaves, doubts, exact=self._exact)
+        if leaves is self.problem.leaves:
+            self._at_kink = any(bool(np.isinf(error).any()) for error in opinion.error)
         for number, name in enumerate(self.problem.names):
             hand, automatic, terms = (party[number] for party in parties)
-            arbiter, error = self._with_automatic(opinion, number, automatic)
-            arguments: dict[str, Any] = {"reference": opinion.name, "regime": regime, "transform": "jit"}
+            arbiter, error, note = self._with_automatic(opinion, number, automatic)
+            arguments: dict[str, Any] = {
+                "reference": opinion.name,
+                "regime": regime,
+                "transform": "jit",
+                "note": note,
+            }
             verdict = self._verdict(name, hand, automatic, arbiter, error, terms, **arguments)
-            self._formula_is_right[name] = verdict.outcome == "pass"
-            self._automatic_is_right[name] = verdict.automatic_outcome != "fail"
+            self._formula_is_right[name] &= verdict.outcome == "pass"
+            self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
             yield verdict
             if forward is None:
                 continue
@@ -104,21 +111,22 @@ class Comparison:
             yield self._verdict(name, *values, kind="jvp", **arguments)
 
     def _with_automatic(
-        self, opinion: Opinion, number: int, automatic: np.ndarray, *, second_order: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, opinion: Opinion, number: int, automatic: np.ndarray, *, everywhere: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, str]:
         """The arbiter's values and errors, with those of automatic differentiation where it was not asked.
 
-        So it is where values at kinks are declared to be automatic differentiation's. A direction that leads through
-        a kink of one element makes second derivatives of all others infinite.
+        So it is, and the note says so, where values at kinks are declared to be automatic differentiation's:
+        ``everywhere``, where a direction leads through a kink of one element, which makes second derivatives of all
+        others infinite.
         """
         values, error = automatic.copy(), np.zeros_like(automatic)
         columns = opinion.columns[number]
         values[:, columns], error[:, columns] = opinion.values[number], opinion.error[number]
-        if self._kinks_as_automatic:
-            declared = np.isinf(error) | second_order & self._at_kink
-            self._at_kink |= bool(declared.any())
+        note = ""
+        if self._kinks_as_automatic and (declared := np.isinf(error) | everywhere).any():
+            note = f"{declared.sum()} of {declared.size} at a kink, where automatic differentiation is declared right."
             values[declared], error[declared] = automatic[declared], 0
-        return values, error
+        return values, error, note
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """In float64 the derivative of the pulled-back cotangent along a direction: Hessian-vector products."""
@@ -130,13 +138,15 @@ class Comparison:
             opinion = arbitrate_along(self.problem, self.y_bars, self.directions, doubts, exact=self._exact)
         for number, name in enumerate(self.problem.names):
             hand, automatic, terms = (party[number] for party in parties)
-            values = (hand, automatic, *self._with_automatic(opinion, number, automatic, second_order=True), terms)
+            arbiter, error, note = self._with_automatic(opinion, number, automatic, everywhere=self._at_kink)
             known: dict[str, Any] = {
                 "reference": opinion.name,
                 "kind": "second order",
                 "transform": "jit",
                 "regime": regime,
+                "note": note,
             }
+            values = (hand, automatic, arbiter, error, terms)
             yield self._verdict(name, *values, tolerance=SECOND_ORDER_TOLERANCE, **known)
 
     def in_type(
@@ -147,12 +157,11 @@ class Comparison:
         The truth in float64 is what the formula gives, if ``first_order`` has not found it wrong, else automatic
         differentiation. Where it passed, their difference counts as the reference's own error.
         """
-        with jax.enable_x64(True):  # random bits are those of float64
+        with jax.enable_x64(True):  # in any type random bits are those of float64
             problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
             ways, automatic = compiled(partial(in_ways, problem, transforms))(problem.leaves, y_bars)
-        with jax.enable_x64(True):
             given = [np.asarray(leaf).astype(np.float64) for leaf in (*problem.leaves, *y_bars)]
             truth = self._pulled(given[: len(problem.leaves)], given[len(problem.leaves) :])
         for transform, bars in ways.items():
@@ -210,7 +219,8 @@ class Comparison:
         ours, its = _share(hand - arbiter, terms), _share(error, terms)
         theirs = _share(automatic - arbiter, terms)
         if not ours.size:
-            return Verdict(self.subject, leaf, "pass", 0.0, tolerance, dtype=dtype, note="It has no elements.", **known)
+            known["note"] = "It has no elements."
+            return Verdict(self.subject, leaf, "pass", 0.0, tolerance, dtype=dtype, **known)
         with np.errstate(invalid="ignore"):
             certain = np.where(np.isinf(its), -np.inf, ours - its)
         certain = np.where(np.isnan(ours), np.inf, certain)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.errors import InputError
+from functional_nn.gradients.compiling import compiled
 from functional_nn.gradients.mutation.alternatives import Alternative
 from functional_nn.gradients.mutation.bars import bar_alternatives
 from functional_nn.gradients.mutation.operators import alternatives
@@ -34,9 +35,6 @@ AT_ONCE = 64
 
 OUTPUTS: SitePath = ()
 """Where the alternatives of the bars stand: outside of every equation."""
-
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiled once for a few small numbers: optimising would take longer than it saves."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Mutants:
         self._mutants = [
             Mutant(number, entry.description, entry.place, entry.family, self) for number, entry in enumerate(entries)
         ]
-        self._population = jax.jit(self._all, compiler_options=QUICK)
+        self._population = compiled(self._all)
 
     def __len__(self) -> int:
         return len(self._mutants)

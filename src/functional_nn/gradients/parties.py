@@ -18,9 +18,6 @@ MOST_ELEMENTS = 4_000_000
 """Elements of all Jacobians above which the outputs are compared in a few random sums of them."""
 SUMS = 8
 
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""``jax.jit`` that compiles in half the time: these programs run a few times, on a few numbers."""
-
 
 class Parties(NamedTuple):
     """What two parties say of the derivative by each leaf, and the sums of absolute terms, as lists of arrays."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from functional_nn.gradients.cases.equivalent import reason_for
 from functional_nn.gradients.comparison import Comparison
+from functional_nn.gradients.compiling import compiled
 from functional_nn.gradients.mutants import mutate
-from functional_nn.gradients.parties import compiled
 from functional_nn.gradients.problem import Leaves
 from functional_nn.gradients.report import Survivor
 

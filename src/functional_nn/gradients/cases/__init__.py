@@ -4,7 +4,7 @@ Sizes are small, distinct and prime, so that a transposed or broadcast axis cann
 """
 
 from functional_nn.gradients.cases.attention import LAYERS as ATTENTION
-from functional_nn.gradients.cases.case import BATCH, LayerCase, LossCase, jit, of, started
+from functional_nn.gradients.cases.case import BATCH, LayerCase, LossCase, of, started
 from functional_nn.gradients.cases.combinators import LAYERS as COMBINATORS
 from functional_nn.gradients.cases.conv import LAYERS as CONV
 from functional_nn.gradients.cases.core import LAYERS as CORE
@@ -17,4 +17,4 @@ from functional_nn.gradients.cases.recurrent import LAYERS as RECURRENT
 
 LAYERS = [*CORE, *COMBINATORS, *RECURRENT, *ATTENTION, *EMBEDDING, *CONV, *NORM, *DROPOUT, *MODELS]
 
-__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "jit", "of", "started"]
+__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "of", "started"]

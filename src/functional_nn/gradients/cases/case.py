@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +12,6 @@ import numpy as np
 import functional_nn as fnn
 
 BATCH = 7
-
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""``jax.jit`` that compiles in half the time: these programs run a few times, on a few numbers."""
 
 
 class LayerCase(NamedTuple):

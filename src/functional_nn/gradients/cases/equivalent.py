@@ -3,48 +3,106 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-IN_ULP = "Changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both."
+
+class Equivalent(NamedTuple):
+    """Mutants and why they are no errors; the first three are regular expressions.
+
+    Args:
+        subjects: whose formula.
+        place: file and function of the equation, such as ``pool.py (pool_back)``.
+        mutants: what is wrong with it.
+        reason: why that changes nothing, or nothing here.
+    """
+
+    subjects: str
+    place: str
+    mutants: str
+    reason: str
+
+
+IN_ULP = "It changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both."
 SHIFT = "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow."
 PADDING = "What stands on padding is 0 already, or is masked once more afterwards."
 CROPPED = "What is padded here is cropped, or multiplied by 0, later on."
-GUARD = (
-    "A guard for labels or weights that no comparison has: wrong classes, no weight at all, NaN; tests of losses do."
+VALID = "A guard for labels that mean nothing, of which this case has none; tests of losses do."
+NOT_HERE = (
+    "No label is ignored here, and targets sum to 1; the variants with ignored labels and class weights cover it."
 )
-ZERO = "The last state has no cotangent of its own here, so it is 0 already."
-ONE = "The parameter is 1 here; the variant with another value covers it."
+ZERO = "The cotangent of the last state comes with the outputs, and is 0 by itself already."
+ONE = "The factor is 1 here; the variant with another value covers it."
 UNUSED = "A guard against overflow in the branch that is not chosen."
-SCALED = "A scale that cancels: it guards against overflow."
-EMPTY = "The other side is 0: this parameter is not penalised."
+SCALED = "A scale that cancels, against overflow, and a guard for vectors of zeros, of which this case has none."
+STEP = "heaviside looks at this branch only for x = 0, where both sides are 0, and for NaN."
 
-EQUIVALENT: tuple[tuple[str, str, str], ...] = (
-    (r".*", r"gates\.py:.*", IN_ULP),
-    (r".*", r"activations\.py:(28|29|45|52|53|54): .*", IN_ULP),
-    (r"elu", r"activations\.py:\d+: (mul|select_n|gt): .*", ONE),
-    (r"selu", r"activations\.py:\d+: mul: second factor dropped", ONE),
-    (r"elu|selu", r"activations\.py:\d+: min: .*", UNUSED),
-    (r"neuron|identity", r"activation_types\.py:\d+: mul: first factor dropped", ONE),
-    (r"hard_silu", r"activations\.py:\d+: gt: 0 became 1", "It is looked at only where |x| is 3 or more."),
-    (r"global_max_pool.*", r"pool\.py:\d+: max: (second dropped|1 became 0)", "Some element is always the largest."),
-    (r"softmax|log_softmax", r"activations\.py:\d+: (reduce_max|sub): .*", SHIFT),
-    (r".*", r"many_classes\.py:84: (reduce_max|sub): .*", SHIFT),
-    (r"cross_entropy.*|multiclass_hinge.*", r"(labels|many_classes)\.py:\d+: .*", GUARD),
-    (r"hinge|binary_cross_entropy.*", r"two_classes\.py:\d+: .*", GUARD),
-    (r".*", r"weights\.py:\d+: .*", GUARD),
-    (r"cosine_distance", r"regression\.py:\d+: .*", SCALED),
-    (r".*", r"(attention|layer|recurrence)\.py:\d+: (select_n|jit): .*", PADDING),
-    (r".*", r"recurrence\.py:\d+: scan: carry \d starts from 0", ZERO),
-    (r"conv.*", r"windows\.py:\d+: pad: 0 became 1", CROPPED),
-    (r"l[12].*", r"\?: mul: .*", EMPTY),
-    (r"repeat_with_state", r"repeat\.py:\d+: scan: input 3 one .*", "The number of examples, the same in every block."),
-    (r"remat", r"dropout\.py:\d+: jit: 0\.7 became .*", "No number that is drawn lies between the two."),
+EQUIVALENT = (
+    Equivalent(".*", r"gates\.py \(.*\)", ".*", IN_ULP),
+    Equivalent(".*", r"activations\.py \(_exp_and_scale\)", ".*", IN_ULP),
+    Equivalent(".*", r"activations\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
+    Equivalent(".*", r"activations\.py \(_tanh_derivative\)", "mul: second factor dropped", IN_ULP),
+    Equivalent("s?elu", r"activations\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
+    Equivalent("s?elu", r"activations\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
+    Equivalent(
+        "elu", r"activations\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE
+    ),
+    Equivalent(
+        "hard_silu", r"activations\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "It asks this of |x| ≥ 3 alone."
+    ),
+    Equivalent("(log_)?softmax", r"activations\.py \(_(log_)?softmax_pullback\)", "(reduce_max|sub): .*", SHIFT),
+    Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
+    Equivalent("cross_entropy.*", r"many_classes\.py \(.*gradients\)", "(reduce_max|sub): .*", SHIFT),
+    Equivalent("cross_entropy.*", r"many_classes\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
+    Equivalent(
+        "cross_entropy.*", r"many_classes\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE
+    ),
+    Equivalent(
+        "cross_entropy_weighted.*",
+        r"many_classes\.py \(.*gradients\)",
+        "reduce_sum: last term left out",
+        "The last class has the weight 0.",
+    ),
+    Equivalent("cross_entropy.*|kl.*", r"labels\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*", VALID),
+    Equivalent("binary_cross_entropy.*", r"two_classes\.py \(_binary_targets\)", "(and|le): .*", VALID),
+    Equivalent("hinge|.*cross_entropy.*|kl.*", r"weights\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
+    Equivalent("hinge", r"two_classes\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent("multi.*", r"many_classes\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent(
+        "multi.*",
+        r"many_classes\.py \(_margins\)",
+        "(eq: 1 became 2|select_n: always the first branch)",
+        "The label's own margin becomes 1 in place of 0: what is added to the label is taken off again.",
+    ),
+    Equivalent(
+        "multi.*",
+        r"weights\.py \(times\)",
+        "(select_n|mul): .*",
+        "A guard against 0 · ∞, and no number is infinite here.",
+    ),
+    Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
+    Equivalent(".*", r"(attention|recurrence)\.py \(_where\)", "select_n: always the second branch", PADDING),
+    Equivalent(".*", r"layer\.py \(_real\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING),
+    Equivalent(".*", r"recurrence\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
+    Equivalent("conv.*", r"windows\.py \((put_back|seen)\)", "pad: 0 became 1", CROPPED),
+    Equivalent(
+        "global_max_pool.*",
+        r"pool\.py \(.*pool_back\)",
+        "max: (second dropped|1 became 0)",
+        "Some element is always the largest, so the count is 1 at least.",
+    ),
+    Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalised."),
+    Equivalent(
+        "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."
+    ),
+    Equivalent("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*", "No number that is drawn lies between the two."),
 )
-"""Subject and mutant (``file.py:line: what is wrong``) as regular expressions, and the reason."""
 
 
 def reason_for(subject: str, mutant: str) -> str:
-    """Why a surviving mutant is no error; nothing where that is not known."""
-    for subjects, mutants, reason in EQUIVALENT:
-        if re.fullmatch(subjects, subject) and re.fullmatch(mutants, mutant):
-            return reason
+    """Why a surviving mutant is no error; nothing where that is not known. It reads ``file.py:1 (function): what``."""
+    place, _, description = re.sub(r"(\.py):\d+", r"\1", mutant).partition(": ")
+    for known in EQUIVALENT:
+        given = zip((known.subjects, known.place, known.mutants), (subject, place, description), strict=True)
+        if all(re.fullmatch(pattern, text) for pattern, text in given):
+            return known.reason
     return ""

@@ -149,11 +149,11 @@ def sites(body: Body, used: Sequence[bool], path: SitePath = (), outer: str | No
 
 
 def place_of(equation: JaxprEqn) -> str:
-    """The innermost line outside of JAX that an equation comes from: ``lstm.py:88``."""
+    """The innermost line outside of JAX that an equation comes from, and its function: ``lstm.py:88 (backward)``."""
     traceback = equation.source_info.traceback
     for frame in traceback.frames if traceback else ():
         if not frame.file_name.startswith(NO_PLACES):
-            return f"{Path(frame.file_name).name}:{frame.line_num}"
+            return f"{Path(frame.file_name).name}:{frame.line_num} ({frame.function_name})"
     return "?"
 
 
