@@ -10,6 +10,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, of, started
 from functional_nn.gradients.compiling import compiled
+from functional_nn.gradients.problem import split
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12
@@ -22,38 +23,27 @@ def worst(ours, theirs):
     return max((np.max(np.abs(a - b)) / max(1.0, np.max(np.abs(b))) for a, b in pairs if a.size), default=0.0)
 
 
-def split(tree):
-    """The leaves that a gradient exists for, and ``join(leaves)``, which puts others in their places."""
-    leaves, structure = jax.tree.flatten(tree)
-    smooth = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-
-    def join(chosen, others=leaves):
-        chosen = iter(chosen)
-        return jax.tree.unflatten(structure, [next(chosen) if s else o for s, o in zip(smooth, others, strict=True)])
-
-    return [leaf for leaf, s in zip(leaves, smooth, strict=True) if s], join
-
-
 def without_gradient(tree):
     """A pytree whose masks and integers have given place to None."""
-    leaves, join = split(tree)
-    return join(leaves, [None] * len(jax.tree.leaves(tree)))
+    return cotangent(tree, lambda leaf: leaf)
 
 
 def cotangent(y, make):
     """``make(leaf)`` for every floating-point part of an output, None for the others."""
-    leaves, join = split(y)
-    return join([make(leaf) for leaf in leaves], [None] * len(jax.tree.leaves(y)))
+    parts = split(y)
+    return parts.join([make(leaf) for leaf in parts.leaves], None)
 
 
 def automatic(layer, params, state, x, y_bar, *, train, key=None):
     """What ``jax.vjp`` of ``apply`` makes of a cotangent, in the structure that the formula gives."""
-    leaves, join = split(x)
+    parts = split(x)
     _y, pullback = jax.vjp(
-        lambda p, leaves: split(layer.apply(p, state, join(leaves), train=train, key=key)[0])[0], params, leaves
+        lambda p, leaves: split(layer.apply(p, state, parts.join(leaves), train=train, key=key)[0]).leaves,
+        params,
+        parts.leaves,
     )
     params_bar, leaves_bar = pullback(jax.tree.leaves(y_bar))
-    return params_bar, join(leaves_bar, [None] * len(jax.tree.leaves(x)))
+    return params_bar, parts.join(leaves_bar, None)
 
 
 def drawn_cotangent(case, inputs, *, train, seed):

@@ -101,54 +101,56 @@ class LeafRule(TextbookRule):
 
 
 @dataclass(frozen=True)
-class Clipped(TextbookRule):
-    """Gradients whose common norm is ``max_norm`` or more are scaled down to it, and then follow a rule."""
+class InFront(TextbookRule):
+    """Something that changes the gradients before a rule follows them."""
 
     rule: TextbookRule
-    max_norm: Any
 
-    formula = "g = g max_norm / norm(g) where norm(g) >= max_norm, of all gradients together"
-    source = "Pascanu, Mikolov, Bengio 2013, Algorithm 1"
+    def changed(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> list[Array]:
+        """The gradients that the rule sees."""
+        raise NotImplementedError
 
     @property
     def name(self):
-        return f"Clipped {self.rule.name}"
+        return f"{type(self).__name__} {self.rule.name}"
 
     def start(self, parameters):
         return self.rule.start(parameters)
 
     def update(self, parameters, gradients, state, step):
-        size = norm(*gradients)
-        if size >= self.max_norm:
-            gradients = [g * self.max_norm / size for g in gradients]
-        return self.rule.update(parameters, gradients, state, step)
+        return self.rule.update(parameters, self.changed(parameters, gradients), state, step)
 
 
 @dataclass(frozen=True)
-class Penalised(TextbookRule):
-    """The loss has the penalty l1 sum |w| + l2/2 sum w² on all parameters, and then a rule follows its gradient.
+class Clipped(InFront):
+    """Gradients whose common norm is ``max_norm`` or more are scaled down to it."""
+
+    max_norm: Any
+
+    formula = "g = g max_norm / norm(g) where norm(g) >= max_norm, of all gradients together"
+    source = "Pascanu, Mikolov, Bengio 2013, Algorithm 1"
+
+    def changed(self, parameters, gradients):
+        size = norm(*gradients)
+        return [g * self.max_norm / size for g in gradients] if size >= self.max_norm else list(gradients)
+
+
+@dataclass(frozen=True)
+class Penalised(InFront):
+    """The loss has the penalty l1 sum |w| + l2/2 sum w² on all parameters.
 
     With plain gradient descent, l2 is the same as weight decay; with rules that divide by the gradient's size it
     is not.
     """
 
-    rule: TextbookRule
     l1: Any = 0.0
     l2: Any = 0.0
 
     formula = "g = g + l1 sign(w) + l2 w"
     source = "Goodfellow, Bengio, Courville 2016, sections 7.1.1 and 7.1.2; sign(0) = 0"
 
-    @property
-    def name(self):
-        return f"Penalised {self.rule.name}"
-
-    def start(self, parameters):
-        return self.rule.start(parameters)
-
-    def update(self, parameters, gradients, state, step):
-        gradients = [g + self.l1 * np.sign(w) + self.l2 * w for w, g in zip(parameters, gradients, strict=True)]
-        return self.rule.update(parameters, gradients, state, step)
+    def changed(self, parameters, gradients):
+        return [g + self.l1 * np.sign(w) + self.l2 * w for w, g in zip(parameters, gradients, strict=True)]
 
 
 def norm(*arrays: Array) -> Any:
