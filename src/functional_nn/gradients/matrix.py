@@ -26,7 +26,10 @@ EXAMPLES = 3
 TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """Planted in the inner steps of each formula, besides those in what it gives; none of them in a quick run."""
-COMPOSED = ("residual_block", "transformer_block", "mlp", "cnn", "resnet", "transformer", "frozen")
+COMPOSED = (
+    *("residual_block", "transformer_block", "mlp", "cnn", "resnet", "transformer", "frozen"),
+    "recurrent_stacked_masked",
+)
 """What is made of other subjects: left out of a quick run; ``vmap`` and ``scan`` in float32 only."""
 
 Check = Callable[[bool], Report]
@@ -44,9 +47,18 @@ def subjects() -> dict[str, Check]:
     return known | {name: partial(_penalty, name, penalty) for name, penalty in PENALTIES}
 
 
-def in_quick(name: str) -> bool:
-    """Whether a subject belongs to the quick run: not the variants of what stands under its own name."""
-    return name.removesuffix(" in ULP") in {*dir(fnn), "optimizers"} - set(COMPOSED)
+def public_name(subject: str) -> str:
+    """The longest public name that a subject's name is or begins with; its own where there is none."""
+    name = subject.removesuffix(" in ULP")
+    return max((known for known in dir(fnn) if name == known or name.startswith(f"{known}_")), key=len, default=name)
+
+
+def quick_subjects() -> list[str]:
+    """What belongs to a quick run: of each public name the subject called so, else the first; and ULP of all."""
+    own = [subject for subject in subjects() if not subject.endswith(" in ULP")]
+    first = {public_name(subject): subject for subject in reversed(own)}
+    chosen = {name if name in own else subject for name, subject in first.items() if name not in COMPOSED}
+    return [subject for subject in subjects() if subject in chosen or subject not in own]
 
 
 def check_subject(name: str, quick: bool = False) -> Report:

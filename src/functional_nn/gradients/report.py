@@ -45,7 +45,7 @@ class Verdict:
         error: of the hand-derived formula, the largest of all elements, in ``unit``.
         tolerance: what it may be.
         unit: ``"terms"`` where an element's error is divided by the sum of the absolute values of the terms that the
-            element is the sum of, or ``"ULP"``.
+            element is the sum of, and of what rounding does to them, or ``"ULP"``.
         automatic_error: of automatic differentiation, in the same unit.
         reference: the arbiter.
         reference_error: its own error, as it estimates it, in the same unit.

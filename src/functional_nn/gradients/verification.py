@@ -59,13 +59,14 @@ def verify(
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
     known = list(matrix.subjects())
     if not names:
-        chosen = [name for name in known if not quick or matrix.in_quick(name)]
+        chosen = matrix.quick_subjects() if quick else known
     else:
         chosen = []
         for name in names:
-            own = [subject for subject in known if subject == name or subject.startswith((f"{name}_", f"{name} "))]
+            own = [subject for subject in known if name in (subject, matrix.public_name(subject))]
             if not own:
-                raise InputError("names", "names of what is compared", repr(name), suggest(name, known))
+                public = {matrix.public_name(subject) for subject in known}
+                raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
             chosen += own
     return sorted(dict.fromkeys(chosen), key=lambda name: name not in SLOWEST)
 

@@ -106,8 +106,8 @@ def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
         y = f(x); names and parameters stay
 
     Gradient:
-        The layer's own: the residuals are its inputs alone, from which the backward pass first computes the layer's
-        residuals again. ``jax.grad`` does the same by ``jax.checkpoint``.
+        The layer's own: the residuals are parameters, state, input and key alone, from which the backward pass first
+        computes the layer's residuals again. ``jax.grad`` does the same by ``jax.checkpoint``.
 
     Args:
         layer: f.

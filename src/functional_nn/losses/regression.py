@@ -38,7 +38,7 @@ def huber_with(delta: float) -> Loss:
         e = y - t, ℓ = e²/2 if |e| ≤ δ else δ (|e| - δ/2)
 
     Gradient:
-        e inside, δ sign(e) outside, equal at ±δ: ∂ℓ/∂y = min(max(e, -δ), δ)
+        e inside, δ sign(e) outside, equal at ±δ; over the d elements of an example ∂ℓ/∂y = min(max(e, -δ), δ) / d
 
     >>> print(huber_with(1.0)(jnp.array([[3.0]]), jnp.array([[0.0]])))
     2.5
