@@ -111,7 +111,7 @@ def _layer(case: LayerCase, quick: bool) -> Report:
 
 
 def _cells(comparison: Comparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
-    yield from comparison.first_order(regime=regime, jvp=not case.no_jvp)
+    yield from comparison.first_order(regime=regime, jvp=not (quick or case.no_jvp))
     if quick:
         return
     composed = case.name.startswith(COMPOSED)
@@ -193,7 +193,7 @@ def _function(
         return problem._replace(names=[leaf.removeprefix("first").removeprefix("/") or "y" for leaf in problem.names])
 
     comparison = Comparison(subject, problem_in, kinks_as_automatic=True)
-    verdicts = list(comparison.first_order(regime=regime))
+    verdicts = list(comparison.first_order(regime=regime, jvp=not quick))
     if not quick:
         verdicts += comparison.second_order(regime=regime)
         for dtype in TYPES:

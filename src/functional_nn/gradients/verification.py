@@ -14,7 +14,18 @@ from functional_nn.gradients import matrix
 from functional_nn.gradients.report import Report, Verdict, together
 from functional_nn.progress import progress_bar
 
-SLOWEST = ("optimizers", "transformer", "resnet", "recurrent_stacked_masked", "transformer_block", "residual_block")
+SLOWEST = (
+    "optimizers",
+    "lstm",
+    "gru_masked_sequence",
+    "rnn_relu_sequence",
+    "attention",
+    "transformer",
+    "resnet",
+    "recurrent_stacked_masked",
+    "transformer_block",
+    "residual_block",
+)
 """What is begun first, so that no process ends long after the others."""
 
 
