@@ -59,12 +59,14 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """``make_epoch`` as two functions, for compiling them apart: all full batches, then what is left over.
 
-    ``full_batches(train_state, x, labels, number) -> (train_state, losses, rows)``, with the rows that are left over;
+    ``full_batches(train_state, x, labels, number, order_key=None) -> (train_state, losses, rows)``, with the rows that
+    are left over, and the order drawn from a key of its own where one is given, as for models that share it;
     ``last_batch(train_state, losses, rows, x, labels) -> (train_state, EpochResult)``.
     """
 
-    def full_batches(train_state, x, labels, number):
-        order = shuffled(derived_key(train_state.key, "shuffle", number), _examples(x))
+    def full_batches(train_state, x, labels, number, order_key=None):
+        key = train_state.key if order_key is None else order_key
+        order = shuffled(derived_key(key, "shuffle", number), _examples(x))
         batches = order.size // batch_size
 
         def step(train_state, rows):

@@ -22,7 +22,7 @@ from functional_nn.layer import Layer, Params, State, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.programs import Split, compiled
+from functional_nn.training.programs import Recipe, Split, compiled
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, PenaltyFunction
 
@@ -122,23 +122,25 @@ def fit(
     split = _prepared(net, loss, data)
 
     clock = time.perf_counter()
-    programs, compiled_now = compiled(net, loss, optimizer, penalty, batch_size, policy, split)
+    recipe = Recipe(net, loss, optimizer, penalty)
+    programs, compiled_now = compiled(recipe, {}, batch_size, policy, split)
     seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
     clock = time.perf_counter()
     train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
-    reached = (programs.start(jax.random.key(seed)), ())
+    reached = (programs.start({}, jax.random.key(seed)), ())
     status, message = "finished", ""
     with progress_bar("training", epochs, progress) as advance:
         try:
             for number in range(epochs):
                 clock_epoch = time.perf_counter()
-                (before, history), arguments = reached, (train_x, train_labels, jnp.int32(number))
-                after, result = jax.block_until_ready(programs.epoch(before, *arguments))
+                before, history = reached
+                arguments = ({}, before, train_x, train_labels, jnp.int32(number), None)
+                after, result = jax.block_until_ready(programs.epoch(*arguments))
                 if int(result.bad_step) >= 0 or not _stays_finite(before, after):
-                    after, result = jax.block_until_ready(programs.careful_epoch(before, *arguments))
+                    after, result = jax.block_until_ready(programs.careful_epoch(*arguments))
                 elapsed = time.perf_counter() - clock_epoch
-                evaluation = programs.evaluate(after, test_x, test_labels)
+                evaluation = programs.evaluate({}, after, test_x, test_labels)
                 train_loss, bad_step, test_loss, test_accuracy = map(float, jax.device_get((*result, *evaluation)))
                 test_accuracy = _nearest_share(test_accuracy, split.test_labels.size)
                 metrics = EpochMetrics(number + 1, train_loss, test_loss, test_accuracy, elapsed)

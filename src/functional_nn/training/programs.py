@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.epoch import EpochResult, make_epoch, make_epoch_parts, make_evaluate
+from functional_nn.training.epoch import EpochResult, make_epoch_parts, make_evaluate
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import LossFunction, PenaltyFunction, TrainStep, make_train_step
+from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
 
 
 class Split(NamedTuple):
@@ -24,6 +25,19 @@ class Split(NamedTuple):
     train_labels: Any
     test_x: Any
     test_labels: Any
+
+
+class Recipe(NamedTuple):
+    """What a run trains: the network, its loss, the optimizer, and the penalty or None."""
+
+    net: Layer
+    loss: LossFunction
+    optimizer: optax.GradientTransformation
+    penalty: PenaltyFunction | None = None
+
+    def __call__(self, hyperparameters: Mapping[str, Any]) -> Recipe:
+        """Itself: the recipe of a run alone, which has no hyper-parameters."""
+        return self
 
 
 QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
@@ -38,7 +52,11 @@ It may round differently: initial values here and from ``create_train_state`` ca
 
 
 class Programs:
-    """``start(key)``, ``epoch(train_state, x, labels, number)`` and ``evaluate(train_state, x, labels)``, compiled.
+    """``start(h, key)``, ``epoch(h, train_state, …)`` and ``evaluate(h, train_state, x, labels)``, compiled.
+
+    ``h`` are the traced hyper-parameters, of which ``recipe_of`` makes the recipe inside each program; a run alone has
+    none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
+    leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is two programs,
@@ -48,51 +66,86 @@ class Programs:
 
     def __init__(
         self,
-        net: Layer,
-        loss: LossFunction,
-        optimizer: optax.GradientTransformation,
-        penalty: PenaltyFunction | None,
+        recipe_of: Callable[[Mapping[str, Any]], Recipe],
+        hyperparameters: Mapping[str, Any],
         batch_size: int,
         precision: Precision,
         shapes: Split,
+        members: int | None = None,
+        shared_order: bool = False,
     ):
         in_shape = shapes.train_x.shape[1:]
-        number = jax.ShapeDtypeStruct((), jnp.int32)
+        number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
         train_data, test_data = (shapes.train_x, shapes.train_labels), (shapes.test_x, shapes.test_labels)
+        h, keys, order_key = hyperparameters, key, key if shared_order else None
+        epoch_data = (*train_data, number, order_key)
+        if members is not None:
+            h, keys = jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype), (h, keys))
 
-        def create(key: jax.Array) -> TrainState:
-            return create_train_state(net, optimizer, key, in_shape, precision)
+        def create(h, key):
+            recipe = recipe_of(h)
+            return create_train_state(recipe.net, recipe.optimizer, key, in_shape, precision)
 
-        def train_step(keep_finite: bool) -> TrainStep:
-            return make_train_step(net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite)
+        def parts(h, keep_finite: bool) -> Any:
+            net, loss, optimizer, penalty = recipe_of(h)
+            train_step = make_train_step(
+                net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
+            )
+            return make_epoch_parts(train_step, batch_size)
 
-        full_batches, last_batch = make_epoch_parts(train_step(False), batch_size)
+        def full_batches(h, train_state, x, labels, number, order_key):
+            return parts(h, False)[0](train_state, x, labels, number, order_key)
+
+        def last_batch(h, train_state, losses, rows, x, labels):
+            return parts(h, False)[1](train_state, losses, rows, x, labels)
+
+        def careful(h, train_state, x, labels, number, order_key):
+            full_batches, last_batch = parts(h, True)
+            return last_batch(*full_batches(train_state, x, labels, number, order_key), x, labels)
+
+        def evaluate(h, train_state, x, labels):
+            recipe = recipe_of(h)
+            return make_evaluate(recipe.net, recipe.loss, precision=precision)(train_state, x, labels)
+
+        def program(function: Any, mapped: int, shared: int) -> Any:
+            """The function, mapped over the members along its first arguments, of which each member has its own."""
+            axes = (0,) * mapped + (None,) * shared
+            return jax.jit(function if members is None else jax.vmap(function, in_axes=axes))
+
         with ThreadPoolExecutor() as threads:
 
-            def compiling(function: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
-                """The shapes that a function gives, and its program to come."""
-                traced = jax.jit(function).trace(*arguments)
+            def compiling(program: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+                """The shapes that a program gives, and the program to come."""
+                traced = program.trace(*arguments)
                 return traced.out_info, threads.submit(_compile, traced.lower(), options)
 
-            train_state, start = compiling(create, jax.random.key(0), **QUICK, **RUN_ONCE)
-            reached, full = compiling(full_batches, train_state, *train_data, number)
+            train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
+            reached, full = compiling(program(full_batches, 2, 4), h, train_state, *epoch_data)
             any_full = reached[1].size > 0
-            _, last = compiling(last_batch, *reached, *train_data, **(QUICK if any_full else {}))
-            evaluate = make_evaluate(net, loss, precision=precision)
-            _, evaluation = compiling(evaluate, train_state, *test_data, **QUICK)
+            _, last = compiling(program(last_batch, 4, 2), h, *reached, *train_data, **(QUICK if any_full else {}))
+            _, evaluation = compiling(program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
         self.start: Any = start.result()
         self.evaluate: Any = evaluation.result()
-        self._full_batches, self._last_batch = full.result(), last.result()
-        careful = make_epoch(train_step(True), batch_size)
-        self._careful = lambda: jax.jit(careful).lower(train_state, *train_data, number).compile()
+        self.full_batches: Any = full.result()
+        self.last_batch: Any = last.result()
+        self._careful = lambda: program(careful, 2, 4).lower(h, train_state, *epoch_data).compile()
 
-    def epoch(self, train_state: TrainState, x: Any, labels: Any, number: Any) -> tuple[TrainState, EpochResult]:
+    def epoch(
+        self,
+        hyperparameters: Mapping[str, Any],
+        train_state: TrainState,
+        x: Any,
+        labels: Any,
+        number: Any,
+        order_key: jax.Array | None = None,
+    ) -> tuple[TrainState, EpochResult]:
         """Every example once."""
-        return self._last_batch(*self._full_batches(train_state, x, labels, number), x, labels)
+        reached = self.full_batches(hyperparameters, train_state, x, labels, number, order_key)
+        return self.last_batch(hyperparameters, *reached, x, labels)
 
     @cached_property
     def careful_epoch(self) -> Any:
-        """``epoch`` with ``keep_finite`` steps."""
+        """``epoch`` with ``keep_finite`` steps; the key of a shared order, or None, has to be given."""
         return self._careful()
 
 
@@ -105,21 +158,21 @@ def _compile(lowered: Any, options: dict[str, Any]) -> Any:
 
 
 def compiled(
-    net: Layer,
-    loss: LossFunction,
-    optimizer: optax.GradientTransformation,
-    penalty: PenaltyFunction | None,
+    recipe_of: Callable[[Mapping[str, Any]], Recipe],
+    hyperparameters: Mapping[str, Any],
     batch_size: int,
     precision: Precision,
     split: Split,
+    members: int | None = None,
+    shared_order: bool = False,
 ) -> tuple[Programs, bool]:
     """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
-    shapes = Split(*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in split))
-    arguments = (net, loss, optimizer, penalty, batch_size, precision, shapes)
+    h, shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
+    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order)
     try:
         hash(arguments)
     except TypeError:
-        return Programs(*arguments), True
+        return Programs(recipe_of, h, *arguments[2:]), True
     misses = _programs.cache_info().misses
     programs = _programs(*arguments, tuple(getattr(jax.config, name) for name in SETTINGS))
     return programs, _programs.cache_info().misses > misses
@@ -130,5 +183,6 @@ SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_preci
 
 
 @lru_cache(maxsize=8)
-def _programs(net, loss, optimizer, penalty, batch_size, precision, shapes, settings) -> Programs:
-    return Programs(net, loss, optimizer, penalty, batch_size, precision, shapes)
+def _programs(recipe_of, hyperparameters, *arguments) -> Programs:
+    *choices, settings = arguments
+    return Programs(recipe_of, dict(hyperparameters), *choices)
