@@ -148,3 +148,15 @@ from .training.programs import Split as Split
 from .training.state import TrainState as TrainState
 from .training.state import create_train_state as create_train_state
 from .training.step import make_train_step as make_train_step
+from .sweeps.folds import folds as folds
+from .sweeps.grid import choice as choice
+from .sweeps.grid import crossed as crossed
+from .sweeps.grid import draws as draws
+from .sweeps.grid import grid as grid
+from .sweeps.grid import log_uniform as log_uniform
+from .sweeps.grid import read_grid as read_grid
+from .sweeps.grid import uniform as uniform
+from .sweeps.grid import zipped as zipped
+from .sweeps.halving import Halving as Halving
+from .sweeps.plan import Plan as Plan
+from .sweeps.sweep import sweep as sweep

@@ -11,6 +11,7 @@ import numpy as np
 
 from functional_nn import trees
 from functional_nn.errors import DataError
+from functional_nn.files import write_whole
 from functional_nn.layer import Params, State
 
 
@@ -27,15 +28,7 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     path = Path(path)
     if not path.parent.is_dir():
         raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(save(leaves))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save(leaves))
 
 
 def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Any, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -15,15 +14,15 @@ from pathlib import Path
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import read_idx, write_idx
 from functional_nn.errors import DataError
+from functional_nn.files import cache_folder
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MANIFEST = "manifest.json"
 
 
-def cache_folder() -> Path:
-    """``functional_nn/datasets`` in ``$FUNCTIONAL_NN_CACHE``, else ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    base = os.environ.get("FUNCTIONAL_NN_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "functional_nn" / "datasets"
+def datasets_folder() -> Path:
+    """Where decoded data sets are kept; safe to delete."""
+    return cache_folder() / "datasets"
 
 
 def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
@@ -41,7 +40,7 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
     Raises:
         DataError: what ``read`` raises.
     """
-    folder = cache_folder() / f"{name}-{fingerprint[:16]}"
+    folder = datasets_folder() / f"{name}-{fingerprint[:16]}"
     if folder.is_dir():
         try:
             return _read(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from functional_nn import trees
 from functional_nn.checkpoints import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
+from functional_nn.files import write_whole
 from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
 from functional_nn.training.fit import EpochMetrics, Run
@@ -73,7 +74,7 @@ def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
 
 def finish_run_folder(folder: Path, net: Layer, run: Run, data: Dataset, result: dict[str, Any]) -> list[str]:
     """Writes metrics, parameters, result, and the pictures if matplotlib is there; gives the pictures' names."""
-    _write(folder / METRICS, "".join(_metrics_line(metrics) for metrics in run.history))
+    write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in run.history))
     save_parameters(folder / PARAMETERS, run.params, run.state)
     write_json(folder / RESULT, result)
     try:
@@ -85,7 +86,7 @@ def finish_run_folder(folder: Path, net: Layer, run: Run, data: Dataset, result:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all; what is not finite becomes null."""
-    _write(path, json.dumps(_finite(value), indent=2) + "\n")
+    write_whole(path, json.dumps(_finite(value), indent=2) + "\n")
 
 
 def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
@@ -122,12 +123,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -117,9 +117,9 @@ def fit(
     """
     net = as_layer(net)
     policy = as_precision(precision)
-    _check_counts(epochs, batch_size)
-    _check_functions(loss, optimizer, penalty)
-    split = _prepared(net, loss, data)
+    check_counts(epochs, batch_size)
+    check_functions(loss, optimizer, penalty)
+    split = prepared(net, loss, data)
 
     clock = time.perf_counter()
     recipe = Recipe(net, loss, optimizer, penalty)
@@ -137,12 +137,12 @@ def fit(
                 before, history = reached
                 arguments = ({}, before, train_x, train_labels, jnp.int32(number), None)
                 after, result = jax.block_until_ready(programs.epoch(*arguments))
-                if int(result.bad_step) >= 0 or not _stays_finite(before, after):
+                if int(result.bad_step) >= 0 or not stays_finite_on_host(before, after):
                     after, result = jax.block_until_ready(programs.careful_epoch(*arguments))
                 elapsed = time.perf_counter() - clock_epoch
                 evaluation = programs.evaluate({}, after, test_x, test_labels)
                 train_loss, bad_step, test_loss, test_accuracy = map(float, jax.device_get((*result, *evaluation)))
-                test_accuracy = _nearest_share(test_accuracy, split.test_labels.size)
+                test_accuracy = nearest_share(test_accuracy, split.test_labels.size)
                 metrics = EpochMetrics(number + 1, train_loss, test_loss, test_accuracy, elapsed)
                 reached = (after, (*history, metrics))
                 if on_epoch is not None:
@@ -164,18 +164,18 @@ def fit(
     return Run(*reached, status, message, split.train_x.shape[1:], precision, seconds)
 
 
-def _nearest_share(value: float, count: int) -> float:
+def nearest_share(value: float, count: int) -> float:
     """A share of ``count`` as the nearest float64 (0.911 and not float32's 0.9110000134); NaN stays."""
     return round(value * count) / count if math.isfinite(value) else value
 
 
-def _stays_finite(before: TrainState, after: TrainState) -> bool:
+def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
     """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
     pairs = zip(*(jax.tree.leaves(side._replace(key=None)) for side in (before, after)), strict=True)
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 
-def _check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
+def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
     if not callable(loss):
         raise InputError("loss", "a loss, such as cross_entropy, or a function", repr(loss))
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
@@ -185,13 +185,13 @@ def _check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
         raise InputError("penalty", "a penalty, such as l2(1e-4), or a function", repr(penalty))
 
 
-def _check_counts(epochs: int, batch_size: int) -> None:
+def check_counts(epochs: int, batch_size: int) -> None:
     for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(argument, "a positive integer", repr(value))
 
 
-def _prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
+def prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     """The arrays as the network takes them, with everything checked that no compiled program could report."""
     if isinstance(data, Dataset):
         split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)

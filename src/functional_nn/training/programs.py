@@ -58,7 +58,7 @@ class Programs:
     none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
     leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
 
-    ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
+    ``train_state`` has the shapes of what ``start`` gives. ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is two programs,
     one for the full batches and one for what is left over. Each is compiled as soon as it is traced, while the next one
     is traced; the first is the shortest, so that both cores are soon at work.
@@ -124,6 +124,7 @@ class Programs:
             any_full = reached[1].size > 0
             _, last = compiling(program(last_batch, 4, 2), h, *reached, *train_data, **(QUICK if any_full else {}))
             _, evaluation = compiling(program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
+        self.train_state = train_state
         self.start: Any = start.result()
         self.evaluate: Any = evaluation.result()
         self.full_batches: Any = full.result()

@@ -1,0 +1,25 @@
+"""Files written whole or not at all, and the folder of what can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes beside the place and moves it there, so that an interrupted call leaves what was there before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else ``$XDG_CACHE_HOME``, else ``~/.cache``; safe to delete."""
+    base = os.environ.get("FUNCTIONAL_NN_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(base)) / "functional_nn"

@@ -1,0 +1,1 @@
+"""Populations of models trained in one call."""

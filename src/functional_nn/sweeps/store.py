@@ -1,0 +1,96 @@
+"""A sweep on disk: finished chunks, each one file, so that a sweep that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from functional_nn.errors import InputError
+from functional_nn.files import write_whole
+from functional_nn.sweeps.chunks import Course
+
+SWEEP, CHUNKS = "sweep.json", "chunks"
+CURVES = ("train_loss", "test_loss", "test_accuracy")
+
+
+class Store:
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds what was finished.
+
+    Raises:
+        InputError: where the folder cannot be written to, or holds another sweep.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.folder = folder
+        self._fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        path = folder / SWEEP
+        try:
+            (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
+            known = json.loads(path.read_text("utf-8")) if path.exists() else None
+            if known is None:
+                write_whole(path, json.dumps({"fingerprint": self._fingerprint, **identity}, indent=1))
+        except OSError as error:
+            raise InputError("out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+        except ValueError as error:
+            raise InputError("out", "a sweep's folder", f"{path}, which is damaged ({error})") from None
+        if known is not None and known.get("fingerprint") != self._fingerprint:
+            different = [name for name in identity if known.get(name) != json.loads(json.dumps(identity[name]))]
+            given = f"{folder}, whose {', '.join(different) or SWEEP} differ"
+            raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
+
+    def save(self, name: str, courses: Sequence[Course], kept: Sequence[Any]) -> None:
+        """Writes a chunk whole: how its members fared, and a pytree of arrays for each."""
+        from safetensors.numpy import save
+
+        arrays, members = {}, []
+        for place, (course, tree) in enumerate(zip(courses, kept, strict=True)):
+            members.append({"number": course.number, "status": course.status, "bad_step": course.bad_step})
+            arrays |= {f"{place}/{curve}": np.asarray(getattr(course, curve), np.float64) for curve in CURVES}
+            leaves = jax.tree.leaves(tree)
+            arrays |= {f"{place}/{i}": np.asarray(leaf, order="C") for i, leaf in enumerate(leaves)}
+        about = {"fingerprint": self._fingerprint, "members": json.dumps(members), "sha256": _checksum(arrays, members)}
+        write_whole(self._path(name), save(arrays, about))
+
+    def load(self, name: str, numbers: Sequence[int], like: Any) -> tuple[list[Course], list[Any]] | None:
+        """What ``save`` wrote, with pytrees like the one given; None where there is nothing, or nothing whole."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path(name), "np") as file:  # pyright: ignore[reportGeneralTypeIssues]
+                about, arrays = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            members = json.loads(about["members"])
+            whole = about["fingerprint"] == self._fingerprint and about["sha256"] == _checksum(arrays, members)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+        leaves, structure = jax.tree.flatten(like)
+        if not whole or [member["number"] for member in members] != list(numbers):
+            return None
+        if any(f"{place}/{i}" not in arrays for place in range(len(members)) for i in range(len(leaves))):
+            return None
+        courses = [
+            Course(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
+            for place, member in enumerate(members)
+        ]
+        kept = [
+            jax.tree.unflatten(structure, [arrays[f"{place}/{i}"] for i in range(len(leaves))])
+            for place in range(len(members))
+        ]
+        return courses, kept
+
+    def _path(self, name: str) -> Path:
+        return self.folder / CHUNKS / f"{name}.safetensors"
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], members: Any) -> str:
+    digest = hashlib.sha256(json.dumps(members).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""Train a population: every member exactly the run it would have been alone, as many at a time as is fastest."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from functional_nn.data.dataset import Dataset
+from functional_nn.errors import InputError, suggest
+from functional_nn.losses import cross_entropy
+from functional_nn.progress import progress_bar
+from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
+from functional_nn.sweeps.groups import LossOf, Model, Optimizer, PenaltyOf, RecipeOf, static_groups
+from functional_nn.sweeps.halving import Halving
+from functional_nn.sweeps.plan import Plan, planned
+from functional_nn.sweeps.population import Population
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.store import Store
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.programs import Split
+
+
+def sweep(
+    model: Model,
+    optimizer: Optimizer,
+    grid: Sequence[Mapping[str, Any]],
+    data: Dataset | Split | Mapping[str, Dataset | Split],
+    *,
+    loss: LossOf = cross_entropy,
+    penalty: PenaltyOf = None,
+    epochs: int = 10,
+    batch_size: int = 64,
+    precision: str | Precision = "float32",
+    static: Sequence[str] = (),
+    plan: str | Plan = "auto",
+    exact: bool = False,
+    order_seed: int | None = None,
+    patience: int | None = None,
+    halving: Halving | None = None,
+    keep: bool = True,
+    out: str | os.PathLike[str] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    progress: bool | None = None,
+) -> SweepResult:
+    """Trains one model for each member of a grid, and evaluates each after every epoch.
+
+    ``model``, ``optimizer``, ``loss`` and ``penalty`` are what ``fit`` takes, or functions of the hyper-parameters ``h``
+    that make it. Numbers with a decimal point are traced, so that members that differ in them share a compiled program.
+    Anything else (sizes, names, ``epochs``, ``batch_size``) makes a static group, which is compiled once. Besides the
+    grid's names there are ``h["epochs"]``, ``h["batch_size"]`` and ``h["steps"]``, the updates of the whole run.
+
+    A member's ``seed`` (0 where the grid has none) makes its initial values, noise and order of data, as in ``fit``. A
+    member that meets a number that is not finite keeps its last finite state, with the status and the step; the others
+    go on unchanged. Ctrl-C ends the sweep, and what was finished is returned.
+
+    Args:
+        model: a ``Layer``, or ``h -> Layer``.
+        optimizer: an Optax transformation, or ``h ->`` one.
+        grid: a dict of hyper-parameters for each member: ``grid(…)``, ``zipped(…)``, ``draws(…)``, ``crossed(…)``.
+        data: as for ``fit``; or several by name (``folds(…)``), each for the members whose ``data`` says so, or each for
+            all where the grid has no ``data``.
+        loss: a ``Loss``, any function of outputs and labels, or ``h ->`` one of these.
+        penalty: a ``Penalty``, or ``h ->`` any function of the parameters.
+        epochs, batch_size, precision: as for ``fit``.
+        static: names of numbers that are not to be traced, for functions that look at them.
+        plan: how to run it, see ``Plan``. ``"auto"`` measures in the first epochs whether several at a time are faster
+            than one after another, and remembers that for the device.
+        exact: that each member's bits are those of the member alone; refuses plans that do not promise it.
+        order_seed: of one order of the data for all members; None for each its own.
+        patience: a member whose test loss was better so many epochs ago is stopped early.
+        halving: successive halving: at certain epochs only the best go on.
+        keep: whether the result has the members' parameters and state.
+        out: a folder for finished chunks; the same sweep with the same folder goes on where it was.
+        on_epoch: called after each epoch of a chunk with how many members have ended, and how many there are.
+        progress: whether to show a progress bar; by default on a terminal.
+
+    Raises:
+        InputError: for arguments that do not fit, with the member's number, before anything is computed.
+
+    >>> import functional_nn as fnn, optax
+    >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(2))
+    >>> data = fnn.load_dataset("mnist5k")
+    >>> result = sweep(fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, data, epochs=1)
+    >>> result.compilations, [member.status for member in result.members]
+    (1, ['finished', 'finished', 'finished', 'finished'])
+    """
+    clock = time.perf_counter()
+    policy = as_precision(precision)
+    members, by_name = _with_data(check_grid(grid), data)
+    _check_choices(members, order_seed, patience)
+    recipe_of = RecipeOf(model, optimizer, loss, penalty)
+    groups = static_groups(recipe_of, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
+    if halving is not None:
+        halving.check(min(group.epochs for group in groups))
+    chosen = planned(plan, max(len(group.members) for group in groups), len(groups), exact=exact)
+    rules = {"measure": plan == "auto", "order_seed": order_seed, "patience": patience}
+    population = Population(groups, members, by_name, policy, chosen, **rules)
+
+    store = None
+    if out is not None:
+        identity = {
+            **{"grid": members, "data": {name: _digest(part) for name, part in by_name.items()}},
+            **{"epochs": epochs, "batch_size": batch_size, "precision": [str(part) for part in policy]},
+            **{"order_seed": order_seed, "patience": patience, "halving": halving and list(halving)},
+            **{"keep": keep, "members_a_chunk": population.plan.members, "static": list(static)},
+        }
+        store = Store(Path(out), identity)
+
+    rungs = () if halving is None else halving.epochs
+    message = ""
+    with progress_bar("sweep", population.chunk_epochs, progress) as advance:
+        try:
+            for rung in (*rungs, None):
+                for _ in population.train(rung, store, keep):
+                    if on_epoch is not None:
+                        on_epoch(population.ended, len(members))
+                    rate = population.ended / max(time.perf_counter() - clock, 1e-9)
+                    advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
+                if halving is not None and rung is not None:
+                    population.leave_out(halving, keep)
+        except KeyboardInterrupt:
+            message = f"Interrupted after {population.ended} of {len(members)} members; what was finished is kept."
+    train = time.perf_counter() - clock - population.compile_seconds
+    shown = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
+    return SweepResult(
+        members=tuple(population.member(number, shown) for number in range(len(members))),
+        model=model,
+        precision=precision,
+        in_shape=population.in_shape,
+        plan=population.described(),
+        compilations=population.compilations,
+        seconds={"compile": population.compile_seconds, "train": train, "total": time.perf_counter() - clock},
+        message=message,
+    )
+
+
+def _with_data(
+    members: list[Hyperparameters], data: Any
+) -> tuple[list[Hyperparameters], Mapping[str, Dataset | Split]]:
+    """Members that each have a seed and the name of their data."""
+    if "seed" not in members[0]:
+        members = [member | {"seed": 0} for member in members]
+    if not isinstance(data, Mapping):
+        if "data" in members[0]:
+            raise InputError("data", "a dict of data sets by name, since the grid has data", type(data).__name__)
+        return [member | {"data": ""} for member in members], {"": data}
+    if not data:
+        raise InputError("data", "at least one data set", "none")
+    if "data" not in members[0]:
+        return crossed(members, [{"data": name} for name in data]), data
+    for number, member in enumerate(members):
+        if member["data"] not in data:
+            remedy = suggest(str(member["data"]), data)
+            raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
+    return members, data
+
+
+def _check_choices(members: list[Hyperparameters], order_seed: Any, patience: Any) -> None:
+    for number, member in enumerate(members):
+        if not _is_count(member["seed"], 0, 2**32 - 1):
+            raise InputError("seed", "an integer from 0 to 2**32 - 1", f"{member['seed']!r} for member {number}")
+    if order_seed is not None and not _is_count(order_seed, 0, 2**32 - 1):
+        raise InputError("order_seed", "an integer from 0 to 2**32 - 1", repr(order_seed))
+    if patience is not None and not _is_count(patience, 1, 2**31):
+        raise InputError("patience", "a positive integer", repr(patience))
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _digest(data: Dataset | Split) -> int:
+    arrays = [np.ascontiguousarray(part) for part in data if isinstance(part, np.ndarray)]
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.view(np.uint8).reshape(-1) if array.size else b"", checksum)
+    return checksum
