@@ -13,12 +13,12 @@ SOURCE = ROOT / "src" / "functional_nn"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
-    {"errors", "inputs", "layer", "progress", "trees"},
+    {"errors", "files", "inputs", "layer", "progress", "trees"},
     {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "recurrence", "data"}
     | {"convolution", "gates", "normalisation", "weights", "windows"},
     {"layers", "blocks", "models"},
     {"training", "gradients"},
-    {"bench", "checkpoints"},
+    {"bench", "checkpoints", "sweeps"},
     {"reports"},
     {"cli"},
 ]

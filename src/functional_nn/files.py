@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -17,6 +20,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def finite_json(value: Any) -> Any:
+    """A value for JSON: what is not finite as None, and any sequence but a string as a list.
+
+    >>> finite_json({"loss": float("nan"), "sizes": (1, 2)})
+    {'loss': None, 'sizes': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {key: finite_json(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [finite_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cache_folder() -> Path:

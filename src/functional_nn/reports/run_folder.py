@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from functional_nn import trees
 from functional_nn.checkpoints import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import write_whole
+from functional_nn.files import finite_json, write_whole
 from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
 from functional_nn.training.fit import EpochMetrics, Run
@@ -86,7 +84,7 @@ def finish_run_folder(folder: Path, net: Layer, run: Run, data: Dataset, result:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all; what is not finite becomes null."""
-    write_whole(path, json.dumps(_finite(value), indent=2) + "\n")
+    write_whole(path, json.dumps(finite_json(value), indent=2) + "\n")
 
 
 def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
@@ -114,12 +112,4 @@ def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
 
 
 def _metrics_line(metrics: EpochMetrics) -> str:
-    return json.dumps(_finite(metrics._asdict())) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite_json(metrics._asdict())) + "\n"

@@ -93,7 +93,7 @@ class Chunk:
         return self._epoch < until and any(course.running for course in self.courses)
 
     def run_epoch(self, until: int) -> float:
-        """One epoch of all members and its evaluation, in seconds. After epoch ``until`` those that run are set down."""
+        """One epoch of all members and its evaluation, in seconds. Who runs is set down after epoch ``until``."""
         clock = time.perf_counter()
         before, h = self._train_state, self._hyperparameters
         number = jax.device_put(np.int32(self._epoch), self._device)

@@ -65,7 +65,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     Args:
         number: how many.
         seed: of the draw; a member's own ``seed`` is an axis like any other, see ``crossed``.
-        axes: ``uniform(low, high)``, ``log_uniform(low, high)``, ``choice(values)``, or a function of a NumPy generator.
+        axes: ``uniform(low, high)``, ``log_uniform(low, high)``, ``choice(values)``, or a function of a generator.
 
     >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
     [0.0081, 0.0006, 0.0001]
@@ -113,8 +113,8 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
     """The members that a TOML or CSV file describes.
 
     A CSV file has a column a hyper-parameter and a row a member. A TOML file has any of these tables, which are
-    crossed: ``[grid]`` with lists, ``[zip]`` with lists of one length, ``[draws]`` with ``number``, ``seed`` and for each
-    hyper-parameter ``{uniform = [low, high]}``, ``{log_uniform = [low, high]}`` or ``{choice = [values]}``; and
+    crossed: ``[grid]`` with lists, ``[zip]`` with lists of one length, ``[draws]`` with ``number``, ``seed`` and for
+    each hyper-parameter ``{uniform = [low, high]}``, ``{log_uniform = [low, high]}`` or ``{choice = [values]}``; and
     ``[[members]]`` with one value of each.
 
     Raises:

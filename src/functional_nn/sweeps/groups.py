@@ -73,12 +73,16 @@ class RecipeOf:
     def read(self, traced: Mapping[str, Any]) -> tuple[Recipe, set[str]]:
         """The recipe, and the names of the hyper-parameters that went into it."""
         h = _Given(dict(self.static) | dict(traced))
-        layer = isinstance(self.model, Layer) or hasattr(self.model, "as_layer")
-        net: Any = self.model if layer else self.model(h)  # pyright: ignore[reportCallIssue]
         optimizer = self.optimizer if hasattr(self.optimizer, "update") else self.optimizer(h)  # pyright: ignore
         loss: Any = self.loss if isinstance(self.loss, Loss) or _takes_two(self.loss) else self.loss(h)
         penalty: Any = self.penalty if self.penalty is None or isinstance(self.penalty, Penalty) else self.penalty(h)
-        return Recipe(as_layer(net), loss, optimizer, penalty), h.read  # pyright: ignore[reportArgumentType]
+        return Recipe(self.network(h), loss, optimizer, penalty), h.read  # pyright: ignore[reportArgumentType]
+
+    def network(self, hyperparameters: Mapping[str, Any]) -> Layer:
+        """The network of these hyper-parameters."""
+        if isinstance(self.model, Layer) or hasattr(self.model, "as_layer"):
+            return as_layer(self.model)
+        return as_layer(self.model(hyperparameters))  # pyright: ignore[reportCallIssue]
 
 
 @dataclass(frozen=True)

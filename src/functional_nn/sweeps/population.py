@@ -32,7 +32,9 @@ from functional_nn.training.state import TrainState
 class GroupPrograms:
     """A static group's compiled programs and its data, on every device that is asked for."""
 
-    def __init__(self, group: Group, grid: Sequence[Hyperparameters], data: Mapping[str, Dataset | Split], policy: Precision):
+    def __init__(
+        self, group: Group, grid: Sequence[Hyperparameters], data: Mapping[str, Dataset | Split], policy: Precision
+    ):
         self.group, self._policy = group, policy
         self._hyperparameters = traced_values(group, grid, group.members[0], policy.parameters)
         recipe = group.recipe_of({name: float(grid[group.members[0]][name]) for name in group.traced})

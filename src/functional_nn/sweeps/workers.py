@@ -12,6 +12,7 @@ from typing import Any
 
 from functional_nn.sweeps.chunks import Chunk
 
+
 class Workers:
     """So many threads over the devices in turn. XLA's programs release Python's lock, so they run side by side.
 

@@ -1,0 +1,206 @@
+"""Means over seeds with their confidence, and whether one setting is better than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from functional_nn.errors import InputError
+
+if TYPE_CHECKING:
+    from functional_nn.sweeps.results import Member, SweepResult
+
+CONFIDENCE = 0.95
+MOST_EXACT = 15
+"""Pairs up to which all sign flips are tried, 2¹⁵ = 32,768; above, so many are drawn."""
+FLIPS = 20_000
+
+
+class Summary(NamedTuple):
+    """One configuration over its seeds.
+
+    Args:
+        hyperparameters: all but what was folded.
+        count: how many members went into the mean.
+        mean, deviation: of the metric, and its standard deviation (n - 1).
+        low, high: the 95% confidence interval of the mean, by Student's t; NaN for a single member.
+        not_finite: members left out of it since they were not finite, or not run.
+    """
+
+    hyperparameters: Mapping[str, Any]
+    count: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    not_finite: int
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval."""
+        return (self.high - self.low) / 2
+
+
+class Comparison(NamedTuple):
+    """Whether A is better than B, over pairs that differ in nothing else.
+
+    Args:
+        metric: what was compared.
+        pairs: how many.
+        difference: the mean of A - B.
+        low, high: its 95% confidence interval.
+        p_value: of the paired t test, two-sided: how often chance alone would give so large a difference.
+        p_value_flips: the same by flipping the signs of the differences, which assumes no normal distribution.
+    """
+
+    metric: str
+    pairs: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_value_flips: float
+
+    @property
+    def better(self) -> str | None:
+        """``"A"`` or ``"B"`` where both tests see a difference at 5%; None else."""
+        if not (self.p_value < 1 - CONFIDENCE and self.p_value_flips < 1 - CONFIDENCE):
+            return None
+        return "A" if (self.difference > 0) == (self.metric == "test_accuracy") else "B"
+
+    def __str__(self) -> str:
+        points = 100 if self.metric == "test_accuracy" else 1
+        unit = " points" if self.metric == "test_accuracy" else f" in {self.metric}"
+        difference, *ends = (points * value for value in (self.difference, self.low, self.high))
+        interval = f"95% interval {ends[0]:.3f} to {ends[1]:.3f}"
+        tests = f"p = {self.p_value:.2g} (t), {self.p_value_flips:.2g} (sign flips), {self.pairs} pairs"
+        verdict = f"{self.better} is better" if self.better else "no difference is seen"
+        return f"{verdict}: A - B = {difference:+.3f}{unit}, {interval}; {tests}"
+
+
+def summarize(
+    result: SweepResult, metric: str = "test_accuracy", *, over: str | Sequence[str] = "seed"
+) -> list[Summary]:
+    """Each configuration's mean over seeds, or over other hyper-parameters, with its confidence interval.
+
+    Math:
+        m = Σ xᵢ / n, s² = Σ (xᵢ - m)² / (n - 1), and the interval m ± t s / √n with t the quantile of Student's
+        distribution of n - 1 degrees of freedom
+
+    Args:
+        result: of a sweep.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        over: what is folded.
+
+    >>> import functional_nn as fnn, optax
+    >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
+    >>> result = fnn.sweep(
+    ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
+    >>> [(row.hyperparameters["learning_rate"], row.count) for row in summarize(result)]
+    [(0.001, 3), (0.01, 3)]
+    """
+    return summary_rows(result, metric, (over,) if isinstance(over, str) else tuple(over))
+
+
+def summary_rows(result: SweepResult, metric: str, over: Sequence[str] = ("seed",)) -> list[Summary]:
+    """``summarize`` for names that are checked."""
+    together: dict[Any, list[Member]] = {}
+    for member in result.members:
+        rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
+        together.setdefault(rest, []).append(member)
+    return [_summary(dict(rest), members, metric) for rest, members in together.items()]
+
+
+def compare(first: SweepResult, second: SweepResult, metric: str = "test_accuracy") -> Comparison:
+    """Is A better than B? Members are paired that have the same seed, and all else in common that varies in both.
+
+    Args:
+        first, second: A and B, such as ``result.where(optimizer="adam")`` and ``result.where(optimizer="sgd")``.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+
+    Raises:
+        InputError: where members cannot be paired one to one, or a pair has one that is not finite.
+
+    >>> import functional_nn as fnn, optax
+    >>> members = fnn.grid(learning_rate=[1e-4, 1e-2], seed=range(4))
+    >>> result = fnn.sweep(
+    ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
+    >>> compare(result.where(learning_rate=1e-2), result.where(learning_rate=1e-4)).better
+    'A'
+
+    References:
+        Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21, for flips.
+    """
+    a, b = _paired(first, second)
+    differences = np.array([x.last(metric) - y.last(metric) for x, y in zip(a, b, strict=True)])
+    count = len(differences)
+    if count < 2:
+        raise InputError("pairs", "at least two", count, "Run more seeds.")
+    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    half = _t_quantile(count) * deviation / math.sqrt(count)
+    return Comparison(
+        metric, count, mean, mean - half, mean + half, _t_test(mean, deviation, count), _flips(differences)
+    )
+
+
+def _summary(hyperparameters: Mapping[str, Any], members: Sequence[Member], metric: str) -> Summary:
+    values = [m.last(metric) for m in members if m.status not in ("non-finite", "not run")]
+    values = np.array([value for value in values if math.isfinite(value)])
+    count = len(values)
+    mean = float(values.mean()) if count else math.nan
+    deviation = float(values.std(ddof=1)) if count > 1 else math.nan
+    half = _t_quantile(count) * deviation / math.sqrt(count) if count > 1 else math.nan
+    return Summary(hyperparameters, count, mean, deviation, mean - half, mean + half, len(members) - count)
+
+
+def _paired(first: SweepResult, second: SweepResult) -> tuple[list[Member], list[Member]]:
+    varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
+    both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
+
+    def by_key(result: SweepResult, argument: str) -> dict[Any, Member]:
+        members = {tuple(member.hyperparameters.get(name) for name in both): member for member in result.members}
+        if len(members) < len(result.members):
+            remedy = "Choose one setting with where(…)."
+            raise InputError(argument, f"one member for each {', '.join(both)}", f"{len(result.members)}", remedy)
+        if bad := [m.number for m in result.members if m.status in ("non-finite", "not run")]:
+            raise InputError(argument, "members that ended with finite numbers", f"members {bad} that did not")
+        return members
+
+    a, b = by_key(first, "first"), by_key(second, "second")
+    if a.keys() != b.keys():
+        alone = len(a.keys() ^ b.keys())
+        raise InputError(
+            "second", f"members with the same {', '.join(both)} as the first", f"{alone} without a partner"
+        )
+    return list(a.values()), [b[key] for key in a]
+
+
+def _t_quantile(count: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+
+
+def _t_test(mean: float, deviation: float, count: int) -> float:
+    """Two-sided; all differences equal are either none at all, or beyond chance."""
+    from scipy import stats
+
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / (deviation / math.sqrt(count)), count - 1))
+
+
+def _flips(differences: np.ndarray) -> float:
+    """How many of all sign flips give a mean at least as far from 0; of so many drawn ones where there are too many."""
+    count = len(differences)
+    if count <= MOST_EXACT:
+        signs = np.array(list(product((1, -1), repeat=count)))
+    else:
+        signs = np.random.default_rng(0).choice((1, -1), (FLIPS, count))
+        signs[0] = 1
+    means = np.abs(signs @ differences)
+    return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
