@@ -138,6 +138,7 @@ def static_groups(
     made = []
     for (fixed, _), members in groups.items():
         of_group = RecipeOf(recipe_of.model, recipe_of.optimizer, recipe_of.loss, recipe_of.penalty, fixed)
+        read: set[str] = set()
         for number in members:
             with inside(f"member {number}"):
                 recipe, read = of_group.read({name: float(grid[number][name]) for name in traced})

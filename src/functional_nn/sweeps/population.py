@@ -26,7 +26,6 @@ from functional_nn.sweeps.workers import Workers
 from functional_nn.training.fit import prepared
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, Split, compiled
-from functional_nn.training.state import TrainState
 
 
 class GroupPrograms:
@@ -137,7 +136,7 @@ class Population:
         return f"{machine}, batch {group.batch_size}, parameters {sizes}"
 
     def train(self, rung: int | None, store: Store | None, keep: bool) -> Iterator[None]:
-        """Trains all members that go on up to an epoch, or to the end of their runs; gives after each of their epochs."""
+        """Trains the members that go on up to an epoch, or to their ends; gives after each epoch of a chunk."""
         waiting = []
         for place, run in enumerate(self._programs):
             for numbers in self._chunks(run.group):
@@ -188,7 +187,7 @@ class Population:
 
     # What was reached, in memory and on disk
 
-    def _kept(self, reached: TrainState, whole: bool, keep: bool) -> Any:
+    def _kept(self, reached: Any, whole: bool, keep: bool) -> Any:
         """What is stored of a member: all that going on takes, or what the result has of it."""
         return reached._replace(key=None) if whole else (reached.params, reached.state) if keep else ()
 

@@ -163,7 +163,7 @@ class SweepResult:
             InputError: where pandas is missing.
         """
         try:
-            import pandas
+            import pandas  # pyright: ignore[reportMissingImports]
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
             raise InputError("to_pandas", "pandas to be installed", "it missing", remedy) from None
@@ -238,7 +238,7 @@ def _table(result: SweepResult) -> list[str]:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
         mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
         values = [_shown(row.hyperparameters[name]) for name in names]
-        cells.append([*values, str(row.count), mean, spread, str(row.not_finite or "")])
+        cells.append([*values, str(row.models), mean, spread, str(row.not_finite or "")])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
     left_out = len(summaries) - len(shown)

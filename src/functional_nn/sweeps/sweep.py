@@ -50,8 +50,8 @@ def sweep(
 ) -> SweepResult:
     """Trains one model for each member of a grid, and evaluates each after every epoch.
 
-    ``model``, ``optimizer``, ``loss`` and ``penalty`` are what ``fit`` takes, or functions of the hyper-parameters ``h``
-    that make it. Numbers with a decimal point are traced, so that members that differ in them share a compiled program.
+    ``model``, ``optimizer``, ``loss`` and ``penalty`` are what ``fit`` takes, or functions of the hyper-parameters
+    ``h`` that make it. Numbers with a decimal point are traced, so that members that differ in them share a program.
     Anything else (sizes, names, ``epochs``, ``batch_size``) makes a static group, which is compiled once. Besides the
     grid's names there are ``h["epochs"]``, ``h["batch_size"]`` and ``h["steps"]``, the updates of the whole run.
 
@@ -63,8 +63,8 @@ def sweep(
         model: a ``Layer``, or ``h -> Layer``.
         optimizer: an Optax transformation, or ``h ->`` one.
         grid: a dict of hyper-parameters for each member: ``grid(…)``, ``zipped(…)``, ``draws(…)``, ``crossed(…)``.
-        data: as for ``fit``; or several by name (``folds(…)``), each for the members whose ``data`` says so, or each for
-            all where the grid has no ``data``.
+        data: as for ``fit``; or several by name (``folds(…)``), each for the members whose ``data`` says so, or all
+            for every member where the grid has no ``data``.
         loss: a ``Loss``, any function of outputs and labels, or ``h ->`` one of these.
         penalty: a ``Penalty``, or ``h ->`` any function of the parameters.
         epochs, batch_size, precision: as for ``fit``.
@@ -176,8 +176,8 @@ def _is_count(value: Any, least: int, most: int) -> bool:
 
 
 def _digest(data: Dataset | Split) -> int:
-    arrays = [np.ascontiguousarray(part) for part in data if isinstance(part, np.ndarray)]
     checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(array.view(np.uint8).reshape(-1) if array.size else b"", checksum)
+    for array in data:
+        if isinstance(array, np.ndarray):
+            checksum = zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"), checksum)
     return checksum

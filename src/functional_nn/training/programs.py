@@ -57,8 +57,9 @@ class Programs:
     ``h`` are the traced hyper-parameters, of which ``recipe_of`` makes the recipe inside each program; a run alone has
     none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
     leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
+    ``train_state`` has the shapes of what ``start`` gives.
 
-    ``train_state`` has the shapes of what ``start`` gives. ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
+    ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is two programs,
     one for the full batches and one for what is left over. Each is compiled as soon as it is traced, while the next one
     is traced; the first is the shortest, so that both cores are soon at work.
@@ -185,5 +186,5 @@ SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_preci
 
 @lru_cache(maxsize=8)
 def _programs(recipe_of, hyperparameters, *arguments) -> Programs:
-    *choices, settings = arguments
+    *choices, _settings = arguments
     return Programs(recipe_of, dict(hyperparameters), *choices)
