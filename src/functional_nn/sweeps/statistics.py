@@ -101,7 +101,7 @@ def summarize(
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
     >>> result = fnn.sweep(
     ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
-    >>> [(row.hyperparameters["learning_rate"], row.count) for row in summarize(result)]
+    >>> [(row.hyperparameters["learning_rate"], row.models) for row in summarize(result)]
     [(0.001, 3), (0.01, 3)]
     """
     return summary_rows(result, metric, (over,) if isinstance(over, str) else tuple(over))

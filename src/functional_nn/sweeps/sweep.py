@@ -179,5 +179,5 @@ def _digest(data: Dataset | Split) -> int:
     checksum = 0
     for array in data:
         if isinstance(array, np.ndarray):
-            checksum = zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"), checksum)
+            checksum = zlib.crc32(array.tobytes(), checksum)
     return checksum
