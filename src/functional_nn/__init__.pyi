@@ -129,6 +129,10 @@ from .penalties import l2 as l2
 from .reports.gradient_plots import plot_errors as plot_errors
 from .reports.summary import Summary as Summary
 from .reports.summary import summary as summary
+from .reports.sweep_plots import plot_curves as plot_curves
+from .reports.sweep_plots import plot_effects as plot_effects
+from .reports.sweep_plots import plot_heat_map as plot_heat_map
+from .reports.sweep_plots import plot_spread as plot_spread
 from .sweeps.folds import folds as folds
 from .sweeps.grid import choice as choice
 from .sweeps.grid import crossed as crossed
@@ -142,10 +146,13 @@ from .sweeps.halving import Halving as Halving
 from .sweeps.plan import Plan as Plan
 from .sweeps.results import Member as Member
 from .sweeps.results import SweepResult as SweepResult
+from .sweeps.sampling import search as search
 from .sweeps.statistics import Comparison as Comparison
 from .sweeps.statistics import compare as compare
 from .sweeps.statistics import summarize as summarize
 from .sweeps.sweep import sweep as sweep
+from .sweeps.train import Trained as Trained
+from .sweeps.train import make_train as make_train
 from .training.constraints import max_norm as max_norm
 from .training.constraints import path_mask as path_mask
 from .training.epoch import make_epoch as make_epoch

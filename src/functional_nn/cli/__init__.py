@@ -13,6 +13,7 @@ import click
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
 from functional_nn.cli.signals import Signals
+from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.cli.verify import verify
 from functional_nn.errors import InputError, suggest
@@ -35,7 +36,7 @@ def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-for subcommand in (train, predict, info, verify):
+for subcommand in (train, predict, sweep, info, verify):
     command.add_command(subcommand)
 
 

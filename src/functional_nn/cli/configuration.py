@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 JSON: dict[Any, Any] = {
     **{"str": str, "str | None": (str, type(None)), "tuple[int, ...] | None": (list, type(None))},
-    **{"int": int, "float": (int, float), "bool": bool},
+    **{"int": int, "float": (int, float), "float | None": (int, float, type(None)), "bool": bool},
 }
 """What JSON makes of a field's type."""
 
@@ -44,6 +44,7 @@ class Configuration:
     l2: float
     optimizer: str
     learning_rate: float
+    weight_decay: float | None
     schedule: str
     epochs: int
     batch_size: int
@@ -81,29 +82,31 @@ class Configuration:
         from functional_nn.layers.hand_vjp import with_hand_vjp
         from functional_nn.models import model
 
-        options = {name: value for name in MODEL_FLAGS if (value := getattr(self, name))}
+        options = {name: value for name in MODEL_FLAGS if is_given(value := getattr(self, name))}
         if "activation" in options:
             options["activation"] = activation(options["activation"])
-        if self.hidden is not None:
-            options["hidden"] = self.hidden
         net = model(self.model, classes, **options)
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer with its schedule over the run's steps."""
-        from functional_nn.training.optimizers import optimizer, schedule
+        from functional_nn.training.optimizers import OPTIMIZERS, optimizer, schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
         constant = self.schedule == "constant"
-        return optimizer(
-            self.optimizer, self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps)
-        )
+        rate: Any = self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps)
+        if self.weight_decay is None:
+            return optimizer(self.optimizer, rate)
+        if "weight_decay" not in inspect.signature(OPTIMIZERS[self.optimizer]).parameters:
+            able = [name for name, make in OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
+            raise InputError("--weight-decay", f"an optimizer with weight decay ({', '.join(able)})", self.optimizer)
+        return optimizer(self.optimizer, rate, weight_decay=self.weight_decay)
 
     def penalty(self) -> PenaltyFunction | None:
         """The sum of the penalties, or None where there is none."""
         from functional_nn.penalties import l1, l2
 
-        penalties = [penalty(rate) for penalty, rate in ((l1, self.l1), (l2, self.l2)) if rate]
+        penalties = [penalty(rate) for penalty, rate in ((l1, self.l1), (l2, self.l2)) if is_given(rate)]
         if not penalties:
             return None
         return lambda params: sum((penalty(params) for penalty in penalties[1:]), penalties[0](params))
@@ -127,6 +130,11 @@ class Configuration:
         if missing := [name for name, value in asdict(read).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
         return read
+
+
+def is_given(value: Any) -> bool:
+    """Whether a flag was given: not None, no flag that is off, and no 0; what is traced may be anything."""
+    return value is not None and (not isinstance(value, bool | int | float) or bool(value))
 
 
 def flag_of(name: str) -> str:

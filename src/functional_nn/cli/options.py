@@ -70,6 +70,33 @@ class Sizes(click.ParamType):
         return sizes
 
 
+class Several(click.ParamType):
+    """Values of one kind, or a distribution to draw them from; ``("log-uniform", low, high)`` for the latter.
+
+    Args:
+        kind: of each value.
+        separator: between values.
+    """
+
+    name = "values"
+
+    def __init__(self, kind: click.ParamType, separator: str = ","):
+        self.kind, self.separator = kind, separator
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, *bounds = value.split(":")
+        if bounds and name in DISTRIBUTIONS:
+            if not isinstance(self.kind, Number) or len(bounds) != 2:
+                self.fail(f"expected numbers as in {name}:LOW:HIGH, got {value!r}.", param, ctx)
+            return (name, *(self.kind.convert(bound, param, ctx) for bound in bounds))
+        return [self.kind.convert(part, param, ctx) for part in value.split(self.separator)]
+
+
+DISTRIBUTIONS = ("uniform", "log-uniform")
+
+
 class NewFile(click.Path):
     """A file to write, in a folder that exists."""
 

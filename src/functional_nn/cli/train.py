@@ -58,6 +58,11 @@ CLEAR_LINE = "\r\x1b[2K"
     "--optimizer", type=Named(OPTIMIZERS), default="adam", metavar="NAME", help=f"One of: {', '.join(OPTIMIZERS)}."
 )
 @click.option("--learning-rate", type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest.")
+@click.option(
+    "--weight-decay",
+    type=NOT_NEGATIVE,
+    help="Decay of the weights, for adamw and others.  [default: the optimizer's]",
+)
 @click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run.")
 @click.option("--epochs", type=COUNT, default=10, help="Passes over the training data.")
 @click.option("--batch-size", type=COUNT, default=64, help="Examples a step.")

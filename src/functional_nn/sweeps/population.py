@@ -155,14 +155,14 @@ class Population:
 
         chunks = [chunk for _, chunk in waiting]
         workers = Workers(self.devices, begin)
-        for chunk in self._run(workers, chunks, until):
-            if not chunk.goes_on(until(chunk)):
+        for chunk, done in self._run(workers, chunks, until):
+            if done:
                 if store is not None:
                     self._save(store, names[id(chunk)], chunk, whole=rung is not None, keep=keep)
                 self._settle(chunk.courses, keep)
             yield
 
-    def _run(self, workers: Workers, chunks: Sequence[Chunk], until: Any) -> Iterator[Chunk]:
+    def _run(self, workers: Workers, chunks: Sequence[Chunk], until: Any) -> Iterator[tuple[Chunk, bool]]:
         if self._measure and len(chunks) > 1 and self.plan.workers > 1:
             yield from workers.measure(chunks, until)
             if workers.measured:

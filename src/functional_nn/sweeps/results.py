@@ -23,7 +23,7 @@ from functional_nn.sweeps.statistics import Summary, summary_rows
 from functional_nn.training.precision import Precision
 
 METRICS = ("test_accuracy", "test_loss", "train_loss")
-COLUMNS = ("number", "status", "bad_step", "epochs", *METRICS)
+COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
 MOST_ROWS = 20
 """Rows of the printed table."""
 
@@ -60,7 +60,7 @@ class Member:
     def row(self) -> dict[str, Any]:
         """One flat dict: number, hyper-parameters, status, epochs, and the metrics after the last epoch."""
         metrics = {metric: self.last(metric) for metric in METRICS}
-        about = {"status": self.status, "bad_step": self.bad_step, "epochs": len(self.test_loss)}
+        about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}
         return {"number": self.number, **self.hyperparameters, **about, **metrics}
 
 

@@ -24,8 +24,8 @@ class Workers:
     def __init__(self, devices: Sequence[Any], begin: Callable[[Chunk, Any], None]):
         self.devices, self._begin, self.measured = list(devices), begin, False
 
-    def run(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[Chunk]:
-        """Trains the chunks to the epochs that ``until`` says; gives each after each of its epochs.
+    def run(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[tuple[Chunk, bool]]:
+        """Trains the chunks to the epochs that ``until`` says; gives each after each epoch, and whether it was the last.
 
         Where the caller goes no further, as after Ctrl-C, the workers end with the epoch they are in.
         """
@@ -40,7 +40,7 @@ class Workers:
                         self._begin(chunk, device)
                     while chunk.goes_on(until(chunk)) and not stop.is_set():
                         chunk.run_epoch(until(chunk))
-                        events.put(chunk)
+                        events.put((chunk, not chunk.goes_on(until(chunk))))
             except BaseException as error:
                 events.put(error)
             events.put(None)
@@ -63,17 +63,17 @@ class Workers:
             for thread in threads:
                 thread.join()
 
-    def measure(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[Chunk]:
+    def measure(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[tuple[Chunk, bool]]:
         """Keeps all workers, or one where chunks side by side take longer than one after another.
 
         What is measured is part of the work: the first chunk's first epoch alone, then an epoch of as many chunks as
-        there are workers. Gives each after its epochs.
+        there are workers. Gives what ``run`` does.
         """
         count = len(self.devices)
         for chunk, device in zip(chunks[: count + 1], (self.devices[0], *self.devices), strict=False):
             self._begin(chunk, device)
         alone = chunks[0].run_epoch(until(chunks[0]))
-        yield chunks[0]
+        yield chunks[0], not chunks[0].goes_on(until(chunks[0]))
         together = [chunk for chunk in chunks[: count + 1] if chunk.goes_on(until(chunk))][:count]
         if len(together) < count:
             return
@@ -83,4 +83,4 @@ class Workers:
         if time.perf_counter() - clock > count * alone:
             del self.devices[1:]
         self.measured = True
-        yield from together
+        yield from ((chunk, not chunk.goes_on(until(chunk))) for chunk in together)

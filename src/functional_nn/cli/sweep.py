@@ -1,0 +1,217 @@
+"""``functional-nn sweep``: many models in one call, and which of them was best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from functional_nn.cli.configuration import Configuration
+from functional_nn.cli.options import (
+    ACTIVATIONS,
+    COUNT,
+    GRADIENTS,
+    JSON_FILE,
+    MODELS,
+    NOT_NEGATIVE,
+    OPTIMIZERS,
+    POSITIVE,
+    PRECISIONS,
+    SCHEDULES,
+    SHARE,
+    Named,
+    Several,
+    Sizes,
+)
+from functional_nn.cli.signals import Signals
+from functional_nn.errors import InputError
+
+if TYPE_CHECKING:
+    from functional_nn.sweeps.results import SweepResult
+
+SEED = click.IntRange(min=0, max=2**32 - 1)
+AXES = (
+    *("model", "hidden", "activation", "dropout", "l1", "l2", "optimizer", "learning_rate", "weight_decay", "schedule"),
+    *("epochs", "batch_size"),
+)
+"""The flags that take several values."""
+
+
+def several(name: str, kind: Any, default: Any, help: str, separator: str = ",") -> Any:
+    """A flag with values separated by commas."""
+    return click.option(name, type=Several(kind, separator), default=default, metavar="VALUES", help=help)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--dataset", default="mnist5k", metavar="NAME", help="As for train.")
+@click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
+@several("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.")
+@several("--hidden", Sizes(), None, "Hidden sizes, one set or several: 128,64/256.  [default: the model's]", "/")
+@several("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]")
+@several("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
+@click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
+@several("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
+@several("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
+@several("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.")
+@several("--learning-rate", POSITIVE, "1e-3", "Learning rates.")
+@several("--weight-decay", NOT_NEGATIVE, None, "Decays of the weights, for adamw and its like.")
+@several("--schedule", Named(SCHEDULES), "constant", f"Some of: {', '.join(SCHEDULES)}.")
+@several("--epochs", COUNT, "10", "Passes over the training data.")
+@several("--batch-size", COUNT, "64", "Examples a step.")
+@click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with seeds in a row.")
+@click.option("--seed", type=SEED, default=0, help="The first seed, and that of the draws.")
+@click.option("--draws", type=COUNT, metavar="N", help="Settings to draw for flags such as log-uniform:1e-4:1e-2.")
+@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML or CSV file of settings.")
+@click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
+@click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
+@click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for chunks of N.")
+@click.option("--exact", is_flag=True, help="Each model's bits are those of the model alone.")
+@click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
+@click.option("--patience", type=COUNT, help="Stop models whose test loss was better so many epochs ago.")
+@click.option("--halving", type=Several(COUNT), metavar="EPOCHS", help="After these epochs only the best go on.")
+@click.option("--keep", type=SHARE, default=1 / 3, show_default="1/3", help="The share that goes on at --halving.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for finished models, tables and pictures; the same command goes on there where it was.",
+)
+@JSON_FILE
+@click.option("--quiet", is_flag=True, help="Print the table only.")
+@click.pass_obj
+def sweep(
+    signals: Signals,
+    out: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    seeds: int,
+    draws: int | None,
+    grid_file: Path | None,
+    plan: str,
+    exact: bool,
+    order_seed: int | None,
+    patience: int | None,
+    halving: list[int] | None,
+    keep: float,
+    **flags: Any,
+) -> int:
+    """Train a model for every combination of values and seeds, and print which are best.
+
+    Flags take values separated by commas: --learning-rate 1e-3,3e-3 --dropout 0,0.2 --seeds 8 trains 32 models. With
+    --draws N numbers may be drawn: --learning-rate log-uniform:1e-4:1e-2.
+    """
+    clock = time.perf_counter()
+    import jax
+
+    if flags["precision"] == "float64":
+        jax.config.update("jax_enable_x64", True)
+    from functional_nn.cli.info import versions
+    from functional_nn.data.sources import load_dataset
+    from functional_nn.reports import run_folder
+    from functional_nn.sweeps.grid import crossed, grid
+    from functional_nn.sweeps.halving import Halving
+    from functional_nn.sweeps.sweep import sweep as run
+
+    seconds_import = time.perf_counter() - clock
+    base, members = _members(flags, draws, grid_file)
+    if "seed" not in members[0]:
+        members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
+    data = load_dataset(base.dataset, base.data_dir)
+    if not quiet:
+        click.echo(data.describe())
+        click.echo(f"{len(members)} models on {jax.devices()[0].device_kind}")
+
+    def on_epoch(ended: int, count: int) -> None:
+        if out is not None:
+            signals.keep()
+        signals.check()
+
+    examples = len(data.train_images)
+    result = run(
+        lambda h: _configuration(base, h).network(data.classes),
+        lambda h: _configuration(base, h).transformation(examples),
+        members,
+        data,
+        penalty=lambda h: _configuration(base, h).penalty(),
+        precision=base.precision,
+        plan=plan,
+        exact=exact,
+        order_seed=order_seed,
+        patience=patience,
+        halving=None if halving is None else Halving(tuple(halving), keep),
+        keep=out is not None,
+        out=out,
+        on_epoch=on_epoch,
+        progress=False if quiet else None,
+        **{name: getattr(base, name) for name in ("epochs", "batch_size") if name not in members[0]},
+    )
+    click.echo(result)
+    if out is not None:
+        _finish(out, result, quiet)
+    if json_file is not None:
+        about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
+        whole = result.to_dict() | {"seconds_import": seconds_import, **about}
+        run_folder.write_json(json_file, whole)
+    return signals.status if result.message else 0
+
+
+def _members(
+    flags: Mapping[str, Any], draws: int | None, grid_file: Path | None
+) -> tuple[Configuration, list[dict[str, Any]]]:
+    """What is the same for all models, and what differs."""
+    from functional_nn.sweeps import grid as grids
+
+    one, axes, lots = {}, {}, {}
+    for name, value in flags.items():
+        if name not in AXES:
+            one[name] = value
+        elif isinstance(value, tuple):
+            kind, *bounds = value
+            lots[name] = {"uniform": grids.uniform, "log-uniform": grids.log_uniform}[kind](*bounds)
+        elif value is None or len(value) == 1:
+            one[name] = value and value[0]
+        else:
+            axes[name] = value
+    if bool(lots) != (draws is not None):
+        given = f"--draws {draws} without one" if draws else f"{', '.join(lots)} without --draws"
+        raise InputError("--draws", "a number, and flags such as --learning-rate log-uniform:1e-4:1e-2", given)
+    parts = [grids.grid(**axes)]
+    if draws is not None:
+        parts.append(grids.draws(draws, seed=flags["seed"], **lots))
+    if grid_file is not None:
+        parts.append(grids.read_grid(grid_file))
+    members = grids.crossed(*parts)
+    known = {field.name for field in fields(Configuration)}
+    if unknown := sorted(members[0].keys() - known):
+        raise InputError("--grid", f"names of flags ({', '.join(AXES)}, seed)", ", ".join(unknown))
+    # What has several values stands in every member; the first one fills the common configuration.
+    return Configuration(**(one | {name: members[0][name] for name in members[0]})), members
+
+
+def _configuration(base: Configuration, hyperparameters: Mapping[str, Any]) -> Configuration:
+    """A member's, complete; traced numbers are put in last, since they cannot be looked at."""
+    import jax
+
+    known = {field.name for field in fields(Configuration)}
+    own = {name: hyperparameters[name] for name in hyperparameters if name in known}
+    traced = {name: value for name, value in own.items() if isinstance(value, jax.Array)}
+    plain = {name: value for name, value in own.items() if name not in traced}
+    off = {name: 0.0 for name in traced if name in ("dropout", "l1", "l2")}
+    return replace(replace(base, **(plain | off)).completed(), **traced)
+
+
+def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
+    """The tables and pictures of a finished sweep."""
+    for suffix in ("csv", "jsonl"):
+        result.save(out / f"members.{suffix}")
+    from functional_nn.reports.sweep_plots import draw_all
+
+    pictures = draw_all(result, out)
+    if not pictures:
+        click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+    if not quiet:
+        click.echo(f"{click.format_filename(out)}: {', '.join(('members.csv', 'members.jsonl', *pictures))}")

@@ -1,0 +1,27 @@
+"""Optax is not strict about promotion, and a plan that one test measured is not for the next."""
+
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of all other tests."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Nothing is remembered from test to test."""
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def blobs() -> fnn.Split:
+    """Three classes of points that a small network can tell apart: 50 to train on, 30 to test."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(3, 5)) * 3
+    labels = random.integers(0, 3, 80).astype(np.int32)
+    x = (centres[labels] + random.normal(size=(80, 5))).astype(np.float32)
+    return fnn.Split(x[:50], labels[:50], x[50:], labels[50:])

@@ -1,0 +1,519 @@
+"""A member is the run it would have been alone, whatever the others do; and what a sweep refuses."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.sweeps import plan as plans
+from functional_nn.sweeps.groups import RecipeOf
+
+
+def model(h):
+    return fnn.chain(fnn.dense(h["hidden"]), fnn.relu, fnn.dropout(h["dropout"]), fnn.batch_norm(), fnn.dense(3))
+
+
+def optimizer(h):
+    rate = optax.cosine_decay_schedule(h["learning_rate"], h["steps"])
+    return optax.adamw(rate, b1=h["momentum"], weight_decay=h["weight_decay"])
+
+
+SETTINGS = fnn.crossed(
+    fnn.draws(
+        4,
+        seed=1,
+        learning_rate=fnn.log_uniform(1e-3, 1e-1),
+        momentum=fnn.uniform(0.5, 0.95),
+        weight_decay=fnn.log_uniform(1e-4, 1e-1),
+        dropout=fnn.uniform(0, 0.5),
+        smoothing=fnn.uniform(0, 0.2),
+        l2=fnn.log_uniform(1e-5, 1e-2),
+    ),
+    fnn.grid(hidden=[4, 7], batch_size=[16, 25], seed=[0, 3]),
+)
+FUNCTIONS = {
+    "loss": lambda h: fnn.cross_entropy_with(label_smoothing=h["smoothing"]),
+    "penalty": lambda h: fnn.l2(h["l2"]),
+}
+
+
+def sweep(members, data, net=model, rule=optimizer, **options):
+    options = {"epochs": 2, **({} if net is not model else FUNCTIONS), **options}
+    return fnn.sweep(net, rule, members, data, **options)
+
+
+def plain(members, data, **options):
+    """A sweep over learning rates of gradient descent."""
+    net = fnn.chain(fnn.dense(6), fnn.softplus, fnn.dense(3))
+    return sweep(members, data, net, lambda h: optax.sgd(h["learning_rate"]), **options)
+
+
+def bits(member):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((member.params, member.state))]
+
+
+def same(first, second):
+    assert bits(first) == bits(second)
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert (first.status, first.bad_step) == (second.status, second.bad_step)
+
+
+@pytest.fixture(scope="module")
+def mixed(blobs):
+    """32 members in four static groups."""
+    return sweep(SETTINGS, blobs, exact=True)
+
+
+# A member and its solo run
+
+
+def test_fault_41_ten_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blobs):
+    assert mixed.plan["groups"] == 4
+    for number in np.random.default_rng(0).choice(len(SETTINGS), 10, replace=False):
+        (alone,) = sweep([SETTINGS[number]], blobs, exact=True).members
+        same(alone, mixed.members[number])
+
+
+def test_fault_41_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
+    mapped = sweep(SETTINGS, blobs, plan="vmap:3")
+    assert mapped.plan["members_a_chunk"] == 3
+    for a, b in zip(mixed.members, mapped.members, strict=True):
+        assert a.hyperparameters == b.hyperparameters
+        np.testing.assert_allclose(a.test_loss, b.test_loss, rtol=1e-4)
+        for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_a_member_is_bitwise_what_fit_gives(blobs):
+    """Where no constant is rounded before it is traced: a rate of gradient descent is not."""
+    net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
+    members = fnn.grid(learning_rate=[0.1, 0.02], seed=[0, 5])
+    result = sweep(members, blobs, net, lambda h: optax.sgd(h["learning_rate"]), epochs=3)
+    for member in result.members:
+        h = member.hyperparameters
+        run = fnn.fit(net, fnn.cross_entropy, optax.sgd(h["learning_rate"]), blobs, epochs=3, seed=h["seed"])
+        assert bits(member) == bits(run)
+        assert member.test_loss.tolist() == [metrics.test_loss for metrics in run.history]
+
+
+def test_it_agrees_with_the_pure_function_mapped_over_the_population(blobs):
+    members = fnn.grid(learning_rate=[0.1, 0.02], seed=[0, 5])
+    net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
+    rule = lambda h: optax.sgd(h["learning_rate"], momentum=0.9)  # noqa: E731
+    result = sweep(members, blobs, net, rule)
+    train = fnn.make_train(net, rule, epochs=2)
+    keys = jnp.stack([jax.random.key(member["seed"]) for member in members])
+    rates = jnp.array([member["learning_rate"] for member in members])
+    population = jax.jit(jax.vmap(train, in_axes=(0, 0, None)))({"learning_rate": rates}, keys, blobs)
+    np.testing.assert_allclose(population.evaluations.loss, result.curves("test_loss"), rtol=1e-5)
+    np.testing.assert_allclose(population.epochs.loss, result.curves("train_loss"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("plan", ["sequential", "map", "vmap", "vmap:2", fnn.Plan(3, 1)])
+def test_every_plan_trains_the_same(plan, blobs):
+    members = fnn.grid(learning_rate=[0.1, 0.05, 0.2], seed=[1])
+    expected, given = (plain(members, blobs, plan=p).curves("test_loss") for p in ("sequential", plan))
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+
+
+def test_seeds_make_values_noise_and_order(blobs):
+    first, second, again = plain([{"learning_rate": 0.1, "seed": seed} for seed in (1, 2, 1)], blobs).members
+    same(first, again)
+    assert bits(first) != bits(second)
+
+
+def test_one_order_for_all(blobs):
+    """The initial values still differ; with equal ones, members of one order are equal and others are not."""
+    net = fnn.dense(3, initializer=lambda key, shape: jnp.zeros(shape))
+    members = [{"learning_rate": 0.1, "seed": seed} for seed in (1, 2)]
+    rule = lambda h: optax.sgd(h["learning_rate"])  # noqa: E731
+    for plan in ("map", "vmap"):
+        first, second = sweep(members, blobs, net, rule, order_seed=3, plan=plan).members
+        assert bits(first) == bits(second)
+        first, second = sweep(members, blobs, net, rule, plan=plan).members
+        assert bits(first) != bits(second)
+
+
+# Static groups
+
+
+def test_one_compilation_a_static_group_and_none_the_second_time(blobs):
+    traced = []
+
+    def counted(h):
+        if not isinstance(h["learning_rate"], float):
+            traced.append(h["hidden"])
+        return fnn.chain(fnn.dense(h["hidden"]), fnn.dense(3))
+
+    rule = lambda h: optax.sgd(h["learning_rate"])  # noqa: E731
+    members = fnn.grid(learning_rate=[0.1, 0.2, 0.3], hidden=[4, 5], seed=range(2))
+    result = sweep(members, blobs, counted, rule)
+    assert result.compilations == 2
+    once = len(traced)
+    assert traced.count(4) == traced.count(5) == 4, "start, full batches, what is left over, evaluation"
+    assert sweep(members, blobs, counted, rule).compilations == 0
+    assert len(traced) == once
+
+
+def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs):
+    kinds = {}
+
+    def net(h):
+        kinds.update({name: isinstance(h[name], jax.Array) for name in ("hidden", "rate", "name", "flag")})
+        return fnn.chain(fnn.dense(h["hidden"]), fnn.dropout(h["rate"]), fnn.dense(3))
+
+    members = [
+        {"hidden": 4, "rate": 0, "name": "a", "flag": True},
+        {"hidden": 4, "rate": 0.5, "name": "a", "flag": True},
+    ]
+    assert sweep(members, blobs, net, optax.sgd(0.1)).compilations == 1
+    assert kinds == {"hidden": False, "rate": True, "name": False, "flag": False}
+    assert sweep(members, blobs, net, optax.sgd(0.1), static=["rate"]).compilations == 2
+
+
+def test_epochs_and_batch_size_of_each_member(blobs):
+    result = plain(fnn.grid(learning_rate=[0.1], epochs=[1, 3], batch_size=[10, 20]), blobs)
+    assert [len(member.test_loss) for member in result.members] == [1, 1, 3, 3]
+    assert result.compilations == 4
+    (alone,) = plain([{"learning_rate": 0.1}], blobs, epochs=3, batch_size=20).members
+    assert bits(alone) == bits(result.members[3])
+
+
+def test_steps_are_the_updates_of_the_whole_run(blobs):
+    seen = set()
+
+    def rule(h):
+        seen.add((h["epochs"], h["batch_size"], h["steps"]))
+        return optax.sgd(0.1)
+
+    sweep([{"seed": 0}], blobs, fnn.dense(3), rule, epochs=3, batch_size=16)
+    assert seen == {(3, 16, 12)}
+
+
+# Members that end before the others
+
+
+@pytest.mark.parametrize("plan", ["map", "vmap", "vmap:4"])
+def test_fault_40_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, blobs):
+    rates = [0.1, 1e6, 0.05, 0.2]
+    wild = plain([{"learning_rate": rate} for rate in rates], blobs, plan=plan, penalty=fnn.l2(1.0), batch_size=5)
+    tame = plain(
+        [{"learning_rate": min(rate, 0.3)} for rate in rates], blobs, plan=plan, penalty=fnn.l2(1.0), batch_size=5
+    )
+    for number in (0, 2, 3):
+        same(wild.members[number], tame.members[number])
+    bad = wild.members[1]
+    assert bad.status == "non-finite"
+    assert 0 < bad.bad_step < 20
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(bad.params))
+    (alone,) = plain([{"learning_rate": 1e6}], blobs, penalty=fnn.l2(1.0), batch_size=5).members
+    assert (bad.status, bad.bad_step) == (alone.status, alone.bad_step)
+
+
+def test_patience_ends_a_member_and_keeps_the_others(blobs):
+    members = [{"learning_rate": rate} for rate in (1e-9, 0.05)]
+    for plan in ("map", "vmap"):
+        still, learns = plain(members, blobs, epochs=8, patience=2, plan=plan).members
+        assert learns.status == "finished"
+        assert len(learns.test_loss) == 8
+        if still.status == "stopped early":
+            assert np.argmin(still.test_loss) == len(still.test_loss) - 3
+    grows = plain([{"learning_rate": 30.0}, {"learning_rate": 0.05}], blobs, epochs=8, patience=2).members[0]
+    assert grows.status in ("stopped early", "non-finite")
+    assert len(grows.test_loss) < 8
+
+
+@pytest.mark.parametrize("plan", ["map", "vmap:2"])
+def test_halving_keeps_the_best_without_compiling_again(plan, blobs):
+    members = fnn.grid(learning_rate=[1e-4, 1e-3, 1e-2, 1e-1], seed=range(2))
+    halving = fnn.Halving((1, 3), keep=0.5, metric="test_loss")
+    result = plain(members, blobs, epochs=5, halving=halving, plan=plan)
+    assert result.compilations == 1
+    whole = plain(members, blobs, epochs=5, plan=plan)
+    after_first = sorted(range(8), key=lambda i: whole.members[i].test_loss[0])[:4]
+    after_second = sorted(after_first, key=lambda i: whole.members[i].test_loss[2])[:2]
+    for number, member in enumerate(result.members):
+        epochs = 5 if number in after_second else 3 if number in after_first else 1
+        assert len(member.test_loss) == epochs
+        assert member.status == ("finished" if epochs == 5 else "halved")
+        np.testing.assert_allclose(member.test_loss, whole.members[number].test_loss[:epochs], rtol=1e-5)
+        assert member.params is not None
+
+
+def test_halving_of_members_that_are_not_finite(blobs):
+    members = [{"learning_rate": rate} for rate in (1e6, 0.1, 0.01)]
+    result = plain(members, blobs, epochs=3, halving=fnn.Halving((1,), keep=0.5), penalty=fnn.l2(1.0), batch_size=5)
+    wild, *others = (member.status for member in result.members)
+    assert wild == "non-finite"
+    assert sorted(others) == ["finished", "halved"]
+
+
+# Data as an axis
+
+
+def test_folds_are_a_population(blobs):
+    parts = fnn.folds(blobs, 5)
+    assert {len(part.train_x) for part in parts.values()} == {40}
+    tested = np.concatenate([part.test_x for part in parts.values()])
+    assert sorted(map(bytes, tested)) == sorted(map(bytes, blobs.train_x))
+    result = plain(fnn.grid(learning_rate=[0.1, 0.2]), parts)
+    assert result.compilations == 1
+    assert [member.hyperparameters["data"] for member in result.members[:5]] == list(parts)
+    (alone,) = plain([{"learning_rate": 0.2}], parts["fold_3"]).members
+    assert bits(alone) == bits(result.where(learning_rate=0.2, data="fold_3").members[0])
+
+
+def test_folds_of_unequal_size_are_groups_of_their_own(blobs):
+    assert plain([{"learning_rate": 0.1}], fnn.folds(blobs, 4)).compilations == 2
+
+
+# Interruptions and resumption
+
+
+def test_an_interrupted_sweep_gives_what_was_finished(blobs):
+    def stop(ended, count):
+        if ended == 2:
+            raise KeyboardInterrupt
+
+    members = fnn.grid(learning_rate=[0.1], seed=range(6))
+    result = plain(members, blobs, on_epoch=stop, plan="sequential")
+    assert [member.status for member in result.members] == ["finished"] * 2 + ["not run"] * 4
+    assert "Interrupted after 2 of 6" in result.message
+    assert all(member.params is None for member in result.members[2:])
+    for a, b in zip(result.members[:2], plain(members, blobs).members, strict=False):
+        same(a, b)
+
+
+def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
+    from functional_nn.sweeps.chunks import Chunk
+
+    def fails(self, until):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Chunk, "run_epoch", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        plain(fnn.grid(learning_rate=[0.1], seed=range(3)), blobs, plan="map")
+
+
+@pytest.mark.parametrize("halving", [None, fnn.Halving((1, 2), keep=0.5)])
+def test_finished_chunks_are_not_run_again(halving, blobs, tmp_path):
+    members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
+    options = {"epochs": 3, "halving": halving, "out": tmp_path / "sweep"}
+    first = plain(members, blobs, **options)
+    chunks = sorted((tmp_path / "sweep" / "chunks").iterdir())
+    for chunk in chunks[::2]:
+        chunk.unlink()
+    ran = []
+    again = plain(members, blobs, on_epoch=lambda ended, count: ran.append(ended), **options)
+    assert 0 < len(ran) < sum(len(member.test_loss) for member in first.members)
+    for a, b in zip(first.members, again.members, strict=True):
+        same(a, b)
+    ran.clear()
+    plain(members, blobs, on_epoch=lambda ended, count: ran.append(ended), **options)
+    assert not ran
+
+
+KILLED = """
+import sys, numpy as np, optax, functional_nn as fnn
+random = np.random.default_rng(0)
+labels = random.integers(0, 3, 80).astype(np.int32)
+x = (random.normal(size=(3, 5))[labels] * 3 + random.normal(size=(80, 5))).astype(np.float32)
+data = fnn.Split(x[:50], labels[:50], x[50:], labels[50:])
+net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
+members = fnn.grid(learning_rate=[0.1, 0.01], seed=range(60))
+print("ready", flush=True)
+result = fnn.sweep(net, lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=3, out=sys.argv[1])
+result.save(sys.argv[1] + "/members.csv")
+"""
+
+
+def run_until_killed(folder, seconds):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+    return process.returncode == 0
+
+
+def kill_and_resume(tmp_path, kills, seed):
+    """Kills a sweep at random moments until so many kills have hit it; the table in the end is the one of no kill."""
+    random = np.random.default_rng(seed)
+    assert run_until_killed(tmp_path / "whole", 300)
+    hits = 0
+    for attempt in range(kills):
+        if run_until_killed(tmp_path / "killed", random.uniform(0.1, 2.0)):
+            (tmp_path / "killed").rename(tmp_path / f"done{attempt}")
+        else:
+            hits += 1
+    assert run_until_killed(tmp_path / "killed", 300)
+    for folder in tmp_path.glob("*"):
+        if (folder / "members.csv").exists():
+            assert (folder / "members.csv").read_bytes() == (tmp_path / "whole" / "members.csv").read_bytes()
+    assert hits > kills // 2
+
+
+def test_a_killed_sweep_resumes_to_the_same_table(tmp_path):
+    kill_and_resume(tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times_resumes_to_the_same_table(tmp_path):
+    kill_and_resume(tmp_path, kills=20, seed=1)
+
+
+# Devices
+
+
+def test_members_on_two_devices_are_the_same():
+    code = textwrap.dedent("""
+        import jax, numpy as np, optax, functional_nn as fnn
+        x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+        labels = (x.sum(1) > 0).astype(np.int32)
+        data = fnn.Split(x, labels, x, labels)
+        members = fnn.grid(learning_rate=[0.1, 0.2], seed=range(2))
+        results = [fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
+                             plan=plan, order_seed=1) for plan in (fnn.Plan(1, 1), fnn.Plan(2, 1), fnn.Plan(2, 2))]
+        assert len(jax.devices()) == 2
+        assert results[1].compilations <= 2
+        losses = [result.curves("test_loss") for result in results]
+        assert np.array_equal(losses[0], losses[1])
+        np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+        leaves = [jax.tree.leaves(member.params) for member in results[1].members]
+        assert all(isinstance(leaf, np.ndarray) for member in leaves for leaf in member)
+    """)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": []}, "grid: expected at least one member"),
+        ({"grid": {"learning_rate": 0.1}}, "grid: expected one dict of hyper-parameters a member"),
+        (
+            {"grid": [{"learning_rate": 0.1}, {"rate": 0.1}]},
+            "member 1 that differs from the first in learning_rate, rate",
+        ),
+        ({"grid": [{"learning_rate": np.zeros(3)}]}, "learning_rate: expected numbers"),
+        ({"grid": [{"learning_rate": float("nan")}]}, "learning_rate: expected finite numbers"),
+        ({"grid": [{"learning_rate": 0.1, "seed": -1}]}, "seed: expected an integer from 0 to"),
+        ({"grid": [{"learning_rate": 0.1, "seed": 0.5}]}, "seed: expected an integer from 0 to"),
+        ({"grid": [{"learning_rate": 0.1, "epochs": 0}]}, "member 0: epochs: expected a positive integer"),
+        ({"grid": [{"learning_rate": 0.1, "batch_size": 1.5}]}, "member 0: batch_size: expected a positive integer"),
+        (
+            {"grid": [{"learning_rate": 0.1, "width": 3}]},
+            "a name that the model, the optimizer, the loss or the penalty",
+        ),
+        ({"grid": [{"rate": 0.1}]}, "hyper-parameter: expected a name in the grid, got 'learning_rate'"),
+        ({"grid": [{"learning_rate": 0.1, "data": "x"}]}, "data: expected a dict of data sets by name"),
+        ({"grid": [{"learning_rate": 0.1, "status": 1}]}, "grid: expected"),
+        ({"static": ["rates"]}, "static: expected names in the grid"),
+        ({"plan": "quick"}, "plan: expected auto, sequential"),
+        ({"plan": "vmap:0"}, "plan: expected auto, sequential"),
+        ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "since exact is asked for"),
+        ({"patience": 0}, "patience: expected a positive integer"),
+        ({"order_seed": "a"}, "order_seed: expected an integer"),
+        ({"halving": fnn.Halving((2,))}, "halving: expected epochs before the last one, 2"),
+        ({"halving": fnn.Halving((1, 1))}, "halving: expected rising epochs"),
+        ({"halving": fnn.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
+        ({"halving": fnn.Halving((1,), metric="loss")}, "halving: expected one of test_accuracy"),
+        ({"epochs": 0}, "epochs: expected a positive integer"),
+        ({"precision": "float8"}, "precision: expected a known name"),
+        ({"model": lambda h: 3}, "layers: expected layers"),
+        ({"optimizer": lambda h: 0.1}, "optimizer: expected an Optax transformation"),
+        ({"loss": lambda h: 0.1}, "loss: expected a loss"),
+        ({"data": {}}, "data: expected at least one data set"),
+    ],
+)
+def test_bad_input_is_answered_before_anything_is_computed(changes, message, blobs):
+    arguments = {"model": fnn.dense(3), "optimizer": lambda h: optax.sgd(h["learning_rate"])}
+    arguments |= {"grid": [{"learning_rate": 0.1}], "data": blobs, "epochs": 2}
+    with pytest.raises(fnn.InputError) as error:
+        fnn.sweep(**(arguments | changes))
+    assert message in str(error.value)
+
+
+def test_a_bad_value_names_its_member(blobs):
+    members = [{"dropout": 0.1}, {"dropout": 1.5}]
+    with pytest.raises(fnn.InputError, match=r"member 1: rate: expected a number in \[0, 1\)"):
+        sweep(members, blobs, lambda h: fnn.chain(fnn.dropout(h["dropout"]), fnn.dense(3)), optax.sgd(0.1))
+
+
+def test_a_loss_may_be_a_function_of_outputs_and_labels(blobs):
+    def squares(y, labels):
+        return jnp.mean((y - jax.nn.one_hot(labels, 3)) ** 2)
+
+    assert plain([{"learning_rate": 0.1}], blobs, loss=squares).members[0].status == "finished"
+    assert RecipeOf(fnn.dense(3), optax.sgd(0.1), squares, None)({}).loss is squares
+
+
+# The plan
+
+
+def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
+    """Chunks that hinder each other are run one after another; and the next sweep does not measure again."""
+    import threading
+    import time
+
+    from functional_nn.sweeps.chunks import Chunk
+
+    run_epoch, at_once, most = Chunk.run_epoch, [0], [0]
+    lock = threading.Lock()
+
+    def hindered(self, until):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.02 if at_once[0] == 1 else 0.3)
+        taken = run_epoch(self, until)
+        with lock:
+            at_once[0] -= 1
+        return taken + 0.02
+
+    monkeypatch.setattr(Chunk, "run_epoch", hindered)
+    monkeypatch.setattr(plans, "cores", lambda: 2)
+    members = fnn.grid(learning_rate=[0.1], seed=range(4))
+    result = plain(members, blobs)
+    assert result.plan["workers"] == 1
+    assert most[0] == 2
+    most[0] = 0
+    again = plain(members, blobs)
+    assert again.plan["workers"] == 1
+    assert most[0] == 1
+    for a, b in zip(result.members, again.members, strict=True):
+        same(a, b)
+
+
+def test_memory_bounds_the_plan(blobs, monkeypatch):
+    monkeypatch.setattr(plans, "cores", lambda: 4)
+    members = fnn.grid(learning_rate=[0.1], seed=range(12))
+    free = plain(members, blobs, plan="vmap:6")
+    assert free.plan["members_a_chunk"] == 6
+    monkeypatch.setattr(plans, "memory_limit", lambda: 20_000)
+    tight = plain(members, blobs, plan="vmap:6")
+    assert tight.plan["members_a_chunk"] < 6 or tight.plan["workers"] < 2
+    np.testing.assert_allclose(tight.curves("test_loss"), free.curves("test_loss"), rtol=1e-5)
+
+
+def test_a_damaged_memory_of_plans_is_not_used(tmp_path):
+    plans.remembered_file().parent.mkdir(parents=True)
+    for text in ("{", "[1]", '{"here": "two"}', '{"here": 0}'):
+        plans.remembered_file().write_text(text)
+        assert plans.recall("here") is None
+        plans.remember("here", 1)
+        assert plans.recall("here") == 1
