@@ -90,7 +90,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
 
 
 def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
-    """Each hyper-parameter against a metric, one point a member and a line through the means, whatever the others are."""
+    """Each hyper-parameter against a metric: a point for each member, whatever the others are, and the means."""
     names = [name for name in result.varied if name != "seed"]
     if not names:
         raise InputError("result", "a sweep over something besides the seed", "none", "See plot_spread.")
@@ -132,10 +132,8 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     axes.set(xlabel=_words(metric), ylabel="models")
     deviation = f" ± {finite.std(ddof=1):.4f}" if len(finite) > 1 else ""
     not_finite = f", {len(values) - len(finite)} not finite" if len(finite) < len(values) else ""
-    axes.set_title(
-        f"{len(finite)} models: {finite.mean():.4f}{deviation}, from {finite.min():.4f} to {finite.max():.4f}{not_finite}",
-        fontsize=9,
-    )
+    ends = f"from {finite.min():.4f} to {finite.max():.4f}"
+    axes.set_title(f"{len(finite)} models: {finite.mean():.4f}{deviation}, {ends}{not_finite}", fontsize=9)
     return figure
 
 

@@ -25,7 +25,7 @@ class Workers:
         self.devices, self._begin, self.measured = list(devices), begin, False
 
     def run(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[tuple[Chunk, bool]]:
-        """Trains the chunks to the epochs that ``until`` says; gives each after each epoch, and whether it was the last.
+        """Trains the chunks to the epochs that ``until`` says; gives one after each epoch, and whether it is done.
 
         Where the caller goes no further, as after Ctrl-C, the workers end with the epoch they are in.
         """

@@ -1,0 +1,182 @@
+"""``functional-nn sweep``: what it prints and writes, how it goes on, and what it refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from functional_nn import cli
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Plans are not remembered from test to test."""
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def swept(tiny):
+    """Flags of a sweep that takes a moment, on the set of ``tiny``."""
+    _, *flags = tiny
+    return ["sweep", *flags]
+
+
+def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_path, capsys):
+    out, result = tmp_path / "out", tmp_path / "s.json"
+    flags = ["--learning-rate", "0.01,0.1", "--dropout", "0,0.3", "--seeds", "3"]
+    assert cli.run([*swept, *flags, "--out", str(out), "--json", str(result)]) == 0
+    printed = capsys.readouterr().out
+    assert "12 models on cpu" in printed
+    heads = [line.split() for line in printed.splitlines() if "models" in line]
+    assert heads[1][:5] == ["learning_rate", "dropout", "models", "test", "accuracy"]
+    assert "best: member" in printed
+    assert "12 finished in" in printed
+
+    report = json.loads(result.read_text())
+    assert report["compilations"] == 1
+    assert report["plan"]["members_a_chunk"] == 1
+    assert report["seconds"] > 0
+    assert report["seconds_per_model_epoch"] > 0
+    assert report["config"]["hidden"] == [8]
+    assert len(report["members"]) == 12
+    for member in report["members"]:
+        assert member["status"] == "finished"
+        assert 0 <= member["test_accuracy"] <= 1
+        assert member["test_loss"] > 0
+    assert {(m["learning_rate"], m["dropout"], m["seed"]) for m in report["members"]} == {
+        (rate, dropout, seed) for rate in (0.01, 0.1) for dropout in (0.0, 0.3) for seed in range(3)
+    }
+    assert len({member["test_loss"] for member in report["members"]}) == 12
+
+    with open(out / "members.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["test_loss"]) for row in rows] == [member["test_loss"] for member in report["members"]]
+    lines = [json.loads(line) for line in (out / "members.jsonl").read_text().splitlines()]
+    assert lines == report["members"]
+    assert {path.name for path in out.glob("*.png")} == {"curves.png", "effects.png", "heat_map.png", "spread.png"}
+
+
+def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
+    """Gradient descent's rate is not rounded before it is traced, so the bits are the same."""
+    one, many = tmp_path / "one.json", tmp_path / "many.json"
+    assert cli.run([*tiny, "--seed", "1", "--learning-rate", "0.05", "--json", str(one)]) == 0
+    assert cli.run([*swept, "--seeds", "2", "--learning-rate", "0.1,0.05", "--json", str(many)]) == 0
+    alone = json.loads(one.read_text())
+    member = json.loads(many.read_text())["members"][3]
+    assert (member["learning_rate"], member["seed"]) == (0.05, 1)
+    for metric in ("test_accuracy", "test_loss", "train_loss"):
+        assert member[metric] == alone[metric]
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings", "groups"),
+    [
+        (["--hidden", "4/6,5"], [(4,), (6, 5)], 2),
+        (["--optimizer", "sgd,adamw", "--activation", "relu,tanh"], 4, 4),
+        (["--model", "mlp,rnn", "--schedule", "constant,cosine"], 4, 4),
+        (["--batch-size", "10,20", "--epochs", "1,2"], 4, 4),
+        (["--l1", "0,1e-4", "--l2", "0,1e-4"], 4, 1),
+        (["--optimizer", "adamw", "--weight-decay", "0,1e-3", "--batch-norm"], 2, 1),
+    ],
+)
+def test_what_flags_make_of_it(flags, settings, groups, swept, tmp_path):
+    result = tmp_path / "s.json"
+    assert cli.run([*swept, *flags, "--quiet", "--json", str(result)]) == 0
+    report = json.loads(result.read_text())
+    assert len(report["members"]) == (len(settings) if isinstance(settings, list) else settings)
+    assert report["compilations"] == report["plan"]["groups"] == groups
+    assert all(member["status"] == "finished" for member in report["members"])
+
+
+def test_draws_and_a_grid_file(swept, tmp_path):
+    result, grid = tmp_path / "s.json", tmp_path / "grid.toml"
+    grid.write_text("[zip]\nbatch_size = [10, 20]\nl2 = [0.0, 1e-3]\n")
+    flags = ["--learning-rate", "log-uniform:1e-3:1e-1", "--draws", "3", "--grid", str(grid), "--json", str(result)]
+    assert cli.run([*swept, *flags]) == 0
+    members = json.loads(result.read_text())["members"]
+    assert len(members) == 6
+    assert len({member["learning_rate"] for member in members}) == 3
+    assert all(1e-3 <= member["learning_rate"] <= 1e-1 for member in members)
+    assert {(member["batch_size"], member["l2"]) for member in members} == {(10, 0.0), (20, 1e-3)}
+
+
+def test_halving_patience_and_one_order(swept, tmp_path):
+    result = tmp_path / "s.json"
+    flags = ["--learning-rate", "0.001,0.01,0.1", "--epochs", "3", "--halving", "1", "--keep", "0.4", "--patience", "2"]
+    assert cli.run([*swept, *flags, "--order-seed", "1", "--plan", "vmap:2", "--json", str(result)]) == 0
+    report = json.loads(result.read_text())
+    assert sorted(member["epochs_run"] for member in report["members"]) == [1, 3, 3]
+    assert report["plan"]["members_a_chunk"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning-rate", "0.1,x"], "expected a number above 0, got 'x'"),
+        (["--dropout", "0,1"], "expected a number in [0, 1), got 1"),
+        (["--optimizer", "adam,sgdd"], "Did you mean sgd?"),
+        (["--hidden", "4/0"], "expected positive integers"),
+        (["--learning-rate", "log-uniform:1e-3"], "expected numbers as in log-uniform:LOW:HIGH"),
+        (["--learning-rate", "log-uniform:1e-3:1e-1"], "learning_rate without --draws"),
+        (["--draws", "3"], "--draws 3 without one"),
+        (["--learning-rate", "log-uniform:1e-1:1e-3", "--draws", "3"], "the lower first"),
+        (["--weight-decay", "0.1", "--optimizer", "adam"], "expected an optimizer with weight decay"),
+        (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
+        (["--grid", "nowhere.csv"], "nowhere.csv: expected a file to read"),
+        (["--plan", "quick"], "plan: expected auto"),
+        (["--halving", "5"], "halving: expected epochs before the last one"),
+        (["--seeds", "0"], "0 is not in the range"),
+        (["--learning-rat", "0.1"], "Did you mean"),
+    ],
+)
+def test_fault_43_wrong_flags(flags, message, swept, capsys):
+    assert cli.run([*swept, *flags]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_grid_file_with_names_that_are_no_flags(swept, tmp_path, capsys):
+    grid = tmp_path / "grid.csv"
+    grid.write_text("learning_rate,momentum\n0.1,0.9\n")
+    assert cli.run([*swept, "--grid", str(grid)]) == 2
+    assert "expected names of flags" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "4000", "--out", str(out)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("chunks/*.safetensors"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    assert "not run" in printed
+    assert "what was finished is kept" in printed
+    with open(out / "members.csv", newline="") as file:
+        finished = [row for row in csv.DictReader(file) if row["status"] == "finished"]
+    assert len(finished) >= 3
+    assert all(np.isfinite(float(row["test_loss"])) for row in finished)
+
+
+def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [*swept, "--learning-rate", "0.01,0.1", "--out", str(out)]
+    assert cli.run(command) == 0
+    table = (out / "members.csv").read_bytes()
+    (out / "members.csv").unlink()
+    next(out.glob("chunks/*")).unlink()
+    assert cli.run(command) == 0
+    assert (out / "members.csv").read_bytes() == table
+    capsys.readouterr()
+    assert cli.run([*command, "--epochs", "3"]) == 2
+    assert "whose epochs differ. Name another folder." in capsys.readouterr().err
