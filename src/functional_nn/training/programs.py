@@ -44,6 +44,13 @@ QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
 """For a program that is a small part of an epoch: XLA's older generator of kernels for the CPU, which takes two thirds
 of the time. Programs may be slower for it."""
 
+BOTH_CORES: Any = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+"""For the steps: YNNPACK, which XLA's CPU compiler takes for convolutions too, does those on one core only, and XLA's
+own on all of them. Sums and products stay with it.
+"""
+
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
 
@@ -121,16 +128,17 @@ class Programs:
                 return traced.out_info, threads.submit(_compile, traced.lower(), options)
 
             train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
-            reached, full = compiling(program(full_batches, 2, 4), h, train_state, *epoch_data)
+            reached, full = compiling(program(full_batches, 2, 4), h, train_state, *epoch_data, **BOTH_CORES)
             any_full = reached[1].size > 0
-            _, last = compiling(program(last_batch, 4, 2), h, *reached, *train_data, **(QUICK if any_full else {}))
+            options = BOTH_CORES | (QUICK if any_full else {})
+            _, last = compiling(program(last_batch, 4, 2), h, *reached, *train_data, **options)
             _, evaluation = compiling(program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
         self.train_state = train_state
         self.start: Any = start.result()
         self.evaluate: Any = evaluation.result()
         self.full_batches: Any = full.result()
         self.last_batch: Any = last.result()
-        self._careful = lambda: program(careful, 2, 4).lower(h, train_state, *epoch_data).compile()
+        self._careful = lambda: _compile(program(careful, 2, 4).lower(h, train_state, *epoch_data), BOTH_CORES)
 
     def epoch(
         self,
@@ -152,11 +160,11 @@ class Programs:
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> Any:
-    """With these options of XLA, without those of ``QUICK`` where its version does not have them."""
+    """With these options of XLA, or only those of ``RUN_ONCE`` where its version does not have all of them."""
     try:
         return lowered.compile(options)
     except jax.errors.JaxRuntimeError:
-        return lowered.compile({name: value for name, value in options.items() if name not in QUICK})
+        return lowered.compile({name: value for name, value in options.items() if name in RUN_ONCE})
 
 
 def compiled(
