@@ -1,4 +1,4 @@
-"""functional_nn: what `fit` runs, a whole epoch in one compiled program with the images on the device as bytes."""
+"""functional_nn: the compiled programs that `fit` runs, with the images on the device as bytes."""
 
 from types import ModuleType
 
@@ -11,6 +11,8 @@ import functional_nn as fnn
 from benchmarks import w1
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import Recipe, Split, compiled
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
 
@@ -22,19 +24,19 @@ def fit(mnist: Mnist, seed: int) -> Peer:
 
 
 def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int) -> Peer:
-    """A network in the epoch of `fit`, with a workload's learning rate and batch size."""
-    optimizer = optax.adam(workload.LEARNING_RATE)
-    train_step = fnn.make_train_step(net, fnn.cross_entropy, optimizer, keep_finite=False)
-    epoch = jax.jit(fnn.make_epoch(train_step, workload.BATCH_SIZE))
+    """A network in the programs of `fit`, with a workload's learning rate and batch size."""
     data = fnn.load_dataset("mnist", mnist.folder)
-    images, labels = jax.device_put((data.train_images, data.train_labels))
+    split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
+    recipe = Recipe(net, fnn.cross_entropy, optax.adam(workload.LEARNING_RATE))
+    programs, _ = compiled(recipe, {}, workload.BATCH_SIZE, as_precision(workload.PRECISION), split)
+    images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
-    train_state = fnn.create_train_state(net, optimizer, jax.random.key(seed), image_shape)
+    train_state = programs.start({}, jax.random.key(seed))
     number = 0
 
     def train_epoch() -> None:
         nonlocal train_state, number
-        train_state, _ = jax.block_until_ready(epoch(train_state, images, labels, jnp.int32(number)))
+        train_state, _ = jax.block_until_ready(programs.epoch({}, train_state, images, labels, jnp.int32(number)))
         number += 1
 
     def predict(images: np.ndarray) -> np.ndarray:

@@ -86,6 +86,19 @@ def test_programs_agree_with_the_pure_functions(batch_size):
     assert run.train_state.step == expected.step
 
 
+def test_what_is_left_over_from_many_batches_is_trained_on(monkeypatch):
+    """It is compiled at a level of its own, which may change the last bit."""
+    net, data = fnn.chain(fnn.dense(4), fnn.dense(3)), make_data()
+    runs = []
+    for many in (1, 3):
+        monkeypatch.setattr(programs, "MANY_BATCHES", many)
+        programs._programs.cache_clear()
+        runs.append(fit(net, data=data, epochs=2, batch_size=16))
+    few, expected = (run.train_state for run in runs)
+    assert few.step == expected.step == 6
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), few.params, expected.params)
+
+
 def test_an_option_that_xla_lacks_is_left_out(monkeypatch):
     monkeypatch.setattr(programs, "QUICK", {"xla_no_such_option": True})
     assert fit(fnn.chain(fnn.dense(2), fnn.dense(3)), epochs=1).status == "finished"

@@ -51,37 +51,40 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     full_batches, last_batch = make_epoch_parts(train_step, batch_size)
 
     def epoch(train_state, x, labels, number):
-        return last_batch(*full_batches(train_state, x, labels, number), x, labels)
+        full, left = drawn_batches(train_state.key, number, _examples(x), batch_size)
+        return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
 
     return epoch
 
 
-def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """``make_epoch`` as two functions, for compiling them apart: all full batches, then what is left over.
+def drawn_batches(
+    key: jax.Array, number: int | jax.Array, examples: int, batch_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """The rows of epoch ``number``, from the run's key: those of the full batches, one a row, and what is left over."""
+    order = shuffled(derived_key(key, "shuffle", number), examples)
+    batches = examples // batch_size
+    return order[: batches * batch_size].reshape(batches, batch_size), order[batches * batch_size :]
 
-    ``full_batches(train_state, x, labels, number, order_key=None) -> (train_state, losses, rows)``, with the rows that
-    are left over, and the order drawn from a key of its own where one is given, as for models that share it;
-    ``last_batch(train_state, losses, rows, x, labels) -> (train_state, EpochResult)``.
+
+def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What ``make_epoch`` does with ``drawn_batches``, as two functions, for compiling them apart.
+
+    ``full_batches(train_state, full, x, labels) -> (train_state, losses)``;
+    ``last_batch(train_state, losses, left, x, labels) -> (train_state, EpochResult)``.
     """
 
-    def full_batches(train_state, x, labels, number, order_key=None):
-        key = train_state.key if order_key is None else order_key
-        order = shuffled(derived_key(key, "shuffle", number), _examples(x))
-        batches = order.size // batch_size
-
+    def full_batches(train_state, full, x, labels):
         def step(train_state, rows):
             return train_step(train_state, *_rows(rows, x, labels))
 
-        full = order[: batches * batch_size].reshape(batches, batch_size)
-        train_state, losses = lax.scan(step, train_state, full)
-        return train_state, losses, order[batches * batch_size :]
+        return lax.scan(step, train_state, full)
 
-    def last_batch(train_state, losses, rows, x, labels):
+    def last_batch(train_state, losses, left, x, labels):
         sizes = jnp.full_like(losses, batch_size)
-        if rows.size:
-            train_state, loss = train_step(train_state, *_rows(rows, x, labels))
+        if left.size:
+            train_state, loss = train_step(train_state, *_rows(left, x, labels))
             losses = jnp.append(losses, loss)
-            sizes = jnp.append(sizes, jnp.asarray(rows.size, sizes.dtype))
+            sizes = jnp.append(sizes, jnp.asarray(left.size, sizes.dtype))
         finite = jnp.isfinite(losses)
         sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
         first_bad = jnp.argmin(finite)

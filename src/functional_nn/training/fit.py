@@ -86,9 +86,9 @@ def fit(
 ) -> Run:
     """Trains a network and evaluates it after every epoch.
 
-    Every epoch is one compiled program; the data are on the device before the first. The same seed gives the same bits
-    on the same machine. An epoch after which a loss, parameter or statistic is not finite is run again with steps that
-    change nothing where that would happen, and is the last.
+    All full batches of an epoch are one compiled program; the data are on the device before the first. The same seed
+    gives the same bits on the same machine. An epoch after which a loss, parameter or statistic is not finite is run
+    again with steps that change nothing where that would happen, and is the last.
     Ctrl-C ends the run, and what was reached is returned.
 
     Args:

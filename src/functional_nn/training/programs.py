@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.epoch import EpochResult, make_epoch_parts, make_evaluate
+from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
@@ -44,10 +44,22 @@ QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
 """For a program that is a small part of an epoch: XLA's older generator of kernels for the CPU, which takes two thirds
 of the time. Programs may be slower for it."""
 
+BOTH_CORES: Any = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+"""For the steps: YNNPACK, which XLA's CPU compiler takes for convolutions too, does those on one core only, and XLA's
+own on all of them. Sums and products stay with it.
+"""
+
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
 
-It may round differently: initial values here and from ``create_train_state`` can differ in the last bit.
+It may round differently: values here and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
+"""
+
+MANY_BATCHES = 50
+"""From so many full batches on what is left over is compiled as if it ran once: that takes a quarter of the time, and a
+run two to five times as long, up to 5% of an epoch.
 """
 
 
@@ -60,9 +72,9 @@ class Programs:
     ``train_state`` has the shapes of what ``start`` gives.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
-    since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is two programs,
-    one for the full batches and one for what is left over. Each is compiled as soon as it is traced, while the next one
-    is traced; the first is the shortest, so that both cores are soon at work.
+    since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is three programs,
+    for its order, for the full batches and for what is left over. Each is compiled as soon as it is traced, while the
+    next one is traced; the first two are the shortest, so that both cores are soon at work.
     """
 
     def __init__(
@@ -79,7 +91,7 @@ class Programs:
         number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
         train_data, test_data = (shapes.train_x, shapes.train_labels), (shapes.test_x, shapes.test_labels)
         h, keys, order_key = hyperparameters, key, key if shared_order else None
-        epoch_data = (*train_data, number, order_key)
+        examples = shapes.train_x.shape[0]
         if members is not None:
             h, keys = jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype), (h, keys))
 
@@ -94,15 +106,19 @@ class Programs:
             )
             return make_epoch_parts(train_step, batch_size)
 
-        def full_batches(h, train_state, x, labels, number, order_key):
-            return parts(h, False)[0](train_state, x, labels, number, order_key)
+        def draw(key, number):
+            return drawn_batches(key, number, examples, batch_size)
 
-        def last_batch(h, train_state, losses, rows, x, labels):
-            return parts(h, False)[1](train_state, losses, rows, x, labels)
+        def full_batches(h, train_state, full, x, labels):
+            return parts(h, False)[0](train_state, full, x, labels)
+
+        def last_batch(h, train_state, losses, left, x, labels):
+            return parts(h, False)[1](train_state, losses, left, x, labels)
 
         def careful(h, train_state, x, labels, number, order_key):
             full_batches, last_batch = parts(h, True)
-            return last_batch(*full_batches(train_state, x, labels, number, order_key), x, labels)
+            full, left = draw(train_state.key if order_key is None else order_key, number)
+            return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
 
         def evaluate(h, train_state, x, labels):
             recipe = recipe_of(h)
@@ -121,16 +137,23 @@ class Programs:
                 return traced.out_info, threads.submit(_compile, traced.lower(), options)
 
             train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
-            reached, full = compiling(program(full_batches, 2, 4), h, train_state, *epoch_data)
-            any_full = reached[1].size > 0
-            _, last = compiling(program(last_batch, 4, 2), h, *reached, *train_data, **(QUICK if any_full else {}))
+            own = 0 if shared_order else 1
+            order = jax.jit(draw) if shared_order else program(draw, 1, 1)
+            (full, left), draws = compiling(order, key if shared_order else keys, number, **QUICK)
+            steps = program(full_batches, 2 + own, 3 - own)
+            reached, batches = compiling(steps, h, train_state, full, *train_data, **BOTH_CORES)
+            rest, count = program(last_batch, 3 + own, 3 - own), full.shape[-2]
+            options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
+            _, last = compiling(rest, h, *reached, left, *train_data, **options)
             _, evaluation = compiling(program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
         self.train_state = train_state
         self.start: Any = start.result()
         self.evaluate: Any = evaluation.result()
-        self.full_batches: Any = full.result()
+        self._draw: Any = draws.result()
+        self.full_batches: Any = batches.result()
         self.last_batch: Any = last.result()
-        self._careful = lambda: program(careful, 2, 4).lower(h, train_state, *epoch_data).compile()
+        careful_data = (*train_data, number, order_key)
+        self._careful = lambda: _compile(program(careful, 2, 4).lower(h, train_state, *careful_data), BOTH_CORES)
 
     def epoch(
         self,
@@ -142,8 +165,9 @@ class Programs:
         order_key: jax.Array | None = None,
     ) -> tuple[TrainState, EpochResult]:
         """Every example once."""
-        reached = self.full_batches(hyperparameters, train_state, x, labels, number, order_key)
-        return self.last_batch(hyperparameters, *reached, x, labels)
+        full, left = self._draw(train_state.key if order_key is None else order_key, number)
+        reached = self.full_batches(hyperparameters, train_state, full, x, labels)
+        return self.last_batch(hyperparameters, *reached, left, x, labels)
 
     @cached_property
     def careful_epoch(self) -> Any:
@@ -152,11 +176,11 @@ class Programs:
 
 
 def _compile(lowered: Any, options: dict[str, Any]) -> Any:
-    """With these options of XLA, without those of ``QUICK`` where its version does not have them."""
+    """With these options of XLA, or only those of ``RUN_ONCE`` where its version does not have all of them."""
     try:
         return lowered.compile(options)
     except jax.errors.JaxRuntimeError:
-        return lowered.compile({name: value for name, value in options.items() if name not in QUICK})
+        return lowered.compile({name: value for name, value in options.items() if name in RUN_ONCE})
 
 
 def compiled(
