@@ -8,14 +8,14 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, records, w1, w3, w4
+from benchmarks import accuracy, depth, records, w1, w2, w3, w4
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
-WORKLOADS = {"w1": w1, "w3": w3, "w4": w4}
-# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION and PEERS
+WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4}
+# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, PEERS and, by name, the OPTIONS that its peers take
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -41,9 +41,15 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def sizes(text: str) -> list[int]:
+    """An argument that lists positive whole numbers, separated by commas."""
+    return [at_least(1)(size) for size in text.split(",")]
+
+
 def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -> None:
     """Race a workload's peers; print the table, keep the results."""
     circumstances = records.circumstances()
+    options = {name: getattr(arguments, name) for name in workload.OPTIONS}
     with console.status("starting") as status:
         entries = race(
             arguments.command,
@@ -52,6 +58,7 @@ def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -
             rounds=arguments.rounds,
             warmup=arguments.warmup,
             seed=arguments.seed,
+            options=options,
             progress=status.update,
         )
     conditions = {
@@ -60,9 +67,10 @@ def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -
         "steps": workload.STEPS,
         "precision": workload.PRECISION,
         "seed": arguments.seed,
+        **options,
     }
     records.append(arguments.results, [circumstances | conditions | asdict(entry) for entry in entries])
-    print_table(console, workload, entries, arguments.baseline, circumstances)
+    print_table(console, workload, entries, arguments.baseline, options, circumstances)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,6 +86,10 @@ def parse_arguments() -> argparse.Namespace:
         )
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
         command.add_argument("--seed", type=int, default=0)
+
+    command = commands.choices["w2"]
+    command.add_argument("--models", type=at_least(1), default=8, help="how many are trained at once (default 8)")
+    command.add_argument("--hidden", type=sizes, default=[128, 64], help="sizes of hidden layers (default 128,64)")
 
     command = commands.add_parser("accuracy", help="test accuracy of W1's recipe, over seeds")
     known = accuracy.SIDES

@@ -18,9 +18,10 @@ class WorkerEnded(Exception):
 class Worker:
     """The parent's end of `benchmarks.worker`; a context manager that leaves no process behind."""
 
-    def __init__(self, workload: str, peer: str, data_dir: Path, seed: int):
+    def __init__(self, workload: str, peer: str, data_dir: Path, seed: int, workload_options: dict):
         command = [sys.executable, "-m", "benchmarks.worker", workload, peer]
         options = ["--data-dir", str(data_dir.resolve()), "--seed", str(seed)]
+        options += ["--options", json.dumps(workload_options)]
         self.process = subprocess.Popen(
             command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
@@ -51,12 +52,17 @@ class Entry:
     peer: str
     problem: str | None = None  # why it did not run to the end
     threads: int | None = None
+    models_a_round: int = 1
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     ready_seconds: float | None = None  # import and construction
     warmup_seconds: list[float] = field(default_factory=list)  # the first one holds tracing and compiling
     seconds: list[float] = field(default_factory=list)  # one for each round
     accuracy: float | None = None
+
+    @property
+    def seconds_a_model(self) -> list[float]:
+        return [seconds / self.models_a_round for seconds in self.seconds]
 
 
 def race(
@@ -67,6 +73,7 @@ def race(
     rounds: int,
     warmup: int,
     seed: int,
+    options: dict,
     progress: Callable[[str], None],
 ) -> list[Entry]:
     """Train every peer for `warmup` epochs, then all of them for `rounds` epochs, interleaved."""
@@ -85,7 +92,8 @@ def race(
         if "missing" in hello:
             raise WorkerEnded(f"not installed ({hello['missing']})")
         entry.ready_seconds = hello["ready"]
-        entry.threads, entry.device, entry.versions = hello["threads"], hello["device"], hello["versions"]
+        entry.threads, entry.models_a_round = hello["threads"], hello["models_a_round"]
+        entry.device, entry.versions = hello["device"], hello["versions"]
         entry.warmup_seconds = [worker.ask("epoch")["seconds"] for _ in range(warmup)]
 
     def train(entry: Entry, worker: Worker) -> None:
@@ -97,7 +105,7 @@ def race(
     with ExitStack() as stack:
         for name in peers:
             progress(f"warming up {name}")
-            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed))
+            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed, options))
             attempt(name, start)
         for round_number in range(rounds):
             progress(f"round {round_number + 1} of {rounds}")

@@ -15,10 +15,10 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def print_table(
-    console: Console, workload: ModuleType, entries: list[Entry], baseline: str, circumstances: dict
+    console: Console, workload: ModuleType, entries: list[Entry], baseline: str, options: dict, circumstances: dict
 ) -> None:
     """One row a peer, the quickest first; where `baseline` took part, how many times as long each peer took."""
-    finished = sorted((e for e in entries if e.problem is None), key=lambda entry: median(entry.seconds))
+    finished = sorted((e for e in entries if e.problem is None), key=lambda entry: median(entry.seconds_a_model))
     base = next((entry for entry in finished if entry.peer == baseline), None)
 
     table = Table(box=None, pad_edge=False)
@@ -29,11 +29,12 @@ def print_table(
         table.add_column(f"/ {baseline}", justify="right", no_wrap=True)
     table.add_column("accuracy", justify="right", no_wrap=True)
     for entry in finished:
-        row = [entry.peer, str(entry.threads), spread([seconds * workload.SCALE for seconds in entry.seconds], 3)]
+        times = entry.seconds_a_model
+        row = [entry.peer, str(entry.threads), spread([seconds * workload.SCALE for seconds in times], 3)]
         if base:
-            row.append(spread([own / its for own, its in zip(entry.seconds, base.seconds, strict=True)], 2))
+            row.append(spread([own / its for own, its in zip(times, base.seconds_a_model, strict=True)], 2))
         table.add_row(*row, f"{entry.accuracy:.4f}")
-    console.print(workload.RECIPE)
+    console.print(workload.RECIPE, *(f"{name} {value}" for name, value in options.items()), sep="; ")
     console.print("median (min-max) over the rounds" + ("; ratios within a round" if base else ""))
     console.print(table)
 

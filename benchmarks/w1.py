@@ -14,6 +14,7 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 64
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
 PRECISION = "float32"
+OPTIONS = ()
 
 PEERS = {
     "functional_nn": "benchmarks.peers.functional_nn:fit",

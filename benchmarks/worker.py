@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("peer")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--options", type=json.loads, default={})
     arguments = parser.parse_args()
 
     replies = os.fdopen(os.dup(1), "w")
@@ -45,7 +46,7 @@ def main() -> None:
     start = time.perf_counter()
     try:
         module = importlib.import_module(module_path)
-        peer = getattr(module, function)(mnist, arguments.seed)
+        peer = getattr(module, function)(mnist, arguments.seed, **arguments.options)
     except ModuleNotFoundError as error:
         if error.name.startswith("benchmarks"):
             raise
@@ -54,6 +55,7 @@ def main() -> None:
     reply(
         ready=time.perf_counter() - start,
         threads=peer.threads,
+        models_a_round=peer.models_a_round,
         device=device(module.LIBRARIES),
         versions=versions(module.LIBRARIES),
     )

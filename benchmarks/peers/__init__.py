@@ -1,7 +1,7 @@
 """The peers, one file a library: its network, its own default initialisation, its loop.
 
 Each file names its `LIBRARIES` (whose versions go into the results) and has one function
-`(mnist, seed) -> Peer` for every way of writing the loop.
+`(mnist, seed) -> Peer` for every way of writing the loop; in W2 `(mnist, seed, models, hidden) -> Peer`.
 """
 
 import os
@@ -19,16 +19,17 @@ def available_cores() -> int:
 
 
 class Peer(NamedTuple):
-    """A library at work on a model of its own."""
+    """A library at work on a model of its own, or on several."""
 
     train_epoch: Callable[[], None]  # trains one epoch, and returns only when every output is there
-    predict: Callable[[np.ndarray], np.ndarray]  # images -> logits
+    predict: Callable[[np.ndarray], np.ndarray]  # images -> logits, (images, classes) or (models, images, classes)
     threads: int = available_cores()
+    models_a_round: int = 1  # that train_epoch trains
 
 
 def test_accuracy(peer: Peer, mnist: Mnist) -> float:
-    """The share of the test images that the peer's model gets right."""
-    return float(np.mean(peer.predict(mnist.test_images).argmax(axis=1) == mnist.test_labels))
+    """The share of the test images that the peer's model gets right; of several models the mean."""
+    return float(np.mean(peer.predict(mnist.test_images).argmax(axis=-1) == mnist.test_labels))
 
 
 def shuffled_batches(

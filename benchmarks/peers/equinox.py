@@ -1,5 +1,8 @@
 """Equinox and Optax: `filter_jit` as its MNIST example writes it, and a partitioned model under plain `jit`."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import equinox as eqx
 import jax
 import optax
@@ -12,19 +15,10 @@ from benchmarks.w1 import LEARNING_RATE, SIZES
 LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
 
 
-def network(seed: int) -> eqx.nn.Sequential:
-    inputs, hidden_1, hidden_2, outputs = SIZES
-    key_1, key_2, key_3 = jax.random.split(jax.random.key(seed), 3)
-    relu = eqx.nn.Lambda(jax.nn.relu)
-    return eqx.nn.Sequential(
-        [
-            eqx.nn.Linear(inputs, hidden_1, key=key_1),
-            relu,
-            eqx.nn.Linear(hidden_1, hidden_2, key=key_2),
-            relu,
-            eqx.nn.Linear(hidden_2, outputs, key=key_3),
-        ]
-    )
+def network(key: jax.Array, sizes: Sequence[int] = SIZES) -> eqx.nn.Sequential:
+    keys, relu = jax.random.split(key, len(sizes) - 1), eqx.nn.Lambda(jax.nn.relu)
+    linear = [eqx.nn.Linear(*pair, key=key) for key, pair in zip(keys, pairwise(sizes), strict=True)]
+    return eqx.nn.Sequential([layer for each in linear for layer in (each, relu)][:-1])
 
 
 def update(optimizer: optax.GradientTransformation, state, images, labels):
@@ -37,7 +31,7 @@ def update(optimizer: optax.GradientTransformation, state, images, labels):
 
 def tutorial(mnist: Mnist, seed: int) -> Peer:
     """A step under `filter_jit`."""
-    model, optimizer = network(seed), optax.adam(LEARNING_RATE)
+    model, optimizer = network(jax.random.key(seed)), optax.adam(LEARNING_RATE)
     return python_loop(
         step=eqx.filter_jit(lambda state, images, labels: update(optimizer, state, images, labels)),
         state=(model, optimizer.init(eqx.filter(model, eqx.is_array))),
@@ -49,7 +43,7 @@ def tutorial(mnist: Mnist, seed: int) -> Peer:
 
 def partitioned(mnist: Mnist, seed: int) -> Peer:
     """The arrays split from the rest once, so that plain `jit` with donation does: less work in Python a step."""
-    arrays, static = eqx.partition(network(seed), eqx.is_array)
+    arrays, static = eqx.partition(network(jax.random.key(seed)), eqx.is_array)
     optimizer = optax.adam(LEARNING_RATE)
 
     def step(state, images, labels):

@@ -1,7 +1,8 @@
 """PyTorch: as its quickstart tutorial writes the loop, with resident tensors, and compiled."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,9 @@ from functional_nn.data import write_idx
 LIBRARIES = ("torch",)
 
 
-def network() -> nn.Sequential:
-    inputs, hidden_1, hidden_2, outputs = SIZES
-    return nn.Sequential(
-        nn.Linear(inputs, hidden_1), nn.ReLU(), nn.Linear(hidden_1, hidden_2), nn.ReLU(), nn.Linear(hidden_2, outputs)
-    )
+def network(sizes: Sequence[int] = SIZES) -> nn.Sequential:
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
 
 
 def peer(train_epoch: Callable[[], None], model: nn.Module) -> Peer:
@@ -80,14 +79,22 @@ def torchvision_tutorial(mnist: Mnist, seed: int) -> Peer:
     return quickstart(dataset, seed)
 
 
-def resident(mnist: Mnist, seed: int, compile_network: bool = False, threads: int | None = None) -> Peer:
+def resident(
+    mnist: Mnist,
+    seed: int,
+    *,
+    sizes: Sequence[int] = SIZES,
+    learning_rate: float = LEARNING_RATE,
+    compile_network: bool = False,
+    threads: int | None = None,
+) -> Peer:
     """Tensors resident in memory, shuffled by index, fused Adam."""
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
     images, labels = torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
-    model = network()
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    model = network(sizes)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
 
     def loss_function(batch_images: Tensor, batch_labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(model(batch_images), batch_labels)

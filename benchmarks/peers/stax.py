@@ -1,5 +1,7 @@
 """stax and `optimizers` of JAX's own example libraries, as its MNIST example writes them."""
 
+from collections.abc import Sequence
+
 import jax
 from jax.example_libraries import optimizers, stax
 
@@ -11,11 +13,19 @@ from benchmarks.w1 import LEARNING_RATE, SIZES
 LIBRARIES = ("jax", "jaxlib")
 
 
-def stax_peer(mnist: Mnist, seed: int, donate: bool) -> Peer:
-    inputs, hidden_1, hidden_2, outputs = SIZES
-    init, apply = stax.serial(stax.Dense(hidden_1), stax.Relu, stax.Dense(hidden_2), stax.Relu, stax.Dense(outputs))
+def stax_peer(
+    mnist: Mnist,
+    seed: int,
+    *,
+    sizes: Sequence[int] = SIZES,
+    learning_rate: float = LEARNING_RATE,
+    donate: bool,
+) -> Peer:
+    inputs, *hidden, outputs = sizes
+    layers = [layer for size in hidden for layer in (stax.Dense(size), stax.Relu)]
+    init, apply = stax.serial(*layers, stax.Dense(outputs))
     _, params = init(jax.random.key(seed), (-1, inputs))
-    init_optimizer, update, get_params = optimizers.adam(LEARNING_RATE)
+    init_optimizer, update, get_params = optimizers.adam(learning_rate)
 
     def step(state, images, labels):
         count, optimizer_state = state

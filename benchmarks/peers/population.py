@@ -1,0 +1,82 @@
+"""Several models at work: one after another, shared out among processes, or as one in a Python loop over a step."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from benchmarks.mnist import Mnist, read_mnist
+from benchmarks.peers import Peer, available_cores
+from benchmarks.w1 import BATCH_SIZE, IMAGES
+from benchmarks.w2 import FEW, Member, members
+
+MakePeer: TypeAlias = Callable[[Mnist, Member, Sequence[int]], Peer]
+
+
+def one_after_another(peers: Sequence[Peer]) -> Peer:
+    """Peers of one model each as one peer: an epoch of each in turn."""
+
+    def train_epoch() -> None:
+        for peer in peers:
+            peer.train_epoch()
+
+    return Peer(
+        train_epoch,
+        lambda images: np.stack([peer.predict(images) for peer in peers]),
+        peers[0].threads,
+        len(peers),
+    )
+
+
+def in_processes(make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """A process a core, each training its share of the models one after another."""
+    cores, context = min(available_cores(), models), get_context("spawn")
+    population, connections = members(seed, models, FEW * cores), []
+    for core in range(cores):
+        connection, end_of_process = context.Pipe()
+        arguments = (end_of_process, make, mnist.folder, population[core::cores], hidden)
+        context.Process(target=train_share, args=arguments, daemon=True).start()
+        end_of_process.close()
+        connections.append(connection)
+
+    def ask_all(method: str, *arguments: np.ndarray) -> list[Any]:
+        for connection in connections:
+            connection.send((method, arguments))
+        return [connection.recv() for connection in connections]
+
+    def train_epoch() -> None:
+        ask_all("train_epoch")
+
+    return Peer(train_epoch, lambda images: np.concatenate(ask_all("predict", images)), cores, len(population))
+
+
+def train_share(
+    connection: Connection, make: MakePeer, folder: Path, population: Sequence[Member], hidden: Sequence[int]
+) -> None:
+    """A process of `in_processes`: answers each request with what the method of its peer returns."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    mnist = read_mnist(folder)
+    share = one_after_another([make(mnist, member, hidden) for member in population])
+    with suppress(EOFError):  # the parent has ended
+        while True:
+            method, arguments = connection.recv()
+            connection.send(getattr(share, method)(*arguments))
+
+
+def end_with_parent() -> None:
+    """Even where the parent is killed in the middle of an epoch."""
+    parent_process().join()
+    os._exit(1)
+
+
+def shuffled_rows(generators: Sequence[np.random.Generator]) -> Iterator[np.ndarray]:
+    """The numbers of the images in an order of each model's own, batch by batch: (models, batch)."""
+    orders = np.stack([generator.permutation(IMAGES) for generator in generators])
+    for start in range(0, IMAGES, BATCH_SIZE):
+        yield orders[:, start : start + BATCH_SIZE]

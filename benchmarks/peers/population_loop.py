@@ -1,0 +1,35 @@
+"""The Python loop over a vmapped, jitted step, for the JAX libraries that leave the loop to their user."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.peers import Peer
+from benchmarks.peers.population import shuffled_rows
+from benchmarks.w2 import Member
+
+
+def python_loop(
+    step: Callable[[Any, np.ndarray], Any],
+    state: Any,
+    logits: Callable[[Any, np.ndarray], jax.Array],
+    population: Sequence[Member],
+) -> Peer:
+    """Calls `state = step(state, rows)` for each batch, each model's own rows, and waits once, at the epoch's end."""
+    generators = [np.random.default_rng(member.seed) for member in population]
+
+    def train_epoch() -> None:
+        nonlocal state
+        for rows in shuffled_rows(generators):
+            state = step(state, rows)
+        jax.block_until_ready(state)
+
+    return Peer(train_epoch, lambda images: np.asarray(logits(state, images)), models_a_round=len(population))
+
+
+def keys_and_rates(population: Sequence[Member]) -> tuple[jax.Array, jax.Array]:
+    """Of all models: the key of each from its seed, and its learning rate."""
+    seeds, rates = (np.array(values) for values in zip(*population, strict=True))
+    return jax.vmap(jax.random.key)(seeds), jax.numpy.asarray(rates, np.float32)

@@ -1,0 +1,85 @@
+"""PyTorch: one model after another, a process a core, and an ensemble by `torch.func`."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+from benchmarks.peers.population import in_processes, one_after_another, shuffled_rows
+from benchmarks.peers.pytorch import LIBRARIES as LIBRARIES
+from benchmarks.peers.pytorch import network, resident
+from benchmarks.w2 import FEW, Member, members, sizes
+
+
+def one_model(mnist: Mnist, member: Member, hidden: Sequence[int], threads: int | None = None) -> Peer:
+    """Resident tensors, shuffled by index, fused Adam."""
+    return resident(mnist, member.seed, sizes=sizes(hidden), learning_rate=member.learning_rate, threads=threads)
+
+
+def one_model_1_thread(mnist: Mnist, member: Member, hidden: Sequence[int]) -> Peer:
+    return one_model(mnist, member, hidden, threads=1)
+
+
+def in_turn(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """One model after another, with as many threads as PyTorch takes of itself."""
+    return one_after_another([one_model(mnist, member, hidden) for member in members(seed, models, FEW)])
+
+
+def in_turn_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """One model after another, on one thread."""
+    return one_after_another([one_model_1_thread(mnist, member, hidden) for member in members(seed, models, FEW)])
+
+
+def processes(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """A process of one thread for each core."""
+    return in_processes(one_model_1_thread, mnist, seed, models, hidden)
+
+
+def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], threads: int | None = None) -> Peer:
+    """All models as one, as its tutorial on ensembles has it; fused Adam, with a group of parameters for each model."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    population = members(seed, models)
+    generators = [np.random.default_rng(member.seed) for member in population]
+    images, labels = torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
+    networks = [network(sizes(hidden)) for _ in population]
+    base = deepcopy(networks[0]).to("meta")
+    stacked = {name: stack.detach() for name, stack in stack_module_state(networks)[0].items()}
+    own = [{name: stack[number] for name, stack in stacked.items()} for number in range(models)]  # views
+    optimizer = torch.optim.Adam(
+        [
+            {"params": list(params.values()), "lr": member.learning_rate}
+            for params, member in zip(own, population, strict=True)
+        ],
+        fused=True,
+    )
+
+    def loss_function(params: dict[str, Tensor], batch_images: Tensor, batch_labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(functional_call(base, params, (batch_images,)), batch_labels)
+
+    gradients = vmap(grad(loss_function))
+
+    def train_epoch() -> None:
+        for batch in map(torch.from_numpy, shuffled_rows(generators)):
+            gradient = gradients(stacked, images[batch], labels[batch])
+            for number, params in enumerate(own):
+                for name, param in params.items():
+                    param.grad = gradient[name][number]
+            optimizer.step()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return np.stack([functional_call(base, params, (torch.from_numpy(images),)).numpy() for params in own])
+
+    return Peer(train_epoch, predict, torch.get_num_threads(), models)
+
+
+def ensemble_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """The same on one thread."""
+    return ensemble(mnist, seed, models, hidden, threads=1)

@@ -1,0 +1,60 @@
+"""W2: many models of W1's recipe at once, each with a seed, an order of the images and a learning rate of its own.
+
+`PEERS` names who takes part: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and
+the sizes of their hidden layers; all else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
+train one model after another, alone or in each process, train `FEW`: more would not change the seconds of each.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import w1
+from benchmarks.w1 import BATCH_SIZE as BATCH_SIZE
+from benchmarks.w1 import PRECISION as PRECISION
+from benchmarks.w1 import STEPS as STEPS
+
+RECIPE = "W2: W1's recipe for many models, each with its own seed, order and learning rate"
+UNIT = "s/model-epoch"
+SCALE = 1  # from seconds an epoch of one model to UNIT
+OPTIONS = ("models", "hidden")
+
+FEW = 4  # models that are enough where one is trained after another
+
+
+class Member(NamedTuple):
+    """What sets one model apart from the others."""
+
+    seed: int
+    learning_rate: float
+
+
+def members(seed: int, models: int, most: int | None = None) -> list[Member]:
+    """So many models with learning rates from W1's times 10^-1/2 to times 10^1/2, or `most` of them, evenly chosen."""
+    rates = w1.LEARNING_RATE * np.logspace(-0.5, 0.5, models)
+    chosen = np.linspace(0, models - 1, min(models, most or models)).round().astype(int)
+    return [Member(seed + int(number), float(rates[number])) for number in chosen]
+
+
+def sizes(hidden: Sequence[int]) -> tuple[int, ...]:
+    """The network's sizes, from its input to its output."""
+    inputs, *_, outputs = w1.SIZES
+    return (inputs, *hidden, outputs)
+
+
+PEERS = {
+    "functional_nn": "benchmarks.peers.population_functional_nn:threads",
+    "functional_nn_solo": "benchmarks.peers.population_functional_nn:solo",
+    "pytorch": "benchmarks.peers.population_pytorch:in_turn",
+    "pytorch_1_thread": "benchmarks.peers.population_pytorch:in_turn_1_thread",
+    "pytorch_processes": "benchmarks.peers.population_pytorch:processes",
+    "torch_func": "benchmarks.peers.population_pytorch:ensemble",
+    "torch_func_1_thread": "benchmarks.peers.population_pytorch:ensemble_1_thread",
+    "equinox": "benchmarks.peers.population_equinox:tutorial",
+    "equinox_tuned": "benchmarks.peers.population_equinox:partitioned",
+    "flax_nnx": "benchmarks.peers.population_flax_nnx:tutorial",
+    "flax_nnx_tuned": "benchmarks.peers.population_flax_nnx:functional",
+    "stax_processes": "benchmarks.peers.population_stax:processes",
+    "jax_vmap_scan": "benchmarks.peers.jax_scan:population",
+}
