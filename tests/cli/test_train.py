@@ -157,6 +157,7 @@ CHANGES = {
     "--seed": "1",
     "--precision": "bfloat16",
     "--gradient": "formula",
+    "--weight-decay": "0.1",
 }
 SAME_NUMBERS = ("--model", "--gradient")
 
@@ -212,7 +213,7 @@ def configuration():
     defaults = {"dataset": "mnist5k", "data_dir": None, "model": "mlp", "hidden": (8,), "activation": "relu"}
     defaults |= {"dropout": 0.0, "batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1}
     defaults |= {"schedule": "constant", "epochs": 1, "batch_size": 64, "seed": 0, "precision": "float32"}
-    defaults["gradient"] = "auto"
+    defaults |= {"gradient": "auto", "weight_decay": None}
     return lambda **changes: Configuration(**{**defaults, **changes})
 
 
@@ -413,8 +414,12 @@ def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, 
 
 
 def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device", "parameters.safetensors")
+    fsync = os.fsync
+
+    def full(descriptor):
+        if (tmp_path / "run" / "config.json").exists():
+            raise OSError(28, "No space left on device", "parameters.safetensors")
+        fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device: 'parameters.safetensors'", status=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ JSON: dict[Any, Any] = {
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
 """The flags that go to the model, as far as it takes them."""
 
+DESCENT = ("sgd", "momentum", "nesterov")
+"""The optimizers whose weight decay is added to the gradient, as an L2 penalty's."""
+
 FASTER_BY_FORMULA = ("cnn", "resnet", "rnn", "lstm", "gru")
 """The models that train faster on their hand-derived backward pass than by ``jax.grad``; see docs/performance.md."""
 
@@ -44,13 +47,13 @@ class Configuration:
     l2: float
     optimizer: str
     learning_rate: float
-    weight_decay: float | None
     schedule: str
     epochs: int
     batch_size: int
     seed: int
     precision: str
     gradient: str
+    weight_decay: float | None = None
 
     def completed(self) -> Configuration:
         """With the model's own values where nothing was chosen.
@@ -90,6 +93,8 @@ class Configuration:
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer with its schedule over the run's steps."""
+        import optax
+
         from functional_nn.training.optimizers import OPTIMIZERS, optimizer, schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
@@ -97,9 +102,12 @@ class Configuration:
         rate: Any = self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps)
         if self.weight_decay is None:
             return optimizer(self.optimizer, rate)
-        if "weight_decay" not in inspect.signature(OPTIMIZERS[self.optimizer]).parameters:
-            able = [name for name, make in OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
-            raise InputError("--weight-decay", f"an optimizer with weight decay ({', '.join(able)})", self.optimizer)
+        if self.optimizer in DESCENT:
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), optimizer(self.optimizer, rate))
+        able = [name for name, make in OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
+        if self.optimizer not in able:
+            expected = f"an optimizer with weight decay ({', '.join((*DESCENT, *able))})"
+            raise InputError("--weight-decay", expected, self.optimizer)
         return optimizer(self.optimizer, rate, weight_decay=self.weight_decay)
 
     def penalty(self) -> PenaltyFunction | None:
@@ -118,6 +126,7 @@ class Configuration:
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
+        values = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | values
         wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name, ...), JSON[field.type])]
         if wrong:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(wrong)} missing or wrong")

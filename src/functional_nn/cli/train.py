@@ -61,7 +61,7 @@ CLEAR_LINE = "\r\x1b[2K"
 @click.option(
     "--weight-decay",
     type=NOT_NEGATIVE,
-    help="Decay of the weights, for adamw and others.  [default: the optimizer's]",
+    help="Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
 )
 @click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run.")
 @click.option("--epochs", type=COUNT, default=10, help="Passes over the training data.")
