@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,21 @@ def memory_limit() -> int:
     if statistics and "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
     return int(0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def used_bytes() -> tuple[int, int]:
+    """Bytes in use now and at most so far, of the device, or on a CPU of the process."""
+    statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
+    if statistics:
+        return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return most, most
+    return pages * os.sysconf("SC_PAGE_SIZE"), most
 
 
 def fitting(plan: Plan, chunk_bytes: int, limit: int) -> Plan:

@@ -19,6 +19,7 @@ from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.chunks import Chunk, Course
 from functional_nn.sweeps.grid import Hyperparameters
 from functional_nn.sweeps.groups import Group, keys, traced_values
+from functional_nn.sweeps.halving import Halving
 from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import Store
@@ -80,6 +81,7 @@ class Population:
         policy: the precision.
         plan: as it was chosen; fewer at a time where memory has no room for it.
         measure: whether the number of workers is to be measured, or recalled.
+        keep: whether members' parameters and state are kept.
         order_seed, patience: see ``sweep``.
     """
 
@@ -92,16 +94,18 @@ class Population:
         plan: Plan,
         *,
         measure: bool,
+        keep: bool,
         order_seed: int | None = None,
         patience: int | None = None,
     ):
         self.courses = [Course(number) for number in range(len(grid))]
         self.plan, self._measure = plan, measure
-        self._grid, self._policy, self._patience = grid, policy, patience
+        self._grid, self._policy, self._patience, self._keep = grid, policy, patience, keep
         self._order_key = None if order_seed is None else jax.random.key(order_seed)
         self._programs = [GroupPrograms(group, grid, data, policy) for group in groups]
         self._members: dict[int, tuple[Any, Any]] = {}
         self._compile()
+        self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
         if measure and (workers := plans.recall(self._situation)) is not None:
             self.plan, self._measure = Plan(min(workers, self.plan.workers), self.plan.members), False
 
@@ -116,6 +120,16 @@ class Population:
             self.plan = room
             if done:
                 return
+
+    def _needed_bytes(self) -> int:
+        """What the sweep needs besides what is there: the data, a chunk for each worker, the members that are kept."""
+        data = sum(array.nbytes for run in self._programs for split in run.splits.values() for array in split)
+        members = 0
+        for run in self._programs if self._keep else ():
+            state = run.on(self.devices[0]).train_state
+            one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.params, state.state)))
+            members += len(run.group.members) * one // self.plan.members
+        return data + self.plan.workers * self._chunk_bytes + members
 
     @property
     def devices(self) -> list[Any]:
@@ -135,13 +149,13 @@ class Population:
         machine = f"{jax.local_devices()[0].device_kind}, {plans.cores()} cores, jax {jax.__version__}"
         return f"{machine}, batch {group.batch_size}, parameters {sizes}"
 
-    def train(self, rung: int | None, store: Store | None, keep: bool) -> Iterator[None]:
+    def train(self, rung: int | None, store: Store | None) -> Iterator[None]:
         """Trains the members that go on up to an epoch, or to their ends; gives after each epoch of a chunk."""
         waiting = []
         for place, run in enumerate(self._programs):
             for numbers in self._chunks(run.group):
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
-                if store is None or not self._take(store, name, numbers, run, whole=rung is not None, keep=keep):
+                if store is None or not self._take(store, name, numbers, run, whole=rung is not None):
                     waiting.append((name, self._chunk(run, numbers)))
         names = {id(chunk): name for name, chunk in waiting}
         groups = {id(run.group): run for run in self._programs}
@@ -158,8 +172,8 @@ class Population:
         for chunk, done in self._run(workers, chunks, until):
             if done:
                 if store is not None:
-                    self._save(store, names[id(chunk)], chunk, whole=rung is not None, keep=keep)
-                self._settle(chunk.courses, keep)
+                    self._save(store, names[id(chunk)], chunk, whole=rung is not None)
+                self._settle(chunk.courses)
             yield
 
     def _run(self, workers: Workers, chunks: Sequence[Chunk], until: Any) -> Iterator[tuple[Chunk, bool]]:
@@ -187,42 +201,40 @@ class Population:
 
     # What was reached, in memory and on disk
 
-    def _kept(self, reached: Any, whole: bool, keep: bool) -> Any:
+    def _kept(self, reached: Any, whole: bool) -> Any:
         """What is stored of a member: all that going on takes, or what the result has of it."""
-        return reached._replace(key=None) if whole else (reached.params, reached.state) if keep else ()
+        return reached._replace(key=None) if whole else (reached.params, reached.state) if self._keep else ()
 
-    def _save(self, store: Store, name: str, chunk: Chunk, *, whole: bool, keep: bool) -> None:
-        store.save(name, chunk.courses, [self._kept(course.reached, whole, keep) for course in chunk.courses])
+    def _save(self, store: Store, name: str, chunk: Chunk, *, whole: bool) -> None:
+        store.save(name, chunk.courses, [self._kept(course.reached, whole) for course in chunk.courses])
 
-    def _take(
-        self, store: Store, name: str, numbers: Sequence[int], run: GroupPrograms, *, whole: bool, keep: bool
-    ) -> bool:
+    def _take(self, store: Store, name: str, numbers: Sequence[int], run: GroupPrograms, *, whole: bool) -> bool:
         """Takes a chunk from the store; whether it was there."""
         like: Any = run.on(self.devices[0]).train_state
-        found = store.load(name, numbers, self._kept(like, whole, keep))
+        found = store.load(name, numbers, self._kept(like, whole))
         if found is None:
             return False
         for course, tree in zip(*found, strict=True):
             self.courses[course.number] = course
             if whole:
                 course.reached = tree._replace(key=keys(self._grid, course.number))
-            elif keep:
+            elif self._keep:
                 self._members[course.number] = tree
-        self._settle([course for course in found[0] if course.reached is not None], keep)
+        self._settle([course for course in found[0] if course.reached is not None])
         return True
 
-    def _settle(self, courses: Sequence[Course], keep: bool) -> None:
+    def _settle(self, courses: Sequence[Course]) -> None:
         """Sets down members that have ended, as NumPy arrays."""
         for course in courses:
             if not course.running and course.reached is not None:
-                if keep:
+                if self._keep:
                     self._members[course.number] = jax.device_get((course.reached.params, course.reached.state))
                 course.reached = None
 
-    def leave_out(self, halving: Any, keep: bool) -> None:
+    def leave_out(self, halving: Halving) -> None:
         """Ends the members that a rung leaves out."""
         halving.leave_out(self.courses)
-        self._settle(self.courses, keep)
+        self._settle(self.courses)
 
     # What there is to say
 
@@ -267,13 +279,11 @@ class Population:
 
     def described(self) -> dict[str, Any]:
         """The plan, what it was estimated to need, and the static groups."""
-        data = sum(array.nbytes for run in self._programs for split in run.splits.values() for array in split)
-        kept = sum(leaf.nbytes for pair in self._members.values() for leaf in jax.tree.leaves(pair))
-        estimate = self.plan.workers * self._chunk_bytes + data + kept
         return {
             "name": str(self.plan),
             "workers": self.plan.workers,
             "members_a_chunk": self.plan.members,
             "groups": len(self._programs),
-            "estimated_bytes": estimate,
+            "estimated_bytes": self._estimated_bytes,
+            "peak_bytes": plans.used_bytes()[1],
         }

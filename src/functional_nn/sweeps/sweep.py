@@ -99,7 +99,7 @@ def sweep(
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
     chosen = planned(plan, max(len(group.members) for group in groups), len(groups), exact=exact)
-    rules = {"measure": plan == "auto", "order_seed": order_seed, "patience": patience}
+    rules = {"measure": plan == "auto", "keep": keep, "order_seed": order_seed, "patience": patience}
     population = Population(groups, members, by_name, policy, chosen, **rules)
 
     store = None
@@ -117,13 +117,13 @@ def sweep(
     with progress_bar("sweep", population.chunk_epochs, progress) as advance:
         try:
             for rung in (*rungs, None):
-                for _ in population.train(rung, store, keep):
+                for _ in population.train(rung, store):
                     if on_epoch is not None:
                         on_epoch(population.ended, len(members))
                     rate = population.ended / max(time.perf_counter() - clock, 1e-9)
                     advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
-                    population.leave_out(halving, keep)
+                    population.leave_out(halving)
         except KeyboardInterrupt:
             message = f"Interrupted after {population.ended} of {len(members)} members; what was finished is kept."
     train = time.perf_counter() - clock - population.compile_seconds
