@@ -124,6 +124,8 @@ class Chunk:
                 self._judge(course, int(bad_steps[i]))
                 if not course.running or self._epoch >= until:
                     course.reached = self._member(i, states[i])
+        if not self.goes_on(until):
+            self._train_state = None  # what was reached is the courses' now
         return time.perf_counter() - clock
 
     def _judge(self, course: Course, bad_step: int) -> None:
