@@ -151,7 +151,7 @@ class SweepResult:
         ranked = self.ranked(metric)
         if not ranked or not _can_win(ranked[0], metric):
             counts = Counter(member.status for member in self.members)
-            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
             raise InputError("members", f"one with a finite {metric}", given, "Try smaller learning rates.")
         return ranked[0]
 
@@ -226,6 +226,8 @@ class SweepResult:
     def __str__(self) -> str:
         return "\n".join((*_table(self), *_sentences(self)))
 
+    __repr__ = __str__
+
     @property
     def _columns(self) -> list[str]:
         return list(self.members[0].row()) if self.members else list(COLUMNS)
@@ -245,7 +247,7 @@ class SweepResult:
 
     def _parquet(self) -> bytes:
         frame = self.to_pandas()
-        texts = {name: frame[name].map(str) for name in frame.select_dtypes("object")}
+        texts = {name: frame[name].map(str) for name in frame if frame[name].dtype == object}
         try:
             return frame.assign(**texts).to_parquet(None, index=False)
         except ImportError:
@@ -301,7 +303,7 @@ def _sentences(result: SweepResult) -> list[str]:
         lines.append(f"best: member {best.number}{f' ({about})' if about else ''}, {best.last('test_accuracy'):.4f}")
     except InputError:
         lines.append("best: none ended with a finite number")
-    statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
     if "total" in result.seconds:
         rate = len(result.members) / result.seconds["total"]
         statuses += f" in {result.seconds['total']:.1f} s ({rate:.2f} models a second; {result.plan.get('name', '')})"
