@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 
 import numpy as np
 import PIL.Image
@@ -181,7 +182,7 @@ def test_heat_maps_of_many_sizes_keep_their_numbers_inside(size):
 
 
 def test_what_is_no_heat_map_is_refused(rates):
-    with pytest.raises(InputError, match="got 'rat'. Did you mean rate"):
+    with pytest.raises(InputError, match=r"got 'rat'\. Did you mean rate"):
         fnn.plot_heat_map(rates, "rat", "seed")
     with pytest.raises(InputError, match="another hyper-parameter than x"):
         fnn.plot_heat_map(rates, "rate", "rate")
@@ -285,5 +286,5 @@ def test_all_pictures_that_there_is_something_for(rates, tmp_path):
 
 
 def test_pictures_without_matplotlib(rates, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert draw_all(rates, tmp_path) == []
