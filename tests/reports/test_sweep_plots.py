@@ -242,8 +242,11 @@ def test_a_spread_counts_every_member_and_says_its_numbers():
 
 
 def test_bins_of_a_spread_hold_equally_many_possible_accuracies():
-    """Of values at every thousandth, once each, no bin may have more than another, but for the last."""
-    figure = drawn(fnn.plot_spread(result(*over_seeds(np.arange(900, 1000) / 1000))))
+    """Of values at every thousandth, once each, all bins but the last have as many, and none is on an edge."""
+    values = np.arange(900, 1000) / 1000
+    figure = drawn(fnn.plot_spread(result(*over_seeds(values))))
+    edges = np.array([bar.get_x() for bar in figure.axes[0].patches])
+    assert np.abs(edges[:, None] - values).min() > 0.0004
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert len(set(heights[:-1])) == 1
     assert sum(heights) == 100

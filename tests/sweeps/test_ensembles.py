@@ -101,6 +101,19 @@ def test_members_that_differ_in_traced_numbers_share_a_program(swept, blobs, mon
     assert len(compiled) == 2
 
 
+def test_what_only_the_optimizer_reads_makes_no_other_program(monkeypatch):
+    compiled = []
+    predict._probabilities.cache_clear()
+    jit = jax.jit
+    monkeypatch.setattr(predict.jax, "jit", lambda function: compiled.append(function) or jit(function))
+    members = [
+        member(i, {"optimizer": name, "seed": 0}, 0.5, params=constant(0, [0.5, 0.5]).params, state={})
+        for i, name in enumerate(("adam", "sgd"))
+    ]
+    fnn.ensemble_probabilities(result(*members, model=lambda h: fnn.dense(2)), X)
+    assert len(compiled) == 1
+
+
 def test_a_number_that_is_looked_at_is_not_traced(blobs):
     def model(h):
         return fnn.chain(*([fnn.dropout(h["rate"])] if h["rate"] > 0 else []), fnn.dense(3))

@@ -264,4 +264,6 @@ def test_a_members_network(mixed):
     for chosen, size in ((made.members[0], 8), (made.members[2], 4)):
         params, _ = made.network(chosen).init(jax.random.key(0), (4,))
         assert params["weight"].shape == (4, size)
+    with pytest.raises(InputError, match="The seed makes the run's key"):
+        result(*mixed.members, model=lambda h: fnn.dense(h["seed"])).network(mixed.members[0])
     assert result(*mixed.members, model=fnn.relu).network(mixed.members[0]).name == "relu"

@@ -157,7 +157,8 @@ def test_the_other_way_round_says_the_opposite(values):
 
 def test_equal_differences_are_no_certainty():
     """Accuracies come in steps, so two seeds may well differ equally: a t test would say p = 0."""
-    two = fnn.compare(*pair([0.9, 0.7], [0.8, 0.6]))
+    assert 0.3 - 0.2 != 0.4 - 0.3
+    two = fnn.compare(*pair([0.3, 0.4], [0.2, 0.3]))
     assert two.p_value == two.p_value_flips == 0.5
     assert two.better is None
     assert fnn.compare(*pair([0.5] * 4, [0.5] * 4)).p_value == 1.0
