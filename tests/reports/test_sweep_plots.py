@@ -165,9 +165,9 @@ def test_bad_cells_do_not_make_the_others_look_alike():
 
 
 def test_ticks_of_small_numbers_are_powers():
-    made = swept([({"rate": r, "decay": d}, 0.9) for r in (1e-4, 3e-4, 1e-2) for d in (0.0, 1e-5)], 1)
+    made = swept([({"rate": r, "decay": d}, 0.9) for r in (1e-4, 3e-4, 1e-1, 3.0) for d in (0.0, 1e-5)], 1)
     figure = drawn(fnn.plot_heat_map(made, "rate", "decay"))
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1e-4", "3e-4", "1e-2"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1e-4", "3e-4", "1e-1", "3"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["0", "1e-5"]
 
 
@@ -262,6 +262,15 @@ def test_a_spread_has_a_panel_for_each_setting_of_at_most_six(rates):
     many = drawn(fnn.plot_spread(swept([({"rate": float(i)}, i / 10) for i in range(1, 10)])))
     assert len(many.axes) == 6
     assert "the best 6 of 9 settings" in texts(many)
+
+
+def test_long_titles_of_a_spread_stand_inside_the_picture():
+    from matplotlib.text import Text
+
+    settings = [({"learning_rate": r, "hidden": (64, 32), "optimizer": o}, 0.9) for r in (1e-4, 3e-4) for o in "ab"]
+    figure = drawn(fnn.plot_spread(swept(settings)))
+    (title,) = (text for text in figure.findobj(Text) if text.get_text() == figure.axes[0].get_title(loc="left"))
+    assert title.get_window_extent().x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("values", [[0.9] * 5, [0.0, 0.0], [0.1, 0.1 + 1e-12, 0.9], [0.0, 1.0]])

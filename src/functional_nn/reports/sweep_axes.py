@@ -66,12 +66,12 @@ def words(metric: str) -> str:
 
 
 def tick_texts(values: Sequence[Any]) -> list[str]:
-    """In powers of ten where some are very small, so that a row of them reads alike."""
+    """What is below 1 in powers of ten where some are very small, so that a row of them reads alike."""
     if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
-        return [_power(value) for value in values]
+        return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
     return [shown_value(value) for value in values]
 
 
 def _power(value: float) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -139,14 +139,16 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if _counts(m, metric)]) for _, members in shown]
     edges = _bins(panels)
-    figure, grid = make_axes(len(shown), 1, width=7, height=1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0))
-    for axes, (row, _), values in zip(grid.flat, shown, panels, strict=True):
+    titles = [_spread(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
+    height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
+    figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
+    for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
         axes.hist(values, bins=edges, color="#66a9d2", edgecolor="white", lw=0.5)
         axes.axvline(row.mean, color=MEAN, lw=1.8)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylabel("members")
         axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.set_title(_spread(row, values, by), fontsize=9, loc="left")
+        axes.set_title(title, fontsize=9, loc="left")
         axes.tick_params(labelbottom=axes is grid.flat[-1])
     grid.flat[-1].set_xlabel(words(metric))
     if len(settings) > len(shown):
@@ -218,7 +220,7 @@ def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
         room = max(abs(values[0]) * 0.01, 1e-6)
         return np.linspace(values[0] - room, values[0] + room, 12)
     step, extent = np.diff(values).min(), values[-1] - values[0]
-    scott = max(2 * panel.std() / len(panel) ** (1 / 3) for panel in panels)
+    scott = float(np.median([2 * panel.std() / len(panel) ** (1 / 3) for panel in panels]))
     width = step * max(1, round(max(scott, extent / MOST_BINS) / step))
     return values[0] - step / 2 + width * np.arange(math.ceil(extent / width + 0.5) + 1)
 
