@@ -127,12 +127,15 @@ from .penalties import Penalty as Penalty
 from .penalties import l1 as l1
 from .penalties import l2 as l2
 from .reports.gradient_plots import plot_errors as plot_errors
+from .reports.heat_map import plot_heat_map as plot_heat_map
 from .reports.summary import Summary as Summary
 from .reports.summary import summary as summary
 from .reports.sweep_plots import plot_curves as plot_curves
 from .reports.sweep_plots import plot_effects as plot_effects
-from .reports.sweep_plots import plot_heat_map as plot_heat_map
 from .reports.sweep_plots import plot_spread as plot_spread
+from .sweeps.ensembles import EnsembleGain as EnsembleGain
+from .sweeps.ensembles import ensemble_gain as ensemble_gain
+from .sweeps.ensembles import ensemble_probabilities as ensemble_probabilities
 from .sweeps.folds import folds as folds
 from .sweeps.grid import choice as choice
 from .sweeps.grid import crossed as crossed
@@ -148,6 +151,7 @@ from .sweeps.results import Member as Member
 from .sweeps.results import SweepResult as SweepResult
 from .sweeps.sampling import search as search
 from .sweeps.statistics import Comparison as Comparison
+from .sweeps.statistics import Setting as Setting
 from .sweeps.statistics import compare as compare
 from .sweeps.statistics import summarize as summarize
 from .sweeps.sweep import sweep as sweep

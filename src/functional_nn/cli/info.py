@@ -10,6 +10,7 @@ import click
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 OPTIONAL = {
     "matplotlib": "pictures: pip install 'functional-nn[plots]'",
+    "pandas": "tables of sweeps as data frames and Parquet: pip install 'functional-nn[sweeps]'",
     "tensorflow": "TFDS sets whose builder needs it: pip install tensorflow",
 }
 

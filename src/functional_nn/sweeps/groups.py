@@ -34,7 +34,7 @@ COUNTS = ("epochs", "batch_size", "steps")
 """What every function of hyper-parameters is given besides them; ``steps`` are the updates of the whole run."""
 
 
-class _Given(Mapping):
+class Given(Mapping):
     """Hyper-parameters as functions read them: an unknown name is answered with the nearest, and reading is noted."""
 
     def __init__(self, values: Mapping[str, Any]):
@@ -72,7 +72,7 @@ class RecipeOf:
 
     def read(self, traced: Mapping[str, Any]) -> tuple[Recipe, set[str]]:
         """The recipe, and the names of the hyper-parameters that went into it."""
-        h = _Given(dict(self.static) | dict(traced))
+        h = Given(dict(self.static) | dict(traced))
         optimizer = self.optimizer if hasattr(self.optimizer, "update") else self.optimizer(h)  # pyright: ignore
         loss: Any = self.loss if isinstance(self.loss, Loss) or _takes_two(self.loss) else self.loss(h)
         penalty: Any = self.penalty if self.penalty is None or isinstance(self.penalty, Penalty) else self.penalty(h)
@@ -123,7 +123,7 @@ def static_groups(
     names = [name for name in grid[0] if name not in OF_THE_RUN]
     if unknown := [name for name in static if name not in names]:
         raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
-    traced = tuple(name for name in names if name not in static and _is_traced(name, grid))
+    traced = traced_names(grid, static)
     groups: dict[Any, list[int]] = {}
     for number, member in enumerate(grid):
         arrays = _arrays(data[member["data"]])
@@ -152,6 +152,17 @@ def static_groups(
     return made
 
 
+def traced_names(grid: Sequence[Mapping[str, Any]], static: Sequence[str] = ()) -> tuple[str, ...]:
+    """The hyper-parameters that are numbers, in any member with a decimal point, but for the static ones."""
+
+    def is_traced(name: str) -> bool:
+        values = [member[name] for member in grid]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        return numbers and any(isinstance(value, float) for value in values)
+
+    return tuple(name for name in grid[0] if name not in (*OF_THE_RUN, *COUNTS, *static) and is_traced(name))
+
+
 def traced_values(group: Group, grid: Sequence[Hyperparameters], members: Sequence[int] | int, dtype: Any) -> Any:
     """The traced hyper-parameters of one member, as scalars, or of several, as vectors."""
     if isinstance(members, int):
@@ -176,9 +187,3 @@ def _takes_two(function: Any) -> bool:
     """Whether a function is a loss, of outputs and labels, and not one of hyper-parameters that makes a loss."""
     required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return len(required) == 2
-
-
-def _is_traced(name: str, grid: Sequence[Hyperparameters]) -> bool:
-    values = [member[name] for member in grid]
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return numbers and any(isinstance(value, float) for value in values) and name not in COUNTS

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from functional_nn.errors import InputError, suggest
 from functional_nn.files import finite_json, write_whole
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer
-from functional_nn.sweeps.groups import Model, RecipeOf
-from functional_nn.sweeps.statistics import Summary, summary_rows
+from functional_nn.sweeps.groups import OF_THE_RUN, Given, Model, RecipeOf
+from functional_nn.sweeps.statistics import Setting, summarize
 from functional_nn.training.precision import Precision
 
 METRICS = ("test_accuracy", "test_loss", "train_loss")
@@ -52,13 +52,18 @@ class Member:
     params: Any = None
     state: Any = None
 
+    @property
+    def has_result(self) -> bool:
+        """Whether its last numbers are those of a trained model: neither non-finite nor interrupted."""
+        return self.status not in ("non-finite", "not run")
+
     def last(self, metric: str) -> float:
         """A metric after the last epoch; NaN where none was run."""
         curve = getattr(self, check_metric(metric))
         return float(curve[-1]) if len(curve) else math.nan
 
     def row(self) -> dict[str, Any]:
-        """One flat dict: number, hyper-parameters, status, epochs, and the metrics after the last epoch."""
+        """One flat dict: number, hyper-parameters, status, ``bad_step``, epochs, and the metrics after the last."""
         metrics = {metric: self.last(metric) for metric in METRICS}
         about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}
         return {"number": self.number, **self.hyperparameters, **about, **metrics}
@@ -77,6 +82,21 @@ class SweepResult:
         compilations: how many static groups were compiled for it.
         seconds: ``compile``, ``train`` and ``total``.
         message: why something was not run; empty where all was.
+        static: the numbers that ``model`` looks at, as ``sweep`` got them.
+
+    Raises:
+        InputError: for a hyper-parameter named like another column of the rows.
+
+    >>> curve = np.array([0.5, 0.9])
+    >>> members = [
+    ...     Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, 1 - curve, 1 - curve, curve - rate)
+    ...     for i, rate in enumerate((0.1, 0.01))]
+    >>> print(SweepResult(tuple(members), lambda h: None, "float32", (784,)))
+    learning_rate  models  test accuracy  ± 95%  not finite
+             0.01       1         0.8900
+              0.1       1         0.8000
+    best: member 1 (learning_rate 0.01), 0.8900
+    2 finished
     """
 
     members: tuple[Member, ...]
@@ -87,10 +107,11 @@ class SweepResult:
     compilations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+    static: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.members and (taken := sorted(self.members[0].hyperparameters.keys() & set(COLUMNS))):
-            raise InputError("grid", "names that are no columns of the result", ", ".join(taken), "Rename them.")
+        if self.members:
+            check_names(self.members[0].hyperparameters)
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: a flat dict for each member."""
@@ -117,8 +138,7 @@ class SweepResult:
 
         def place(member: Member) -> tuple[bool, float]:
             value = member.last(metric)
-            out = member.status in ("non-finite", "not run") or math.isnan(value)
-            return out, 0.0 if math.isnan(value) else sign * value
+            return not _can_win(member, metric), math.inf if math.isnan(value) else sign * value
 
         return sorted(self.members, key=place)
 
@@ -129,14 +149,14 @@ class SweepResult:
             InputError: where no member ended with a finite number.
         """
         ranked = self.ranked(metric)
-        if not ranked or ranked[0].status in ("non-finite", "not run") or math.isnan(ranked[0].last(metric)):
+        if not ranked or not _can_win(ranked[0], metric):
             counts = Counter(member.status for member in self.members)
-            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
             raise InputError("members", f"one with a finite {metric}", given, "Try smaller learning rates.")
         return ranked[0]
 
     def where(self, **hyperparameters: Any) -> SweepResult:
-        """The members that have these values.
+        """The members that have these values; the time that all of them took together is not theirs.
 
         Raises:
             InputError: for an unknown name, or values that no member has.
@@ -145,16 +165,21 @@ class SweepResult:
         for name in hyperparameters:
             if name not in known:
                 raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
-        chosen = tuple(m for m in self.members if all(m.hyperparameters[n] == v for n, v in hyperparameters.items()))
+        wanted = {name: tuple(v) if isinstance(v, list) else v for name, v in hyperparameters.items()}.items()
+        chosen = tuple(m for m in self.members if all(m.hyperparameters[name] == value for name, value in wanted))
         if not chosen:
             given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
             raise InputError("where", "values that a member has", given)
-        return replace(self, members=chosen)
+        return replace(self, members=chosen, seconds={})
 
     def network(self, member: Member) -> Layer:
         """A member's network, for its ``params`` and ``state``."""
-        counts = {"epochs": len(member.test_loss), "batch_size": 1, "steps": 1}
-        return RecipeOf(self.model, None, None, None).network(counts | dict(member.hyperparameters))  # pyright: ignore
+        return self.recipe_of.network(given(member))
+
+    @property
+    def recipe_of(self) -> RecipeOf:
+        """What makes the networks; of the rest of a recipe a result knows nothing."""
+        return RecipeOf(self.model, None, None, None)  # pyright: ignore[reportArgumentType]
 
     def to_pandas(self) -> Any:
         """The rows as a pandas ``DataFrame``.
@@ -167,12 +192,16 @@ class SweepResult:
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
             raise InputError("to_pandas", "pandas to be installed", "it missing", remedy) from None
-        return pandas.DataFrame(self.rows())
+        return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
 
     def save(self, path: str | Path) -> None:
         """Writes the rows whole or not at all, as the suffix says: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
 
-        In JSON what is not finite is null. Parquet takes pandas and pyarrow.
+        In JSON what is not finite is null. Parquet takes pandas and pyarrow, and has texts in a column whose values
+        are tuples or of several types.
+
+        Raises:
+            InputError: for another suffix, or where pandas or pyarrow is missing.
         """
         path = Path(path)
         writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
@@ -197,12 +226,17 @@ class SweepResult:
     def __str__(self) -> str:
         return "\n".join((*_table(self), *_sentences(self)))
 
+    __repr__ = __str__
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self.members[0].row()) if self.members else list(COLUMNS)
+
     def _csv(self) -> str:
         text = io.StringIO()
-        rows = self.rows()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(self.rows())
         return text.getvalue()
 
     def _json_lines(self) -> str:
@@ -213,12 +247,25 @@ class SweepResult:
 
     def _parquet(self) -> bytes:
         frame = self.to_pandas()
-        tuples = [name for name in frame if frame[name].map(lambda value: isinstance(value, tuple)).any()]
+        texts = {name: frame[name].map(str) for name in frame if frame[name].dtype == object}
         try:
-            return frame.assign(**{name: frame[name].map(str) for name in tuples}).to_parquet(None, index=False)
+            return frame.assign(**texts).to_parquet(None, index=False)
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
             raise InputError("path", "pyarrow to be installed for .parquet", "it missing", remedy) from None
+
+
+def given(member: Member) -> Given:
+    """What a member's model is made of. A network does not depend on how long it is trained."""
+    counts = {"epochs": max(1, len(member.test_loss)), "batch_size": 1, "steps": 1}
+    own = {name: value for name, value in member.hyperparameters.items() if name not in OF_THE_RUN}
+    return Given(counts | own)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuses hyper-parameters named like another column of the rows."""
+    if taken := sorted(set(names) & set(COLUMNS)):
+        raise InputError("grid", "names that are no columns of the result", ", ".join(taken), "Rename them.")
 
 
 def check_metric(metric: str) -> str:
@@ -230,18 +277,20 @@ def check_metric(metric: str) -> str:
 
 def _table(result: SweepResult) -> list[str]:
     """One line for each configuration, its seeds together, the best first."""
-    summaries = sorted(summary_rows(result, "test_accuracy"), key=_worst_last)
+    settings = sorted(summarize(result), key=_worst_last)
     names = [name for name in result.varied if name != "seed"]
-    shown = summaries[:MOST_ROWS]
-    cells = [[*names, "models", "test accuracy", "± 95%", "not finite"]]
+    shown = settings[:MOST_ROWS]
+    uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
+    cells = [[*names, *(["epochs"] if uneven else []), "models", "test accuracy", "± 95%", "not finite"]]
     for row in shown:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
         mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
-        values = [_shown(row.hyperparameters[name]) for name in names]
-        cells.append([*values, str(row.models), mean, spread, str(row.not_finite or "")])
+        values = [shown_value(row.hyperparameters[name]) for name in names]
+        epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
+        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or "")])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
-    left_out = len(summaries) - len(shown)
+    left_out = len(settings) - len(shown)
     return lines + ([f"… and {left_out} more"] if left_out else [])
 
 
@@ -250,22 +299,27 @@ def _sentences(result: SweepResult) -> list[str]:
     lines = []
     try:
         best = result.best()
-        about = ", ".join(f"{name} {_shown(best.hyperparameters[name])}" for name in result.varied)
+        about = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
         lines.append(f"best: member {best.number}{f' ({about})' if about else ''}, {best.last('test_accuracy'):.4f}")
     except InputError:
         lines.append("best: none ended with a finite number")
-    statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
     if "total" in result.seconds:
         rate = len(result.members) / result.seconds["total"]
         statuses += f" in {result.seconds['total']:.1f} s ({rate:.2f} models a second; {result.plan.get('name', '')})"
     return [*lines, statuses, *([result.message] if result.message else [])]
 
 
-def _worst_last(row: Summary) -> tuple[bool, float]:
+def _can_win(member: Member, metric: str) -> bool:
+    return member.has_result and math.isfinite(member.last(metric))
+
+
+def _worst_last(row: Setting) -> tuple[bool, float]:
     return math.isnan(row.mean), 0.0 if math.isnan(row.mean) else -row.mean
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A hyper-parameter's value as tables and pictures have it."""
     if isinstance(value, float):
         return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

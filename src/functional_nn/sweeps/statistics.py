@@ -9,26 +9,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from functional_nn.errors import InputError
+from functional_nn.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from functional_nn.sweeps.results import Member, SweepResult
 
 CONFIDENCE = 0.95
 MOST_EXACT = 15
-"""Pairs up to which all sign flips are tried, 2¹⁵ = 32,768; above, so many are drawn."""
+"""Pairs up to which all sign flips are tried, 2¹⁵ = 32,768."""
 FLIPS = 20_000
+"""So many are drawn where there are more pairs."""
+ROUNDING = 1e-12
+"""Differences that are equal in exact arithmetic differ by less than this share of the largest."""
 
 
-class Summary(NamedTuple):
-    """One configuration over its seeds.
+class Setting(NamedTuple):
+    """One setting over its seeds.
 
     Args:
         hyperparameters: all but what was folded.
         models: how many went into the mean.
         mean, deviation: of the metric, and its standard deviation (n - 1).
         low, high: the 95% confidence interval of the mean, by Student's t; NaN for a single member.
-        not_finite: members left out of it since they were not finite, or not run.
+        not_finite: members left out of it since they were not finite, or not run to their end.
+        epochs: the fewest and the most epochs that a member in the mean ran; 0 where there is none.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -38,6 +42,7 @@ class Summary(NamedTuple):
     low: float
     high: float
     not_finite: int
+    epochs: tuple[int, int] = (0, 0)
 
     @property
     def half_width(self) -> float:
@@ -53,7 +58,8 @@ class Comparison(NamedTuple):
         pairs: how many.
         difference: the mean of A - B.
         low, high: its 95% confidence interval.
-        p_value: of the paired t test, two-sided: how often chance alone would give so large a difference.
+        p_value: of the paired t test, two-sided: how often chance alone would give so large a difference. Where all
+            differences are equal there is no t, and it is ``p_value_flips``.
         p_value_flips: the same by flipping the signs of the differences, which assumes no normal distribution; with n
             pairs it cannot be smaller than 2 / 2ⁿ.
     """
@@ -85,8 +91,8 @@ class Comparison(NamedTuple):
 
 def summarize(
     result: SweepResult, metric: str = "test_accuracy", *, over: str | Sequence[str] = "seed"
-) -> list[Summary]:
-    """Each configuration's mean over seeds, or over other hyper-parameters, with its confidence interval.
+) -> list[Setting]:
+    """Each setting's mean over seeds, or over other hyper-parameters, with its 95% confidence interval.
 
     Math:
         m = Σ xᵢ / n, s² = Σ (xᵢ - m)² / (n - 1), and the interval m ± t s / √n with t the quantile of Student's
@@ -97,6 +103,9 @@ def summarize(
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
         over: what is folded.
 
+    Raises:
+        InputError: for an unknown metric, or a name that is no hyper-parameter of the sweep.
+
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
     >>> result = fnn.sweep(
@@ -104,27 +113,61 @@ def summarize(
     >>> [(row.hyperparameters["learning_rate"], row.models) for row in summarize(result)]
     [(0.001, 3), (0.01, 3)]
     """
-    return summary_rows(result, metric, (over,) if isinstance(over, str) else tuple(over))
+    over = (over,) if isinstance(over, str) else tuple(over)
+    known = result.members[0].hyperparameters if result.members else over
+    if unknown := [name for name in over if name not in known and name != "seed"]:
+        raise InputError("over", "hyper-parameters of the sweep", ", ".join(unknown), suggest(unknown[0], known))
+    return [setting(given, members, metric) for given, members in together(result, over)]
 
 
-def summary_rows(result: SweepResult, metric: str, over: Sequence[str] = ("seed",)) -> list[Summary]:
-    """``summarize`` for names that are checked."""
-    together: dict[Any, list[Member]] = {}
+def together(result: SweepResult, over: Sequence[str] = ("seed",)) -> list[tuple[Mapping[str, Any], list[Member]]]:
+    """The members that differ in these hyper-parameters only, with what they share, in the order of the grid."""
+    shared: dict[Any, list[Member]] = {}
     for member in result.members:
         rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
-        together.setdefault(rest, []).append(member)
-    return [_summary(dict(rest), members, metric) for rest, members in together.items()]
+        shared.setdefault(rest, []).append(member)
+    return [(dict(rest), members) for rest, members in shared.items()]
+
+
+def setting(hyperparameters: Mapping[str, Any], members: Sequence[Member], metric: str) -> Setting:
+    """What a metric came to over some members."""
+    counted = [m for m in members if m.has_result and math.isfinite(m.last(metric))]
+    values = np.array([member.last(metric) for member in counted])
+    epochs = [len(member.test_loss) for member in counted]
+    mean = float(values.mean()) if counted else math.nan
+    deviation = float(values.std(ddof=1)) if len(counted) > 1 else math.nan
+    half = half_width(deviation, len(counted))
+    return Setting(
+        hyperparameters,
+        models=len(counted),
+        mean=mean,
+        deviation=deviation,
+        low=mean - half,
+        high=mean + half,
+        not_finite=len(members) - len(counted),
+        epochs=(min(epochs, default=0), max(epochs, default=0)),
+    )
+
+
+def half_width(deviation: Any, count: int) -> Any:
+    """Of the 95% confidence interval of a mean, t s / √n; NaN for fewer than two."""
+    from scipy import stats
+
+    if count < 2:
+        return math.nan
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count) * deviation
 
 
 def compare(first: SweepResult, second: SweepResult, metric: str = "test_accuracy") -> Comparison:
-    """Is A better than B? Members are paired that have the same seed, and all else in common that varies in both.
+    """Is A better than B? Members are paired that have the same seed, and the same of all else that varies in both.
 
     Args:
         first, second: A and B, such as ``result.where(optimizer="adam")`` and ``result.where(optimizer="sgd")``.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
 
     Raises:
-        InputError: where members cannot be paired one to one, or a pair has one that is not finite.
+        InputError: where members cannot be paired one to one, where one is not finite or was not trained to its end,
+            or for a single pair.
 
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-4, 1e-2], seed=range(4))
@@ -137,25 +180,18 @@ def compare(first: SweepResult, second: SweepResult, metric: str = "test_accurac
         Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21, for flips.
     """
     a, b = _paired(first, second)
-    differences = np.array([x.last(metric) - y.last(metric) for x, y in zip(a, b, strict=True)])
-    count = len(differences)
-    if count < 2:
+    values = [(x.last(metric), y.last(metric)) for x, y in zip(a, b, strict=True)]
+    if (count := len(values)) < 2:
         raise InputError("pairs", "at least two", count, "Run more seeds.")
+    if not np.isfinite(values).all():
+        raise InputError("metric", "one that is a finite number for all members", repr(metric))
+    differences = np.subtract(*np.transpose(values))
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    half = _t_quantile(count) * deviation / math.sqrt(count)
-    return Comparison(
-        metric, count, mean, mean - half, mean + half, _t_test(mean, deviation, count), _flips(differences)
-    )
-
-
-def _summary(hyperparameters: Mapping[str, Any], members: Sequence[Member], metric: str) -> Summary:
-    values = [m.last(metric) for m in members if m.status not in ("non-finite", "not run")]
-    values = np.array([value for value in values if math.isfinite(value)])
-    count = len(values)
-    mean = float(values.mean()) if count else math.nan
-    deviation = float(values.std(ddof=1)) if count > 1 else math.nan
-    half = _t_quantile(count) * deviation / math.sqrt(count) if count > 1 else math.nan
-    return Summary(hyperparameters, count, mean, deviation, mean - half, mean + half, len(members) - count)
+    p_value = p_value_flips = _flips(differences)
+    if deviation > ROUNDING * np.abs(values).max():
+        p_value = _t_test(mean, deviation, count)
+    half = half_width(deviation, count)
+    return Comparison(metric, count, mean, mean - half, mean + half, p_value, p_value_flips)
 
 
 def _paired(first: SweepResult, second: SweepResult) -> tuple[list[Member], list[Member]]:
@@ -166,9 +202,13 @@ def _paired(first: SweepResult, second: SweepResult) -> tuple[list[Member], list
         members = {tuple(member.hyperparameters.get(name) for name in both): member for member in result.members}
         if len(members) < len(result.members):
             remedy = "Choose one setting with where(…)."
-            raise InputError(argument, f"one member for each {', '.join(both)}", f"{len(result.members)}", remedy)
-        if bad := [m.number for m in result.members if m.status in ("non-finite", "not run")]:
-            raise InputError(argument, "members that ended with finite numbers", f"members {bad} that did not")
+            given = f"{len(result.members)} members for {len(members)}"
+            raise InputError(argument, f"one member for each {', '.join(both)}", given, remedy)
+        if bad := {m.number: m.status for m in result.members if not m.has_result or m.status == "halved"}:
+            number, status = next(iter(bad.items()))
+            given = f"{len(bad)} others, such as member {number} ({status})"
+            remedy = "Leave out their seeds in both."
+            raise InputError(argument, "members that were trained to their end", given, remedy)
         return members
 
     a, b = by_key(first, "first"), by_key(second, "second")
@@ -180,18 +220,9 @@ def _paired(first: SweepResult, second: SweepResult) -> tuple[list[Member], list
     return list(a.values()), [b[key] for key in a]
 
 
-def _t_quantile(count: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-
-
 def _t_test(mean: float, deviation: float, count: int) -> float:
-    """Two-sided; all differences equal are either none at all, or beyond chance."""
     from scipy import stats
 
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
     return float(2 * stats.t.sf(abs(mean) / (deviation / math.sqrt(count)), count - 1))
 
 
@@ -203,5 +234,5 @@ def _flips(differences: np.ndarray) -> float:
     else:
         signs = np.random.default_rng(0).choice((1, -1), (FLIPS, count))
         signs[0] = 1
-    means = np.abs(signs @ differences)
-    return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
+    sums = np.abs(signs @ differences)
+    return float(np.mean(sums >= abs(differences.sum()) - ROUNDING * np.abs(differences).sum()))

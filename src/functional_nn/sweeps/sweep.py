@@ -20,7 +20,7 @@ from functional_nn.sweeps.groups import LossOf, Model, Optimizer, PenaltyOf, Rec
 from functional_nn.sweeps.halving import Halving
 from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.store import Store
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split
@@ -93,6 +93,7 @@ def sweep(
     clock = time.perf_counter()
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
+    check_names(members[0])
     _check_choices(members, order_seed, patience)
     recipe_of = RecipeOf(model, optimizer, loss, penalty)
     groups = static_groups(recipe_of, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
@@ -137,6 +138,7 @@ def sweep(
         compilations=population.compilations,
         seconds={"compile": population.compile_seconds, "train": train, "total": time.perf_counter() - clock},
         message=message,
+        static=tuple(static),
     )
 
 
