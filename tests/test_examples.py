@@ -52,6 +52,20 @@ def test_backpropagation_by_hand(monkeypatch, capsys):
     assert float(printed.split("at most ")[1].split()[0]) < 1e-4
 
 
+def test_sweep(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "07_sweep.py", "--quick", "--out", tmp_path)
+    printed = capsys.readouterr().out
+    assert "6 finished in" in printed
+    assert "8 finished in" in printed
+    assert "A is better: A - B = +" in printed
+    together, mean, best = map(
+        float, re.search(r"together: (\S+); alone (\S+) on average, (\S+) at best", printed).groups()
+    )
+    assert mean <= best
+    assert together > mean
+    assert {path.name for path in tmp_path.iterdir()} == {"seeds.png", "decay.png"}
+
+
 @pytest.mark.parametrize("model", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_character_language_model(monkeypatch, capsys, tmp_path, model):
     run(monkeypatch, "04_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")

@@ -431,7 +431,7 @@ def test_members_on_two_devices_are_the_same():
         ({"halving": fnn.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.Halving((1, 1))}, "halving: expected rising epochs"),
         ({"halving": fnn.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
-        ({"halving": fnn.Halving((1,), metric="loss")}, "halving: expected one of test_accuracy"),
+        ({"halving": fnn.Halving((1,), metric="loss")}, "metric: expected a known name, got 'loss'"),
         ({"epochs": 0}, "epochs: expected a positive integer"),
         ({"precision": "float8"}, "precision: expected a known name"),
         ({"model": lambda h: 3}, "layers: expected layers"),

@@ -10,8 +10,7 @@ import numpy as np
 
 from functional_nn.errors import InputError
 from functional_nn.sweeps.chunks import Course
-
-METRICS = ("test_accuracy", "test_loss", "train_loss")
+from functional_nn.sweeps.results import check_metric
 
 
 class Halving(NamedTuple):
@@ -45,8 +44,7 @@ class Halving(NamedTuple):
             raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
         if not 0 < self.keep < 1:
             raise InputError("halving", "a share to keep in (0, 1)", self.keep)
-        if self.metric not in METRICS:
-            raise InputError("halving", f"one of {', '.join(METRICS)}", repr(self.metric))
+        check_metric(self.metric)
 
     def leave_out(self, courses: Sequence[Course]) -> None:
         """Ends the courses that are still running and not among the best; of equal ones the first go on."""

@@ -1,0 +1,55 @@
+"""Many models at once: what the seed alone does, learning rate against decay, and what the models are worth together.
+
+python examples/07_sweep.py [--dataset mnist5k] [--data-dir DIR] [--out runs/sweep] [--quick]
+"""
+
+import argparse
+from pathlib import Path
+
+import optax
+
+import functional_nn as fnn
+
+
+def network(h):
+    return fnn.chain(fnn.flatten(), fnn.dense(32), fnn.relu, fnn.dense(10))
+
+
+def rule(h):
+    return optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])
+
+
+def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
+    data = fnn.load_dataset(dataset, data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # Members that differ in numbers only share one compiled program; each is the run that it would have been alone.
+    settings = fnn.grid(learning_rate=[3e-3], weight_decay=[1e-3], seed=range(seeds))
+    alike = fnn.sweep(network, rule, settings, data, epochs=epochs)
+    print(alike)
+    fnn.plot_spread(alike).savefig(folder / "seeds.png")
+
+    # One network's luck is averaged out where many vote.
+    gain = fnn.ensemble_gain(alike, data.test_images, data.test_labels)
+    print(f"together: {gain.accuracy:.4f}; alone {gain.mean:.4f} on average, {gain.best:.4f} at best")
+
+    crossed = fnn.sweep(
+        network, rule, fnn.grid(learning_rate=rates, weight_decay=decays, seed=range(2)), data, epochs=epochs
+    )
+    print(crossed)
+    fnn.plot_heat_map(crossed, "learning_rate", "weight_decay").savefig(folder / "decay.png")
+
+    # Is a larger rate better? Pairs have the same seed and the same decay.
+    low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
+    print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.compare(high, low)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="mnist5k")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--out", type=Path, default=Path("runs/sweep"))
+    parser.add_argument("--quick", action="store_true", help="few models, two epochs")
+    arguments = parser.parse_args()
+    whole, quick = (256, [3e-4, 1e-3, 3e-3, 1e-2], [1e-3, 0.1, 1.0], 5), (6, [1e-4, 1e-2], [1e-3, 1e-1], 2)
+    main(arguments.dataset, arguments.data_dir, arguments.out, *(quick if arguments.quick else whole))
