@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from functional_nn.data import Dataset, dataset_names, load_dataset, make_dataset, sources, write_idx
-from functional_nn.data.cache import ARRAYS, cache_folder, cached
+from functional_nn.data.cache import ARRAYS, cached, datasets_folder
 from functional_nn.errors import DataError
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -215,12 +215,12 @@ def damage_checksums_left_out(folder: Path) -> None:
 )
 def test_fault_29_broken_cache_is_rebuilt(damage):
     cached("small", "f" * 64, small)
-    (folder,) = cache_folder().iterdir()
+    (folder,) = datasets_folder().iterdir()
     damage(folder)
     with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
         assert_equal(cached("small", "f" * 64, small), small())
     assert_equal(cached("small", "f" * 64, pytest.fail), small())
-    assert list(cache_folder().iterdir()) == [folder]
+    assert list(datasets_folder().iterdir()) == [folder]
 
 
 def test_fault_29_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch):
@@ -237,18 +237,18 @@ def test_fault_29_two_processes_that_cache_the_same_set(monkeypatch):
 
     assert_equal(cached("small", "f" * 64, read_while_another_writes), small())
     assert_equal(cached("small", "f" * 64, pytest.fail), small())
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(datasets_folder().iterdir())) == 1
 
 
 def test_cache_folder(monkeypatch):
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", "/one")
-    assert cache_folder() == Path("/one/functional_nn/datasets")
+    assert datasets_folder() == Path("/one/functional_nn/datasets")
     monkeypatch.delenv("FUNCTIONAL_NN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
-    assert cache_folder() == Path("/two/functional_nn/datasets")
+    assert datasets_folder() == Path("/two/functional_nn/datasets")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/three")
-    assert cache_folder() == Path("/three/.cache/functional_nn/datasets")
+    assert datasets_folder() == Path("/three/.cache/functional_nn/datasets")
 
 
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():

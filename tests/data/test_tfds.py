@@ -135,7 +135,7 @@ def test_fault_29_broken_cache_is_rebuilt():
     given = arrays(50)
     tfds.prepare_arrays("mnist", given, tfds.default_folder())
     load_dataset("mnist")
-    (folder,) = cache.cache_folder().iterdir()
+    (folder,) = cache.datasets_folder().iterdir()
     images = read_idx(folder / "train_images")
     write_idx(folder / "train_images", images ^ 1)
     with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
