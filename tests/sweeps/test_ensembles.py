@@ -176,6 +176,30 @@ def test_fault_1_labels_that_do_not_fit_are_refused(labels):
         fnn.ensemble_gain(linear(constant(0, [0.2, 0.5, 0.3])), X, labels)
 
 
+@pytest.mark.parametrize("first", ["dense", "conv"])
+def test_networks_that_are_given_images_in_different_shapes(first):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (30, 3, 3, 1), np.uint8), random.integers(0, 2, 30)
+    data = fnn.Dataset("made", images[:20], labels[:20], images[20:], labels[20:], 2, "a test")
+    networks = {"dense": fnn.dense(2), "conv": fnn.chain(fnn.conv(2, (2, 2)), fnn.flatten(), fnn.dense(2))}
+    grid = fnn.grid(net=sorted(networks, key=lambda name: name != first), seed=range(2))
+    made = fnn.sweep(lambda h: networks[h["net"]], optax.sgd(0.1), grid, data, epochs=1)
+    shapes = {"dense": (10, 9), "conv": (10, 3, 3, 1)}
+    expected = [
+        fnn.predict_probabilities(
+            made.network(one), one.params, one.state, data.test_images.reshape(shapes[one.hyperparameters["net"]])
+        )
+        for one in made.members
+    ]
+    for x in (data.test_images, data.test_images.reshape(10, 9)) if first == "conv" else (data.test_images,):
+        np.testing.assert_allclose(fnn.ensemble_probabilities(made, x), np.mean(expected, axis=0), rtol=1e-5)
+
+
+def test_numbers_are_no_members():
+    with pytest.raises(InputError, match=r"members: expected members of the result, got 0. Write result.ranked"):
+        fnn.ensemble_probabilities(linear(constant(0, [0.5, 0.5])), X, members=[0])
+
+
 def test_another_way_to_combine_is_answered():
     with pytest.raises(InputError, match=r"got 'avrage'\. Did you mean average\?"):
         fnn.ensemble_probabilities(linear(constant(0, [0.2, 0.5, 0.3])), X, combine="avrage")

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from functional_nn.errors import FormulaMissing, InputError, suggest
+from functional_nn.inputs import Shape
 from functional_nn.layer import Layer
 from functional_nn.sweeps.groups import RecipeOf, traced_names
 from functional_nn.sweeps.results import Member, SweepResult, given
@@ -125,6 +127,8 @@ def _chosen(result: SweepResult, members: Iterable[Member] | None) -> Sequence[M
     else:
         chosen, given = list(members), "none"
         for member in chosen:
+            if not isinstance(member, Member):
+                raise InputError("members", "members of the result", repr(member), "Write result.ranked()[:5].")
             if not member.has_result or member.params is None:
                 of_it = member.status if not member.has_result else "without parameters"
                 given = f"member {member.number}, {of_it}"
@@ -140,7 +144,6 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> It
     x = np.asarray(x)
     if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(result.in_shape):
         raise InputError("x", f"(examples, …) with examples of shape {result.in_shape}", f"shape {x.shape}")
-    x = x.reshape(len(x), *result.in_shape)
     precision = as_precision(result.precision)
     traced = traced_names([member.hyperparameters for member in result.members], result.static)
     sharing: dict[Any, list[Member]] = {}
@@ -151,10 +154,27 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> It
         sharing.setdefault(fixed, []).append(member)
     for fixed, together in sharing.items():
         net = _common_network(result.recipe_of, fixed)
+        examples = x.reshape(len(x), *_in_shape(result, together[0], x.shape[1:]))
         for member in together:
             numbers = {name: np.asarray(member.hyperparameters[name], precision.parameters) for name in traced}
             state = {"network": member.state, "hyperparameters": numbers}
-            yield predict_probabilities(net, member.params, state, x, precision=precision)
+            yield predict_probabilities(net, member.params, state, examples, precision=precision)
+
+
+def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
+    """The shape of an example in which the member's network has its parameters.
+
+    Networks of one sweep may be given images differently: to a convolution as they are, to a dense layer as vectors.
+    """
+    net, own = result.network(member), jax.tree.map(np.shape, member.params)
+    for in_shape in (result.in_shape, shape, (math.prod(shape),)):
+        try:
+            params, _ = jax.eval_shape(lambda key, shape=in_shape: net.init(key, shape), jax.random.key(0))
+        except (TypeError, ValueError):
+            continue
+        if jax.tree.map(np.shape, params) == own:
+            return in_shape
+    raise InputError("x", f"examples that the network of member {member.number} takes", f"examples of shape {shape}")
 
 
 @lru_cache(maxsize=32)

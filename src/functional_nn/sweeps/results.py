@@ -247,7 +247,7 @@ class SweepResult:
 
     def _parquet(self) -> bytes:
         frame = self.to_pandas()
-        texts = {name: frame[name].map(str) for name in frame if frame[name].dtype == object}
+        texts = {name: frame[name].map(str, "ignore") for name in frame if frame[name].dtype == object}
         try:
             return frame.assign(**texts).to_parquet(None, index=False)
         except ImportError:
