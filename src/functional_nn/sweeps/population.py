@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
@@ -169,14 +169,19 @@ class Population:
 
         chunks = [chunk for _, chunk in waiting]
         workers = Workers(self.devices, begin)
-        for chunk, done in self._run(workers, chunks, until):
-            if done:
-                if store is not None:
-                    self._save(store, names[id(chunk)], chunk, whole=rung is not None)
-                self._settle(chunk.courses)
-            yield
+        steps = self._run(workers, chunks, until)
+        try:
+            for chunk, done in steps:
+                if done:
+                    if store is not None:
+                        self._save(store, names[id(chunk)], chunk, whole=rung is not None)
+                    self._settle(chunk.courses)
+                yield
+        finally:
+            steps.close()
+            self._settle(self.courses)  # also who ended while the workers came to a stop
 
-    def _run(self, workers: Workers, chunks: Sequence[Chunk], until: Any) -> Iterator[tuple[Chunk, bool]]:
+    def _run(self, workers: Workers, chunks: Sequence[Chunk], until: Any) -> Generator[tuple[Chunk, bool], None, None]:
         if self._measure and len(chunks) > 1 and self.plan.workers > 1:
             yield from workers.measure(chunks, until)
             if workers.measured:
