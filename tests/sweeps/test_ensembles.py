@@ -179,7 +179,7 @@ def test_fault_1_labels_that_do_not_fit_are_refused(labels):
 @pytest.mark.parametrize("first", ["dense", "conv"])
 def test_networks_that_are_given_images_in_different_shapes(first):
     random = np.random.default_rng(0)
-    images, labels = random.integers(0, 256, (30, 3, 3, 1), np.uint8), random.integers(0, 2, 30)
+    images, labels = random.integers(0, 256, (30, 3, 3, 1), np.uint8), random.integers(0, 2, 30, np.int32)
     data = fnn.Dataset("made", images[:20], labels[:20], images[20:], labels[20:], 2, "a test")
     networks = {"dense": fnn.dense(2), "conv": fnn.chain(fnn.conv(2, (2, 2)), fnn.flatten(), fnn.dense(2))}
     grid = fnn.grid(net=sorted(networks, key=lambda name: name != first), seed=range(2))
