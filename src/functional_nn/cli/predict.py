@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.options import JSON_FILE
 
 
@@ -14,6 +15,7 @@ from functional_nn.cli.options import JSON_FILE
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
 @JSON_FILE
+@COMPILATION_CACHE
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
     """Classify image files with the network in a run folder.
 

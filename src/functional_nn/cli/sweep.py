@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
     ACTIVATIONS,
@@ -81,6 +82,7 @@ def several(name: str, kind: Any, default: Any, help: str, separator: str = ",")
     help="Folder for finished models, tables and pictures; the same command goes on there where it was.",
 )
 @JSON_FILE
+@COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the table only.")
 @click.pass_obj
 def sweep(

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
     ACTIVATIONS,
@@ -83,6 +84,7 @@ CLEAR_LINE = "\r\x1b[2K"
     help="Folder for configuration, metrics, parameters and pictures.",
 )
 @JSON_FILE
+@COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
 @click.pass_obj
 def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:
