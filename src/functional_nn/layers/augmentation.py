@@ -44,7 +44,7 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
 
     def forward(params, state, x, *, train, key=None):
         if x.ndim < 3:
-            raise InputError("x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it before flatten().")
+            raise InputError("x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it first.")
         if not train:
             return x, state, None
         check_floating(x)
