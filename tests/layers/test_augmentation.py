@@ -52,5 +52,7 @@ def test_only_a_whole_number_of_places(most):
 
 
 def test_fault_02_needs_a_spatial_axis():
-    with pytest.raises(fnn.InputError, match=r"x: expected \(batch, …, channels\) with a spatial axis, got shape \(3, 4\)"):
+    with pytest.raises(
+        fnn.InputError, match=r"x: expected \(batch, …, channels\) with a spatial axis, got shape \(3, 4\)"
+    ):
         fnn.random_shift(1).apply({}, {}, jnp.ones((3, 4)), train=True, key=KEY)
