@@ -120,6 +120,8 @@ from .metrics import recall_score as recall_score
 from .metrics import recall_score_with as recall_score_with
 from .metrics import top_k_accuracy as top_k_accuracy
 from .models import cnn as cnn
+from .models import deep_cnn as deep_cnn
+from .models import lenet as lenet
 from .models import mlp as mlp
 from .models import model as model
 from .models import resnet as resnet
