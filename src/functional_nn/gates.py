@@ -49,14 +49,13 @@ class Exponential(NamedTuple):
         return (factor + factor * self.rest) * self.scale * self.scale_too
 
     def over_1_and(self, s: jax.Array) -> Exponential:
-        """e^v / (1 + s) for 0 ≤ s ≤ 3. Its rest is (2^j (1 + rest) - (1 + s)) / (1 + s), kept small by 2^j = 1, 2 or 4.
+        """e^v / (1 + s) for 0 ≤ s ≤ 3. The power of 2 beside 1 / (1 + s), which is a, goes to the scale.
 
-        So what rounds 1 + s and the division changes only the last digits of the product with a factor.
+        So the new rest, (1 + rest - a (1 + s)) / (a (1 + s)), is small, and the errors of 1 + s and of the division are
+        a small share of a product with a factor.
         """
-        numerator = 1 + self.rest
-        power = jnp.where(1 + s < 1.4 * numerator, 1, jnp.where(1 + s < 2.8 * numerator, 2, 4)).astype(s.dtype)
-        rest = ((power - 1 - s) + power * self.rest) / (1 + s)
-        return Exponential(rest, self.scale / power, self.scale_too)
+        a = jnp.where(s < 0.4, 1, jnp.where(s < 1.8, 0.5, 0.25)).astype(s.dtype)
+        return Exponential((((1 - a) - a * s) + self.rest) / (a + a * s), self.scale * a, self.scale_too)
 
 
 def exponential(v: jax.Array, v_low: Any = 0) -> Exponential:
