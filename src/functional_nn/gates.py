@@ -190,7 +190,7 @@ def gelu_tanh_derivative(x):
 def silu_derivative(x):
     """(x σ(x))' = σ(x) (1 + x σ(-x)) = σ(x) σ(-x) k with k = 1 + x + e^x, which is 0 at -1.278.
 
-    k - k(n) = d + e^n (e^d - 1). And σ(x) σ(-x) = e^x / (1 + e^x)².
+    k - k(n) = d + e^n (e^d - 1). Below 2n d is rounded, 1 + x is not. And σ(x) σ(-x) = e^x / (1 + e^x)².
     """
     root = -1.2784645427610737
     n, k_n = _beside(root, -1.0946994183093437e-16, 1 + math.exp(root), x.dtype)
@@ -198,7 +198,8 @@ def silu_derivative(x):
     e = exponential(x_left)
     p = e.times(1)
     d = x_left - n
-    k = d + (_exp_difference(p, math.exp(n), d) + k_n)
+    beside_zero = d + (_exp_difference(p, math.exp(n), d) + k_n)
+    k = jnp.where(x_left < 2 * n, (1 + x_left) + p, beside_zero)
     return _both_sides(x, e.over_1_and(2 * p + p * p).times(k))
 
 
@@ -213,7 +214,8 @@ def mish_derivative(x):
     - x ≥ -1/2, from 1/2: 1/2 + ((w - 4) / 2 + x g w) / w.
     - x < -1/2, from its zero: p k / (w / 2)² with k = (x + 1) + (x + 3/2) p + p² + p³ / 4, which is 0 at -1.192. With
       p_n = e^n, p - p_n = p_n (e^d - 1):
-      k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4).
+      k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4). Below 2n, as for silu, it
+      is k itself.
     """
     root, p_root = -1.1924312145154952, 0.3034825352815289
     slope = 1 + p_root * (root + 2.5 + p_root * (2 + 0.75 * p_root))
@@ -223,11 +225,16 @@ def mish_derivative(x):
     e = exponential(x_left - x_right)
     p = q = e.times(1)
     d = x_left - n
+    t = p * (1 + p / 4)
     factor = d + ((n + 1.5 + p_n + p_n * p_n / 4) + p * (1 + (p + p_n) / 4))
-    k = d + (d * p_n + (_exp_difference(p, p_n, d) * factor + k_n))
-    beside_zero = e.over_1_and(2 * p + (2 * p * p + p * p * p * (1 + p / 4))).times(k)
+    k_beside = d + (d * p_n + (_exp_difference(p, p_n, d) * factor + k_n))
+    k = jnp.where(x < 2 * n, (1 + x_left) + p * (x_left + 1.5 + t), k_beside)
+    from_zero = e.over_1_and(p * (2 + p * (2 + t))).times(k)
+
     w = 2 + p * (2 + p)
-    beside_half = 0.5 + ((p - 1) + (p * p / 2 + 4 * x_left * (p + p * p) / w)) / w
-    missing = q * q * (2 - 4 * x_right + 4 * q * (1 - x_right + q))
-    beside_one = 1 - missing / jnp.square(1 + 2 * q * (1 + q))
-    return jnp.where(x > 0, beside_one, jnp.where(x < -0.5, beside_zero, beside_half))
+    above_half = ((p - 1) + p * p / 2) * w + 4 * x_left * (p + p * p)
+    below_one = q * q * (4 * x_right - 2 - 4 * q * (1 - x_right + q))
+    numerator = jnp.where(x > 0, below_one, above_half)
+    denominator = jnp.where(x > 0, 1 + 2 * q * (1 + q), w)
+    from_number = jnp.where(x > 0, 1, jnp.full_like(x, 0.5)) + numerator / jnp.square(denominator)
+    return jnp.where(x < -0.5, from_zero, from_number)
