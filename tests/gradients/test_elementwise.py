@@ -139,7 +139,7 @@ def test_many_numbers_beside_the_zeros(name, fused, float64):
     activation = fnn.ACTIVATIONS[name]
     patterns = [np.random.default_rng(0).uniform(-2, 0.2, 1 << 19).astype(np.float32).view(np.uint32)]
     worst, where, _ = worst_in_float32(activation, activation.derivative, patterns, fused)
-    assert worst <= 3.7, where
+    assert worst <= 4, where
 
 
 @pytest.mark.slow
