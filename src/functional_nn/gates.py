@@ -48,6 +48,15 @@ class Exponential(NamedTuple):
         """factor · e^v."""
         return (factor + factor * self.rest) * self.scale * self.scale_too
 
+    def over_1_and(self, s: jax.Array) -> Exponential:
+        """e^v / (1 + s) for 0 ≤ s ≤ 3. The power of 2 beside 1 / (1 + s), which is a, goes to the scale.
+
+        So the new rest, (1 + rest - a (1 + s)) / (a (1 + s)), is small, and the errors of 1 + s and of the division are
+        a small share of a product with a factor.
+        """
+        a = jnp.where(s < 0.4, 1, jnp.where(s < 1.8, 0.5, 0.25)).astype(s.dtype)
+        return Exponential((((1 - a) - a * s) + self.rest) / (a + a * s), self.scale * a, self.scale_too)
+
 
 def exponential(v: jax.Array, v_low: Any = 0) -> Exponential:
     """e^{v + v_low} for v ≤ 0, with a small v_low for the digits that v has no room for.
@@ -104,11 +113,6 @@ def _exp_difference(p, p_n, d):
     return jnp.where(jnp.abs(d) < 0.3, p_n * _exp_less_1(d), p - p_n)
 
 
-def _over_1_and(s, k):
-    """k / (1 + s) for s ≥ 0, with one rounding less where s is small."""
-    return jnp.where(s < 0.3, k - k * (s / (1 + s)), k / (1 + s))
-
-
 def _both_sides(x, left):
     """f'(x) of f'(-|x|)."""
     return jnp.where(x > 0, 1 - left, left)
@@ -153,7 +157,7 @@ def gelu_tanh_derivative(x):
 
     It is σ(v) σ(-v) k with k = 1 + e^v + x v', which is 0 at -0.7525. By x³ - n³ = d (3 n² + d (d + 3n)):
     k - k(n) = e^{v(n)} (e^{v - v(n)} - 1) + d (b + 9 c n² + 3 c d (d + 3n)), v - v(n) = d (b + 3 c n² + c d (d + 3n)).
-    Below -1.4 it is x v' = 3 v - 2 b x that is added up from halves.
+    There b + 9 c n² is almost 2, and 2 d is exact. Below -1.4 it is x v' = 3 v - 2 b x that is added up from halves.
     And σ(v) σ(-v) = e^v / (1 + e^v)².
     """
     b, b_rest, c, c_rest = 1.5957691216057308, -9.96930880911092e-17, 0.07135481627260025, -6.175149918155315e-19
@@ -176,19 +180,17 @@ def gelu_tanh_derivative(x):
     d = x_left - n
     bend = c * d * (d + 3 * n)
     rise = _exp_difference(p, math.exp(b * n + c * n**3), d * (b + 3 * c * n * n + bend))
-    slope_n = b + 9 * c * n * n
-    near = float(np.asarray(slope_n, x.dtype))
-    beside_zero = d * near + (d * (slope_n - near + 3 * bend) + (rise + k_n))
+    beside_zero = 2 * d + (d * (b + 9 * c * n * n - 2 + 3 * bend) + (rise + k_n))
     rest = 1 + (p + (3 * v_low - 2 * (b_high * low + b_low * x_left)))
     k = jnp.where(x_left < -1.4, high * (3 * sum_high - 2 * b_high) + rest, beside_zero)
-    return _both_sides(x, e.times(_over_1_and(2 * p + p * p, k)))
+    return _both_sides(x, e.over_1_and(2 * p + p * p).times(k))
 
 
 @wide
 def silu_derivative(x):
     """(x σ(x))' = σ(x) (1 + x σ(-x)) = σ(x) σ(-x) k with k = 1 + x + e^x, which is 0 at -1.278.
 
-    k - k(n) = d + e^n (e^d - 1). And σ(x) σ(-x) = e^x / (1 + e^x)².
+    k - k(n) = d + e^n (e^d - 1). Below 2n d is rounded, 1 + x is not. And σ(x) σ(-x) = e^x / (1 + e^x)².
     """
     root = -1.2784645427610737
     n, k_n = _beside(root, -1.0946994183093437e-16, 1 + math.exp(root), x.dtype)
@@ -196,18 +198,24 @@ def silu_derivative(x):
     e = exponential(x_left)
     p = e.times(1)
     d = x_left - n
-    k = d + (_exp_difference(p, math.exp(n), d) + k_n)
-    return _both_sides(x, e.times(_over_1_and(2 * p + p * p, k)))
+    beside_zero = d + (_exp_difference(p, math.exp(n), d) + k_n)
+    k = jnp.where(x_left < 2 * n, (1 + x_left) + p, beside_zero)
+    return _both_sides(x, e.over_1_and(2 * p + p * p).times(k))
 
 
 @wide
 def mish_derivative(x):
     """(x tanh s)' = tanh s + x σ(x) / cosh² s with s = log(1 + e^x), s' = σ(x).
 
-    With p = e^x and w = 2 + 2p + p², tanh s = (2p + p²) / w, and the derivative is p (2 + p + 4x (1 + p) / w) / w.
-    Where x > 0 both fractions are divided by p², for q = e^{-x} in place of p. Below -0.35 it is p k / (w / 2)² with
-    k = (x + 1) + (x + 3/2) p + p² + p³ / 4, which is 0 at -1.192. With p_n = e^n and p - p_n = p_n (e^d - 1):
-    k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4).
+    With p = e^x and w = 2 + 2p + p², tanh s = 1 - 2 / w and 1 / cosh² s = 4 (1 + p)² / w², so with g = 4 (p + p²) / w²
+    the derivative is 1 - 2 / w + x g. Each side of it is summed up from where it lies near:
+
+    - x > 0, from 1: 1 - (2w - x g w²) / w², both divided by p⁴, for q = e^{-x} in place of p.
+    - x ≥ -1/2, from 1/2: 1/2 + ((w - 4) / 2 + x g w) / w.
+    - x < -1/2, from its zero: p k / (w / 2)² with k = (x + 1) + (x + 3/2) p + p² + p³ / 4, which is 0 at -1.192. With
+      p_n = e^n, p - p_n = p_n (e^d - 1):
+      k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4). Below 2n, as for silu, it
+      is k itself.
     """
     root, p_root = -1.1924312145154952, 0.3034825352815289
     slope = 1 + p_root * (root + 2.5 + p_root * (2 + 0.75 * p_root))
@@ -217,10 +225,16 @@ def mish_derivative(x):
     e = exponential(x_left - x_right)
     p = q = e.times(1)
     d = x_left - n
+    t = p * (1 + p / 4)
     factor = d + ((n + 1.5 + p_n + p_n * p_n / 4) + p * (1 + (p + p_n) / 4))
-    k = d * (1 + p_n) + (_exp_difference(p, p_n, d) * factor + k_n)
-    beside_zero = _over_1_and(2 * p + (2 * p * p + p * p * p * (1 + p / 4)), k)
+    k_beside = d + (d * p_n + (_exp_difference(p, p_n, d) * factor + k_n))
+    k = jnp.where(x < 2 * n, (1 + x_left) + p * (x_left + 1.5 + t), k_beside)
+    from_zero = e.over_1_and(p * (2 + p * (2 + t))).times(k)
+
     w = 2 + p * (2 + p)
-    left = e.times(jnp.where(x < -0.35, beside_zero, ((2 + p) + 4 * x_left * (1 + p) / w) / w))
-    right = 1 + q * (4 + q * (4 * x_right + 6 + 4 * q * (x_right + 1)))
-    return jnp.where(x > 0, right / (1 + q * (4 + q * (8 + q * (8 + 4 * q)))), left)
+    above_half = ((p - 1) + p * p / 2) * w + 4 * x_left * (p + p * p)
+    below_one = q * q * (4 * x_right - 2 - 4 * q * (1 - x_right + q))
+    numerator = jnp.where(x > 0, below_one, above_half)
+    denominator = jnp.where(x > 0, 1 + 2 * q * (1 + q), w)
+    from_number = jnp.where(x > 0, 1, jnp.full_like(x, 0.5)) + numerator / jnp.square(denominator)
+    return jnp.where(x < -0.5, from_zero, from_number)
