@@ -145,7 +145,7 @@ def test_many_numbers_beside_the_zeros(name, fused, float64):
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", [*ELEMENTWISE, *PARAMETRIC], ids=by_name)
 def test_all_of_float32(activation, float64):
-    """Run it once more with XLA_FLAGS=--xla_cpu_max_isa=AVX, the last x86 without fused multiply-adds."""
+    """Run it once more with XLA_FLAGS=--xla_cpu_max_isa=AVX, the last instruction set without fused multiply-adds."""
 
     def walk(derivative):
         size = 1 << 20
