@@ -27,8 +27,11 @@ from .activations import softsign as softsign
 from .activations import tanh as tanh
 from .blocks import residual_block as residual_block
 from .blocks import transformer_block as transformer_block
-from .checkpoints import load_parameters as load_parameters
-from .checkpoints import save_parameters as save_parameters
+from .checkpoints.folder import Restored as Restored
+from .checkpoints.folder import restore_checkpoint as restore_checkpoint
+from .checkpoints.folder import save_checkpoint as save_checkpoint
+from .checkpoints.parameters import load_parameters as load_parameters
+from .checkpoints.parameters import save_parameters as save_parameters
 from .data.dataset import Dataset as Dataset
 from .data.sources import load_dataset as load_dataset
 from .errors import DataError as DataError

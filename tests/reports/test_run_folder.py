@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.checkpoints import load_parameters
+from functional_nn.checkpoints.parameters import load_parameters
 from functional_nn.data.dataset import make_dataset
 from functional_nn.errors import DataError, InputError
 from functional_nn.reports import run_folder

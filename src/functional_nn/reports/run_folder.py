@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from functional_nn import trees
-from functional_nn.checkpoints import save_parameters
+from functional_nn.checkpoints.parameters import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
 from functional_nn.files import finite_json, write_whole
