@@ -161,13 +161,13 @@ from .sweeps.statistics import summarize as summarize
 from .sweeps.sweep import sweep as sweep
 from .sweeps.train import Trained as Trained
 from .sweeps.train import make_train as make_train
+from .training.clipping import Clipping as Clipping
+from .training.clipping import with_clipping as with_clipping
 from .training.constraints import max_norm as max_norm
 from .training.constraints import path_mask as path_mask
 from .training.epoch import make_epoch as make_epoch
 from .training.epoch import make_evaluate as make_evaluate
 from .training.epoch import make_run as make_run
-from .training.fit import EpochMetrics as EpochMetrics
-from .training.fit import Run as Run
 from .training.fit import fit as fit
 from .training.optimizers import OPTIMIZERS as OPTIMIZERS
 from .training.optimizers import SCHEDULES as SCHEDULES
@@ -177,6 +177,9 @@ from .training.per_example import per_example_gradients as per_example_gradients
 from .training.precision import Precision as Precision
 from .training.predict import predict_probabilities as predict_probabilities
 from .training.programs import Split as Split
+from .training.resumption import Checkpoints as Checkpoints
+from .training.run import EpochMetrics as EpochMetrics
+from .training.run import Run as Run
 from .training.state import TrainState as TrainState
 from .training.state import create_train_state as create_train_state
 from .training.step import make_train_step as make_train_step

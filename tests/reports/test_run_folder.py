@@ -14,7 +14,7 @@ from functional_nn.checkpoints.parameters import load_parameters
 from functional_nn.data.dataset import make_dataset
 from functional_nn.errors import DataError, InputError
 from functional_nn.reports import run_folder
-from functional_nn.training.fit import EpochMetrics
+from functional_nn.training.run import EpochMetrics
 
 EPOCH = EpochMetrics(1, 0.5, 0.25, 0.75, 0.125)
 

@@ -66,17 +66,18 @@ class CheckpointWriter:
             OSError: where it could not be written; the others are as they were.
         """
         path = _path(self.folder, step)
-        if path.exists():
+        if step in self._losses:
             self._clear(path, step)
         try:
-            checkpoint.write(path, step, tree, loss, about or {})
+            if not path.exists():  # as it does after an interruption just behind its writing
+                checkpoint.write(path, step, tree, loss, about or {})
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
         for unwanted in self._losses.keys() - self._kept():
-            remove_folder(_path(self.folder, unwanted))
             del self._losses[unwanted]
+            remove_folder(_path(self.folder, unwanted))
         return path
 
     def _clear(self, path: Path, step: int) -> None:
