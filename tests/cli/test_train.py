@@ -426,7 +426,7 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
     fsync = os.fsync
 
     def full(descriptor):
-        if (tmp_path / "run" / "config.json").exists():
+        if (tmp_path / "run" / "metrics.jsonl").exists():
             raise OSError(28, "No space left on device", "parameters.safetensors")
         fsync(descriptor)
 
