@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.checkpoints import folder
 from functional_nn.checkpoints.folder import CheckpointWriter, newest, steps
 from functional_nn.errors import DataError, InputError
 
@@ -101,7 +103,25 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert steps(tmp_path) == [2, 5, 6]
     assert fnn.restore_checkpoint(tmp_path, {"w": np.float32(0)}).tree["w"] == 6
     assert fnn.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step=2).tree["w"] == 2
+    assert fnn.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step="best").step == 2
     assert names(tmp_path) == ["0000000002", "0000000005", "0000000006"]
+
+
+def test_without_a_loss_none_is_the_best(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(DataError, match="expected a checkpoint with a loss, got none"):
+        fnn.restore_checkpoint(tmp_path, TREE, step="best")
+
+
+def test_a_part_of_the_tree(tmp_path):
+    saved(tmp_path)
+    restored = fnn.restore_checkpoint(tmp_path, TREE["more"][2], part="more/2")
+    assert numbers(restored.tree) == numbers(TREE["more"][2])
+    assert fnn.restore_checkpoint(tmp_path, TREE["more"][0], part="more/0").tree == 7
+    assert fnn.restore_checkpoint(tmp_path, None, part="more/1").tree is None
+    for part in ("mor", "more/2/ke", "nothing"):
+        with pytest.raises(DataError, match="key nothing instead of key<fry>"):
+            fnn.restore_checkpoint(tmp_path, TREE["more"][2], part=part)
 
 
 def test_steps_are_numbers_and_not_words(tmp_path):
@@ -207,12 +227,12 @@ def test_fault_32_10000_flips_truncations_and_removed_files_are_all_noticed(tmp_
     damaged_and_noticed(tmp_path, 10_000, seed=1)
 
 
-def test_fault_32_every_bit_of_the_manifest_is_under_its_checksum(tmp_path):
+def test_fault_32_every_byte_of_the_manifest_is_under_its_checksum(tmp_path):
     path = saved(tmp_path, 1, {"w": np.ones(1, np.float32)}) / "manifest.json"
     content = path.read_bytes()
-    for place in range(8 * len(content)):
+    for place in range(len(content)):
         damaged = bytearray(content)
-        damaged[place // 8] ^= 1 << place % 8
+        damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
         with pytest.raises(DataError):
             newest(tmp_path)
@@ -249,9 +269,9 @@ def test_fault_32_a_damaged_step_is_written_anew(tmp_path):
 
 
 def test_fault_32_no_checkpoint_is_an_error(tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
+    for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match="expected a folder of checkpoints, got none in it"):
-            fnn.restore_checkpoint(folder, TREE)
+            fnn.restore_checkpoint(place, TREE)
 
 
 def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
@@ -372,6 +392,20 @@ def test_fault_34_a_read_only_folder_is_refused_and_can_be_read(tmp_path):
         fnn.save_checkpoint(tmp_path, 3, TREE)
     assert fnn.restore_checkpoint(tmp_path, TREE).step == 2
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkeypatch, number):
+    @contextmanager
+    def unlockable(path):
+        raise OSError(number, os.strerror(number))
+        yield
+
+    saved(tmp_path)
+    monkeypatch.setattr(folder, "locked", unlockable)
+    with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(number)}"):
+        fnn.save_checkpoint(tmp_path, 3, TREE)
+    assert fnn.restore_checkpoint(tmp_path, TREE).step == 2
 
 
 def test_fault_34_a_place_below_a_file_is_refused(tmp_path):

@@ -116,13 +116,15 @@ def test_minutes_save_the_first_epoch_and_the_last(tmp_path, whole, monkeypatch)
     assert saved == [1, 3, 4, 5]
 
 
-def test_a_checkpoint_of_fit_can_be_restored_by_hand(tmp_path):
-    run = fit(tmp_path, epochs=1)
-    history = {name: np.asarray([getattr(run.history[0], name)]) for name in fnn.EpochMetrics._fields}
-    with jax.enable_x64(True):
-        restored = fnn.restore_checkpoint(tmp_path, {"train_state": run.train_state, "history": history})
-    assert restored.loss == run.history[0].test_loss
-    jax.tree.map(np.testing.assert_array_equal, restored.tree["train_state"].params, run.params)
+def test_the_best_of_a_run_can_be_restored(tmp_path):
+    run = fit(tmp_path, epochs=3)
+    best = min(run.history, key=lambda metrics: metrics.test_loss)
+    restored = fnn.restore_checkpoint(tmp_path, run.params, step="best", part="train_state/params")
+    assert (restored.step, restored.loss) == (best.epoch, best.test_loss)
+    assert restored.about["status"] == ""
+    expected = fit(epochs=best.epoch).params
+    for a, b in zip(jax.tree.leaves(restored.tree), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from functional_nn import trees
 from functional_nn.checkpoints.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
 from functional_nn.errors import DataError, InputError
 from functional_nn.files import finite_json, write_folder_whole
@@ -54,14 +55,14 @@ class Checkpoint(NamedTuple):
         Raises:
             DataError: where it has another structure, or arrays of other shapes or types; it lists their paths.
         """
-        own = self if not root else self._under(f"{root}/")
+        own = self._under(root) if root else self
         if different := differences(own.forms, _forms(like)):
             raise DataError(str(self.path), "a checkpoint of this very tree", different)
         return tree_like(like, own.arrays, str(self.path), own.key_types)
 
     def _under(self, root: str) -> Checkpoint:
         def below(named: Mapping[str, Any]) -> dict[str, Any]:
-            return {path.removeprefix(root): value for path, value in named.items() if path.startswith(root)}
+            return {path[len(root) + 1 :]: value for path, value in named.items() if trees.is_under(path, root)}
 
         return self._replace(arrays=below(self.arrays), forms=below(self.forms), key_types=below(self.key_types))
 

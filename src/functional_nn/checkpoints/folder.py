@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from functional_nn.checkpoints import checkpoint
 from functional_nn.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint
@@ -149,13 +149,17 @@ def save_checkpoint(
         return writer.save(int(step), tree, loss=None if loss is None else float(loss), about=about)
 
 
-def restore_checkpoint(folder: str | os.PathLike[str], like: Any, *, step: int | None = None) -> Restored:
-    """Reads the newest checkpoint, verified bit for bit; of one that is damaged it warns, and takes the one before.
+def restore_checkpoint(
+    folder: str | os.PathLike[str], like: Any, *, step: int | Literal["newest", "best"] = "newest", part: str = ""
+) -> Restored:
+    """Reads a checkpoint, verified bit for bit; where the newest is damaged it warns, and takes the one before.
 
     Args:
-        folder: as ``save_checkpoint`` had it.
+        folder: as ``save_checkpoint`` or ``fit`` had it.
         like: the structure: arrays, or shapes as ``jax.eval_shape`` gives them.
-        step: this checkpoint and no other.
+        step: the newest, the best, which is the one with the lowest loss, or one by its number.
+        part: the path of a part of the tree that ``like`` is the structure of, such as ``train_state/params`` of what
+            ``fit`` saves.
 
     Raises:
         DataError: where there is no good checkpoint, for a later version's, and for one of another tree, with the paths
@@ -169,12 +173,19 @@ def restore_checkpoint(folder: str | os.PathLike[str], like: Any, *, step: int |
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
     folder = Path(folder)
-    found = newest(folder) if step is None else checkpoint.read(_path(folder, step), step)
-    if found is None:
-        raise DataError(
-            str(folder), "a folder of checkpoints", "none in it", "Name the folder that they were saved in."
-        )
-    return Restored(found.step, found.tree(like), found.loss, found.about)
+    if step == "best":
+        judged = [(loss, number) for number in steps(folder) if (loss := _loss(folder, number)) is not None]
+        if not judged:
+            raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
+        step = min(judged)[1]
+    if step == "newest":
+        found = newest(folder)
+        if found is None:
+            remedy = "Name the folder that they were saved in."
+            raise DataError(str(folder), "a folder of checkpoints", "none in it", remedy)
+    else:
+        found = checkpoint.read(_path(folder, step), step)
+    return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
 def newest(folder: Path) -> Checkpoint | None:
