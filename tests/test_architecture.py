@@ -15,10 +15,10 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 LEVELS = [
     {"errors", "files", "inputs", "layer", "progress", "trees"},
     {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "recurrence", "data"}
-    | {"convolution", "gates", "normalisation", "weights", "windows"},
+    | {"checkpoints", "convolution", "gates", "normalisation", "weights", "windows"},
     {"layers", "blocks", "models"},
     {"training", "gradients"},
-    {"bench", "checkpoints", "sweeps"},
+    {"bench", "sweeps"},
     {"reports"},
     {"cli"},
 ]

@@ -1,10 +1,12 @@
-"""Files written whole or not at all, and the folder of what can be made again."""
+"""Files and folders written whole or not at all, and the folder of what can be made again."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,78 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """A new folder of files: written and synchronised beside its place, and moved there in one step."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            with open(temporary / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _synchronise(temporary)
+        os.rename(temporary, folder)
+        _synchronise(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Moves a folder aside before its files go, so that a part of it is never taken for the whole."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)
+
+
+def remove_temporary_folders(parent: Path) -> None:
+    """Those that the two functions above left behind when their process was killed."""
+    for temporary in parent.glob(".*.tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """Has the names in a folder written to disk, where the system has a way to."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock file, which one process at a time can; the system lets go of it when the process dies.
+
+    Raises:
+        BlockingIOError: where another one holds it; its text is that process's number.
+        OSError: where the file cannot be written.
+    """
+    with open(path, "a+") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            file.seek(0)
+            raise BlockingIOError(file.read()) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def finite_json(value: Any) -> Any:

@@ -23,7 +23,7 @@ from functional_nn.cli.configuration import Configuration
 from functional_nn.data import load_dataset
 from functional_nn.reports import run_folder
 from functional_nn.training import fit as training
-from functional_nn.training import optimizers, precision
+from functional_nn.training import non_finite, optimizers, precision
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
 FILES = sorted([*PICTURES, "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])
@@ -31,7 +31,8 @@ COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Its files; checkpoints are in a folder of their own."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def lines(path: Path) -> list[dict]:
@@ -130,7 +131,9 @@ def test_files_of_a_run_can_be_read_by_whom_the_umask_allows(tiny, tmp_path):
         assert run([*tiny, "--out", str(tmp_path / "run")]) == 0
     finally:
         os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()} == {0o644}
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+    assert len(files) > len(FILES)
 
 
 def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monkeypatch):
@@ -159,8 +162,10 @@ CHANGES = {
     "--gradient": "formula",
     "--weight-decay": "0.1",
     "--shift": "1",
+    "--clip-norm": "0.01",
+    "--non-finite": "skip",
 }
-SAME_NUMBERS = ("--model", "--gradient")
+SAME_NUMBERS = ("--model", "--gradient", "--non-finite")
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +277,7 @@ def test_names_in_help_are_those_of_the_package():
     assert list(options.OPTIMIZERS) == list(optimizers.OPTIMIZERS)
     assert list(options.SCHEDULES) == list(optimizers.SCHEDULES)
     assert list(options.PRECISIONS) == list(precision.PRECISIONS)
+    assert list(options.NON_FINITE) == list(non_finite.POLICIES)
     assert list(options.MODELS) == list(models.MODELS)
     assert sorted(options.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
 
@@ -336,6 +342,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["train", "--model", "mpl"], "Did you mean mlp?"),
         (["train", "--schedule", "cosin"], "Did you mean cosine?"),
         (["train", "--precision", "float15"], "Did you mean float16?"),
+        (["train", "--non-finite", "rollback"], "Did you mean roll-back?"),
         (["train", "--dataset", "mnist5"], "mnist5k"),
     ],
 )
@@ -354,6 +361,8 @@ def test_fault_43_wrong_names_are_answered_with_the_nearest(capsys, arguments, w
         ("--batch-size", ["0", "-64", "x"]),
         ("--hidden", ["12,x", "0", "12,0", "-4", "", ",", "12,", "1.5", "12 34"]),
         ("--seed", ["-1", str(2**32), "zero"]),
+        ("--clip-norm", ["0", "-1", "nan", "inf"]),
+        ("--checkpoint-minutes", ["-1", "nan", "inf", "soon"]),
         ("--out", [__file__]),
         ("--json", ["."]),
     ],
@@ -418,13 +427,17 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
     fsync = os.fsync
 
     def full(descriptor):
-        if (tmp_path / "run" / "config.json").exists():
+        if (tmp_path / "run" / "metrics.jsonl").exists():
             raise OSError(28, "No space left on device", "parameters.safetensors")
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device: 'parameters.safetensors'", status=1)
+    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device", "step 2 was not written", status=1)
     assert sorted(contents(tmp_path / "run")) == ["config.json", "metrics.jsonl"]
+    monkeypatch.undo()
+    assert run([*tiny, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "after 2 epochs, 1 of them from a checkpoint" in capsys.readouterr().out
+    assert sorted(contents(tmp_path / "run")) == FILES
 
 
 # Signals

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from functional_nn.reports import plots
-from functional_nn.training.fit import EpochMetrics
+from functional_nn.training.run import EpochMetrics
 
 random = np.random.default_rng(0)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.checkpoints import load_parameters
+from functional_nn.checkpoints.parameters import load_parameters
 from functional_nn.data.dataset import make_dataset
 from functional_nn.errors import DataError, InputError
 from functional_nn.reports import run_folder
-from functional_nn.training.fit import EpochMetrics
+from functional_nn.training.run import EpochMetrics
 
 EPOCH = EpochMetrics(1, 0.5, 0.25, 0.75, 0.125)
 
@@ -27,11 +27,22 @@ def test_checking_makes_the_folder_and_leaves_it_empty(tmp_path):
 
 def test_a_folder_with_a_run_is_refused_and_kept(tmp_path):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
-    for call in (run_folder.check_run_folder, lambda folder: run_folder.create_run_folder(folder, {})):
-        with pytest.raises(InputError, match="Name another folder"):
-            call(tmp_path)
+    with pytest.raises(InputError, match="Name another folder"):
+        run_folder.check_run_folder(tmp_path)
     assert run_folder.read_configuration(tmp_path) == {"seed": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+def test_a_run_goes_on_only_from_checkpoints(tmp_path):
+    run_folder.check_run_folder(tmp_path, resume=True)
+    run_folder.create_run_folder(tmp_path, {"seed": 1})
+    with pytest.raises(InputError, match="--resume: expected a run with checkpoints"):
+        run_folder.check_run_folder(tmp_path, resume=True)
+    (tmp_path / "checkpoints" / "0000000001").mkdir(parents=True)
+    run_folder.check_run_folder(tmp_path, resume=True)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match=r"Name another folder\. With --resume the run in it goes on"):
+        run_folder.check_run_folder(tmp_path)
 
 
 def test_a_folder_with_other_files_is_used_and_they_are_kept(tmp_path):

@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit status."""
-    with Signals() as signals:
+    with Signals() as signals, _warnings_in_a_line():
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
         except click.ClickException as error:
@@ -62,3 +64,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             click.echo(f"Error: {error}", err=True)
             return 1
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Without the line of code that a warning came from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *about, **more: f"Warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

@@ -55,6 +55,8 @@ class Configuration:
     gradient: str
     weight_decay: float | None = None
     shift: int = 0
+    clip_norm: float | None = None
+    non_finite: str = "stop"
 
     def completed(self) -> Configuration:
         """With the model's own values where nothing was chosen.
@@ -97,14 +99,20 @@ class Configuration:
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
-        """The optimizer with its schedule over the run's steps."""
-        import optax
-
-        from functional_nn.training.optimizers import OPTIMIZERS, optimizer, schedule
+        """The optimizer with its schedule over the run's steps, its decay and its clipping."""
+        from functional_nn.training.clipping import with_clipping
+        from functional_nn.training.optimizers import schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
         constant = self.schedule == "constant"
-        rate: Any = self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps)
+        rule = self._rule(self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps))
+        return rule if self.clip_norm is None else with_clipping(rule, self.clip_norm)
+
+    def _rule(self, rate: Any) -> optax.GradientTransformation:
+        import optax
+
+        from functional_nn.training.optimizers import OPTIMIZERS, optimizer
+
         if self.weight_decay is None:
             return optimizer(self.optimizer, rate)
         if self.optimizer in DESCENT:
@@ -127,6 +135,11 @@ class Configuration:
     def to_dict(self) -> dict[str, Any]:
         """As ``config.json`` holds it."""
         return {**asdict(self), "hidden": self.hidden and list(self.hidden)}
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be equal for a run to go on: all but where data lie, and the length that no schedule follows."""
+        free = {"data_dir"} | ({"epochs"} if self.schedule == "constant" else set())
+        return {name: value for name, value in self.to_dict().items() if name not in free}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:

@@ -21,6 +21,7 @@ OPTIMIZERS = (
 )
 GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
+NON_FINITE = ("stop", "skip", "roll-back")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 

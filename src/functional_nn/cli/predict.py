@@ -24,7 +24,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     import jax
     import numpy as np
 
-    from functional_nn.checkpoints import load_parameters
+    from functional_nn.checkpoints.parameters import load_parameters
     from functional_nn.cli.configuration import Configuration
     from functional_nn.data.images import read_image
     from functional_nn.errors import DataError

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ from functional_nn.cli.options import (
     GRADIENTS,
     JSON_FILE,
     MODELS,
+    NON_FINITE,
     NOT_NEGATIVE,
     OPTIMIZERS,
     POSITIVE,
@@ -29,6 +30,10 @@ from functional_nn.cli.options import (
 )
 from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
+from functional_nn.errors import InputError
+
+if TYPE_CHECKING:
+    from functional_nn.training.run import EpochMetrics
 
 CLEAR_LINE = "\r\x1b[2K"
 """For a terminal on which the last line is the progress bar, which draws itself anew."""
@@ -80,17 +85,39 @@ CLEAR_LINE = "\r\x1b[2K"
     default="auto",
     help="jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
 )
+@click.option("--clip-norm", type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]")
+@click.option(
+    "--non-finite",
+    type=Named(NON_FINITE),
+    default="stop",
+    help="After a step that is not finite: stop; skip it; roll-back the epoch, with half the learning rate.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for configuration, metrics, parameters and pictures.",
+    help="Folder for configuration, metrics, checkpoints, parameters and pictures.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
+@click.option(
+    "--checkpoint-minutes",
+    type=NOT_NEGATIVE,
+    default=0.0,
+    help="Save at an epoch's end every so often; 0: every epoch.",
 )
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
 @click.pass_obj
-def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: bool, **flags: Any) -> int:
+def train(
+    signals: Signals,
+    out: Path | None,
+    resume: bool,
+    checkpoint_minutes: float,
+    json_file: Path | None,
+    quiet: bool,
+    **flags: Any,
+) -> int:
     """Train a network on a set of images and print its test accuracy.
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
@@ -98,6 +125,8 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
     from functional_nn.cli import STARTED
 
     configuration = Configuration(**flags)
+    if resume and out is None:
+        raise InputError("--resume", "the run's folder in --out", "none")
 
     clock = time.perf_counter()
     import jax
@@ -109,7 +138,8 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
     from functional_nn.data.sources import load_dataset
     from functional_nn.losses import cross_entropy
     from functional_nn.reports import run_folder
-    from functional_nn.training.fit import EpochMetrics, fit
+    from functional_nn.training.fit import fit
+    from functional_nn.training.resumption import Checkpoints
 
     seconds = {"import": time.perf_counter() - clock}
     configuration = configuration.completed()
@@ -123,7 +153,7 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
     say(f"{_described(configuration, data.classes)} on {device.device_kind}")
 
     if out is not None:
-        run_folder.check_run_folder(out)
+        run_folder.check_run_folder(out, resume)
     net = configuration.network(data.classes)
 
     over_bar = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
@@ -137,11 +167,14 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
             say(f"{over_bar}epoch  train loss  test loss  test accuracy  seconds")
         say(
             f"{over_bar}{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
-            f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}"
+            f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}{_remarks(metrics)}"
         )
         if out is not None:
             run_folder.append_metrics(out, metrics)
         signals.check()
+
+    def checkpoints(folder: Path) -> Checkpoints:
+        return Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
 
     run = fit(
         net,
@@ -153,6 +186,8 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
         seed=configuration.seed,
         penalty=configuration.penalty(),
         precision=configuration.precision,
+        non_finite=configuration.non_finite,
+        checkpoints=None if out is None else checkpoints(out / run_folder.CHECKPOINTS),
         on_epoch=on_epoch,
         progress=False if quiet else None,
     )
@@ -165,6 +200,9 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
         "test_loss": last and last.test_loss,
         "train_loss": last and last.train_loss,
         "epochs": len(run.history),
+        "restored_epochs": run.restored_epochs,
+        "skipped_steps": sum(metrics.skipped_steps for metrics in run.history),
+        "clipped_steps": sum(metrics.clipped_steps for metrics in run.history),
         "status": run.status,
         "parameters": trees.size(run.params),
         "seconds": seconds,
@@ -185,11 +223,22 @@ def train(signals: Signals, out: Path | None, json_file: Path | None, quiet: boo
     if last is not None:
         times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
         epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
-        click.echo(f"test accuracy {last.test_accuracy:.4f} after {epochs} ({times})")
+        restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
+        click.echo(f"test accuracy {last.test_accuracy:.4f} after {epochs}{restored} ({times})")
     if run.status == "interrupted":
         click.echo("Stopped.", err=True)
         return signals.status
     return 0 if run.status == "finished" else 1
+
+
+def _remarks(metrics: EpochMetrics) -> str:
+    """What was unusual in an epoch."""
+    remarks = [f"{metrics.skipped_steps} steps skipped"] if metrics.skipped_steps else []
+    if metrics.clipped_steps:
+        remarks.append(f"{metrics.clipped_steps} clipped")
+    if metrics.rate_share < 1:
+        remarks.append(f"{metrics.rate_share:g} of the learning rate")
+    return f"  {', '.join(remarks)}" if remarks else ""
 
 
 def _described(configuration: Configuration, classes: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.training.fit import EpochMetrics
+from functional_nn.training.run import EpochMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

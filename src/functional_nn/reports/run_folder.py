@@ -11,23 +11,26 @@ from typing import Any
 import numpy as np
 
 from functional_nn import trees
-from functional_nn.checkpoints import save_parameters
+from functional_nn.checkpoints.folder import steps
+from functional_nn.checkpoints.parameters import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
 from functional_nn.files import finite_json, write_whole
 from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
-from functional_nn.training.fit import EpochMetrics, Run
 from functional_nn.training.predict import predict_probabilities
+from functional_nn.training.run import EpochMetrics, Run
 
 CONFIGURATION, METRICS, PARAMETERS, RESULT = "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"
+CHECKPOINTS = "checkpoints"
 
 
-def check_run_folder(folder: Path) -> None:
+def check_run_folder(folder: Path, resume: bool = False) -> None:
     """Makes the folder, empty, for a run that may yet fail before it has anything to write.
 
     Raises:
-        InputError: where it holds a run already, which would be lost, or cannot be written to.
+        InputError: where it holds a run already, which would be lost, or cannot be written to; where a run is to be
+            resumed that has no checkpoints.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,14 +38,20 @@ def check_run_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError("--out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
-    if (folder / CONFIGURATION).exists():
-        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", "Name another folder.")
+    has_checkpoints = bool(steps(folder / CHECKPOINTS))
+    has_run = has_checkpoints or (folder / CONFIGURATION).exists()
+    if has_run and not resume:
+        remedy = "Name another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
+        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", remedy)
+    if has_run and not has_checkpoints:
+        given = f"{folder}, whose run has none"
+        raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Name another folder.")
 
 
 def create_run_folder(folder: Path, configuration: dict[str, Any]) -> None:
-    """Writes the configuration, which makes the folder a run's; raises as ``check_run_folder`` does."""
-    check_run_folder(folder)
+    """Writes the configuration, which makes the folder a run's, and begins its metrics."""
     write_json(folder / CONFIGURATION, configuration)
+    write_whole(folder / METRICS, "")
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:

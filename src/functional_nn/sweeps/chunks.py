@@ -13,7 +13,8 @@ import numpy as np
 
 from functional_nn.sweeps.grid import Hyperparameters
 from functional_nn.sweeps.groups import Group, keys, traced_values
-from functional_nn.training.fit import nearest_share, stays_finite_on_host
+from functional_nn.training.fit import nearest_share
+from functional_nn.training.non_finite import stays_finite_on_host
 from functional_nn.training.programs import Programs, Split
 from functional_nn.training.state import TrainState
 

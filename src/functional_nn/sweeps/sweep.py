@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from functional_nn.checkpoints.arrays import checksum
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, suggest
 from functional_nn.losses import cross_entropy
@@ -177,9 +175,5 @@ def _is_count(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _digest(data: Dataset | Split) -> int:
-    checksum = 0
-    for array in data:
-        if isinstance(array, np.ndarray):
-            checksum = zlib.crc32(array.tobytes(), checksum)
-    return checksum
+def _digest(data: Dataset | Split) -> str:
+    return checksum({str(place): part for place, part in enumerate(data) if hasattr(part, "dtype")})

@@ -27,13 +27,15 @@ class Evaluation(NamedTuple):
 
 
 class EpochResult(NamedTuple):
-    """The mean loss of an epoch's examples, as each batch had it before its update, and the first bad step.
+    """The mean loss of an epoch's examples, as each batch had it before its update, and which steps were bad.
 
-    ``bad_step`` counts within the epoch; it is -1 where every step was finite. The mean is over the finite steps.
+    ``bad_step`` is the first that was not finite, counted within the epoch, or -1; ``bad_steps`` is how many were. The
+    mean is over the finite steps.
     """
 
     loss: jax.Array
     bad_step: jax.Array
+    bad_steps: jax.Array
 
 
 Epoch: TypeAlias = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, EpochResult]]
@@ -89,7 +91,8 @@ def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[.
         sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
         first_bad = jnp.argmin(finite)
         bad_step = jnp.where(finite[first_bad], -1, first_bad)
-        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32))
+        bad_steps = jnp.sum(~finite, dtype=jnp.int32)
+        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps)
 
     return full_batches, last_batch
 

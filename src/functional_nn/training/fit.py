@@ -3,71 +3,41 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from functional_nn.checkpoints.arrays import checksum
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
-from functional_nn.layer import Layer, Params, State, as_layer, output_shape
+from functional_nn.layer import Layer, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
+from functional_nn.training.epoch import EpochResult, Evaluation
+from functional_nn.training.non_finite import (
+    ROLL_BACK,
+    SKIP,
+    check_policy,
+    counts,
+    finite_epoch,
+    rate_share,
+    with_rate_share,
+)
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Recipe, Split, compiled
+from functional_nn.training.resumption import Checkpoints, Reached, RunSaver
+from functional_nn.training.run import EpochMetrics, Run
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, PenaltyFunction
-
-
-class EpochMetrics(NamedTuple):
-    """What an epoch came to. ``test_accuracy`` is NaN where labels are not integers."""
-
-    epoch: int
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run: what it ended with, how it went, and whether it went to its end.
-
-    Args:
-        train_state: the last finite state; ``params`` and ``state`` are its parts.
-        history: one ``EpochMetrics`` an epoch.
-        status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
-        message: the status in words, empty for a finished run.
-        in_shape: the shape of one example as the network was given it.
-        precision: what it was trained in, as ``fit`` got it.
-        seconds: ``compile`` (0 where the programs were already compiled) and ``train``.
-    """
-
-    train_state: TrainState
-    history: tuple[EpochMetrics, ...]
-    status: str
-    message: str
-    in_shape: Shape
-    precision: str | Precision
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def params(self) -> Params:
-        """The trained parameters."""
-        return self.train_state.params
-
-    @property
-    def state(self) -> State:
-        """The network's state after training."""
-        return self.train_state.state
 
 
 def fit(
@@ -81,6 +51,8 @@ def fit(
     seed: int = 0,
     penalty: PenaltyFunction | None = None,
     precision: str | Precision = "float32",
+    non_finite: str = "stop",
+    checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -88,8 +60,11 @@ def fit(
 
     All full batches of an epoch are one compiled program; the data are on the device before the first. The same seed
     gives the same bits on the same machine. An epoch after which a loss, parameter or statistic is not finite is run
-    again with steps that change nothing where that would happen, and is the last.
+    again with steps that change nothing where that would happen, and is the last, or what ``non_finite`` says.
     Ctrl-C ends the run, and what was reached is returned.
+
+    With ``checkpoints`` a run that was stopped or killed goes on in the same call with the same folder, and its end has
+    the bits of a run that never stopped. An epoch is one program, so it goes on from the last epoch's end.
 
     Args:
         net: the network; its output is what the loss takes.
@@ -103,11 +78,17 @@ def fit(
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
             ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
-        on_epoch: called with each epoch's metrics.
+        non_finite: ``"stop"`` ends the run with that epoch; ``"skip"`` goes on without the bad steps, which are
+            counted, until an epoch has no other; ``"roll-back"`` runs the epoch again from its start with half of the
+            learning rate (of the updates), ten times in a run, and then stops.
+        checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
+        on_epoch: called with each epoch's metrics, beginning with those that a checkpoint brought.
         progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
-        InputError: for arguments and data that do not fit, before anything is computed.
+        InputError: for arguments and data that do not fit, before anything is computed; for a folder of checkpoints
+            that another run or another process has.
+        DataError: for checkpoints that are damaged, all of them, or of another network.
 
     >>> import functional_nn as fnn
     >>> data = fnn.load_dataset("mnist5k")
@@ -119,60 +100,98 @@ def fit(
     policy = as_precision(precision)
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
+    check_policy(non_finite)
     split = prepared(net, loss, data)
+    if non_finite == ROLL_BACK:
+        optimizer = with_rate_share(optimizer)
+    settings = {}
+    if checkpoints is not None:
+        settings = {"batch_size": int(batch_size), "seed": int(seed), "precision": [str(part) for part in policy]}
+        settings |= {"non_finite": non_finite, "data": checksum(split._asdict())}
 
-    clock = time.perf_counter()
-    recipe = Recipe(net, loss, optimizer, penalty)
-    programs, compiled_now = compiled(recipe, {}, batch_size, policy, split)
-    seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
+    with RunSaver(checkpoints, settings) as saver:
+        clock = time.perf_counter()
+        recipe = Recipe(net, loss, optimizer, penalty)
+        programs, compiled_now = compiled(recipe, {}, batch_size, policy, split)
+        seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
-    clock = time.perf_counter()
-    train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
-    reached = (programs.start({}, jax.random.key(seed)), ())
-    status, message = "finished", ""
-    with progress_bar("training", epochs, progress) as advance:
-        try:
-            for number in range(epochs):
-                clock_epoch = time.perf_counter()
-                before, history = reached
-                arguments = ({}, before, train_x, train_labels, jnp.int32(number), None)
-                after, result = jax.block_until_ready(programs.epoch(*arguments))
-                if int(result.bad_step) >= 0 or not stays_finite_on_host(before, after):
-                    after, result = jax.block_until_ready(programs.careful_epoch(*arguments))
-                elapsed = time.perf_counter() - clock_epoch
-                evaluation = programs.evaluate({}, after, test_x, test_labels)
-                train_loss, bad_step, test_loss, test_accuracy = map(float, jax.device_get((*result, *evaluation)))
-                test_accuracy = nearest_share(test_accuracy, split.test_labels.size)
-                metrics = EpochMetrics(number + 1, train_loss, test_loss, test_accuracy, elapsed)
-                reached = (after, (*history, metrics))
+        clock = time.perf_counter()
+        restored = saver.restored(programs.train_state)
+        reached = restored or Reached(programs.start({}, jax.random.key(seed)))
+        if len(reached.history) > epochs:
+            raise InputError("epochs", f"at least {len(reached.history)}, which the checkpoint has", epochs)
+        train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
+        with progress_bar("training", epochs, progress) as advance:
+
+            def report(metrics: EpochMetrics) -> None:
                 if on_epoch is not None:
                     on_epoch(metrics)
-                advance(f"loss {train_loss:.4f}  test accuracy {test_accuracy:.4f}")
-                if bad_step >= 0:
-                    status = "non-finite"
-                    message = (
-                        f"Loss or update were not finite at step {bad_step:.0f} of epoch {number + 1}. Such steps "
-                        "changed nothing, and the last finite state is kept. Try a smaller learning rate; look for NaN "
-                        "in the data."
-                        + (" Float16 ends at 65,504; bfloat16 reaches as far as float32." if policy.scales_loss else "")
-                    )
-                    break
-        except KeyboardInterrupt:
-            status = "interrupted"
-            message = f"Interrupted after {len(reached[1])} of {epochs} epochs; what was reached is kept."
+                advance(f"loss {metrics.train_loss:.4f}  test accuracy {metrics.test_accuracy:.4f}")
+
+            try:
+                for metrics in reached.history:
+                    report(metrics)
+                while not reached.status and len(reached.history) < epochs:
+                    clock_epoch = time.perf_counter()
+                    number = len(reached.history)
+                    train_data = (train_x, train_labels, jnp.int32(number), None)
+                    after, result = finite_epoch(non_finite, programs, reached.train_state, *train_data)
+                    elapsed = time.perf_counter() - clock_epoch
+                    evaluation = programs.evaluate({}, after, test_x, test_labels)
+                    reached = _after_epoch(reached, after, result, evaluation, elapsed, split, non_finite, policy)
+                    saver.save(reached)
+                    report(reached.history[-1])
+                status, message = reached.status or "finished", reached.message
+            except KeyboardInterrupt:
+                status = "interrupted"
+                message = f"Interrupted after {len(reached.history)} of {epochs} epochs; what was reached is kept."
+            saver.save(reached, now=True)
     seconds["train"] = time.perf_counter() - clock
-    return Run(*reached, status, message, split.train_x.shape[1:], precision, seconds)
+    brought = 0 if restored is None else len(restored.history)
+    in_shape = split.train_x.shape[1:]
+    return Run(reached.train_state, reached.history, status, message, in_shape, precision, seconds, brought)
+
+
+def _after_epoch(
+    before: Reached,
+    after: TrainState,
+    result: EpochResult,
+    evaluation: Evaluation,
+    seconds: float,
+    split: Split,
+    non_finite: str,
+    policy: Precision,
+) -> Reached:
+    """With the epoch's metrics, and an end where it was not finite and the policy does not go on."""
+    epoch = len(before.history) + 1
+    values = jax.device_get((result.loss, *evaluation, result.bad_step, result.bad_steps))
+    train_loss, test_loss, test_accuracy = map(float, values[:3])
+    bad_step, bad_steps = map(int, values[3:])
+    old, new = counts(before.train_state), counts(after)
+    metrics = EpochMetrics(
+        epoch,
+        train_loss,
+        test_loss,
+        nearest_share(test_accuracy, split.test_labels.size),
+        seconds,
+        bad_steps + new.skipped_steps - old.skipped_steps,
+        new.clipped_steps - old.clipped_steps,
+        rate_share(after),
+    )
+    reached = Reached(after, (*before.history, metrics))
+    if bad_step < 0 or (non_finite == SKIP and math.isfinite(train_loss)):
+        return reached
+    message = (
+        f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the last "
+        "finite state is kept. Try a smaller learning rate; look for NaN in the data."
+        + (" Float16 ends at 65,504; bfloat16 reaches as far as float32." if policy.scales_loss else "")
+    )
+    return reached._replace(status="non-finite", message=message)
 
 
 def nearest_share(value: float, count: int) -> float:
     """A share of ``count`` as the nearest float64 (0.911 and not float32's 0.9110000134); NaN stays."""
     return round(value * count) / count if math.isfinite(value) else value
-
-
-def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
-    """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
-    pairs = zip(*(jax.tree.leaves(side._replace(key=None)) for side in (before, after)), strict=True)
-    return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 
 def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:

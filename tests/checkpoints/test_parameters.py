@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from functional_nn import checkpoints
-from functional_nn.checkpoints import load_parameters, save_parameters
+from functional_nn.checkpoints.parameters import load_parameters, save_parameters
 from functional_nn.errors import DataError
 
 
@@ -94,7 +94,7 @@ def test_fault_34_failed_writing_keeps_the_old_file_and_leaves_no_other(tmp_path
 
     save_parameters(tmp_path / "file", *parameters())
     before = (tmp_path / "file").read_bytes()
-    monkeypatch.setattr(checkpoints.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(type(error)):
         save_parameters(tmp_path / "file", {"w": jnp.zeros(1000)}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -134,6 +134,23 @@ def test_fault_32_a_flipped_byte_of_the_header_is_refused_or_changes_nothing(tmp
         (tmp_path / "damaged").write_bytes(damaged)
         with suppress(DataError):
             assert_same(load_parameters(tmp_path / "damaged", tree), tree)
+
+
+def test_fault_32_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
+    tree = parameters()
+    save_parameters(tmp_path / "file", *tree)
+    content = (tmp_path / "file").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in range(8 * header, 8 * len(content)):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        (tmp_path / "damaged").write_bytes(damaged)
+        refused(tmp_path / "damaged", tree, "checksum")
+
+
+def test_files_of_others_without_a_checksum_are_read(tmp_path):
+    save_file({"params/w": np.ones(3, np.float32)}, tmp_path / "file")
+    assert_same(load_parameters(tmp_path / "file", ({"w": jnp.zeros(3)}, {})), ({"w": jnp.ones(3)}, {}))
 
 
 def test_fault_32_missing_files(tmp_path):

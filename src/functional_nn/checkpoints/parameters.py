@@ -1,0 +1,48 @@
+"""Parameters on disk: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from functional_nn import trees
+from functional_nn.checkpoints.arrays import differences, form, named_arrays, packed, tree_like, unpacked
+from functional_nn.errors import DataError
+from functional_nn.files import write_whole
+from functional_nn.layer import Params, State
+
+
+def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
+    """Writes parameters and state under the paths ``params/dense_0/weight``, ``state/batch_norm_0/mean``, ….
+
+    The file is written beside its place and moved there, so that an interrupted call leaves the old one. Its header has
+    a checksum, which ``load_parameters`` verifies.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
+    write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
+
+
+def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Any, Any]:
+    """Reads what ``save_parameters`` wrote and checks it against the structure of ``like``, a network's own.
+
+    Args:
+        path: the file.
+        like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
+
+    Raises:
+        DataError: for a file that is missing, damaged, or of another network; it lists the paths that differ.
+    """
+    try:
+        found, _ = unpacked(Path(path))
+    except FileNotFoundError:
+        remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
+        raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
+    named = {"params": like[0], "state": like[1]}
+    forms = ({path: form(leaf) for path, leaf in leaves.items()} for leaves in (found, trees.flatten(named)))
+    if different := differences(*forms):
+        raise DataError(str(path), "the parameters of this network", different)
+    read = tree_like(named, found, str(path), {})
+    return read["params"], read["state"]

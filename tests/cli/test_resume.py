@@ -1,0 +1,196 @@
+"""``functional-nn train --resume``: stopped by a signal or killed, a run goes on and ends as if nothing had been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from functional_nn.cli import run
+from functional_nn.reports import run_folder
+
+COMMAND = [sys.executable, "-m", "functional_nn"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(run_folder, "_draw", lambda *run: [])
+
+
+def outcome(folder: Path) -> tuple:
+    """What must be the same: parameters, the lines of metrics but for their seconds, and the last checkpoint."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds")
+    newest = max(path for path in (folder / "checkpoints").iterdir() if path.name != ".lock")
+    arrays = load_file(newest / "arrays.safetensors")
+    arrays.pop("history/seconds")
+    names = {name: array.tobytes() for name, array in arrays.items()}
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    return (folder / "parameters.safetensors").read_bytes(), lines, names, kept
+
+
+def started(*arguments) -> subprocess.Popen:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def killed_after(folder: Path, process: subprocess.Popen, epochs: int, number: int, moment: float = 0.0) -> int:
+    """Sends a signal a moment after so many epochs are in the metrics; the exit status."""
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(moment)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory) -> tuple:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run([*tiny, "--epochs", "6", "--out", str(folder)]) == 0
+    return outcome(folder)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_fault_43_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, status):
+    """``--checkpoint-minutes`` would save nothing for an hour, but for the first epoch and the signal."""
+    folder = tmp_path / "run"
+    long = [*tiny, "--epochs", "100000", "--out", folder, "--checkpoint-minutes", "60"]
+    assert killed_after(folder, started(*long), 3, number) == status
+    reached = len((folder / "metrics.jsonl").read_text().splitlines())
+    saved = sorted(path.name for path in (folder / "checkpoints").iterdir())[1:]
+    assert saved[-1] == f"{reached:010d}"
+    assert (folder / "checkpoints" / "0000000001").exists() or len(saved) == 3
+    more = [*tiny, "--epochs", str(reached + 2), "--out", str(folder)]
+    assert run([*more, "--resume"]) == 0
+    assert run([*tiny, "--epochs", str(reached + 2), "--out", str(tmp_path / "whole")]) == 0
+    assert outcome(folder)[:3] == outcome(tmp_path / "whole")[:3]
+
+
+def kill_and_resume(tiny, tmp_path, kills: int, epochs: int, seed: int) -> int:
+    """Kills a run at random moments, resumes it each time, and compares its end with that of a run never killed."""
+    draws, folder, hits, done = random.Random(seed), tmp_path / "run", 0, 0
+    command = [*tiny, "--epochs", str(epochs), "--resume", "--out", str(folder)]
+    for _ in range(kills):
+        process = started(*command)
+        hits += killed_after(folder, process, done + 1, signal.SIGKILL, draws.uniform(0, 0.05)) == -signal.SIGKILL
+        done = len((folder / "metrics.jsonl").read_text().splitlines())
+        if done >= epochs:
+            break
+    assert run(command) == 0
+    assert run([*tiny, "--epochs", str(epochs), "--out", str(tmp_path / "whole")]) == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    return hits
+
+
+def test_fault_31_a_run_killed_twice_ends_as_if_never_killed(tiny, tmp_path):
+    assert kill_and_resume(tiny, tmp_path, kills=2, epochs=300, seed=0) == 2
+
+
+@pytest.mark.slow
+def test_fault_31_a_run_killed_a_hundred_times_ends_as_if_never_killed(tiny, tmp_path):
+    assert kill_and_resume(tiny, tmp_path, kills=100, epochs=10_000, seed=1) == 100
+
+
+def test_fault_37_the_same_command_goes_on_after_an_interruption(tiny, whole, tmp_path, monkeypatch, capsys):
+    """Interrupted between the checkpoint and the line of metrics, so that one is ahead of the other."""
+    append = run_folder.append_metrics
+
+    def interrupted(folder, metrics):
+        if metrics.epoch == 4:
+            raise KeyboardInterrupt
+        append(folder, metrics)
+
+    command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "append_metrics", interrupted)
+        patched.setattr(run_folder, "finish_run_folder", lambda *arguments: ["nothing"])
+        assert run(command) == 130
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+    capsys.readouterr()
+    assert run([*command, "--resume", "--json", str(tmp_path / "result.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "after 6 epochs, 4 of them from a checkpoint" in printed
+    assert [line.split()[0] for line in printed.splitlines()[3:-2]] == ["1", "2", "3", "4", "5", "6"]
+    assert json.loads((tmp_path / "result.json").read_text())["restored_epochs"] == 4
+    assert outcome(tmp_path / "run") == whole
+
+
+def test_fault_37_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
+    command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
+    for restored in (0, 6):
+        assert run(command) == 0
+        assert outcome(tmp_path / "run") == whole
+        assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
+
+
+def test_fault_32_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, whole, tmp_path, capfd):
+    command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
+    assert run([*command, "--epochs", "4"]) == 0
+    file = tmp_path / "run" / "checkpoints" / "0000000004" / "arrays.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    capfd.readouterr()
+    with pytest.warns(UserWarning, match="The checkpoint of step 3 is used instead of a damaged one"):
+        assert run(command) == 0
+    assert "3 of them from a checkpoint" in capfd.readouterr().out
+    assert outcome(tmp_path / "run") == whole
+
+
+def refused(capsys, command, *words):
+    capsys.readouterr()
+    assert run(list(map(str, command))) == 2
+    errors = capsys.readouterr().err
+    for word in words:
+        assert word in errors
+
+
+def test_fault_37_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
+    command = [*tiny, "--out", str(tmp_path / "run")]
+    assert run([*command, "--schedule", "cosine"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    changed = [*command, "--resume", "--seed", "5", "--learning-rate", "0.2", "--epochs", "9"]
+    words = ("learning_rate 0.1 instead of 0.2", 'schedule "cosine" instead of "constant"', "seed 0 instead of 5")
+    refused(capsys, changed, *words)
+    refused(capsys, [*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
+    assert {path: path.read_bytes() for path in before} == before
+    refused(capsys, command, "Name another folder. With --resume the run in it goes on.")
+
+
+def test_fault_37_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
+    refused(capsys, [*tiny, "--resume"], "--resume: expected the run's folder in --out")
+    (tmp_path / "config.json").write_text("{}")
+    refused(capsys, [*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
+
+
+def test_fault_34_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
+    from functional_nn.checkpoints.folder import CheckpointWriter
+
+    with CheckpointWriter(tmp_path / "run" / "checkpoints"):
+        refused(capsys, [*tiny, "--out", tmp_path / "run", "--resume"], f"which process {os.getpid()} writes to")
+
+
+def test_fault_38_skipped_and_clipped_steps_are_reported(tiny, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    flags = ["--learning-rate", "1e30", "--non-finite", "roll-back", "--json", str(result)]
+    assert run([*tiny, *flags]) == 1
+    captured = capsys.readouterr()
+    assert "0.000976562 of the learning rate" in captured.out
+    assert "not finite at step" in captured.err
+    assert run([*tiny, "--clip-norm", "0.01", "--json", str(result)]) == 0
+    assert "  3 clipped" in capsys.readouterr().out
+    written = json.loads(result.read_text())
+    assert (written["clipped_steps"], written["skipped_steps"]) == (6, 0)
+    assert written["config"]["clip_norm"] == 0.01
+    assert np.isfinite(written["train_loss"])
