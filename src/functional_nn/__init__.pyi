@@ -25,6 +25,8 @@ from .activations import softmax as softmax
 from .activations import softplus as softplus
 from .activations import softsign as softsign
 from .activations import tanh as tanh
+from .bench.benchmark import Benchmark as Benchmark
+from .bench.benchmark import benchmark as benchmark
 from .blocks import residual_block as residual_block
 from .blocks import transformer_block as transformer_block
 from .checkpoints import load_parameters as load_parameters

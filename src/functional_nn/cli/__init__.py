@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from functional_nn.cli.bench import bench
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
 from functional_nn.cli.signals import Signals
@@ -36,7 +37,7 @@ def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-for subcommand in (train, predict, sweep, info, verify):
+for subcommand in (train, predict, sweep, bench, info, verify):
     command.add_command(subcommand)
 
 
