@@ -1,4 +1,4 @@
-"""``benchmark(function, *arguments)``: what a program costs from tracing to steady state, and how near it is to the device."""
+"""``benchmark(function, *arguments)``: a program from tracing to steady state, and its share of what the device can do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from functional_nn.bench.equations import live
 from functional_nn.bench.flops import flops_by_scope
+from functional_nn.bench.layers import LayerCost, layer_costs
 from functional_nn.bench.memory import Memory, in_bytes, memory_of
 from functional_nn.bench.peaks import Peaks, trials
 from functional_nn.bench.timing import Timing, clocked, copies, race, shown
@@ -42,6 +43,7 @@ class Benchmark:
         bytes: that one call moves at the least, counted likewise.
         compiler_flops: operations as XLA counts them, a loop's body once; None where it does not.
         peaks: what the device reached, in turns with this program.
+        layers: what each outermost layer costs forward and backward.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Benchmark:
     bytes: int
     compiler_flops: float | None
     peaks: Peaks
+    layers: tuple[LayerCost, ...]
 
     @property
     def seconds(self) -> float:
@@ -115,10 +118,27 @@ class Benchmark:
             "shares": self.shares,
             "bound": self.bound,
             "peaks": [rate._asdict() for rate in self.peaks.rates],
+            "layers": [cost.to_dict() for cost in self.layers],
         }
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:14}{text}" for name, text in self._lines())
+        lines = [f"{name:14}{text}" for name, text in self._lines()]
+        return "\n".join([*lines, *self._layer_lines()])
+
+    def _layer_lines(self) -> Iterator[str]:
+        costs = [cost for cost in self.layers if cost.timing]
+        if not costs:
+            return
+        peaks, width = self.peaks, max(len(cost.layer) for cost in costs) + 9
+        yield f"{'each alone':{width}}  {'time':>8}  {'operations':>11}  {'of peak':>7}  {'bytes':>7}  {'of peak':>7}"
+        for cost in costs:
+            seconds = cost.timing.median
+            name = f"{cost.layer} backward" if cost.backward else cost.layer
+            shares = cost.flops / seconds / peaks.flops_per_second, cost.bytes / seconds / peaks.bytes_per_second
+            yield (
+                f"{name:{width}}  {shown(seconds):>8}  {in_flops(cost.flops):>11}  {shares[0]:7.0%}"
+                f"  {in_bytes(cost.bytes):>7}  {shares[1]:7.0%}"
+            )
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         yield self.name, ", ".join(f"{stage.replace('_', ' ')} {shown(self.stages[stage])}" for stage in STAGES)
@@ -156,6 +176,7 @@ def benchmark(
     name: str | None = None,
     donate: int | Sequence[int] = (),
     seconds: float = 2.0,
+    layers: bool = False,
 ) -> Benchmark:
     """Measures a function as one compiled program: every stage, steady state, memory, and its share of the device.
 
@@ -171,6 +192,7 @@ def benchmark(
         donate: numbers of the arguments to give away, such as 0 for a train state that comes back changed. They are
             copied before each call, off the clock.
         seconds: for the rounds, about; at least five are run.
+        layers: whether to time each layer's part alone as well, for half as long again.
 
     Raises:
         InputError: for arguments that are no arrays, numbers to donate that are no argument's, and no time.
@@ -181,7 +203,6 @@ def benchmark(
     """
     donate = (donate,) if isinstance(donate, int) else tuple(donate)
     _check(function, arguments, donate, seconds)
-    name = name or getattr(function, "__name__", type(function).__name__)
     with _compiling_anew():
         stages, traced, compiled = _stages(function, arguments, ())
         given = _stages(function, arguments, donate)[2] if donate else None
@@ -199,7 +220,7 @@ def benchmark(
     contestants |= {trial.name: trial.run for trial in tried}
     times = race(contestants, seconds)
     return Benchmark(
-        name=name,
+        name=name or getattr(function, "__name__", type(function).__name__),
         stages=stages,
         steady=times["steady"],
         donated=times.get("donated"),
@@ -211,6 +232,7 @@ def benchmark(
         bytes=bytes_by_scope(program).total(),
         compiler_flops=_compiler_flops(compiled),
         peaks=Peaks(tuple(trial.rate(times[trial.name]) for trial in tried)),
+        layers=layer_costs(program, arguments, seconds / 2 if layers else 0),
     )
 
 
@@ -254,7 +276,7 @@ def _compiler_flops(compiled: Any) -> float | None:
 @contextmanager
 def _compiling_anew() -> Iterator[None]:
     """Programs are compiled, and not taken from the cache on disk."""
-    before = jax.config.jax_enable_compilation_cache
+    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009, no type knows it
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield

@@ -11,6 +11,8 @@ import jax
 from jax.extend.core import Literal
 from jax.interpreters import partial_eval
 
+from functional_nn.layer import BACKWARD
+
 CALLS = frozenset(
     (
         *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
@@ -21,8 +23,6 @@ CALLS = frozenset(
 LOOPS = frozenset(("scan", "while"))
 WITH_RULES = ("scatter", "reduce", "arg", "select_and_scatter", "sort")
 """Operations whose parameters hold how two elements become one: no program that runs by itself."""
-BACKWARD = "backward"
-"""The scope within a layer's that its hand-derived backward pass works in."""
 NO_LAYERS = frozenset(("while", "body", "cond", "closed_call", "checkpoint", "rematted_computation", "shard_map", ""))
 
 

@@ -151,7 +151,7 @@ def _own(product: _Product) -> Trial:
     return _repeated(product_name(equation), lambda *o: bind(equation, o)[0], operands, flops_of(equation))
 
 
-def _repeated(name: str, product: Callable[..., Any], operands: tuple[Any, Any], flops: int) -> Trial:
+def _repeated(name: str, product: Callable[..., Any], operands: tuple[Any, ...], flops: int) -> Trial:
     """Each product waits for the one before: an element of that one is put into its first operand."""
     repeats = _repeats(flops, _work()[0])
     out = jax.eval_shape(product, *operands)
