@@ -1,8 +1,7 @@
-"""``benchmark(function, *arguments)``: a program from tracing to steady state, and its share of what the device can do."""
+"""``benchmark(function, *arguments)``: a program from tracing to steady state, and how near it is to the device."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from functional_nn.bench.equations import live
+from functional_nn.bench.equations import fresh, live
+from functional_nn.bench.explain import explained
+from functional_nn.bench.findings import Explanation
 from functional_nn.bench.flops import flops_by_scope
 from functional_nn.bench.layers import LayerCost, layer_costs
 from functional_nn.bench.memory import Memory, in_bytes, memory_of
 from functional_nn.bench.peaks import Peaks, trials
-from functional_nn.bench.timing import Timing, clocked, copies, race, shown
+from functional_nn.bench.timing import Timing, clocked, copies, race, setting, shown
 from functional_nn.bench.traffic import bytes_by_scope
 from functional_nn.errors import InputError
 
@@ -43,7 +44,9 @@ class Benchmark:
         bytes: that one call moves at the least, counted likewise.
         compiler_flops: operations as XLA counts them, a loop's body once; None where it does not.
         peaks: what the device reached, in turns with this program.
+        reference: calls of the first measurement of the peaks, round by round beside the program's.
         layers: what each outermost layer costs forward and backward.
+        findings: what ``explain`` finds in the program.
     """
 
     name: str
@@ -58,7 +61,9 @@ class Benchmark:
     bytes: int
     compiler_flops: float | None
     peaks: Peaks
+    reference: Timing
     layers: tuple[LayerCost, ...]
+    findings: Explanation
 
     @property
     def seconds(self) -> float:
@@ -117,8 +122,10 @@ class Benchmark:
             "bytes_per_second": self.bytes_per_second,
             "shares": self.shares,
             "bound": self.bound,
+            "reference": self.reference.to_dict(),
             "peaks": [rate._asdict() for rate in self.peaks.rates],
             "layers": [cost.to_dict() for cost in self.layers],
+            "findings": self.findings.to_list(),
         }
 
     def __str__(self) -> str:
@@ -126,13 +133,12 @@ class Benchmark:
         return "\n".join([*lines, *self._layer_lines()])
 
     def _layer_lines(self) -> Iterator[str]:
-        costs = [cost for cost in self.layers if cost.timing]
+        costs = [(cost, cost.timing.median) for cost in self.layers if cost.timing]
         if not costs:
             return
-        peaks, width = self.peaks, max(len(cost.layer) for cost in costs) + 9
+        peaks, width = self.peaks, max(len(cost.layer) for cost, _ in costs) + 9
         yield f"{'each alone':{width}}  {'time':>8}  {'operations':>11}  {'of peak':>7}  {'bytes':>7}  {'of peak':>7}"
-        for cost in costs:
-            seconds = cost.timing.median
+        for cost, seconds in costs:
             name = f"{cost.layer} backward" if cost.backward else cost.layer
             shares = cost.flops / seconds / peaks.flops_per_second, cost.bytes / seconds / peaks.bytes_per_second
             yield (
@@ -159,6 +165,8 @@ class Benchmark:
             f"{in_bytes(self.peaks.bytes_per_second)}/s",
         )
         yield "bound", self.verdict
+        for finding in self.findings.findings:
+            yield "warning", str(finding)
 
     @property
     def verdict(self) -> str:
@@ -210,14 +218,14 @@ def benchmark(
     program = live(traced.jaxpr)
     memory = memory_of(given or compiled)
     tried = trials(program, memory.peak if memory else 0)
-    contestants: dict[str, Callable[[], float]] = {
+    contestants: dict[Any, Callable[[], float]] = {
         "steady": lambda: clocked(compiled, *arguments)[0],
         "launch": lambda: clocked(nothing, *arguments)[0],
         "dispatch": lambda: _dispatch(compiled, arguments),
     }
     if given:
         contestants["donated"] = lambda: clocked(given, *copies(arguments, donate))[0]
-    contestants |= {trial.name: trial.run for trial in tried}
+    contestants |= {number: trial.run for number, trial in enumerate(tried)}
     times = race(contestants, seconds)
     return Benchmark(
         name=name or getattr(function, "__name__", type(function).__name__),
@@ -231,8 +239,10 @@ def benchmark(
         flops=flops_by_scope(program).total(),
         bytes=bytes_by_scope(program).total(),
         compiler_flops=_compiler_flops(compiled),
-        peaks=Peaks(tuple(trial.rate(times[trial.name]) for trial in tried)),
+        peaks=Peaks(tuple(trial.rate(times[number]) for number, trial in enumerate(tried))),
+        reference=times[0],
         layers=layer_costs(program, arguments, seconds / 2 if layers else 0),
+        findings=explained(function, traced, compiled, arguments, donate),
     )
 
 
@@ -247,12 +257,7 @@ def in_flops(number: float) -> str:
 
 def _stages(function: Callable[..., Any], arguments: Sequence[Any], donate: Sequence[int]) -> tuple[Any, Any, Any]:
     """Seconds of every stage, the traced program and the compiled one."""
-
-    @functools.wraps(function, updated=())
-    def anew(*arguments):
-        return function(*arguments)
-
-    jitted = jax.jit(anew, donate_argnums=tuple(donate))
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate))
     trace, traced = clocked(lambda: jitted.trace(*arguments))
     lower, lowered = clocked(traced.lower)
     compiling, compiled = clocked(lowered.compile)
@@ -276,7 +281,7 @@ def _compiler_flops(compiled: Any) -> float | None:
 @contextmanager
 def _compiling_anew() -> Iterator[None]:
     """Programs are compiled, and not taken from the cache on disk."""
-    before = getattr(jax.config, "jax_enable_compilation_cache")  # noqa: B009, no type knows it
+    before = setting("jax_enable_compilation_cache")
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield

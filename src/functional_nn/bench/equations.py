@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -52,6 +53,16 @@ class Flat(NamedTuple):
     steps: tuple[Step, ...]
     outputs: tuple[Any, ...]
     shapes: dict[int, Any]
+
+
+def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as one that JAX has not seen, so that ``jax.jit`` traces it anew."""
+
+    @functools.wraps(function, updated=())
+    def anew(*arguments):
+        return function(*arguments)
+
+    return anew
 
 
 def trace(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -90,13 +90,18 @@ def clocked(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, outputs
 
 
+def setting(name: str) -> Any:
+    """One of JAX's settings as it is here and now."""
+    return getattr(jax.config, name)
+
+
 def copies(arguments: Sequence[Any], donated: Sequence[int]) -> list[Any]:
     """The arguments, those that are given away as copies of their own, which are there when this returns."""
     own = [jax.tree.map(jax.numpy.copy, a) if i in donated else a for i, a in enumerate(arguments)]
     return jax.block_until_ready(own)
 
 
-def race(contestants: Mapping[str, Callable[[], float]], seconds: float) -> dict[str, Timing]:
+def race(contestants: Mapping[Any, Callable[[], float]], seconds: float) -> dict[Any, Timing]:
     """Lets contestants take turns, round by round, for so many seconds, at least 5 rounds.
 
     A contestant makes one call and gives its seconds. So what else keeps the machine busy for a while meets all of
@@ -106,7 +111,7 @@ def race(contestants: Mapping[str, Callable[[], float]], seconds: float) -> dict
     estimates = {name: min(contestants[name]() for _ in range(2)) for name in names}
     share = seconds / ROUNDS / len(names)
     calls = {name: max(1, min(MOST_CALLS, int(share / max(estimates[name], 1e-7)))) for name in names}
-    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    rounds: dict[Any, list[tuple[float, ...]]] = {name: [] for name in names}
     end = time.perf_counter() + seconds
     turn = 0
     while turn < LEAST_ROUNDS or (turn < ROUNDS and time.perf_counter() < end):
