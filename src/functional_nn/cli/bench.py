@@ -127,4 +127,8 @@ def bench(
             for mode in several
         ]
         records.add_records(json_file, lines + of_modes)
+    if html_file is not None:
+        from functional_nn.reports.benchmark import write_page
+
+        write_page(html_file, about, measured, in_modes, compared)
     return 1 if any(one.verdict == "slower" for one in compared) else 0
