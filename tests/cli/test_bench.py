@@ -1,0 +1,118 @@
+"""``functional-nn bench``: its table, its records, its exit status."""
+
+import json
+import re
+from importlib import import_module
+
+import pytest
+
+from functional_nn import cli
+from functional_nn.bench.workloads import WHATS as WORKLOADS
+
+bench = import_module("functional_nn.cli.bench")
+FLAGS = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--seconds", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """The file of a first measurement."""
+    path = tmp_path_factory.mktemp("bench") / "old.jsonl"
+    assert cli.run([*FLAGS, "--json", str(path)]) == 0
+    return path
+
+
+def test_the_table_and_the_records(record, tmp_path, capsys):
+    path, page = tmp_path / "new.jsonl", tmp_path / "page.html"
+    path.write_text(record.read_text())
+    assert cli.run([*FLAGS, "--json", str(path), "--html", str(page), "--against", str(record), "--details"]) in (0, 1)
+    printed = capsys.readouterr().out
+    assert re.search(r"^predict +2 +float32 .*%", printed, re.MULTILINE)
+    assert re.search(r"^mlp predict, batch 2, float32 +\d+\.\d\d \(", printed, re.MULTILINE)
+    assert "steady state" in printed
+    old, new = (json.loads(line) for line in path.read_text().splitlines())
+    assert {"date", "commit", "device", "versions", "cores", "matmul_precision"} <= new.keys()
+    assert (new["model"], new["what"], new["batch_size"], new["flops"]) == ("mlp", "predict", 2, old["flops"])
+    assert "<svg" in page.read_text("utf-8")
+
+
+def doctored(record, path, factor):
+    """The record with times that were so many times as long."""
+    old = json.loads(record.read_text())
+    for times in ("steady", "reference"):
+        own = old[times]
+        own["round_medians"] = [factor * min(own["round_medians"])] * 12 if times == "steady" else [1.0] * 12
+    path.write_text(json.dumps(old) + "\n")
+    return path
+
+
+def test_a_regression_is_the_exit_status(record, tmp_path, capsys):
+    assert cli.run([*FLAGS, "--against", str(doctored(record, tmp_path / "a", 1e-9))]) == 0  # beside no product slower
+    slow = json.loads(doctored(record, tmp_path / "b", 1e-3).read_text())
+    slow["reference"]["round_medians"] = [1e6] * 12
+    (tmp_path / "b").write_text(json.dumps(slow) + "\n")
+    capsys.readouterr()
+    assert cli.run([*FLAGS, "--against", str(tmp_path / "b")]) == 1
+    assert re.search(r"predict.*slower", capsys.readouterr().out)
+
+
+def test_modes_are_a_table(capsys, tmp_path):
+    path = tmp_path / "modes.jsonl"
+    flags = [
+        "bench",
+        "--hidden",
+        "none",
+        "--batch-size",
+        "2",
+        "--what",
+        "modes",
+        "--seconds",
+        "0.01",
+        "--json",
+        str(path),
+    ]
+    assert cli.run(flags) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.count("  ") > 2)
+    assert rows.keys() == {"mode", "eager", "step", "epoch", "run"}
+    assert [json.loads(line)["mode"] for line in path.read_text().splitlines()] == ["eager", "step", "epoch", "run"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--what", "trian"], "Did you mean train"),
+        (["--what", "train,"], "is not known"),
+        (["--model", "mpl"], "Did you mean mlp"),
+        (["--batch-size", "0"], "batch-size"),
+        (["--batch-size", "12,x"], "batch-size"),
+        (["--precision", "float31"], "Did you mean float32"),
+        (["--members", "-1"], "members"),
+        (["--seconds", "0"], "a number above 0"),
+        (["--json", "no/such/folder/a"], "Make the folder first"),
+        (["--html", "no/such/folder/a"], "Make the folder first"),
+        (["--against", "nothing.jsonl"], "does not exist"),
+        (["--againts", "x"], "--against"),
+        (["--hidden", "a"], "expected positive integers"),
+        (["more"], "unexpected extra argument"),
+    ],
+)
+def test_fault_43_wrong_flags(flags, said, capsys):
+    assert cli.run(["bench", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text("not json")
+    for flag in ("--against", "--json"):
+        assert cli.run(["bench", flag, str(path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "line 1: expected a JSON object" in captured.err
+    assert path.read_text() == "not json"
+
+
+def test_the_flag_knows_every_workload():
+    assert set(bench.WHATS) == {*WORKLOADS, "modes"}
