@@ -33,10 +33,9 @@ def roofline(measured: Sequence[Measured]) -> Figure:
     roof = np.geomspace(low, high, 200)
     axes.plot(roof, np.minimum(top, roof * slope) / 1e9, color=INK, lw=1.6)
     axes.text(high / 1.1, top / 1e9 * 1.12, f"{top / 1e9:.0f} GFLOP/s", ha="right", fontsize=9)
-    axes.annotate(
-        *(f"{slope / 1e9:.0f} GB/s", (ridge / 2.2, top / 2.2e9)),
-        **{"xytext": (-6, 8), "textcoords": "offset points", "ha": "right", "fontsize": 9},
-    )
+    middle = (low * ridge) ** 0.5
+    beside = {"xytext": (8, -12), "textcoords": "offset points", "fontsize": 9}
+    axes.annotate(f"{slope / 1e9:.0f} GB/s", (middle, middle * slope / 1e9), **beside)
     for (what, precision), group in _groups(measured).items():
         number = len(axes.collections)
         points = np.array(
@@ -83,6 +82,8 @@ def batch_sizes(measured: Sequence[Measured]) -> Figure:
     right.set(xlabel="batch size", ylabel="examples a second", xscale="log", yscale="log")
     for axes in (left, right):
         _plain(axes)
+        ticks = sorted({one.batch_size for one in measured})
+        axes.set_xticks(ticks, [f"{size}" if len(ticks) <= 7 or not i % 2 else "" for i, size in enumerate(ticks)])
     left.set_title("time of a call, quartiles", loc="left", fontsize=11)
     right.set_title(f"throughput; ringed: {NEAR_BEST:.0%} of the best", loc="left", fontsize=11)
     left.legend(frameon=False, fontsize=9)
@@ -104,9 +105,10 @@ def populations(measured: Sequence[Measured]) -> Figure:
         if 1 in members:
             alone = float(seconds[members == 1][0]) * 1e3
             axes.axhline(alone, color=colour, ls=(0, (4, 3)), lw=1.2, label=f"one after another, {precision}")
-    axes.set(xlabel="models at once", ylabel="ms for each model's step", xscale="log", yscale="log")
-    axes.set_xticks(sorted({one.members for one in measured}))
+    axes.set(xlabel="models at once", ylabel="ms for each model's step", xscale="log")
+    axes.set_ylim(bottom=0)
     _plain(axes)
+    axes.set_xticks(sorted({one.members for one in measured}))
     axes.set_title("Does training at once pay?", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9)
     return figure
