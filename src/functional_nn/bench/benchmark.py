@@ -154,10 +154,11 @@ class Benchmark:
             yield "donated", f"{self.donated}, argument {numbers} given away"
         yield "dispatch", f"returns after {shown(self.dispatch)}; computing nothing takes {shown(self.launch.median)}"
         yield "memory", str(self.memory) if self.memory else "not told by this platform"
+        by_compiler = "" if self.compiler_flops is None else f" (XLA counts {in_flops(self.compiler_flops)})"
         yield (
             "operations",
             f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.shares['compute']:.0%} of "
-            f"{in_flops(self.peaks.flops_per_second)}/s",
+            f"{in_flops(self.peaks.flops_per_second)}/s{by_compiler}",
         )
         yield (
             "bytes",
