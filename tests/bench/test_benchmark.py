@@ -1,6 +1,9 @@
 """What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,8 @@ from functional_nn.bench.timing import Timing, clocked, copies, race, shown
 from functional_nn.bench.workloads import WHATS, Subject, workload
 from functional_nn.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("small_peaks")
+
 
 @pytest.fixture(autouse=True)
 def strict_promotion():
@@ -28,11 +33,11 @@ def strict_promotion():
 
 @pytest.fixture(scope="module")
 def subject():
-    return Subject(fnn.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.adam(1e-3), (5,), 3)
+    return Subject(fnn.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd(1e-2), (5,), 3)
 
 
 @pytest.fixture(scope="module")
-def measured(subject):
+def measured(subject, small_peaks):
     """A train step, taken apart as well."""
     (one,) = measure(subject, ["train"], [6], seconds=0.05, layers=True)
     return one
@@ -51,7 +56,7 @@ def test_every_stage_is_there_and_the_numbers_fit(measured):
     assert result.flops_per_second == result.flops / result.seconds
     assert set(result.shares) == {"compute", "memory", "dispatch"}
     assert result.shares[result.bound] == max(result.shares.values())
-    assert 0 < result.roofline <= 1.05
+    assert result.roofline > 0
     assert result.bound in result.verdict
     assert result.compiler_flops > 0
 
@@ -98,22 +103,36 @@ def test_wrong_arguments_are_named(function, arguments, options, named):
         fnn.benchmark(function, *arguments, **options)
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        lambda: (lambda x, w: x @ w, jnp.ones((128, 256)), jnp.ones((256, 128))),
-        lambda: (lambda x: x * 2 + 1, jnp.ones(200_000)),
-        lambda: (jnp.sum, jnp.ones(200_000)),
-        lambda: (
-            lambda x, w: jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0],
-            *[jnp.ones((64, 64))] * 2,
-        ),
-    ],
-    ids=["product", "elements", "sum", "scan"],
-)
-def test_no_program_is_above_the_roofline(program):
-    """Peaks are the best calls of what took turns with the program, whose own median is compared with them."""
-    assert fnn.benchmark(*program(), seconds=0.1).roofline <= 1.05
+ABOVE = """
+import jax, jax.numpy as jnp, optax
+import functional_nn as fnn
+from functional_nn.bench.workloads import Subject, workload
+
+def recurrent(x, w):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
+
+made = workload("train", Subject(fnn.mlp(10), fnn.cross_entropy, optax.adam(1e-3), (28, 28, 1), 10), 128)
+programs = [
+    (lambda x, w: x @ w, jnp.ones((128, 784)), jnp.ones((784, 128))),
+    (lambda x, w: x @ w, jnp.ones((1, 784)), jnp.ones((784, 128))),
+    (lambda x: x * 2 + 1, jnp.ones(200_000)),
+    (jnp.sum, jnp.ones(200_000)),
+    (recurrent, jnp.ones((64, 64)), jnp.ones((64, 64))),
+    (made.function, *made.arguments),
+]
+for program in programs:
+    print(fnn.benchmark(*program, seconds=0.3).roofline)
+"""
+
+
+@pytest.mark.slow
+def test_no_program_is_above_the_roofline():
+    """With real peaks and a compiler that optimises, as users have it, in a process without the tests' settings."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_DISABLE", "XLA_FLAGS"))}
+    done = subprocess.run([sys.executable, "-c", ABOVE], env=settings, capture_output=True, text=True, check=True)
+    shares = [float(line) for line in done.stdout.split()]
+    assert len(shares) == 6
+    assert max(shares) <= 1.05, shares
 
 
 def test_peaks_are_the_best_of_anything():
@@ -133,7 +152,7 @@ def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
     names = [product_name(equation) for equation in heaviest_products(traced)]
     assert names == ["4×6 · 6×6", "1×4×8×1 · 3×3×1×2 convolution", "4×8 · 8×6"]
     tried = trials(traced, 1000)
-    assert [trial.name for trial in tried[:4]] == ["1024³", *names]
+    assert [trial.name for trial in tried[:4]] == ["32³", *names]
     assert tried[1].flops == 2 * 4 * 6 * 6
     assert tried[1].bytes == 4 * (24 + 36 + 24)
     assert all(trial.run() > 0 for trial in tried)
@@ -169,8 +188,8 @@ def test_the_gradient_by_hand_is_that_of_jax(subject):
         workload("predct", subject, 4)
 
 
-def test_modes_run_the_same_steps(subject):
-    several = modes(subject, 2, seconds=0.01)
+def test_modes_run_the_same_steps():
+    several = modes(Subject(fnn.dense(2), fnn.cross_entropy, optax.sgd(1e-2), (3,), 2), 2, seconds=0.01)
     assert [mode.name for mode in several] == ["eager", "step", "epoch", "run"]
     assert all(mode.timing.median > 0 and mode.compile > 0 for mode in several)
     assert json.dumps([mode.to_dict() for mode in several])

@@ -131,6 +131,8 @@ def test_donation():
     assert "160 kB" in finding.message
     assert "donate_argnums=0" in finding.remedy
     assert not explain(update, {"w": w}, x, donate=(0,)).findings
+    assert not explain(jax.jit(update, donate_argnums=0), {"w": w}, x).findings
+    assert explain(jax.jit(update), {"w": w}, x).kinds == {"donation"}
     assert not explain(jax.grad(lambda w, x: jnp.sum((x @ w) ** 2)), w, x).findings
 
     def epoch(params, x):

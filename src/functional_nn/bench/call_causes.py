@@ -24,8 +24,9 @@ def donations(program: Any, arguments: Sequence[Any], donated: Sequence[int]) ->
     """Arguments that come back changed, and whose buffers could hold what comes back."""
     updated = _updated(flattened(program))
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
+    kept_by_caller = set(range(len(leaves))) - _given_away(program)
     for number in range(len(arguments)):
-        own = [i for i, (path, _) in enumerate(leaves) if path[0].idx == number]
+        own = [i for i in kept_by_caller if leaves[i][0][0].idx == number]
         sizes = {i: size_of(program.jaxpr.invars[i].aval) for i in own}
         kept = sum(sizes[i] for i in own if i in updated)
         if number not in donated and kept >= WORTH_DONATING and 2 * kept >= sum(sizes.values()):
@@ -35,6 +36,13 @@ def donations(program: Any, arguments: Sequence[Any], donated: Sequence[int]) ->
                 f"argument {number} comes back changed, and {in_bytes(kept)} are made anew in each call.",
                 f"Give it away, where it is not used again: jax.jit(function, donate_argnums={number}).",
             )
+
+
+def _given_away(program: Any) -> set[int]:
+    """The inputs that a jitted function within the program is given for good."""
+    calls = [(equation.invars, equation.params.get("donated_invars", ())) for equation in program.jaxpr.eqns]
+    given = {operand for operands, donated in calls for operand, away in zip(operands, donated, strict=False) if away}
+    return {number for number, variable in enumerate(program.jaxpr.invars) if variable in given}
 
 
 def _updated(flat: Flat) -> dict[int, int]:

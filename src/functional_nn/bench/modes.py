@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from functional_nn.bench.timing import Timing, clocked, race
 from functional_nn.bench.workloads import Subject, workload
 from functional_nn.training.epoch import make_epoch, make_evaluate, make_run
+from functional_nn.training.programs import BOTH_CORES, compile_lowered
 
 STEPS = 32
 """In an epoch."""
@@ -42,7 +43,7 @@ def modes(subject: Subject, batch_size: int, precision: str = "float32", *, seco
     """Times a step in every mode, in turns for so many seconds, at least 5 rounds.
 
     An epoch has 32 batches and shuffles them; the other modes take one batch again and again. Every mode starts from
-    the same state.
+    the same state. Epoch and run are compiled with the options that ``fit`` gives its loops.
     """
     made = workload("train", subject, batch_size, precision)
     state, x, labels = made.arguments
@@ -51,7 +52,7 @@ def modes(subject: Subject, batch_size: int, precision: str = "float32", *, seco
     evaluate = make_evaluate(subject.net, subject.loss, precision=precision, batch_size=batch_size)
     run = make_run(epoch, evaluate, EPOCHS)
     step = jax.jit(made.function, donate_argnums=0)
-    compiled_epoch, compiled_run = jax.jit(epoch), jax.jit(run)
+    start = state, all_x, all_labels
 
     def eager():
         with jax.disable_jit():
@@ -63,11 +64,19 @@ def modes(subject: Subject, batch_size: int, precision: str = "float32", *, seco
             own, loss = step(own, x, labels)
         return own, loss
 
+    compiled: dict[str, Any] = {}
+
+    def looped(name, function, *arguments):
+        """With what ``fit`` compiles its loops with, when first called."""
+        if name not in compiled:
+            compiled[name] = compile_lowered(jax.jit(function).lower(*arguments), BOTH_CORES)
+        return compiled[name](*arguments)
+
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
         "eager": (1, eager),
         "step": (STEPS, steps),
-        "epoch": (STEPS, lambda: compiled_epoch(state, all_x, all_labels, 0)),
-        "run": (STEPS * EPOCHS, lambda: compiled_run(state, all_x, all_labels, x, labels)),
+        "epoch": (STEPS, lambda: looped("epoch", epoch, *start, 0)),
+        "run": (STEPS * EPOCHS, lambda: looped("run", run, *start, x, labels)),
     }
     first = {name: clocked(call)[0] for name, (_, call) in ways.items()}
     times = race({name: lambda call=call: clocked(call)[0] for name, (_, call) in ways.items()}, seconds)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.options import COUNT, JSON_FILE, MODELS, POSITIVE, PRECISIONS, Named, NewFile, Several, Sizes
+from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, Doubled, Named, NewFile, Several, Sizes
 
 if TYPE_CHECKING:
     from functional_nn.bench.comparison import Comparison
@@ -20,7 +20,9 @@ WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
 @click.command(context_settings={"show_default": True})
 @click.option("--model", type=Named(MODELS), default="mlp", help="The network, on images of 28 x 28 in ten classes.")
 @click.option("--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
-@click.option("--batch-size", "batch_sizes", type=Several(COUNT), default="128", metavar="SIZES", help="One or more.")
+@click.option(
+    "--batch-size", "batch_sizes", type=Doubled(), default="128", metavar="SIZES", help="Such as 32,128, or 1..4096."
+)
 @click.option(
     "--what",
     type=Several(Named(WHATS)),
@@ -36,7 +38,7 @@ WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
     metavar="NAMES",
     help=f"Some of: {', '.join(PRECISIONS)}.",
 )
-@click.option("--members", type=Several(COUNT), default="1,2,4,8", metavar="NUMBERS", help="Models at once, in sweep.")
+@click.option("--members", type=Doubled(), default="1,2,4,8", metavar="NUMBERS", help="Models at once, in sweep.")
 @click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement, beside compiling.")
 @click.option("--details", is_flag=True, help="All that was measured of each, and the train step layer by layer.")
 @JSON_FILE
