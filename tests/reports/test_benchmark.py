@@ -20,7 +20,7 @@ from functional_nn.bench.timing import Timing
 from functional_nn.errors import InputError
 from functional_nn.reports import benchmark_plots as plots
 from functional_nn.reports.benchmark import figures, write_page
-from functional_nn.reports.benchmark_tables import comparisons, modes, programs
+from functional_nn.reports.benchmark_tables import comparisons, knees, modes, programs
 
 ABOUT = {
     **{"model": "mlp", "device": "a <fast> device", "platform": "gpu", "cores": 2, "date": "2026-01-01"},
@@ -160,6 +160,10 @@ def test_tables_are_aligned():
     table = programs([measured(), measured("predict", 4096, seconds=2.5)]).splitlines()
     assert len(table) == 3
     assert table[0].index("batch") == table[1].index("8  ") == table[2].index("4096")
+    assert knees([measured(), *SWEPT]) == ""
+    lines = knees(SIZES).splitlines()
+    assert lines[0] == "knee of train, float32: batch 256 has 80% of the best throughput"
+    assert len(lines) == 2
     several = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
     assert several.splitlines()[-2].split()[0] == "eager"
     assert several.splitlines()[-2].endswith("100.00")

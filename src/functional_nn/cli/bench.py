@@ -111,6 +111,8 @@ def bench(
     in_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
     if measured:
         click.echo(tables.programs(measured))
+        if knees := tables.knees(measured):
+            click.echo(knees)
         for finding in {finding: None for one in measured for finding in one.result.findings.findings}:
             click.echo(f"warning: {finding}")
     if "modes" in what:

@@ -106,7 +106,7 @@ def populations(measured: Sequence[Measured]) -> Figure:
             alone = float(seconds[members == 1][0]) * 1e3
             axes.axhline(alone, color=colour, ls=(0, (4, 3)), lw=1.2, label=f"one after another, {precision}")
     axes.set(xlabel="models at once", ylabel="ms for each model's step", xscale="log")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 2e3 * max(one.result.seconds / one.members for one in measured if one.what == "sweep"))
     _plain(axes)
     axes.set_xticks(sorted({one.members for one in measured}))
     axes.set_title("Does training at once pay?", loc="left", fontsize=11)

@@ -8,7 +8,7 @@ from typing import Any
 from functional_nn.bench.benchmark import in_flops
 from functional_nn.bench.comparison import Comparison
 from functional_nn.bench.modes import Mode
-from functional_nn.bench.suite import Measured
+from functional_nn.bench.suite import NEAR_BEST, Measured, knee
 from functional_nn.bench.timing import shown
 
 
@@ -34,6 +34,20 @@ def programs(measured: Sequence[Measured]) -> str:
             )
         )
     return _aligned(rows)
+
+
+def knees(measured: Sequence[Measured]) -> str:
+    """A line for each kind of program of several batch sizes: from which on more examples gain little."""
+    groups: dict[tuple[str, str, int], list[Measured]] = {}
+    for one in measured:
+        groups.setdefault((one.what, one.precision, one.members), []).append(one)
+    lines = []
+    for (_, precision, _), group in groups.items():
+        if len(group) > 1:
+            size = knee([one.batch_size for one in group], [one.result.seconds for one in group])
+            share = f"{NEAR_BEST:.0%} of the best throughput"
+            lines.append(f"knee of {group[0].result.name}, {precision}: batch {size} has {share}")
+    return "\n".join(lines)
 
 
 def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
