@@ -201,6 +201,15 @@ def test_bytes_of_taking_and_putting_are_those_of_the_part():
     )
 
 
+def test_a_program_that_prints_is_counted():
+    def program(x):
+        jax.debug.print("{}", x[0])
+        return x + 1
+
+    assert count_bytes(program, jnp.ones(5)) >= 2 * 4 * 5
+    assert count_flops(program, jnp.ones(5)) == 5
+
+
 def test_a_flat_program_has_no_calls_and_counts_the_same():
     net = fnn.with_hand_vjp(fnn.mlp(3, hidden=(4,)))
     params, state = started(net, (5,))

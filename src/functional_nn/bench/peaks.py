@@ -153,7 +153,7 @@ def _own(product: _Product) -> Trial:
 def _repeated(name: str, product: Callable[..., Any], operands: tuple[Any, ...], flops: int) -> Trial:
     """Each product waits for the one before: an element of that one is put into its first operand.
 
-    The loop carries the whole result, so all of it is computed; unrolled, XLA made an element of an outer product alone.
+    The loop carries the whole result, so all of it is computed. Unrolled, XLA made one element of an outer product.
     """
     repeats = _repeats(flops, _work()[0])
     out = jax.eval_shape(product, *operands)

@@ -60,7 +60,7 @@ def flat_bytes(flat: Flat) -> Counter[str]:
     for step in flat.steps:
         if step.equation.primitive.name in VIEWS and isinstance(step.inputs[0], int):
             same[step.outputs[0]] = same.get(step.inputs[0], step.inputs[0])
-    steps = [step for step in flat.steps if step.outputs[0] not in same]
+    steps = [step for step in flat.steps if same.keys().isdisjoint(step.outputs)]
 
     def arrays(places: Iterable[Any]) -> set[int]:
         return {same.get(place, place) for place in places if isinstance(place, int)}
