@@ -19,6 +19,10 @@ def record(rounds, reference=None, **changes):
             "reference": beside, **changes}  # fmt: skip
 
 
+def compared(path, new):
+    return against(path, read_records(path), new)
+
+
 def written(path, *several):
     path.unlink(missing_ok=True)
     add_records(path, list(several))
@@ -82,7 +86,7 @@ def test_a_ratio_has_a_spread():
     ],
 )
 def test_verdicts(tmp_path, new, verdict):
-    (one,) = against(written(tmp_path / "old.jsonl", record([1.0, 1.02, 0.98] * 4)), [new])
+    (one,) = compared(written(tmp_path / "old.jsonl", record([1.0, 1.02, 0.98] * 4)), [new])
     assert one.verdict == verdict
 
 
@@ -90,16 +94,16 @@ def test_the_last_record_of_the_same_is_what_counts(tmp_path):
     path = written(
         tmp_path / "a", record([9.0] * 5), record([5.0] * 5, what="predict"), record([1.0] * 5, date="later")
     )
-    (one,) = against(path, [record([2.0] * 5), record([1.0] * 5, what="gradient")])
+    (one,) = compared(path, [record([2.0] * 5), record([1.0] * 5, what="gradient")])
     assert (one.date, one.time.value) == ("later", 2.0)
 
 
 def test_nothing_to_compare_with_is_said(tmp_path):
     path = written(tmp_path / "old.jsonl", record([1.0]))
     with pytest.raises(DataError, match=r"mlp predict, batch 8.*records of mlp train, batch 8, float32"):
-        against(path, [record([1.0], what="predict")])
+        compared(path, [record([1.0], what="predict")])
     with pytest.raises(DataError, match="times of their rounds"):
-        against(written(path, record([1.0], steady={})), [record([1.0])])
+        compared(written(path, record([1.0], steady={})), [record([1.0])])
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch):

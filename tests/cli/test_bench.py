@@ -119,6 +119,14 @@ def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_
     assert path.read_text() == "not json"
 
 
+@pytest.mark.parametrize("flags", [["--batch-size", "3"], ["--what", "modes"], ["--model", "lstm", "--hidden", "2"]])
+def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, flags, capsys):
+    assert cli.run([*FLAGS, "--against", str(record), *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "records of mlp predict, batch 2, float32. Give the flags" in captured.err
+
+
 @pytest.mark.parametrize(
     ("given", "sizes"), [("8", [8]), ("3,1", [3, 1]), ("1..8", [1, 2, 4, 8]), ("3..13", [3, 6, 12]), ("5..5", [5])]
 )

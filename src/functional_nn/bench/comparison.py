@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from functional_nn.bench.records import key_of, read_records
+from functional_nn.bench.records import key_of
 from functional_nn.errors import DataError
 
 LIMIT = 1.05
@@ -57,19 +57,30 @@ class Comparison(NamedTuple):
         return "faster" if all(ratio.high < 1 / LIMIT for ratio in ratios) else "level"
 
 
-def against(path: Path, records: Sequence[dict[str, Any]]) -> list[Comparison]:
-    """Each record beside the last one in a file that measures the same.
+def pairs(
+    path: Path, old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each new record with the last old one that measures the same; of a new one only the key is looked at.
 
     Raises:
-        DataError: where the file has none for any record, or a record without times.
+        DataError: where no old one measures the same as any; ``path`` is the old ones' file.
     """
-    old = {key_of(record): record for record in read_records(path)}
-    pairs = [(record, old[key_of(record)]) for record in records if key_of(record) in old]
-    if not pairs:
-        known = ", ".join(sorted({described(record) for record in old.values()}))
-        expected = f"a record of {', '.join(map(described, records))}"
+    last = {key_of(record): record for record in old}
+    found = [(record, last[key_of(record)]) for record in new if key_of(record) in last]
+    if not found:
+        known = ", ".join(sorted({described(record) for record in last.values()}))
+        expected = f"a record of {' or '.join(map(described, new)) or 'a program'}"
         raise DataError(str(path), expected, f"records of {known}", "Give the flags that the old ones were made with.")
-    return [_compared(path, new, before) for new, before in pairs]
+    return found
+
+
+def against(path: Path, old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[Comparison]:
+    """Each new record beside the last old one that measures the same.
+
+    Raises:
+        DataError: as ``pairs`` does, and for a record without times.
+    """
+    return [_compared(path, record, before) for record, before in pairs(path, old, new)]
 
 
 def described(record: dict[str, Any]) -> str:

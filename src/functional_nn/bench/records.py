@@ -61,12 +61,14 @@ def platform_notes(about: dict[str, Any]) -> list[str]:
 
 
 def add_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Adds a line for each record; what is there stays.
+    """Adds a line for each record, even for none looking at what is there, which stays.
 
     Raises:
         DataError: where the file holds something else.
     """
     before = read_records(path) if path.exists() and path.stat().st_size else []
+    if not records:
+        return
     write_whole(path, "".join(json.dumps(finite_json(record)) + "\n" for record in (*before, *records)))
 
 

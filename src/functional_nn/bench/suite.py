@@ -48,21 +48,31 @@ def measure(
     ``members`` are for ``sweep``. With ``layers`` the train step is taken apart, layer by layer.
     """
     results = []
-    for precision in precisions:
-        for batch_size in batch_sizes:
-            for name in what:
-                for count in members if name == "sweep" else (1,):
-                    made = workload(name, subject, batch_size, precision, count)
-                    result = benchmark(
-                        *(made.function, *made.arguments),
-                        name=made.name,
-                        donate=made.donate,
-                        seconds=seconds,
-                        layers=layers and name == "train",
-                    )
-                    results.append(Measured(name, batch_size, precision, count, result))
-                    done(results[-1])
+    for way in ways(what, batch_sizes, precisions, members):
+        made = workload(way["what"], subject, way["batch_size"], way["precision"], way["members"])
+        result = benchmark(
+            *(made.function, *made.arguments),
+            name=made.name,
+            donate=made.donate,
+            seconds=seconds,
+            layers=layers and way["what"] == "train",
+        )
+        results.append(Measured(**way, result=result))
+        done(results[-1])
     return results
+
+
+def ways(
+    what: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str], members: Sequence[int]
+) -> list[dict[str, Any]]:
+    """All that is to be measured, by the names that records have."""
+    return [
+        {"what": name, "batch_size": batch_size, "precision": precision, "members": count}
+        for precision in precisions
+        for batch_size in batch_sizes
+        for name in what
+        for count in (members if name == "sweep" else (1,))
+    ]
 
 
 def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -78,7 +78,7 @@ def bench(
 
     from functional_nn.bench import comparison, records
     from functional_nn.bench.modes import modes
-    from functional_nn.bench.suite import measure
+    from functional_nn.bench.suite import measure, ways
     from functional_nn.bench.workloads import Subject
     from functional_nn.cli.configuration import FASTER_BY_FORMULA
     from functional_nn.layers.hand_vjp import with_hand_vjp
@@ -86,23 +86,31 @@ def bench(
     from functional_nn.models import model as make
     from functional_nn.reports import benchmark_tables as tables
 
+    programs = [name for name in what if name != "modes"]
+    about: dict[str, Any] = {"model": model, "hidden": hidden}
+    old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
-        records.read_records(old_file)
-    if json_file is not None and json_file.exists():
-        records.read_records(json_file)
+        comparison.pairs(old_file, old, [about | way for way in ways(programs, batch_sizes, precisions, members)])
+    if json_file is not None:
+        records.add_records(json_file, [])
     net = make(model, 10, **({} if hidden is None else {"hidden": hidden}))
     trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
     subject = Subject(net, cross_entropy, optax.adam(1e-3), (28, 28, 1), 10, trained)
-    about = records.circumstances() | {"model": model, "hidden": hidden}
+    about |= records.circumstances()
     click.echo(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
     click.echo("\n".join(records.platform_notes(about)) + "\n")
 
+    def keep(one: dict[str, Any]) -> None:
+        if json_file is not None:
+            records.add_records(json_file, [about | one])
+
     def done(measured: Measured) -> None:
+        keep(measured.to_dict())
         if details:
             click.echo(f"{tables.called(measured)}\n{measured.result}\n")
 
     measured = measure(
-        *(subject, [name for name in what if name != "modes"], batch_sizes, precisions, members),
+        *(subject, programs, batch_sizes, precisions, members),
         seconds=seconds,
         layers=details or html_file is not None,
         done=done,
@@ -120,17 +128,11 @@ def bench(
             for batch_size in batch_sizes:
                 in_modes[batch_size, precision] = modes(subject, batch_size, precision, seconds=seconds)
                 click.echo(tables.modes(in_modes[batch_size, precision], batch_size, precision))
-    lines = [about | one.to_dict() for one in measured]
+                for mode in in_modes[batch_size, precision]:
+                    keep({"what": "modes", "batch_size": batch_size, "precision": precision, **mode.to_dict()})
     if old_file is not None:
-        compared = comparison.against(old_file, lines)
+        compared = comparison.against(old_file, old, [about | one.to_dict() for one in measured])
         click.echo(tables.comparisons(compared))
-    if json_file is not None:
-        of_modes = [
-            about | {"what": "modes", "batch_size": size, "precision": name, **mode.to_dict()}
-            for (size, name), several in in_modes.items()
-            for mode in several
-        ]
-        records.add_records(json_file, lines + of_modes)
     if html_file is not None:
         from functional_nn.reports.benchmark import write_page
 
