@@ -40,3 +40,15 @@ def float64():
     """Runs a test with 64-bit numbers."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_peaks():
+    """What the device can do, measured in a moment: enough to see that it is measured, of no use to compare with."""
+    from functional_nn.bench import peaks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peaks, "SIZES", {"cpu": (32,)})
+        patch.setattr(peaks, "WORK", {"cpu": (1e5, 1e5)})
+        patch.setattr(peaks, "LARGE_STREAM", {"cpu": 2**17})
+        yield

@@ -103,6 +103,16 @@ def test_gradient_checkers(monkeypatch, capsys):
     assert re.search(r"standardize: scale, element \(.*3,?\) ", rows[-1])
 
 
+def test_benchmark(monkeypatch, capsys):
+    run(monkeypatch, "08_benchmark.py", "--quick")
+    measured, found = capsys.readouterr().out.split("\n\n")
+    assert "argument 0 given away" in measured
+    assert "dense_0 backward" in measured
+    kinds = [line.split(":")[0].split(" in ")[0] for line in found.splitlines()[1:]]
+    assert kinds == ["captured constant", "donation", "retracing", "slow product"]
+    assert "in mistakes_0" in found
+
+
 def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     for path in EXAMPLES.glob("*.py"):

@@ -25,6 +25,11 @@ from .activations import softmax as softmax
 from .activations import softplus as softplus
 from .activations import softsign as softsign
 from .activations import tanh as tanh
+from .bench.benchmark import Benchmark as Benchmark
+from .bench.benchmark import benchmark as benchmark
+from .bench.explain import explain as explain
+from .bench.findings import Explanation as Explanation
+from .bench.findings import Finding as Finding
 from .blocks import residual_block as residual_block
 from .blocks import transformer_block as transformer_block
 from .checkpoints.folder import Restored as Restored

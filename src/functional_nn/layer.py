@@ -23,6 +23,9 @@ Residuals: TypeAlias = Any
 MARK = "functional_nn:"
 """Before a layer's name in the marks that combinators leave in traced programs."""
 
+BACKWARD = "backward"
+"""The scope, within a layer's, of the work of its hand-derived backward pass."""
+
 EXAMPLES = "functional_nn:examples"
 """The mapped axis under which every example is alone; see ``check_batch_is_whole``."""
 
@@ -190,6 +193,12 @@ def run_backward(layer: Layer, residuals: Residuals, y_bar: Any) -> tuple[Params
     residuals, mask = residuals
     params_bar, x_bar = layer.backward(residuals, y_bar.values)
     return params_bar, Masked(None if x_bar is None else _real(mask, x_bar), None)
+
+
+def child_backward(name: str, layer: Layer, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
+    """The backward pass of ``child_forward``, its work marked with the layer's name and as backward."""
+    with jax.named_scope(name), jax.named_scope(BACKWARD):
+        return run_backward(layer, residuals, y_bar)
 
 
 def _real(mask: jax.Array, values: jax.Array) -> jax.Array:

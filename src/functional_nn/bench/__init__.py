@@ -1,1 +1,1 @@
-"""Counting and timing what a program does."""
+"""What a program costs, how near that is to what the device can do, and what makes it slow."""

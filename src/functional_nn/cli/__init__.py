@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import click
 
+from functional_nn.cli.bench import bench
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
 from functional_nn.cli.signals import Signals
@@ -38,7 +39,7 @@ def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-for subcommand in (train, predict, sweep, info, verify):
+for subcommand in (train, predict, sweep, bench, info, verify):
     command.add_command(subcommand)
 
 

@@ -95,6 +95,26 @@ class Several(click.ParamType):
         return [self.kind.convert(part, param, ctx) for part in value.split(self.separator)]
 
 
+COUNT = click.IntRange(min=1)
+
+
+class Doubled(Several):
+    """Counts separated by commas; ``1..4096`` for all that doubling gives from the first to the second."""
+
+    def __init__(self):
+        super().__init__(COUNT)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        low, dots, high = value.partition("..") if isinstance(value, str) else ("", "", "")
+        if not dots:
+            return super().convert(value, param, ctx)
+        bounds = super().convert(f"{low},{high}", param, ctx)
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            self.fail(f"expected two numbers, the smaller number first, got {value!r}.", param, ctx)
+        first, last = bounds
+        return [first * 2**n for n in range((last // first).bit_length())]
+
+
 DISTRIBUTIONS = ("uniform", "log-uniform")
 
 
@@ -114,5 +134,4 @@ class NewFile(click.Path):
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)
-COUNT = click.IntRange(min=1)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")

@@ -15,6 +15,7 @@ from functional_nn.inputs import Masked, like, values_of
 from functional_nn.layer import (
     Layer,
     as_layer,
+    child_backward,
     child_forward,
     child_init,
     child_keys,
@@ -78,7 +79,7 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
     def backward(residuals, y_bar):
         params_bar = {}
         for child, layer in reversed(children.items()):
-            child_bar, y_bar = run_backward(layer, residuals[child], y_bar)
+            child_bar, y_bar = child_backward(child, layer, residuals[child], y_bar)
             _put(params_bar, child, child_bar)
         return params_bar, y_bar
 
@@ -152,7 +153,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         shares = COMBINERS[combine][1](combined, values_of(y_bar), len(children))
         for (child, layer), share in zip(children.items(), shares, strict=True):
             cotangent = Masked(share, None) if isinstance(y_bar, Masked) else share
-            child_bar, part = run_backward(layer, residuals[child], cotangent)
+            child_bar, part = child_backward(child, layer, residuals[child], cotangent)
             _put(params_bar, child, child_bar)
             x_bar = part if x_bar is None else jax.tree.map(jnp.add, x_bar, part)
         return params_bar, x_bar

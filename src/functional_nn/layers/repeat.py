@@ -13,7 +13,7 @@ from jax import lax
 
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked
-from functional_nn.layer import Layer, as_layer, child_forward, child_init, run_backward, unique_names
+from functional_nn.layer import Layer, as_layer, child_backward, child_forward, child_init, unique_names
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -77,7 +77,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     @jax.jit
     def scanned_back(residuals, y_bar):
         def step(y_bar, residuals):
-            params_bar, x_bar = run_backward(layer, residuals, y_bar)
+            params_bar, x_bar = child_backward(child, layer, residuals, y_bar)
             return x_bar, params_bar
 
         return lax.scan(step, y_bar, residuals, length=count, reverse=True)

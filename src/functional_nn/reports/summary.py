@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from functional_nn import trees
-from functional_nn.bench.flops import equations, flops_by_scope
+from functional_nn.bench.equations import equations
+from functional_nn.bench.flops import flops_by_scope
 from functional_nn.inputs import Shape, shape_of, traced
 from functional_nn.layer import MARK, Layer, as_layer, child_forward
 
@@ -71,7 +72,7 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
     scopes = flops_by_scope(program)
     leaves = trees.flatten({net.name: params})
     rows = []
-    for scope, equation, _ in equations(program):
+    for scope, equation, *_ in equations(program):
         if not str(equation.params.get("name", "")).startswith(MARK):
             continue
         own = [leaf for path, leaf in leaves.items() if trees.is_under(path, scope)]

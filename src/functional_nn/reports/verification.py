@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import Literal, NamedTuple
 
 from functional_nn.activation_types import Activation
 from functional_nn.activations import ACTIVATIONS
-from functional_nn.errors import InputError
 from functional_nn.gradients.report import MARKS, Outcome, Report, Verdict, worst
+from functional_nn.reports.pages import as_svg, check_libraries, write_template
 
 PACKAGE = Path(__file__).parents[1]
 SECTION = re.compile(r"^## (?P<title>.+?)\n(?P<body>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -74,41 +73,28 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
     Raises:
         InputError: Jinja, latex2mathml, markdown-it or matplotlib is missing, or the file cannot be written.
     """
-    try:
-        import jinja2
-        import latex2mathml  # noqa: F401
-        import markdown_it  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        remedy = "Install them: pip install 'functional-nn[plots]'."
-        raise InputError("write_page", "the libraries of the extra [plots]", f"no {error.name}", remedy) from None
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.lstrip_blocks = True
-    environment.filters |= {"figure": figure, "value": value, "in_few_digits": in_few_digits}
-    template = environment.from_string(Path(__file__).with_suffix(".html").read_text("utf-8"))
+    check_libraries(("jinja2", "latex2mathml", "markdown_it", "matplotlib"))
     subjects = _subjects(report.verdicts)
-    page = template.render(
-        title=title,
-        report=report,
-        subjects=subjects,
-        anchors={subject.name: subject.anchor for subject in subjects},
-        failures=list(_groups(report.failures, "subject", "leaf", "outcome")),
-        wrong_automatic=sorted(report.wrong_automatic, key=_automatic_excess, reverse=True),
-        wrong_groups=sorted(
+    filters = {"figure": figure, "value": value, "in_few_digits": in_few_digits}
+    values = {
+        "title": title,
+        "report": report,
+        "subjects": subjects,
+        "anchors": {subject.name: subject.anchor for subject in subjects},
+        "failures": list(_groups(report.failures, "subject", "leaf", "outcome")),
+        "wrong_automatic": sorted(report.wrong_automatic, key=_automatic_excess, reverse=True),
+        "wrong_groups": sorted(
             _groups(report.wrong_automatic, "subject", "leaf", "dtype"),
             key=lambda group: _automatic_excess(group.automatic),
             reverse=True,
         ),
-        survivors=sorted(report.survivors, key=lambda survivor: bool(survivor.reason)),
-        reasons=_by_reason(report.skipped),
-        counts=report.to_dict(),
-        marks=MARKS,
-        most_sentences=MOST_SENTENCES,
-    )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError("path", "a file that can be written", f"{path} ({error.strerror})") from None
+        "survivors": sorted(report.survivors, key=lambda survivor: bool(survivor.reason)),
+        "reasons": _by_reason(report.skipped),
+        "counts": report.to_dict(),
+        "marks": MARKS,
+        "most_sentences": MOST_SENTENCES,
+    }
+    write_template("verification.html", path, filters, values)
 
 
 def derivations() -> dict[str, str]:
@@ -259,18 +245,7 @@ def _picture(name: str, verdicts: Sequence[Verdict]) -> str:
     dtype = next((dtype for dtype in PICTURED if dtype in types), None)
     if not isinstance(activation, Activation) or not dtype:
         return ""
-    import matplotlib
-
     from functional_nn.reports.gradient_plots import AUTOMATIC, HAND, plot_errors
 
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        plot_errors(activation, dtype).savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    svg = stream.getvalue()[stream.getvalue().index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"\1", svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    for colour, own in {HAND: "var(--hand)", AUTOMATIC: "var(--automatic)", "#000000": "currentColor"}.items():
-        svg = svg.replace(f": {colour}", f": {own}")
     label = f"Errors of the derivative of {name} in {dtype}, by hand and by automatic differentiation"
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace("#595959", "currentColor")
+    return as_svg(plot_errors(activation, dtype), name, label, {HAND: "var(--hand)", AUTOMATIC: "var(--automatic)"})

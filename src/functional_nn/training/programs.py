@@ -134,7 +134,7 @@ class Programs:
             def compiling(program: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
                 """The shapes that a program gives, and the program to come."""
                 traced = program.trace(*arguments)
-                return traced.out_info, threads.submit(_compile, traced.lower(), options)
+                return traced.out_info, threads.submit(compile_lowered, traced.lower(), options)
 
             train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
             own = 0 if shared_order else 1
@@ -153,7 +153,7 @@ class Programs:
         self.full_batches: Any = batches.result()
         self.last_batch: Any = last.result()
         careful_data = (*train_data, number, order_key)
-        self._careful = lambda: _compile(program(careful, 2, 4).lower(h, train_state, *careful_data), BOTH_CORES)
+        self._careful = lambda: compile_lowered(program(careful, 2, 4).lower(h, train_state, *careful_data), BOTH_CORES)
 
     def epoch(
         self,
@@ -175,7 +175,7 @@ class Programs:
         return self._careful()
 
 
-def _compile(lowered: Any, options: dict[str, Any]) -> Any:
+def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:
     """With these options of XLA, or only those of ``RUN_ONCE`` where its version does not have all of them."""
     try:
         return lowered.compile(options)

@@ -1,0 +1,53 @@
+"""What a warning about a program says: the cause, the layer, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+KINDS = (
+    *("convolution in a loop", "scatter of a pooling gradient", "captured constant", "float64", "conversion"),
+    *("donation", "retracing", "slow product"),
+)
+"""Everything that is warned of."""
+
+
+class Finding(NamedTuple):
+    """A cause of slowness.
+
+    Args:
+        kind: one of ``KINDS``.
+        layer: the path of the layer it is in, and the direction; empty outside of layers.
+        message: what was found, in a sentence.
+        remedy: what to do, in a sentence.
+    """
+
+    kind: str
+    layer: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f" in {self.layer}" if self.layer else ""
+        return f"{self.kind}{where}: {self.message} {self.remedy}"
+
+
+class Explanation(NamedTuple):
+    """What was found; prints as one line each, or says that there is nothing.
+
+    >>> print(Explanation(()))
+    nothing to warn of
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "nothing to warn of"
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds that were found."""
+        return {finding.kind for finding in self.findings}
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [finding._asdict() for finding in self.findings]

@@ -1,0 +1,138 @@
+"""``functional-nn bench``: its table, its records, its exit status."""
+
+import json
+import re
+from importlib import import_module
+
+import pytest
+
+from functional_nn import cli
+from functional_nn.bench.workloads import WHATS as WORKLOADS
+from functional_nn.cli.options import Doubled
+
+bench = import_module("functional_nn.cli.bench")
+FLAGS = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--seconds", "0.01"]
+
+pytestmark = pytest.mark.usefixtures("small_peaks")
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory, small_peaks):
+    """The file of a first measurement."""
+    path = tmp_path_factory.mktemp("bench") / "old.jsonl"
+    assert cli.run([*FLAGS, "--json", str(path)]) == 0
+    return path
+
+
+def test_the_table_and_the_records(record, tmp_path, capsys):
+    path, page = tmp_path / "new.jsonl", tmp_path / "page.html"
+    path.write_text(record.read_text())
+    assert cli.run([*FLAGS, "--json", str(path), "--html", str(page), "--against", str(record), "--details"]) in (0, 1)
+    printed = capsys.readouterr().out
+    assert re.search(r"^predict +2 +float32 .*%", printed, re.MULTILINE)
+    assert re.search(r"^mlp predict, batch 2, float32 +\d+\.\d\d \(", printed, re.MULTILINE)
+    assert "steady state" in printed
+    old, new = (json.loads(line) for line in path.read_text().splitlines())
+    assert {"date", "commit", "device", "versions", "cores", "matmul_precision"} <= new.keys()
+    assert (new["model"], new["what"], new["batch_size"], new["flops"]) == ("mlp", "predict", 2, old["flops"])
+    assert "<svg" in page.read_text("utf-8")
+
+
+def doctored(record, path, **factors):
+    """The record with other times: so many times those of the program (``steady``), of the product (``reference``)."""
+    old = json.loads(record.read_text())
+    for name, factor in factors.items():
+        old[name]["round_medians"] = [factor * seconds for seconds in old[name]["round_medians"]]
+    path.write_text(json.dumps(old) + "\n")
+    return str(path)
+
+
+def test_a_regression_is_the_exit_status(record, tmp_path, capsys):
+    """A thousand times slower is one, unless the product beside it is so too, as on a machine that is busy."""
+    assert cli.run([*FLAGS, "--against", doctored(record, tmp_path / "a", steady=1e-3)]) == 1
+    assert re.search(r"predict.* slower ", capsys.readouterr().out)
+    assert cli.run([*FLAGS, "--against", doctored(record, tmp_path / "b", steady=1e-3, reference=1e-6)]) == 0
+    assert cli.run([*FLAGS, "--against", doctored(record, tmp_path / "c", steady=1e3, reference=1)]) == 0
+    assert re.search(r"predict.* faster ", capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_modes_are_a_table(capsys, tmp_path):
+    path = tmp_path / "modes.jsonl"
+    flags = [
+        "bench",
+        "--hidden",
+        "none",
+        "--batch-size",
+        "2",
+        "--what",
+        "modes",
+        "--seconds",
+        "0.01",
+        "--json",
+        str(path),
+    ]
+    assert cli.run(flags) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.count("  ") > 2)
+    assert rows.keys() == {"mode", "eager", "step", "epoch", "run"}
+    assert [json.loads(line)["mode"] for line in path.read_text().splitlines()] == ["eager", "step", "epoch", "run"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--what", "trian"], "Did you mean train"),
+        (["--what", "train,"], "is not known"),
+        (["--model", "mpl"], "Did you mean mlp"),
+        (["--batch-size", "0"], "batch-size"),
+        (["--batch-size", "12,x"], "batch-size"),
+        (["--batch-size", "8..4"], "the smaller number first"),
+        (["--batch-size", "0..4"], "batch-size"),
+        (["--batch-size", "1..2..4"], "batch-size"),
+        (["--precision", "float31"], "Did you mean float32"),
+        (["--members", "-1"], "members"),
+        (["--seconds", "0"], "a number above 0"),
+        (["--json", "no/such/folder/a"], "Make the folder first"),
+        (["--html", "no/such/folder/a"], "Make the folder first"),
+        (["--against", "nothing.jsonl"], "does not exist"),
+        (["--againts", "x"], "--against"),
+        (["--hidden", "a"], "expected positive integers"),
+        (["more"], "unexpected extra argument"),
+    ],
+)
+def test_fault_43_wrong_flags(flags, said, capsys):
+    assert cli.run(["bench", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text("not json")
+    for flag in ("--against", "--json"):
+        assert cli.run(["bench", flag, str(path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "line 1: expected a JSON object" in captured.err
+    assert path.read_text() == "not json"
+
+
+@pytest.mark.parametrize("flags", [["--batch-size", "3"], ["--what", "modes"], ["--model", "lstm", "--hidden", "2"]])
+def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, flags, capsys):
+    assert cli.run([*FLAGS, "--against", str(record), *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "records of mlp predict, batch 2, float32. Give the flags" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"), [("8", [8]), ("3,1", [3, 1]), ("1..8", [1, 2, 4, 8]), ("3..13", [3, 6, 12]), ("5..5", [5])]
+)
+def test_sizes_may_double(given, sizes):
+    assert Doubled().convert(given, None, None) == sizes
+
+
+def test_the_flag_knows_every_workload():
+    assert set(bench.WHATS) == {*WORKLOADS, "modes"}
