@@ -59,19 +59,25 @@ def most_workers() -> int:
     return max(jax.local_device_count(), cores() if on_cpu() else 1)
 
 
+def maps_keys_alone() -> bool:
+    """Whether ``vmap`` over keys draws what each key draws by itself; ``rbg`` draws for all of them from the first."""
+    return jax.config.read("jax_default_prng_impl") not in ("rbg", "unsafe_rbg")
+
+
 def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
     """The plan of that name for the largest group's members, and so many groups.
 
     ``"sequential"`` is one after another, ``"map"`` one a worker, ``"vmap"`` all in chunks as large as the workers can
     share, ``"vmap:16"`` chunks of 16. ``"auto"`` is ``"map"`` on a CPU, where mapping by ``vmap`` was never faster, and
-    ``"vmap"`` elsewhere.
+    ``"vmap"`` elsewhere, but not with the generator ``rbg``.
 
     Raises:
-        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for.
+        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or where
+            JAX's generator would not draw a member's numbers from its own key.
     """
     workers = most_workers()
     if plan == "auto":
-        plan = "map" if on_cpu() or exact else "vmap"
+        plan = "map" if on_cpu() or exact or not maps_keys_alone() else "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
         if plan == "sequential":
@@ -88,6 +94,10 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     if exact and plan.members > 1:
         remedy = "Leave the plan to auto, or take map or sequential."
         raise InputError("plan", "one that runs each member alone, since exact is asked for", str(plan), remedy)
+    if plan.members > 1 and not maps_keys_alone():
+        expected = "one that runs each member alone, since the generator rbg draws for mapped members from one key"
+        remedy = "Leave the plan to auto, or set jax_default_prng_impl to threefry2x32."
+        raise InputError("plan", expected, str(plan), remedy)
     chunk = min(plan.members, members)
     return Plan(min(plan.workers, groups * -(-members // chunk)), chunk)
 
