@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,7 +12,8 @@ FAULTS = range(1, 44)
 BEING_BUILT = {19, *range(31, 39)}
 
 
-def tested() -> dict[int, set[str]]:
+@cache
+def numbered() -> dict[int, set[str]]:
     """The files with tests of each fault, by the numbers in the tests' names: ``test_fault_06_07_a_bad_label``."""
     files = defaultdict(set)
     for path in TESTS.rglob("test_*.py"):
@@ -31,13 +33,13 @@ def table() -> dict[int, set[str]]:
 
 
 def test_every_fault_has_a_test_with_its_number():
-    files = tested()
+    files = numbered()
     assert [number for number in FAULTS if not files[number] and number not in BEING_BUILT] == []
     assert set(files) <= set(FAULTS)
 
 
 def test_the_table_names_files_with_tests_of_the_fault():
-    files = tested()
+    files = numbered()
     for number, named in table().items():
         assert named <= files[number], f"fault {number}: no test of it in {', '.join(named - files[number])}"
         assert named or number in BEING_BUILT, f"fault {number}: docs/faults.md names no test"

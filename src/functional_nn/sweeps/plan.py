@@ -61,7 +61,7 @@ def most_workers() -> int:
 
 def maps_keys_alone() -> bool:
     """Whether ``vmap`` over keys draws what each key draws by itself; ``rbg`` draws for all of them from the first."""
-    return jax.config.read("jax_default_prng_impl") not in ("rbg", "unsafe_rbg")
+    return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
 def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
@@ -72,8 +72,8 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     ``"vmap"`` elsewhere, but not with the generator ``rbg``.
 
     Raises:
-        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or where
-            JAX's generator would not draw a member's numbers from its own key.
+        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or
+            where JAX's generator would not draw a member's numbers from its own key.
     """
     workers = most_workers()
     if plan == "auto":
