@@ -18,7 +18,7 @@ from functional_nn.layer import Layer, as_layer
 from functional_nn.loss import Loss
 from functional_nn.penalties import Penalty
 from functional_nn.sweeps.grid import Hyperparameters
-from functional_nn.training.fit import check_counts, check_functions
+from functional_nn.training.arguments import check_counts, check_functions
 from functional_nn.training.programs import Recipe, Split
 from functional_nn.training.step import LossFunction, PenaltyFunction
 

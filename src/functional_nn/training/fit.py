@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from functional_nn.checks import as_host_array, check_function, shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer, Params, State, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
+from functional_nn.training.arguments import check_counts, check_functions, check_seed
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Recipe, Split, compiled
 from functional_nn.training.state import TrainState
@@ -119,6 +120,9 @@ def fit(
     policy = as_precision(precision)
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
+    check_seed("seed", seed)
+    if on_epoch is not None:
+        check_function("on_epoch", on_epoch, "a function of an epoch's metrics")
     split = prepared(net, loss, data)
 
     clock = time.perf_counter()
@@ -175,22 +179,6 @@ def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 
-def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
-    if not callable(loss):
-        raise InputError("loss", "a loss, such as cross_entropy, or a function", repr(loss))
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
-        raise InputError("optimizer", "an Optax transformation", repr(optimizer), remedy)
-    if penalty is not None and not callable(penalty):
-        raise InputError("penalty", "a penalty, such as l2(1e-4), or a function", repr(penalty))
-
-
-def check_counts(epochs: int, batch_size: int) -> None:
-    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(argument, "a positive integer", repr(value))
-
-
 def prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     """The arrays as the network takes them, with everything checked that no compiled program could report."""
     if isinstance(data, Dataset):
@@ -199,12 +187,10 @@ def prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
         if any(isinstance(part, tuple) for part in data):
             remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
             raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
-        arrays = (np.asarray(part) for part in data)
+        arrays = (as_host_array(f"data.{name}", part) for name, part in zip(Split._fields, data, strict=True))
         split = Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
     else:
-        raise InputError(
-            "data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", type(data).__name__
-        )
+        raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
     parts = (("train", split.train_x, split.train_labels), ("test", split.test_x, split.test_labels))
     for part, x, labels in parts:
         if x.ndim < 2 or labels.ndim < 1 or len(x) != len(labels):
