@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from functional_nn import trees
-from functional_nn.errors import DataError
-from functional_nn.files import write_whole
-from functional_nn.layer import Params, State
+from functional_nn.errors import DataError, InputError
+from functional_nn.files import check_path, write_whole
+from functional_nn.layer import Params, State, check_trees
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
@@ -22,10 +22,11 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     """
     from safetensors.numpy import save
 
+    path = check_path("path", path)
+    check_trees(params, state)
     leaves = {
         name: np.asarray(leaf, order="C") for name, leaf in trees.flatten({"params": params, "state": state}).items()
     }
-    path = Path(path)
     if not path.parent.is_dir():
         raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
     write_whole(path, save(leaves))
@@ -44,6 +45,9 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    path = check_path("path", path)
+    if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
+        raise InputError("like", "a network's parameters and state, as its init gives them", repr(like))
     remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
     try:
         found = load_file(path)

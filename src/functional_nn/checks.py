@@ -84,12 +84,11 @@ def check_number(
             raise InputError(argument, expected, shown(value))
         if isinstance(value, Tracer):
             return value
-    elif not isinstance(value, Real) or isinstance(value, bool):
+    elif (
+        not isinstance(value, Real) or isinstance(value, bool) or (isinstance(value, Integral) and abs(value) > LARGEST)
+    ):
         raise InputError(argument, expected, shown(value))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = np.inf
+    number = float(value)
     if not holds(number):
         raise InputError(argument, expected, shown(value))
     return value if is_array(value) else number
@@ -100,6 +99,17 @@ def check_flag(argument: str, value: Any, remedy: str = "") -> bool:
     if not isinstance(value, bool | np.bool_):
         raise InputError(argument, "True or False", shown(value), remedy)
     return bool(value)
+
+
+def check_dtype(argument: str, value: Any) -> Any:
+    """Refuses what is no type of numbers; gives NumPy's."""
+    try:
+        dtype = jnp.dtype(value)
+    except (TypeError, ValueError):
+        dtype = None
+    if value is None or dtype is None or dtype.hasobject or not is_numeric(np.zeros((), dtype)):
+        raise InputError(argument, "a type of numbers, such as jax.numpy.float32", shown(value))
+    return dtype
 
 
 def check_choice(argument: str, value: Any, known: Iterable[str]) -> str:

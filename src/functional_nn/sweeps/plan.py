@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from functional_nn.checks import check_count, shown
 from functional_nn.errors import InputError
 from functional_nn.files import cache_folder, write_whole
 from functional_nn.training.programs import Programs
@@ -76,7 +77,7 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
             where JAX's generator would not draw a member's numbers from its own key.
     """
     workers = most_workers()
-    if plan == "auto":
+    if isinstance(plan, str) and plan == "auto":
         plan = "map" if on_cpu() or exact or not maps_keys_alone() else "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
@@ -89,8 +90,10 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
             plan = Plan(workers, -(-members // workers))
         elif name == "vmap" and count.isdecimal() and int(count) > 0:
             plan = Plan(workers, int(count))
-    if not isinstance(plan, Plan) or min(plan.workers, plan.members) < 1:
-        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", repr(plan))
+    if not isinstance(plan, Plan):
+        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", shown(plan))
+    check_count("plan.workers", plan.workers)
+    check_count("plan.members", plan.members)
     if exact and plan.members > 1:
         remedy = "Leave the plan to auto, or take map or sequential."
         raise InputError("plan", "one that runs each member alone, since exact is asked for", str(plan), remedy)

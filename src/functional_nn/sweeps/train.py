@@ -65,6 +65,7 @@ def make_train(
     check_counts(epochs, batch_size)
     policy = as_precision(precision)
     recipe_of = RecipeOf(model, optimizer, loss, penalty)
+    recipe_of.check()
 
     def train(hyperparameters, key, data):
         if not isinstance(hyperparameters, Mapping):

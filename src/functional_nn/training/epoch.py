@@ -56,8 +56,9 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
-        number = check_epoch_number(number)
-        full, left = drawn_batches(train_state.key, number, check_batch(x, labels), batch_size)
+        number, examples = check_epoch_number(number), check_batch(x, labels)
+        x, labels = jax.tree.map(jnp.asarray, (x, labels))
+        full, left = drawn_batches(train_state.key, number, examples, batch_size)
         return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
 
     return epoch

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from functional_nn.checks import as_host_array, check_function, shown
+from functional_nn.checks import as_host_array, check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
@@ -123,6 +123,8 @@ def fit(
     check_seed("seed", seed)
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics")
+    if progress is not None:
+        check_flag("progress", progress)
     split = prepared(net, loss, data)
 
     clock = time.perf_counter()
@@ -179,18 +181,24 @@ def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
 
 
+def as_arrays(data: Any) -> Any:
+    """A data set as it is, and a split with its parts as NumPy's arrays."""
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, tuple) or len(data) != 4:
+        raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
+    if any(isinstance(part, tuple) for part in data):
+        remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
+        raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
+    arrays = (as_host_array(f"data.{name}", part) for name, part in zip(Split._fields, data, strict=True))
+    return Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
+
+
 def prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     """The arrays as the network takes them, with everything checked that no compiled program could report."""
-    if isinstance(data, Dataset):
-        split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    elif isinstance(data, tuple) and len(data) == 4:
-        if any(isinstance(part, tuple) for part in data):
-            remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
-            raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
-        arrays = (as_host_array(f"data.{name}", part) for name, part in zip(Split._fields, data, strict=True))
-        split = Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
-    else:
-        raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
+    split = as_arrays(data)
+    if isinstance(split, Dataset):
+        split = Split(split.train_images, split.train_labels, split.test_images, split.test_labels)
     parts = (("train", split.train_x, split.train_labels), ("test", split.test_x, split.test_labels))
     for part, x, labels in parts:
         if x.ndim < 2 or labels.ndim < 1 or len(x) != len(labels):
