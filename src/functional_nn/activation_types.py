@@ -94,6 +94,8 @@ class VectorActivation:
         """f(x), over the last axis."""
         x = as_array("x", x)
         check_floating(x)
+        if not x.ndim:
+            raise InputError("x", "an array with an axis to act along", shown(x))
         return self.function(x)
 
     def as_layer(self) -> Layer:

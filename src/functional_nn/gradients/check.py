@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import as_array, check_arrays, check_count, check_flag, check_function, shown
+from functional_nn.checks import as_array, as_host_array, check_arrays, check_count, check_flag, check_function, shown
 from functional_nn.errors import InputError
 from functional_nn.gradients.comparison import Comparison
 from functional_nn.gradients.planting import plant
@@ -74,6 +74,10 @@ def check_vjp(
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
+    for leaf in jax.tree.leaves(arguments):
+        array = as_host_array("arguments", leaf)
+        if not array.size or (jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all()):
+            raise InputError("arguments", "finite numbers, at least one in each array", shown(leaf))
     smooth = split(arguments).leaves
     if not smooth:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."

@@ -68,6 +68,8 @@ def compare_elementwise(
     else:
         regimes = dict(points) if isinstance(points, Mapping) else {"given": points}
         regimes = {name: as_host_array("points", values).astype(kind).reshape(-1) for name, values in regimes.items()}
+    if not regimes or not all(len(values) and not np.isnan(values.astype(float)).any() for values in regimes.values()):
+        raise InputError("points", "numbers, at least one in each regime", shown(points))
     with jax.enable_x64(True):
         computed = compute(activation, np.concatenate(list(regimes.values())))
         exact = _exact(activation, computed.x)
