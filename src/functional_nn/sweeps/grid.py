@@ -21,6 +21,10 @@ Hyperparameters: TypeAlias = dict[str, Any]
 Distribution: TypeAlias = Callable[[np.random.Generator], Any]
 
 
+MOST_MEMBERS = 1_000_000
+"""A file of a hundred bytes can describe more members than fit into memory."""
+
+
 def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
     """Every combination of the axes' values; the last axis changes first.
 
@@ -28,6 +32,7 @@ def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
     [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
     """
     values = [_values(name, given) for name, given in axes.items()]
+    _check_number(math.prod(map(len, values)))
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
@@ -53,8 +58,10 @@ def crossed(*grids: Sequence[Mapping[str, Any]]) -> list[Hyperparameters]:
     >>> len(crossed(zipped(hidden=[32, 64], depth=[2, 1]), grid(seed=range(10))))
     20
     """
+    checked = [check_grid(grid, "grids", least=0) for grid in grids]
+    _check_number(math.prod(map(len, checked)))
     members = []
-    for parts in itertools.product(*(check_grid(grid, "grids", least=0) for grid in grids)):
+    for parts in itertools.product(*checked):
         names = [name for part in parts for name in part]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError("grids", "grids without a name in common", f"{', '.join(twice)} twice")
@@ -73,7 +80,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
     [0.0081, 0.0006, 0.0001]
     """
-    number = check_count("number", number)
+    number = check_count("number", number, most=MOST_MEMBERS)
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
         if not callable(distribution):
@@ -133,10 +140,10 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
         members = readers[path.suffix](path.read_text("utf-8"))
     except OSError as error:
         raise DataError(str(path), "a file to read", error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise DataError(str(path), "a grid", f"one where {error}") from None
         raise DataError(str(path), f"{path.suffix[1:].upper()} text", error) from None
-    except InputError as error:
-        raise DataError(str(path), "a grid", f"one where {error}") from None
     return check_grid(members, str(path))
 
 
@@ -211,6 +218,11 @@ def _parsed(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _check_number(members: int) -> None:
+    if members > MOST_MEMBERS:
+        raise InputError("grid", f"at most {MOST_MEMBERS:,} members", f"{members:,}", "Draw some by draws.")
 
 
 def _values(name: str, given: Any) -> list[Any]:
