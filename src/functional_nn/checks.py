@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 5]}…{text[-4:]}"
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: Any) -> TypeGuard[jax.Array]:
     """Whether a value is an array, of JAX or of NumPy."""
     return isinstance(value, jax.Array | np.ndarray | np.generic)
 
@@ -55,8 +55,8 @@ def check_count(argument: str, value: Any, *, least: int = 1, most: int = LARGES
         ...
     functional_nn.errors.InputError: epochs: expected a positive integer, got 0.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
-        limit = f" up to {most:,}" if isinstance(value, Integral) and value > most else ""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        limit = f" up to {most:,}" if isinstance(value, Integral) and int(value) > most else ""
         kind = "a positive integer" if least == 1 else f"an integer not below {least}"
         raise InputError(argument, kind + limit, shown(value))
     return int(value)
@@ -85,7 +85,9 @@ def check_number(
         if isinstance(value, Tracer):
             return value
     elif (
-        not isinstance(value, Real) or isinstance(value, bool) or (isinstance(value, Integral) and abs(value) > LARGEST)
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or (isinstance(value, Integral) and abs(int(value)) > LARGEST)
     ):
         raise InputError(argument, expected, shown(value))
     number = float(value)

@@ -52,7 +52,7 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def check_paths(paths: Any) -> Paths:
+def check_paths(paths: Any) -> Any:
     """Refuses what is no pattern, no sequence of patterns and no function of a path."""
     several = isinstance(paths, Sequence) and not isinstance(paths, bytes) and all(isinstance(p, str) for p in paths)
     if not several and not callable(paths):

@@ -109,7 +109,7 @@ def check_sizes(**sizes: Sizes) -> None:
 
 def is_positive(size: Any) -> bool:
     """Whether a value is a whole number of at least 1."""
-    return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= size <= LARGEST
+    return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= int(size) <= LARGEST
 
 
 def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 0) -> None:
