@@ -8,13 +8,13 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, records, w1, w2, w3, w4
+from benchmarks import accuracy, depth, records, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
-WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4}
+WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
 # each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, PEERS and, by name, the OPTIONS that its peers take
 
 

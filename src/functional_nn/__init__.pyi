@@ -50,6 +50,7 @@ from .inputs import Masked as Masked
 from .layer import Layer as Layer
 from .layers.attention import attention as attention
 from .layers.attention import dot_product_attention as dot_product_attention
+from .layers.augmentation import random_shift as random_shift
 from .layers.batch_norm import batch_norm as batch_norm
 from .layers.combinators import bidirectional as bidirectional
 from .layers.combinators import chain as chain
@@ -119,6 +120,8 @@ from .metrics import recall_score as recall_score
 from .metrics import recall_score_with as recall_score_with
 from .metrics import top_k_accuracy as top_k_accuracy
 from .models import cnn as cnn
+from .models import deep_cnn as deep_cnn
+from .models import lenet as lenet
 from .models import mlp as mlp
 from .models import model as model
 from .models import resnet as resnet

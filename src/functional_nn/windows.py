@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.checks import LARGEST
-from functional_nn.errors import InputError
+from functional_nn.errors import InputError, suggest
 
 Sizes: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = str | Sequence[tuple[int, int]]
@@ -125,7 +125,13 @@ def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 
         )
     if not valid:
         expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
-        raise InputError("padding", expected, repr(padding), "" if least is None else "No number may be negative.")
+        of_pairs = "" if least is None else "No number may be negative."
+        raise InputError(
+            "padding",
+            expected,
+            repr(padding),
+            suggest(padding.lower(), names) if isinstance(padding, str) else of_pairs,
+        )
 
 
 def check_images(shape: Sequence[int], window: Sizes = 1) -> None:

@@ -158,6 +158,7 @@ CHANGES = {
     "--precision": "bfloat16",
     "--gradient": "formula",
     "--weight-decay": "0.1",
+    "--shift": "1",
 }
 SAME_NUMBERS = ("--model", "--gradient")
 

@@ -28,7 +28,7 @@ MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
 DESCENT = ("sgd", "momentum", "nesterov")
 """The optimizers whose weight decay is added to the gradient, as an L2 penalty's."""
 
-FASTER_BY_FORMULA = ("cnn", "resnet", "rnn", "lstm", "gru")
+FASTER_BY_FORMULA = ("cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru")
 """The models that train faster on their hand-derived backward pass than by ``jax.grad``; see docs/performance.md."""
 
 
@@ -54,6 +54,7 @@ class Configuration:
     precision: str
     gradient: str
     weight_decay: float | None = None
+    shift: int = 0
 
     def completed(self) -> Configuration:
         """With the model's own values where nothing was chosen.
@@ -82,6 +83,8 @@ class Configuration:
     def network(self, classes: int) -> Layer:
         """The network for so many classes."""
         from functional_nn.activations import activation
+        from functional_nn.layers.augmentation import random_shift
+        from functional_nn.layers.combinators import chain
         from functional_nn.layers.hand_vjp import with_hand_vjp
         from functional_nn.models import model
 
@@ -89,6 +92,8 @@ class Configuration:
         if "activation" in options:
             options["activation"] = activation(options["activation"])
         net = model(self.model, classes, **options)
+        if self.shift:
+            net = chain(random_shift(self.shift), net)
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:

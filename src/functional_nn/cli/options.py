@@ -10,7 +10,7 @@ import click
 
 from functional_nn.errors import suggest
 
-MODELS = ("mlp", "cnn", "resnet", "rnn", "lstm", "gru", "transformer")
+MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (
     *("identity", "sigmoid", "tanh", "softsign", "softplus", "log_sigmoid", "relu", "leaky_relu", "elu", "selu"),
     *("gelu", "gelu_tanh", "silu", "mish", "relu6", "hard_tanh", "hard_sigmoid", "hard_silu", "softmax", "log_softmax"),

@@ -28,6 +28,7 @@ from functional_nn.cli.options import (
     Several,
     Sizes,
 )
+from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
 from functional_nn.errors import InputError
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 SEED = click.IntRange(min=0, max=2**32 - 1)
 AXES = (
     *("model", "hidden", "activation", "dropout", "l1", "l2", "optimizer", "learning_rate", "weight_decay", "schedule"),
-    *("epochs", "batch_size"),
+    *("shift", "epochs", "batch_size"),
 )
 """The flags that take several values."""
 
@@ -50,11 +51,13 @@ def several(name: str, kind: Any, default: Any, help: str, separator: str = ",")
 @click.command(context_settings={"show_default": True})
 @click.option("--dataset", default="mnist5k", metavar="NAME", help="As for train.")
 @click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
+@RECIPE
 @several("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.")
 @several("--hidden", Sizes(), None, "Hidden sizes, one set or several: 128,64/256.  [default: the model's]", "/")
 @several("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]")
 @several("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
 @click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
+@several("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
 @several("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
 @several("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
 @several("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.")

@@ -27,6 +27,7 @@ from functional_nn.cli.options import (
     Named,
     Sizes,
 )
+from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
 
 CLEAR_LINE = "\r\x1b[2K"
@@ -41,6 +42,7 @@ CLEAR_LINE = "\r\x1b[2K"
     help="mnist5k (in the package), mnist, fashion_mnist, kmnist, or any TFDS image set.",
 )
 @click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
+@RECIPE
 @click.option("--model", type=Named(MODELS), default="mlp", help="The network.")
 @click.option(
     "--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes, such as 128,64, or none.  [default: the model's]"
@@ -53,6 +55,7 @@ CLEAR_LINE = "\r\x1b[2K"
 )
 @click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training.")
 @click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
+@click.option("--shift", type=click.IntRange(min=0), default=0, help="Places that training images move by at most.")
 @click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights.")
 @click.option("--l2", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights.")
 @click.option(

@@ -27,7 +27,7 @@ TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """Planted in the inner steps of each formula, besides those in what it gives; none of them in a quick run."""
 COMPOSED = (
-    *("residual_block", "transformer_block", "mlp", "cnn", "resnet", "transformer", "frozen"),
+    *("residual_block", "transformer_block", "mlp", "cnn", "lenet", "deep_cnn", "resnet", "transformer", "frozen"),
     "recurrent_stacked_masked",
 )
 """What is made of other subjects: left out of a quick run; ``vmap`` and ``scan`` in float32 only."""

@@ -129,7 +129,7 @@ def make_evaluate(
     loss: LossFunction,
     *,
     precision: str | Precision = "float32",
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> Callable[[TrainState, jax.Array, jax.Array], Evaluation]:
     """A pure ``evaluate(train_state, x, labels) -> Evaluation``, exact over uneven batches.
 

@@ -1,0 +1,24 @@
+"""W5: a whole process, from its start to a model that is right on 98% of MNIST's test images, and to its end.
+
+`PEERS` names who takes part, as in `benchmarks.w1`. A round is one process, with another seed each; one that ends below
+`GOAL` is no result.
+"""
+
+RECIPE = "W5: from a process's start to 98% of MNIST's test images, 784-128-64-10 ReLU"
+UNIT = "s"
+SCALE = 1  # from seconds a process to UNIT
+
+GOAL = 0.98
+LEARNING_RATE = 0.01  # the largest, of the one-cycle schedule
+BATCH_SIZE = 256
+EPOCHS = 5
+STEPS = None  # differs
+PRECISION = "float32"
+OPTIONS = ()
+
+PEERS = {
+    "functional_nn": "benchmarks.peers.cold_functional_nn:later_start",
+    "functional_nn_first": "benchmarks.peers.cold_functional_nn:first_start",
+    "pytorch_tuned": "benchmarks.peers.cold_pytorch:tuned",
+    "pytorch_tutorial": "benchmarks.peers.cold_pytorch:tutorial",
+}

@@ -1,0 +1,59 @@
+"""Recipes put values in the place of defaults, and flags stand above them."""
+
+import json
+
+import pytest
+
+from functional_nn import cli
+from functional_nn.cli.configuration import Configuration, flag_of
+from functional_nn.cli.recipes import RECIPES
+from functional_nn.cli.sweep import sweep
+from functional_nn.cli.train import train
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("command", [train, sweep])
+def test_a_recipe_is_its_flags_written_out(command, name):
+    written_out = [part for flag, text in RECIPES[name].items() for part in (flag_of(flag), text)]
+    by_name, by_hand, plain = (
+        command.make_context(command.name, arguments).params for arguments in (["--recipe", name], written_out, [])
+    )
+    assert by_name == by_hand
+    assert all(by_name[flag] != plain[flag] for flag in RECIPES[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_makes_a_network(name):
+    fields = Configuration.__dataclass_fields__
+    context = train.make_context("train", ["--recipe", name])
+    config = Configuration(**{field: context.params[field] for field in fields}).completed()
+    network = config.network(10)
+    assert network.name == ("chain" if config.shift else config.model)
+    assert config.gradient == "formula"
+    config.transformation(60_000)
+
+
+def test_flags_stand_above_the_recipe(tiny, tmp_path):
+    command, *flags = tiny
+    result = tmp_path / "result.json"
+    own = ["--model", "mlp", "--epochs", "1", "--json", str(result), "--quiet"]
+    assert cli.run([command, "--recipe", "best", *flags, *own]) == 0
+    config = json.loads(result.read_text())["config"]
+    recipe = RECIPES["best"]
+    assert [config["model"], config["epochs"], config["optimizer"]] == ["mlp", 1, "sgd"]
+    assert [config["schedule"], config["dropout"], config["shift"]] == [recipe["schedule"], 0.25, int(recipe["shift"])]
+
+
+def test_a_sweep_takes_a_recipe(tiny, tmp_path):
+    _, *flags = tiny
+    result = tmp_path / "result.json"
+    own = ["--recipe", "best", "--model", "mlp", "--epochs", "1", "--shift", "0,1", "--json", str(result), "--quiet"]
+    assert cli.run(["sweep", *flags, *own]) == 0
+    report = json.loads(result.read_text())
+    assert [member["shift"] for member in report["members"]] == [0, 1]
+    assert report["config"]["dropout"] == 0.25
+
+
+def test_fault_43_an_unknown_recipe(capsys):
+    assert cli.run(["train", "--recipe", "fats"]) == 2
+    assert "Did you mean fast?" in capsys.readouterr().err
