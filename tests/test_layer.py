@@ -107,7 +107,7 @@ def test_parameters_of_another_network_are_refused():
         net.apply({**params, "dense_1": {}}, state, jnp.ones((1, 3)), train=False)
     with pytest.raises(fnn.InputError, match="dense_0: params: expected entries weight, bias, got nothing"):
         net.apply({}, state, jnp.ones((1, 3)), train=False)
-    with pytest.raises(fnn.InputError, match="params: expected entries weight, bias, got a ArrayImpl"):
+    with pytest.raises(fnn.InputError, match="params: expected a dict, as init gave it, got float32 of shape"):
         fnn.dense(2).apply(jnp.ones(3), {}, jnp.ones((1, 3)), train=False)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import as_array, is_array, shown
 from functional_nn.errors import FormulaMissing, InputError
-from functional_nn.layer import Layer, is_concrete, stateless
+from functional_nn.layer import Layer, check_floating, is_concrete, stateless
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,12 @@ class Activation:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """f(x), element by element."""
-        return self.function(jnp.asarray(x), *self.parameters)
+        x = as_array("x", x)
+        check_floating(x)
+        y = self.function(x, *self.parameters)
+        if not is_array(y) or y.shape != x.shape:
+            raise InputError(f"{self.name}(x)", f"an array of the shape of x, {x.shape}", shown(y))
+        return y
 
     def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
         """The cotangent of x: f'(x) y_bar."""
@@ -86,7 +92,11 @@ class VectorActivation:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """f(x), over the last axis."""
-        return self.function(jnp.asarray(x))
+        x = as_array("x", x)
+        check_floating(x)
+        if not x.ndim:
+            raise InputError("x", "an array with an axis to act along", shown(x))
+        return self.function(x)
 
     def as_layer(self) -> Layer:
         """The activation as a layer, which is what combinators make of it."""

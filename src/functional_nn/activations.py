@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activation_types import Activation, VectorActivation
-from functional_nn.errors import InputError, suggest
+from functional_nn.checks import check_choice, check_number
 from functional_nn.gates import (
     gelu_derivative,
     gelu_tanh_derivative,
@@ -105,6 +105,7 @@ def leaky_relu_with(negative_slope: float | jax.Array) -> Activation:
     >>> print(leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
     [-0.2  2. ]
     """
+    check_number("negative_slope", negative_slope)
     formula = f"f(x) = x if x ≥ 0 else {negative_slope} x, f'(x) = 1 if x ≥ 0 else {negative_slope}"
     return Activation("leaky_relu", _leaky_relu, _leaky_relu_derivative, formula, (negative_slope,))
 
@@ -126,6 +127,7 @@ def elu_with(alpha: float | jax.Array) -> Activation:
     >>> print(elu_with(2.0)(jnp.array([-100.0, 2.0])))
     [-2.  2.]
     """
+    check_number("alpha", alpha)
     formula = f"f(x) = x if x > 0 else {alpha} (e^x - 1), f'(x) = 1 if x > 0 else {alpha} e^x"
     return Activation("elu", _elu, _elu_derivative, formula, (alpha,))
 
@@ -266,6 +268,4 @@ def activation(name: str) -> Activation | VectorActivation:
     >>> activation("relu") is relu
     True
     """
-    if name not in ACTIVATIONS:
-        raise InputError("activation", "a known name", repr(name), suggest(name, ACTIVATIONS))
-    return ACTIVATIONS[name]
+    return ACTIVATIONS[check_choice("activation", name, ACTIVATIONS)]

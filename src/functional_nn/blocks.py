@@ -8,6 +8,7 @@ import jax
 
 from functional_nn.activation_types import Activation, VectorActivation
 from functional_nn.activations import gelu, relu
+from functional_nn.checks import check_count, check_flag
 from functional_nn.inputs import values_of
 from functional_nn.layer import Layer, check_shape
 from functional_nn.layers.attention import attention
@@ -63,8 +64,10 @@ def transformer_block(
         the transformer architecture" (norms first).
     """
 
+    norm_first = check_flag("norm_first", norm_first)
+    drops = dropped(dropout)
+
     def block(features: int) -> Layer:
-        drops = [dropout_layer(dropout)] if isinstance(dropout, jax.Array) or dropout else []
         attend = [attention(heads, causal=causal, rotary=rotary), *drops]
         feed_forward = [
             dense(4 * features if hidden_size is None else hidden_size),
@@ -118,8 +121,16 @@ def residual_block(
     References:
         He et al. 2016, "Deep residual learning for image recognition", figure 2.
     """
+    if projection is None:
+        projection = check_count("stride", stride) != 1
     projected = chain(conv(out_size, 1, stride=stride, bias=False), batch_norm(), name="projection")
     first = conv(out_size, 3, stride=stride, bias=False), batch_norm(), activation
     second = conv(out_size, 3, bias=False), batch_norm()
-    shortcut = projected if (stride != 1 if projection is None else projection) else None
+    shortcut = projected if check_flag("projection", projection) else None
     return chain(residual(chain(*first, *second), shortcut=shortcut), activation, name=name)
+
+
+def dropped(rate: float | jax.Array) -> list[Layer]:
+    """A dropout layer, or none where the rate is 0; of a traced rate nobody knows."""
+    layer = dropout_layer(rate)
+    return [layer] if isinstance(rate, jax.Array) or rate else []

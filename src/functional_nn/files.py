@@ -10,6 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from functional_nn.errors import InputError
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """Refuses what is no path: Python would take a number for an open file."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in str(value):
+        raise InputError(argument, "the path of a file or folder", repr(value))
+    return Path(value)
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes beside the place and moves it there, so that an interrupted call leaves what was there before."""

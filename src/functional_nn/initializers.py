@@ -9,8 +9,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from functional_nn.errors import InputError, suggest
+from functional_nn.checks import LARGEST, check_choice, is_array, shown
+from functional_nn.errors import InputError
 from functional_nn.inputs import Shape
+from functional_nn.layer import check_key
 
 Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
 
@@ -30,13 +32,15 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
     convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
     is one. Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
     """
-    if not callable(initializer) and initializer not in WEIGHTS:
-        raise InputError(
-            "initializer", "a known name or a function", repr(initializer), suggest(str(initializer), WEIGHTS)
-        )
-    draw = initializer if callable(initializer) else WEIGHTS[initializer]
+    draw = initializer if callable(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
+    check_key(key)
+    if not 1 <= min(shape) <= max(shape) <= LARGEST:
+        raise InputError("in_shape", f"positive sizes, for a weight of shape {shape}", shape)
     if initializer == "pytorch":
         key, key_bias = jax.random.split(key)
         bound = math.prod(shape[:-1]) ** -0.5
         return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
-    return draw(key, shape), jnp.zeros(shape[-1:])
+    weight = draw(key, shape)
+    if not is_array(weight) or weight.shape != tuple(shape):
+        raise InputError("initializer", f"a function (key, shape) that gives an array of shape {shape}", shown(weight))
+    return weight, jnp.zeros(shape[-1:])

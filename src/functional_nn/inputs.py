@@ -72,9 +72,9 @@ def is_shape(value: Any) -> bool:
 
 def stand_in(in_shape: Any, dtype: Any = float) -> Any:
     """A batch of one example of that shape (or of those shapes, nested in tuples), for tracing; nothing is computed."""
-    if is_shape(in_shape):
+    if is_shape(in_shape) and all(0 <= size < 2**31 for size in in_shape):
         return jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
-    if not isinstance(in_shape, tuple | list):
+    if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
         expected = "a tuple of sizes, or a tuple of such shapes"
         raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
     return tuple(stand_in(shape, dtype) for shape in in_shape)

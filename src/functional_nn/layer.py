@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from functional_nn.checks import check_arrays, check_flag, is_array, is_numeric, shown
 from functional_nn.errors import FormulaMissing, InputError, inside
 from functional_nn.inputs import Masked, Shape, is_shape, shape_of, traced
 
@@ -63,6 +64,7 @@ class Layer(NamedTuple):
         self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
     ) -> tuple[Any, State]:
         """The forward pass without its residuals: ``(y, state)``. What ``jax.grad`` differentiates."""
+        _check_call(self, params, state, x, train, key)
         y, state, _ = self.forward(params, state, x, train=train, key=key)
         return y, state
 
@@ -74,8 +76,58 @@ class Layer(NamedTuple):
         ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
         ``vmap`` and ``scan`` like any value.
         """
+        _check_call(self, params, state, x, train, key)
         y, state, residuals = self.forward(params, state, x, train=train, key=key)
-        return y, state, Partial(self.backward, residuals)
+        return y, state, Partial(Pullback(self.backward, _shapes(y)), residuals)
+
+
+class Pullback(NamedTuple):
+    """A layer's backward pass that refuses cotangents of another shape than the output's."""
+
+    backward: Callable[[Residuals, Any], tuple[Params, Any]]
+    shapes: tuple[Any, ...]
+
+    def __call__(self, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
+        given = _shapes(y_bar)
+        if given != self.shapes:
+            expected = f"what the output is, of shape {_listed(self.shapes)}"
+            raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
+        return self.backward(residuals, y_bar)
+
+
+def _shapes(y: Any) -> tuple[Any, ...]:
+    """The shape of each array in an output or its cotangent, in a tuple of its own where it is masked."""
+    if isinstance(y, Masked):
+        return tuple((shape,) for shape in _shapes(y.values))
+    if isinstance(y, tuple):
+        return tuple(shape for part in y for shape in _shapes(part))
+    return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)
+
+
+def _listed(shapes: tuple[Any, ...]) -> str:
+    return ", ".join(f"{shape[0]}, masked" if shape and isinstance(shape[0], tuple) else str(shape) for shape in shapes)
+
+
+def _check_call(layer: Layer, params: Any, state: Any, x: Any, train: Any, key: Any) -> None:
+    """Refuses what no layer takes; what this one takes it looks at itself."""
+    check_trees(params, state)
+    check_arrays("x", x)
+    if isinstance(x, Masked) and not layer.takes_mask:
+        expected = f"one array, since {layer.name} knows no masks"
+        raise InputError("x", expected, "a masked sequence", "Put it into a chain, which carries the mask on.")
+    check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
+    if key is not None:
+        check_key(key)
+
+
+def check_trees(params: Any, state: Any) -> None:
+    """Refuses what are no nested dicts of arrays."""
+    for argument, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, Mapping):
+            raise InputError(argument, "a dict, as init gave it", shown(tree))
+        for leaf in jax.tree.leaves(tree):
+            if not is_array(leaf) or not is_numeric(leaf):
+                raise InputError(argument, "a nested dict of arrays", f"one with {shown(leaf)}")
 
 
 def stateless(
@@ -108,7 +160,7 @@ def as_layer(value: Any) -> Layer:
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         raise InputError("layers", expected, repr(value), remedy)
     name = getattr(value, "__name__", "function").strip("<>")
-    if getattr(value, "__module__", "").startswith("functional_nn.layers"):
+    if (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
         raise InputError("layers", expected, f"the function {name}, which makes one", f"Write {name}(…).")
 
     def no_formula(residuals, y_bar):
@@ -118,7 +170,14 @@ def as_layer(value: Any) -> Layer:
         )
 
     function: Callable[[Any], Any] = value
-    return stateless(name, lambda x: (function(x), ()), no_formula)
+
+    def forward(x):
+        y = function(x)
+        with inside(name):
+            check_arrays("y", y)
+        return y, ()
+
+    return stateless(name, forward, no_formula)
 
 
 def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -126,8 +185,8 @@ def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     names = []
     for layer in layers:
-        if not layer.name or "/" in layer.name:
-            raise InputError("name", "a name without '/', which separates the names in a path", repr(layer.name))
+        if not isinstance(layer.name, str) or not layer.name or "/" in layer.name:
+            raise InputError("name", "a name without '/', which separates the names in a path", shown(layer.name))
         count = seen.get(layer.name, 0)
         seen[layer.name] = count + 1
         names.append(f"{layer.name}_{count}")
@@ -141,6 +200,7 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> Any:
     """
     if key is None or not names:
         return [None] * len(names)
+    check_key(key)
     numbers = jnp.array([zlib.crc32(name.encode()) for name in names], jnp.uint32)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
 
@@ -228,29 +288,37 @@ def is_concrete(*values: Any) -> bool:
 def check_entries(argument: str, tree: Mapping[str, Any], names: Sequence[str]) -> None:
     """Refuses parameters or state of another layer."""
     if not isinstance(tree, Mapping) or any(name not in tree for name in names):
-        given = ", ".join(tree) or "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
+        given = ", ".join(map(str, tree)) or "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
         raise InputError(argument, f"entries {', '.join(names)}", given, "Use what this network's own init gave.")
+    for name in names:
+        if tree[name] is None:
+            raise InputError(f"{argument}/{name}", "an array, or a dict of arrays", "None")
 
 
 def check_shape(in_shape: Shape, expected: str) -> Shape:
     """Refuses what is no shape of at least one axis."""
-    if not is_shape(in_shape) or not in_shape:
+    if not is_shape(in_shape) or not in_shape or min(in_shape) < 1:
         raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
     return tuple(in_shape)
 
 
 def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
     """Refuses integers where a layer computes: images as uint8 would be taken for values up to 255."""
+    if not is_array(x):
+        raise InputError("x", "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError("x", expected, f"{x.dtype} of shape {x.shape}", "Convert it: images as x / 255.")
 
 
-def check_key(key: jax.Array | None) -> jax.Array:
-    """Refuses to draw without a key."""
+def check_key(key: Any) -> jax.Array:
+    """Refuses to draw without a key, or from what is none; JAX's old keys, two numbers, are taken too."""
+    remedy = "Pass key=jax.random.key(seed)."
     if key is None:
-        raise InputError(
-            "key", "a key, since train=True draws random numbers here", None, "Pass key=jax.random.key(seed)."
-        )
+        raise InputError("key", "a key, since random numbers are drawn here", None, remedy)
+    is_key = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+    is_old_key = is_array(key) and key.dtype == jnp.uint32 and key.ndim == 1
+    if not is_key and not is_old_key:
+        raise InputError("key", "one key", shown(key), remedy)
     return key
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import as_array
 from functional_nn.inputs import Masked, values_of, wide_type
 from functional_nn.layer import is_concrete
 from functional_nn.weights import (
@@ -104,9 +105,9 @@ class Loss:
     def _prepare(self, y, labels, weights):
         """What goes into the formulas: checked, steps as examples, and y 0 where there is no weight, so that
         ``jax.grad`` too meets no 0 · ∞ there."""
-        y = Masked(*map(jnp.asarray, y)) if isinstance(y, Masked) else jnp.asarray(y)
-        labels = jnp.asarray(labels)
-        weights = None if weights is None else jnp.asarray(weights)
+        y = Masked(as_array("y", y.values), as_array("mask", y.mask)) if isinstance(y, Masked) else as_array("y", y)
+        labels = as_array("labels", labels)
+        weights = None if weights is None else as_array("weights", weights)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
             labels = labels.astype(jnp.int32)  # bytes hold neither 256 classes nor, unsigned, an ignored -1
         mask = None

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import as_array, check_count, shown
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked, values_of
 from functional_nn.layer import is_concrete
@@ -68,9 +68,9 @@ class Metric:
 
     def totals(self, y: Any, labels: Any, weights: Any = None) -> Any:
         """What batches add up to the exact metric over all of them, in float32 or y's wider type."""
-        y = Masked(*map(jnp.asarray, y)) if isinstance(y, Masked) else jnp.asarray(y)
-        labels, mask = jnp.asarray(labels), None
-        weights = None if weights is None else jnp.asarray(weights)
+        y = Masked(as_array("y", y.values), as_array("mask", y.mask)) if isinstance(y, Masked) else as_array("y", y)
+        labels, mask = as_array("labels", labels), None
+        weights = None if weights is None else as_array("weights", weights)
         check_outputs(values_of(y))
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
@@ -110,8 +110,7 @@ def top_k_accuracy(k: int) -> Metric:
     >>> print(top_k_accuracy(2)(y, jnp.array([1, 2])))
     0.5
     """
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise InputError("k", "a positive integer", repr(k))
+    k = check_count("k", k)
 
     def sums(y, labels, weights):
         labels = jnp.expand_dims(labels, -1)
@@ -142,9 +141,8 @@ def _class_counts(y, labels, weights):
 
 def _class_score(name, share, average, formula):
     """A metric made of ``share(right, predicted, labels)`` of each class, averaged."""
-    averages = ("macro", "micro", None)
-    if average not in averages:
-        raise InputError("average", ", ".join(map(repr, averages)), repr(average))
+    if average is not None and (not isinstance(average, str) or average not in ("macro", "micro")):
+        raise InputError("average", "'macro', 'micro', None", shown(average))
 
     def result(totals):
         counts = [totals[count] for count in ("right", "predicted", "labels")]
@@ -220,8 +218,7 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
     References:
         Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    if isinstance(bins, bool) or not isinstance(bins, Integral) or bins < 1:
-        raise InputError("bins", "a positive integer", repr(bins))
+    bins = check_count("bins", bins)
 
     def sums(y, labels, weights):
         right = (jnp.argmax(y, axis=-1).astype(labels.dtype) == labels).astype(y.dtype)

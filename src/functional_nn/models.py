@@ -8,14 +8,14 @@ import jax
 
 from functional_nn.activation_types import Activation, VectorActivation
 from functional_nn.activations import relu, tanh
-from functional_nn.blocks import residual_block, transformer_block
-from functional_nn.errors import InputError, suggest
+from functional_nn.blocks import dropped, residual_block, transformer_block
+from functional_nn.checks import check_choice, check_counts, check_flag
+from functional_nn.errors import InputError
 from functional_nn.layer import Layer
 from functional_nn.layers.batch_norm import batch_norm as batch_norm_layer
 from functional_nn.layers.combinators import Member, chain
 from functional_nn.layers.conv import conv
 from functional_nn.layers.dense import default_initializer, dense
-from functional_nn.layers.dropout import dropout as dropout_layer
 from functional_nn.layers.gru import gru as gru_layer
 from functional_nn.layers.lstm import lstm as lstm_layer
 from functional_nn.layers.norm import layer_norm
@@ -51,14 +51,16 @@ def mlp(
     >>> trees.size(params)
     109386
     """
+    hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
+    first, last = (default_initializer(activation), "glorot") if initializer is None else (initializer, initializer)
     layers: list = [flatten()]
     for size in hidden:
-        layers.append(dense(size, bias=not batch_norm, initializer=initializer or default_initializer(activation)))
+        layers.append(dense(size, bias=not batch_norm, initializer=first))
         if batch_norm:
             layers.append(batch_norm_layer())
         layers.append(activation)
-        layers.extend(_dropped(dropout))
-    layers.append(dense(out_size, initializer=initializer or "glorot"))
+        layers.extend(dropped(dropout))
+    layers.append(dense(out_size, initializer=last))
     return chain(*layers, name="mlp")
 
 
@@ -84,13 +86,14 @@ def cnn(
     >>> trees.size(params)
     20490
     """
+    hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
     layers: list = []
     for size in hidden:
         layers.append(conv(size, 3, bias=not batch_norm))
         if batch_norm:
             layers.append(batch_norm_layer())
         layers.extend((activation, max_pool(2)))
-    return chain(*layers, flatten(), *_dropped(dropout), dense(out_size), name="cnn")
+    return chain(*layers, flatten(), *dropped(dropout), dense(out_size), name="cnn")
 
 
 def lenet(
@@ -120,8 +123,8 @@ def lenet(
         LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", section II.B;
         Ioffe and Szegedy 2015, "Batch normalization".
     """
-    if len(hidden) != 3:
-        raise InputError("hidden", "two numbers of channels and a size", tuple(hidden), "Such as (16, 32, 128).")
+    if len(hidden := check_counts("hidden", hidden)) != 3:
+        raise InputError("hidden", "two numbers of channels and a size", hidden, "Such as (16, 32, 128).")
     first, second, size = hidden
     images = [
         *_normalised(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
@@ -157,8 +160,8 @@ def deep_cnn(
         Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (small windows
         one after another); Ioffe and Szegedy 2015, "Batch normalization".
     """
-    if len(hidden) != 4:
-        raise InputError("hidden", "three numbers of channels and a size", tuple(hidden), "Such as (16, 32, 64, 128).")
+    if len(hidden := check_counts("hidden", hidden)) != 4:
+        raise InputError("hidden", "three numbers of channels and a size", hidden, "Such as (16, 32, 64, 128).")
     first, second, third, size = hidden
     images = [
         *_normalised(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
@@ -192,11 +195,11 @@ def resnet(
     References:
         He et al. 2016, "Deep residual learning for image recognition".
     """
-    if not hidden:
+    if not (hidden := check_counts("hidden", hidden)):
         raise InputError("hidden", "at least one size", "none")
     blocks = [residual_block(size, stride=1 if i == 0 else 2, activation=activation) for i, size in enumerate(hidden)]
     stem = conv(hidden[0], 3, bias=False), batch_norm_layer(), activation
-    return chain(*stem, *blocks, global_average_pool(), *_dropped(dropout), dense(out_size), name="resnet")
+    return chain(*stem, *blocks, global_average_pool(), *dropped(dropout), dense(out_size), name="resnet")
 
 
 def rnn(
@@ -274,6 +277,7 @@ def transformer(
     References:
         Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
     """
+    hidden = check_counts("hidden", hidden)
     if not hidden or len(set(hidden)) > 1:
         raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "Such as (32, 32).")
     blocks = repeat(transformer_block(heads, dropout=dropout), len(hidden))
@@ -293,9 +297,7 @@ def model(name: str, out_size: int, **options) -> Layer:
     >>> model("mlp", 10, hidden=(32,)).name
     'mlp'
     """
-    if name not in MODELS:
-        raise InputError("model", "a known name", repr(name), suggest(name, MODELS))
-    return MODELS[name](out_size, **options)
+    return MODELS[check_choice("model", name, MODELS)](out_size, **options)
 
 
 def _over_rows(
@@ -306,12 +308,12 @@ def _over_rows(
     layer: Callable[[int, Returns], Layer],
 ) -> Layer:
     """Stacked recurrent layers over the rows, dense on the last state."""
-    if not hidden:
+    if not (hidden := check_counts("hidden", hidden)):
         raise InputError("hidden", "at least one size", "none")
     layers: list = [flatten(keep=1)]
     for i, size in enumerate(hidden, start=1):
         layers.append(layer(size, "last" if i == len(hidden) else "sequence"))
-        layers.extend(_dropped(dropout))
+        layers.extend(dropped(dropout))
     return chain(*layers, dense(out_size), name=name)
 
 
@@ -324,9 +326,5 @@ def _two_dense(
 ) -> list[Member]:
     """A normalised dense layer and a plain one, on all values of an image."""
     first = dense(size, bias=False, initializer=default_initializer(activation))
-    dropped = _dropped(dropout)
-    return [flatten(), *dropped, *_normalised(first, activation=activation), *dropped, dense(out_size)]
-
-
-def _dropped(rate: float | jax.Array) -> list[Layer]:
-    return [dropout_layer(rate)] if isinstance(rate, jax.Array) or rate else []
+    drops = dropped(dropout)
+    return [flatten(), *drops, *_normalised(first, activation=activation), *drops, dense(out_size)]

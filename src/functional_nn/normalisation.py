@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import check_number
 from functional_nn.errors import InputError
 from functional_nn.inputs import check_mask, mask_of, values_of
-from functional_nn.layer import Params, check_floating, is_concrete
+from functional_nn.layer import Params, check_floating
 
 Axes: TypeAlias = tuple[int, ...]
 
@@ -167,5 +168,4 @@ def chosen_axes(axes: int | Sequence[int], rank: int, *, batch: bool) -> Axes:
 
 
 def check_epsilon(epsilon: Any) -> None:
-    if is_concrete(epsilon) and not epsilon >= 0:
-        raise InputError("epsilon", "a number not below 0", epsilon)
+    check_number("epsilon", epsilon, "a number not below 0", lambda epsilon: 0 <= epsilon < math.inf)

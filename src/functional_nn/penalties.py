@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn import trees
-from functional_nn.errors import InputError
-from functional_nn.layer import Params, is_concrete
+from functional_nn.checks import check_number
+from functional_nn.layer import Params, check_trees
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +34,19 @@ class Penalty:
     derivative: Callable[[jax.Array], jax.Array]
 
     def __post_init__(self):
-        if is_concrete(self.rate) and not self.rate >= 0:
-            raise InputError("rate", "a number not below 0", self.rate)
+        check_number("rate", self.rate, "a number not below 0", lambda rate: 0 <= rate < math.inf)
+        trees.check_paths(self.paths)
 
     def __call__(self, params: Params) -> jax.Array:
         """rate · Σ f(w) over the chosen parameters."""
+        check_trees(params, {})
         leaves = trees.flatten(params)
         terms = [jnp.sum(self.function(leaves[path])) for path in trees.select(params, self.paths)]
         return self.rate * jnp.sum(jnp.stack(terms))
 
     def gradient(self, params: Params) -> dict[str, Any]:
         """rate · f'(w) for the chosen parameters, 0 for the others, in the structure of ``params``."""
+        check_trees(params, {})
         chosen = set(trees.select(params, self.paths))
         return trees.map_with_path(
             lambda path, leaf: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf), params

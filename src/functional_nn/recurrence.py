@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_choice
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
 from functional_nn.inputs import Masked, check_mask, is_shape, like, mask_of, values_of
-from functional_nn.layer import Layer, Params, check_entries, check_floating
+from functional_nn.layer import Layer, Params, check_entries, check_floating, check_key
 
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
@@ -85,10 +85,8 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
 
     The scans are compiled once for a layer and shapes, so that it also runs outside ``jit`` without compiling anew.
     """
-    if returns not in ("last", "sequence"):
-        raise InputError("returns", "'last' or 'sequence'", repr(returns))
-    if initial_state not in ("zeros", "learned", "given"):
-        raise InputError("initial_state", "'zeros', 'learned' or 'given'", repr(initial_state))
+    check_choice("returns", returns, ("last", "sequence"))
+    check_choice("initial_state", initial_state, ("zeros", "learned", "given"))
     given, learned = initial_state == "given", STATE_NAMES[: recurrence.parts] if initial_state == "learned" else ()
 
     def init(key, in_shape):
@@ -175,7 +173,8 @@ def starting_parameters(
     shapes = {"input_weight": (in_size, width), "hidden_weight": (hidden_size, width), "bias": (width,)}
     if hidden_bias:
         shapes["hidden_bias"] = (hidden_size,)
-    if initializer == "pytorch":
+    check_key(key)
+    if isinstance(initializer, str) and initializer == "pytorch":
         bound = hidden_size**-0.5
         keys = jax.random.split(key, len(shapes))
         draws = zip(keys, shapes.items(), strict=True)
@@ -187,13 +186,6 @@ def starting_parameters(
     biases = {name: jnp.zeros(shape) for name, shape in shapes.items() if name.endswith("bias")}
     weights = {"input_weight": jnp.concatenate(input_weights, 1), "hidden_weight": jnp.concatenate(hidden_weights, 1)}
     return weights | biases
-
-
-def check_hidden_size(hidden_size: int) -> int:
-    """Refuses what is no size."""
-    if isinstance(hidden_size, bool) or not isinstance(hidden_size, Integral) or hidden_size < 1:
-        raise InputError("hidden_size", "a positive integer", repr(hidden_size))
-    return int(hidden_size)
 
 
 def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -52,6 +52,14 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def check_paths(paths: Any) -> Any:
+    """Refuses what is no pattern, no sequence of patterns and no function of a path."""
+    several = isinstance(paths, Sequence) and not isinstance(paths, bytes) and all(isinstance(p, str) for p in paths)
+    if not several and not callable(paths):
+        raise InputError("paths", "a pattern such as '*weight', several of them, or a function of a path", repr(paths))
+    return paths
+
+
 def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
     """The paths in ``tree`` that match a pattern (``"*weight"``), one of several patterns, or a function of the path.
 
@@ -59,6 +67,7 @@ def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
         InputError: where nothing matches, since a choice of nothing is a mistake.
     """
     known = flatten(tree)
+    paths = check_paths(paths)
     patterns = (paths,) if isinstance(paths, str) else paths
     matches = patterns if callable(patterns) else lambda path: any(fnmatchcase(path, p) for p in patterns)
     chosen = [path for path in known if matches(path)]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import LARGEST
 from functional_nn.errors import InputError, suggest
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -108,7 +109,7 @@ def check_sizes(**sizes: Sizes) -> None:
 
 def is_positive(size: Any) -> bool:
     """Whether a value is a whole number of at least 1."""
-    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
+    return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= int(size) <= LARGEST
 
 
 def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 0) -> None:

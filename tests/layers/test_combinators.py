@@ -57,7 +57,7 @@ def test_fault_02_outputs_that_do_not_go_together_for_this_input():
 
 
 def test_wrong_arguments():
-    with pytest.raises(fnn.InputError, match="combine: expected 'sum' or 'product' or 'concatenate', got 'add'"):
+    with pytest.raises(fnn.InputError, match="combine: expected a known name, got 'add'"):
         fnn.parallel(fnn.dense(3), combine="add")
     with pytest.raises(fnn.InputError, match="layers: expected at least one layer"):
         fnn.parallel()

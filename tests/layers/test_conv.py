@@ -227,7 +227,7 @@ def test_fault_02_wrong_rank_channels_and_type(make):
         ((3, 3), {"stride": 1.5}, "stride: expected a positive integer"),
         ((3, 3), {"dilation": True}, "dilation: expected a positive integer"),
         ((3, 3), {"groups": 2}, "groups: expected a divisor of out_size, 3, got 2"),
-        ((3, 3), {"lowering": "fast"}, "lowering: expected 'auto', 'native', 'product', got 'fast'"),
+        ((3, 3), {"lowering": "fast"}, "lowering: expected a known name, got 'fast'. Known: auto, native, product"),
         ((3, 3), {"padding": "full"}, "padding: expected 'same', 'valid'"),
         ((3, 3), {"padding": 1}, "padding: expected 'same', 'valid'"),
     ],

@@ -303,9 +303,9 @@ def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape):
 
 
 def test_options_that_do_not_exist():
-    with pytest.raises(fnn.InputError, match="returns: expected 'last' or 'sequence', got 'all'"):
+    with pytest.raises(fnn.InputError, match="returns: expected a known name, got 'all'"):
         fnn.lstm(2, returns="all")
-    with pytest.raises(fnn.InputError, match="initial_state: expected 'zeros', 'learned' or 'given', got 'ones'"):
+    with pytest.raises(fnn.InputError, match="initial_state: expected a known name, got 'ones'"):
         fnn.gru(2, initial_state="ones")
     with pytest.raises(fnn.InputError, match="hidden_size: expected a positive integer, got 0"):
         fnn.rnn(0)

@@ -376,6 +376,20 @@ def test_a_sweep_killed_twenty_times_resumes_to_the_same_table(tmp_path):
     kill_and_resume(tmp_path, kills=20, seed=1)
 
 
+def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):
+    """Under vmap it draws for all members from the first key, so a member's seed would not be its own."""
+    members = fnn.grid(seed=[3, 5])
+    with jax.default_prng_impl("rbg"):
+        with pytest.raises(fnn.InputError, match="plan: expected one that runs each member alone, since the generator"):
+            fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="vmap")
+        monkeypatch.setattr(plans, "on_cpu", lambda: False)
+        assert plans.planned("auto", 2).members == 1
+        both = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="map")
+        alone = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members[1:], blobs, epochs=1, plan="map")
+    np.testing.assert_array_equal(both.members[1].params["weight"], alone.members[0].params["weight"])
+    assert plans.planned("auto", 2).members > 1
+
+
 # Devices
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from functional_nn import trees
 from functional_nn.checkpoints.arrays import differences, form, named_arrays, packed, tree_like, unpacked
-from functional_nn.errors import DataError
-from functional_nn.files import write_whole
-from functional_nn.layer import Params, State
+from functional_nn.errors import DataError, InputError
+from functional_nn.files import check_path, write_whole
+from functional_nn.layer import Params, State, check_trees
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
@@ -19,7 +19,8 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     The file is written beside its place and moved there, so that an interrupted call leaves the old one. Its header has
     a checksum, which ``load_parameters`` verifies.
     """
-    path = Path(path)
+    path = check_path("path", path)
+    check_trees(params, state)
     if not path.parent.is_dir():
         raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
     write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
@@ -35,8 +36,11 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     Raises:
         DataError: for a file that is missing, damaged, or of another network; it lists the paths that differ.
     """
+    path = check_path("path", path)
+    if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
+        raise InputError("like", "a network's parameters and state, as its init gives them", repr(like))
     try:
-        found, _ = unpacked(Path(path))
+        found, _ = unpacked(path)
     except FileNotFoundError:
         remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None

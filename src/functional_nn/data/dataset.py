@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,15 @@ def make_dataset(
     >>> make_dataset("mine", pixels, labels, pixels, labels, source="a doctest").describe()
     'mine: 2 training and 2 test images, 28x28x1, 4 classes, from a doctest'
     """
+    train_images, train_labels, test_images, test_labels = (
+        _as_array(f"{name} {argument}", array)
+        for argument, array in (
+            *(("training images", train_images), ("training labels", train_labels)),
+            *(("test images", test_images), ("test labels", test_labels)),
+        )
+    )
+    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, Integral) or classes < 1):
+        raise DataError(f"{name} classes", "a positive integer", repr(classes))
     train_images, test_images = (
         _check_images(f"{name} {split} images", images)
         for split, images in (("training", train_images), ("test", test_images))
@@ -110,9 +120,16 @@ def check_name(name: str) -> None:
         ...
     functional_nn.errors.DataError: data set: expected a name of letters, digits, _ and -, got '../mnist'. ...
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         remedy = "A folder goes into data_dir."
         raise DataError("data set", "a name of letters, digits, _ and -", repr(name), remedy)
+
+
+def _as_array(argument: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        raise DataError(argument, "an array", repr(value)) from None
 
 
 def _check_images(argument: str, images: np.ndarray) -> np.ndarray:

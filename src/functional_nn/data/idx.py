@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from functional_nn.errors import DataError
+from functional_nn.errors import DataError, InputError
+from functional_nn.files import check_path
 
 DTYPES = {
     0x08: np.dtype(np.uint8),
@@ -62,6 +63,9 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
             announces more than ``maximum_bytes``, or its gzip layer is damaged. It names the byte (of the
             decompressed file) where that is known.
     """
+    check_path("path", path)
+    if isinstance(maximum_bytes, bool) or not isinstance(maximum_bytes, int) or maximum_bytes < 0:
+        raise InputError("maximum_bytes", "a number of bytes", repr(maximum_bytes))
     try:
         with open(path, "rb") as file:
             length = os.fstat(file.fileno()).st_size
@@ -133,7 +137,7 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     ...     read_idx(f"{folder}/labels.gz")
     array([7, 2, 1], dtype=uint8)
     """
-    path = Path(path)
+    path = check_path("path", path)
     header, data = _encode(path, array)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -154,6 +158,8 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:
     """The bytes of an IDX file: its header and its data."""
+    if not isinstance(array, np.ndarray):
+        raise DataError(str(path), "a NumPy array", repr(array), "Convert it with numpy.asarray.")
     codes = {dtype: code for code, dtype in DTYPES.items()}
     dtype = array.dtype.newbyteorder("=")
     if dtype not in codes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 DIGIT_SHARE = 20 / 28
 INK = 40
+MOST_PIXELS = 50_000_000
+"""More than the cameras of most telephones have; no file that unpacks to more is decoded."""
+MOST_KEPT_PIXELS = 2**21
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
@@ -33,9 +37,9 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
     """
     height, width, channels = shape
     if channels == 3:
-        image = _opaque(_open(path)).convert("RGB")
+        image = _reduced(_opaque(_open(path)).convert("RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    grey = _bright_on_dark(np.asarray(_opaque(_open(path)).convert("L"), np.float32))
+    grey = _bright_on_dark(np.asarray(_reduced(_opaque(_open(path)).convert("L"))))
     if grey.shape != (height, width):
         grey = _centred(path, grey, height, width) if digits else _scaled(grey, height, width)
     return grey[..., None]
@@ -51,14 +55,22 @@ def _open(path: str | os.PathLike[str]) -> Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise PIL.Image.DecompressionBombError
                 return PIL.ImageOps.exif_transpose(image)
     except PIL.UnidentifiedImageError:
         raise DataError(str(path), "an image file", "another kind of file", remedy) from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
-        limit = f"at most {PIL.Image.MAX_IMAGE_PIXELS:,} pixels"
+        limit = f"at most {MOST_PIXELS:,} pixels"
         raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
         raise DataError(str(path), "a readable image file", getattr(error, "strerror", None) or error, remedy) from None
+
+
+def _reduced(image: Image) -> Image:
+    """An image of no more pixels than are of use: each the mean of a square of the old ones."""
+    factor = math.ceil(math.sqrt(image.width * image.height / MOST_KEPT_PIXELS))
+    return image.reduce(factor) if factor > 1 else image
 
 
 def _opaque(image: Image) -> Image:
@@ -69,7 +81,7 @@ def _opaque(image: Image) -> Image:
         return PIL.Image.fromarray(np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255).astype(np.uint8))
     if not image.has_transparency_data:
         return image
-    image = image.convert("RGBA")
+    image = _reduced(image.convert("RGBA"))
     for behind in ("white", "black"):
         shown = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, behind), image)
         if np.ptp(np.asarray(shown.convert("L"))) >= INK:
@@ -80,8 +92,7 @@ def _opaque(image: Image) -> Image:
 def _bright_on_dark(grey: np.ndarray) -> np.ndarray:
     """Inverts an image whose border is bright."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    inverted = 255 - grey if np.median(border) > 127 else grey
-    return np.clip(np.rint(inverted), 0, 255).astype(np.uint8)
+    return 255 - grey if np.median(border) > 127 else grey
 
 
 def _scaled(grey: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
 from functional_nn.data.tfds import NAMES, load_tfds
 from functional_nn.errors import DataError
+from functional_nn.files import check_path
 
 MNIST5K = Path(__file__).parent / "mnist5k"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -41,7 +42,7 @@ def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None 
     if name == "mnist5k":
         remedy = "Leave data_dir out, or give your files another name, such as mnist."
         raise DataError("data_dir", "nothing for the embedded mnist5k", str(data_dir), remedy)
-    folder = Path(data_dir).expanduser()
+    folder = check_path("data_dir", data_dir).expanduser()
     if not folder.is_dir():
         raise DataError(str(folder), "a folder", "a file" if folder.exists() else "nothing there")
     if find_idx_files(folder, name):

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import as_array, as_host_array, check_arrays, check_count, check_flag, check_function, shown
 from functional_nn.errors import InputError
 from functional_nn.gradients.comparison import Comparison
 from functional_nn.gradients.planting import plant
 from functional_nn.gradients.problem import Problem, cast, function_problem, split
 from functional_nn.gradients.report import Report
-from functional_nn.layer import Layer, as_layer
+from functional_nn.layer import Layer, as_layer, check_key, check_trees
 from functional_nn.loss import Loss
 from functional_nn.penalties import Penalty
 
@@ -62,8 +63,21 @@ def check_vjp(
     >>> report.passed, report.verdicts[0].leaf, report.verdicts[0].outcome
     (False, 'x', 'fail')
     """
+    check_function("function", function, "a function of the arguments")
+    check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
+    for argument, value in (
+        ("second_order", second_order),
+        ("kinks_as_automatic", kinks_as_automatic),
+        ("mutants", mutants),
+    ):
+        check_flag(argument, value)
+    check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
+    for leaf in jax.tree.leaves(arguments):
+        array = as_host_array("arguments", leaf)
+        if not array.size or (jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all()):
+            raise InputError("arguments", "finite numbers, at least one in each array", shown(leaf))
     smooth = split(arguments).leaves
     if not smooth:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
@@ -122,6 +136,21 @@ def check_gradients(
     True
     """
     layer = as_layer(net)
+    if not isinstance(loss, Loss):
+        raise InputError("loss", "a Loss, which has a gradient", shown(loss))
+    check_trees(params, state)
+    check_arrays("x", x)
+    labels = as_array("labels", labels)
+    weights = None if weights is None else as_array("weights", weights)
+    if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
+        raise InputError("penalties", "a list of penalties", shown(penalties))
+    if gradient is not None:
+        check_function("gradient", gradient, "a function of the parameters that gives their cotangents")
+    check_flag("train", train)
+    check_flag("mutants", mutants)
+    check_count("seed", seed, least=0)
+    if key is not None:
+        check_key(key)
 
     def problem_in(dtype: str) -> Problem:
         own_params, own_x, own_weights = cast((params, x, weights), dtype)

@@ -20,6 +20,8 @@ import numpy as np
 
 from functional_nn.activation_types import Activation
 from functional_nn.activations import ACTIVATIONS, elu_with, leaky_relu_with
+from functional_nn.checks import as_host_array, check_dtype, shown
+from functional_nn.errors import InputError
 from functional_nn.gradients.report import Outcome, Report, Verdict, judge
 
 TOLERANCE = 4.0
@@ -60,12 +62,14 @@ def compare_elementwise(
     >>> report.passed, len(report.wrong_automatic)
     (True, 2)
     """
-    kind = np.dtype(jnp.dtype(dtype))
+    kind = elementwise_type(activation, dtype)
     if points is None:
         regimes = regime_points(activation, kind)
     else:
         regimes = dict(points) if isinstance(points, Mapping) else {"given": points}
-        regimes = {name: np.asarray(values, kind).reshape(-1) for name, values in regimes.items()}
+        regimes = {name: as_host_array("points", values).astype(kind).reshape(-1) for name, values in regimes.items()}
+    if not regimes or not all(len(values) and not np.isnan(values.astype(float)).any() for values in regimes.values()):
+        raise InputError("points", "numbers, at least one in each regime", shown(points))
     with jax.enable_x64(True):
         computed = compute(activation, np.concatenate(list(regimes.values())))
         exact = _exact(activation, computed.x)
@@ -74,6 +78,16 @@ def compare_elementwise(
         part = slice(start, start := start + len(values))
         verdicts.extend(_verdicts(activation, kind, regime, Computed(*(a[part] for a in computed)), exact[part]))
     return Report(tuple(verdicts), title=f"{activation.name}, {kind.name}")
+
+
+def elementwise_type(activation: Any, dtype: Any) -> np.dtype:
+    """The type to compare an activation in; refuses what is no activation, and no floating-point type."""
+    if not isinstance(activation, Activation):
+        raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
+    kind = np.dtype(check_dtype("dtype", dtype))
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise InputError("dtype", "a floating-point type", kind.name)
+    return kind
 
 
 def checks(quick: bool) -> Iterator[Verdict]:

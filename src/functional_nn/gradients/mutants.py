@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import check_count, check_function
 from functional_nn.errors import InputError
 from functional_nn.gradients.compiling import compiled
 from functional_nn.gradients.mutation.alternatives import Alternative
@@ -85,8 +86,10 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
     >>> mutants.evaluate(jnp.ones(3), jnp.ones(3)).shape == (len(mutants), 3)
     True
     """
-    if limit is not None and limit < 0:
-        raise InputError("limit", "None, or how many mutants to keep, 0 or more", limit)
+    check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
+    if limit is not None:
+        check_count("limit", limit, least=0)
+    check_count("seed", seed, least=0)
     program, shape = jax.make_jaxpr(hand_vjp, return_shape=True)(*arguments)
     body = closed(program)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]

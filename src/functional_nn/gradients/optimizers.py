@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from functional_nn import trees
+from functional_nn.checks import as_host_array, check_choice, check_count, check_number, shown
 from functional_nn.errors import InputError, suggest
 from functional_nn.gradients.optimizer_cases import CASES
 from functional_nn.gradients.report import Outcome, Report, Verdict
@@ -104,20 +105,25 @@ def check_optimizer(
     Adam: w, element (0,) (trajectory, float64, scan, given): differs first at step 1: Optax -0.099999999, ...
     """
     began = time.perf_counter()
-    if dtype not in TOLERANCES:
-        raise InputError("dtype", " or ".join(TOLERANCES), repr(dtype))
+    if not (callable(getattr(transformation, "init", None)) and callable(getattr(transformation, "update", None))):
+        raise InputError("transformation", "an Optax transformation", shown(transformation))
+    check_choice("dtype", dtype, TOLERANCES)
+    check_number("curvature", curvature)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, "a number above 0", lambda tolerance: tolerance > 0)
+    if not isinstance(regimes, list | tuple) or not all(isinstance(name, str) for name in regimes):
+        raise InputError("regimes", "a list of names", shown(regimes))
     if not isinstance(textbook_rule, TextbookRule):
         raise InputError("textbook_rule", "a TextbookRule", repr(textbook_rule), "Derive yours from TextbookRule.")
     number = np.dtype(dtype).type
     if parameters is None:
         random = np.random.default_rng(0)
         parameters = {"weight": random.normal(size=(2, 3)), "bias": random.normal(size=3)}
-    parameters = jax.tree.map(lambda w: np.asarray(w, number), parameters)
-    if not jax.tree.leaves(parameters):
-        raise InputError("parameters", "at least one array", "none")
+    parameters = jax.tree.map(lambda w: as_host_array("parameters", w).astype(number), parameters)
+    if not all(leaf.size for leaf in jax.tree.leaves(parameters)) or not jax.tree.leaves(parameters):
+        raise InputError("parameters", "at least one number in each array", "none")
     if gradients is None:
-        if steps < 1:
-            raise InputError("steps", "at least one step", steps)
+        check_count("steps", steps)
         if curvature:
             raise InputError("curvature", "0 without gradients", curvature, "Give gradients too.")
         known = scenarios(parameters, steps)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
+from functional_nn.checks import check_count, check_flag, shown
 from functional_nn.errors import InputError, suggest
 from functional_nn.gradients import matrix
 from functional_nn.gradients.report import Report, Verdict, together
@@ -54,6 +55,12 @@ def verify(
     >>> verify(["relu"]).passed
     True
     """
+    check_flag("quick", quick)
+    check_count("jobs", jobs)
+    if dtype is not None and not isinstance(dtype, str):
+        raise InputError("dtype", "the name of a type", shown(dtype))
+    if progress is not None:
+        check_flag("progress", progress)
     begun = time.perf_counter()
     chosen = _chosen(names, quick)
     reports = {}

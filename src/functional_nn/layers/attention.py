@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from functional_nn.checks import check_count, check_flag
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
 from functional_nn.inputs import Masked, check_mask, is_shape, like, mask_of, values_of
-from functional_nn.layer import Layer, check_entries, check_floating
+from functional_nn.layer import Layer, check_entries, check_floating, check_key
 
 PROJECTIONS = ("query", "key", "value", "output")
 
@@ -65,6 +65,8 @@ def dot_product_attention(*, causal: bool = False, rotary: bool = False, name: s
         Vaswani et al. 2017, "Attention is all you need", equation 1; Su et al. 2021, "RoFormer", equation 34 (whose
         planes are of neighbouring features; here, as in most implementations, of features half a head apart).
     """
+
+    causal, rotary = check_flag("causal", causal), check_flag("rotary", rotary)
 
     def forward(params, state, x, *, train, key=None):
         _check_parts(x, causal, rotary)
@@ -150,8 +152,8 @@ def attention(
     """
     given = {"head_size": head_size, "out_size": out_size}
     for argument, size in {"heads": heads, **{name: size for name, size in given.items() if size is not None}}.items():
-        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-            raise InputError(argument, "a positive integer", repr(size))
+        check_count(argument, size)
+    bias = check_flag("bias", bias)
     attend = dot_product_attention(causal=causal, rotary=rotary)
     entries = {part: ("weight", "bias") if bias and part != "key" else ("weight",) for part in PROJECTIONS}
 
@@ -168,7 +170,8 @@ def attention(
         outer = (int(out_size or in_size),)
         ends = [((in_size,), inner), ((memory_size,), inner), ((memory_size,), inner), (inner, outer)]
         params = {}
-        for part, part_key, sides in zip(PROJECTIONS, jax.random.split(key, len(PROJECTIONS)), ends, strict=True):
+        keys = jax.random.split(check_key(key), len(PROJECTIONS))
+        for part, part_key, sides in zip(PROJECTIONS, keys, ends, strict=True):
             drawn = _projection(initializer, part_key, *sides)
             params[part] = {entry: drawn[entry] for entry in entries[part]}
         return params, {}

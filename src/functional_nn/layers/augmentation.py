@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import check_count
 from functional_nn.errors import InputError
 from functional_nn.layer import Layer, check_floating, check_key
 
@@ -39,15 +38,14 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
         Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks applied to visual document
         analysis", section 2.
     """
-    if isinstance(most, bool) or not isinstance(most, Integral) or most < 1:
-        raise InputError("most", "a whole number of places, 1 or more", repr(most))
+    most = check_count("most", most)
 
     def forward(params, state, x, *, train, key=None):
+        check_floating(x)
         if x.ndim < 3:
             raise InputError("x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it first.")
         if not train:
             return x, state, None
-        check_floating(x)
         shift = jax.random.randint(check_key(key), (x.shape[0], x.ndim - 2), -most, most + 1)
         return _shifted(x, shift, most), state, shift
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from functional_nn.checks import check_number, shown
 from functional_nn.errors import InputError
 from functional_nn.inputs import like, values_of
 from functional_nn.layer import Layer, State, check_batch_is_whole, check_entries, check_shape, is_concrete
@@ -86,9 +87,11 @@ def batch_norm(
     References:
         Ioffe and Szegedy 2015, "Batch normalization", algorithm 1 and the gradients of section 3.
     """
-    if is_concrete(momentum) and not 0 <= momentum <= 1:
-        raise InputError("momentum", "a number in [0, 1], the share that is kept", momentum)
+    check_number("momentum", momentum, "a number in [0, 1], the share that is kept", lambda share: 0 <= share <= 1)
     check_epsilon(epsilon)
+    names = axis_name if isinstance(axis_name, tuple) and axis_name else (axis_name,)
+    if axis_name is not None and not all(isinstance(name, str) for name in names):
+        raise InputError("axis_name", "the name of a mapped axis, or a tuple of names", shown(axis_name))
 
     def joined(rank):
         return tuple(range(rank - 1)) if axes is None else chosen_axes(axes, rank, batch=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activation_types import Activation, VectorActivation
+from functional_nn.checks import check_choice
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked, like, values_of
 from functional_nn.layer import (
@@ -118,8 +119,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
     References:
         Szegedy et al. 2015, "Going deeper with convolutions" (concatenated branches).
     """
-    if combine not in COMBINERS:
-        raise InputError("combine", " or ".join(map(repr, COMBINERS)), repr(combine))
+    check_choice("combine", combine, COMBINERS)
     if not layers:
         raise InputError("layers", "at least one layer", "none")
     children = _named(layers)

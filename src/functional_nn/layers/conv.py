@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_choice, check_count, check_flag
 from functional_nn.convolution import LOWERINGS, backward_is_native, correlate, forward_is_native, spread, weigh
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
@@ -20,7 +21,6 @@ from functional_nn.windows import (
     check_padding,
     check_sizes,
     explicit_pads,
-    is_positive,
     per_axis,
     place_windows,
 )
@@ -89,6 +89,7 @@ def conv(
         LeCun et al. 1998, "Gradient-based learning applied to document recognition"; Goodfellow, Bengio, Courville,
         "Deep Learning", section 9.5 and equations 9.11 to 9.13; Chellapilla, Puri, Simard 2006 (the matrix product).
     """
+    out_size, groups, bias = check_count("out_size", out_size), check_count("groups", groups), check_flag("bias", bias)
     _check_settings(out_size, groups, lowering, window=window, stride=stride, dilation=dilation)
     check_padding(padding, ("same", "valid", "causal"))
 
@@ -97,7 +98,7 @@ def conv(
 
     def init(key, in_shape):
         in_size, windows = _started(in_shape, window, groups, place)
-        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, int(out_size)), groups)
+        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
     def forward(params, state, x, *, train, key=None):
@@ -176,6 +177,7 @@ def conv_transpose(
     References:
         Zeiler et al. 2010, "Deconvolutional networks"; Dumoulin and Visin 2016, "A guide to convolution arithmetic".
     """
+    out_size, groups, bias = check_count("out_size", out_size), check_count("groups", groups), check_flag("bias", bias)
     _check_settings(out_size, groups, lowering, window=window, stride=stride, dilation=dilation)
     check_padding(padding, ("same", "valid"), least=None)
 
@@ -204,10 +206,10 @@ def conv_transpose(
 
     def init(key, in_shape):
         in_size, windows = _started(in_shape, window, groups, place)
-        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, int(out_size)), groups)
+        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         *sizes, in_part, _ = weight.shape
         parts = jnp.swapaxes(weight.reshape(*sizes, in_part, groups, -1), -1, -3)
-        weight = parts.reshape(*sizes, int(out_size) // groups, in_size)
+        weight = parts.reshape(*sizes, out_size // groups, in_size)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
     def forward(params, state, x, *, train, key=None):
@@ -253,13 +255,9 @@ def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, group
 
 def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -> None:
     check_sizes(**sizes)
-    for argument, size in (("out_size", out_size), ("groups", groups)):
-        if not is_positive(size):
-            raise InputError(argument, "a positive integer", repr(size))
     if out_size % groups:
         raise InputError("groups", f"a divisor of out_size, {out_size}", groups)
-    if lowering not in LOWERINGS:
-        raise InputError("lowering", ", ".join(map(repr, LOWERINGS)), repr(lowering))
+    check_choice("lowering", lowering, LOWERINGS)
 
 
 def _check_channels(x: jax.Array, weight: jax.Array, in_size: int) -> None:

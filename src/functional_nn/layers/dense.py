@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.activation_types import Activation, VectorActivation, as_activation
 from functional_nn.activations import identity, relu
+from functional_nn.checks import check_count, check_flag
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
 from functional_nn.layer import Layer, check_entries, check_floating, check_shape
@@ -50,7 +50,7 @@ def neuron(
         Rosenblatt 1958, "The perceptron"; Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.
     """
     activation = as_activation(activation)
-    initializer = initializer or default_initializer(activation)
+    initializer = default_initializer(activation) if initializer is None else initializer
 
     def init(key, in_shape):
         if len(check_shape(in_shape, "one feature axis, (in_size,)")) != 1:
@@ -103,12 +103,11 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.
     """
-    if isinstance(out_size, bool) or not isinstance(out_size, Integral) or out_size < 1:
-        raise InputError("out_size", "a positive integer", repr(out_size))
+    out_size, bias = check_count("out_size", out_size), check_flag("bias", bias)
 
     def init(key, in_shape):
         in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
-        weight, bias_value = weight_and_bias(initializer, key, (in_size, int(out_size)))
+        weight, bias_value = weight_and_bias(initializer, key, (in_size, out_size))
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
     def forward(params, state, x, *, train, key=None):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_number
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Shape, check_floating, check_key, is_concrete
+from functional_nn.layer import Layer, Shape, check_floating, check_key
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
@@ -101,8 +102,7 @@ def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth")
 
 def _dropping(name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape]) -> Layer:
     """y = m x / (1 - rate) with m in the shape that is made of that of x."""
-    if is_concrete(rate) and not 0 <= rate < 1:
-        raise InputError("rate", "a number in [0, 1), the share to drop", rate)
+    check_number("rate", rate, "a number in [0, 1), the share to drop", lambda rate: 0 <= rate < 1)
 
     def forward(params, state, x, *, train, key=None):
         if not train:

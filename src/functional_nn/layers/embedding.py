@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import as_array, check_count
 from functional_nn.errors import InputError
 from functional_nn.initializers import Initializer, weight_and_bias
 from functional_nn.inputs import is_shape, wide_type
@@ -50,24 +49,23 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
     References:
         Bengio et al. 2003, "A neural probabilistic language model", section 2.
     """
-    _check_size("count", count)
-    _check_size("out_size", out_size)
+    count, out_size = check_count("count", count), check_count("out_size", out_size)
 
     def init(key, in_shape):
         if not is_shape(in_shape):
             raise InputError("in_shape", "a tuple of sizes", repr(in_shape), "It leaves out the batch axis: (time,).")
-        return {"weight": _draw(initializer, key, int(count), int(out_size))}, {}
+        return {"weight": _draw(initializer, key, count, out_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entries("params", params, ("weight",))
-        x = jnp.asarray(x)
-        _check_tokens(x, int(count))
+        x = as_array("x", x)
+        _check_tokens(x, count)
         y = params["weight"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         return y, state, x
 
     def backward(x, y_bar):
         rows = y_bar.reshape(-1, y_bar.shape[-1]).astype(wide_type(y_bar.dtype))
-        return {"weight": jax.ops.segment_sum(rows, x.ravel(), int(count)).astype(y_bar.dtype)}, None
+        return {"weight": jax.ops.segment_sum(rows, x.ravel(), count).astype(y_bar.dtype)}, None
 
     return Layer(name, init, forward, backward)
 
@@ -101,11 +99,11 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
     References:
         Press and Wolf 2017, "Using the output embedding to improve language models".
     """
-    _check_size("count", count)
+    count = check_count("count", count)
 
     def init(key, in_shape):
         in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
-        return {"weight": _draw(initializer, key, int(count), in_size)}, {}
+        return {"weight": _draw(initializer, key, count, in_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entries("params", params, ("weight",))
@@ -126,11 +124,6 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
 def _draw(initializer, key, count, size):
     """A weight (count, size), drawn as that of a dense layer from size to count."""
     return weight_and_bias(initializer, key, (size, count))[0].T
-
-
-def _check_size(argument: str, size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise InputError(argument, "a positive integer", repr(size))
 
 
 def _check_tokens(x: jax.Array, count: int) -> None:

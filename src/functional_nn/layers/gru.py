@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_count, check_flag
 from functional_nn.initializers import Initializer
 from functional_nn.layer import Layer
 from functional_nn.recurrence import (
     InitialState,
     Recurrence,
     Returns,
-    check_hidden_size,
     one_step,
     over_time,
     starting_parameters,
@@ -114,7 +114,7 @@ def gru_cell(
 
 
 def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
-    hidden_size = check_hidden_size(hidden_size)
+    hidden_size, reset_after = check_count("hidden_size", hidden_size), check_flag("reset_after", reset_after)
     after, before = (_forward, _backward, _hidden_bar), (_forward_before, _backward_before, _hidden_bar_before)
 
     def init(key, in_size):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_count, check_number
 from functional_nn.initializers import Initializer
 from functional_nn.layer import Layer
 from functional_nn.recurrence import (
     InitialState,
     Recurrence,
     Returns,
-    check_hidden_size,
     one_step,
     over_time,
     starting_parameters,
@@ -115,9 +115,10 @@ def lstm_cell(
 
 
 def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
-    hidden_size = check_hidden_size(hidden_size)
+    hidden_size = check_count("hidden_size", hidden_size)
     if forget_bias is None:
-        forget_bias = 0.0 if initializer == "pytorch" else 1.0
+        forget_bias = 0.0 if isinstance(initializer, str) and initializer == "pytorch" else 1.0
+    forget_bias = check_number("forget_bias", forget_bias)
 
     def init(key, in_size):
         params = starting_parameters(key, in_size, hidden_size, 4, initializer)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
 
+from functional_nn.checks import check_count, check_flag
 from functional_nn.errors import InputError
 from functional_nn.inputs import like, values_of
 from functional_nn.layer import Layer, Shape, check_entries, check_shape
@@ -157,9 +157,8 @@ def group_norm(
     References:
         Wu and He 2018, "Group normalization", equations 1, 2 and 7.
     """
-    if isinstance(groups, bool) or not isinstance(groups, Integral) or groups < 1:
-        raise InputError("groups", "a positive integer", repr(groups))
-    return _group_norm(name, lambda channels: int(groups), epsilon, scale, bias)
+    groups = check_count("groups", groups)
+    return _group_norm(name, lambda channels: groups, epsilon, scale, bias)
 
 
 def instance_norm(
@@ -223,7 +222,7 @@ def _norm(
         own: from the rank of x to the axes that the parameters have.
     """
     check_epsilon(epsilon)
-    names = tuple(name for name, there in (("scale", scale), ("bias", bias)) if there)
+    names = tuple(name for name, there in (("scale", scale), ("bias", bias)) if check_flag(name, there))
 
     def shared(rank):
         return tuple(axis for axis in range(rank) if axis not in own(rank))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn import trees
+from functional_nn.checks import shown
 from functional_nn.errors import InputError
 from functional_nn.inputs import values_of
-from functional_nn.layer import Layer, check_entries
+from functional_nn.layer import Layer, as_layer, check_entries
 
 
 def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
@@ -39,6 +40,9 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
     References:
         Press and Wolf 2017, "Using the output embedding to improve language models".
     """
+    layer = as_layer(layer)
+    if not isinstance(places, Mapping) or not all(isinstance(path, str) for pair in places.items() for path in pair):
+        raise InputError("places", "a dict from each use's path to its source's", shown(places))
     for use, source in places.items():
         if source in places or use == source:
             remedy = "Name the same source for all uses."
@@ -102,6 +106,8 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     References:
         Yosinski et al. 2014, "How transferable are features in deep neural networks?".
     """
+
+    layer, paths = as_layer(layer), trees.check_paths(paths)
 
     def init(key, in_shape):
         params, state = layer.init(key, in_shape)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from functional_nn.checks import check_flag
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked, check_mask, mask_of, values_of
 from functional_nn.layer import Layer, check_floating, stateless
@@ -125,6 +126,7 @@ def average_pool(
     """
     stride = window if stride is None else stride
     _check_settings(window, stride, padding)
+    count_padding = check_flag("count_padding", count_padding)
 
     def forward(x):
         _check_unmasked(x)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import check_count
 from functional_nn.errors import InputError
 from functional_nn.inputs import is_shape
-from functional_nn.layer import Layer, check_entries, check_floating, stateless
+from functional_nn.layer import Layer, check_entries, check_floating, check_key, stateless
 
 
 def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
@@ -79,13 +78,12 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
     References:
         Gehring et al. 2017, "Convolutional sequence to sequence learning", section 3.1.
     """
-    if isinstance(max_time, bool) or not isinstance(max_time, Integral) or max_time < 1:
-        raise InputError("max_time", "a positive integer", repr(max_time))
+    max_time = check_count("max_time", max_time)
 
     def init(key, in_shape):
         if not is_shape(in_shape) or len(in_shape) != 2:
             raise InputError("in_shape", "(time, features)", repr(in_shape), "It leaves out the batch axis.")
-        return {"weight": 0.02 * jax.random.normal(key, (int(max_time), in_shape[1]))}, {}
+        return {"weight": 0.02 * jax.random.normal(check_key(key), (max_time, in_shape[1]))}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entries("params", params, ("weight",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from functional_nn.checks import check_number
 from functional_nn.errors import InputError
 from functional_nn.layer import Layer, check_entries, check_floating, check_shape
 
@@ -37,6 +38,8 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
     References:
         He et al. 2015, "Delving deep into rectifiers", equations 1 to 3.
     """
+
+    check_number("negative_slope", negative_slope)
 
     def init(key, in_shape):
         channels = check_shape(in_shape, "at least a channel axis, (…, channels)")[-1]

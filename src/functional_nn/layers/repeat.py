@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import check_count, check_function
 from functional_nn.errors import InputError
 from functional_nn.inputs import Masked
-from functional_nn.layer import Layer, as_layer, child_backward, child_forward, child_init, unique_names
+from functional_nn.layer import Layer, as_layer, check_key, child_backward, child_forward, child_init, unique_names
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -44,14 +44,13 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     {'residual_0/dense_0/bias': (24, 4), 'residual_0/dense_0/weight': (24, 4, 4)}
     """
     layer = as_layer(layer)
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-        raise InputError("count", "a positive integer", repr(count))
+    count = check_count("count", count)
     (child,) = unique_names([layer])
 
     def keys_from(key):
         if key is None:
             return None
-        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count, dtype=jnp.uint32))
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(check_key(key), jnp.arange(count, dtype=jnp.uint32))
 
     def init(key, in_shape):
         def init_one(key):
@@ -125,6 +124,8 @@ def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
         Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     layer = as_layer(layer)
+    if policy is not None:
+        check_function("policy", policy, "one of jax.checkpoint_policies")
 
     def forward(params, state, x, *, train, key=None):
         def apply(params, state, x, key):

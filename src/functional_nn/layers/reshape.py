@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from functional_nn.checks import check_count, shown
 from functional_nn.errors import InputError
-from functional_nn.inputs import Shape
+from functional_nn.inputs import Shape, is_shape
 from functional_nn.layer import Layer, stateless
 
 
@@ -26,9 +27,9 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
     >>> layer.apply({}, {}, jnp.zeros((5, 6)), train=False)[0].shape
     (5, 2, 3)
     """
-    shape = tuple(shape)
-    if shape.count(-1) > 1 or any(size < 1 for size in shape if size != -1):
-        raise InputError("shape", "positive sizes, at most one of them -1", shape)
+    if not is_shape(shape) or shape.count(-1) > 1 or any(size < 1 for size in shape if size != -1):
+        raise InputError("shape", "a tuple of positive sizes, at most one of them -1", shown(shape))
+    shape = tuple(map(int, shape))
 
     def forward(x):
         size = math.prod(x.shape[1:])
@@ -65,8 +66,7 @@ def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
     >>> [flatten(keep=keep).apply({}, {}, x, train=False)[0].shape for keep in (0, 1)]
     [(5, 784), (5, 28, 28)]
     """
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
-        raise InputError("keep", "a whole number of axes, not below 0", repr(keep))
+    keep = check_count("keep", keep, least=0)
 
     def forward(x):
         if x.ndim < keep + 1 + (keep > 0):

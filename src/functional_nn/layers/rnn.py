@@ -8,13 +8,13 @@ import jax
 
 from functional_nn.activation_types import Activation, as_activation
 from functional_nn.activations import tanh
+from functional_nn.checks import check_count
 from functional_nn.initializers import Initializer
 from functional_nn.layer import Layer
 from functional_nn.recurrence import (
     InitialState,
     Recurrence,
     Returns,
-    check_hidden_size,
     one_step,
     over_time,
     starting_parameters,
@@ -109,7 +109,7 @@ def rnn_cell(
 
 
 def _recurrence(hidden_size, activation, initializer) -> Recurrence:
-    hidden_size, activation = check_hidden_size(hidden_size), as_activation(activation)
+    hidden_size, activation = check_count("hidden_size", hidden_size), as_activation(activation)
 
     def init(key, in_size):
         return starting_parameters(key, in_size, hidden_size, 1, initializer)

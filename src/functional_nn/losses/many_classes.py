@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import LARGEST, as_array, as_host_array, check_count, check_number
 from functional_nn.errors import InputError
 from functional_nn.layer import is_concrete
 from functional_nn.loss import Loss
@@ -43,8 +44,9 @@ def cross_entropy_with(
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.3; Szegedy et al. 2016 for smoothing.
     """
-    if is_concrete(label_smoothing) and not 0 <= label_smoothing < 1:
-        raise InputError("label_smoothing", "a number in [0, 1)", label_smoothing)
+    check_number("label_smoothing", label_smoothing, "a number in [0, 1)", lambda share: 0 <= share < 1)
+    if ignore_index is not None:
+        ignore_index = check_count("ignore_index", ignore_index, least=-LARGEST)
     smooth = not is_concrete(label_smoothing) or label_smoothing > 0
     c = None if class_weights is None else _class_weights(class_weights)
 
@@ -107,7 +109,8 @@ def cross_entropy_with(
 
 def _class_weights(class_weights):
     concrete = is_concrete(*jax.tree.leaves(class_weights))
-    c = np.asarray(class_weights, float) if concrete else jnp.asarray(class_weights, float)
+    c = as_host_array("class_weights", class_weights) if concrete else as_array("class_weights", class_weights)
+    c = c.astype(float)
     if c.ndim != 1:
         raise InputError("class_weights", "one weight per class, shape (classes,)", f"shape {c.shape}")
     if isinstance(c, np.ndarray) and not np.all(c >= 0):

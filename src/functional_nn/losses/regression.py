@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from functional_nn.checks import check_number
 from functional_nn.errors import InputError
-from functional_nn.layer import is_concrete
 from functional_nn.loss import Loss
 from functional_nn.losses.labels import check_same_shape, example_mean, per_element
 
@@ -46,8 +46,7 @@ def huber_with(delta: float) -> Loss:
     References:
         Huber 1964, "Robust estimation of a location parameter".
     """
-    if is_concrete(delta) and not delta > 0:
-        raise InputError("delta", "a number above 0", delta)
+    check_number("delta", delta, "a number above 0", lambda delta: delta > 0)
 
     def values(y, labels):
         error = jnp.abs(y - labels.astype(y.dtype))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.activation_types import Activation
-from functional_nn.gradients.elementwise import TOLERANCE, derivative_errors, regime_points
+from functional_nn.gradients.elementwise import TOLERANCE, derivative_errors, elementwise_type, regime_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def plot_errors(activation: Activation, dtype: Any = "float32") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    kind = np.dtype(jnp.dtype(dtype))
+    kind = elementwise_type(activation, dtype)
     x = _points(activation, kind)
     hand, automatic = derivative_errors(activation, x)
     figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)

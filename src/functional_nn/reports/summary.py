@@ -9,7 +9,8 @@ import jax
 from functional_nn import trees
 from functional_nn.bench.equations import equations
 from functional_nn.bench.flops import flops_by_scope
-from functional_nn.inputs import Shape, shape_of, traced
+from functional_nn.checks import check_dtype
+from functional_nn.inputs import Shape, shape_of, stand_in, traced
 from functional_nn.layer import MARK, Layer, as_layer, child_forward
 
 
@@ -63,7 +64,11 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
     chain    (3,)                  15     60     30
     """
     net = as_layer(net)
-    params, state = jax.eval_shape(lambda key: net.init(key, tuple(in_shape)), jax.random.key(0))
+    in_shape = tuple(in_shape) if isinstance(in_shape, list) else in_shape
+    stand_in(in_shape)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
 
     def marked(params, state, x):
         return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=None)[0]

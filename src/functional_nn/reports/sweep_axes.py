@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from functional_nn.checks import shown
 from functional_nn.errors import InputError, suggest
-from functional_nn.sweeps.results import SweepResult, shown_value
+from functional_nn.sweeps.results import SweepResult, check_result, shown_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,9 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 
 
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
+    check_result(result)
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InputError(argument, "names of hyper-parameters", shown(names))
     names = [names] if isinstance(names, str) else list(names)
     known = result.members[0].hyperparameters if result.members else {}
     for name in names:

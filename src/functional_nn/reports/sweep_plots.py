@@ -24,7 +24,7 @@ from functional_nn.reports.sweep_axes import (
     values_of,
     words,
 )
-from functional_nn.sweeps.results import Member, SweepResult, check_metric, shown_value
+from functional_nn.sweeps.results import Member, SweepResult, check_metric, check_result, shown_value
 from functional_nn.sweeps.statistics import Setting, half_width, setting, together
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
     Raises:
         InputError: for an unknown metric or hyper-parameter, or where no member ran an epoch.
     """
+    check_result(result)
+    check_metric(metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
     if not result.curves(metric).size:
         raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
@@ -99,6 +101,7 @@ def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     Raises:
         InputError: for an unknown metric, or where no hyper-parameter but the seed varies.
     """
+    check_result(result)
     check_metric(metric)
     names = [name for name in result.varied if name != "seed"]
     if not names:
@@ -131,6 +134,7 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     Raises:
         InputError: for an unknown metric, or where no member ended with a finite number.
     """
+    check_result(result)
     check_metric(metric)
     by = [name for name in result.varied if name != "seed"]
     settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]

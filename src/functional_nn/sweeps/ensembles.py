@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from functional_nn.errors import FormulaMissing, InputError, suggest
+from functional_nn.checks import as_host_array, check_choice, is_array, shown
+from functional_nn.errors import FormulaMissing, InputError
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer
 from functional_nn.sweeps.groups import RecipeOf, traced_names
-from functional_nn.sweeps.results import Member, SweepResult, given
+from functional_nn.sweeps.results import Member, SweepResult, check_result, given
 from functional_nn.training.precision import as_precision
 from functional_nn.training.predict import predict_probabilities
 
@@ -105,7 +106,9 @@ def ensemble_gain(
     """
     _check_combination(combine)
     chosen = _chosen(result, members)
-    labels = np.asarray(labels)
+    x, labels = as_host_array("x", x), as_host_array("labels", labels)
+    if x.ndim < 2:
+        raise InputError("x", "(examples, …)", shown(x))
     if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
         given = f"{labels.dtype} of shape {labels.shape}"
         raise InputError("labels", f"one integer for each example, shape ({len(x)},)", given)
@@ -120,7 +123,10 @@ def ensemble_gain(
     return EnsembleGain(accuracy, float(np.mean(accuracies)), max(accuracies), len(chosen))
 
 
-def _chosen(result: SweepResult, members: Iterable[Member] | None) -> Sequence[Member]:
+def _chosen(result: SweepResult, members: Any) -> Sequence[Member]:
+    check_result(result)
+    if members is not None and (is_array(members) or not isinstance(members, Iterable)):
+        raise InputError("members", "members of the result", shown(members), "Write result.ranked()[:5].")
     if members is None:
         chosen = [m for m in result.members if m.status in TRAINED and m.params is not None]
         given = f"none of {len(result.members)}"
@@ -141,7 +147,7 @@ def _chosen(result: SweepResult, members: Iterable[Member] | None) -> Sequence[M
 
 def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> Iterator[np.ndarray]:
     """Of each member, those that share a program one after another."""
-    x = np.asarray(x)
+    x = as_host_array("x", x)
     if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(result.in_shape):
         raise InputError("x", f"(examples, …) with examples of shape {result.in_shape}", f"shape {x.shape}")
     precision = as_precision(result.precision)
@@ -206,5 +212,4 @@ def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _check_combination(combine: str) -> None:
-    if combine not in COMBINATIONS:
-        raise InputError("combine", "a known way", repr(combine), suggest(str(combine), COMBINATIONS))
+    check_choice("combine", combine, COMBINATIONS)

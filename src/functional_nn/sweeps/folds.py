@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from functional_nn.checks import shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError
+from functional_nn.training.arguments import check_seed
+from functional_nn.training.fit import as_arrays
 from functional_nn.training.programs import Split
 
 
@@ -20,9 +23,13 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
     >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
     (['fold_0', 'fold_1'], 3200, 800)
     """
+    data = as_arrays(data)
+    check_seed("seed", seed)
     x, labels = data[1:3] if isinstance(data, Dataset) else data[:2]
+    if x.ndim < 1 or x.shape[:1] != labels.shape[:1]:
+        raise InputError("data", "as many labels as examples", f"shapes {x.shape} and {labels.shape}")
     if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= len(x):
-        raise InputError("count", f"an integer from 2 to {len(x)}, the training examples", repr(count))
+        raise InputError("count", f"an integer from 2 to {len(x)}, the training examples", shown(count))
     parts = np.array_split(np.random.default_rng(seed).permutation(len(x)), count)
 
     def fold(number: int) -> Dataset | Split:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
+from functional_nn.checks import check_count, is_numeric
 from functional_nn.errors import DataError, InputError, suggest
 
 Hyperparameters: TypeAlias = dict[str, Any]
 Distribution: TypeAlias = Callable[[np.random.Generator], Any]
+
+
+MOST_MEMBERS = 1_000_000
+"""A file of a hundred bytes can describe more members than fit into memory."""
 
 
 def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
@@ -25,6 +32,7 @@ def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
     [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
     """
     values = [_values(name, given) for name, given in axes.items()]
+    _check_number(math.prod(map(len, values)))
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
@@ -50,8 +58,10 @@ def crossed(*grids: Sequence[Mapping[str, Any]]) -> list[Hyperparameters]:
     >>> len(crossed(zipped(hidden=[32, 64], depth=[2, 1]), grid(seed=range(10))))
     20
     """
+    checked = [check_grid(grid, "grids", least=0) for grid in grids]
+    _check_number(math.prod(map(len, checked)))
     members = []
-    for parts in itertools.product(*grids):
+    for parts in itertools.product(*checked):
         names = [name for part in parts for name in part]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError("grids", "grids without a name in common", f"{', '.join(twice)} twice")
@@ -70,8 +80,8 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
     [0.0081, 0.0006, 0.0001]
     """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InputError("number", "a positive integer", repr(number))
+    number = check_count("number", number, most=MOST_MEMBERS)
+    check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
         if not callable(distribution):
             raise InputError(name, "a distribution", repr(distribution), "Write uniform, log_uniform or choice.")
@@ -120,6 +130,8 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
     Raises:
         DataError: for a file that is missing or says something else, with the place in it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", "the path of a .toml or a .csv file", repr(path))
     path = Path(path)
     readers = {".toml": _read_toml, ".csv": _read_csv}
     if path.suffix not in readers:
@@ -128,20 +140,20 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
         members = readers[path.suffix](path.read_text("utf-8"))
     except OSError as error:
         raise DataError(str(path), "a file to read", error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise DataError(str(path), "a grid", f"one where {error}") from None
         raise DataError(str(path), f"{path.suffix[1:].upper()} text", error) from None
-    except InputError as error:
-        raise DataError(str(path), "a grid", f"one where {error}") from None
     return check_grid(members, str(path))
 
 
-def check_grid(members: Any, argument: str = "grid") -> list[Hyperparameters]:
+def check_grid(members: Any, argument: str = "grid", *, least: int = 1) -> list[Hyperparameters]:
     """One dict of plain values a member, all with the same names."""
-    if isinstance(members, Mapping) or not isinstance(members, Iterable):
+    if isinstance(members, Mapping) or not isinstance(members, Sequence | Iterator):
         remedy = "Write grid(learning_rate=[1e-3, 1e-2], seed=range(4))."
         raise InputError(argument, "one dict of hyper-parameters a member", type(members).__name__, remedy)
     members = list(members)
-    if not members:
+    if len(members) < least:
         raise InputError(argument, "at least one member", "none")
     for number, member in enumerate(members):
         if not isinstance(member, Mapping) or not all(isinstance(name, str) for name in member):
@@ -208,10 +220,18 @@ def _parsed(text: str) -> Any:
     return text
 
 
+def _check_number(members: int) -> None:
+    if members > MOST_MEMBERS:
+        raise InputError("grid", f"at most {MOST_MEMBERS:,} members", f"{members:,}", "Draw some by draws.")
+
+
 def _values(name: str, given: Any) -> list[Any]:
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
         raise InputError(name, "several values", repr(given), f"Write {name}=[{given!r}] for a single one.")
-    values = [_checked(name, value) for value in given]
+    try:
+        values = [_checked(name, value) for value in given]
+    except TypeError:
+        raise InputError(name, "several values", repr(given)) from None
     if not values:
         raise InputError(name, "at least one value", "none")
     return values
@@ -233,11 +253,15 @@ def _plain(value: Any) -> Any:
     """NumPy's and JAX's scalars as Python's, lists as tuples."""
     if isinstance(value, list):
         return tuple(value)
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    return value.item() if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_scalar(value) else value
+
+
+def _is_scalar(array: Any) -> bool:
+    return array.ndim == 0 and is_numeric(array)
 
 
 def _check_bounds(low: Any, high: Any, above: float) -> None:
-    numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (low, high))
+    numbers = all(isinstance(b, int | float) and not isinstance(b, bool) and abs(b) < math.inf for b in (low, high))
     if not numbers or not above < low <= high:
         least = "" if above == -math.inf else f" above {above:g}"
         raise InputError("bounds", f"two finite numbers{least}, the lower first", f"{low!r} and {high!r}")

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 import optax
 
+from functional_nn.checks import check_function
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside, suggest
 from functional_nn.layer import Layer, as_layer
 from functional_nn.loss import Loss
 from functional_nn.penalties import Penalty
 from functional_nn.sweeps.grid import Hyperparameters
-from functional_nn.training.fit import check_counts, check_functions
+from functional_nn.training.arguments import check_counts, check_functions
 from functional_nn.training.programs import Recipe, Split
 from functional_nn.training.step import LossFunction, PenaltyFunction
 
@@ -69,6 +70,17 @@ class RecipeOf:
 
     def __call__(self, traced: Mapping[str, Any]) -> Recipe:
         return self.read(traced)[0]
+
+    def check(self) -> None:
+        """Refuses what is neither part of a recipe nor a function that makes one."""
+        if not isinstance(self.model, Layer) and not hasattr(self.model, "as_layer"):
+            check_function("model", self.model, "a layer, or a function of the hyper-parameters that makes one")
+        if not hasattr(self.optimizer, "update"):
+            expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
+            check_function("optimizer", self.optimizer, expected)
+        check_function("loss", self.loss, "a loss, such as cross_entropy, or a function")
+        if self.penalty is not None:
+            check_function("penalty", self.penalty, "a penalty, or a function of the hyper-parameters that makes one")
 
     def read(self, traced: Mapping[str, Any]) -> tuple[Recipe, set[str]]:
         """The recipe, and the names of the hyper-parameters that went into it."""

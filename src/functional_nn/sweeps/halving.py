@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from functional_nn.checks import check_counts, check_number
 from functional_nn.errors import InputError
 from functional_nn.sweeps.chunks import Course
 from functional_nn.sweeps.results import check_metric
@@ -38,12 +39,12 @@ class Halving(NamedTuple):
 
     def check(self, shortest: int) -> None:
         """Refuses rungs that do not lie in order inside the shortest run, and a share or metric that is none."""
-        if not self.epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
+        epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
+        check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
+        if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
             raise InputError("halving", "rising epochs from 1 on", self.epochs)
         if self.epochs[-1] >= shortest:
             raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
-        if not 0 < self.keep < 1:
-            raise InputError("halving", "a share to keep in (0, 1)", self.keep)
         check_metric(self.metric)
 
     def leave_out(self, courses: Sequence[Course]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from functional_nn.checks import check_count, shown
 from functional_nn.errors import InputError
 from functional_nn.files import cache_folder, write_whole
 from functional_nn.training.programs import Programs
@@ -59,19 +60,25 @@ def most_workers() -> int:
     return max(jax.local_device_count(), cores() if on_cpu() else 1)
 
 
+def maps_keys_alone() -> bool:
+    """Whether ``vmap`` over keys draws what each key draws by itself; ``rbg`` draws for all of them from the first."""
+    return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
+
+
 def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
     """The plan of that name for the largest group's members, and so many groups.
 
     ``"sequential"`` is one after another, ``"map"`` one a worker, ``"vmap"`` all in chunks as large as the workers can
     share, ``"vmap:16"`` chunks of 16. ``"auto"`` is ``"map"`` on a CPU, where mapping by ``vmap`` was never faster, and
-    ``"vmap"`` elsewhere.
+    ``"vmap"`` elsewhere, but not with the generator ``rbg``.
 
     Raises:
-        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for.
+        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or
+            where JAX's generator would not draw a member's numbers from its own key.
     """
     workers = most_workers()
-    if plan == "auto":
-        plan = "map" if on_cpu() or exact else "vmap"
+    if isinstance(plan, str) and plan == "auto":
+        plan = "map" if on_cpu() or exact or not maps_keys_alone() else "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
         if plan == "sequential":
@@ -83,11 +90,17 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
             plan = Plan(workers, -(-members // workers))
         elif name == "vmap" and count.isdecimal() and int(count) > 0:
             plan = Plan(workers, int(count))
-    if not isinstance(plan, Plan) or min(plan.workers, plan.members) < 1:
-        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", repr(plan))
+    if not isinstance(plan, Plan):
+        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", shown(plan))
+    check_count("plan.workers", plan.workers)
+    check_count("plan.members", plan.members)
     if exact and plan.members > 1:
         remedy = "Leave the plan to auto, or take map or sequential."
         raise InputError("plan", "one that runs each member alone, since exact is asked for", str(plan), remedy)
+    if plan.members > 1 and not maps_keys_alone():
+        expected = "one that runs each member alone, since the generator rbg draws for mapped members from one key"
+        remedy = "Leave the plan to auto, or set jax_default_prng_impl to threefry2x32."
+        raise InputError("plan", expected, str(plan), remedy)
     chunk = min(plan.members, members)
     return Plan(min(plan.workers, groups * -(-members // chunk)), chunk)
 

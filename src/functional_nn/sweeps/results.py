@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from functional_nn.checks import check_choice, is_array, is_numeric, shown
 from functional_nn.errors import InputError, suggest
-from functional_nn.files import finite_json, write_whole
+from functional_nn.files import check_path, finite_json, write_whole
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer
 from functional_nn.sweeps.groups import OF_THE_RUN, Given, Model, RecipeOf
@@ -166,6 +167,8 @@ class SweepResult:
             if name not in known:
                 raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
         wanted = {name: tuple(v) if isinstance(v, list) else v for name, v in hyperparameters.items()}.items()
+        if unfit := [name for name, value in wanted if is_array(value) and (value.ndim or not is_numeric(value))]:
+            raise InputError(f"where.{unfit[0]}", "one value", shown(hyperparameters[unfit[0]]))
         chosen = tuple(m for m in self.members if all(m.hyperparameters[name] == value for name, value in wanted))
         if not chosen:
             given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
@@ -174,6 +177,8 @@ class SweepResult:
 
     def network(self, member: Member) -> Layer:
         """A member's network, for its ``params`` and ``state``."""
+        if not isinstance(member, Member):
+            raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
         return self.recipe_of.network(given(member))
 
     @property
@@ -203,7 +208,7 @@ class SweepResult:
         Raises:
             InputError: for another suffix, or where pandas or pyarrow is missing.
         """
-        path = Path(path)
+        path = check_path("path", path)
         writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
         if path.suffix not in writers:
             raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
@@ -270,19 +275,24 @@ def check_names(names: Iterable[str]) -> None:
 
 def check_metric(metric: str) -> str:
     """A metric's name, or an error with the nearest one."""
-    if metric not in METRICS:
-        raise InputError("metric", "a known name", repr(metric), suggest(str(metric), METRICS))
-    return metric
+    return check_choice("metric", metric, METRICS)
+
+
+def check_result(result: Any) -> SweepResult:
+    """Refuses what is no result of a sweep."""
+    if not isinstance(result, SweepResult):
+        raise InputError("result", "what sweep gives", shown(result))
+    return result
 
 
 def _table(result: SweepResult) -> list[str]:
     """One line for each configuration, its seeds together, the best first."""
     settings = sorted(summarize(result), key=_worst_last)
     names = [name for name in result.varied if name != "seed"]
-    shown = settings[:MOST_ROWS]
+    listed = settings[:MOST_ROWS]
     uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
     cells = [[*names, *(["epochs"] if uneven else []), "models", "test accuracy", "± 95%", "not finite"]]
-    for row in shown:
+    for row in listed:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
         mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
         values = [shown_value(row.hyperparameters[name]) for name in names]
@@ -290,7 +300,7 @@ def _table(result: SweepResult) -> list[str]:
         cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or "")])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
-    left_out = len(settings) - len(shown)
+    left_out = len(settings) - len(listed)
     return lines + ([f"… and {left_out} more"] if left_out else [])
 
 

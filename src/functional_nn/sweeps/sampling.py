@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from functional_nn.checks import check_count, check_function, shown
 from functional_nn.errors import InputError
 from functional_nn.sweeps.grid import Hyperparameters, crossed, grid
 from functional_nn.sweeps.results import Member, SweepResult, check_metric
@@ -49,12 +50,15 @@ def search(
     >>> len(study.trials), study.best_value > 0.8
     (8, True)
     """
+    if not all(hasattr(study, name) for name in ("ask", "tell", "direction")):
+        raise InputError("study", "an Optuna study", shown(study), "Make one by optuna.create_study.")
+    check_function("space", space, "a function of a trial that gives hyper-parameters")
+    check_function("run", run, "a function of members that gives a SweepResult")
     direction = "maximize" if check_metric(metric) == "test_accuracy" else "minimize"
     if study.direction.name.lower() != direction:
         raise InputError("study", f"one with direction={direction!r} for {metric}", study.direction.name.lower())
     for argument, value in (("population", population), ("rounds", rounds), ("seeds", seeds)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(argument, "a positive integer", repr(value))
+        check_count(argument, value)
     results = []
     for _ in range(rounds):
         trials = [study.ask() for _ in range(population)]

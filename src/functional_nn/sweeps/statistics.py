@@ -113,6 +113,12 @@ def summarize(
     >>> [(row.hyperparameters["learning_rate"], row.models) for row in summarize(result)]
     [(0.001, 3), (0.01, 3)]
     """
+    from functional_nn.sweeps.results import check_metric, check_result
+
+    check_result(result)
+    check_metric(metric)
+    if not isinstance(over, Sequence) or not all(isinstance(name, str) for name in over):
+        raise InputError("over", "names of hyper-parameters", repr(over))
     over = (over,) if isinstance(over, str) else tuple(over)
     known = result.members[0].hyperparameters if result.members else over
     if unknown := [name for name in over if name not in known and name != "seed"]:
@@ -179,6 +185,11 @@ def compare(first: SweepResult, second: SweepResult, metric: str = "test_accurac
     References:
         Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21, for flips.
     """
+    from functional_nn.sweeps.results import check_metric, check_result
+
+    check_metric(metric)
+    for result in (first, second):
+        check_result(result)
     a, b = _paired(first, second)
     values = [(x.last(metric), y.last(metric)) for x, y in zip(a, b, strict=True)]
     if (count := len(values)) < 2:

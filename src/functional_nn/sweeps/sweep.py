@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from functional_nn.checkpoints.arrays import checksum
+from functional_nn.checks import check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, suggest
 from functional_nn.losses import cross_entropy
@@ -20,6 +21,7 @@ from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
 from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.store import Store
+from functional_nn.training.fit import as_arrays
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split
 
@@ -94,11 +96,18 @@ def sweep(
     check_names(members[0])
     _check_choices(members, order_seed, patience)
     recipe_of = RecipeOf(model, optimizer, loss, penalty)
+    recipe_of.check()
+    _check_options(static, halving, keep, exact, out, on_epoch, progress)
     groups = static_groups(recipe_of, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
     chosen = planned(plan, max(len(group.members) for group in groups), len(groups), exact=exact)
-    rules = {"measure": plan == "auto", "keep": keep, "order_seed": order_seed, "patience": patience}
+    rules = {
+        "measure": isinstance(plan, str) and plan == "auto",
+        "keep": keep,
+        "order_seed": order_seed,
+        "patience": patience,
+    }
     population = Population(groups, members, by_name, policy, chosen, **rules)
 
     store = None
@@ -126,9 +135,9 @@ def sweep(
         except KeyboardInterrupt:
             message = f"Interrupted after {population.ended} of {len(members)} members; what was finished is kept."
     train = time.perf_counter() - clock - population.compile_seconds
-    shown = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
+    given = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
-        members=tuple(population.member(number, shown) for number in range(len(members))),
+        members=tuple(population.member(number, given) for number in range(len(members))),
         model=model,
         precision=precision,
         in_shape=population.in_shape,
@@ -149,9 +158,10 @@ def _with_data(
     if not isinstance(data, Mapping):
         if "data" in members[0]:
             raise InputError("data", "a dict of data sets by name, since the grid has data", type(data).__name__)
-        return [member | {"data": ""} for member in members], {"": data}
+        return [member | {"data": ""} for member in members], {"": as_arrays(data)}
     if not data:
         raise InputError("data", "at least one data set", "none")
+    data = {name: as_arrays(part) for name, part in data.items()}
     if "data" not in members[0]:
         return crossed(members, [{"data": name} for name in data]), data
     for number, member in enumerate(members):
@@ -159,6 +169,21 @@ def _with_data(
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
     return members, data
+
+
+def _check_options(static: Any, halving: Any, keep: Any, exact: Any, out: Any, on_epoch: Any, progress: Any) -> None:
+    if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
+        raise InputError("static", "a list of names", shown(static))
+    if halving is not None and not isinstance(halving, Halving):
+        raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
+    check_flag("keep", keep)
+    check_flag("exact", exact)
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise InputError("out", "the path of a folder", shown(out))
+    if on_epoch is not None:
+        check_function("on_epoch", on_epoch, "a function of two numbers, of members that have ended and of all")
+    if progress is not None:
+        check_flag("progress", progress)
 
 
 def _check_choices(members: list[Hyperparameters], order_seed: Any, patience: Any) -> None:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from functional_nn.checks import shown
+from functional_nn.errors import InputError
 from functional_nn.losses import cross_entropy
 from functional_nn.sweeps.groups import LossOf, Model, Optimizer, PenaltyOf, RecipeOf
+from functional_nn.training.arguments import check_batch, check_counts
 from functional_nn.training.epoch import EpochResult, Evaluation, make_epoch, make_evaluate, make_run
-from functional_nn.training.fit import check_counts
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split
 from functional_nn.training.state import TrainState, create_train_state
@@ -63,8 +65,16 @@ def make_train(
     check_counts(epochs, batch_size)
     policy = as_precision(precision)
     recipe_of = RecipeOf(model, optimizer, loss, penalty)
+    recipe_of.check()
 
     def train(hyperparameters, key, data):
+        if not isinstance(hyperparameters, Mapping):
+            raise InputError("hyperparameters", "a dict by names", shown(hyperparameters))
+        if not isinstance(data, tuple) or len(data) != 4:
+            raise InputError("data", "a Split(train_x, train_labels, test_x, test_labels)", shown(data))
+        data = Split(*data)
+        check_batch(data.train_x, data.train_labels)
+        check_batch(data.test_x, data.test_labels)
         steps = epochs * -(-len(data.train_x) // batch_size)
         counts = {"epochs": epochs, "batch_size": batch_size, "steps": steps}
         net, loss, optimizer, penalty = recipe_of(counts | dict(hyperparameters))

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn import trees
+from functional_nn.checks import check_number, shown
 from functional_nn.errors import InputError
-from functional_nn.layer import is_concrete
+from functional_nn.inputs import is_shape
 
 
 def path_mask(paths: trees.Paths = "*weight") -> Callable[[Any], Any]:
@@ -30,6 +31,8 @@ def path_mask(paths: trees.Paths = "*weight") -> Callable[[Any], Any]:
     >>> path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
     {'dense_0': {'bias': False, 'weight': True}}
     """
+
+    trees.check_paths(paths)
 
     def mask(params):
         chosen = set(trees.select(params, paths))
@@ -67,12 +70,15 @@ def max_norm(
     References:
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
     """
-    if is_concrete(limit) and not limit > 0:
-        raise InputError("limit", "a number above 0", limit)
+    check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
+    if axis is not None and not is_shape((axis,) if isinstance(axis, int) else axis):
+        raise InputError("axis", "an axis, or a tuple of axes", shown(axis))
 
     def project(update, w):
         moved = w + update
         along = tuple(range(max(w.ndim - 1, 1))) if axis is None else axis
+        if axis is not None and not all(-w.ndim <= a < w.ndim for a in ((axis,) if isinstance(axis, int) else axis)):
+            raise InputError("axis", f"axes of parameters of shape {w.shape}", shown(axis))
         largest = jnp.max(jnp.abs(moved), axis=along, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
         norm = largest * jnp.sqrt(jnp.sum(jnp.square(moved / largest), axis=along, keepdims=True))

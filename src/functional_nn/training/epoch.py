@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.checks import check_count, check_function
 from functional_nn.inputs import values_of
-from functional_nn.layer import Layer
+from functional_nn.layer import Layer, as_layer
 from functional_nn.loss import Loss
 from functional_nn.metrics import accuracy
+from functional_nn.training.arguments import check_batch, check_epoch_number, check_scalar, check_train_state
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossFunction, TrainStep, forward
@@ -50,10 +52,15 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     are gathered per batch. Inputs and labels may be pytrees, such as ``Masked`` sequences, with examples along axis 0.
     """
 
+    check_function("train_step", train_step, "what make_train_step gives")
+    check_count("batch_size", batch_size)
     full_batches, last_batch = make_epoch_parts(train_step, batch_size)
 
     def epoch(train_state, x, labels, number):
-        full, left = drawn_batches(train_state.key, number, _examples(x), batch_size)
+        check_train_state(train_state)
+        number, examples = check_epoch_number(number), check_batch(x, labels)
+        x, labels = jax.tree.map(jnp.asarray, (x, labels))
+        full, left = drawn_batches(train_state.key, number, examples, batch_size)
         return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
 
     return epoch
@@ -97,10 +104,6 @@ def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[.
     return full_batches, last_batch
 
 
-def _examples(x: Any) -> int:
-    return jax.tree.leaves(x)[0].shape[0]
-
-
 def _rows(rows: jax.Array, *data: Any) -> Any:
     return jax.tree.map(lambda array: array[rows], data)
 
@@ -136,11 +139,14 @@ def make_evaluate(
     What a ``Loss`` ignores counts neither in the loss nor in the accuracy, and neither does a ``Masked`` sequence's
     padding. The value of any other function is taken for the mean over a batch's examples.
     """
-    policy = as_precision(precision)
+    net, policy = as_layer(net), as_precision(precision)
+    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    check_count("batch_size", batch_size)
     label_weights = loss.label_weights if isinstance(loss, Loss) else None
 
     def evaluate(train_state, x, labels):
-        batches, left = divmod(_examples(x), batch_size)
+        check_train_state(train_state)
+        batches, left = divmod(check_batch(x, labels), batch_size)
 
         def totals(_, batch):
             inputs, targets = batch
@@ -160,7 +166,7 @@ def make_evaluate(
     def loss_totals(y, labels):
         if isinstance(loss, Loss):
             return loss.totals(y, labels)
-        mean, examples = loss(y, labels), _examples(y)
+        mean, examples = check_scalar("loss", loss(y, labels)), jax.tree.leaves(y)[0].shape[0]
         return mean * examples, jnp.asarray(examples, mean.dtype)
 
     @jax.jit
@@ -182,6 +188,10 @@ def make_run(
     It scans over the epochs and evaluates after each; the results have one row an epoch. Under ``vmap`` it trains a
     population. Nothing can stop it: after a step that is not finite it goes on from the state before it.
     """
+
+    check_function("epoch", epoch, "what make_epoch gives")
+    check_function("evaluate", evaluate, "what make_evaluate gives")
+    check_count("epochs", epochs)
 
     def run(train_state, x, labels, test_x, test_labels):
         def body(train_state, number):

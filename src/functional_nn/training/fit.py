@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -16,12 +15,14 @@ import numpy as np
 import optax
 
 from functional_nn.checkpoints.arrays import checksum
+from functional_nn.checks import as_host_array, check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
 from functional_nn.layer import Layer, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
+from functional_nn.training.arguments import check_counts, check_functions, check_seed
 from functional_nn.training.epoch import EpochResult, Evaluation
 from functional_nn.training.non_finite import (
     ROLL_BACK,
@@ -101,6 +102,11 @@ def fit(
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
     check_policy(non_finite)
+    check_seed("seed", seed)
+    if on_epoch is not None:
+        check_function("on_epoch", on_epoch, "a function of an epoch's metrics")
+    if progress is not None:
+        check_flag("progress", progress)
     split = prepared(net, loss, data)
     if non_finite == ROLL_BACK:
         optimizer = with_rate_share(optimizer)
@@ -194,36 +200,24 @@ def nearest_share(value: float, count: int) -> float:
     return round(value * count) / count if math.isfinite(value) else value
 
 
-def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
-    if not callable(loss):
-        raise InputError("loss", "a loss, such as cross_entropy, or a function", repr(loss))
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
-        raise InputError("optimizer", "an Optax transformation", repr(optimizer), remedy)
-    if penalty is not None and not callable(penalty):
-        raise InputError("penalty", "a penalty, such as l2(1e-4), or a function", repr(penalty))
-
-
-def check_counts(epochs: int, batch_size: int) -> None:
-    for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(argument, "a positive integer", repr(value))
+def as_arrays(data: Any) -> Any:
+    """A data set as it is, and a split with its parts as NumPy's arrays."""
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, tuple) or len(data) != 4:
+        raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
+    if any(isinstance(part, tuple) for part in data):
+        remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
+        raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
+    arrays = (as_host_array(f"data.{name}", part) for name, part in zip(Split._fields, data, strict=True))
+    return Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
 
 
 def prepared(net: Layer, loss: LossFunction, data: Dataset | Split) -> Split:
     """The arrays as the network takes them, with everything checked that no compiled program could report."""
-    if isinstance(data, Dataset):
-        split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    elif isinstance(data, tuple) and len(data) == 4:
-        if any(isinstance(part, tuple) for part in data):
-            remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
-            raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
-        arrays = (np.asarray(part) for part in data)
-        split = Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
-    else:
-        raise InputError(
-            "data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", type(data).__name__
-        )
+    split = as_arrays(data)
+    if isinstance(split, Dataset):
+        split = Split(split.train_images, split.train_labels, split.test_images, split.test_labels)
     parts = (("train", split.train_x, split.train_labels), ("test", split.test_x, split.test_labels))
     for part, x, labels in parts:
         if x.ndim < 2 or labels.ndim < 1 or len(x) != len(labels):

@@ -7,7 +7,7 @@ from functools import partial
 
 import optax
 
-from functional_nn.errors import InputError, suggest
+from functional_nn.checks import check_choice, check_count, check_number
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
@@ -38,8 +38,9 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
     >>> print(updates)
     -1.0
     """
-    if name not in OPTIMIZERS:
-        raise InputError("optimizer", "a known name", repr(name), suggest(name, OPTIMIZERS))
+    check_choice("optimizer", name, OPTIMIZERS)
+    if not callable(learning_rate):
+        check_number("learning_rate", learning_rate, "a finite number, or a schedule")
     return OPTIMIZERS[name](learning_rate, **options)
 
 
@@ -64,8 +65,7 @@ def schedule(name: str, learning_rate: float, steps: int) -> optax.Schedule:
     >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))
     0.1 0.01 0.001
     """
-    if name not in SCHEDULES:
-        raise InputError("schedule", "a known name", repr(name), suggest(name, SCHEDULES))
-    if steps < 1:
-        raise InputError("steps", "at least one step", steps)
+    check_choice("schedule", name, SCHEDULES)
+    check_number("learning_rate", learning_rate)
+    steps = check_count("steps", steps)
     return SCHEDULES[name](learning_rate, steps)

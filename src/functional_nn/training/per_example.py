@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from functional_nn.layer import EXAMPLES, Layer, Params, State, as_layer
+from functional_nn.checks import as_array, check_function
+from functional_nn.layer import EXAMPLES, Layer, Params, State, as_layer, check_key, check_trees
+from functional_nn.training.arguments import check_batch, check_scalar
 from functional_nn.training.step import LossFunction
 
 
@@ -52,13 +53,17 @@ def per_example_gradients(
     References:
         Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
     """
-    net = as_layer(net)
+    net, labels = as_layer(net), as_array("labels", labels)
+    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    check_trees(params, state)
+    check_batch(x, labels)
+    if key is not None:
+        check_key(key)
 
     def value(params, x, label, key):
         y, _ = net.apply(params, state, jax.tree.map(lambda leaf: leaf[None], x), train=train, key=key)
-        return loss(y, label[None])
+        return check_scalar("loss", loss(y, label[None]))
 
-    labels = jnp.asarray(labels)
     keys = None if key is None else jax.random.split(key, labels.shape[0])
     alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
     return alone(params, x, labels, keys)

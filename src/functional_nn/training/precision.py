@@ -75,7 +75,7 @@ def as_precision(precision: str | Precision) -> Precision:
 def _floating(dtype: Any) -> Any:
     try:
         known = jnp.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         known = None
     if known is None or not jnp.issubdtype(known, jnp.floating):
         raise InputError("precision", "floating-point types, such as jax.numpy.float32", repr(dtype))

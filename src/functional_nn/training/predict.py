@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.checks import check_arrays, check_count, shown
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Params, State
+from functional_nn.layer import Layer, Params, State, as_layer, check_trees
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
@@ -38,8 +39,12 @@ def predict_probabilities(
     >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
-    probabilities = _probabilities(net, as_precision(precision))
-    examples = len(jax.tree.leaves(x)[0])
+    probabilities = _probabilities(as_layer(net), as_precision(precision))
+    check_trees(params, state)
+    check_count("batch_size", batch_size)
+    check_arrays("x", x)
+    if not (examples := len(jax.tree.leaves(x)[0])):
+        raise InputError("x", "at least one example", shown(x))
 
     def answers(i):
         batch = jax.tree.map(lambda part: jnp.asarray(part[i : i + batch_size]), x)

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn.checks import shown
+from functional_nn.errors import InputError
 from functional_nn.inputs import Shape
-from functional_nn.layer import Layer, Params, State
+from functional_nn.layer import Layer, Params, State, as_layer, check_key
 from functional_nn.training.loss_scale import LossScale
 from functional_nn.training.precision import Precision, as_precision, cast
 
@@ -48,10 +50,19 @@ def create_train_state(
     >>> print(start.step, start.params["weight"].shape)
     0 (3, 2)
     """
-    policy = as_precision(precision)
+    net, policy = as_layer(net), as_precision(precision)
+    check_key(key)
+    check_optimizer(optimizer)
     params, state = cast(net.init(derived_key(key, "init"), in_shape), policy.parameters)
     loss_scale = LossScale.first() if policy.scales_loss else None
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuses what is no Optax transformation."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
+        raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
 
 
 KEY_USES = 16

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn.checks import check_flag
 from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Params, State
+from functional_nn.layer import Layer, Params, State, as_layer
+from functional_nn.training.arguments import check_batch, check_functions, check_scalar, check_train_state
 from functional_nn.training.loss_scale import LossScale
 from functional_nn.training.precision import Precision, as_precision, cast
 from functional_nn.training.state import TrainState, derived_key
@@ -52,15 +54,19 @@ def make_train_step(
     1
     """
 
-    policy = as_precision(precision)
+    net, policy = as_layer(net), as_precision(precision)
+    check_functions(loss, optimizer, penalty)
+    check_flag("keep_finite", keep_finite)
 
     def objective(params, state, x, labels, key, scale):
         y, new_state = forward(net, policy, params, state, x, train=True, key=key)
-        value = loss(y, labels)
-        total = value if penalty is None else value + penalty(params)
+        value = check_scalar("loss", loss(y, labels))
+        total = value if penalty is None else value + check_scalar("penalty", penalty(params))
         return total if scale is None else total * scale.astype(total.dtype), (total, value, new_state)
 
     def train_step(train_state, x, labels):
+        check_train_state(train_state)
+        check_batch(x, labels)
         step, params, state, optimizer_state, key, loss_scale = train_state
         _check_loss_scale(policy, loss_scale)
         scale = None if loss_scale is None else loss_scale.scale

@@ -1,0 +1,193 @@
+"""Every layer, loss, metric and activation with one wrong argument: our own clear error comes out, or a result.
+
+Not one call may end in a message of JAX, NumPy, Optax or Python about code that the caller did not write.
+"""
+
+import numpy as np
+import pytest
+from wrong_arguments import KEY, abstractly, faults_of, strict_promotion, using  # noqa: F401
+
+import functional_nn as fnn
+from functional_nn.gradients.cases import LAYERS, LOSSES, started
+
+
+def tokens():
+    return np.arange(10).reshape(2, 5)
+
+
+MAKERS = {
+    "dense": (fnn.dense, {"out_size": 2, "bias": True, "initializer": "glorot", "name": "dense"}, (3,)),
+    "neuron": (fnn.neuron, {"activation": fnn.relu, "initializer": None, "name": "neuron"}, (3,)),
+    "flatten": (fnn.flatten, {"keep": 1, "name": "flatten"}, (2, 3, 4)),
+    "reshape": (fnn.reshape, {"shape": (3, 2), "name": "reshape"}, (6,)),
+    "dropout": (fnn.dropout, {"rate": 0.5, "name": "dropout"}, (3,)),
+    "spatial_dropout": (fnn.spatial_dropout, {"rate": 0.5, "name": "dropout"}, (3, 4)),
+    "stochastic_depth": (fnn.stochastic_depth, {"rate": 0.5, "name": "dropout"}, (3,)),
+    "random_shift": (fnn.random_shift, {"most": 1, "name": "random_shift"}, (3, 4)),
+    "prelu": (fnn.prelu, {"negative_slope": 0.25, "name": "prelu"}, (3,)),
+    "conv": (
+        fnn.conv,
+        {"out_size": 2, "window": 3, "stride": 1, "padding": "same", "dilation": 1, "groups": 1, "bias": True}
+        | {"initializer": "he", "lowering": "auto", "name": "conv"},
+        (5, 6, 2),
+    ),
+    "conv_transpose": (
+        fnn.conv_transpose,
+        {"out_size": 2, "window": 3, "stride": 1, "padding": "same", "dilation": 1, "groups": 1, "bias": True}
+        | {"initializer": "he", "lowering": "auto", "name": "conv"},
+        (5, 6, 2),
+    ),
+    "max_pool": (fnn.max_pool, {"window": 2, "stride": 2, "padding": "valid", "name": "pool"}, (5, 6, 2)),
+    "average_pool": (
+        fnn.average_pool,
+        {"window": 2, "stride": 2, "padding": "valid", "count_padding": False, "name": "pool"},
+        (5, 6, 2),
+    ),
+    "global_average_pool": (fnn.global_average_pool, {"name": "pool"}, (5, 2)),
+    "global_max_pool": (fnn.global_max_pool, {"name": "pool"}, (5, 2)),
+    "batch_norm": (
+        fnn.batch_norm,
+        {"axes": None, "axis_name": None, "momentum": 0.9, "epsilon": 1e-5, "name": "batch_norm"},
+        (3,),
+    ),
+    "layer_norm": (fnn.layer_norm, {"axes": -1, "epsilon": 1e-5, "scale": True, "bias": True, "name": "norm"}, (4,)),
+    "rms_norm": (fnn.rms_norm, {"axes": -1, "epsilon": 1e-5, "scale": True, "name": "norm"}, (4,)),
+    "group_norm": (fnn.group_norm, {"groups": 2, "epsilon": 1e-5, "scale": True, "bias": True, "name": "n"}, (3, 4)),
+    "instance_norm": (fnn.instance_norm, {"epsilon": 1e-5, "scale": True, "bias": True, "name": "norm"}, (3, 4)),
+    "rnn": (
+        fnn.rnn,
+        {"hidden_size": 3, "activation": fnn.tanh, "returns": "last", "initial_state": "zeros"}
+        | {"initializer": "glorot", "name": "rnn"},
+        (4, 2),
+    ),
+    "lstm": (
+        fnn.lstm,
+        {"hidden_size": 3, "forget_bias": 1.0, "returns": "last", "initial_state": "zeros"}
+        | {"initializer": "glorot", "name": "lstm"},
+        (4, 2),
+    ),
+    "gru": (
+        fnn.gru,
+        {"hidden_size": 3, "reset_after": True, "returns": "last", "initial_state": "zeros"}
+        | {"initializer": "glorot", "name": "gru"},
+        (4, 2),
+    ),
+    "attention": (
+        fnn.attention,
+        {"heads": 2, "head_size": 2, "out_size": 3, "causal": False, "rotary": False, "bias": True}
+        | {"initializer": "glorot", "name": "attention"},
+        (4, 6),
+    ),
+    "embedding": (
+        fnn.embedding,
+        {"count": 10, "out_size": 3, "initializer": "lecun", "name": "embedding"},
+        (5,),
+        tokens,
+    ),
+    "unembedding": (fnn.unembedding, {"count": 10, "initializer": "lecun", "name": "unembedding"}, (3,)),
+    "learned_positions": (fnn.learned_positions, {"max_time": 9, "name": "positions"}, (5, 3)),
+    "sinusoidal_positions": (fnn.sinusoidal_positions, {"name": "positions"}, (5, 4)),
+    "chain": (lambda first, name: fnn.chain(first, fnn.relu, name=name), {"first": fnn.dense(2), "name": "c"}, (3,)),
+    "parallel": (
+        lambda first, combine, name: fnn.parallel(first, fnn.dense(2), combine=combine, name=name),
+        {"first": fnn.dense(2), "combine": "sum", "name": "parallel"},
+        (3,),
+    ),
+    "residual": (fnn.residual, {"layer": fnn.dense(3), "shortcut": fnn.relu, "name": "residual"}, (3,)),
+    "repeat": (fnn.repeat, {"layer": fnn.dense(3), "count": 2, "name": "repeat"}, (3,)),
+    "remat": (fnn.remat, {"layer": fnn.dense(3), "policy": None}, (3,)),
+    "frozen": (fnn.frozen, {"layer": fnn.dense(3), "paths": "weight"}, (3,)),
+    "shared": (
+        fnn.shared,
+        {"layer": fnn.chain(fnn.dense(3), fnn.dense(3)), "places": {"dense_1": "dense_0"}},
+        (3,),
+    ),
+    "with_hand_vjp": (fnn.with_hand_vjp, {"layer": fnn.dense(3)}, (3,)),
+    "bidirectional": (
+        fnn.bidirectional,
+        {"forward_layer": fnn.rnn(2), "backward_layer": fnn.rnn(3), "name": "bidirectional"},
+        (4, 2),
+    ),
+    "reverse_time": (fnn.reverse_time, {"layer": fnn.rnn(2), "name": "reversed"}, (4, 2)),
+    "residual_block": (
+        fnn.residual_block,
+        {"out_size": 2, "stride": 1, "projection": None, "activation": fnn.relu, "name": "block"},
+        (4, 4, 2),
+    ),
+    "transformer_block": (
+        fnn.transformer_block,
+        {"heads": 2, "hidden_size": 5, "activation": fnn.gelu, "dropout": 0.0, "causal": False, "rotary": False}
+        | {"norm_first": True, "name": "block"},
+        (3, 4),
+    ),
+    "mlp": (
+        fnn.mlp,
+        {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0, "batch_norm": False}
+        | {"initializer": None},
+        (4,),
+    ),
+    "cnn": (
+        fnn.cnn,
+        {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0, "batch_norm": False},
+        (4, 4, 1),
+    ),
+    "resnet": (fnn.resnet, {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0}, (4, 4, 1)),
+    "transformer": (fnn.transformer, {"out_size": 2, "hidden": (4,), "heads": 2, "dropout": 0.0}, (4, 4, 1)),
+    "model": (fnn.model, {"name": "mlp", "out_size": 2}, (4,)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_makers_of_layers(name):
+    maker, valid, *sample = MAKERS[name]
+    assert faults_of(name, using(maker, *sample), valid) == []
+
+
+def one_of_each(cases):
+    """The first case of each layer."""
+    return list({case.layer.name: case for case in reversed(cases)}.values())
+
+
+def faults_of_passes(case):
+    params, state, x = started(case)
+    layer = case.layer
+
+    def call(key, in_shape, params, state, x, train, noise):
+        layer.init(key, in_shape)
+        layer.apply(params, state, x, train=train, key=noise)
+
+    def back(y_bar):
+        layer.vjp(params, state, x, train=False)[2](y_bar)
+
+    valid = {"key": KEY, "in_shape": case.in_shape, "params": params, "state": state, "x": x, "train": True}
+    y, _ = layer.apply(params, state, x, train=False)
+    found = faults_of(case.name, abstractly(call), valid | {"noise": KEY})
+    return found + faults_of(case.name, abstractly(back), {"y_bar": y})
+
+
+@pytest.mark.parametrize("case", one_of_each(LAYERS), ids=lambda case: case.name)
+def test_passes_of_layers(case):
+    assert faults_of_passes(case) == []
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+def test_losses(case):
+    def call(y, labels, weights):
+        case.loss(y, labels, weights)
+        case.loss.gradient(y, labels, weights)
+        case.loss.per_example(y, labels)
+
+    valid = {"y": case.y.astype(np.float32), "labels": case.labels, "weights": None}
+    assert faults_of(case.name, abstractly(call), valid) == []
+
+
+@pytest.mark.parametrize("name", fnn.METRICS)
+def test_metrics(name):
+    valid = {"y": np.ones((3, 4), np.float32), "labels": np.arange(3), "weights": None}
+    assert faults_of(name, abstractly(fnn.METRICS[name]), valid) == []
+
+
+@pytest.mark.parametrize("name", fnn.ACTIVATIONS)
+def test_activations(name):
+    function = fnn.ACTIVATIONS[name]
+    assert faults_of(name, abstractly(lambda x: function(x)), {"x": np.ones((2, 3), np.float32)}) == []

@@ -1,0 +1,277 @@
+"""Every public function that makes no layer, with one wrong argument."""
+
+import functools
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from wrong_arguments import IDX, KEY, abstractly, faults_of, strict_promotion  # noqa: F401
+
+import functional_nn as fnn
+from functional_nn import data as fnn_data
+from functional_nn.gradients.cases import LAYERS
+from functional_nn.gradients.textbook import GradientDescent
+
+X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0])
+SPLIT = fnn.Split(X, LABELS, X, LABELS)
+NEGATED = partial(jax.tree.map, jnp.negative), lambda x, y_bar: jax.tree.map(jnp.negative, y_bar)
+NET, RULE = fnn.dense(2), optax.sgd(0.1)
+
+
+@functools.cache
+def swept():
+    return fnn.sweep(
+        NET,
+        lambda h: optax.sgd(h["learning_rate"]),
+        fnn.grid(learning_rate=[0.1, 0.2], seed=range(2)),
+        SPLIT,
+        epochs=1,
+        batch_size=4,
+    )
+
+
+@functools.cache
+def calls():
+    """Everything public that is not a layer: what is called, with arguments that are right."""
+    params, state = NET.init(KEY, (3,))
+    start = fnn.create_train_state(NET, RULE, KEY, (3,))
+    step = fnn.make_train_step(NET, fnn.cross_entropy, RULE)
+    epoch, evaluate = fnn.make_epoch(step, 2), fnn.make_evaluate(NET, fnn.cross_entropy)
+    network = {"net": NET, "params": params, "state": state, "x": X}
+    run = {"epochs": 1, "batch_size": 4, "precision": "float32"}
+    fitted = {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "data": SPLIT, "seed": 0, "penalty": None}
+    result, tree = swept(), {"dense_0": {"weight": X}}
+    of_sweep = {"result": result, "metric": "test_accuracy"}
+    stepping = {"train_state": start, "x": X, "labels": LABELS}
+
+    def stepped(net, loss, optimizer, penalty, precision, keep_finite):
+        step = fnn.make_train_step(net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite)
+        step(start, X, LABELS)
+
+    def trained(model, optimizer, loss, penalty, epochs, batch_size, precision, hyperparameters, key, data):
+        train = fnn.make_train(
+            model, optimizer, loss=loss, penalty=penalty, epochs=epochs, batch_size=batch_size, precision=precision
+        )
+        train(hyperparameters, key, data)
+
+    def updated(limit, paths, axis):
+        rule = fnn.max_norm(limit, paths, axis=axis)
+        rule.update(tree, rule.init(tree), tree)
+
+    def penalized(rate, paths, params):
+        fnn.l1(rate, paths)(params)
+        fnn.l2(rate, paths).gradient(params)
+
+    sizes = {"label_smoothing": 0.1, "ignore_index": None, "class_weights": None}
+    return {
+        "activation": (fnn.activation, {"name": "relu"}),
+        "elu_with": (abstractly(lambda alpha: fnn.elu_with(alpha)(X)), {"alpha": 1.0}),
+        "leaky_relu_with": (abstractly(lambda slope: fnn.leaky_relu_with(slope)(X)), {"slope": 0.1}),
+        "cross_entropy_with": (lambda **given: fnn.cross_entropy_with(**given)(X, LABELS), sizes),
+        "huber_with": (lambda delta: fnn.huber_with(delta)(X, X), {"delta": 1.0}),
+        "calibration_error_with": (lambda bins: fnn.calibration_error_with(bins=bins)(X, LABELS), {"bins": 3}),
+        "f1_score_with": (lambda average: fnn.f1_score_with(average=average)(X, LABELS), {"average": None}),
+        "precision_score_with": (
+            lambda average: fnn.precision_score_with(average=average)(X, LABELS),
+            {"average": None},
+        ),
+        "recall_score_with": (lambda average: fnn.recall_score_with(average=average)(X, LABELS), {"average": None}),
+        "top_k_accuracy": (lambda k: fnn.top_k_accuracy(k)(X, LABELS), {"k": 2}),
+        "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
+        "max_norm": (updated, {"limit": 1.0, "paths": "*weight", "axis": 0}),
+        "path_mask": (lambda paths, params: fnn.path_mask(paths)(params), {"paths": "*weight", "params": tree}),
+        "optimizer": (
+            lambda name, learning_rate: fnn.optimizer(name, learning_rate).init(tree),
+            {"name": "sgd", "learning_rate": 0.1},
+        ),
+        "schedule": (
+            lambda name, learning_rate, steps: fnn.schedule(name, learning_rate, steps)(0),
+            {"name": "step", "learning_rate": 0.1, "steps": 9},
+        ),
+        "create_train_state": (
+            fnn.create_train_state,
+            {"net": NET, "optimizer": RULE, "key": KEY, "in_shape": (3,), "precision": "float32"},
+        ),
+        "make_train_step": (
+            abstractly(stepped),
+            {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "penalty": None, "precision": "float32"}
+            | {"keep_finite": True},
+        ),
+        "train_step": (abstractly(step), stepping),
+        "make_epoch": (
+            abstractly(lambda train_step, batch_size: fnn.make_epoch(train_step, batch_size)(start, X, LABELS, 0)),
+            {"train_step": step, "batch_size": 2},
+        ),
+        "epoch": (abstractly(epoch), stepping | {"number": 0}),
+        "make_evaluate": (
+            abstractly(lambda net, loss, **given: fnn.make_evaluate(net, loss, **given)(start, X, LABELS)),
+            {"net": NET, "loss": fnn.cross_entropy, "precision": "float32", "batch_size": 2},
+        ),
+        "evaluate": (abstractly(evaluate), stepping),
+        "make_run": (
+            abstractly(lambda **given: fnn.make_run(**given)(start, X, LABELS, X, LABELS)),
+            {"epoch": epoch, "evaluate": evaluate, "epochs": 2},
+        ),
+        "make_train": (
+            abstractly(trained),
+            {"model": NET, "optimizer": RULE, "loss": fnn.cross_entropy, "penalty": None, "hyperparameters": {}}
+            | {"key": KEY, "data": SPLIT}
+            | run,
+        ),
+        "fit": (fnn.fit, fitted | run | {"on_epoch": None, "progress": False}),
+        "per_example_gradients": (
+            abstractly(fnn.per_example_gradients),
+            network | {"loss": fnn.cross_entropy, "labels": LABELS, "train": True, "key": None},
+        ),
+        "predict_probabilities": (fnn.predict_probabilities, network | {"precision": "float32", "batch_size": 4}),
+        "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
+        "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
+        "zipped": (lambda a, b: fnn.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
+        "crossed": (lambda a, b: fnn.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),
+        "choice": (fnn.choice, {"values": [1, 2]}),
+        "uniform": (fnn.uniform, {"low": 0.0, "high": 1.0}),
+        "log_uniform": (fnn.log_uniform, {"low": 0.1, "high": 1.0}),
+        "draws": (
+            lambda number, seed, rate: fnn.draws(number, seed=seed, rate=rate),
+            {"number": 2, "seed": 0, "rate": fnn.uniform(0, 1)},
+        ),
+        "read_grid": (fnn.read_grid, {"path": __file__}),
+        "folds": (fnn.folds, {"data": SPLIT, "count": 2, "seed": 0}),
+        "sweep": (
+            fnn.sweep,
+            {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
+            | {"penalty": None, "static": (), "plan": "auto", "exact": False, "order_seed": None, "patience": None}
+            | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False}
+            | run,
+        ),
+        "Halving": (
+            lambda **given: fnn.Halving(**given).check(5),
+            {"epochs": (1, 3), "keep": 0.5, "metric": "test_loss"},
+        ),
+        "Plan": (
+            lambda **given: fnn.sweep(NET, RULE, [{"seed": 0}], SPLIT, epochs=1, batch_size=4, plan=fnn.Plan(**given)),
+            {"workers": 1, "members": 1},
+        ),
+        "Precision": (
+            lambda **given: fnn.create_train_state(NET, RULE, KEY, (3,), fnn.Precision(**given)),
+            {"parameters": jnp.float32, "compute": jnp.float32, "output": jnp.float32},
+        ),
+        "summarize": (fnn.summarize, of_sweep | {"over": "seed"}),
+        "compare": (
+            fnn.compare,
+            {"first": result.where(learning_rate=0.1), "second": result.where(learning_rate=0.2)}
+            | {"metric": "test_accuracy"},
+        ),
+        "where": (lambda learning_rate: result.where(learning_rate=learning_rate), {"learning_rate": 0.1}),
+        "best": (result.best, {"metric": "test_loss"}),
+        "ranked": (result.ranked, {"metric": "test_loss"}),
+        "curves": (result.curves, {"metric": "test_loss"}),
+        "network": (result.network, {"member": result.members[0]}),
+        "ensemble_gain": (
+            fnn.ensemble_gain,
+            {"result": result, "x": X, "labels": LABELS, "members": None, "combine": "vote"},
+        ),
+        "ensemble_probabilities": (
+            fnn.ensemble_probabilities,
+            {"result": result, "x": X, "members": None, "combine": "vote"},
+        ),
+        "search": (
+            fnn.search,
+            {
+                "study": None,
+                "space": None,
+                "run": None,
+                "population": 2,
+                "rounds": 1,
+                "seeds": 1,
+                "metric": "test_loss",
+            },
+        ),
+        "plot_curves": (fnn.plot_curves, of_sweep | {"by": None}),
+        "plot_effects": (fnn.plot_effects, of_sweep),
+        "plot_spread": (fnn.plot_spread, of_sweep),
+        "plot_heat_map": (fnn.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
+        "plot_errors": (fnn.plot_errors, {"activation": fnn.relu, "dtype": "float32"}),
+        "load_dataset": (fnn.load_dataset, {"name": "mnist5k", "data_dir": None}),
+        "make_dataset": (
+            fnn_data.make_dataset,
+            {"name": "mine", "train_images": np.ones((2, 3, 3), np.uint8), "train_labels": np.array([0, 1])}
+            | {"test_images": np.ones((2, 3, 3), np.uint8), "test_labels": np.array([0, 1])}
+            | {"classes": None, "source": "a test"},
+        ),
+        "read_idx": (fnn_data.read_idx, {"path": IDX, "maximum_bytes": 10**6}),
+        "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),
+        "save_parameters": (fnn.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
+        "load_parameters": (fnn.load_parameters, {"path": IDX, "like": (tree, {})}),
+        "check_gradients": (
+            fnn.check_gradients,
+            network
+            | {"loss": fnn.cross_entropy, "labels": LABELS, "penalties": (), "weights": None, "train": True}
+            | {"key": None, "gradient": None, "mutants": False, "seed": 0},
+        ),
+        "check_vjp": (
+            lambda point, **given: fnn.check_vjp(*NEGATED, point, **given),
+            {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0},
+        ),
+        "check_optimizer": (
+            lambda **given: fnn.check_optimizer(RULE, GradientDescent(0.1), **given),
+            {"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 0.0, "steps": 2, "dtype": "float64"}
+            | {"tolerance": None, "regimes": ()},
+        ),
+        "compare_elementwise": (
+            fnn.compare_elementwise,
+            {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
+        ),
+        "mutate": (lambda limit, seed: fnn.mutate(NEGATED[1], X, X, limit=limit, seed=seed), {"limit": 3, "seed": 0}),
+        "trees": (
+            lambda tree, paths: [fnn.trees.select(tree, paths), fnn.trees.partition(tree, paths)],
+            {"tree": tree, "paths": "*weight"},
+        ),
+        "model": (fnn.model, {"name": "mlp", "out_size": 2}),
+        "verify": (
+            lambda **given: fnn.verify(["relu"], **given),
+            {"quick": True, "dtype": None, "jobs": 1, "progress": False},
+        ),
+    }
+
+
+RECORDS = {
+    "Comparison",
+    "DataError",
+    "EnsembleGain",
+    "EpochMetrics",
+    "FormulaMissing",
+    "InputError",
+    "Masked",
+    "Member",
+}
+RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Summary", "Survivor", "SweepResult"}
+RECORDS |= {"TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
+"""What the package makes and gives; nobody checks what a user puts into one."""
+DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
+"""What an author of a formula fills in; its parts are tried where they are called."""
+TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "OPTIMIZERS", "SCHEDULES"}
+
+
+def test_functions():
+    assert [fault for name, call in calls().items() for fault in faults_of(name, *call)] == []
+
+
+def test_everything_public_is_tried():
+    tried = {*calls(), *fnn.ACTIVATIONS, *fnn.LOSSES, *fnn.METRICS, "dataset_names", "l2"}
+    names = {*fnn.__all__, *fnn_data.__all__} - RECORDS - DEFINITIONS - TABLES - tried
+    assert [name for name in names if not any(f"{case.name}_".startswith(f"{name}_") for case in LAYERS)] == []
+
+
+@pytest.mark.slow
+def test_everything_wrong_is_tried():
+    files = [__file__, __file__.replace("_of_functions", "")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, env=os.environ | {"WRONG_ARGUMENTS_SHARE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:]

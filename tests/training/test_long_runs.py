@@ -1,0 +1,102 @@
+"""What lasts: nothing is traced after the first epoch, and memory does not grow."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+
+X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+SPLIT = fnn.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
+
+
+@pytest.fixture
+def traces():
+    """A list that grows with each trace, lowering and compilation that JAX does."""
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **about: seen.append(event) if "/compile/" in event else None
+    )
+    yield seen
+    jax.monitoring.clear_event_listeners()
+
+
+def test_nothing_is_traced_after_the_first_epoch(traces):
+    counts = []
+    net = fnn.chain(fnn.dense(4), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
+    rule = optax.adam(1e-2)
+    fit = lambda **options: fnn.fit(net, fnn.cross_entropy, rule, SPLIT, batch_size=16, **options)  # noqa: E731
+    fit(epochs=5, on_epoch=lambda metrics: counts.append(len(traces)))
+    assert counts[0] > 0
+    assert len(set(counts)) == 1, traces[counts[0] :]
+    fit(epochs=2, seed=1)
+    assert len(traces) == counts[0], traces[counts[0] :]
+
+
+def test_a_sweep_traces_nothing_after_its_first_epochs(traces):
+    counts = []
+    rule = lambda h: optax.sgd(h["learning_rate"])  # noqa: E731
+    members = fnn.grid(learning_rate=[0.1, 0.2], seed=range(2))
+    options = {"epochs": 4, "batch_size": 16, "plan": "sequential"}
+    fnn.sweep(fnn.dense(3), rule, members, SPLIT, on_epoch=lambda *_: counts.append(len(traces)), **options)
+    assert len(counts) == 16
+    assert len(set(counts)) == 1, traces[counts[0] :]
+
+
+GROWTH = """
+    import gc, resource, jax, numpy as np, optax, functional_nn as fnn
+    x = np.random.default_rng(0).normal(size=(64, 20)).astype(np.float32)
+    data = fnn.Split(x, np.arange(64) % 3, x, np.arange(64) % 3)
+
+    def memory():
+        gc.collect()
+        return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+"""
+
+
+def grown(code: str) -> int:
+    """Bytes that a process says it grew by."""
+    code = textwrap.dedent(GROWTH) + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+def test_ten_thousand_steps_need_no_more_memory():
+    """2,500 epochs of four steps; the first 250 may fill caches."""
+    assert (
+        grown("""
+        seen = []
+        note = lambda metrics: seen.append(memory()) if metrics.epoch in (250, 2500) else None
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2500, batch_size=16, on_epoch=note)
+        print(seen[1] - seen[0])
+    """)
+        < 10 * 2**20
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_hundred_fits_need_no_more_memory(fresh):
+    """Of one network, whose programs are kept, and of a new one each, whose programs are dropped again."""
+    assert (
+        grown(f"""
+        net, rule = fnn.dense(3), optax.adam(1e-3)
+        for number in range(100):
+            if {fresh}:
+                net, rule = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3)), optax.adam(1e-3)
+            fnn.fit(net, fnn.cross_entropy, rule, data, epochs=1, batch_size=16)
+            if number == 30:
+                before = memory()
+        print(memory() - before)
+    """)
+        < 60 * 2**20
+    )
