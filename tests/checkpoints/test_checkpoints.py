@@ -218,7 +218,7 @@ def damaged_and_noticed(folder: Path, times: int, seed: int) -> None:
     assert fnn.restore_checkpoint(folder, like).step == 2
 
 
-def test_fault_32_500_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+def test_fault_32_hundreds_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
     damaged_and_noticed(tmp_path, 500, seed=0)
 
 

@@ -76,5 +76,5 @@ def test_wrong_names_and_counts_are_answered():
         fnn.optimizer("adm", 0.1)
     with pytest.raises(fnn.InputError, match="Did you mean cosine"):
         fnn.schedule("cosin", 0.1, 10)
-    with pytest.raises(fnn.InputError, match="at least one step"):
+    with pytest.raises(fnn.InputError, match="steps: expected a positive integer"):
         fnn.schedule("cosine", 0.1, 0)
