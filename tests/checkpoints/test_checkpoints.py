@@ -223,7 +223,7 @@ def test_fault_32_hundreds_of_flips_truncations_and_removed_files_are_all_notice
 
 
 @pytest.mark.slow
-def test_fault_32_10000_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+def test_fault_32_thousands_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
     damaged_and_noticed(tmp_path, 10_000, seed=1)
 
 
