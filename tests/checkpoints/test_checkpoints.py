@@ -340,7 +340,7 @@ def test_fault_31_30_kills_at_any_moment_lose_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_fault_31_1000_kills_at_any_moment_lose_nothing(tmp_path):
+def test_fault_31_a_thousand_kills_at_any_moment_lose_nothing(tmp_path):
     assert kills(tmp_path, 1000, seed=1).startswith("1000 kills")
 
 
