@@ -234,6 +234,14 @@ def calls():
             {"tree": tree, "paths": "*weight"},
         ),
         "model": (fnn.model, {"name": "mlp", "out_size": 2}),
+        "benchmark": (
+            lambda function, **given: fnn.benchmark(function, X, **given),
+            {"function": jnp.sin, "name": None, "donate": (), "seconds": 0.01, "layers": False},
+        ),
+        "explain": (
+            lambda function, **given: fnn.explain(function, X, **given),
+            {"function": jnp.sin, "donate": (), "then": ()},
+        ),
         "verify": (
             lambda **given: fnn.verify(["relu"], **given),
             {"quick": True, "dtype": None, "jobs": 1, "progress": False},
@@ -252,7 +260,7 @@ RECORDS = {
     "Member",
 }
 RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Summary", "Survivor", "SweepResult"}
-RECORDS |= {"TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
+RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from functional_nn.bench.arguments import check_call
 from functional_nn.bench.equations import fresh, live
 from functional_nn.bench.explain import explained
 from functional_nn.bench.findings import Explanation
@@ -20,6 +21,8 @@ from functional_nn.bench.memory import Memory, in_bytes, memory_of
 from functional_nn.bench.peaks import Peaks, trials
 from functional_nn.bench.timing import Timing, clocked, copies, race, setting, shown
 from functional_nn.bench.traffic import bytes_by_scope
+from functional_nn.checks import check_flag, check_number
+from functional_nn.checks import shown as shown_value
 from functional_nn.errors import InputError
 
 STAGES = ("trace", "lower", "compile", "first_run")
@@ -210,8 +213,11 @@ def benchmark(
     >>> result.flops, result.bytes
     (524288, 49152)
     """
-    donate = (donate,) if isinstance(donate, int) else tuple(donate)
-    _check(function, arguments, donate, seconds)
+    donate = check_call(function, arguments, donate)
+    seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
+    layers = check_flag("layers", layers)
+    if name is not None and not isinstance(name, str):
+        raise InputError("name", "a text, or None for the function's own", shown_value(name))
     with _compiling_anew():
         stages, traced, compiled = _stages(function, arguments, ())
         given = _stages(function, arguments, donate)[2] if donate else None
@@ -288,19 +294,3 @@ def _compiling_anew() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
-
-
-def _check(function: Any, arguments: Sequence[Any], donate: Sequence[int], seconds: float) -> None:
-    if not callable(function):
-        raise InputError("function", "a function of arrays", repr(function))
-    for number, argument in enumerate(arguments):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(argument)[0]:
-            if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
-                where = f"argument {number}{jax.tree_util.keystr(path)}"
-                remedy = "Bind what is no array to the function: functools.partial(function, option=…)."
-                raise InputError(where, "an array or a number", f"a {type(leaf).__name__}", remedy)
-    wrong = [number for number in donate if not 0 <= number < len(arguments)]
-    if wrong:
-        raise InputError("donate", f"numbers of arguments, 0 to {len(arguments) - 1}", ", ".join(map(str, wrong)))
-    if not 0 < seconds < math.inf:
-        raise InputError("seconds", "a number above 0", seconds)

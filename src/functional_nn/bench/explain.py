@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from functional_nn.bench.arguments import check_call, check_calls
 from functional_nn.bench.call_causes import carried_types, donations, retraced
 from functional_nn.bench.compiled_causes import looped_convolutions, slow_products
 from functional_nn.bench.equations import fresh, live
@@ -16,7 +17,7 @@ from functional_nn.bench.traced_causes import captured_constants, scatters_of_po
 
 
 def explain(
-    function: Callable[..., Any], *arguments: Any, donate: Sequence[int] = (), then: Sequence[Sequence[Any]] = ()
+    function: Callable[..., Any], *arguments: Any, donate: int | Sequence[int] = (), then: Sequence[Sequence[Any]] = ()
 ) -> Explanation:
     """Looks for what makes a function slow as a compiled program; it is compiled, and not run.
 
@@ -31,12 +32,16 @@ def explain(
         donate: numbers of the arguments that are given away already.
         then: the arguments of later calls, to see whether they are traced again.
 
+    Raises:
+        InputError: for what is no function, arguments that are no arrays, and numbers that are no argument's.
+
     >>> import jax.numpy as jnp
     >>> w = jnp.ones((600, 600))
     >>> print(explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
     Pass it as an argument.
     """
-    traced = jax.jit(fresh(function), donate_argnums=tuple(donate)).trace(*arguments)
+    donate, then = check_call(function, arguments, donate), check_calls(then)
+    traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
     return explained(function, traced, traced.lower().compile(), arguments, donate, then)
 
 
