@@ -47,7 +47,7 @@ def test_a_cotangent_goes_back_where_its_value_came_from():
 
 @pytest.mark.parametrize("most", [0, -1, 1.5, True, "1"])
 def test_only_a_whole_number_of_places(most):
-    with pytest.raises(fnn.InputError, match="most: expected a whole number of places, 1 or more"):
+    with pytest.raises(fnn.InputError, match="most: expected a positive integer"):
         fnn.random_shift(most)
 
 
