@@ -21,18 +21,19 @@ Hyperparameters: TypeAlias = dict[str, Any]
 Distribution: TypeAlias = Callable[[np.random.Generator], Any]
 
 
-MOST_MEMBERS = 1_000_000
-"""A file of a hundred bytes can describe more members than fit into memory."""
+MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
+"""So many members has a grid, and so many values all of them together: a file of a hundred bytes can describe more than
+fit into memory."""
 
 
 def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
-    """Every combination of the axes' values; the last axis changes first.
+    """Every combination of the axes' values, at most 50,000; the last axis changes first.
 
     >>> grid(learning_rate=[0.1, 0.01], seed=range(2))[:3]
     [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
     """
     values = [_values(name, given) for name, given in axes.items()]
-    _check_number(math.prod(map(len, values)))
+    _check_size(math.prod(map(len, values)), len(values))
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
@@ -59,7 +60,7 @@ def crossed(*grids: Sequence[Mapping[str, Any]]) -> list[Hyperparameters]:
     20
     """
     checked = [check_grid(grid, "grids", least=0) for grid in grids]
-    _check_number(math.prod(map(len, checked)))
+    _check_size(math.prod(map(len, checked)), sum(len(members[0]) for members in checked if members))
     members = []
     for parts in itertools.product(*checked):
         names = [name for part in parts for name in part]
@@ -80,7 +81,8 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
     [0.0081, 0.0006, 0.0001]
     """
-    number = check_count("number", number, most=MOST_MEMBERS)
+    number = check_count("number", number)
+    _check_size(number, len(axes))
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
         if not callable(distribution):
@@ -220,9 +222,10 @@ def _parsed(text: str) -> Any:
     return text
 
 
-def _check_number(members: int) -> None:
-    if members > MOST_MEMBERS:
-        raise InputError("grid", f"at most {MOST_MEMBERS:,} members", f"{members:,}", "Draw some by draws.")
+def _check_size(members: int, names: int) -> None:
+    if members > MOST_MEMBERS or members * names > MOST_VALUES:
+        expected = f"at most {MOST_MEMBERS:,} members with {MOST_VALUES:,} values together"
+        raise InputError("grid", expected, f"{members:,} with {names} each", "Draw fewer by draws.")
 
 
 def _values(name: str, given: Any) -> list[Any]:
