@@ -208,6 +208,18 @@ def calls():
         "read_idx": (fnn_data.read_idx, {"path": IDX, "maximum_bytes": 10**6}),
         "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),
         "save_parameters": (fnn.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
+        "save_checkpoint": (
+            fnn.save_checkpoint,
+            {"folder": "/dev/null/x", "step": 1, "tree": tree, "loss": None, "about": None, "keep": 2},
+        ),
+        "restore_checkpoint": (
+            fnn.restore_checkpoint,
+            {"folder": "/dev/null/x", "like": tree, "step": "newest", "part": ""},
+        ),
+        "with_clipping": (
+            lambda optimizer, limit: fnn.with_clipping(optimizer, limit).init(tree),
+            {"optimizer": RULE, "limit": 1.0},
+        ),
         "load_parameters": (fnn.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,
@@ -260,6 +272,7 @@ RECORDS = {
     "Member",
 }
 RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Summary", "Survivor", "SweepResult"}
+RECORDS |= {"Checkpoints", "Clipping", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}

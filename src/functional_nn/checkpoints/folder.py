@@ -7,14 +7,14 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from functional_nn.checkpoints import checkpoint
 from functional_nn.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint
+from functional_nn.checks import check_count
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import finite_json, locked, remove_folder, remove_temporary_folders
+from functional_nn.files import check_path, finite_json, locked, remove_folder, remove_temporary_folders
 
 LOCK = ".lock"
 
@@ -143,10 +143,9 @@ def save_checkpoint(
     ...     path.name, sorted(file.name for file in path.iterdir())
     ('0000000001', ['arrays.safetensors', 'manifest.json'])
     """
-    if isinstance(step, bool) or not isinstance(step, Integral) or step < 0:
-        raise InputError("step", "an integer from 0", repr(step))
-    with CheckpointWriter(Path(folder), keep) as writer:
-        return writer.save(int(step), tree, loss=None if loss is None else float(loss), about=about)
+    path, number = check_path("folder", folder), check_count("step", step, least=0)
+    with CheckpointWriter(path, keep) as writer:
+        return writer.save(number, tree, loss=None if loss is None else float(loss), about=about)
 
 
 def restore_checkpoint(
@@ -172,7 +171,11 @@ def restore_checkpoint(
     >>> restored.step, restored.tree
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
+    if not isinstance(step, str):
+        step = check_count("step", step, least=0)
+    elif step not in ("newest", "best"):
+        raise InputError("step", "newest, best or a number", repr(step))
     if step == "best":
         judged = [(loss, number) for number in steps(folder) if (loss := _loss(folder, number)) is not None]
         if not judged:

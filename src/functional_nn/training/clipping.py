@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.errors import InputError
-from functional_nn.layer import is_concrete
+from functional_nn.checks import check_number
+from functional_nn.training.state import check_optimizer
 
 
 class Clipping(NamedTuple):
@@ -52,8 +52,8 @@ def with_clipping(
     References:
         Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
-    if is_concrete(limit) and not limit > 0:
-        raise InputError("limit", "a number above 0", limit)
+    check_optimizer(optimizer)
+    check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params):
