@@ -20,7 +20,7 @@ from functional_nn.gradients.textbook import GradientDescent
 
 X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0])
 SPLIT = fnn.Split(X, LABELS, X, LABELS)
-NEGATED = partial(jax.tree.map, jnp.negative), lambda x, y_bar: jax.tree.map(jnp.negative, y_bar)
+NEGATED = partial(jax.tree.map, lambda leaf: -1 * leaf), lambda x, y_bar: jax.tree.map(lambda leaf: -1 * leaf, y_bar)
 NET, RULE = fnn.dense(2), optax.sgd(0.1)
 
 

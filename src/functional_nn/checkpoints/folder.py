@@ -17,6 +17,7 @@ from functional_nn.errors import DataError, InputError
 from functional_nn.files import check_path, finite_json, locked, remove_folder, remove_temporary_folders
 
 LOCK = ".lock"
+LARGEST_STEP = 2**63 - 1
 
 
 class CheckpointWriter:
@@ -143,7 +144,7 @@ def save_checkpoint(
     ...     path.name, sorted(file.name for file in path.iterdir())
     ('0000000001', ['arrays.safetensors', 'manifest.json'])
     """
-    path, number = check_path("folder", folder), check_count("step", step, least=0)
+    path, number = check_path("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     with CheckpointWriter(path, keep) as writer:
         return writer.save(number, tree, loss=None if loss is None else float(loss), about=about)
 
@@ -173,7 +174,7 @@ def restore_checkpoint(
     """
     folder = check_path("folder", folder)
     if not isinstance(step, str):
-        step = check_count("step", step, least=0)
+        step = check_count("step", step, least=0, most=LARGEST_STEP)
     elif step not in ("newest", "best"):
         raise InputError("step", "newest, best or a number", repr(step))
     if step == "best":

@@ -74,10 +74,12 @@ def check_vjp(
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
-    for leaf in jax.tree.leaves(arguments):
-        array = as_host_array("arguments", leaf)
-        if not array.size or (jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all()):
-            raise InputError("arguments", "finite numbers, at least one in each array", shown(leaf))
+    arrays = [as_host_array("arguments", leaf) for leaf in jax.tree.leaves(arguments)]
+    for array in arrays:
+        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
+            raise InputError("arguments", "finite numbers", shown(array))
+    if not any(array.size for array in arrays):
+        raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
     smooth = split(arguments).leaves
     if not smooth:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."

@@ -46,7 +46,7 @@ def per_example_gradients(
     >>> net = fnn.dense(2)
     >>> params, state = net.init(jax.random.key(0), (3,))
     >>> losses, gradients = per_example_gradients(
-    ...     net, fnn.cross_entropy, params, state, jnp.ones((5, 3)), jnp.zeros(5, int))
+    ...     net, fnn.cross_entropy, params, state, jax.numpy.ones((5, 3)), jax.numpy.zeros(5, int))
     >>> losses.shape, gradients["weight"].shape
     ((5,), (5, 3, 2))
 
