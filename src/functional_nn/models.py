@@ -123,9 +123,7 @@ def lenet(
         LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", section II.B;
         Ioffe and Szegedy 2015, "Batch normalization".
     """
-    if len(hidden := check_counts("hidden", hidden)) != 3:
-        raise InputError("hidden", "two numbers of channels and a size", hidden, "Such as (16, 32, 128).")
-    first, second, size = hidden
+    first, second, size = _sizes(hidden, 3, "two numbers of channels and a size, such as (16, 32, 128)")
     images = [
         *_normalised(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
         *_normalised(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
@@ -160,9 +158,7 @@ def deep_cnn(
         Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (small windows
         one after another); Ioffe and Szegedy 2015, "Batch normalization".
     """
-    if len(hidden := check_counts("hidden", hidden)) != 4:
-        raise InputError("hidden", "three numbers of channels and a size", hidden, "Such as (16, 32, 64, 128).")
-    first, second, third, size = hidden
+    first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (16, 32, 64, 128)")
     images = [
         *_normalised(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
         *_normalised(conv(second, 3, bias=False), activation=activation),
@@ -315,6 +311,13 @@ def _over_rows(
         layers.append(layer(size, "last" if i == len(hidden) else "sequence"))
         layers.extend(dropped(dropout))
     return chain(*layers, dense(out_size), name=name)
+
+
+def _sizes(hidden: Sequence[int], count: int, expected: str) -> tuple[int, ...]:
+    """The hidden sizes of a model that has so many of them."""
+    if len(sizes := check_counts("hidden", hidden)) != count:
+        raise InputError("hidden", expected, sizes)
+    return sizes
 
 
 def _normalised(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:

@@ -19,7 +19,7 @@ from functional_nn.bench.memory import Memory, in_bytes
 from functional_nn.bench.modes import modes
 from functional_nn.bench.peaks import Peaks, Rate, heaviest_products, product_name, trials
 from functional_nn.bench.suite import knee, measure
-from functional_nn.bench.timing import Timing, clocked, copies, race, shown
+from functional_nn.bench.timing import Timing, clocked, copies, in_seconds, race
 from functional_nn.bench.workloads import WHATS, Subject, workload
 from functional_nn.errors import InputError
 
@@ -227,7 +227,7 @@ def test_timing_of_one_call_and_of_many():
 
 
 def test_figures_are_read_easily():
-    assert [shown(s) for s in (2.0, 0.5, 0.123456, 9.999e-4, 1e-7)] == [
+    assert [in_seconds(s) for s in (2.0, 0.5, 0.123456, 9.999e-4, 1e-7)] == [
         "2.00 s",
         "500 ms",
         "123 ms",

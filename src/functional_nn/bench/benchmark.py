@@ -19,10 +19,9 @@ from functional_nn.bench.flops import flops_by_scope
 from functional_nn.bench.layers import LayerCost, layer_costs
 from functional_nn.bench.memory import Memory, in_bytes, memory_of
 from functional_nn.bench.peaks import Peaks, trials
-from functional_nn.bench.timing import Timing, clocked, copies, race, setting, shown
+from functional_nn.bench.timing import Timing, clocked, copies, in_seconds, race, setting
 from functional_nn.bench.traffic import bytes_by_scope
-from functional_nn.checks import check_flag, check_number
-from functional_nn.checks import shown as shown_value
+from functional_nn.checks import check_flag, check_number, shown
 from functional_nn.errors import InputError
 
 STAGES = ("trace", "lower", "compile", "first_run")
@@ -145,17 +144,20 @@ class Benchmark:
             name = f"{cost.layer} backward" if cost.backward else cost.layer
             shares = cost.flops / seconds / peaks.flops_per_second, cost.bytes / seconds / peaks.bytes_per_second
             yield (
-                f"{name:{width}}  {shown(seconds):>8}  {in_flops(cost.flops):>11}  {shares[0]:7.0%}"
+                f"{name:{width}}  {in_seconds(seconds):>8}  {in_flops(cost.flops):>11}  {shares[0]:7.0%}"
                 f"  {in_bytes(cost.bytes):>7}  {shares[1]:7.0%}"
             )
 
     def _lines(self) -> Iterator[tuple[str, str]]:
-        yield self.name, ", ".join(f"{stage.replace('_', ' ')} {shown(self.stages[stage])}" for stage in STAGES)
+        yield self.name, ", ".join(f"{stage.replace('_', ' ')} {in_seconds(self.stages[stage])}" for stage in STAGES)
         yield "steady state", str(self.steady)
         if self.donated:
             numbers = ", ".join(map(str, self.donate))
             yield "donated", f"{self.donated}, argument {numbers} given away"
-        yield "dispatch", f"returns after {shown(self.dispatch)}; computing nothing takes {shown(self.launch.median)}"
+        yield (
+            "dispatch",
+            f"returns after {in_seconds(self.dispatch)}; computing nothing takes {in_seconds(self.launch.median)}",
+        )
         yield "memory", str(self.memory) if self.memory else "not told by this platform"
         by_compiler = "" if self.compiler_flops is None else f" (XLA counts {in_flops(self.compiler_flops)})"
         yield (
@@ -217,7 +219,7 @@ def benchmark(
     seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
     layers = check_flag("layers", layers)
     if name is not None and not isinstance(name, str):
-        raise InputError("name", "a text, or None for the function's own", shown_value(name))
+        raise InputError("name", "a text, or None for the function's own", shown(name))
     with _compiling_anew():
         stages, traced, compiled = _stages(function, arguments, ())
         given = _stages(function, arguments, donate)[2] if donate else None

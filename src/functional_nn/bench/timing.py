@@ -73,10 +73,10 @@ def scaled(seconds: float) -> tuple[float, str]:
     return (1.0, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
 
 
-def shown(seconds: float) -> str:
+def in_seconds(seconds: float) -> str:
     """Seconds in three digits or so.
 
-    >>> shown(0.01234), shown(2.5e-5)
+    >>> in_seconds(0.01234), in_seconds(2.5e-5)
     ('12.3 ms', '25.0 µs')
     """
     scale, unit = scaled(seconds)

@@ -173,8 +173,10 @@ def train(
             run_folder.append_metrics(out, metrics)
         signals.check()
 
-    def checkpoints(folder: Path) -> Checkpoints:
-        return Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
+    checkpoints = None
+    if out is not None:
+        folder = out / run_folder.CHECKPOINTS
+        checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
 
     run = fit(
         net,
@@ -187,7 +189,7 @@ def train(
         penalty=configuration.penalty(),
         precision=configuration.precision,
         non_finite=configuration.non_finite,
-        checkpoints=None if out is None else checkpoints(out / run_folder.CHECKPOINTS),
+        checkpoints=checkpoints,
         on_epoch=on_epoch,
         progress=False if quiet else None,
     )

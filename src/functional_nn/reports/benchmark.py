@@ -12,7 +12,7 @@ from functional_nn.bench.memory import in_bytes
 from functional_nn.bench.modes import Mode
 from functional_nn.bench.records import platform_notes
 from functional_nn.bench.suite import Measured
-from functional_nn.bench.timing import shown
+from functional_nn.bench.timing import in_seconds
 from functional_nn.reports import benchmark_plots as plots
 from functional_nn.reports.pages import as_svg, check_libraries, write_template
 
@@ -52,7 +52,7 @@ def write_page(
         "findings": findings,
         "pictures": drawn,
     }
-    filters = {"time": shown, "flops": in_flops, "size": in_bytes}
+    filters = {"time": in_seconds, "flops": in_flops, "size": in_bytes}
     write_template("benchmark.html", path, filters, values)
 
 

@@ -9,7 +9,7 @@ from functional_nn.bench.benchmark import in_flops
 from functional_nn.bench.comparison import Comparison
 from functional_nn.bench.modes import Mode
 from functional_nn.bench.suite import NEAR_BEST, Measured, knee
-from functional_nn.bench.timing import shown
+from functional_nn.bench.timing import in_seconds
 
 
 def called(measured: Measured) -> str:
@@ -26,8 +26,12 @@ def programs(measured: Sequence[Measured]) -> str:
         low, high = (result.donated or result.steady).quartiles
         rows.append(
             (
-                *(result.name, str(one.batch_size), one.precision, shown(result.stages["compile"])),
-                *(shown(result.seconds), f"{shown(low)} - {shown(high)}", shown(one.seconds_per_example)),
+                *(result.name, str(one.batch_size), one.precision, in_seconds(result.stages["compile"])),
+                *(
+                    in_seconds(result.seconds),
+                    f"{in_seconds(low)} - {in_seconds(high)}",
+                    in_seconds(one.seconds_per_example),
+                ),
                 *(f"{in_flops(result.flops_per_second)}/s", f"{shares['compute']:.0%}"),
                 *(f"{result.bytes_per_second / 1e9:.3g} GB/s", f"{shares['memory']:.0%}"),
                 f"{result.bound} {shares[result.bound]:.0%}",
@@ -57,8 +61,8 @@ def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
     for mode in several:
         low, high = mode.timing.quartiles
         median = mode.timing.median
-        spread = f"{shown(low)} - {shown(high)}"
-        rows.append((mode.name, shown(mode.compile), shown(median), spread, f"{median / quickest:.2f}"))
+        spread = f"{in_seconds(low)} - {in_seconds(high)}"
+        rows.append((mode.name, in_seconds(mode.compile), in_seconds(median), spread, f"{median / quickest:.2f}"))
     return f"\ntrain steps in four modes, batch {batch_size}, {precision}\n{_aligned(rows)}"
 
 

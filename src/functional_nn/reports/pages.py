@@ -27,7 +27,7 @@ def check_libraries(libraries: Sequence[str]) -> None:
 def write_template(
     template: str, path: str | Path, filters: Mapping[str, Callable[..., Any]], values: Mapping[str, Any]
 ) -> None:
-    """Fills a template of this folder, with the pages' style as ``style``, and writes it.
+    """Fills a template of this folder, which extends ``page.html`` with its style, and writes it.
 
     Raises:
         InputError: the file cannot be written.
@@ -35,11 +35,12 @@ def write_template(
     import jinja2
 
     folder = Path(__file__).parent
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
     environment.lstrip_blocks = True
     environment.filters |= filters
-    made = environment.from_string((folder / template).read_text("utf-8"))
-    page = made.render(style=(folder / "page.css").read_text("utf-8"), **values)
+    page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as error:
