@@ -14,6 +14,7 @@ from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
 from functional_nn.sweeps.groups import RecipeOf
+from functional_nn.sweeps.population import UNROLL
 from functional_nn.training.precision import as_precision
 from functional_nn.training.programs import compiled
 
@@ -36,7 +37,7 @@ def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hi
     split = fnn.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     recipe_of = RecipeOf(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
     rates = [{"learning_rate": jnp.float32(member.learning_rate)} for member in population]
-    programs, _ = compiled(recipe_of, rates[0], BATCH_SIZE, as_precision(PRECISION), split)
+    programs, _ = compiled(recipe_of, rates[0], BATCH_SIZE, as_precision(PRECISION), split, unroll=UNROLL)
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
     train_states = [

@@ -28,6 +28,9 @@ from functional_nn.training.fit import prepared
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, Split, compiled
 
+UNROLL = 2
+"""Steps in the body of a loop: up to 6% quicker for small networks, and 7 to 30% longer to compile, once for all."""
+
 
 class GroupPrograms:
     """A static group's compiled programs and its data, on every device that is asked for."""
@@ -54,7 +57,7 @@ class GroupPrograms:
             clock = time.perf_counter()
             arguments = (self.group.recipe_of, self._hyperparameters, self.group.batch_size, self._policy, split)
             with nullcontext() if device == jax.local_devices()[0] else jax.default_device(device):
-                self._programs[device], compiled_now = compiled(*arguments, members, shared_order)
+                self._programs[device], compiled_now = compiled(*arguments, members, shared_order, UNROLL)
             self.compilations += compiled_now
             self.seconds += (time.perf_counter() - clock) * compiled_now
         return self._programs[devices[0]]

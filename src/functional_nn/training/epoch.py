@@ -75,18 +75,21 @@ def drawn_batches(
     return order[: batches * batch_size].reshape(batches, batch_size), order[batches * batch_size :]
 
 
-def make_epoch_parts(train_step: TrainStep, batch_size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def make_epoch_parts(
+    train_step: TrainStep, batch_size: int, unroll: int = 1
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What ``make_epoch`` does with ``drawn_batches``, as two functions, for compiling them apart.
 
     ``full_batches(train_state, full, x, labels) -> (train_state, losses)``;
-    ``last_batch(train_state, losses, left, x, labels) -> (train_state, EpochResult)``.
+    ``last_batch(train_state, losses, left, x, labels) -> (train_state, EpochResult)``. ``unroll`` steps stand in the
+    body of the loop, with the same bits.
     """
 
     def full_batches(train_state, full, x, labels):
         def step(train_state, rows):
             return train_step(train_state, *_rows(rows, x, labels))
 
-        return lax.scan(step, train_state, full)
+        return lax.scan(step, train_state, full, unroll=unroll)
 
     def last_batch(train_state, losses, left, x, labels):
         sizes = jnp.full_like(losses, batch_size)

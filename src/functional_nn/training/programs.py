@@ -69,7 +69,7 @@ class Programs:
     ``h`` are the traced hyper-parameters, of which ``recipe_of`` makes the recipe inside each program; a run alone has
     none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
     leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
-    ``train_state`` has the shapes of what ``start`` gives.
+    ``unroll`` steps stand in the body of an epoch's loop. ``train_state`` has the shapes of what ``start`` gives.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is three programs,
@@ -86,6 +86,7 @@ class Programs:
         shapes: Split,
         members: int | None = None,
         shared_order: bool = False,
+        unroll: int = 1,
     ):
         in_shape = shapes.train_x.shape[1:]
         number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
@@ -104,7 +105,7 @@ class Programs:
             train_step = make_train_step(
                 net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
             )
-            return make_epoch_parts(train_step, batch_size)
+            return make_epoch_parts(train_step, batch_size, unroll)
 
         def draw(key, number):
             return drawn_batches(key, number, examples, batch_size)
@@ -191,10 +192,11 @@ def compiled(
     split: Split,
     members: int | None = None,
     shared_order: bool = False,
+    unroll: int = 1,
 ) -> tuple[Programs, bool]:
     """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
     h, shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
-    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order)
+    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order, unroll)
     try:
         hash(arguments)
     except TypeError:
