@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks w1 --data-dir DIR` and its like; `python -m benchmarks --help` lists them."""
+"""The command line: `python -m benchmarks w1 --data-dir DIR` and its like, or `all` of them; `--help` lists them."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -8,14 +8,14 @@ from types import ModuleType
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, records, w1, w2, w3, w4, w5
+from benchmarks import accuracy, depth, records, summary, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
-from benchmarks.race import race
+from benchmarks.race import ROOT, Entry, race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
-# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, PEERS and, by name, the OPTIONS that its peers take
+# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, PEERS, SHOWN and the names of its peers' OPTIONS
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -46,14 +46,16 @@ def sizes(text: str) -> list[int]:
     return [at_least(1)(size) for size in text.split(",")]
 
 
-def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -> None:
+def run(
+    console: Console, name: str, peers: list[str], arguments: argparse.Namespace, results: Path, baseline: str
+) -> list[Entry]:
     """Race a workload's peers; print the table, keep the results."""
-    circumstances = records.circumstances()
-    options = {name: getattr(arguments, name) for name in workload.OPTIONS}
+    workload, circumstances = WORKLOADS[name], records.circumstances()
+    options = options_of(workload, arguments)
     with console.status("starting") as status:
         entries = race(
-            arguments.command,
-            arguments.peers,
+            name,
+            peers,
             arguments.data_dir,
             rounds=arguments.rounds,
             warmup=arguments.warmup,
@@ -62,15 +64,31 @@ def run(console: Console, workload: ModuleType, arguments: argparse.Namespace) -
             progress=status.update,
         )
     conditions = {
-        "workload": arguments.command,
+        "workload": name,
         "batch_size": workload.BATCH_SIZE,
         "steps": workload.STEPS,
         "precision": workload.PRECISION,
         "seed": arguments.seed,
         **options,
     }
-    records.append(arguments.results, [circumstances | conditions | asdict(entry) for entry in entries])
-    print_table(console, workload, entries, arguments.baseline, options, circumstances)
+    records.append(results, [circumstances | conditions | asdict(entry) for entry in entries])
+    print_table(console, workload, entries, baseline, options, circumstances)
+    return entries
+
+
+def run_all(console: Console, arguments: argparse.Namespace) -> None:
+    """Race every workload, one after another; put their tables between the marks of a file."""
+    circumstances, tables, versions = records.circumstances(), [], {}
+    for name, workload in WORKLOADS.items():
+        results = arguments.results / f"{name}.jsonl"
+        entries = run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
+        versions |= {library: number for entry in entries for library, number in entry.versions.items()}
+        tables.append(summary.table(workload, entries, options_of(workload, arguments)))
+        summary.put(arguments.table, summary.summary(tables, versions, circumstances, arguments.rounds))
+
+
+def options_of(workload: ModuleType, arguments: argparse.Namespace) -> dict:
+    return {name: getattr(arguments, name) for name in workload.OPTIONS}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,17 +97,26 @@ def parse_arguments() -> argparse.Namespace:
     for name, workload in WORKLOADS.items():
         command = commands.add_parser(name, help=workload.RECIPE)
         known = workload.PEERS
-        command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
-        command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
         command.add_argument(
             "--peers", type=some_of(known), default=list(known), help=f"some of {','.join(known)} (default all)"
         )
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
+
+    command = commands.add_parser("all", help="each of these in turn, and their tables for the README")
+    command.add_argument("--table", type=Path, default=ROOT / "README.md", help="file whose marks they stand between")
+
+    for name in (*WORKLOADS, "all"):
+        command = commands.choices[name]
+        command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
+        command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
         command.add_argument("--seed", type=int, default=0)
 
-    command = commands.choices["w2"]
-    command.add_argument("--models", type=at_least(1), default=8, help="how many are trained at once (default 8)")
-    command.add_argument("--hidden", type=sizes, default=[128, 64], help="sizes of hidden layers (default 128,64)")
+    for name, models in (("w2", 8), ("all", 32)):
+        command = commands.choices[name]
+        help = f"how many are trained at once in W2 (default {models})"
+        command.add_argument("--models", type=at_least(1), default=models, help=help)
+        help = "sizes of hidden layers in W2 (default 128,64)"
+        command.add_argument("--hidden", type=sizes, default=[128, 64], help=help)
 
     command = commands.add_parser("accuracy", help="test accuracy of W1's recipe, over seeds")
     known = accuracy.SIDES
@@ -102,18 +129,21 @@ def parse_arguments() -> argparse.Namespace:
     for name, command in commands.choices.items():
         if name != "depth":
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
-        command.add_argument(
-            "--results",
-            type=Path,
-            default=records.RESULTS / f"{name}.jsonl",
-            help=f"JSON lines to append to (default benchmarks/results/{name}.jsonl)",
-        )
+        place = "" if name == "all" else f"{name}.jsonl"
+        kind = "folder of the JSON lines" if name == "all" else "JSON lines"
+        help = f"{kind} to append to (default benchmarks/results/{place})"
+        command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
     arguments = parser.parse_args()
     if arguments.command != "depth":
         try:
             read_mnist(arguments.data_dir)
         except DataError as error:
             parser.error(f"--data-dir: {error}")
+    if arguments.command == "all":
+        try:
+            summary.around(arguments.table)
+        except (OSError, ValueError) as error:
+            parser.error(f"--table: {error}")
     return arguments
 
 
@@ -125,8 +155,10 @@ def main() -> None:
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
+    elif arguments.command == "all":
+        run_all(console, arguments)
     else:
-        run(console, WORKLOADS[arguments.command], arguments)
+        run(console, arguments.command, arguments.peers, arguments, arguments.results, arguments.baseline)
 
 
 if __name__ == "__main__":

@@ -36,3 +36,20 @@ PEERS = {
     "stax_tuned": "benchmarks.peers.stax:donated",
     "jax_scan": "benchmarks.peers.jax_scan:whole_epoch",
 }
+
+SHOWN = {
+    "functional_nn": "functional_nn",
+    "jax_scan": "plain `jax.lax.scan`, nothing tuned",
+    "stax_tuned": "stax, donated buffers",
+    "haiku_tuned": "Haiku, donated buffers",
+    "equinox_tuned": "Equinox, partitioned once",
+    "equinox": "Equinox, as its tutorial writes it",
+    "flax_nnx_functional": "Flax NNX, functional step",
+    "flax_nnx": "Flax NNX, as its tutorial writes it",
+    "keras_jax_tuned": "Keras 3 on JAX, no metrics",
+    "pytorch_tuned": "PyTorch, resident tensors, fused Adam",
+    "pytorch_compile": "PyTorch, `torch.compile`",
+    "pytorch_tutorial": "PyTorch with `DataLoader`, as its tutorial writes it",
+    "pytorch_torchvision": "the same with torchvision's transforms",
+}
+"""Who takes part in `python -m benchmarks all`, and as what."""

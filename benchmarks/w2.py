@@ -58,3 +58,15 @@ PEERS = {
     "stax_processes": "benchmarks.peers.population_stax:processes",
     "jax_vmap_scan": "benchmarks.peers.jax_scan:population",
 }
+
+SHOWN = {
+    "functional_nn": "functional_nn",
+    "functional_nn_solo": "functional_nn, one model after another",
+    "equinox_tuned": "Equinox, `vmap`, partitioned once",
+    "equinox": "Equinox, `filter_vmap`, as its tutorial writes it",
+    "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
+    "stax_processes": "stax, a process a core",
+    "pytorch": "PyTorch, one model after another",
+    "pytorch_processes": "PyTorch, a process a core",
+    "torch_func": "`torch.func`, `vmap`",
+}

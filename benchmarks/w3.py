@@ -26,3 +26,13 @@ PEERS = {
     "flax_nnx": "benchmarks.peers.cnn_flax_nnx:functional",
     "haiku": "benchmarks.peers.cnn_haiku:donated",
 }
+
+SHOWN = {
+    "functional_nn": "functional_nn",
+    "functional_nn_autodiff": "functional_nn, by `jax.grad`",
+    "pytorch": "PyTorch",
+    "pytorch_channels_last": "PyTorch, channels last",
+    "jax_loop": "plain JAX, `conv_general_dilated` and `reduce_window`",
+    "flax_nnx": "Flax NNX, functional step",
+    "haiku": "Haiku, donated buffers",
+}

@@ -23,3 +23,11 @@ PEERS = {
     "jax_scan": "benchmarks.peers.lstm_jax:scan",
     "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
 }
+
+SHOWN = {
+    "functional_nn": "functional_nn",
+    "functional_nn_autodiff": "functional_nn, by `jax.grad`",
+    "pytorch": "PyTorch, `nn.LSTM`",
+    "jax_scan": "plain JAX, a `scan`",
+    "haiku": "Haiku, `dynamic_unroll`",
+}

@@ -22,3 +22,10 @@ PEERS = {
     "pytorch_tuned": "benchmarks.peers.cold_pytorch:tuned",
     "pytorch_tutorial": "benchmarks.peers.cold_pytorch:tutorial",
 }
+
+SHOWN = {
+    "functional_nn": "functional_nn",
+    "functional_nn_first": "functional_nn, nothing compiled before",
+    "pytorch_tuned": "PyTorch, resident tensors, fused Adam, the same schedule",
+    "pytorch_tutorial": "PyTorch, as its tutorial writes it",
+}

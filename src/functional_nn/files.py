@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from functional_nn.errors import InputError
+
+TEMPORARY = "functional_nn.tmp"
+"""How the names end of what is half written, so that nobody else's files are taken for leftovers."""
 
 
 def check_path(argument: str, value: Any) -> Path:
@@ -21,11 +25,18 @@ def check_path(argument: str, value: Any) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes beside the place and moves it there, so that an interrupted call leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    with opened_whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def opened_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file beside the place and moves it there in the end; an interruption leaves what was there before."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.{TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with open(temporary, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -35,7 +46,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
     """A new folder of files: written and synchronised beside its place, and moved there in one step."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     try:
         temporary.mkdir()
         for name, content in contents.items():
@@ -53,15 +64,18 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Moves a folder aside before its files go, so that a part of it is never taken for the whole."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     os.rename(folder, temporary)
     shutil.rmtree(temporary)
 
 
-def remove_temporary_folders(parent: Path) -> None:
-    """Those that the two functions above left behind when their process was killed."""
-    for temporary in parent.glob(".*.tmp"):
-        shutil.rmtree(temporary, ignore_errors=True)
+def remove_leftovers(parent: Path) -> None:
+    """Removes what the functions above left behind when their process was killed; nobody else may be writing there."""
+    for temporary in parent.glob(f".*.{TEMPORARY}"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def _synchronise(folder: Path) -> None:

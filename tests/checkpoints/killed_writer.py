@@ -67,10 +67,10 @@ def main(folder: Path, kills: int, seed: int) -> None:
     left_behind = 0
     for _ in range(kills):
         told = killed_after_a_moment(folder, draws.uniform(0, 0.03))
-        left_behind += any(folder.glob(".*.tmp"))
+        left_behind += any(folder.glob(".*.functional_nn.tmp"))
         assert verify(folder) >= told
     with CheckpointWriter(folder):
-        assert not list(folder.glob(".*.tmp"))
+        assert not list(folder.glob(".*.functional_nn.tmp"))
     print(f"{kills} kills, {steps(folder)[-1]} steps, something left behind by {left_behind}")
 
 

@@ -427,9 +427,9 @@ def test_fault_34_two_writers_are_an_error_for_the_second(tmp_path):
 
 def test_fault_35_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
     saved(tmp_path)
-    shutil.copytree(tmp_path / "0000000002", tmp_path / ".0000000003.tmp")
-    (tmp_path / ".0000000004.tmp").mkdir()
-    (tmp_path / ".0000000001.tmp").mkdir()
+    shutil.copytree(tmp_path / "0000000002", tmp_path / ".0000000003.functional_nn.tmp")
+    (tmp_path / ".0000000004.functional_nn.tmp").mkdir()
+    (tmp_path / ".0000000001.functional_nn.tmp").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     assert fnn.restore_checkpoint(tmp_path, TREE).step == 2
     fnn.save_checkpoint(tmp_path, 3, TREE)

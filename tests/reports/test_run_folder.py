@@ -45,9 +45,12 @@ def test_a_run_goes_on_only_from_checkpoints(tmp_path):
         run_folder.check_run_folder(tmp_path)
 
 
-def test_a_folder_with_other_files_is_used_and_they_are_kept(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+def test_fault_35_leftovers_go_and_other_files_are_kept(tmp_path):
+    for name in ("notes.txt", ".mine.tmp", ".config.json.1.functional_nn.tmp"):
+        (tmp_path / name).write_text("mine")
     run_folder.create_run_folder(tmp_path, {})
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == [".mine.tmp", "config.json", "metrics.jsonl", "notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

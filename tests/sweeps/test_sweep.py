@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.files import locked
 from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.groups import RecipeOf
 
@@ -324,56 +325,20 @@ def test_finished_chunks_are_not_run_again(halving, blobs, tmp_path):
     assert not ran
 
 
-KILLED = """
-import sys, numpy as np, optax, functional_nn as fnn
-random = np.random.default_rng(0)
-labels = random.integers(0, 3, 80).astype(np.int32)
-x = (random.normal(size=(3, 5))[labels] * 3 + random.normal(size=(80, 5))).astype(np.float32)
-data = fnn.Split(x[:50], labels[:50], x[50:], labels[50:])
-net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
-members = fnn.grid(learning_rate=[0.1, 0.01], seed=range(150))
-print("ready", flush=True)
-result = fnn.sweep(net, lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=3, out=sys.argv[1])
-result.save(sys.argv[1] + "/members.csv")
-"""
+def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
+    rule = lambda h: optax.sgd(0.1)  # noqa: E731
+    fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
+    with locked(tmp_path / ".lock"), pytest.raises(fnn.InputError, match=rf"which process {os.getpid()} writes to"):
+        fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
 
 
-def run_until_killed(folder, seconds):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    process.stdout.close()
-    return process.returncode == 0
-
-
-def kill_and_resume(tmp_path, kills, seed):
-    """Kills a sweep at random moments until so many kills have hit it; the table in the end is the one of no kill."""
-    random = np.random.default_rng(seed)
-    assert run_until_killed(tmp_path / "whole", 300)
-    hits = 0
-    for attempt in range(kills):
-        if run_until_killed(tmp_path / "killed", random.uniform(0.1, 2.0)):
-            (tmp_path / "killed").rename(tmp_path / f"done{attempt}")
-        else:
-            hits += 1
-    assert run_until_killed(tmp_path / "killed", 300)
-    for folder in tmp_path.glob("*"):
-        if (folder / "members.csv").exists():
-            assert (folder / "members.csv").read_bytes() == (tmp_path / "whole" / "members.csv").read_bytes()
-    assert hits
-
-
-def test_a_killed_sweep_resumes_to_the_same_table(tmp_path):
-    kill_and_resume(tmp_path, kills=2, seed=0)
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_twenty_times_resumes_to_the_same_table(tmp_path):
-    kill_and_resume(tmp_path, kills=20, seed=1)
+def test_fault_35_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
+    rule = lambda h: optax.sgd(0.1)  # noqa: E731
+    (tmp_path / "chunks").mkdir()
+    for left in (".sweep.json.1", ".members.csv.1", "chunks/.0-0-end.safetensors.1"):
+        (tmp_path / f"{left}.functional_nn.tmp").write_text("half")
+    fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "0-0-end.safetensors", "chunks", "sweep.json"]
 
 
 def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):

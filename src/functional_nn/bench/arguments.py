@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -23,12 +24,18 @@ def check_call(function: Any, arguments: Any, donate: Any) -> tuple[int, ...]:
     return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
 
 
-def check_calls(calls: Any) -> Sequence[Sequence[Any]]:
-    """Refuses what are no tuples of arguments."""
+def check_calls(function: Callable[..., Any], calls: Any) -> Sequence[Sequence[Any]]:
+    """Refuses what are no tuples of arguments, as many as the function takes."""
     if not isinstance(calls, tuple | list) or not all(isinstance(call, tuple | list) for call in calls):
         raise InputError("then", "tuples of arguments, one for each later call", shown(calls))
     for call in calls:
         check_leaves(call)
+        try:
+            inspect.signature(function).bind(*call)
+        except TypeError as error:
+            raise InputError("then", "tuples of arguments that the function takes", shown(call), f"{error}.") from None
+        except ValueError:  # a function without a signature, such as some of C
+            continue
     return calls
 
 

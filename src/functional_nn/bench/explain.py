@@ -40,7 +40,7 @@ def explain(
     >>> print(explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
     Pass it as an argument.
     """
-    donate, then = check_call(function, arguments, donate), check_calls(then)
+    donate, then = check_call(function, arguments, donate), check_calls(function, then)
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
     return explained(function, traced, traced.lower().compile(), arguments, donate, then)
 

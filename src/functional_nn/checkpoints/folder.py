@@ -14,7 +14,7 @@ from functional_nn.checkpoints import checkpoint
 from functional_nn.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.checks import check_count
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import check_path, finite_json, locked, remove_folder, remove_temporary_folders
+from functional_nn.files import check_path, finite_json, locked, remove_folder, remove_leftovers
 
 LOCK = ".lock"
 LARGEST_STEP = 2**63 - 1
@@ -49,7 +49,7 @@ class CheckpointWriter:
             given = f"{self.folder} ({error.strerror})"
             raise InputError("checkpoints", "a folder that can be written to", given) from None
         try:
-            remove_temporary_folders(self.folder)
+            remove_leftovers(self.folder)
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
         except BaseException:
             self._stack.close()

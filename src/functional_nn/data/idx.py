@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import math
 import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import check_path
+from functional_nn.files import check_path, opened_whole
 
 DTYPES = {
     0x08: np.dtype(np.uint8),
@@ -139,21 +138,14 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """
     path = check_path("path", path)
     header, data = _encode(path, array)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as file:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", 9, file, mtime=0) as compressed:
-                    compressed.write(header)
-                    compressed.write(data)
-            else:
-                file.write(header)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with opened_whole(path) as file:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", 9, file, mtime=0) as compressed:
+                compressed.write(header)
+                compressed.write(data)
+        else:
+            file.write(header)
+            file.write(data)
 
 
 def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:

@@ -15,7 +15,7 @@ from functional_nn.checkpoints.folder import steps
 from functional_nn.checkpoints.parameters import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import finite_json, write_whole
+from functional_nn.files import finite_json, remove_leftovers, write_whole
 from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
 from functional_nn.training.predict import predict_probabilities
@@ -49,7 +49,11 @@ def check_run_folder(folder: Path, resume: bool = False) -> None:
 
 
 def create_run_folder(folder: Path, configuration: dict[str, Any]) -> None:
-    """Writes the configuration, which makes the folder a run's, and begins its metrics."""
+    """Writes the configuration, which makes the folder a run's, and begins its metrics.
+
+    Its checkpoints' writer has locked them, so what is half written here is an earlier process's, which was killed.
+    """
+    remove_leftovers(folder)
     write_json(folder / CONFIGURATION, configuration)
     write_whole(folder / METRICS, "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,64 @@ import numpy as np
 
 from functional_nn.checkpoints.arrays import packed, unpacked
 from functional_nn.errors import InputError
-from functional_nn.files import write_whole
+from functional_nn.files import locked, remove_leftovers, write_whole
 from functional_nn.sweeps.chunks import Course
 
-SWEEP, CHUNKS = "sweep.json", "chunks"
+SWEEP, CHUNKS, LOCK = "sweep.json", "chunks", ".lock"
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
 class Store:
     """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds what was finished.
 
+    As a context manager it is the folder's one writer, and cleans up after one that was killed.
+
     Raises:
-        InputError: where the folder cannot be written to, or holds another sweep.
+        InputError: where the folder cannot be written to, another process writes to it, or it holds another sweep.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
         self.folder = folder
+        self._identity = identity
         self._fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        path = folder / SWEEP
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Store:
+        folder = self.folder
         try:
             (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(locked(folder / LOCK))
+        except BlockingIOError as error:
+            given = f"{folder}, which process {error} writes to"
+            raise InputError("out", "a folder that nobody else writes to", given) from None
+        except OSError as error:
+            raise InputError("out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+        try:
+            self._begin(folder / SWEEP)
+            remove_leftovers(folder)
+            remove_leftovers(folder / CHUNKS)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.close()
+
+    def _begin(self, path: Path) -> None:
+        """Writes which sweep it is, or sees that it is this one."""
+        identity = self._identity
+        try:
             known = json.loads(path.read_text("utf-8")) if path.exists() else None
             if known is None:
                 write_whole(path, json.dumps({"fingerprint": self._fingerprint, **identity}, indent=1))
         except OSError as error:
-            raise InputError("out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+            raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
         except ValueError as error:
             raise InputError("out", "a sweep's folder", f"{path}, which is damaged ({error})") from None
         if known is not None and known.get("fingerprint") != self._fingerprint:
             different = [name for name in identity if known.get(name) != json.loads(json.dumps(identity[name]))]
-            given = f"{folder}, whose {', '.join(different) or SWEEP} differ"
+            given = f"{self.folder}, whose {', '.join(different) or SWEEP} differ"
             raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
 
     def save(self, name: str, courses: Sequence[Course], kept: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def sweep(
     }
     population = Population(groups, members, by_name, policy, chosen, **rules)
 
-    store = None
+    store: Store | nullcontext[None] = nullcontext()
     if out is not None:
         identity = {
             **{"grid": members, "data": {name: _digest(part) for name, part in by_name.items()}},
@@ -122,10 +123,10 @@ def sweep(
 
     rungs = () if halving is None else halving.epochs
     message = ""
-    with progress_bar("sweep", population.chunk_epochs, progress) as advance:
+    with store as kept, progress_bar("sweep", population.chunk_epochs, progress) as advance:
         try:
             for rung in (*rungs, None):
-                for _ in population.train(rung, store):
+                for _ in population.train(rung, kept):
                     if on_epoch is not None:
                         on_epoch(population.ended, len(members))
                     rate = population.ended / max(time.perf_counter() - clock, 1e-9)

@@ -68,6 +68,13 @@ def check_batch(x: Any, labels: Any) -> int:
     return examples
 
 
+def check_stepped(argument: str, result: Any, second: str) -> Any:
+    """Refuses what a train step or an epoch of one's own may not give: it gives a pair, with a TrainState first."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], TrainState):
+        raise InputError(argument, f"a function that gives (TrainState, {second})", f"one that gives {shown(result)}")
+    return result
+
+
 def check_scalar(argument: str, value: Any) -> Any:
     """Refuses what a loss or a penalty of one's own may not give."""
     if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):

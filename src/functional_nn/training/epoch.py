@@ -14,7 +14,13 @@ from functional_nn.inputs import values_of
 from functional_nn.layer import Layer, as_layer
 from functional_nn.loss import Loss
 from functional_nn.metrics import accuracy
-from functional_nn.training.arguments import check_batch, check_epoch_number, check_scalar, check_train_state
+from functional_nn.training.arguments import (
+    check_batch,
+    check_epoch_number,
+    check_scalar,
+    check_stepped,
+    check_train_state,
+)
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossFunction, TrainStep, forward
@@ -54,7 +60,12 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     check_function("train_step", train_step, "what make_train_step gives")
     check_count("batch_size", batch_size)
-    full_batches, last_batch = make_epoch_parts(train_step, batch_size)
+
+    def checked_step(train_state, x, labels):
+        train_state, loss = check_stepped("train_step", train_step(train_state, x, labels), "loss")
+        return train_state, check_scalar("train_step's loss", loss)
+
+    full_batches, last_batch = make_epoch_parts(checked_step, batch_size)
 
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
@@ -198,7 +209,8 @@ def make_run(
 
     def run(train_state, x, labels, test_x, test_labels):
         def body(train_state, number):
-            train_state, result = epoch(train_state, x, labels, number)
+            result = epoch(train_state, x, labels, number)
+            train_state, result = check_stepped("epoch", result, "EpochResult")
             return train_state, (result, evaluate(train_state, test_x, test_labels))
 
         train_state, (results, evaluations) = lax.scan(body, train_state, jnp.arange(epochs))
