@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -68,21 +69,15 @@ def max_pool(
 
     def forward(x):
         _check_unmasked(x)
-        windows = _place(x, window, stride, padding)
-        if _tile(windows):
-            tiles = _tiles(x, windows, -jnp.inf)
-            y = jnp.max(tiles, axis=_within(windows))
-        else:
-            y = jnp.max(jnp.stack(seen(x, windows, -jnp.inf)), axis=0)
+        y = _largest(x, _place(x, window, stride, padding))
         return y, (x, y)
 
     def backward(residuals, y_bar):
         x, y = residuals
         windows = _place(x, window, stride, padding)
-        largest = [(part == y).astype(y.dtype) for part in seen(x, windows, -jnp.inf)]
-        share = y_bar / added(largest)
+        share = y_bar * _share(x, y, windows)
         if not _tile(windows):
-            return put_back([m * share for m in largest], windows)
+            return put_back([jnp.where(part == y, share, 0) for part in seen(x, windows, -jnp.inf)], windows)
         m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
         return _untiled(jnp.where(m, _over_tiles(share, windows), 0), windows)
 
@@ -230,6 +225,40 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
         return largest * _over_space(y_bar / count, x.ndim)
 
     return _global(name, pool, pool_back)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _largest(x: jax.Array, windows: Windows) -> jax.Array:
+    """The largest element that each window sees, in one pass over x. The derivative is that of ``jnp.max``."""
+    return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
+
+
+@_largest.defjvp
+def _largest_jvp(windows, x, x_dot):
+    """Where c elements are the largest, y changes by the mean of their changes."""
+    (x,), (x_dot,) = x, x_dot
+    y = _largest(x, windows)
+    if _tile(windows):
+        m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
+        change = jnp.sum(jnp.where(m, _tiles(x_dot, windows, 0.0), 0), axis=_within(windows))
+    else:
+        parts = zip(seen(x, windows, -jnp.inf), seen(x_dot, windows), strict=True)
+        change = added([jnp.where(part == y, part_dot, 0) for part, part_dot in parts])
+    return y, change * _share(x, y, windows)
+
+
+def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
+    """1 / c, where c of the elements that a window sees are the largest.
+
+    Few of them are looked up, since XLA fuses a choice with what follows, but a division is a pass of its own.
+    """
+    count = added([(part == y).astype(jnp.int32) for part in seen(x, windows, -jnp.inf)])
+    if windows.places > 4:
+        return 1 / count.astype(y.dtype)
+    shares = jnp.ones_like(y)
+    for c in range(2, windows.places + 1):
+        shares = jnp.where(count == c, 1 / c, shares)
+    return shares
 
 
 def _check_unmasked(x: jax.Array | Masked) -> None:

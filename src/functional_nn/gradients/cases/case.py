@@ -71,6 +71,11 @@ def masked(in_shape: tuple[int, ...]) -> Callable[[np.random.Generator, int], fn
     return make
 
 
+def ties(in_shape: tuple[int, ...]) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Makes the numbers 0, 1 and 2, so that the largest of some is often there twice and more often."""
+    return lambda random, batch: random.integers(0, 3, (batch, *in_shape)).astype(float)
+
+
 def of(cases: Any) -> dict[str, Any]:
     """The arguments of ``pytest.mark.parametrize``, with readable names."""
     return {"argvalues": cases, "ids": [case[0] for case in cases]}

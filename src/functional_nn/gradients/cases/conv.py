@@ -1,7 +1,7 @@
 """Convolution, its transpose, and pooling."""
 
 import functional_nn as fnn
-from functional_nn.gradients.cases.case import LayerCase, masked
+from functional_nn.gradients.cases.case import LayerCase, masked, ties
 
 uneven = {"stride": (2, 1), "padding": ((2, 1), (0, 3)), "dilation": (1, 2)}
 
@@ -17,6 +17,7 @@ LAYERS = [
     LayerCase("conv_transpose", fnn.conv_transpose(3, (3, 2), **uneven, lowering="product"), (3, 5, 2)),
     LayerCase("conv_transpose_grouped", fnn.conv_transpose(6, 2, stride=3, groups=2, lowering="product"), (5, 4)),
     LayerCase("max_pool", fnn.max_pool(2), (5, 7, 3)),
+    LayerCase("max_pool_of_ties", fnn.max_pool(2), (5, 7, 3), make_x=ties((5, 7, 3))),
     LayerCase("max_pool_overlapping", fnn.max_pool((3, 2), stride=(2, 1), padding="same"), (5, 7, 3)),
     LayerCase("average_pool", fnn.average_pool((2, 3), padding="same"), (5, 7, 3)),
     LayerCase("average_pool_overlapping", fnn.average_pool(3, stride=2, padding=((1, 2),), count_padding=True), (7, 3)),
