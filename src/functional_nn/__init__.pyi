@@ -58,6 +58,7 @@ from .inputs import Masked as Masked
 from .layer import Layer as Layer
 from .layers.attention import attention as attention
 from .layers.attention import dot_product_attention as dot_product_attention
+from .layers.augmentation import random_deformation as random_deformation
 from .layers.augmentation import random_shift as random_shift
 from .layers.batch_norm import batch_norm as batch_norm
 from .layers.combinators import bidirectional as bidirectional

@@ -65,11 +65,14 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
 def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     """Gradient descent's rate is not rounded before it is traced, so the bits are the same."""
     one, many = tmp_path / "one.json", tmp_path / "many.json"
-    assert cli.run([*tiny, "--seed", "1", "--learning-rate", "0.05", "--json", str(one)]) == 0
-    assert cli.run([*swept, "--seeds", "2", "--learning-rate", "0.1,0.05", "--json", str(many)]) == 0
+    alone = ["--seed", "1", "--learning-rate", "0.05", "--clip-norm", "0.5", "--json", str(one)]
+    assert cli.run([*tiny, *alone]) == 0
+    together = ["--seeds", "2", "--learning-rate", "0.1,0.05", "--clip-norm", "9,0.5", "--json", str(many)]
+    assert cli.run([*swept, *together]) == 0
     alone = json.loads(one.read_text())
-    member = json.loads(many.read_text())["members"][3]
-    assert (member["learning_rate"], member["seed"]) == (0.05, 1)
+    assert alone["clipped_steps"]
+    *_, member = json.loads(many.read_text())["members"]
+    assert (member["learning_rate"], member["clip_norm"], member["seed"]) == (0.05, 0.5, 1)
     for metric in ("test_accuracy", "test_loss", "train_loss"):
         assert member[metric] == alone[metric]
 
@@ -82,6 +85,7 @@ def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
         (["--model", "mlp,rnn", "--schedule", "constant,cosine"], 4, 4),
         (["--batch-size", "10,20", "--epochs", "1,2"], 4, 4),
         (["--l1", "0,1e-4", "--l2", "0,1e-4"], 4, 1),
+        (["--shift", "0,1", "--deform", "0.1,0.2"], 4, 2),
         (["--optimizer", "adamw", "--weight-decay", "0,1e-3", "--batch-norm"], 2, 1),
     ],
 )

@@ -162,6 +162,7 @@ CHANGES = {
     "--gradient": "formula",
     "--weight-decay": "0.1",
     "--shift": "1",
+    "--deform": "0.2",
     "--clip-norm": "0.01",
     "--non-finite": "skip",
 }

@@ -23,6 +23,7 @@ MAKERS = {
     "dropout": (fnn.dropout, {"rate": 0.5, "name": "dropout"}, (3,)),
     "spatial_dropout": (fnn.spatial_dropout, {"rate": 0.5, "name": "dropout"}, (3, 4)),
     "stochastic_depth": (fnn.stochastic_depth, {"rate": 0.5, "name": "dropout"}, (3,)),
+    "random_deformation": (fnn.random_deformation, {"most": 0.1, "name": "random_deformation"}, (3, 4)),
     "random_shift": (fnn.random_shift, {"most": 1, "name": "random_shift"}, (3, 4)),
     "prelu": (fnn.prelu, {"negative_slope": 0.25, "name": "prelu"}, (3,)),
     "conv": (

@@ -1,5 +1,7 @@
 """Augmentation: where the places go, and what is refused."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,9 +34,45 @@ def test_each_example_moves_by_itself_and_every_shift_occurs():
     assert max(counts.values()) < 60
 
 
-def test_evaluation_is_the_identity_and_needs_no_key():
+@pytest.mark.parametrize("layer", [fnn.random_shift(1), fnn.random_deformation(0.1)], ids=lambda layer: layer.name)
+def test_evaluation_is_the_identity_and_needs_no_key(layer):
     x = jnp.ones((2, 3, 1))
-    assert fnn.random_shift(1).apply({}, {}, x, train=False)[0] is x
+    assert layer.apply({}, {}, x, train=False)[0] is x
+
+
+def interpolated(line: np.ndarray, place: float) -> float:
+    """By a formula of its own: between the two places around it, with zeros outside."""
+    below = math.floor(place)
+    values = [line[i] if 0 <= i < len(line) else 0.0 for i in (below, below + 1)]
+    return values[0] + (values[1] - values[0]) * (place - below)
+
+
+def test_a_deformation_place_by_place():
+    """Each image has a matrix of its own; the first axis is done first, and the second reads what it gave."""
+    most, shape = 0.4, (50, 4, 5, 1)
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    y, _ = fnn.random_deformation(most).apply({}, {}, jnp.asarray(x), train=True, key=KEY)
+    matrices = most * np.asarray(jax.random.uniform(KEY, (50, 2, 2), minval=-1, maxval=1), np.float64)
+    assert np.abs(matrices).max() > 0.35
+    for image, found, matrix in zip(x[..., 0], y[..., 0], matrices, strict=True):
+        for axis in (0, 1):
+            before = image.copy()
+            for i in np.ndindex(image.shape):
+                place = i[axis] + matrix[axis] @ (np.array(i) - (1.5, 2))
+                image[i] = interpolated(before[:, i[1]] if axis == 0 else before[i[0]], place)
+        np.testing.assert_allclose(found, image, atol=1e-5)
+
+
+def test_a_traced_deformation():
+    x = jnp.ones((2, 3, 1))
+    of = lambda most: fnn.random_deformation(most).apply({}, {}, x, train=True, key=KEY)[0]  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(of)(0.25), of(0.25))
+
+
+@pytest.mark.parametrize("most", [0, -0.1, 1, np.nan, True, "1"])
+def test_only_a_deformation_between_0_and_1(most):
+    with pytest.raises(fnn.InputError, match="most: expected a number between 0 and 1"):
+        fnn.random_deformation(most)
 
 
 def test_a_cotangent_goes_back_where_its_value_came_from():
@@ -51,8 +89,9 @@ def test_only_a_whole_number_of_places(most):
         fnn.random_shift(most)
 
 
-def test_fault_02_needs_a_spatial_axis():
+@pytest.mark.parametrize("layer", [fnn.random_shift(1), fnn.random_deformation(0.1)], ids=lambda layer: layer.name)
+def test_fault_02_needs_a_spatial_axis(layer):
     with pytest.raises(
         fnn.InputError, match=r"x: expected \(batch, …, channels\) with a spatial axis, got shape \(3, 4\)"
     ):
-        fnn.random_shift(1).apply({}, {}, jnp.ones((3, 4)), train=True, key=KEY)
+        layer.apply({}, {}, jnp.ones((3, 4)), train=True, key=KEY)

@@ -55,6 +55,7 @@ class Configuration:
     gradient: str
     weight_decay: float | None = None
     shift: int = 0
+    deform: float = 0.0
     clip_norm: float | None = None
     non_finite: str = "stop"
 
@@ -85,7 +86,7 @@ class Configuration:
     def network(self, classes: int) -> Layer:
         """The network for so many classes."""
         from functional_nn.activations import activation
-        from functional_nn.layers.augmentation import random_shift
+        from functional_nn.layers.augmentation import random_deformation, random_shift
         from functional_nn.layers.combinators import chain
         from functional_nn.layers.hand_vjp import with_hand_vjp
         from functional_nn.models import model
@@ -94,8 +95,9 @@ class Configuration:
         if "activation" in options:
             options["activation"] = activation(options["activation"])
         net = model(self.model, classes, **options)
-        if self.shift:
-            net = chain(random_shift(self.shift), net)
+        augmentation = [random_deformation(self.deform)] if is_given(self.deform) else []
+        augmentation += [random_shift(self.shift)] if self.shift else []
+        net = chain(*augmentation, net) if augmentation else net
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:

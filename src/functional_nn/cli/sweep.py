@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEED = click.IntRange(min=0, max=2**32 - 1)
 AXES = (
     *("model", "hidden", "activation", "dropout", "l1", "l2", "optimizer", "learning_rate", "weight_decay", "schedule"),
-    *("shift", "epochs", "batch_size"),
+    *("shift", "deform", "clip_norm", "epochs", "batch_size"),
 )
 """The flags that take several values."""
 
@@ -58,11 +58,13 @@ def several(name: str, kind: Any, default: Any, help: str, separator: str = ",")
 @several("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
 @click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
 @several("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
+@several("--deform", SHARE, "0", "Largest stretches and slants of training images.")
 @several("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
 @several("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
 @several("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.")
 @several("--learning-rate", POSITIVE, "1e-3", "Learning rates.")
 @several("--weight-decay", NOT_NEGATIVE, None, "Decays of the weights, for sgd, adamw and their like.")
+@several("--clip-norm", POSITIVE, None, "Largest norms of a step's gradient.  [default: none]")
 @several("--schedule", Named(SCHEDULES), "constant", f"Some of: {', '.join(SCHEDULES)}.")
 @several("--epochs", COUNT, "10", "Passes over the training data.")
 @several("--batch-size", COUNT, "64", "Examples a step.")

@@ -9,4 +9,6 @@ LAYERS = [
     LayerCase("stochastic_depth", fnn.stochastic_depth(0.3), (3, 5), draws=True),
     LayerCase("random_shift", fnn.random_shift(1), (5, 2), draws=True),
     LayerCase("random_shift-2-axes", fnn.random_shift(2), (4, 5, 2), draws=True),
+    LayerCase("random_deformation", fnn.random_deformation(0.4), (5, 2), draws=True),
+    LayerCase("random_deformation-2-axes", fnn.random_deformation(0.3), (4, 5, 2), draws=True),
 ]
