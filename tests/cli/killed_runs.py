@@ -23,8 +23,6 @@ from functional_nn import cli
 for module in ("data.sources", "reports.run_folder", "reports.sweep_plots", "sweeps.sweep", "training.fit"):
     importlib.import_module(f"functional_nn.{module}")
 
-LONGEST = 1.5  # seconds that a process has at most
-
 
 def contents(path: Path) -> object:
     """What a file must say whether its run was killed or not: all but seconds and restored epochs."""
@@ -63,10 +61,11 @@ def ended(command: list[str], moment: float | None = None) -> bool:
 def main(folder: Path, kills: int, seed: int, command: list[str]) -> None:
     draws, hits, runs = random.Random(seed), 0, 0
     whole, killed = folder / "whole", folder / "killed"
+    start = time.monotonic()
     assert ended([*command, "--out", str(whole)])
-    expected = outcome(whole)
+    longest, expected = time.monotonic() - start, outcome(whole)
     while hits < kills or killed.exists():
-        if not ended([*command, "--out", str(killed)], draws.uniform(0, LONGEST) if hits < kills else None):
+        if not ended([*command, "--out", str(killed)], draws.uniform(0, longest) if hits < kills else None):
             hits += 1
             continue
         found = outcome(killed)

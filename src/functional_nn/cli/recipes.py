@@ -9,8 +9,9 @@ from functional_nn.cli.options import Named
 RECIPES: dict[str, dict[str, str]] = {
     "fast": {"model": "lenet", "epochs": "1", "learning_rate": "0.02", "schedule": "one-cycle"},
     "best": {
-        **{"model": "deep_cnn", "dropout": "0.25", "shift": "2", "epochs": "20", "batch_size": "128"},
-        **{"optimizer": "adamw", "learning_rate": "0.003", "weight_decay": "0.01", "schedule": "one-cycle"},
+        **{"model": "deep_cnn", "dropout": "0.25", "shift": "2", "deform": "0.15", "epochs": "20"},
+        **{"batch_size": "128", "optimizer": "adamw", "learning_rate": "0.003", "weight_decay": "0.01"},
+        "schedule": "one-cycle",
     },
 }
 """What docs/models.md shows the figures of; written as on the command line."""
@@ -28,5 +29,5 @@ RECIPE = click.option(
     is_eager=True,
     expose_value=False,
     callback=use_recipe,
-    help="Values for flags that go together: fast, MNIST to 99% in seconds; best, to 99.5%.",
+    help="Values for flags that go together: fast, MNIST to 99% in seconds; best, to 99.6%.",
 )

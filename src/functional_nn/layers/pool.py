@@ -229,7 +229,7 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _largest(x: jax.Array, windows: Windows) -> jax.Array:
-    """The largest element that each window sees, in one pass over x. The derivative is that of ``jnp.max``."""
+    """The largest element that each window sees, in one pass over x; its derivative is that of ``jnp.max``."""
     return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
 
 
