@@ -26,6 +26,7 @@ IN_ULP = "It changes digits below 1e-13 of the terms, or x far in the tails; the
 SHIFT = "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow."
 PADDING = "What stands on padding is 0 already, or is masked once more afterwards."
 CROPPED = "What is padded here is cropped, or multiplied by 0, later on."
+TIES = "No window has so many equal values at these points; max_pool_of_ties has, and finds it."
 VALID = "A guard for labels that mean nothing, of which this case has none; tests of losses do."
 NOT_HERE = (
     "No label is ignored here, and targets sum to 1; the variants with ignored labels and class weights cover it."
@@ -90,6 +91,8 @@ EQUIVALENT = (
         "max: (second dropped|1 became 0)",
         "Some element is always the largest, so the count is 1 at least.",
     ),
+    Equivalent("cnn|lenet|deep_cnn", r"pool\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
+    Equivalent("cnn|lenet|deep_cnn", r"pool\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
     Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalised."),
     Equivalent(
         "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."

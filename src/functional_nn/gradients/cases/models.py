@@ -23,7 +23,7 @@ LAYERS = [
     LayerCase(
         "deep_cnn",
         fnn.model("deep_cnn", 3, hidden=(2, 2, 2, 3), activation=fnn.tanh, dropout=0.2),
-        (8, 8, 1),
+        (12, 10, 1),
         True,
         no_bfloat16="rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves",
     ),
