@@ -171,6 +171,58 @@ def put_back(parts: Sequence[jax.Array], windows: Windows) -> jax.Array:
     return added(spread)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(x: jax.Array, windows: Windows) -> jax.Array:
+    """The largest element that each window sees, (batch, *out_sizes, channels), in one pass over x.
+
+    Differentiated it is ``jnp.max``, by JAX's own rule: equally large elements share the derivative equally, which
+    those of ``jnp.maximum`` would not.
+    """
+    return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
+
+
+@largest.defjvp
+def _largest_as_max(windows, primals, tangents):
+    def maximum(x):
+        if do_tile(windows):
+            return jnp.max(tiles(x, windows, -jnp.inf), axis=within(windows))
+        return jnp.max(jnp.stack(seen(x, windows, -jnp.inf)), axis=0)
+
+    return jax.jvp(maximum, primals, tangents)
+
+
+def do_tile(windows: Windows) -> bool:
+    """Whether no two windows share an element."""
+    return windows.window == windows.stride
+
+
+def tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
+    """x with every spatial axis split into (out_size, window), padded or cut where it does not fit."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    around = ((0, 0, 0), *((before, out * size - n - before, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    fitted = lax.pad(x, jnp.asarray(fill, x.dtype), around)
+    split = (axis for _, out, size, _ in sizes for axis in (out, size))
+    return fitted.reshape(x.shape[0], *split, x.shape[-1])
+
+
+def untiled(tiles: jax.Array, windows: Windows) -> jax.Array:
+    """The transpose of ``tiles``: what was padding is dropped, and what was cut off is zero."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    joined = tiles.reshape(tiles.shape[0], *(out * size for _, out, size, _ in sizes), tiles.shape[-1])
+    around = ((0, 0, 0), *((-before, n + before - out * size, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    return lax.pad(joined, jnp.zeros((), tiles.dtype), around)
+
+
+def over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
+    """One value for a window, in the rank of ``tiles``."""
+    return jnp.expand_dims(y, within(windows))
+
+
+def within(windows: Windows) -> tuple[int, ...]:
+    """The axes of ``tiles`` that lie within a window."""
+    return tuple(range(2, 2 * len(windows.window) + 1, 2))
+
+
 def added(parts: Sequence[jax.Array]) -> jax.Array:
     """The sum of arrays of one shape."""
     return functools.reduce(jnp.add, parts)

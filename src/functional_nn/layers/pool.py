@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from functional_nn.checks import check_flag
 from functional_nn.errors import InputError
@@ -22,9 +20,15 @@ from functional_nn.windows import (
     check_images,
     check_padding,
     check_sizes,
+    do_tile,
+    largest,
+    over_tiles,
     place_windows,
     put_back,
     seen,
+    tiles,
+    untiled,
+    within,
 )
 
 
@@ -69,17 +73,17 @@ def max_pool(
 
     def forward(x):
         _check_unmasked(x)
-        y = _largest(x, _place(x, window, stride, padding))
+        y = largest(x, _place(x, window, stride, padding))
         return y, (x, y)
 
     def backward(residuals, y_bar):
         x, y = residuals
         windows = _place(x, window, stride, padding)
         share = y_bar * _share(x, y, windows)
-        if not _tile(windows):
+        if not do_tile(windows):
             return put_back([jnp.where(part == y, share, 0) for part in seen(x, windows, -jnp.inf)], windows)
-        m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
-        return _untiled(jnp.where(m, _over_tiles(share, windows), 0), windows)
+        m = tiles(x, windows, -jnp.inf) == over_tiles(y, windows)
+        return untiled(jnp.where(m, over_tiles(share, windows), 0), windows)
 
     return stateless(name, forward, backward)._replace(takes_mask=True)
 
@@ -127,8 +131,8 @@ def average_pool(
         _check_unmasked(x)
         windows = _place(x, window, stride, padding)
         shares = _shares(windows, x)
-        if _tile(windows):
-            return jnp.sum(_tiles(x, windows, 0.0) * _over_tiles(shares, windows), _within(windows)), x[:0]
+        if do_tile(windows):
+            return jnp.sum(tiles(x, windows, 0.0) * over_tiles(shares, windows), within(windows)), x[:0]
         return added([part * shares for part in seen(x, windows)]), x[:0]
 
     def backward(no_examples, y_bar):
@@ -227,26 +231,6 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
     return _global(name, pool, pool_back)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _largest(x: jax.Array, windows: Windows) -> jax.Array:
-    """The largest element that each window sees, in one pass over x; its derivative is that of ``jnp.max``."""
-    return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
-
-
-@_largest.defjvp
-def _largest_jvp(windows, x, x_dot):
-    """Where c elements are the largest, y changes by the mean of their changes."""
-    (x,), (x_dot,) = x, x_dot
-    y = _largest(x, windows)
-    if _tile(windows):
-        m = _tiles(x, windows, -jnp.inf) == _over_tiles(y, windows)
-        change = jnp.sum(jnp.where(m, _tiles(x_dot, windows, 0.0), 0), axis=_within(windows))
-    else:
-        parts = zip(seen(x, windows, -jnp.inf), seen(x_dot, windows), strict=True)
-        change = added([jnp.where(part == y, part_dot, 0) for part, part_dot in parts])
-    return y, change * _share(x, y, windows)
-
-
 def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
     """1 / c, where c of the elements that a window sees are the largest.
 
@@ -279,38 +263,6 @@ def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Wind
     if any(max(pair) >= size for pair, size in zip(windows.pads, windows.window, strict=True)):
         raise InputError("padding", f"less than the window, {windows.window}", windows.pads, "A window must see x.")
     return windows
-
-
-def _tile(windows: Windows) -> bool:
-    """Whether no two windows share an element."""
-    return windows.window == windows.stride
-
-
-def _tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
-    """x with every spatial axis split into (out_size, window), padded or cut where it does not fit."""
-    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
-    around = ((0, 0, 0), *((before, out * size - n - before, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
-    fitted = lax.pad(x, jnp.asarray(fill, x.dtype), around)
-    split = (axis for _, out, size, _ in sizes for axis in (out, size))
-    return fitted.reshape(x.shape[0], *split, x.shape[-1])
-
-
-def _untiled(tiles: jax.Array, windows: Windows) -> jax.Array:
-    """The transpose of ``_tiles``: what was padding is dropped, and what was cut off is zero."""
-    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
-    joined = tiles.reshape(tiles.shape[0], *(out * size for _, out, size, _ in sizes), tiles.shape[-1])
-    around = ((0, 0, 0), *((-before, n + before - out * size, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
-    return lax.pad(joined, jnp.zeros((), tiles.dtype), around)
-
-
-def _over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
-    """One value for a window, in the rank of ``_tiles``."""
-    return jnp.expand_dims(y, _within(windows))
-
-
-def _within(windows: Windows) -> tuple[int, ...]:
-    """The axes of ``_tiles`` that lie within a window."""
-    return tuple(range(2, 2 * len(windows.window) + 1, 2))
 
 
 def _global(name, pool, pool_back) -> Layer:
