@@ -4,13 +4,12 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 
 from rich.console import Console
 
 from benchmarks import accuracy, depth, records, summary, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
-from benchmarks.race import ROOT, Entry, race
+from benchmarks.race import ROOT, race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
@@ -48,10 +47,10 @@ def sizes(text: str) -> list[int]:
 
 def run(
     console: Console, name: str, peers: list[str], arguments: argparse.Namespace, results: Path, baseline: str
-) -> list[Entry]:
-    """Race a workload's peers; print the table, keep the results."""
+) -> None:
+    """Race a workload's peers; print the table, keep the results, and put the table where it is wanted."""
     workload, circumstances = WORKLOADS[name], records.circumstances()
-    options = options_of(workload, arguments)
+    options = {option: getattr(arguments, option) for option in workload.OPTIONS}
     with console.status("starting") as status:
         entries = race(
             name,
@@ -73,22 +72,15 @@ def run(
     }
     records.append(results, [circumstances | conditions | asdict(entry) for entry in entries])
     print_table(console, workload, entries, baseline, options, circumstances)
-    return entries
+    if arguments.table is not None:
+        summary.put(arguments.table, name, summary.table(workload, entries, options, circumstances))
 
 
 def run_all(console: Console, arguments: argparse.Namespace) -> None:
-    """Race every workload, one after another; put their tables between the marks of a file."""
-    circumstances, tables, versions = records.circumstances(), [], {}
+    """Race the peers that every workload shows, one workload after another."""
     for name, workload in WORKLOADS.items():
         results = arguments.results / f"{name}.jsonl"
-        entries = run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
-        versions |= {library: number for entry in entries for library, number in entry.versions.items()}
-        tables.append(summary.table(workload, entries, options_of(workload, arguments)))
-        summary.put(arguments.table, summary.summary(tables, versions, circumstances, arguments.rounds))
-
-
-def options_of(workload: ModuleType, arguments: argparse.Namespace) -> dict:
-    return {name: getattr(arguments, name) for name in workload.OPTIONS}
+        run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,10 +95,11 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
 
     command = commands.add_parser("all", help="each of these in turn, and their tables for the README")
-    command.add_argument("--table", type=Path, default=ROOT / "README.md", help="file whose marks they stand between")
 
     for name in (*WORKLOADS, "all"):
         command = commands.choices[name]
+        place = ROOT / "README.md" if name == "all" else None
+        command.add_argument("--table", type=Path, default=place, help="file to put the table into, between its marks")
         command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
         command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
         command.add_argument("--seed", type=int, default=0)
@@ -139,9 +132,10 @@ def parse_arguments() -> argparse.Namespace:
             read_mnist(arguments.data_dir)
         except DataError as error:
             parser.error(f"--data-dir: {error}")
-    if arguments.command == "all":
+    if getattr(arguments, "table", None) is not None:
         try:
-            summary.around(arguments.table)
+            for name in WORKLOADS if arguments.command == "all" else [arguments.command]:
+                summary.around(arguments.table, name)
         except (OSError, ValueError) as error:
             parser.error(f"--table: {error}")
     return arguments

@@ -1,4 +1,4 @@
-"""The tables of `python -m benchmarks all`, in Markdown, put between two marks of a file."""
+"""A race's table in Markdown, put between two marks of a file."""
 
 import datetime
 from pathlib import Path
@@ -8,11 +8,9 @@ from types import ModuleType
 from benchmarks.race import Entry
 from benchmarks.report import spread
 
-BEGIN, END = "<!-- made by python -m benchmarks all -->", "<!-- end of it -->"
 
-
-def table(workload: ModuleType, entries: list[Entry], options: dict) -> str:
-    """A workload's peers, the quickest first, and how many times as long as functional_nn each took."""
+def table(workload: ModuleType, entries: list[Entry], options: dict, circumstances: dict) -> str:
+    """The peers, the quickest first, how many times as long as functional_nn each took, and when and where that was."""
     finished = sorted((e for e in entries if e.problem is None), key=lambda entry: median(entry.seconds_a_model))
     own = next((entry for entry in finished if entry.peer == "functional_nn"), None)
     title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in options.items())))
@@ -22,40 +20,35 @@ def table(workload: ModuleType, entries: list[Entry], options: dict) -> str:
         seconds, ratio = spread([second * workload.SCALE for second in times], 3), "—"
         if own is not None:
             ratio = spread([its / ours for its, ours in zip(times, own.seconds_a_model, strict=True)], 2)
-        row = [workload.SHOWN[entry.peer], seconds, ratio]
+        row = [workload.SHOWN.get(entry.peer, entry.peer), seconds, ratio]
         if entry is own:
             row = [f"**{cell}**" for cell in (row[0], seconds, "1")]
         lines.append(f"| {' | '.join((*row, f'{entry.accuracy:.4f}'))} |")
-    lines += ["", *(f"{workload.SHOWN[entry.peer]}: {entry.problem}." for entry in entries if entry.problem)]
-    return "\n".join(lines).rstrip()
-
-
-def summary(tables: list[str], versions: dict[str, str], circumstances: dict, rounds: int) -> str:
-    """All tables, below the circumstances that they share."""
+    versions = {library: number for entry in entries for library, number in entry.versions.items()}
     numbers = ", ".join(f"{library} {number}" for library, number in sorted(versions.items()))
     day = datetime.datetime.fromisoformat(circumstances["date"]).date()
-    head = (
-        f"{day}, {circumstances['cpu']}, {circumstances['cores']} cores, {circumstances['system']}, Python "
-        f"{circumstances['python']}, {numbers}; commit {circumstances['commit']}. Peers took turns in {rounds} rounds: "
-        "median (smallest to largest), ratios within a round."
-    )
-    return "\n\n".join((head, *tables))
+    missing = [f" {workload.SHOWN.get(entry.peer, entry.peer)}: {entry.problem}." for entry in entries if entry.problem]
+    place = "{cpu}, {cores} cores, {system}, Python {python}, {numbers}; commit {commit}, load {load_average}"
+    about = place.format(**circumstances, numbers=numbers)
+    rounds = max((len(entry.seconds) for entry in finished), default=0)
+    return "\n".join((*lines, "", f"{day}, {rounds} rounds in turn, {about}.{''.join(missing)}"))
 
 
-def around(path: Path) -> tuple[str, str]:
-    """What stands before and after the marks.
+def around(path: Path, name: str) -> tuple[str, str]:
+    """What stands up to a workload's first mark and from its second one on.
 
     Raises:
         ValueError: where the file has not both of them.
     """
-    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"expected the lines {BEGIN} and {END} in {path}")
-    return before, after
+    begin, end = f"<!-- {name}: made by python -m benchmarks -->", f"<!-- end of {name} -->"
+    before, found, rest = path.read_text("utf-8").partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not (found and found_too):
+        raise ValueError(f"expected the lines {begin} and {end} in {path}")
+    return before + begin, end + after
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, name: str, text: str) -> None:
     """Replaces what stands between the marks."""
-    before, after = around(path)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+    before, after = around(path, name)
+    path.write_text(f"{before}\n\n{text}\n\n{after}", "utf-8")
