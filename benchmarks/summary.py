@@ -2,35 +2,27 @@
 
 import datetime
 from pathlib import Path
-from statistics import median
 from types import ModuleType
 
 from benchmarks.race import Entry
-from benchmarks.report import spread
+from benchmarks.report import ranked, versions
 
 
 def table(workload: ModuleType, entries: list[Entry], options: dict, circumstances: dict) -> str:
     """The peers, the quickest first, how many times as long as functional_nn each took, and when and where that was."""
-    finished = sorted((e for e in entries if e.problem is None), key=lambda entry: median(entry.seconds_a_model))
-    own = next((entry for entry in finished if entry.peer == "functional_nn"), None)
+    finished = ranked(workload, entries, "functional_nn")
     title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in options.items())))
     lines = [title, "", f"| | {workload.UNIT} | × functional_nn | test accuracy |", "|---|---|---|---|"]
-    for entry in finished:
-        times = entry.seconds_a_model
-        seconds, ratio = spread([second * workload.SCALE for second in times], 3), "—"
-        if own is not None:
-            ratio = spread([its / ours for its, ours in zip(times, own.seconds_a_model, strict=True)], 2)
-        row = [workload.SHOWN.get(entry.peer, entry.peer), seconds, ratio]
-        if entry is own:
-            row = [f"**{cell}**" for cell in (row[0], seconds, "1")]
+    for entry, times, ratio in finished:
+        row = [workload.SHOWN.get(entry.peer, entry.peer), times, ratio or "—"]
+        if entry.peer == "functional_nn":
+            row = [f"**{cell}**" for cell in (row[0], times, "1")]
         lines.append(f"| {' | '.join((*row, f'{entry.accuracy:.4f}'))} |")
-    versions = {library: number for entry in entries for library, number in entry.versions.items()}
-    numbers = ", ".join(f"{library} {number}" for library, number in sorted(versions.items()))
     day = datetime.datetime.fromisoformat(circumstances["date"]).date()
     missing = [f" {workload.SHOWN.get(entry.peer, entry.peer)}: {entry.problem}." for entry in entries if entry.problem]
     place = "{cpu}, {cores} cores, {system}, Python {python}, {numbers}; commit {commit}, load {load_average}"
-    about = place.format(**circumstances, numbers=numbers)
-    rounds = max((len(entry.seconds) for entry in finished), default=0)
+    about = place.format(**circumstances, numbers=versions(entries))
+    rounds = max((len(entry.seconds) for entry, _, _ in finished), default=0)
     return "\n".join((*lines, "", f"{day}, {rounds} rounds in turn, {about}.{''.join(missing)}"))
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,8 @@ from functional_nn.errors import InputError
 
 TEMPORARY = "functional_nn.tmp"
 """How the names end of what is half written, so that nobody else's files are taken for leftovers."""
+
+LOCK = ".lock"
 
 
 def check_path(argument: str, value: Any) -> Path:
@@ -69,6 +71,28 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(temporary)
 
 
+@contextmanager
+def one_writer(argument: str, folder: Path) -> Iterator[None]:
+    """Makes a folder and is its one writer; first removes what an earlier one left half written when it was killed.
+
+    Raises:
+        InputError: for the argument, where another process, or another writer of this one, has the folder, or it cannot
+            be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder / LOCK))
+        except BlockingIOError as error:
+            given = f"{folder}, which process {error} writes to"
+            raise InputError(argument, "a folder that nobody else writes to", given) from None
+        except OSError as error:
+            given = f"{folder} ({error.strerror})"
+            raise InputError(argument, "a folder that can be written to", given) from None
+        remove_leftovers(folder)
+        yield
+
+
 def remove_leftovers(parent: Path) -> None:
     """Removes what the functions above left behind when their process was killed; nobody else may be writing there."""
     for temporary in parent.glob(f".*.{TEMPORARY}"):
@@ -89,7 +113,7 @@ def _synchronise(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock file, which one process at a time can; the system lets go of it when the process dies.
 
     Raises:

@@ -19,7 +19,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.checkpoints import folder
+from functional_nn import files
 from functional_nn.checkpoints.folder import CheckpointWriter, newest, steps
 from functional_nn.errors import DataError, InputError
 
@@ -402,7 +402,7 @@ def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkey
         yield
 
     saved(tmp_path)
-    monkeypatch.setattr(folder, "locked", unlockable)
+    monkeypatch.setattr(files, "_locked", unlockable)
     with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(number)}"):
         fnn.save_checkpoint(tmp_path, 3, TREE)
     assert fnn.restore_checkpoint(tmp_path, TREE).step == 2

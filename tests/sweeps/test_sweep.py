@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.files import locked
+from functional_nn.files import one_writer
 from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.groups import RecipeOf
 
@@ -328,7 +328,7 @@ def test_finished_chunks_are_not_run_again(halving, blobs, tmp_path):
 def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
     fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
-    with locked(tmp_path / ".lock"), pytest.raises(fnn.InputError, match=rf"which process {os.getpid()} writes to"):
+    with one_writer("it", tmp_path), pytest.raises(fnn.InputError, match=rf"out: .*process {os.getpid()} writes to"):
         fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
 
 

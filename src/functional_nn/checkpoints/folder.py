@@ -14,9 +14,8 @@ from functional_nn.checkpoints import checkpoint
 from functional_nn.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.checks import check_count
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import check_path, finite_json, locked, remove_folder, remove_leftovers
+from functional_nn.files import check_path, finite_json, one_writer, remove_folder
 
-LOCK = ".lock"
 LARGEST_STEP = 2**63 - 1
 
 
@@ -39,21 +38,10 @@ class CheckpointWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> CheckpointWriter:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(self.folder / LOCK))
-        except BlockingIOError as error:
-            given = f"{self.folder}, which process {error} writes to"
-            raise InputError("checkpoints", "a folder that nobody else writes to", given) from None
-        except OSError as error:
-            given = f"{self.folder} ({error.strerror})"
-            raise InputError("checkpoints", "a folder that can be written to", given) from None
-        try:
-            remove_leftovers(self.folder)
+        with ExitStack() as stack:
+            stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:

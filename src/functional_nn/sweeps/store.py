@@ -14,10 +14,10 @@ import numpy as np
 
 from functional_nn.checkpoints.arrays import packed, unpacked
 from functional_nn.errors import InputError
-from functional_nn.files import locked, remove_leftovers, write_whole
+from functional_nn.files import one_writer, remove_leftovers, write_whole
 from functional_nn.sweeps.chunks import Course
 
-SWEEP, CHUNKS, LOCK = "sweep.json", "chunks", ".lock"
+SWEEP, CHUNKS = "sweep.json", "chunks"
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
@@ -37,22 +37,11 @@ class Store:
         self._stack = ExitStack()
 
     def __enter__(self) -> Store:
-        folder = self.folder
-        try:
-            (folder / CHUNKS).mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(locked(folder / LOCK))
-        except BlockingIOError as error:
-            given = f"{folder}, which process {error} writes to"
-            raise InputError("out", "a folder that nobody else writes to", given) from None
-        except OSError as error:
-            raise InputError("out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
-        try:
-            self._begin(folder / SWEEP)
-            remove_leftovers(folder)
-            remove_leftovers(folder / CHUNKS)
-        except BaseException:
-            self._stack.close()
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(one_writer("out", self.folder))
+            self._begin(self.folder / SWEEP)
+            remove_leftovers(self.folder / CHUNKS)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -62,6 +51,7 @@ class Store:
         """Writes which sweep it is, or sees that it is this one."""
         identity = self._identity
         try:
+            (self.folder / CHUNKS).mkdir(exist_ok=True)
             known = json.loads(path.read_text("utf-8")) if path.exists() else None
             if known is None:
                 write_whole(path, json.dumps({"fingerprint": self._fingerprint, **identity}, indent=1))
