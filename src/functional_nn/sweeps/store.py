@@ -61,7 +61,7 @@ class Store:
             raise InputError("out", "a sweep's folder", f"{path}, which is damaged ({error})") from None
         if known is not None and known.get("fingerprint") != self._fingerprint:
             different = [name for name in identity if known.get(name) != json.loads(json.dumps(identity[name]))]
-            given = f"{self.folder}, whose {', '.join(different) or SWEEP} differ"
+            given = f"{self.folder}, which differs in {', '.join(different) or SWEEP}"
             raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
 
     def save(self, name: str, courses: Sequence[Course], kept: Sequence[Any]) -> None:
