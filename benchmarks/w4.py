@@ -17,6 +17,7 @@ OPTIONS = ()
 
 PEERS = {
     "functional_nn": "benchmarks.peers.lstm_functional_nn:by_hand",
+    "functional_nn_undivided": "benchmarks.peers.lstm_functional_nn:by_hand_undivided",
     "functional_nn_autodiff": "benchmarks.peers.lstm_functional_nn:automatically",
     "pytorch": "benchmarks.peers.lstm_pytorch:resident",
     "pytorch_1_thread": "benchmarks.peers.lstm_pytorch:resident_1_thread",
@@ -25,8 +26,9 @@ PEERS = {
 }
 
 SHOWN = {
-    "functional_nn": "functional_nn",
-    "functional_nn_autodiff": "functional_nn, by `jax.grad`",
+    "functional_nn": "functional_nn, the batch divided among the cores",
+    "functional_nn_undivided": "functional_nn on one device",
+    "functional_nn_autodiff": "the same, by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
     "jax_scan": "plain JAX, a `scan`",
     "haiku": "Haiku, `dynamic_unroll`",

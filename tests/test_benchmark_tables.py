@@ -28,7 +28,9 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
     about = dict.fromkeys(("cpu", "cores", "system", "python", "commit", "load_average"), "x")
     table = summary.table(w4, entries, {}, about | {"date": "2026-01-02T03:04:05+00:00"})
     assert "| PyTorch, `nn.LSTM` | 1.500 (1.000-2.000) | 1.25 (0.50-2.00) | 0.5000 |" in table
-    assert "| **functional_nn** | **1.500 (1.000-2.000)** | **1** | 0.7500 |" in table
+    assert (
+        "| **functional_nn, the batch divided among the cores** | **1.500 (1.000-2.000)** | **1** | 0.7500 |" in table
+    )
     assert "jax 1, torch 2; commit x" in table
     assert table.endswith("Haiku, `dynamic_unroll`: not installed (haiku).")
 

@@ -1,9 +1,11 @@
 """functional_nn's convolutions in the epoch that `fit` runs, differentiated by their formula and by `jax.grad`."""
 
+import math
+
 import functional_nn as fnn
 from benchmarks import w3
 from benchmarks.mnist import Mnist
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.peers.functional_nn import epochs_of_fit
 
@@ -17,9 +19,19 @@ def network(lowerings: tuple[str, str]) -> fnn.Layer:
     return fnn.chain(*blocks, fnn.flatten(), fnn.dense(w3.CLASSES))
 
 
-def by_hand(mnist: Mnist, seed: int) -> Peer:
+def formula() -> fnn.Layer:
     """The layers' own backward passes; XLA's convolution where there are channels enough."""
-    return epochs_of_fit(fnn.with_hand_vjp(network(("auto", "native"))), w3, mnist, seed)
+    return fnn.with_hand_vjp(network(("auto", "native")))
+
+
+def by_hand(mnist: Mnist, seed: int) -> Peer:
+    """By the formulas; each core computes its share of a batch."""
+    return epochs_of_fit(formula(), w3, mnist, seed, devices=math.gcd(available_cores(), w3.BATCH_SIZE))
+
+
+def by_hand_undivided(mnist: Mnist, seed: int) -> Peer:
+    """The same on one device: the cores share each convolution."""
+    return epochs_of_fit(formula(), w3, mnist, seed)
 
 
 def automatically(mnist: Mnist, seed: int) -> Peer:

@@ -23,13 +23,15 @@ def fit(mnist: Mnist, seed: int) -> Peer:
     return epochs_of_fit(fnn.mlp(classes, hidden=hidden), w1, mnist, seed)
 
 
-def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int) -> Peer:
-    """A network in the programs of `fit`, with a workload's learning rate and batch size."""
+def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int, devices: int = 1) -> Peer:
+    """A network in the programs of `fit`, with a workload's rate and batch size, on so many devices of a CPU."""
+    jax.config.update("jax_num_cpu_devices", devices)
+    devices = min(devices, len(jax.local_devices()))
     data = fnn.load_dataset("mnist", mnist.folder)
     split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     recipe = Recipe(net, fnn.cross_entropy, optax.adam(workload.LEARNING_RATE))
-    programs, _ = compiled(recipe, {}, workload.BATCH_SIZE, as_precision(workload.PRECISION), split)
-    images, labels = jax.device_put((split.train_x, split.train_labels))
+    programs, _ = compiled(recipe, {}, workload.BATCH_SIZE, as_precision(workload.PRECISION), split, devices=devices)
+    images, labels = jax.device_put((split.train_x, split.train_labels), programs.sharding)
     image_shape = images.shape[1:]
     train_state = programs.start({}, jax.random.key(seed))
     number = 0

@@ -165,8 +165,9 @@ CHANGES = {
     "--deform": "0.2",
     "--clip-norm": "0.01",
     "--non-finite": "skip",
+    "--devices": "2",
 }
-SAME_NUMBERS = ("--model", "--gradient", "--non-finite")
+SAME_NUMBERS = ("--model", "--gradient", "--non-finite", "--devices")
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,19 @@ def test_every_flag_reaches_the_run(tiny, unchanged, tmp_path, flag):
     name = flag.removeprefix("--").replace("-", "_")
     assert result["config"] == {**unchanged["config"], name: result["config"][name]}
     assert result["config"][name] != unchanged["config"][name]
+
+
+def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged, tmp_path, capsys):
+    even = [*tiny, "--batch-size", "20", "--devices", "2"]
+    refused(capsys, even, "devices: expected at most 1", "jax_num_cpu_devices")
+    file = tmp_path / "result.json"
+    subprocess.run([*COMMAND, *even, "--json", str(file)], check=True, timeout=120, capture_output=True)
+    result = strict_json(file)
+    assert result["config"] == {**unchanged["config"], "batch_size": 20, "devices": 2}
+    assert result["epochs"] == 2
+    odd = subprocess.run([*COMMAND, *tiny, "--devices", "2"], timeout=120, capture_output=True, text=True)
+    assert odd.returncode == 2
+    assert "batch_size: expected a multiple of 2, the number of devices, got 25" in odd.stderr
 
 
 def test_every_choice_has_a_flag_and_a_test():

@@ -7,7 +7,13 @@ import subprocess
 import sys
 import textwrap
 
+import jax
+import numpy as np
+import optax
 import pytest
+
+import functional_nn as fnn
+from functional_nn.training.devices import check_devices
 
 STEP = """
     import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
@@ -55,6 +61,76 @@ def test_fault_42_unequal_shards_have_the_mean_over_all():
     assert abs(loss - (means[0] + means[1]) / 2) > 1e-3
     """
     in_process(textwrap.dedent(STEP) + textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+
+
+def test_fit_on_two_devices_is_fit_on_one():
+    """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch; 7 are left over.
+
+    Adam would make noise of the bias whose gradient the batch norm makes 0.
+    """
+    code = """
+    import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
+
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(47, 5)).astype(np.float32), random.integers(0, 3, 47).astype(np.int32)
+    data = fnn.Split(x, labels, x[:9], labels[:9])
+    net = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
+
+    def pairs(y, labels):
+        same = labels[:, None] == labels[None, :]
+        apart = jnp.sum(jnp.square(y[:, None] - y[None, :]), axis=-1)
+        return jnp.mean(jnp.where(same, apart, jnp.exp(-apart))) + fnn.cross_entropy(y, labels)
+
+    runs = [fnn.fit(net, pairs, optax.sgd(0.1), data, epochs=3, batch_size=8, devices=d) for d in (1, 2, 2)]
+    one, two, again = ([run.history[-1]._replace(seconds=0), *jax.tree.leaves(run.train_state._replace(key=None))]
+                       for run in runs)
+    for a, b, c in zip(one, two, again, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(b, c)
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in two[1:])
+    y, _ = jax.jit(net.apply, static_argnames="train")(runs[1].params, runs[1].state, x, train=False)
+    assert y.shape == (47, 3)
+    """
+    in_process(textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+
+
+def test_the_compiled_step_computes_half_a_batch_on_each_device():
+    code = """
+    import re, jax, numpy as np, optax, functional_nn as fnn
+    from functional_nn.training.precision import as_precision
+    from functional_nn.training.programs import Recipe, compiled
+
+    x, labels = np.zeros((40, 6), np.float32), np.zeros(40, np.int32)
+    recipe = Recipe(fnn.chain(fnn.dense(7), fnn.tanh, fnn.dense(5)), fnn.cross_entropy, optax.sgd(0.1))
+    def shapes(devices):
+        data = fnn.Split(x, labels, x, labels)
+        programs, _ = compiled(recipe, {}, 16, as_precision("float32"), data, devices=devices)
+        return set(re.findall(r"f32\\[[0-9]+,7\\]", programs.full_batches.as_text()))
+    assert "f32[16,7]" in shapes(1)
+    assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)
+    """
+    in_process(textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+
+
+def test_what_devices_cannot_be():
+    def refused(**options):
+        data = fnn.Split(
+            np.zeros((4, 2), np.float32), np.zeros(4, np.int32), np.zeros((4, 2), np.float32), np.zeros(4, np.int32)
+        )
+        with pytest.raises(fnn.InputError) as error:
+            fnn.fit(fnn.dense(2), fnn.cross_entropy, optax.sgd(0.1), data, **options)
+        return str(error.value)
+
+    assert "devices: expected at most 1" in refused(devices=2)
+    assert "jax_num_cpu_devices" in refused(devices=2)
+    assert "devices" in refused(devices=0)
+
+
+def test_a_batch_has_to_be_divided_evenly(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [None] * 3)
+    check_devices(3, 63)
+    with pytest.raises(fnn.InputError, match="batch_size: expected a multiple of 3"):
+        check_devices(3, 64)
 
 
 JOB = """

@@ -56,6 +56,7 @@ class Configuration:
     weight_decay: float | None = None
     shift: int = 0
     deform: float = 0.0
+    devices: int = 1
     clip_norm: float | None = None
     non_finite: str = "stop"
 

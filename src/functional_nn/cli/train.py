@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ CLEAR_LINE = "\r\x1b[2K"
     "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, help="For initial values, shuffling and noise."
 )
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in.")
+@click.option("--devices", type=COUNT, default=1, help="Devices that share each batch; on a CPU, as many cores.")
 @click.option(
     "--gradient",
     type=Named(GRADIENTS),
@@ -134,6 +136,9 @@ def train(
 
     if configuration.precision == "float64":
         jax.config.update("jax_enable_x64", True)
+    if configuration.devices > 1:
+        with suppress(RuntimeError):  # JAX has begun already: fit says if there are too few
+            jax.config.update("jax_num_cpu_devices", configuration.devices)
     from functional_nn import trees
     from functional_nn.cli.info import versions
     from functional_nn.data.sources import load_dataset
@@ -189,6 +194,7 @@ def train(
         seed=configuration.seed,
         penalty=configuration.penalty(),
         precision=configuration.precision,
+        devices=configuration.devices,
         non_finite=configuration.non_finite,
         checkpoints=checkpoints,
         on_epoch=on_epoch,

@@ -23,6 +23,7 @@ from functional_nn.layer import Layer, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
 from functional_nn.training.arguments import check_counts, check_functions, check_seed
+from functional_nn.training.devices import check_devices
 from functional_nn.training.epoch import EpochResult, Evaluation
 from functional_nn.training.non_finite import (
     ROLL_BACK,
@@ -52,6 +53,7 @@ def fit(
     seed: int = 0,
     penalty: PenaltyFunction | None = None,
     precision: str | Precision = "float32",
+    devices: int = 1,
     non_finite: str = "stop",
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
@@ -79,6 +81,9 @@ def fit(
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
             ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
+        devices: how many of JAX's devices share each batch, with all parameters and data on each of them. The result is
+            that of one device but for rounding. A CPU has one device, unless ``jax_num_cpu_devices`` is set before JAX
+            computes anything; with one a core, recurrent networks train faster (see docs/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch; ``"skip"`` goes on without the bad steps, which are
             counted, until an epoch has no other; ``"roll-back"`` runs the epoch again from its start with half of the
             learning rate (of the updates), ten times in a run, and then stops.
@@ -103,6 +108,7 @@ def fit(
     check_functions(loss, optimizer, penalty)
     check_policy(non_finite)
     check_seed("seed", seed)
+    check_devices(devices, batch_size)
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics")
     if progress is not None:
@@ -113,12 +119,12 @@ def fit(
     settings = {}
     if checkpoints is not None:
         settings = {"batch_size": int(batch_size), "seed": int(seed), "precision": [str(part) for part in policy]}
-        settings |= {"non_finite": non_finite, "data": checksum(split._asdict())}
+        settings |= {"devices": int(devices), "non_finite": non_finite, "data": checksum(split._asdict())}
 
     with RunSaver(checkpoints, settings) as saver:
         clock = time.perf_counter()
         recipe = Recipe(net, loss, optimizer, penalty)
-        programs, compiled_now = compiled(recipe, {}, batch_size, policy, split)
+        programs, compiled_now = compiled(recipe, {}, batch_size, policy, split, devices=devices)
         seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
         clock = time.perf_counter()
@@ -126,7 +132,8 @@ def fit(
         reached = restored or Reached(programs.start({}, jax.random.key(seed)))
         if len(reached.history) > epochs:
             raise InputError("epochs", f"at least {len(reached.history)}, which the checkpoint has", epochs)
-        train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split))
+        reached = reached._replace(train_state=jax.device_put(reached.train_state, programs.sharding))
+        train_x, train_labels, test_x, test_labels = jax.device_put(tuple(split), programs.sharding)
         with progress_bar("training", epochs, progress) as advance:
 
             def report(metrics: EpochMetrics) -> None:
@@ -153,6 +160,8 @@ def fit(
                 message = f"Interrupted after {len(reached.history)} of {epochs} epochs; what was reached is kept."
             saver.save(reached, now=True)
     seconds["train"] = time.perf_counter() - clock
+    if devices > 1:
+        reached = reached._replace(train_state=jax.device_put(reached.train_state, jax.local_devices()[0]))
     brought = 0 if restored is None else len(restored.history)
     in_shape = split.train_x.shape[1:]
     return Run(reached.train_state, reached.history, status, message, in_shape, precision, seconds, brought)

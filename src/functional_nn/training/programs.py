@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
+from functional_nn.training.devices import divided, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
@@ -69,7 +70,8 @@ class Programs:
     ``h`` are the traced hyper-parameters, of which ``recipe_of`` makes the recipe inside each program; a run alone has
     none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
     leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
-    ``unroll`` steps stand in the body of an epoch's loop. ``train_state`` has the shapes of what ``start`` gives.
+    ``unroll`` steps stand in the body of an epoch's loop. ``train_state`` has the shapes of what ``start`` gives. With
+    several ``devices`` everything lies on each of them, as ``sharding`` says, and each computes its share of a batch.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is three programs,
@@ -87,7 +89,9 @@ class Programs:
         members: int | None = None,
         shared_order: bool = False,
         unroll: int = 1,
+        devices: int = 1,
     ):
+        self.sharding = sharding = on_each(devices)
         in_shape = shapes.train_x.shape[1:]
         number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
         train_data, test_data = (shapes.train_x, shapes.train_labels), (shapes.test_x, shapes.test_labels)
@@ -103,7 +107,7 @@ class Programs:
         def parts(h, keep_finite: bool) -> Any:
             net, loss, optimizer, penalty = recipe_of(h)
             train_step = make_train_step(
-                net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
+                divided(net, sharding), loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
             )
             return make_epoch_parts(train_step, batch_size, unroll)
 
@@ -123,12 +127,17 @@ class Programs:
 
         def evaluate(h, train_state, x, labels):
             recipe = recipe_of(h)
-            return make_evaluate(recipe.net, recipe.loss, precision=precision)(train_state, x, labels)
+            return make_evaluate(divided(recipe.net, sharding), recipe.loss, precision=precision)(
+                train_state, x, labels
+            )
+
+        def placed(function: Any) -> Any:
+            return jax.jit(function, in_shardings=sharding, out_shardings=sharding)
 
         def program(function: Any, mapped: int, shared: int) -> Any:
             """The function, mapped over the members along its first arguments, of which each member has its own."""
             axes = (0,) * mapped + (None,) * shared
-            return jax.jit(function if members is None else jax.vmap(function, in_axes=axes))
+            return placed(function if members is None else jax.vmap(function, in_axes=axes))
 
         with ThreadPoolExecutor() as threads:
 
@@ -139,7 +148,7 @@ class Programs:
 
             train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
             own = 0 if shared_order else 1
-            order = jax.jit(draw) if shared_order else program(draw, 1, 1)
+            order = placed(draw) if shared_order else program(draw, 1, 1)
             (full, left), draws = compiling(order, key if shared_order else keys, number, **QUICK)
             steps = program(full_batches, 2 + own, 3 - own)
             reached, batches = compiling(steps, h, train_state, full, *train_data, **BOTH_CORES)
@@ -193,10 +202,11 @@ def compiled(
     members: int | None = None,
     shared_order: bool = False,
     unroll: int = 1,
+    devices: int = 1,
 ) -> tuple[Programs, bool]:
     """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
     h, shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
-    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order, unroll)
+    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order, unroll, devices)
     try:
         hash(arguments)
     except TypeError:
