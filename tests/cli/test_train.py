@@ -206,6 +206,14 @@ def test_every_choice_has_a_flag_and_a_test():
     assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - {"dataset", "data_dir"}
 
 
+def test_programs_are_described_by_all_that_they_are_made_of(configuration):
+    """Kept programs are found by this description, so what is missing in it would run as something else."""
+    described = configuration().computation()
+    assert set(Configuration.__dataclass_fields__) - set(described) == {"dataset", "data_dir", "seed", "epochs"}
+    assert configuration(schedule="cosine", epochs=2).computation() != configuration(schedule="cosine").computation()
+    assert configuration(learning_rate=0.1 * (1 + 2**-52)).computation() != described
+
+
 @pytest.mark.parametrize("schedule", options.SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_every_schedule_steps(configuration, schedule, steps):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,11 @@ from functional_nn.bench.flops import flops_by_scope
 from functional_nn.bench.layers import LayerCost, layer_costs
 from functional_nn.bench.memory import Memory, in_bytes, memory_of
 from functional_nn.bench.peaks import Peaks, trials
-from functional_nn.bench.timing import Timing, clocked, copies, in_seconds, race, setting
+from functional_nn.bench.timing import Timing, clocked, copies, in_seconds, race
 from functional_nn.bench.traffic import bytes_by_scope
 from functional_nn.checks import check_flag, check_number, shown
 from functional_nn.errors import InputError
+from functional_nn.training.compiler import compiling_anew
 
 STAGES = ("trace", "lower", "compile", "first_run")
 NEAR = 0.5
@@ -220,7 +220,7 @@ def benchmark(
     layers = check_flag("layers", layers)
     if name is not None and not isinstance(name, str):
         raise InputError("name", "a text, or None for the function's own", shown(name))
-    with _compiling_anew():
+    with compiling_anew():
         stages, traced, compiled = _stages(function, arguments, ())
         given = _stages(function, arguments, donate)[2] if donate else None
         nothing = jax.jit(lambda *_: jnp.zeros(()), keep_unused=True).lower(*arguments).compile()
@@ -285,14 +285,3 @@ def _dispatch(compiled: Any, arguments: Sequence[Any]) -> float:
 def _compiler_flops(compiled: Any) -> float | None:
     counted = (compiled.cost_analysis() or {}).get("flops")
     return counted if counted is not None and math.isfinite(counted) and counted >= 0 else None
-
-
-@contextmanager
-def _compiling_anew() -> Iterator[None]:
-    """Programs are compiled, and not taken from the cache on disk."""
-    before = setting("jax_enable_compilation_cache")
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from functional_nn.bench.timing import Timing, clocked, race
 from functional_nn.bench.workloads import Subject, workload
+from functional_nn.training.compiler import BOTH_CORES, compile_lowered
 from functional_nn.training.epoch import make_epoch, make_evaluate, make_run
-from functional_nn.training.programs import BOTH_CORES, compile_lowered
 
 STEPS = 32
 """In an epoch."""

@@ -16,6 +16,7 @@ import jax
 from functional_nn.bench.timing import setting
 from functional_nn.errors import DataError
 from functional_nn.files import finite_json, write_whole
+from functional_nn.training.devices import cores
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
 KEY = ("model", "hidden", "what", "batch_size", "precision", "members")
@@ -35,7 +36,7 @@ def circumstances() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind if device.platform != "cpu" else _processor(),
         "devices": jax.device_count(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "xla_flags": os.environ.get("XLA_FLAGS"),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
-from functional_nn.files import cache_folder
+from functional_nn.files import TEMPORARY, cache_folder
 
-MOST_PROGRAMS = 1000
-"""So many are kept, some 50 MB; the oldest go first."""
+MOST_FILES = {"*-cache": 1000, "*.program": 1000, "*.run": 1000}
+"""So many are kept: JAX's programs and ours, some 50 MB each, and lists of ours. The oldest go first."""
+
+DAY = 24 * 60 * 60
+
+FOLDER = "functional_nn.compiled"
+"""What a command's context calls the folder, where one is used."""
 
 
 def use_compilation_cache(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -25,7 +31,9 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    elif "jax" not in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("false", "0"):
+        return
+    if "jax" not in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = cache_folder() / "compiled"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,9 +42,15 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
             _forget_oldest(folder)
         except OSError:
             return
+        context.meta[FOLDER] = folder
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         _forget_damaged(folder)
+
+
+def folder_of_programs() -> Path | None:
+    """The folder, where this command keeps compiled programs in the package's own."""
+    return click.get_current_context().meta.get(FOLDER)
 
 
 COMPILATION_CACHE = click.option(
@@ -54,13 +68,17 @@ def _is_own(folder: Path) -> bool:
     return own and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK)
 
 
-def _programs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
+def _oldest_first(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
 def _forget_oldest(folder: Path) -> None:
-    for path in _programs(folder)[:-MOST_PROGRAMS]:
-        path.unlink(missing_ok=True)
+    for pattern, most in MOST_FILES.items():
+        for path in _oldest_first(folder, pattern)[:-most]:
+            path.unlink(missing_ok=True)
+    for path in _oldest_first(folder, f".*.{TEMPORARY}"):  # a killed process left it
+        if time.time() - path.stat().st_mtime > DAY:
+            path.unlink(missing_ok=True)
 
 
 def _forget_damaged(folder: Path) -> None:
@@ -71,7 +89,7 @@ def _forget_damaged(folder: Path) -> None:
         text = str(message)
         if "reading persistent compilation cache" not in text:
             return show(message, *arguments, **options)
-        for path in _programs(folder):
+        for path in _oldest_first(folder, "*-cache"):
             program, _key, _cache = path.name.rsplit("-", 2)
             if f"'{program}'" in text:
                 path.unlink(missing_ok=True)

@@ -144,6 +144,10 @@ class Configuration:
         free = {"data_dir"} | ({"epochs"} if self.schedule == "constant" else set())
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
+    def computation(self) -> dict[str, Any]:
+        """What the compiled programs of a run are made of, with the data's shapes."""
+        return {name: value for name, value in self.settings().items() if name not in ("dataset", "seed")}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""

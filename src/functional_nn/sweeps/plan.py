@@ -15,6 +15,7 @@ import jax
 from functional_nn.checks import check_count, shown
 from functional_nn.errors import InputError
 from functional_nn.files import cache_folder, write_whole
+from functional_nn.training.devices import cores
 from functional_nn.training.programs import Programs
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
@@ -43,11 +44,6 @@ class Plan:
         if self.members > 1:
             return f"vmap over {self.members}{at_a_time}"
         return f"map{at_a_time}" if at_a_time else "one after another"
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_cpu() -> bool:

@@ -24,6 +24,7 @@ from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import Store
 from functional_nn.sweeps.workers import Workers
+from functional_nn.training.devices import cores
 from functional_nn.training.fit import prepared
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, Split, compiled
@@ -149,7 +150,7 @@ class Population:
         """What the fastest number of workers depends on: the machine, and how much there is to compute."""
         group = self._programs[0].group
         sizes = [array.shape for array in jax.tree.leaves(self._programs[0].on(self.devices[0]).train_state.params)]
-        machine = f"{jax.local_devices()[0].device_kind}, {plans.cores()} cores, jax {jax.__version__}"
+        machine = f"{jax.local_devices()[0].device_kind}, {cores()} cores, jax {jax.__version__}"
         return f"{machine}, batch {group.batch_size}, parameters {sizes}"
 
     def train(self, rung: int | None, store: Store | None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -14,6 +15,11 @@ from functional_nn.layer import Layer
 
 BATCH = "batch"
 """The name of the devices' axis."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_devices(devices: Any, batch_size: int) -> None:
@@ -33,6 +39,11 @@ def on_each(devices: int) -> NamedSharding | None:
         return None
     mesh = Mesh(np.array(jax.local_devices()[:devices]), (BATCH,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())
+
+
+def of_each(everywhere: NamedSharding | None) -> list[Any]:
+    """The devices that ``on_each`` chose."""
+    return jax.local_devices()[: 1 if everywhere is None else everywhere.mesh.size]
 
 
 def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:

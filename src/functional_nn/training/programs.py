@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.devices import divided, on_each
+from functional_nn.training.compiler import BOTH_CORES, QUICK, RUN_ONCE, compile_lowered
+from functional_nn.training.devices import divided, of_each, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
+from functional_nn.training.kept_programs import keeper_of
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
@@ -40,23 +42,6 @@ class Recipe(NamedTuple):
         """Itself: the recipe of a run alone, which has no hyper-parameters."""
         return self
 
-
-QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
-"""For a program that is a small part of an epoch: XLA's older generator of kernels for the CPU, which takes two thirds
-of the time. Programs may be slower for it."""
-
-BOTH_CORES: Any = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-}
-"""For the steps: YNNPACK, which XLA's CPU compiler takes for convolutions too, does those on one core only, and XLA's
-own on all of them. Sums and products stay with it.
-"""
-
-RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
-"""For a program whose compilation takes far longer than its one run.
-
-It may round differently: values here and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
-"""
 
 MANY_BATCHES = 50
 """From so many full batches on what is left over is compiled as if it ran once: that takes a quarter of the time, and a
@@ -139,31 +124,41 @@ class Programs:
             axes = (0,) * mapped + (None,) * shared
             return placed(function if members is None else jax.vmap(function, in_axes=axes))
 
-        with ThreadPoolExecutor() as threads:
+        def compile_all() -> dict[str, Any]:
+            made: dict[str, Any] = {}
+            with keeper.compiling(circumstances, of_each(sharding)) as compiled, ThreadPoolExecutor() as threads:
 
-            def compiling(program: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
-                """The shapes that a program gives, and the program to come."""
-                traced = program.trace(*arguments)
-                return traced.out_info, threads.submit(compile_lowered, traced.lower(), options)
+                def make(name: str, program: Any, *arguments: Any, **options: Any) -> Any:
+                    """Has a program compiled, and gives the shapes of what it gives."""
+                    traced = program.trace(*arguments)
+                    made[name] = threads.submit(compiled, name, traced.lower(), options)
+                    return traced.out_info
 
-            train_state, start = compiling(program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
-            own = 0 if shared_order else 1
-            order = placed(draw) if shared_order else program(draw, 1, 1)
-            (full, left), draws = compiling(order, key if shared_order else keys, number, **QUICK)
-            steps = program(full_batches, 2 + own, 3 - own)
-            reached, batches = compiling(steps, h, train_state, full, *train_data, **BOTH_CORES)
-            rest, count = program(last_batch, 3 + own, 3 - own), full.shape[-2]
-            options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
-            _, last = compiling(rest, h, *reached, left, *train_data, **options)
-            _, evaluation = compiling(program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
-        self.train_state = train_state
-        self.start: Any = start.result()
-        self.evaluate: Any = evaluation.result()
-        self._draw: Any = draws.result()
-        self.full_batches: Any = batches.result()
-        self.last_batch: Any = last.result()
+                train_state = make("start", program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
+                own = 0 if shared_order else 1
+                order = placed(draw) if shared_order else program(draw, 1, 1)
+                full, left = make("draw", order, key if shared_order else keys, number, **QUICK)
+                steps = program(full_batches, 2 + own, 3 - own)
+                reached = make("full_batches", steps, h, train_state, full, *train_data, **BOTH_CORES)
+                rest, count = program(last_batch, 3 + own, 3 - own), full.shape[-2]
+                options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
+                make("last_batch", rest, h, *reached, left, *train_data, **options)
+                make("evaluate", program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
+                return {name: future.result() for name, future in made.items()}
+
+        keeper = keeper_of(recipe_of)
+        circumstances = (h, batch_size, precision, shapes, members, shared_order, unroll, devices)
+        made = keeper.run(circumstances, of_each(sharding)) or compile_all()
+        self.start: Any = made["start"]
+        self.train_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.start.out_info)
+        self.evaluate: Any = made["evaluate"]
+        self._draw: Any = made["draw"]
+        self.full_batches: Any = made["full_batches"]
+        self.last_batch: Any = made["last_batch"]
         careful_data = (*train_data, number, order_key)
-        self._careful = lambda: compile_lowered(program(careful, 2, 4).lower(h, train_state, *careful_data), BOTH_CORES)
+        self._careful = lambda: compile_lowered(
+            program(careful, 2, 4).lower(h, self.train_state, *careful_data), BOTH_CORES
+        )
 
     def epoch(
         self,
@@ -183,14 +178,6 @@ class Programs:
     def careful_epoch(self) -> Any:
         """``epoch`` with ``keep_finite`` steps; the key of a shared order, or None, has to be given."""
         return self._careful()
-
-
-def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:
-    """With these options of XLA, or only those of ``RUN_ONCE`` where its version does not have all of them."""
-    try:
-        return lowered.compile(options)
-    except jax.errors.JaxRuntimeError:
-        return lowered.compile({name: value for name, value in options.items() if name in RUN_ONCE})
 
 
 def compiled(
