@@ -49,14 +49,37 @@ run two to five times as long, up to 5% of an epoch.
 """
 
 
+class Circumstances(NamedTuple):
+    """What a run's programs are compiled for.
+
+    Args:
+        recipe_of: makes the recipe inside each program, of the traced hyper-parameters.
+        hyperparameters: the shapes of those, by their names; a run alone has none.
+        batch_size, precision: as ``fit`` has them.
+        data: the shapes of a split.
+        members: so many models, over which every program is mapped: hyper-parameters, keys and train states have a
+            leading axis, data have not.
+        shared_order: whether an epoch's order is drawn from a key that is given, for all members.
+        unroll: so many steps stand in the body of an epoch's loop.
+        devices: on so many everything lies, and each computes its share of a batch.
+    """
+
+    recipe_of: Callable[[Mapping[str, Any]], Recipe]
+    hyperparameters: tuple[tuple[str, Any], ...]
+    batch_size: int
+    precision: Precision
+    data: Split
+    members: int | None = None
+    shared_order: bool = False
+    unroll: int = 1
+    devices: int = 1
+
+
 class Programs:
     """``start(h, key)``, ``epoch(h, train_state, …)`` and ``evaluate(h, train_state, x, labels)``, compiled.
 
-    ``h`` are the traced hyper-parameters, of which ``recipe_of`` makes the recipe inside each program; a run alone has
-    none. With ``members`` every program is mapped over so many models: hyper-parameters, keys and train states have a
-    leading axis, data have not. With ``shared_order`` an epoch's order is drawn from the key that it is given last.
-    ``unroll`` steps stand in the body of an epoch's loop. ``train_state`` has the shapes of what ``start`` gives. With
-    several ``devices`` everything lies on each of them, as ``sharding`` says, and each computes its share of a batch.
+    ``h`` are the hyper-parameters, ``train_state`` has the shapes of what ``start`` gives, and ``sharding`` says where
+    arguments lie, or is None for one device.
 
     ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
     since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is three programs,
@@ -64,101 +87,26 @@ class Programs:
     next one is traced; the first two are the shortest, so that both cores are soon at work.
     """
 
-    def __init__(
-        self,
-        recipe_of: Callable[[Mapping[str, Any]], Recipe],
-        hyperparameters: Mapping[str, Any],
-        batch_size: int,
-        precision: Precision,
-        shapes: Split,
-        members: int | None = None,
-        shared_order: bool = False,
-        unroll: int = 1,
-        devices: int = 1,
-    ):
-        self.sharding = sharding = on_each(devices)
-        in_shape = shapes.train_x.shape[1:]
+    def __init__(self, about: Circumstances):
+        self._about = about
+        self.sharding = on_each(about.devices)
         number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
-        train_data, test_data = (shapes.train_x, shapes.train_labels), (shapes.test_x, shapes.test_labels)
-        h, keys, order_key = hyperparameters, key, key if shared_order else None
-        examples = shapes.train_x.shape[0]
-        if members is not None:
-            h, keys = jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype), (h, keys))
-
-        def create(h, key):
-            recipe = recipe_of(h)
-            return create_train_state(recipe.net, recipe.optimizer, key, in_shape, precision)
-
-        def parts(h, keep_finite: bool) -> Any:
-            net, loss, optimizer, penalty = recipe_of(h)
-            train_step = make_train_step(
-                divided(net, sharding), loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
-            )
-            return make_epoch_parts(train_step, batch_size, unroll)
-
-        def draw(key, number):
-            return drawn_batches(key, number, examples, batch_size)
-
-        def full_batches(h, train_state, full, x, labels):
-            return parts(h, False)[0](train_state, full, x, labels)
-
-        def last_batch(h, train_state, losses, left, x, labels):
-            return parts(h, False)[1](train_state, losses, left, x, labels)
-
-        def careful(h, train_state, x, labels, number, order_key):
-            full_batches, last_batch = parts(h, True)
-            full, left = draw(train_state.key if order_key is None else order_key, number)
-            return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
-
-        def evaluate(h, train_state, x, labels):
-            recipe = recipe_of(h)
-            return make_evaluate(divided(recipe.net, sharding), recipe.loss, precision=precision)(
-                train_state, x, labels
-            )
-
-        def placed(function: Any) -> Any:
-            return jax.jit(function, in_shardings=sharding, out_shardings=sharding)
-
-        def program(function: Any, mapped: int, shared: int) -> Any:
-            """The function, mapped over the members along its first arguments, of which each member has its own."""
-            axes = (0,) * mapped + (None,) * shared
-            return placed(function if members is None else jax.vmap(function, in_axes=axes))
-
-        def compile_all() -> dict[str, Any]:
-            made: dict[str, Any] = {}
-            with keeper.compiling(circumstances, of_each(sharding)) as compiled, ThreadPoolExecutor() as threads:
-
-                def make(name: str, program: Any, *arguments: Any, **options: Any) -> Any:
-                    """Has a program compiled, and gives the shapes of what it gives."""
-                    traced = program.trace(*arguments)
-                    made[name] = threads.submit(compiled, name, traced.lower(), options)
-                    return traced.out_info
-
-                train_state = make("start", program(create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
-                own = 0 if shared_order else 1
-                order = placed(draw) if shared_order else program(draw, 1, 1)
-                full, left = make("draw", order, key if shared_order else keys, number, **QUICK)
-                steps = program(full_batches, 2 + own, 3 - own)
-                reached = make("full_batches", steps, h, train_state, full, *train_data, **BOTH_CORES)
-                rest, count = program(last_batch, 3 + own, 3 - own), full.shape[-2]
-                options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
-                make("last_batch", rest, h, *reached, left, *train_data, **options)
-                make("evaluate", program(evaluate, 2, 2), h, train_state, *test_data, **QUICK)
-                return {name: future.result() for name, future in made.items()}
-
-        keeper = keeper_of(recipe_of)
-        circumstances = (h, batch_size, precision, shapes, members, shared_order, unroll, devices)
-        made = keeper.run(circumstances, of_each(sharding)) or compile_all()
+        h = dict(about.hyperparameters)
+        self._arguments = _Arguments(h, key, number, key if about.shared_order else None)
+        if about.members is not None:
+            several = lambda a: jax.ShapeDtypeStruct((about.members, *a.shape), a.dtype)  # noqa: E731
+            self._arguments = self._arguments._replace(h=jax.tree.map(several, h), keys=several(key))
+        keeper, devices = keeper_of(about.recipe_of), of_each(self.sharding)
+        made = keeper.run(about[1:], devices)
+        if made is None:
+            with keeper.compiling(about[1:], devices) as compiled:
+                made = self._compile(compiled)
         self.start: Any = made["start"]
         self.train_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.start.out_info)
         self.evaluate: Any = made["evaluate"]
         self._draw: Any = made["draw"]
         self.full_batches: Any = made["full_batches"]
         self.last_batch: Any = made["last_batch"]
-        careful_data = (*train_data, number, order_key)
-        self._careful = lambda: compile_lowered(
-            program(careful, 2, 4).lower(h, self.train_state, *careful_data), BOTH_CORES
-        )
 
     def epoch(
         self,
@@ -177,7 +125,85 @@ class Programs:
     @cached_property
     def careful_epoch(self) -> Any:
         """``epoch`` with ``keep_finite`` steps; the key of a shared order, or None, has to be given."""
-        return self._careful()
+        h, _, number, order_key = self._arguments
+        x, labels, *_ = self._about.data
+        lowered = self._program(self._careful, 2, 4).lower(h, self.train_state, x, labels, number, order_key)
+        return compile_lowered(lowered, BOTH_CORES)
+
+    def _compile(self, compiled: Callable[..., Any]) -> dict[str, Any]:
+        """All of them by ``compiled(name, lowered, options)``."""
+        (h, keys, number, order_key), own = self._arguments, 0 if self._about.shared_order else 1
+        train_x, train_labels, test_x, test_labels = self._about.data
+        futures: dict[str, Any] = {}
+        with ThreadPoolExecutor() as threads:
+
+            def make(name: str, program: Any, *arguments: Any, **options: Any) -> Any:
+                """Has a program compiled, and gives the shapes of what it gives."""
+                traced = program.trace(*arguments)
+                futures[name] = threads.submit(compiled, name, traced.lower(), options)
+                return traced.out_info
+
+            train_state = make("start", self._program(self._create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
+            order = self._program(self._order, 1, 1) if own else self._placed(self._order)
+            full, left = make("draw", order, keys if own else order_key, number, **QUICK)
+            steps = self._program(self._full_batches, 2 + own, 3 - own)
+            reached = make("full_batches", steps, h, train_state, full, train_x, train_labels, **BOTH_CORES)
+            rest, count = self._program(self._last_batch, 3 + own, 3 - own), full.shape[-2]
+            options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
+            make("last_batch", rest, h, *reached, left, train_x, train_labels, **options)
+            make("evaluate", self._program(self._evaluate, 2, 2), h, train_state, test_x, test_labels, **QUICK)
+            return {name: future.result() for name, future in futures.items()}
+
+    def _placed(self, function: Any) -> Any:
+        return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
+
+    def _program(self, function: Any, mapped: int, shared: int) -> Any:
+        """The function, mapped over the members along its first arguments, of which each member has its own."""
+        axes = (0,) * mapped + (None,) * shared
+        return self._placed(function if self._about.members is None else jax.vmap(function, in_axes=axes))
+
+    def _recipe(self, h) -> Recipe:
+        recipe = self._about.recipe_of(h)
+        return recipe._replace(net=divided(recipe.net, self.sharding))
+
+    def _create(self, h, key):
+        recipe, in_shape = self._recipe(h), self._about.data.train_x.shape[1:]
+        return create_train_state(recipe.net, recipe.optimizer, key, in_shape, self._about.precision)
+
+    def _order(self, key, number):
+        return drawn_batches(key, number, self._about.data.train_x.shape[0], self._about.batch_size)
+
+    def _parts(self, h, keep_finite: bool) -> Any:
+        net, loss, optimizer, penalty = self._recipe(h)
+        precision = self._about.precision
+        train_step = make_train_step(
+            net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
+        )
+        return make_epoch_parts(train_step, self._about.batch_size, self._about.unroll)
+
+    def _full_batches(self, h, train_state, full, x, labels):
+        return self._parts(h, False)[0](train_state, full, x, labels)
+
+    def _last_batch(self, h, train_state, losses, left, x, labels):
+        return self._parts(h, False)[1](train_state, losses, left, x, labels)
+
+    def _careful(self, h, train_state, x, labels, number, order_key):
+        full_batches, last_batch = self._parts(h, True)
+        full, left = self._order(train_state.key if order_key is None else order_key, number)
+        return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
+
+    def _evaluate(self, h, train_state, x, labels):
+        net, loss, *_ = self._recipe(h)
+        return make_evaluate(net, loss, precision=self._about.precision)(train_state, x, labels)
+
+
+class _Arguments(NamedTuple):
+    """The shapes of what programs take besides data and train state."""
+
+    h: dict[str, Any]
+    keys: Any
+    number: Any
+    order_key: Any
 
 
 def compiled(
@@ -192,14 +218,15 @@ def compiled(
     devices: int = 1,
 ) -> tuple[Programs, bool]:
     """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
-    h, shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
-    arguments = (recipe_of, tuple(h.items()), batch_size, precision, shapes, members, shared_order, unroll, devices)
+    h, data = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
+    choices = (members, shared_order, unroll, devices)
+    about = Circumstances(recipe_of, tuple(h.items()), batch_size, precision, data, *choices)
     try:
-        hash(arguments)
+        hash(about)
     except TypeError:
-        return Programs(recipe_of, h, *arguments[2:]), True
+        return Programs(about), True
     misses = _programs.cache_info().misses
-    programs = _programs(*arguments, tuple(getattr(jax.config, name) for name in SETTINGS))
+    programs = _programs(about, tuple(getattr(jax.config, name) for name in SETTINGS))
     return programs, _programs.cache_info().misses > misses
 
 
@@ -208,6 +235,5 @@ SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_preci
 
 
 @lru_cache(maxsize=8)
-def _programs(recipe_of, hyperparameters, *arguments) -> Programs:
-    *choices, _settings = arguments
-    return Programs(recipe_of, dict(hyperparameters), *choices)
+def _programs(about: Circumstances, settings: tuple[Any, ...]) -> Programs:
+    return Programs(about)
