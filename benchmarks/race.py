@@ -1,6 +1,7 @@
 """Peers side by side: one process each, one epoch each in turn, round after round."""
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,8 +111,8 @@ def race(
         for round_number in range(rounds):
             progress(f"round {round_number + 1} of {rounds}")
             order = list(workers)
-            first = round_number % max(len(order), 1)
-            for name in order[first:] + order[:first]:  # nobody always runs after the same one
+            random.Random(f"{seed} {round_number}").shuffle(order)
+            for name in order:  # nobody always runs after the same one: some leave the machine slower for a second
                 attempt(name, train)
         for name in list(workers):
             progress(f"testing {name}")

@@ -52,3 +52,26 @@ def small_peaks():
         patch.setattr(peaks, "WORK", {"cpu": (1e5, 1e5)})
         patch.setattr(peaks, "LARGE_STREAM", {"cpu": 2**17})
         yield
+
+
+@pytest.fixture
+def cache_of_jax(tmp_path_factory):
+    """JAX keeps compiled programs in the folder that this gives."""
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    folder = tmp_path_factory.mktemp("cache")
+    changes = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: jax.config.values[name] for name in changes}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        reset_cache()
+        yield folder
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        reset_cache()

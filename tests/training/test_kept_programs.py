@@ -210,10 +210,15 @@ def test_what_calls_into_this_process_is_not_kept(tmp_path):
         assert len(programs_in(tmp_path)) == 3  # start, order, and nothing left over
 
 
-def test_the_cache_of_jax_is_used_again_afterwards(fits, tmp_path):
-    before = jax.config.values["jax_enable_compilation_cache"]
-    fits(tmp_path)
-    assert jax.config.values["jax_enable_compilation_cache"] == before
+def test_programs_that_the_cache_of_jax_has_are_compiled_all_the_same(fits, tmp_path, cache_of_jax):
+    """What came from that cache could be written, and would not run when it is read."""
+    _, first = fits(None)
+    assert list(cache_of_jax.iterdir())
+    found = len(programs_in(tmp_path))
+    assert fits(tmp_path) == (True, first)
+    assert len(programs_in(tmp_path)) == found + 5
+    assert fits(tmp_path) == (False, first)
+    assert jax.config.values["jax_enable_compilation_cache"]
 
 
 def test_they_are_kept_where_the_run_fails(fits, tmp_path):
