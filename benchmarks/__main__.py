@@ -14,7 +14,7 @@ from benchmarks.report import print_table
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
-# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, PEERS, SHOWN and the names of its peers' OPTIONS
+# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, SHOWN and its peers' OPTIONS
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -58,6 +58,7 @@ def run(
             arguments.data_dir,
             rounds=arguments.rounds,
             warmup=arguments.warmup,
+            epochs_a_turn=workload.EPOCHS_A_TURN,
             seed=arguments.seed,
             options=options,
             progress=status.update,

@@ -73,11 +73,15 @@ def race(
     *,
     rounds: int,
     warmup: int,
+    epochs_a_turn: int,
     seed: int,
     options: dict,
     progress: Callable[[str], None],
 ) -> list[Entry]:
-    """Train every peer for `warmup` epochs, then all of them for `rounds` epochs, interleaved."""
+    """Train every peer for `warmup` epochs, then all of them in turn, for `rounds` rounds.
+
+    A turn is so many epochs, of which the last is timed.
+    """
     entries = {name: Entry(name) for name in peers}
     workers: dict[str, Worker] = {}
 
@@ -98,7 +102,8 @@ def race(
         entry.warmup_seconds = [worker.ask("epoch")["seconds"] for _ in range(warmup)]
 
     def train(entry: Entry, worker: Worker) -> None:
-        entry.seconds.append(worker.ask("epoch")["seconds"])
+        *_, last = [worker.ask("epoch")["seconds"] for _ in range(epochs_a_turn)]
+        entry.seconds.append(last)
 
     def test(entry: Entry, worker: Worker) -> None:
         entry.accuracy = worker.ask("accuracy")["accuracy"]

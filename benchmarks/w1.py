@@ -14,6 +14,7 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 64
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
 PRECISION = "float32"
+EPOCHS_A_TURN = 2  # the first is not timed: the machine was seen slower just after another process
 OPTIONS = ()
 
 PEERS = {

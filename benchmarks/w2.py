@@ -18,6 +18,7 @@ from benchmarks.w1 import STEPS as STEPS
 RECIPE = "W2: W1's recipe for many models, each with its own seed, order and learning rate"
 UNIT = "s/model-epoch"
 SCALE = 1  # from seconds an epoch of one model to UNIT
+EPOCHS_A_TURN = 1
 OPTIONS = ("models", "hidden")
 
 FEW = 4  # models that are enough where one is trained after another

@@ -13,6 +13,7 @@ BATCH_SIZE = 128
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
 SCALE = 1000 / STEPS  # from seconds an epoch to UNIT
 PRECISION = "float32"
+EPOCHS_A_TURN = 1
 OPTIONS = ()
 
 PEERS = {

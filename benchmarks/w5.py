@@ -14,6 +14,7 @@ BATCH_SIZE = 256
 EPOCHS = 7
 STEPS = None  # differs
 PRECISION = "float32"
+EPOCHS_A_TURN = 1
 OPTIONS = ()
 
 PEERS = {
