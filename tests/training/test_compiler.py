@@ -1,10 +1,100 @@
-"""Compiling as if JAX's cache on disk were not there, whether it was looked into before or not."""
+"""The options of XLA, and compiling as if JAX's cache on disk were not there, whether it was looked into or not."""
+
+from contextlib import contextmanager
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
-from functional_nn.training.compiler import compiling_anew
+import functional_nn as fnn
+from functional_nn.training import programs
+from functional_nn.training.compiler import QUICK, RUN_ONCE, compile_lowered, compiling_anew, step_options
+from functional_nn.training.precision import as_precision
+
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
+
+
+def products_are_the_librarys(function, *shapes, loops=0):
+    program = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    return "DOT" in step_options(program, loops)[LIBRARY]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "library"),
+    [
+        (((64, 784), (784, 128)), False),
+        (((784, 64), (64, 128)), False),
+        (((64, 784), (784, 129)), True),
+        (((129, 784), (784, 129)), True),
+        (((64, 784, 8), (784, 8, 512)), True),
+        (((1000, 3), (3,)), False),
+        (((0, 200), (200, 300)), True),
+        (((0, 200), (200, 0)), False),
+    ],
+)
+def test_thin_products_stay_with_xla(shapes, library):
+    def product(x, w):
+        return jnp.tensordot(x, w, 2) if x.ndim == 3 else x @ w
+
+    assert products_are_the_librarys(product, *shapes) is library
+    assert products_are_the_librarys(jax.jit(product), *shapes) is library
+
+
+def test_a_member_of_many_is_looked_at_alone():
+    assert not products_are_the_librarys(jax.vmap(jnp.matmul), (300, 64, 784), (300, 784, 64))
+
+
+def test_one_wide_product_is_enough():
+    def two(x, w):
+        return jnp.tanh(x @ w) @ (w.T @ w)
+
+    assert products_are_the_librarys(two, (64, 784), (784, 300))
+
+
+@pytest.mark.parametrize("loops", [0, 1, 2])
+def test_loops_around_the_steps_are_told_from_loops_in_them(loops):
+    def looped(step):
+        return lambda x, w: jax.lax.scan(lambda x, _: (step(x, w), None), x, length=3)[0]
+
+    steps = reduce(lambda step, _: looped(step), range(loops), jnp.matmul)
+    assert not products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops)
+    assert products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops - 1)
+
+
+def test_each_program_of_a_run_has_its_own_options(monkeypatch):
+    """That of the full batches is XLA's best, also where what is left over is compiled as if it ran once."""
+    found = {}
+
+    class Keeper:
+        def run(self, *about):
+            return None
+
+        @contextmanager
+        def compiling(self, *about):
+            yield lambda name, lowered, options: found.update({name: options})
+
+    monkeypatch.setattr(programs, "keeper_of", lambda recipe: Keeper())
+    x, labels = jax.ShapeDtypeStruct((101, 4), jnp.float32), jax.ShapeDtypeStruct((101,), jnp.int32)
+    recipe = programs.Recipe(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1))
+    split = programs.Split(x, labels, x, labels)
+    with pytest.raises(AttributeError):  # nothing was compiled
+        programs.Programs(programs.Circumstances(recipe, (), 2, as_precision("float32"), split))
+    steps = found["full_batches"]
+    assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
+    assert not steps.keys() & (QUICK | RUN_ONCE).keys()
+    assert found["last_batch"] == steps | QUICK | RUN_ONCE
+    assert (found["start"], found["draw"], found["evaluate"]) == (QUICK | RUN_ONCE, QUICK, QUICK)
+
+
+def test_an_option_that_xla_does_not_have_is_left_out():
+    lowered = jax.jit(lambda x: x * 2).lower(jnp.ones(3))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_of_tomorrow"):
+        lowered.compile({"xla_of_tomorrow": 1})
+    assert compile_lowered(lowered, {"xla_of_tomorrow": 1, **RUN_ONCE})(jnp.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
+        compile_lowered(lowered, {"xla_backend_optimization_level": "x"})
 
 
 @pytest.fixture

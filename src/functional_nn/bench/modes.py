@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from functional_nn.bench.timing import Timing, clocked, race
 from functional_nn.bench.workloads import Subject, workload
-from functional_nn.training.compiler import BOTH_CORES, compile_lowered
+from functional_nn.training.compiler import compile_lowered, step_options
 from functional_nn.training.epoch import make_epoch, make_evaluate, make_run
 
 STEPS = 32
@@ -66,17 +66,18 @@ def modes(subject: Subject, batch_size: int, precision: str = "float32", *, seco
 
     compiled: dict[str, Any] = {}
 
-    def looped(name, function, *arguments):
+    def looped(name, loops, function, *arguments):
         """With what ``fit`` compiles its loops with, when first called."""
         if name not in compiled:
-            compiled[name] = compile_lowered(jax.jit(function).lower(*arguments), BOTH_CORES)
+            traced = jax.jit(function).trace(*arguments)
+            compiled[name] = compile_lowered(traced.lower(), step_options(traced.jaxpr, loops))
         return compiled[name](*arguments)
 
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
         "eager": (1, eager),
         "step": (STEPS, steps),
-        "epoch": (STEPS, lambda: looped("epoch", epoch, *start, 0)),
-        "run": (STEPS * EPOCHS, lambda: looped("run", run, *start, x, labels)),
+        "epoch": (STEPS, lambda: looped("epoch", 1, epoch, *start, 0)),
+        "run": (STEPS * EPOCHS, lambda: looped("run", 2, run, *start, x, labels)),
     }
     first = {name: clocked(call)[0] for name, (_, call) in ways.items()}
     times = race({name: lambda call=call: clocked(call)[0] for name, (_, call) in ways.items()}, seconds)

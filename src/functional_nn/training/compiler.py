@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from jax.extend.core import jaxprs_in_params
 
-QUICK: Any = {"xla_cpu_use_fusion_emitters": False}
+QUICK: Any = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 """For a program that is a small part of an epoch: XLA's older generator of kernels for the CPU, which takes two thirds
-of the time. Programs may be slower for it."""
+of the time, though programs may be slower for it; and all kernels in one piece, which is less work than in many, for
+what is compiled while other programs are."""
 
-BOTH_CORES: Any = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-}
-"""For the steps: YNNPACK, which XLA's CPU compiler takes for convolutions too, does those on one core only, and XLA's
-own on all of them. Sums and products stay with it.
-"""
+SUMS, PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+THIN = 128
+
+
+def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
+    """For a program of train steps, by what its traced steps multiply.
+
+    Operations are ordered for little memory: XLA's own order puts small ones between a step's large products, long
+    enough for the second core's thread to fall asleep. YNNPACK, which XLA's CPU compiler takes for convolutions too and
+    does those on one core only, has the sums and, as a rule, the products. It does thin ones on one core as well, so
+    they stay XLA's own where two dimensions of every product are at most ``THIN`` and no step has a loop in it.
+
+    Args:
+        program: traced.
+        loops: in so many each step stands.
+    """
+    thin = all(depth <= loops and sorted(sizes)[1] <= THIN for sizes, depth in _products(program, 0))
+    library = SUMS if thin else f"{SUMS},{PRODUCTS}"
+    order = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    return {"xla_cpu_experimental_ynn_fusion_type": library, "xla_cpu_scheduler_type": order}
+
+
+def _products(program: Any, depth: int) -> Iterator[tuple[tuple[int, int, int], int]]:
+    """Of each product in a traced program the three dimensions, and in how many loops it stands."""
+    for equation in getattr(program, "jaxpr", program).eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), (batch, _) = equation.params["dimension_numbers"]
+            left, right = (operand.aval for operand in equation.invars)
+            shared = math.prod(left.shape[axis] for axis in contracted)
+            members = math.prod(left.shape[axis] for axis in batch)
+            both = max(shared * members, 1)  # of arrays without elements, nothing is divided by 0
+            yield (left.size // both, shared, right.size // both), depth
+        deeper = depth + (equation.primitive.name in ("scan", "while"))
+        for inner in jaxprs_in_params(equation.params):
+            yield from _products(inner, deeper)
+
 
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
@@ -28,11 +61,14 @@ It may round differently: values here and from ``create_train_state`` or ``make_
 
 
 def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:
-    """With these options of XLA, or only those of ``RUN_ONCE`` where its version does not have all of them."""
+    """With those of these options that this version of XLA has."""
     try:
         return lowered.compile(options)
-    except jax.errors.JaxRuntimeError:
-        return lowered.compile({name: value for name, value in options.items() if name in RUN_ONCE})
+    except jax.errors.JaxRuntimeError as error:
+        known = {name: value for name, value in options.items() if f"option: '{name}'" not in str(error)}
+        if known == options:
+            raise
+        return compile_lowered(lowered, known)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def make_epoch_parts(
 
 
 def _rows(rows: jax.Array, *data: Any) -> Any:
-    return jax.tree.map(lambda array: array[rows], data)
+    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.compiler import BOTH_CORES, QUICK, RUN_ONCE, compile_lowered
+from functional_nn.training.compiler import QUICK, RUN_ONCE, compile_lowered, step_options
 from functional_nn.training.devices import divided, of_each, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
 from functional_nn.training.kept_programs import keeper_of
@@ -127,8 +127,8 @@ class Programs:
         """``epoch`` with ``keep_finite`` steps; the key of a shared order, or None, has to be given."""
         h, _, number, order_key = self._arguments
         x, labels, *_ = self._about.data
-        lowered = self._program(self._careful, 2, 4).lower(h, self.train_state, x, labels, number, order_key)
-        return compile_lowered(lowered, BOTH_CORES)
+        traced = self._program(self._careful, 2, 4).trace(h, self.train_state, x, labels, number, order_key)
+        return compile_lowered(traced.lower(), step_options(traced.jaxpr))
 
     def _compile(self, compiled: Callable[..., Any]) -> dict[str, Any]:
         """All of them by ``compiled(name, lowered, options)``."""
@@ -137,21 +137,25 @@ class Programs:
         futures: dict[str, Any] = {}
         with ThreadPoolExecutor() as threads:
 
-            def make(name: str, program: Any, *arguments: Any, **options: Any) -> Any:
+            def make(name: str, traced: Any, options: dict[str, Any]) -> Any:
                 """Has a program compiled, and gives the shapes of what it gives."""
-                traced = program.trace(*arguments)
                 futures[name] = threads.submit(compiled, name, traced.lower(), options)
                 return traced.out_info
 
-            train_state = make("start", self._program(self._create, 2, 0), h, keys, **QUICK, **RUN_ONCE)
+            create = self._program(self._create, 2, 0).trace(h, keys)
+            train_state = make("start", create, QUICK | RUN_ONCE)
             order = self._program(self._order, 1, 1) if own else self._placed(self._order)
-            full, left = make("draw", order, keys if own else order_key, number, **QUICK)
+            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK)
             steps = self._program(self._full_batches, 2 + own, 3 - own)
-            reached = make("full_batches", steps, h, train_state, full, train_x, train_labels, **BOTH_CORES)
-            rest, count = self._program(self._last_batch, 3 + own, 3 - own), full.shape[-2]
-            options = BOTH_CORES | (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
-            make("last_batch", rest, h, *reached, left, train_x, train_labels, **options)
-            make("evaluate", self._program(self._evaluate, 2, 2), h, train_state, test_x, test_labels, **QUICK)
+            traced_steps = steps.trace(h, train_state, full, train_x, train_labels)
+            options = step_options(traced_steps.jaxpr)
+            reached = make("full_batches", traced_steps, options)
+            rest = self._program(self._last_batch, 3 + own, 3 - own)
+            count = full.shape[-2]
+            quick = (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
+            make("last_batch", rest.trace(h, *reached, left, train_x, train_labels), options | quick)
+            evaluate = self._program(self._evaluate, 2, 2)
+            make("evaluate", evaluate.trace(h, train_state, test_x, test_labels), QUICK)
             return {name: future.result() for name, future in futures.items()}
 
     def _placed(self, function: Any) -> Any:
