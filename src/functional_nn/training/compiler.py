@@ -16,8 +16,15 @@ QUICK: Any = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_sp
 of the time, though programs may be slower for it; and all kernels in one piece, which is less work than in many, for
 what is compiled while other programs are."""
 
+RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
+"""For a program whose compilation takes far longer than its one run.
+
+It may round differently: values here and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
+"""
+
 SUMS, PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 THIN = 128
+"""Of a thin product at least two dimensions are at most this: where YNNPACK was seen to lose to XLA's own."""
 
 
 def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
@@ -51,13 +58,6 @@ def _products(program: Any, depth: int) -> Iterator[tuple[tuple[int, int, int], 
         deeper = depth + (equation.primitive.name in ("scan", "while"))
         for inner in jaxprs_in_params(equation.params):
             yield from _products(inner, deeper)
-
-
-RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
-"""For a program whose compilation takes far longer than its one run.
-
-It may round differently: values here and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
-"""
 
 
 def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:
