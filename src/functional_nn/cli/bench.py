@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from functional_nn.cli.beginning import importing
 from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, Doubled, Named, NewFile, Several, Sizes
 
 if TYPE_CHECKING:
@@ -70,21 +71,22 @@ def bench(
     (modes). Every output is waited for. Products and streams of bytes take turns with the program, and say what the
     device can do.
     """
-    import jax
+    with importing():
+        import jax
+        import optax
+
+        from functional_nn.bench import comparison, records
+        from functional_nn.bench.modes import modes
+        from functional_nn.bench.suite import measure, ways
+        from functional_nn.bench.workloads import Subject
+        from functional_nn.cli.configuration import FASTER_BY_FORMULA
+        from functional_nn.layers.hand_vjp import with_hand_vjp
+        from functional_nn.losses import cross_entropy
+        from functional_nn.models import model as make
+        from functional_nn.reports import benchmark_tables as tables
 
     if "float64" in precisions:
         jax.config.update("jax_enable_x64", True)
-    import optax
-
-    from functional_nn.bench import comparison, records
-    from functional_nn.bench.modes import modes
-    from functional_nn.bench.suite import measure, ways
-    from functional_nn.bench.workloads import Subject
-    from functional_nn.cli.configuration import FASTER_BY_FORMULA
-    from functional_nn.layers.hand_vjp import with_hand_vjp
-    from functional_nn.losses import cross_entropy
-    from functional_nn.models import model as make
-    from functional_nn.reports import benchmark_tables as tables
 
     programs = [name for name in what if name != "modes"]
     about: dict[str, Any] = {"model": model, "hidden": hidden}

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from functional_nn.cli.beginning import importing
+
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 OPTIONAL = {
     "matplotlib": "pictures: pip install 'functional-nn[plots]'",
@@ -27,7 +29,8 @@ def info() -> None:
         click.echo(f"{name:20} {number}")
     for name, purpose in OPTIONAL.items():
         click.echo(f"{name:20} {_version(name) or f'missing; for {purpose}'}")
-    import jax
+    with importing():
+        import jax
 
     for device in jax.devices():
         click.echo(f"{'device':20} {device.platform} {device.id}: {device.device_kind}")

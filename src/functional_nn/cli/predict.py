@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from functional_nn.cli.beginning import importing
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.options import JSON_FILE
 
@@ -21,15 +22,16 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
 
     Images may have any size and either polarity (dark on bright or bright on dark).
     """
-    import jax
-    import numpy as np
+    with importing():
+        import jax
+        import numpy as np
 
-    from functional_nn.checkpoints.parameters import load_parameters
-    from functional_nn.cli.configuration import Configuration
-    from functional_nn.data.images import read_image
-    from functional_nn.errors import DataError
-    from functional_nn.reports import run_folder
-    from functional_nn.training.predict import predict_probabilities
+        from functional_nn.checkpoints.parameters import load_parameters
+        from functional_nn.cli.configuration import Configuration
+        from functional_nn.data.images import read_image
+        from functional_nn.errors import DataError
+        from functional_nn.reports import run_folder
+        from functional_nn.training.predict import predict_probabilities
 
     values = run_folder.read_configuration(run)
     path = run / run_folder.CONFIGURATION

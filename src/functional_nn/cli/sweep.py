@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from functional_nn.cli.beginning import importing
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
@@ -112,17 +113,18 @@ def sweep(
     --draws N numbers may be drawn: --learning-rate log-uniform:1e-4:1e-2.
     """
     clock = time.perf_counter()
-    import jax
+    with importing():
+        import jax
+
+        from functional_nn.cli.info import versions
+        from functional_nn.data.sources import load_dataset
+        from functional_nn.reports import run_folder
+        from functional_nn.sweeps.grid import crossed, grid
+        from functional_nn.sweeps.halving import Halving
+        from functional_nn.sweeps.sweep import sweep as run
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    from functional_nn.cli.info import versions
-    from functional_nn.data.sources import load_dataset
-    from functional_nn.reports import run_folder
-    from functional_nn.sweeps.grid import crossed, grid
-    from functional_nn.sweeps.halving import Halving
-    from functional_nn.sweeps.sweep import sweep as run
-
     seconds_import = time.perf_counter() - clock
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:

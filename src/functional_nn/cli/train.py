@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from functional_nn.cli.beginning import jax_beginning
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE, folder_of_programs
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
@@ -131,29 +131,25 @@ def train(
     if resume and out is None:
         raise InputError("--resume", "the run's folder in --out", "none")
 
-    clock = time.perf_counter()
+    seconds, clock = {}, time.perf_counter()
+    from functional_nn.data.sources import load_dataset
+
+    with jax_beginning(configuration.precision, configuration.devices):
+        clock_load = time.perf_counter()
+        data = load_dataset(configuration.dataset, configuration.data_dir)
+        seconds["load"] = time.perf_counter() - clock_load
     import jax
 
-    if configuration.precision == "float64":
-        jax.config.update("jax_enable_x64", True)
-    if configuration.devices > 1:
-        with suppress(RuntimeError):  # JAX has begun already: fit says if there are too few
-            jax.config.update("jax_num_cpu_devices", configuration.devices)
     from functional_nn import trees
     from functional_nn.cli.info import versions
-    from functional_nn.data.sources import load_dataset
     from functional_nn.losses import cross_entropy
     from functional_nn.reports import run_folder
     from functional_nn.training.fit import fit
     from functional_nn.training.kept_programs import kept_programs
     from functional_nn.training.resumption import Checkpoints
 
-    seconds = {"import": time.perf_counter() - clock}
+    seconds["import"] = time.perf_counter() - clock  # beside the loading
     configuration = configuration.completed()
-
-    clock = time.perf_counter()
-    data = load_dataset(configuration.dataset, configuration.data_dir)
-    seconds["load"] = time.perf_counter() - clock
     say = (lambda text: None) if quiet else click.echo
     say(data.describe())
     device = jax.devices()[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from functional_nn.cli.beginning import importing
 from functional_nn.cli.options import COUNT, JSON_FILE, NewFile
 
 
@@ -27,7 +28,8 @@ def verify(
     exit status is 1 where a formula fails, a comparison is inconclusive, a planted error is not found, or something
     public is not compared.
     """
-    from functional_nn.gradients.verification import verify as run
+    with importing():
+        from functional_nn.gradients.verification import verify as run
 
     report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
     click.echo(report)

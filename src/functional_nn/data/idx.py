@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from functional_nn.data.inflate import Inflated
 from functional_nn.errors import DataError, InputError
 from functional_nn.files import check_path, opened_whole
 
@@ -72,17 +73,14 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
             file.seek(0)
             if not compressed:
                 return _parse(file, path, length, maximum_bytes)
-            with gzip.GzipFile(fileobj=file) as decompressed:
-                return _parse(decompressed, path, length * DEFLATE_RATIO, maximum_bytes)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            return _parse(Inflated(file), path, length * DEFLATE_RATIO, maximum_bytes)
+    except (EOFError, zlib.error) as error:
         raise DataError(str(path), "an intact gzip file", f"“{error}”", "Fetch the file again.") from error
     except OSError as error:
         raise DataError(str(path), "a readable file", f"“{error.strerror}”") from error
 
 
-def _parse(
-    file: BinaryIO | gzip.GzipFile, path: str | os.PathLike[str], longest: int, maximum_bytes: int
-) -> np.ndarray:
+def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int) -> np.ndarray:
     """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:

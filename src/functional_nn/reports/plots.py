@@ -31,7 +31,7 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
     accuracies = [metrics.test_accuracy for metrics in history]
     right.plot(epochs, accuracies, "s-", color=TEST, ms=size)
     if math.isfinite(accuracies[-1]):
-        place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "right"}
+        place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         right.annotate(f"{accuracies[-1]:.4f}", (epochs[-1], accuracies[-1]), **place)
     margin = max(0.5, 0.03 * len(epochs))
     right.set(xlabel="epoch", ylabel="test accuracy")

@@ -162,19 +162,23 @@ def make_evaluate(
         check_train_state(train_state)
         batches, left = divmod(check_batch(x, labels), batch_size)
 
-        def totals(_, batch):
+        def totals(batch):
             inputs, targets = batch
             y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
-            return None, (loss_totals(y, targets), accuracy_totals(y, targets))
+            return loss_totals(y, targets), accuracy_totals(y, targets)
 
-        sums = []
+        def add(sums, batch):
+            return jax.tree.map(jnp.add, sums, totals(batch)), None
+
+        start = jax.eval_shape(totals, jax.tree.map(lambda a: a[:1], (x, labels)))
+        sums = jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), start)
+        split = batches * batch_size
         if batches:
-            split = batches * batch_size
             stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
-            sums.append(jax.tree.map(lambda total: jnp.sum(total, axis=0), lax.scan(totals, None, stacked)[1]))
+            sums, _ = lax.scan(add, sums, stacked)
         if left:
-            sums.append(totals(None, jax.tree.map(lambda a: a[-left:], (x, labels)))[1])
-        loss_sum, right = jax.tree.map(lambda *batches: sum(batches[1:], batches[0]), *sums)
+            sums, _ = add(sums, jax.tree.map(lambda a: a[split:], (x, labels)))
+        loss_sum, right = sums
         return Evaluation(ratio(*loss_sum), accuracy.result(right))
 
     def loss_totals(y, labels):

@@ -1,0 +1,85 @@
+"""Importing JAX without looking for garbage, and beginning it beside other work."""
+
+import gc
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from functional_nn.cli import beginning
+
+SCRIPT = """
+import gc, json, sys
+from functional_nn.cli import beginning
+
+during = []
+with beginning.jax_beginning("float64", 2):
+    while "jax" not in sys.modules:
+        pass
+    during.append(gc.isenabled())
+import jax
+print(json.dumps({
+    "during": during, "enabled": gc.isenabled(), "frozen": gc.get_freeze_count(),
+    "x64": jax.config.jax_enable_x64, "devices": len(jax.devices()),
+}))
+"""
+
+
+def test_jax_begins_in_a_thread_as_it_was_asked_to_and_what_was_imported_is_not_looked_at_again():
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
+    result = json.loads(ended.stdout)
+    assert result.pop("frozen") > 50_000
+    assert result == {"during": [False], "enabled": True, "x64": True, "devices": 2}
+
+
+def test_garbage_is_looked_for_again_after_an_import_that_fails(monkeypatch):
+    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # this process has garbage
+    during = []
+
+    def imports():
+        during.append(gc.isenabled())
+        raise ImportError
+
+    with pytest.raises(ImportError), beginning.importing():
+        imports()
+    assert (during, gc.isenabled()) == ([False], True)
+
+
+def test_where_jax_is_there_nothing_is_frozen():
+    before = gc.get_freeze_count()
+    with beginning.importing():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == before
+
+
+def test_what_fails_in_the_thread_is_raised_after_the_body(monkeypatch):
+    done = []
+
+    def fail(precision, devices):
+        raise RuntimeError("no such platform")
+
+    monkeypatch.setattr(beginning, "_begin", fail)
+    with pytest.raises(RuntimeError, match="no such platform"), beginning.jax_beginning("float32", 1):
+        done.append("read")
+    assert done == ["read"]
+
+
+def test_an_error_of_the_body_waits_for_the_thread(monkeypatch):
+    goes_on, ended = threading.Event(), []
+
+    def begin(precision, devices):
+        goes_on.wait()
+        ended.append((precision, devices))
+
+    monkeypatch.setattr(beginning, "_begin", begin)
+
+    def read():
+        goes_on.set()
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError), beginning.jax_beginning("bfloat16", 2):
+        read()
+    assert ended == [("bfloat16", 2)]
