@@ -14,6 +14,9 @@ comes from part g of x alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +26,36 @@ from functional_nn.windows import Windows, added, put_back, seen
 
 LOWERINGS = ("auto", "native", "product")
 
+FEW_CHANNELS = 8
+"""From so many on XLA's convolution was measured to be quicker in a forward pass."""
 
-def forward_is_native(lowering: str) -> bool:
-    """Whether the map that JAX may differentiate is XLA's convolution; on CPU ``"auto"`` takes the product.
+MOST_SHARES, LEAST_EXAMPLES = 4, 16
+"""Into how many a batch is cut for the gradient of a weight, and of how many examples each is at least."""
+
+
+_by_hand: ContextVar[bool] = ContextVar("by_hand", default=False)
+
+
+@contextmanager
+def differentiated_by_hand() -> Iterator[None]:
+    """JAX makes no derivatives of what is computed inside."""
+    token = _by_hand.set(True)
+    try:
+        yield
+    finally:
+        _by_hand.reset(token)
+
+
+def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int) -> bool:
+    """Whether the map of a forward pass is XLA's convolution; on CPU ``"auto"`` takes the product if JAX may derive it.
 
     Inside a loop XLA's CPU compiler does well only by a convolution whose axes are in the usual order, and the
-    derivatives that JAX makes of one are not.
+    derivatives that JAX makes of one are not. Otherwise it takes what ``backward_is_native`` does, but for an input of
+    few channels.
     """
-    return lowering == "native" or (lowering == "auto" and jax.default_backend() != "cpu")
+    if lowering == "auto" and jax.default_backend() == "cpu":
+        return _by_hand.get() and x.shape[-1] >= FEW_CHANNELS and backward_is_native(lowering, windows, groups)
+    return lowering != "product"
 
 
 def backward_is_native(lowering: str, windows: Windows, groups: int) -> bool:
@@ -77,7 +102,7 @@ def spread(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, nativ
 def weigh(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """Wₖ = xₖᵀ y, in the shape of the weight."""
     if native:
-        return _weigh_natively(x, y, windows, groups)
+        return added([_weigh_natively(*share, windows, groups) for share in _shares(x, y)])
     if groups == 1:
         rows = tuple(range(y.ndim - 1))
         taps = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
@@ -85,6 +110,19 @@ def weigh(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: boo
         parts, grouped_y = seen(x, windows), _grouped(y, groups)
         taps = jnp.stack([jnp.einsum("...gc,...go->cgo", _grouped(part, groups), grouped_y) for part in parts])
     return taps.reshape(*windows.window, x.shape[-1] // groups, y.shape[-1])
+
+
+def _shares(x: jax.Array, y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """A batch on CPU, cut into a few shares whose convolutions for the weight go on side by side.
+
+    One of them alone keeps two cores busy only in part. Where the batch is divided among devices each has one core's
+    work, and to cut it would bring examples from one to another.
+    """
+    count = min(MOST_SHARES, x.shape[0] // LEAST_EXAMPLES)
+    is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))
+    if jax.default_backend() != "cpu" or is_divided or count < 2:
+        return [(x, y)]
+    return list(zip(jnp.array_split(x, count), jnp.array_split(y, count), strict=True))
 
 
 def _patches(x: jax.Array, windows: Windows) -> jax.Array:

@@ -134,7 +134,7 @@ def lenet(
 def deep_cnn(
     out_size: int,
     *,
-    hidden: Sequence[int] = (16, 32, 64, 128),
+    hidden: Sequence[int] = (32, 64, 128, 128),
     activation: Activation | VectorActivation = relu,
     dropout: float | jax.Array = 0.0,
 ) -> Layer:
@@ -152,13 +152,13 @@ def deep_cnn(
     >>> from functional_nn import trees
     >>> params, _ = deep_cnn(10).init(jax.random.key(0), (28, 28, 1))
     >>> trees.size(params)
-    329402
+    721770
 
     References:
         Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (small windows
         one after another); Ioffe and Szegedy 2015, "Batch normalization".
     """
-    first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (16, 32, 64, 128)")
+    first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (32, 64, 128, 128)")
     images = [
         *_normalised(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
         *_normalised(conv(second, 3, bias=False), activation=activation),

@@ -91,6 +91,57 @@ def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, w
     np.testing.assert_allclose([jnp.sum(made_x * x), jnp.sum(made_weight * weight)], inner, rtol=1e-12)
 
 
+def convolutions(function, *arguments):
+    """How many of XLA's convolutions a function is traced to, those of functions in it included."""
+    return str(jax.make_jaxpr(function)(*arguments)).count("conv_general_dilated[")
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
+def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares):
+    windows = place_windows((5, 4), 3)
+    random = np.random.default_rng(0)
+    x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
+    native, product = (lambda x, y, native=native: weigh(x, y, windows, 1, native) for native in (True, False))
+    np.testing.assert_allclose(jax.jit(native)(x, y), jax.jit(product)(x, y), rtol=1e-12, atol=1e-12)
+    assert convolutions(native, x, y) == shares
+
+
+def test_a_batch_that_is_divided_among_devices_is_not_cut():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
+    share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    windows = place_windows((5, 4), 3)
+
+    def gradient(x, y):
+        return weigh(jax.lax.with_sharding_constraint(x, share), y, windows, 1, True)
+
+    assert convolutions(gradient, jnp.ones((64, 5, 4, 2)), jnp.ones((64, 3, 2, 3))) == 1
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+@pytest.mark.parametrize(
+    ("channels", "options", "native"),
+    [(8, {}, 1), (7, {}, 0), (8, {"groups": 2}, 0), (8, {"window": 1}, 0), (8, {"lowering": "product"}, 0)],
+)
+def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that_is_quicker(
+    make, channels, options, native
+):
+    layer = make(4, **{"window": 3} | options)
+    params, state = layer.init(jax.random.key(0), (6, 6, channels))
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, channels))
+
+    def applied(layer):
+        return lambda params, x: layer.apply(params, state, x, train=True)[0]
+
+    def loss(layer):
+        return lambda params, x: jnp.sum(applied(layer)(params, x) ** 2)
+
+    by_hand = fnn.with_hand_vjp(layer)
+    assert [convolutions(applied(which), params, x) for which in (layer, by_hand, layer)] == [0, native, 0]
+    gradients = [jax.jit(jax.grad(loss(which), argnums=(0, 1)))(params, x) for which in (layer, by_hand)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
+
+
 @pytest.mark.parametrize("width", [4, 5, 6, 7])
 @pytest.mark.parametrize("window", [2, 3, 4, 5])
 def test_neighbours_taken_in_pairs_change_nothing(window, width):

@@ -9,7 +9,7 @@ from functional_nn.cli.options import Named
 RECIPES: dict[str, dict[str, str]] = {
     "fast": {"model": "lenet", "epochs": "1", "learning_rate": "0.02", "schedule": "one-cycle"},
     "best": {
-        **{"model": "deep_cnn", "dropout": "0.25", "shift": "2", "deform": "0.15", "epochs": "20"},
+        **{"model": "deep_cnn", "dropout": "0.25", "shift": "2", "deform": "0.2", "epochs": "15"},
         **{"batch_size": "128", "optimizer": "adamw", "learning_rate": "0.003", "weight_decay": "0.01"},
         "schedule": "one-cycle",
     },

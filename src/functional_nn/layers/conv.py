@@ -107,7 +107,8 @@ def conv(
         check_floating(x)
         check_images(x.shape, window)
         _check_channels(x, weight, weight.shape[-2] * groups)
-        y = correlate(x, weight, place(x.shape[1:-1]), groups, forward_is_native(lowering))
+        windows = place(x.shape[1:-1])
+        y = correlate(x, weight, windows, groups, forward_is_native(lowering, x, windows, groups))
         return _plus_bias(y, params, bias), state, (x, weight)
 
     def backward(residuals, y_bar):
@@ -218,7 +219,8 @@ def conv_transpose(
         check_floating(x)
         check_images(x.shape, window)
         _check_channels(x, weight, weight.shape[-1])
-        y = spread(x, weight, place(x.shape[1:-1]), groups, forward_is_native(lowering))
+        windows = place(x.shape[1:-1])
+        y = spread(x, weight, windows, groups, forward_is_native(lowering, x, windows, groups))
         return _plus_bias(y, params, bias), state, (x, weight)
 
     def backward(residuals, y_bar):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 
+from functional_nn.convolution import differentiated_by_hand
 from functional_nn.layer import Layer, as_layer
 
 
@@ -29,9 +30,10 @@ def with_hand_vjp(layer: Layer) -> Layer:
     """
     layer = as_layer(layer)
 
-    def differentiated_by_hand(train):
+    def of_mode(train):
         def run(params, state, x, key):
-            return layer.forward(params, state, x, train=train, key=key)
+            with differentiated_by_hand():
+                return layer.forward(params, state, x, train=train, key=key)
 
         def run_forward(params, state, x, key):
             made = run(params, state, x, key)
@@ -46,7 +48,7 @@ def with_hand_vjp(layer: Layer) -> Layer:
         by_hand.defvjp(run_forward, run_backward)
         return by_hand
 
-    runs = {train: differentiated_by_hand(train) for train in (False, True)}
+    runs = {train: of_mode(train) for train in (False, True)}
 
     def forward(params, state, x, *, train, key=None):
         return runs[bool(train)](params, state, x, key)

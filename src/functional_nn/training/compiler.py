@@ -22,7 +22,12 @@ RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 It may round differently: values here and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
 """
 
-SUMS, PRODUCTS = "LIBRARY_FUSION_TYPE_REDUCE", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+SUMS: Any = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+SUMS_AND_PRODUCTS: Any = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+"""What YNNPACK has of a program. By default that is convolutions too, which in a loop it does on one core only."""
+
 THIN = 128
 """Of a thin product at least two dimensions are at most this: where YNNPACK was seen to lose to XLA's own."""
 
@@ -31,18 +36,17 @@ def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
     """For a program of train steps, by what its traced steps multiply.
 
     Operations are ordered for little memory: XLA's own order puts small ones between a step's large products, long
-    enough for the second core's thread to fall asleep. YNNPACK, which XLA's CPU compiler takes for convolutions too and
-    does those on one core only, has the sums and, as a rule, the products. It does thin ones on one core as well, so
-    they stay XLA's own where two dimensions of every product are at most ``THIN`` and no step has a loop in it.
+    enough for the second core's thread to fall asleep. YNNPACK has the sums and, as a rule, the products. It does thin
+    ones on one core, so they stay XLA's own where two dimensions of every product are at most ``THIN`` and no step has
+    a loop in it.
 
     Args:
         program: traced.
         loops: in so many each step stands.
     """
     thin = all(depth <= loops and sorted(sizes)[1] <= THIN for sizes, depth in _products(program, 0))
-    library = SUMS if thin else f"{SUMS},{PRODUCTS}"
-    order = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-    return {"xla_cpu_experimental_ynn_fusion_type": library, "xla_cpu_scheduler_type": order}
+    library = SUMS if thin else SUMS_AND_PRODUCTS
+    return library | {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def _products(program: Any, depth: int) -> Iterator[tuple[tuple[int, int, int], int]]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.compiler import QUICK, RUN_ONCE, compile_lowered, step_options
+from functional_nn.training.compiler import QUICK, RUN_ONCE, SUMS_AND_PRODUCTS, compile_lowered, step_options
 from functional_nn.training.devices import divided, of_each, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
 from functional_nn.training.kept_programs import keeper_of
@@ -155,7 +155,7 @@ class Programs:
             quick = (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
             make("last_batch", rest.trace(h, *reached, left, train_x, train_labels), options | quick)
             evaluate = self._program(self._evaluate, 2, 2)
-            make("evaluate", evaluate.trace(h, train_state, test_x, test_labels), QUICK)
+            make("evaluate", evaluate.trace(h, train_state, test_x, test_labels), QUICK | SUMS_AND_PRODUCTS)
             return {name: future.result() for name, future in futures.items()}
 
     def _placed(self, function: Any) -> Any:
