@@ -10,18 +10,14 @@ from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.peers.functional_nn import epochs_of_fit
 
 
-def network(lowerings: tuple[str, str]) -> fnn.Layer:
-    blocks = [
-        layer
-        for size, lowering in zip(w3.CHANNELS, lowerings, strict=True)
-        for layer in (fnn.conv(size, 3, lowering=lowering), fnn.relu, fnn.max_pool(2))
-    ]
+def network() -> fnn.Layer:
+    blocks = [layer for size in w3.CHANNELS for layer in (fnn.conv(size, 3), fnn.relu, fnn.max_pool(2))]
     return fnn.chain(*blocks, fnn.flatten(), fnn.dense(w3.CLASSES))
 
 
 def formula() -> fnn.Layer:
-    """The layers' own backward passes; XLA's convolution where there are channels enough."""
-    return fnn.with_hand_vjp(network(("auto", "native")))
+    """The layers' own backward passes."""
+    return fnn.with_hand_vjp(network())
 
 
 def by_hand(mnist: Mnist, seed: int) -> Peer:
@@ -35,5 +31,5 @@ def by_hand_undivided(mnist: Mnist, seed: int) -> Peer:
 
 
 def automatically(mnist: Mnist, seed: int) -> Peer:
-    """`jax.grad` of the forward pass, everything as it is by default."""
-    return epochs_of_fit(network(("auto", "auto")), w3, mnist, seed)
+    """`jax.grad` of the forward pass."""
+    return epochs_of_fit(network(), w3, mnist, seed)

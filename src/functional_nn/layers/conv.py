@@ -74,7 +74,8 @@ def conv(
         initializer: see ``dense``; fan-in and fan-out are window · channels of one group. He's by default, since most
             convolutions stand before a ReLU.
         lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``: the
-            one that was measured to be quicker on this platform. They differ in speed and rounding only.
+            one that was measured to be quicker on this platform where JAX may derive it, or, in ``with_hand_vjp``, need
+            not. They differ in speed and rounding only.
         name: used in parameter trees and in error messages.
 
     Raises:
