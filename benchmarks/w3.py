@@ -19,7 +19,7 @@ OPTIONS = ()
 
 PEERS = {
     "functional_nn": "benchmarks.peers.cnn_functional_nn:by_hand",
-    "functional_nn_undivided": "benchmarks.peers.cnn_functional_nn:by_hand_undivided",
+    "functional_nn_divided": "benchmarks.peers.cnn_functional_nn:by_hand_divided",
     "functional_nn_autodiff": "benchmarks.peers.cnn_functional_nn:automatically",
     "pytorch": "benchmarks.peers.cnn_pytorch:resident",
     "pytorch_channels_last": "benchmarks.peers.cnn_pytorch:channels_last",
@@ -30,8 +30,8 @@ PEERS = {
 }
 
 SHOWN = {
-    "functional_nn": "functional_nn, the batch divided among the cores",
-    "functional_nn_undivided": "functional_nn on one device",
+    "functional_nn": "functional_nn",
+    "functional_nn_divided": "the same, the batch divided among the cores",
     "functional_nn_autodiff": "the same, by `jax.grad`",
     "pytorch": "PyTorch",
     "pytorch_channels_last": "PyTorch, channels last",

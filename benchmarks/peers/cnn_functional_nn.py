@@ -21,13 +21,13 @@ def formula() -> fnn.Layer:
 
 
 def by_hand(mnist: Mnist, seed: int) -> Peer:
-    """By the formulas; each core computes its share of a batch."""
-    return epochs_of_fit(formula(), w3, mnist, seed, devices=math.gcd(available_cores(), w3.BATCH_SIZE))
-
-
-def by_hand_undivided(mnist: Mnist, seed: int) -> Peer:
-    """The same on one device: the cores share each convolution."""
+    """By the formulas."""
     return epochs_of_fit(formula(), w3, mnist, seed)
+
+
+def by_hand_divided(mnist: Mnist, seed: int) -> Peer:
+    """The same; each core computes its share of a batch."""
+    return epochs_of_fit(formula(), w3, mnist, seed, devices=math.gcd(available_cores(), w3.BATCH_SIZE))
 
 
 def automatically(mnist: Mnist, seed: int) -> Peer:

@@ -29,8 +29,9 @@ LOWERINGS = ("auto", "native", "product")
 FEW_CHANNELS = 8
 """From so many on XLA's convolution was measured to be quicker in a forward pass."""
 
-MOST_SHARES, LEAST_EXAMPLES = 4, 16
-"""Into how many a batch is cut for the gradient of a weight, and of how many examples each is at least."""
+MOST_SHARES, LEAST_EXAMPLES, WORTH_SHARES = 4, 16, 150_000_000
+"""Into how many a batch is cut for the gradient of a weight, of how many examples each is at least, and from how many
+multiply-adds on."""
 
 
 _by_hand: ContextVar[bool] = ContextVar("by_hand", default=False)
@@ -102,7 +103,8 @@ def spread(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, nativ
 def weigh(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """Wₖ = xₖᵀ y, in the shape of the weight."""
     if native:
-        return added([_weigh_natively(*share, windows, groups) for share in _shares(x, y)])
+        work = y.size * windows.places * (x.shape[-1] // groups)
+        return added([_weigh_natively(*share, windows, groups) for share in _shares(x, y, work)])
     if groups == 1:
         rows = tuple(range(y.ndim - 1))
         taps = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
@@ -112,7 +114,7 @@ def weigh(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: boo
     return taps.reshape(*windows.window, x.shape[-1] // groups, y.shape[-1])
 
 
-def _shares(x: jax.Array, y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+def _shares(x: jax.Array, y: jax.Array, work: int) -> list[tuple[jax.Array, jax.Array]]:
     """A batch on CPU, cut into a few shares whose convolutions for the weight go on side by side.
 
     One of them alone keeps two cores busy only in part. Where the batch is divided among devices each has one core's
@@ -120,7 +122,7 @@ def _shares(x: jax.Array, y: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     """
     count = min(MOST_SHARES, x.shape[0] // LEAST_EXAMPLES)
     is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))
-    if jax.default_backend() != "cpu" or is_divided or count < 2:
+    if jax.default_backend() != "cpu" or is_divided or count < 2 or work < WORTH_SHARES:
         return [(x, y)]
     return list(zip(jnp.array_split(x, count), jnp.array_split(y, count), strict=True))
 

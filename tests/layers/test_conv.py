@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
+from functional_nn import convolution
 from functional_nn.convolution import correlate, spread, weigh
 from functional_nn.windows import place_windows
 
@@ -98,7 +99,8 @@ def convolutions(function, *arguments):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
-def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares):
+def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares, monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
     windows = place_windows((5, 4), 3)
     random = np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
@@ -107,7 +109,17 @@ def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, sh
     assert convolutions(native, x, y) == shares
 
 
-def test_a_batch_that_is_divided_among_devices_is_not_cut():
+def test_a_batch_is_cut_where_there_is_work_enough():
+    windows, x, y = place_windows((28, 28), 3, padding="same"), jnp.ones((128, 28, 28, 16)), jnp.ones((128, 28, 28, 16))
+
+    def gradient(x, y):
+        return weigh(x, y, windows, 1, True)
+
+    assert [convolutions(gradient, x, y), convolutions(gradient, x[..., :8], y)] == [4, 1]
+
+
+def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
     share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     windows = place_windows((5, 4), 3)
