@@ -11,12 +11,15 @@ import pytest
 import functional_nn as fnn
 from functional_nn.training import programs
 from functional_nn.training.compiler import (
+    LITTLE,
+    ONE_BY_ONE,
     QUICK,
     RUN_ONCE,
     SUMS_AND_PRODUCTS,
     compile_lowered,
     compiling_anew,
     step_options,
+    sum_options,
 )
 from functional_nn.training.precision import as_precision
 
@@ -70,6 +73,50 @@ def test_loops_around_the_steps_are_told_from_loops_in_them(loops):
     assert products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops - 1)
 
 
+def options_for_sums(function, *shapes):
+    return sum_options(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)))
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "short"),
+    [
+        (jnp.sum, [(256,)], True),
+        (jnp.sum, [(257,)], False),
+        (lambda x: x.sum(axis=0), [(256, 500)], True),
+        (lambda x: x.sum(axis=0), [(257, 2)], False),
+        (lambda x: (x.sum(axis=0), x.sum(axis=1)), [(256, 500)], False),
+        (lambda x: x.sum(axis=1), [(0, 3)], True),
+        (jnp.dot, [(256,), (256,)], True),
+        (jnp.dot, [(257,), (257,)], False),
+        (jnp.dot, [(3, 257), (257,)], False),
+        (lambda x, w: (x @ w).sum(), [(3, 257), (257,)], True),
+        (jax.vmap(jnp.dot), [(4, 257), (4, 257)], False),
+        (jnp.sin, [(3,)], False),
+        (jax.jit(jnp.sum), [(257,)], False),
+        (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(3, 257)], False),
+        (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(257, 3)], True),
+    ],
+)
+def test_short_sums_go_one_by_one(function, shapes, short):
+    assert options_for_sums(function, *shapes) == (ONE_BY_ONE if short else {})
+
+
+def test_a_gradient_has_its_own_sums():
+    """That of a bias is a sum over the batch."""
+    assert options_for_sums(jnp.add, (200, 3), (3,)) == {}
+    loss = jax.grad(lambda bias, x: jnp.sum((x + bias).mean(axis=1)))
+    assert options_for_sums(loss, (3,), (200, 3)) == ONE_BY_ONE
+    assert options_for_sums(loss, (3,), (300, 3)) == {}
+
+
+def test_one_by_one_is_a_kernel_less():
+    lowered = jax.jit(jnp.sum).lower(jnp.ones(200))
+    assert "reduce-window" in lowered.compile().as_text()
+    compiled = lowered.compile(ONE_BY_ONE)
+    assert "reduce-window" not in compiled.as_text()
+    assert compiled(jnp.ones(200)) == 200
+
+
 def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     """That of the full batches is XLA's best, also where what is left over is compiled as if it ran once."""
     found = {}
@@ -92,8 +139,8 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
     assert not steps.keys() & (QUICK | RUN_ONCE).keys()
     assert found["last_batch"] == steps | QUICK | RUN_ONCE
-    assert (found["start"], found["draw"]) == (QUICK | RUN_ONCE, QUICK)
-    assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS
+    assert (found["start"], found["draw"]) == (QUICK | RUN_ONCE, QUICK | LITTLE)
+    assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 
 
 def test_an_option_that_xla_does_not_have_is_left_out():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from functional_nn.bench.timing import Timing, clocked, race
 from functional_nn.bench.workloads import Subject, workload
-from functional_nn.training.compiler import compile_lowered, step_options
+from functional_nn.training.compiler import compile_lowered, step_options, sum_options
 from functional_nn.training.epoch import make_epoch, make_evaluate, make_run
 
 STEPS = 32
@@ -70,7 +70,9 @@ def modes(subject: Subject, batch_size: int, precision: str = "float32", *, seco
         """With what ``fit`` compiles its loops with, when first called."""
         if name not in compiled:
             traced = jax.jit(function).trace(*arguments)
-            compiled[name] = compile_lowered(traced.lower(), step_options(traced.jaxpr, loops))
+            compiled[name] = compile_lowered(
+                traced.lower(), step_options(traced.jaxpr, loops) | sum_options(traced.jaxpr)
+            )
         return compiled[name](*arguments)
 
     ways: dict[str, tuple[int, Callable[[], Any]]] = {

@@ -66,24 +66,27 @@ def cross_entropy_with(
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}", remedy)
 
     def targets(y, labels):
-        """c t in the shape of y, NaN for a label that is no class or no probabilities; and which are ignored."""
+        """c t in the shape of y, NaN for a label that is no class or no probabilities."""
         if labels.ndim == y.ndim:
-            ignored = jnp.zeros((1,) * y.ndim, bool)
             t = nan_unless(jnp.expand_dims(are_probabilities(labels), -1), labels.astype(y.dtype))
         else:
-            ignored = jnp.expand_dims(is_ignored(labels), -1)
-            t = jnp.where(ignored, 0, one_hot(y, labels))
+            t = counted(labels, one_hot(y, labels))
         t = (1 - label_smoothing) * t + label_smoothing / y.shape[-1] if smooth else t
-        return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1)), ignored
+        return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
 
     def values(y, labels):
-        t, ignored = targets(y, labels)
-        log_p = jax.nn.log_softmax(jnp.where(ignored, 0, y))
-        return -jnp.sum(jnp.where(ignored, 0, times(t, log_p)), axis=-1)
+        log_p = jax.nn.log_softmax(counted(labels, y))
+        return -jnp.sum(counted(labels, times(targets(y, labels), log_p)), axis=-1)
 
     def gradients(y, labels):
-        t, ignored = targets(y, labels)
-        return jnp.where(ignored, 0, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
+        t = targets(y, labels)
+        return counted(labels, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
+
+    def counted(labels, rows):
+        """Rows (…, classes), 0 where the label is ignored."""
+        if ignore_index is None or labels.ndim == rows.ndim:
+            return rows
+        return jnp.where(jnp.expand_dims(is_ignored(labels), -1), 0, rows)
 
     def label_weights(labels):
         if jnp.issubdtype(labels.dtype, jnp.floating):

@@ -16,6 +16,9 @@ QUICK: Any = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_sp
 of the time, though programs may be slower for it; and all kernels in one piece, which is less work than in many, for
 what is compiled while other programs are."""
 
+LITTLE: Any = {"xla_backend_optimization_level": 1}
+"""For random numbers: two thirds of the work of compiling, and as quick but for a twentieth."""
+
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
 
@@ -27,6 +30,13 @@ SUMS_AND_PRODUCTS: Any = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
 """What YNNPACK has of a program. By default that is convolutions too, which in a loop it does on one core only."""
+
+ONE_BY_ONE: Any = {"xla_disable_hlo_passes": "tree_reduction_rewriter"}
+"""A sum goes from its first number to its last. By default one of more than 32 numbers goes by parts of 32, which
+rounds less where it is long, but is a kernel more to compile for each level of parts."""
+
+SHORT = 256
+"""A short sum has so many numbers at most: one by one, its error is at most 256 · 2⁻²⁴ of the sum of their sizes."""
 
 THIN = 128
 """Of a thin product at least two dimensions are at most this: where YNNPACK was seen to lose to XLA's own."""
@@ -44,24 +54,39 @@ def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
         program: traced.
         loops: in so many each step stands.
     """
-    thin = all(depth <= loops and sorted(sizes)[1] <= THIN for sizes, depth in _products(program, 0))
+    products = _equations(program, "dot_general")
+    thin = all(depth <= loops and sorted(_sizes(product))[1] <= THIN for product, depth in products)
     library = SUMS if thin else SUMS_AND_PRODUCTS
     return library | {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
-def _products(program: Any, depth: int) -> Iterator[tuple[tuple[int, int, int], int]]:
-    """Of each product in a traced program the three dimensions, and in how many loops it stands."""
+def sum_options(program: Any) -> dict[str, Any]:
+    """``ONE_BY_ONE`` for a traced program whose sums are short, products of two vectors among them."""
+    sums = (equation for equation, _ in _equations(program, "reduce_sum"))
+    lengths = [equation.invars[0].aval.size / max(equation.outvars[0].aval.size, 1) for equation in sums]
+    products = (_sizes(equation) for equation, _ in _equations(program, "dot_general"))
+    lengths += [shared for left, shared, right in products if left == right == 1]
+    return ONE_BY_ONE if lengths and max(lengths) <= SHORT else {}
+
+
+def _equations(program: Any, name: str, depth: int = 0) -> Iterator[tuple[Any, int]]:
+    """Those of that name in a traced program, and in how many loops each stands."""
     for equation in getattr(program, "jaxpr", program).eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), (batch, _) = equation.params["dimension_numbers"]
-            left, right = (operand.aval for operand in equation.invars)
-            shared = math.prod(left.shape[axis] for axis in contracted)
-            members = math.prod(left.shape[axis] for axis in batch)
-            both = max(shared * members, 1)  # of arrays without elements, nothing is divided by 0
-            yield (left.size // both, shared, right.size // both), depth
+        if equation.primitive.name == name:
+            yield equation, depth
         deeper = depth + (equation.primitive.name in ("scan", "while"))
         for inner in jaxprs_in_params(equation.params):
-            yield from _products(inner, deeper)
+            yield from _equations(inner, name, deeper)
+
+
+def _sizes(product: Any) -> tuple[int, int, int]:
+    """The three dimensions of a product, however many axes they are spread over."""
+    (contracted, _), (batch, _) = product.params["dimension_numbers"]
+    left, right = (operand.aval for operand in product.invars)
+    shared = math.prod(left.shape[axis] for axis in contracted)
+    members = math.prod(left.shape[axis] for axis in batch)
+    both = max(shared * members, 1)  # of arrays without elements, nothing is divided by 0
+    return left.size // both, shared, right.size // both
 
 
 def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:

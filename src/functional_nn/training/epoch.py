@@ -167,17 +167,19 @@ def make_evaluate(
             y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
             return loss_totals(y, targets), accuracy_totals(y, targets)
 
-        def add(sums, batch):
-            return jax.tree.map(jnp.add, sums, totals(batch)), None
+        totals_of_batch = jax.jit(totals)  # which is traced once, for the shapes and for the loop
 
-        start = jax.eval_shape(totals, jax.tree.map(lambda a: a[:1], (x, labels)))
-        sums = jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), start)
+        def add(sums, batch):
+            return jax.tree.map(jnp.add, sums, totals_of_batch(batch)), None
+
         split = batches * batch_size
         if batches:
             stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
-            sums, _ = lax.scan(add, sums, stacked)
+            shapes = jax.eval_shape(totals_of_batch, jax.tree.map(lambda a: a[0], stacked))
+            sums, _ = lax.scan(add, jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes), stacked)
         if left:
-            sums, _ = add(sums, jax.tree.map(lambda a: a[split:], (x, labels)))
+            rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
+            sums = jax.tree.map(jnp.add, sums, rest) if batches else rest
         loss_sum, right = sums
         return Evaluation(ratio(*loss_sum), accuracy.result(right))
 

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.layer import Layer
-from functional_nn.training.compiler import QUICK, RUN_ONCE, SUMS_AND_PRODUCTS, compile_lowered, step_options
+from functional_nn.training.compiler import (
+    LITTLE,
+    QUICK,
+    RUN_ONCE,
+    SUMS_AND_PRODUCTS,
+    compile_lowered,
+    step_options,
+    sum_options,
+)
 from functional_nn.training.devices import divided, of_each, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
 from functional_nn.training.kept_programs import keeper_of
@@ -128,7 +136,7 @@ class Programs:
         h, _, number, order_key = self._arguments
         x, labels, *_ = self._about.data
         traced = self._program(self._careful, 2, 4).trace(h, self.train_state, x, labels, number, order_key)
-        return compile_lowered(traced.lower(), step_options(traced.jaxpr))
+        return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
 
     def _compile(self, compiled: Callable[..., Any]) -> dict[str, Any]:
         """All of them by ``compiled(name, lowered, options)``."""
@@ -139,13 +147,13 @@ class Programs:
 
             def make(name: str, traced: Any, options: dict[str, Any]) -> Any:
                 """Has a program compiled, and gives the shapes of what it gives."""
-                futures[name] = threads.submit(compiled, name, traced.lower(), options)
+                futures[name] = threads.submit(compiled, name, traced.lower(), options | sum_options(traced.jaxpr))
                 return traced.out_info
 
+            order = self._program(self._order, 1, 1) if own else self._placed(self._order)
+            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK | LITTLE)
             create = self._program(self._create, 2, 0).trace(h, keys)
             train_state = make("start", create, QUICK | RUN_ONCE)
-            order = self._program(self._order, 1, 1) if own else self._placed(self._order)
-            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK)
             steps = self._program(self._full_batches, 2 + own, 3 - own)
             traced_steps = steps.trace(h, train_state, full, train_x, train_labels)
             options = step_options(traced_steps.jaxpr)
