@@ -172,14 +172,16 @@ def make_evaluate(
         def add(sums, batch):
             return jax.tree.map(jnp.add, sums, totals_of_batch(batch)), None
 
-        split = batches * batch_size
-        if batches:
+        if not batches:
+            sums = totals((x, labels))
+        else:
+            split = batches * batch_size
             stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
             shapes = jax.eval_shape(totals_of_batch, jax.tree.map(lambda a: a[0], stacked))
             sums, _ = lax.scan(add, jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes), stacked)
-        if left:
-            rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
-            sums = jax.tree.map(jnp.add, sums, rest) if batches else rest
+            if left:
+                rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
+                sums = jax.tree.map(jnp.add, sums, rest)
         loss_sum, right = sums
         return Evaluation(ratio(*loss_sum), accuracy.result(right))
 
