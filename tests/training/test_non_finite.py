@@ -204,9 +204,8 @@ def test_clipped_steps_are_reported_epoch_by_epoch():
     assert [metrics.clipped_steps for metrics in every.history] == [10] * 3
     assert 0 < sum(metrics.clipped_steps for metrics in some.history) < 30
     assert [metrics.clipped_steps for metrics in none.history] == [0] * 3
-    assert (
-        np.asarray(none.params["weight"]).tobytes() == np.asarray(fit(data, optax.sgd(0.1)).params["weight"]).tobytes()
-    )
+    bare = fit(data, optax.sgd(0.1))  # another program, in which other multiplications and additions are fused
+    np.testing.assert_allclose(none.params["weight"], bare.params["weight"], rtol=1e-5)
 
 
 def test_fault_19_clipping_leaves_out_what_is_not_finite_in_a_run():
