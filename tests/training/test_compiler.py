@@ -11,7 +11,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.training import programs
 from functional_nn.training.compiler import (
-    LITTLE,
+    FIRST_LEVEL,
     ONE_BY_ONE,
     QUICK,
     RUN_ONCE,
@@ -75,10 +75,10 @@ def test_loops_around_the_steps_are_told_from_loops_in_them(loops):
 
 def test_loops_in_the_steps_are_worth_optimising():
     x = jnp.ones((3, 4))
-    assert LITTLE.items() <= step_options(jax.make_jaxpr(jnp.sin)(x), loops=0).items()
+    assert FIRST_LEVEL.items() <= step_options(jax.make_jaxpr(jnp.sin)(x), loops=0).items()
     for looped in (lambda x: jax.lax.map(jnp.sin, x), lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, jnp.exp, x)):
         options = step_options(jax.make_jaxpr(looped)(x), loops=0)
-        assert not LITTLE.keys() & options.keys()
+        assert not FIRST_LEVEL.keys() & options.keys()
         assert "DOT" in options[LIBRARY]
 
 
@@ -146,10 +146,10 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
         programs.Programs(programs.Circumstances(recipe, (), 2, as_precision("float32"), split))
     steps = found["full_batches"]
     assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
-    assert LITTLE.items() <= steps.items()
+    assert FIRST_LEVEL.items() <= steps.items()
     assert not steps.keys() & QUICK.keys()
     assert found["last_batch"] == steps | QUICK | RUN_ONCE
-    assert (found["start"], found["draw"]) == (QUICK | RUN_ONCE, QUICK | LITTLE)
+    assert (found["start"], found["draw"]) == (QUICK | RUN_ONCE, QUICK | FIRST_LEVEL)
     assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 
 

@@ -102,6 +102,21 @@ def test_evaluation_is_exact_over_uneven_batches(data, batch_size):
     np.testing.assert_allclose(accuracy, fnn.accuracy(y, data[1]), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("batch_size", "traces"), [(23, 1), (4, 2), (100, 1)])
+def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_size, traces):
+    shapes = []
+
+    def seen(x):
+        shapes.append(x.shape)
+        return x
+
+    net = fnn.chain(fnn.dense(3), seen)
+    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    shapes.clear()
+    jax.jit(fnn.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)).trace(start, *data)
+    assert len(shapes) == len(set(shapes)) == traces
+
+
 @pytest.mark.parametrize("batch_size", [4, 7, 100])
 def test_evaluation_leaves_ignored_labels_out(data, batch_size):
     """Over batches that have more and fewer of them."""

@@ -16,9 +16,10 @@ QUICK: Any = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_sp
 of the time, though programs may be slower for it; and all kernels in one piece, which is less work than in many, for
 what is compiled while other programs are."""
 
-LITTLE: Any = {"xla_backend_optimization_level": 1}
-"""LLVM's first level. Random numbers are two thirds of the work to compile and 1.05 of the time to run, train steps 0.8
-to 0.97 of the work and 0.91 to 1.0 of the time, but 1.03 of it where they are loops, as an LSTM's."""
+FIRST_LEVEL: Any = {"xla_backend_optimization_level": 1}
+"""LLVM's first level of optimisation in place of its third. Random numbers are two thirds of the work to compile and
+take 1.05 of the time, train steps 0.8 to 0.97 of the work and 0.91 to 1.0 of the time, but up to 1.03 where they have
+loops in them, as an LSTM's."""
 
 RUN_ONCE: Any = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
@@ -40,7 +41,7 @@ SHORT = 256
 """A short sum has so many numbers at most: one by one, its error is at most 256 · 2⁻²⁴ of the sum of their sizes."""
 
 LOOPS = ("scan", "while")
-"""The primitives that are one."""
+"""The primitives that are loops."""
 
 THIN = 128
 """Of a thin product at least two dimensions are at most this: where YNNPACK was seen to lose to XLA's own."""
@@ -52,7 +53,7 @@ def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
     Operations are ordered for little memory: XLA's own order puts small ones between a step's large products, long
     enough for the second core's thread to fall asleep. YNNPACK has the sums and, as a rule, the products. It does thin
     ones on one core, so they stay XLA's own where two dimensions of every product are at most ``THIN`` and no step has
-    a loop in it. Where none has, ``LITTLE`` optimisation is enough, and often quicker.
+    a loop in it. Where none has, ``FIRST_LEVEL`` is enough, and often quicker.
 
     Args:
         program: traced.
@@ -62,7 +63,7 @@ def step_options(program: Any, loops: int = 1) -> dict[str, Any]:
     thin = all(sorted(_sizes(product))[1] <= THIN for product, _ in _equations(program, "dot_general"))
     library = SUMS if thin and not looped else SUMS_AND_PRODUCTS
     order = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    return library | order | ({} if looped else LITTLE)
+    return library | order | ({} if looped else FIRST_LEVEL)
 
 
 def sum_options(program: Any) -> dict[str, Any]:

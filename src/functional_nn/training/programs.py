@@ -13,7 +13,7 @@ import optax
 
 from functional_nn.layer import Layer
 from functional_nn.training.compiler import (
-    LITTLE,
+    FIRST_LEVEL,
     QUICK,
     RUN_ONCE,
     SUMS_AND_PRODUCTS,
@@ -151,7 +151,7 @@ class Programs:
                 return traced.out_info
 
             order = self._program(self._order, 1, 1) if own else self._placed(self._order)
-            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK | LITTLE)
+            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK | FIRST_LEVEL)
             create = self._program(self._create, 2, 0).trace(h, keys)
             train_state = make("start", create, QUICK | RUN_ONCE)
             steps = self._program(self._full_batches, 2 + own, 3 - own)
