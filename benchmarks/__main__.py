@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="functional_nn beside its peers.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, workload in WORKLOADS.items():
-        command = commands.add_parser(name, help=workload.RECIPE)
+        command = commands.add_parser(name, help=workload.RECIPE.replace("%", "%%"))  # argparse formats it with %
         known = workload.PEERS
         command.add_argument(
             "--peers", type=some_of(known), default=list(known), help=f"some of {','.join(known)} (default all)"

@@ -116,5 +116,6 @@ def locate(slips):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one slip, not three")
+    quick = parser.parse_args().quick
     compare(starts=8, examples=16)
-    locate(list(SLIPS)[-1:] if parser.parse_args().quick else SLIPS)
+    locate(list(SLIPS)[-1:] if quick else SLIPS)

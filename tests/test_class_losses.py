@@ -75,6 +75,16 @@ def test_fault_06_07_a_bad_label_is_nan_with_class_weights_too(label):
         assert np.isnan(jax.jit(call)(y, labels)).all()
 
 
+@pytest.mark.parametrize("label", [2, -1])
+@pytest.mark.parametrize("options", [{}, {"class_weights": [0.5, 1.0]}, {"label_smoothing": 0.1}])
+def test_fault_57_a_bad_label_is_nan_in_its_own_row_only(label, options):
+    loss = fnn.cross_entropy_with(**options)
+    y, labels = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]]), jnp.array([0, label, 1])
+    assert np.isnan(jax.jit(loss)(y, labels))
+    for call in (loss.gradient, jax.grad(loss)):
+        assert np.isnan(jax.jit(call)(y, labels)).all(axis=1).tolist() == [False, True, False]
+
+
 def test_class_weights_that_do_not_fit():
     with pytest.raises(fnn.InputError, match=r"class_weights: expected one weight per class, shape \(classes,\)"):
         fnn.cross_entropy_with(class_weights=[[1.0, 2.0]])

@@ -154,9 +154,9 @@ from .sweeps.grid import crossed as crossed
 from .sweeps.grid import draws as draws
 from .sweeps.grid import grid as grid
 from .sweeps.grid import log_uniform as log_uniform
-from .sweeps.grid import read_grid as read_grid
 from .sweeps.grid import uniform as uniform
 from .sweeps.grid import zipped as zipped
+from .sweeps.grid_file import read_grid as read_grid
 from .sweeps.halving import Halving as Halving
 from .sweeps.plan import Plan as Plan
 from .sweeps.results import Member as Member

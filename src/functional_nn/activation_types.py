@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from functional_nn.checks import as_array, is_array, shown
+from functional_nn.checks import as_array, in_native_order, is_array, shown
 from functional_nn.errors import FormulaMissing, InputError
 from functional_nn.layer import Layer, check_floating, is_concrete, stateless
 
@@ -40,7 +40,9 @@ class Activation:
         _describe(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}" if self.formula else "")
         derivative = self.derivative
         object.__setattr__(
-            self, "derivative", lambda x, *given: derivative(jnp.asarray(x), *(given or self.parameters))
+            self,
+            "derivative",
+            lambda x, *given: derivative(jnp.asarray(in_native_order(x)), *(given or self.parameters)),
         )
 
     def __repr__(self) -> str:
@@ -57,7 +59,7 @@ class Activation:
 
     def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
         """The cotangent of x: f'(x) y_bar."""
-        return self.derivative(x) * y_bar
+        return self.derivative(x) * in_native_order(y_bar)
 
     def as_layer(self) -> Layer:
         """The activation as a layer, which is what combinators make of it; its parameters are among the residuals."""
@@ -86,6 +88,8 @@ class VectorActivation:
 
     def __post_init__(self):
         _describe(self, f"{self.name}: {self.formula}\n\nThe pullback, by hand: {self.pullback.__doc__}")
+        pullback = self.pullback
+        object.__setattr__(self, "pullback", lambda x, y_bar: pullback(in_native_order(x), in_native_order(y_bar)))
 
     def __repr__(self) -> str:
         return f"VectorActivation({self.name!r})"

@@ -14,13 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from functional_nn.errors import InputError, suggest
+from functional_nn.errors import InputError, short_repr, suggest
 from functional_nn.inputs import Masked
 
 LARGEST = 2**31 - 1
 """No axis is longer, and no loop."""
-
-MOST_SHOWN = 80
 
 
 def shown(value: Any) -> str:
@@ -33,8 +31,7 @@ def shown(value: Any) -> str:
         return f"a traced {value.dtype} of shape {value.shape}"
     if is_array(value):
         return f"{value.dtype} of shape {value.shape}" if value.ndim else f"{value} ({value.dtype})"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 5]}…{text[-4:]}"
+    return short_repr(value)
 
 
 def is_array(value: Any) -> TypeGuard[jax.Array]:
@@ -135,10 +132,29 @@ def check_function(argument: str, value: Any, expected: str) -> Any:
     return value
 
 
+def in_native_order(value: Any) -> Any:
+    """A NumPy array in this machine's byte order, and anything else as it is; JAX refuses arrays of the other order.
+
+    >>> in_native_order(np.array([1.0, 2.0], ">f4"))
+    array([1., 2.], dtype=float32)
+    """
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def tree_in_native_order(tree: Any) -> Any:
+    """A pytree whose NumPy arrays have this machine's byte order; the tree itself where all of them have it."""
+    leaves = jax.tree.leaves(tree)
+    if all(leaf is in_native_order(leaf) for leaf in leaves):
+        return tree
+    return jax.tree.map(in_native_order, tree)
+
+
 def as_array(argument: str, value: Any) -> jax.Array:
     """What JAX makes an array of numbers from, as one."""
     try:
-        array = value if isinstance(value, Tracer) else jnp.asarray(value)
+        array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not is_numeric(array):
@@ -149,7 +165,7 @@ def as_array(argument: str, value: Any) -> jax.Array:
 def as_host_array(argument: str, value: Any) -> np.ndarray:
     """What NumPy makes an array of numbers from, as one."""
     try:
-        array = np.asarray(value)
+        array = in_native_order(np.asarray(value))
     except (TypeError, ValueError):
         array = None
     if array is None or not is_numeric(array):

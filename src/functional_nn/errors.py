@@ -6,6 +6,48 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MOST_SHOWN = 80
+"""Characters of a value, or of a file's content, that a message repeats."""
+
+
+def shortened(text: object) -> str:
+    r"""A text as messages repeat it: at most 80 characters, with escapes in place of control characters.
+
+    A file could otherwise write megabytes through an error message.
+
+    >>> shortened("red \x1b[31m"), shortened("x" * 1000)[-6:]
+    ('red \\x1b[31m', 'x…xxxx')
+    """
+    text = str(text)
+    # Escapes make a text longer, so it is cut before and after they are put in.
+    start = escaped(text[:MOST_SHOWN])
+    if len(text) <= MOST_SHOWN and len(start) <= MOST_SHOWN:
+        return start
+    end = escaped(text[-4:])[-4:]
+    return f"{start[: MOST_SHOWN - 1 - len(end)]}…{end}"
+
+
+def short_repr(value: object) -> str:
+    """The ``repr`` of a value on one line of at most 80 characters.
+
+    >>> short_repr([[1], 2.5, "x"])
+    "[[1], 2.5, 'x']"
+    """
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
+        return f"a {type(value).__name__} that is too large to show"
+    return shortened(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    r"""A text with escapes in place of control characters, which could be codes for the terminal.
+
+    >>> escaped("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
 
 class InputError(ValueError):
     """An argument that cannot be used.
@@ -31,7 +73,7 @@ class InputError(ValueError):
         where = "/".join(self.path)
         place = f"{where}: {self.argument}" if where else self.argument
         sentence = f"{place}: expected {self.expected}, got {self.given}."
-        return f"{sentence} {self.remedy}" if self.remedy else sentence
+        return escaped(f"{sentence} {self.remedy}" if self.remedy else sentence)
 
 
 class DataError(InputError):

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from functional_nn.checks import check_arrays, check_flag, is_array, is_numeric, shown
+from functional_nn.checks import check_arrays, check_flag, is_array, is_numeric, shown, tree_in_native_order
 from functional_nn.errors import FormulaMissing, InputError, inside
 from functional_nn.inputs import Masked, Shape, is_shape, shape_of, traced
 
@@ -64,7 +64,7 @@ class Layer(NamedTuple):
         self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
     ) -> tuple[Any, State]:
         """The forward pass without its residuals: ``(y, state)``. What ``jax.grad`` differentiates."""
-        _check_call(self, params, state, x, train, key)
+        params, state, x = _check_call(self, params, state, x, train, key)
         y, state, _ = self.forward(params, state, x, train=train, key=key)
         return y, state
 
@@ -76,7 +76,7 @@ class Layer(NamedTuple):
         ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
         ``vmap`` and ``scan`` like any value.
         """
-        _check_call(self, params, state, x, train, key)
+        params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = self.forward(params, state, x, train=train, key=key)
         return y, state, Partial(Pullback(self.backward, _shapes(y)), residuals)
 
@@ -92,7 +92,7 @@ class Pullback(NamedTuple):
         if given != self.shapes:
             expected = f"what the output is, of shape {_listed(self.shapes)}"
             raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
-        return self.backward(residuals, y_bar)
+        return self.backward(residuals, tree_in_native_order(y_bar))
 
 
 def _shapes(y: Any) -> tuple[Any, ...]:
@@ -108,8 +108,8 @@ def _listed(shapes: tuple[Any, ...]) -> str:
     return ", ".join(f"{shape[0]}, masked" if shape and isinstance(shape[0], tuple) else str(shape) for shape in shapes)
 
 
-def _check_call(layer: Layer, params: Any, state: Any, x: Any, train: Any, key: Any) -> None:
-    """Refuses what no layer takes; what this one takes it looks at itself."""
+def _check_call(layer: Layer, params: Any, state: Any, x: Any, train: Any, key: Any) -> tuple[Any, Any, Any]:
+    """Refuses what no layer takes; what this one takes it looks at itself. Gives back params, state and x."""
     check_trees(params, state)
     check_arrays("x", x)
     if isinstance(x, Masked) and not layer.takes_mask:
@@ -118,6 +118,7 @@ def _check_call(layer: Layer, params: Any, state: Any, x: Any, train: Any, key: 
     check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
     if key is not None:
         check_key(key)
+    return tree_in_native_order((params, state, x))
 
 
 def check_trees(params: Any, state: Any) -> None:

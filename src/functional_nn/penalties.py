@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn import trees
-from functional_nn.checks import check_number
+from functional_nn.checks import check_number, tree_in_native_order
 from functional_nn.layer import Params, check_trees
 
 
@@ -40,13 +40,14 @@ class Penalty:
     def __call__(self, params: Params) -> jax.Array:
         """rate · Σ f(w) over the chosen parameters."""
         check_trees(params, {})
-        leaves = trees.flatten(params)
+        leaves = trees.flatten(tree_in_native_order(params))
         terms = [jnp.sum(self.function(leaves[path])) for path in trees.select(params, self.paths)]
         return self.rate * jnp.sum(jnp.stack(terms))
 
     def gradient(self, params: Params) -> dict[str, Any]:
         """rate · f'(w) for the chosen parameters, 0 for the others, in the structure of ``params``."""
         check_trees(params, {})
+        params = tree_in_native_order(params)
         chosen = set(trees.select(params, self.paths))
         return trees.map_with_path(
             lambda path, leaf: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf), params

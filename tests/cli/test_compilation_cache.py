@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-import time
 
 import click
 import pytest
 
 from functional_nn.cli import compilation_cache
 from functional_nn.cli.train import train as train_command
-from functional_nn.files import TEMPORARY
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
@@ -51,13 +49,6 @@ def test_a_folder_of_the_users_choice_stays(bare, monkeypatch):
     assert not bare.exists()
 
 
-def test_a_folder_that_others_can_write_to_is_not_used(bare):
-    bare.mkdir(parents=True)
-    bare.chmod(0o777)
-    use()
-    assert FOLDER not in os.environ
-
-
 def test_a_file_in_its_place(bare):
     bare.parent.mkdir()
     bare.touch()
@@ -66,7 +57,7 @@ def test_a_file_in_its_place(bare):
 
 
 def test_only_the_newest_programs_are_kept(bare, monkeypatch):
-    monkeypatch.setattr(compilation_cache, "MOST_FILES", {"*-cache": 2})
+    monkeypatch.setattr(compilation_cache, "MOST_FILES", 2)
     bare.mkdir(parents=True, mode=0o700)
     for age, name in enumerate(("new", "middle", "old")):
         (bare / f"{name}-cache").touch()
@@ -75,41 +66,26 @@ def test_only_the_newest_programs_are_kept(bare, monkeypatch):
     assert sorted(path.name for path in bare.iterdir()) == ["middle-cache", "new-cache"]
 
 
-def test_what_killed_processes_left_goes_after_a_day(bare):
-    bare.mkdir(parents=True, mode=0o700)
-    for name, age in (("fresh", 10), ("left", 2 * compilation_cache.DAY)):
-        path = bare / f".{name}.program.{TEMPORARY}"
-        path.touch()
-        os.utime(path, (time.time() - age,) * 2)
-    use()
-    assert [path.name for path in bare.iterdir()] == [f".fresh.program.{TEMPORARY}"]
-
-
 def test_fault_29_programs_are_found_again_and_damaged_ones_made_again_without_a_word(tiny, tmp_path):
     log = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_LOG_COMPILES": "true"}
     environment = {**os.environ, **log, "FUNCTIONAL_NN_CACHE": str(tmp_path)}
     folder = tmp_path / "functional_nn" / "compiled"
 
     def train():
-        """The accuracy, how many programs JAX found, and whether the steps were traced."""
+        """The accuracy, and how many programs JAX found."""
         command = [sys.executable, "-m", "functional_nn", *tiny, "--quiet"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0, ended.stderr
         assert "UserWarning" not in ended.stderr
-        hits = ended.stderr.count("Persistent compilation cache hit")
-        return ended.stdout.split(" (")[0], hits, "full_batches for" in ended.stderr
+        return ended.stdout.split(" (")[0], ended.stderr.count("Persistent compilation cache hit")
 
-    accuracy, hits, traced = train()
-    assert (hits, traced) == (0, True)
-    ours, of_jax = [sorted(folder.glob(pattern)) for pattern in ("*.program", "*-cache")]
-    (run,) = folder.glob("*.run")
-    assert len(ours) == 5
-    assert len(of_jax) >= 1
-    sizes = {path: path.stat().st_size for path in (*ours, *of_jax, run)}
-    assert train() == (accuracy, len(of_jax), False)
-
-    for path in (of_jax[0], ours[0], run):
-        os.truncate(path, sizes[path] // 2)
-        assert train()[0] == accuracy
-    assert train() == (accuracy, len(of_jax), False)
+    accuracy, hits = train()
+    assert hits == 0
+    programs = sorted(folder.glob("*-cache"))
+    assert len(programs) >= 5
+    sizes = {path: path.stat().st_size for path in programs}
+    assert train() == (accuracy, len(programs))
+    os.truncate(programs[0], sizes[programs[0]] // 2)
+    assert train()[0] == accuracy
+    assert train() == (accuracy, len(programs))
     assert {path: path.stat().st_size for path in sizes} == pytest.approx(sizes, rel=0.05)

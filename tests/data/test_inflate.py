@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functional_nn import DataError
 from functional_nn.data import inflate
 from functional_nn.data.inflate import Inflated
 
@@ -48,3 +49,46 @@ def test_nothing_is_read_before_it_is_asked_for():
     assert content.read(10**6) == bytes(10**6)
     with pytest.raises(zlib.error, match="header"):
         content.read(1)
+
+
+EMPTY = gzip.compress(b"", mtime=0)
+
+
+def test_fault_53_a_few_hundred_members_are_read():
+    members = [bytes([number % 256]) * number for number in range(500)]
+    compressed = b"".join(EMPTY + gzip.compress(member, mtime=0) for member in members)
+    assert Inflated(io.BytesIO(compressed)).read(10**6) == b"".join(members)
+
+
+def test_fault_53_members_are_bounded(monkeypatch):
+    """200,000 empty members took 14 seconds. A decompressor is made for each member that is read."""
+    made = []
+    make = zlib.decompressobj
+    monkeypatch.setattr(inflate.zlib, "decompressobj", lambda bits: made.append(bits) or make(bits))
+    file = Inflated(io.BytesIO(EMPTY * 200_000), "digits.gz")
+    with pytest.raises(DataError, match=r"digits\.gz: expected at most 10,000 gzip members, got more"):
+        file.read(1)
+    assert len(made) == inflate.MOST_MEMBERS
+
+
+def test_fault_53_short_members_are_not_copied_with_all_that_follows(monkeypatch):
+    """What a member does not use is copied by zlib, so members are given little at first."""
+    monkeypatch.setattr(inflate, "MOST_MEMBERS", 10**6)
+    copied = []
+    make = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, bits):
+            self.made = make(bits)
+
+        def decompress(self, given, size):
+            part = self.made.decompress(given, size)
+            copied.append(len(self.made.unused_data))
+            return part
+
+        def __getattr__(self, name):
+            return getattr(self.made, name)
+
+    monkeypatch.setattr(inflate.zlib, "decompressobj", Counting)
+    assert Inflated(io.BytesIO(EMPTY * 2000)).read(1) == b""
+    assert sum(copied) <= 2000 * inflate.FIRST_STEP

@@ -191,9 +191,26 @@ def damage_manifest_type(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]")
 
 
-def damage_manifest_classes(folder: Path) -> None:
+def change_manifest(folder: Path, **changes: object) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "classes": 2}))
+    manifest["about"] |= changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def damage_manifest_classes(folder: Path) -> None:
+    change_manifest(folder, classes=2)
+
+
+def damage_manifest_name(folder: Path) -> None:
+    change_manifest(folder, name="large")
+
+
+def damage_manifest_source(folder: Path) -> None:
+    change_manifest(folder, source="somewhere else")
+
+
+def damage_manifest_depth(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"version": 1, "about": ' + "[" * 100_000)
 
 
 def damage_checksums_left_out(folder: Path) -> None:
@@ -210,6 +227,9 @@ def damage_checksums_left_out(folder: Path) -> None:
         damage_manifest,
         damage_manifest_type,
         damage_manifest_classes,
+        damage_manifest_name,
+        damage_manifest_source,
+        damage_manifest_depth,
         damage_checksums_left_out,
     ],
 )
@@ -221,6 +241,23 @@ def test_fault_29_broken_cache_is_rebuilt(damage):
         assert_equal(cached("small", "f" * 64, small), small())
     assert_equal(cached("small", "f" * 64, pytest.fail), small())
     assert list(datasets_folder().iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_fault_29_a_cache_of_another_version_is_made_again(version):
+    cached("small", "f" * 64, small)
+    (folder,) = datasets_folder().iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"version": version}))
+    assert_equal(cached("small", "f" * 64, small), small())
+    assert json.loads((folder / "manifest.json").read_text()) == manifest
+
+
+def test_fault_29_without_a_safe_cache_folder_nothing_is_cached(monkeypatch):
+    monkeypatch.setattr("functional_nn.data.cache.cache_folder", lambda name: None)
+    assert datasets_folder() is None
+    for _ in range(2):
+        assert_equal(cached("small", "f" * 64, small), small())
 
 
 def test_fault_29_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch):
@@ -240,15 +277,15 @@ def test_fault_29_two_processes_that_cache_the_same_set(monkeypatch):
     assert len(list(datasets_folder().iterdir())) == 1
 
 
-def test_cache_folder(monkeypatch):
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", "/one")
-    assert datasets_folder() == Path("/one/functional_nn/datasets")
+def test_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "one"))
+    assert datasets_folder() == tmp_path / "one/functional_nn/datasets"
     monkeypatch.delenv("FUNCTIONAL_NN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/two")
-    assert datasets_folder() == Path("/two/functional_nn/datasets")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    assert datasets_folder() == tmp_path / "two/functional_nn/datasets"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/three")
-    assert datasets_folder() == Path("/three/.cache/functional_nn/datasets")
+    monkeypatch.setenv("HOME", str(tmp_path / "three"))
+    assert datasets_folder() == tmp_path / "three/.cache/functional_nn/datasets"
 
 
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():

@@ -124,8 +124,20 @@ def test_the_first_failure_comes_before_what_cannot_be_told():
     assert report.sentence == WRONG.sentence
     assert Report((verdict(),), 1, (Survivor("affine", "factor 2"),)).sentence.endswith("not found: factor 2.")
     assert Report((verdict(automatic_error=1.0),), 5).sentence == (
-        "1 comparisons agree, 5 planted errors were found; in 1 automatic differentiation is the wrong party."
+        "1 comparisons agree; of 5 planted errors 5 were found; in 1 automatic differentiation is the wrong party."
     )
+
+
+def test_errors_that_are_listed_as_equivalent_are_not_said_to_be_found():
+    survivors = (Survivor("affine", "shift dropped", "The shift cancels."), Survivor("affine", "factor 1", "It is 1."))
+    report = Report((verdict(),), 1234, survivors)
+    assert report.passed
+    assert report.sentence == (
+        "1 comparisons agree; of 1,234 planted errors 1,232 were found and 2 are listed as equivalent, "
+        "each with a reason."
+    )
+    written = report.to_dict()
+    assert (written["mutants"], written["mutants_killed"], written["mutants_listed"]) == (1234, 1232, 2)
 
 
 def test_a_long_table_shows_every_failure():

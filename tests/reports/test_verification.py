@@ -111,9 +111,9 @@ def test_a_report_without_anything_is_no_pass(page):
 
 def test_a_report_that_passes(page):
     shown = page(Report((verdict(),), mutants=1234, seconds=0.25))
-    assert "Passed. 1 comparisons agree, 1234 planted errors were found." in shown.words
+    assert "Passed. 1 comparisons agree; of 1,234 planted errors 1,234 were found." in shown.words
     assert "Not passed" not in shown.words
-    assert "1,234 planted, 1,234 found" in shown.words
+    assert "1,234 planted, 1,234 found, 0 listed as equivalent" in shown.words
     assert "0.2 seconds" in shown.words
 
 
@@ -126,7 +126,7 @@ def test_planted_errors_that_nobody_explains_come_first_and_spoil_the_verdict(pa
     assert "1 planted error was not found, and nobody has said why" in shown.words
     assert shown.words.count("not explained") == 1
     assert "equal for this shape" in shown.words
-    assert "10 planted, 8 found" in shown.words
+    assert "10 planted, 8 found, 1 listed as equivalent" in shown.words
 
 
 def test_what_was_left_out_is_named_by_reason(page):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from functional_nn.bench.timing import setting
-from functional_nn.errors import DataError
+from functional_nn.errors import DataError, shortened
 from functional_nn.files import finite_json, write_whole
 from functional_nn.training.devices import cores
 
@@ -91,7 +91,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}", "a JSON object", error, remedy) from None
         if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
-            raise DataError(f"{path}, line {number}", "a record with date, device and what", line[:60], remedy)
+            raise DataError(f"{path}, line {number}", "a record with date, device and what", shortened(line), remedy)
         records.append(record)
     if not records:
         raise DataError(str(path), "at least one record", "an empty file", remedy)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from functional_nn.errors import DataError, InputError, suggest
+import click
+
+from functional_nn.cli.flag_values import flag_value
+from functional_nn.errors import DataError, InputError, short_repr, suggest
 
 if TYPE_CHECKING:
     import optax
@@ -16,11 +19,19 @@ if TYPE_CHECKING:
     from functional_nn.layer import Layer
     from functional_nn.training.step import PenaltyFunction
 
-JSON: dict[Any, Any] = {
-    **{"str": str, "str | None": (str, type(None)), "tuple[int, ...] | None": (list, type(None))},
-    **{"int": int, "float": (int, float), "float | None": (int, float, type(None)), "bool": bool},
+JSON_TYPES: dict[Any, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "tuple[int, ...] | None": (list, type(None)),
+    "int": (int,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "bool": (bool,),
 }
 """What JSON makes of a field's type."""
+
+MOST = 2**32 - 1
+"""The largest integer of a configuration, which is the largest seed. No count comes near it."""
 
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
 """The flags that go to the model, as far as it takes them."""
@@ -69,14 +80,14 @@ class Configuration:
         from functional_nn.models import MODELS
 
         if self.model not in MODELS:
-            raise InputError("--model", "a known name", repr(self.model), suggest(self.model, MODELS))
+            raise InputError("--model", "a known name", short_repr(self.model), suggest(self.model, MODELS))
         taken = inspect.signature(MODELS[self.model]).parameters
         changes = {}
         for name in MODEL_FLAGS:
             value = getattr(self, name)
             if name not in taken and value:
                 known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
-                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", value)
+                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", short_repr(value))
             if name in taken and value is None:
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)
@@ -144,19 +155,11 @@ class Configuration:
         free = {"data_dir"} | ({"epochs"} if self.schedule == "constant" else set())
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
-    def computation(self) -> dict[str, Any]:
-        """What the compiled programs of a run are made of, with the data's shapes."""
-        return {name: value for name, value in self.settings().items() if name not in ("dataset", "seed")}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
         values = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | values
-        wrong = [field.name for field in fields(cls) if not isinstance(values.get(field.name, ...), JSON[field.type])]
-        if wrong:
-            raise DataError(str(path), "a run's configuration", f"one with {', '.join(wrong)} missing or wrong")
-        known = {field.name: values[field.name] for field in fields(cls)}
-        read = cls(**{**known, "hidden": None if known["hidden"] is None else tuple(known["hidden"])})
+        read = cls(**{field.name: _from_json(field, values.get(field.name, ...), path) for field in fields(cls)})
         try:
             complete = read.completed()
         except InputError as error:
@@ -164,6 +167,27 @@ class Configuration:
         if missing := [name for name, value in asdict(read).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
         return read
+
+
+def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
+    """A field's value as its flag of ``functional-nn train`` takes it, from what JSON made of it."""
+    from functional_nn.cli.train import train
+
+    # True is an int in Python, and so is 10**400, so types are compared, and numbers bounded.
+    numbers = value if type(value) is list else [value]
+    allowed = JSON_TYPES[field.type]
+    is_of_type = type(value) in allowed and (type(value) is not list or all(type(size) is int for size in value))
+    if not is_of_type or any(type(number) is int and abs(number) > MOST for number in numbers):
+        given = f"one with {field.name} missing" if value is ... else f"one with {field.name} {short_repr(value)}"
+        raise DataError(str(path), "a run's configuration", given)
+    if value is None:
+        return None
+    (flag,) = (parameter for parameter in train.params if parameter.name == field.name)
+    try:
+        return flag_value(flag, value)
+    except click.BadParameter as error:
+        given = f"one with {field.name} {short_repr(value)} ({error.message.rstrip('.')})"
+        raise DataError(str(path), "a run's configuration", given) from None
 
 
 def is_given(value: Any) -> bool:

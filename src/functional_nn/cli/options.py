@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from functional_nn.errors import suggest
+from functional_nn.errors import short_repr, suggest
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (
@@ -30,7 +30,7 @@ class Named(click.Choice):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:
-            self.fail(f"{value!r} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
+            self.fail(f"{short_repr(value)} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
         return value
 
 
@@ -46,7 +46,7 @@ class Number(click.ParamType):
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"expected {self.expected}, got {value!r}.", param, ctx)
+            self.fail(f"expected {self.expected}, got {short_repr(value)}.", param, ctx)
         if not self.condition(number):
             self.fail(f"expected {self.expected}, got {value}.", param, ctx)
         return number
@@ -119,12 +119,14 @@ DISTRIBUTIONS = ("uniform", "log-uniform")
 
 
 class NewFile(click.Path):
-    """A file to write, in a folder that exists."""
+    """A file to write, in a folder that exists. Devices and pipes are written to; links are followed."""
 
     def __init__(self):
         super().__init__(path_type=Path, dir_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value or "\0" in str(value):
+            self.fail(f"expected the path of a file, got {short_repr(value)}.", param, ctx)
         path: Any = super().convert(value, param, ctx)
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)

@@ -1,4 +1,4 @@
-"""Decoded data sets kept between runs: IDX files with a manifest of checksums, checked on every reading."""
+"""Cache of decoded data sets: IDX files with a manifest of checksums, which every reading verifies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from functional_nn.cache_folder import cache_folder
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import read_idx, write_idx
-from functional_nn.errors import DataError
-from functional_nn.files import cache_folder
+from functional_nn.errors import DataError, shortened
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MANIFEST = "manifest.json"
+VERSION = 1
+"""Of the manifest's format. Data sets of other versions are made again, as if they were not there."""
 
 
-def datasets_folder() -> Path:
-    """Where decoded data sets are kept; safe to delete."""
-    return cache_folder() / "datasets"
+def datasets_folder() -> Path | None:
+    """Where decoded data sets are kept; safe to delete. None where there is no safe cache folder."""
+    return cache_folder("datasets")
 
 
 def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
@@ -34,33 +37,46 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
         read: reads the data set itself.
 
     Returns:
-        The data set. A damaged copy is named in a warning and made again; a cache that cannot be written is
-        not used.
+        The data set. A damaged copy is named in a warning and made again. A cache that is not safe, or cannot be
+        written to, is not used.
 
     Raises:
         DataError: what ``read`` raises.
     """
-    folder = datasets_folder() / f"{name}-{fingerprint[:16]}"
+    datasets = datasets_folder()
+    if datasets is None:
+        return read()
+    folder = datasets / f"{name}-{fingerprint[:16]}"
     if folder.is_dir():
         try:
-            return _read(folder)
-        except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+            known = _read(folder)
+        except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(f"The cached data set {folder} is damaged and made again: {error}", stacklevel=2)
-            shutil.rmtree(folder, ignore_errors=True)
+            known = None
+        if known is not None:
+            return known
+        shutil.rmtree(folder, ignore_errors=True)
     dataset = read()
     with contextlib.suppress(OSError):
         _write(folder, dataset)
     return dataset
 
 
-def _read(folder: Path) -> Dataset:
+def _read(folder: Path) -> Dataset | None:
+    """The data set, with all checksums verified; None where the manifest has another format version.
+
+    Raises:
+        DataError: for a damaged file; so may be any other error that a damaged manifest leads to.
+    """
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    if manifest.get("version") != VERSION:
+        return None
+    about = manifest["about"]
+    _check_sha256(folder / MANIFEST, manifest["sha256"], _sha256_of_json(about))
     for array in ARRAYS:
-        expected, given = manifest["sha256"][array], _sha256(folder / array)
-        if given != expected:
-            raise DataError(str(folder / array), f"the SHA-256 {expected}", given)
+        _check_sha256(folder / array, about["sha256"][array], _sha256(folder / array))
     arrays = [read_idx(folder / array) for array in ARRAYS]
-    return make_dataset(manifest["name"], *arrays, classes=manifest["classes"], source=manifest["source"])
+    return make_dataset(about["name"], *arrays, classes=about["classes"], source=about["source"])
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
@@ -70,14 +86,25 @@ def _write(folder: Path, dataset: Dataset) -> None:
         complete.mkdir()
         for array in ARRAYS:
             write_idx(complete / array, getattr(dataset, array))
-        manifest = {
+        about = {
             "name": dataset.name,
             "classes": dataset.classes,
             "source": dataset.source,
             "sha256": {array: _sha256(complete / array) for array in ARRAYS},
         }
+        manifest = {"version": VERSION, "about": about, "sha256": _sha256_of_json(about)}
         (complete / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         complete.rename(folder)
+
+
+def _check_sha256(path: Path, expected: Any, given: str) -> None:
+    if given != expected:
+        raise DataError(str(path), f"the SHA-256 {shortened(expected)}", given)
+
+
+def _sha256_of_json(value: Any) -> str:
+    """The checksum of a value that JSON can hold; it does not depend on the order of names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from functional_nn.errors import DataError
+from functional_nn.errors import DataError, short_repr
 
 
 class Dataset(NamedTuple):
@@ -81,7 +81,7 @@ def make_dataset(
         )
     )
     if classes is not None and (isinstance(classes, bool) or not isinstance(classes, Integral) or classes < 1):
-        raise DataError(f"{name} classes", "a positive integer", repr(classes))
+        raise DataError(f"{name} classes", "a positive integer", short_repr(classes))
     train_images, test_images = (
         _check_images(f"{name} {split} images", images)
         for split, images in (("training", train_images), ("test", test_images))
@@ -122,14 +122,14 @@ def check_name(name: str) -> None:
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         remedy = "A folder goes into data_dir."
-        raise DataError("data set", "a name of letters, digits, _ and -", repr(name), remedy)
+        raise DataError("data set", "a name of letters, digits, _ and -", short_repr(name), remedy)
 
 
 def _as_array(argument: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError):
-        raise DataError(argument, "an array", repr(value)) from None
+        raise DataError(argument, "an array", short_repr(value)) from None
 
 
 def _check_images(argument: str, images: np.ndarray) -> np.ndarray:

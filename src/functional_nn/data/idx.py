@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from functional_nn.data.inflate import Inflated
-from functional_nn.errors import DataError, InputError
+from functional_nn.errors import DataError, InputError, short_repr
 from functional_nn.files import check_path, opened_whole
 
 DTYPES = {
@@ -65,7 +65,7 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     """
     check_path("path", path)
     if isinstance(maximum_bytes, bool) or not isinstance(maximum_bytes, int) or maximum_bytes < 0:
-        raise InputError("maximum_bytes", "a number of bytes", repr(maximum_bytes))
+        raise InputError("maximum_bytes", "a number of bytes", short_repr(maximum_bytes))
     try:
         with open(path, "rb") as file:
             length = os.fstat(file.fileno()).st_size
@@ -73,7 +73,7 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
             file.seek(0)
             if not compressed:
                 return _parse(file, path, length, maximum_bytes)
-            return _parse(Inflated(file), path, length * DEFLATE_RATIO, maximum_bytes)
+            return _parse(Inflated(file, str(path)), path, length * DEFLATE_RATIO, maximum_bytes)
     except (EOFError, zlib.error) as error:
         raise DataError(str(path), "an intact gzip file", f"“{error}”", "Fetch the file again.") from error
     except OSError as error:
@@ -149,7 +149,7 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
 def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:
     """The bytes of an IDX file: its header and its data."""
     if not isinstance(array, np.ndarray):
-        raise DataError(str(path), "a NumPy array", repr(array), "Convert it with numpy.asarray.")
+        raise DataError(str(path), "a NumPy array", short_repr(array), "Convert it with numpy.asarray.")
     codes = {dtype: code for code, dtype in DTYPES.items()}
     dtype = array.dtype.newbyteorder("=")
     if dtype not in codes:

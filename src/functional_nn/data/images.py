@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.errors import DataError
+from functional_nn.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +64,8 @@ def _open(path: str | os.PathLike[str]) -> Image:
         limit = f"at most {MOST_PIXELS:,} pixels"
         raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
-        raise DataError(str(path), "a readable image file", getattr(error, "strerror", None) or error, remedy) from None
+        given = shortened(getattr(error, "strerror", None) or error)
+        raise DataError(str(path), "a readable image file", given, remedy) from None
 
 
 def _reduced(image: Image) -> Image:

@@ -23,7 +23,7 @@ import numpy as np
 from functional_nn.data.cache import cached
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import read_idx
-from functional_nn.errors import DataError, suggest
+from functional_nn.errors import DataError, shortened, suggest
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
 """The data sets worth listing; any image-classification set of TFDS can be named."""
@@ -58,7 +58,7 @@ def _reading(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         remedy = "Delete the folder and prepare it again."
-        raise DataError(str(folder), "a prepared TFDS set that can be read", f"“{error}”", remedy) from error
+        raise DataError(str(folder), "a prepared TFDS set that can be read", f"“{shortened(error)}”", remedy) from error
 
 
 def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -223,7 +223,7 @@ def _download(name: str, data_dir: Path) -> Path:
     except ImportError as error:
         raise unavailable(name, f"a TFDS builder that needs more than is installed (“{error}”)") from error
     except Exception as error:
-        raise unavailable(name, f"a failure to download or prepare it (“{error}”)") from error
+        raise unavailable(name, f"a failure to download or prepare it (“{shortened(error)}”)") from error
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
@@ -252,12 +252,12 @@ def _read(name: str, folder: Path) -> Dataset:
     with _reading(folder):
         builder: Any = tfds.builder_from_directory(str(folder))
         if builder.name != name:
-            raise DataError(str(folder), f"the prepared set {name}", builder.name)
+            raise DataError(str(folder), f"the prepared set {name}", shortened(builder.name))
         image_key, label_key = _check_features(name, builder)
         splits = builder.info.splits
         test = next((split for split in ("test", "validation") if split in splits), None)
         if "train" not in splits or test is None:
-            given = f"only {', '.join(splits)}"
+            given = f"only {shortened(', '.join(splits))}"
             raise DataError(str(folder), "a split train and one of test, validation", given)
         arrays = [
             array
@@ -279,7 +279,7 @@ def _check_features(name: str, builder: Any) -> tuple[str, str]:
         image, label = (dict(features.items()).get(key) for key in keys)
         if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
             return keys
-    raise DataError(f"data set {name}", "a set of images with a class label each", f"{features}")
+    raise DataError(f"data set {name}", "a set of images with a class label each", shortened(features))
 
 
 def _stack(

@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import as_array, as_host_array, check_arrays, check_count, check_flag, check_function, shown
+from functional_nn.checks import (
+    as_array,
+    as_host_array,
+    check_arrays,
+    check_count,
+    check_flag,
+    check_function,
+    shown,
+    tree_in_native_order,
+)
 from functional_nn.errors import InputError
 from functional_nn.gradients.comparison import Comparison
 from functional_nn.gradients.planting import plant
@@ -74,6 +83,7 @@ def check_vjp(
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
+    arguments = tree_in_native_order(arguments)
     arrays = [as_host_array("arguments", leaf) for leaf in jax.tree.leaves(arguments)]
     for array in arrays:
         if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
@@ -142,6 +152,7 @@ def check_gradients(
         raise InputError("loss", "a Loss, which has a gradient", shown(loss))
     check_trees(params, state)
     check_arrays("x", x)
+    params, state, x = tree_in_native_order((params, state, x))
     labels = as_array("labels", labels)
     weights = None if weights is None else as_array("weights", weights)
     if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):

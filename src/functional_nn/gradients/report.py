@@ -121,7 +121,7 @@ def _likely_cause(hand: float | None, arbiter: float | None) -> str:
 
 @dataclass(frozen=True)
 class Survivor:
-    """A mutant that no comparison killed, with the reason why it is no error, where one is known."""
+    """A planted error that no comparison found, with the reason why it is none, where the list of these has one."""
 
     subject: str
     description: str
@@ -185,9 +185,19 @@ class Report:
         if not self.verdicts:
             return "Nothing was compared."
         agreed = f"{len(self.verdicts)} comparisons agree"
-        killed = f", {self.mutants} planted errors were found" if self.mutants else ""
+        found = f"; {self._found}" if self.mutants else ""
         wrong = len(self.wrong_automatic)
-        return f"{agreed}{killed}{f'; in {wrong} automatic differentiation is the wrong party' if wrong else ''}."
+        return f"{agreed}{found}{f'; in {wrong} automatic differentiation is the wrong party' if wrong else ''}."
+
+    @property
+    def _found(self) -> str:
+        """How many errors were planted, and what became of them, in words."""
+        found = self.mutants - len(self.survivors)
+        planted = f"of {self.mutants:,} planted errors {found:,} were found"
+        if not self.survivors:
+            return planted
+        # Only explained survivors get here: another one would be what the sentence says.
+        return f"{planted} and {len(self.survivors):,} are listed as equivalent, each with a reason"
 
     def raise_if_failed(self) -> None:
         """Raises ``AssertionError`` with the first disagreement and the table, unless all passed."""
@@ -205,6 +215,7 @@ class Report:
             "inconclusive": counts["inconclusive"],
             "mutants": self.mutants,
             "mutants_killed": self.mutants - len(self.survivors),
+            "mutants_listed": len(self.survivors) - len(self.unexplained),
             "survivors": [asdict(survivor) for survivor in self.survivors],
             "skipped": [{"subject": subject, "reason": reason} for subject, reason in self.skipped],
             "worst": [asdict(verdict) for verdict in worst(self.verdicts)],

@@ -1,29 +1,26 @@
-"""Which models a sweep trains: one dict of hyper-parameters a member, as a product, in step, by lot, or from a file."""
+"""Grids of settings for sweeps, one dict of hyper-parameters a member: Cartesian product, zipped, or random."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
-import os
-import tomllib
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from functional_nn.checks import check_count, is_numeric
-from functional_nn.errors import DataError, InputError, suggest
+from functional_nn.errors import InputError, short_repr, shortened
 
 Hyperparameters: TypeAlias = dict[str, Any]
 Distribution: TypeAlias = Callable[[np.random.Generator], Any]
 
-
 MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
-"""So many members has a grid, and so many values all of them together: a file of a hundred bytes can describe more than
-fit into memory."""
+"""Members of a grid, and values of all of them together, where a tuple counts as many as it holds. Without a limit a
+file of a hundred bytes could describe more than fits into memory."""
 
 
 def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
@@ -33,7 +30,7 @@ def grid(**axes: Iterable[Any]) -> list[Hyperparameters]:
     [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
     """
     values = [_values(name, given) for name, given in axes.items()]
-    _check_size(math.prod(map(len, values)), len(values))
+    _check_product(values)
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
@@ -49,7 +46,7 @@ def zipped(**axes: Iterable[Any]) -> list[Hyperparameters]:
     values = [_values(name, given) for name, given in axes.items()]
     if len(lengths := {len(column) for column in values}) > 1:
         counts = ", ".join(f"{name} {len(column)}" for name, column in zip(axes, values, strict=True))
-        raise InputError("axes", "equally many values of each", counts, "Use grid for every combination.")
+        raise InputError("axes", "equally many values of each", shortened(counts), "Use grid for every combination.")
     return [dict(zip(axes, row, strict=True)) for row in zip(*values, strict=True)] if lengths else [{}]
 
 
@@ -60,14 +57,11 @@ def crossed(*grids: Sequence[Mapping[str, Any]]) -> list[Hyperparameters]:
     20
     """
     checked = [check_grid(grid, "grids", least=0) for grid in grids]
-    _check_size(math.prod(map(len, checked)), sum(len(members[0]) for members in checked if members))
-    members = []
-    for parts in itertools.product(*checked):
-        names = [name for part in parts for name in part]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError("grids", "grids without a name in common", f"{', '.join(twice)} twice")
-        members.append({name: value for part in parts for name, value in part.items()})
-    return members
+    counts = Counter(name for members in checked if members for name in members[0])
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        raise InputError("grids", "grids without a name in common", f"{shortened(', '.join(twice))} twice")
+    _check_product([[tuple(member.values()) for member in members] for members in checked])
+    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*checked)]
 
 
 def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperparameters]:
@@ -82,13 +76,19 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     [0.0081, 0.0006, 0.0001]
     """
     number = check_count("number", number)
-    _check_size(number, len(axes))
+    check_size(number, number * len(axes))
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
         if not callable(distribution):
-            raise InputError(name, "a distribution", repr(distribution), "Write uniform, log_uniform or choice.")
+            raise InputError(name, "a distribution", short_repr(distribution), "Write uniform, log_uniform or choice.")
     generator = np.random.default_rng(seed)
-    return [{name: _plain(draw(generator)) for name, draw in axes.items()} for _ in range(number)]
+    members, values = [], 0
+    for _ in range(number):
+        member = {name: _plain(draw(generator)) for name, draw in axes.items()}
+        members.append(member)
+        values += _count_values(tuple(member.values()))
+        check_size(len(members), values)
+    return members
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -121,34 +121,6 @@ def choice(values: Iterable[Any]) -> Distribution:
     return lambda generator: known[generator.integers(len(known))]
 
 
-def read_grid(path: str | Path) -> list[Hyperparameters]:
-    """The members that a TOML or CSV file describes.
-
-    A CSV file has a column a hyper-parameter and a row a member. A TOML file has any of these tables, which are
-    crossed: ``[grid]`` with lists, ``[zip]`` with lists of one length, ``[draws]`` with ``number``, ``seed`` and for
-    each hyper-parameter ``{uniform = [low, high]}``, ``{log_uniform = [low, high]}`` or ``{choice = [values]}``; and
-    ``[[members]]`` with one value of each.
-
-    Raises:
-        DataError: for a file that is missing or says something else, with the place in it.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError("path", "the path of a .toml or a .csv file", repr(path))
-    path = Path(path)
-    readers = {".toml": _read_toml, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise DataError(str(path), "a .toml or a .csv file", repr(path.suffix))
-    try:
-        members = readers[path.suffix](path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(str(path), "a file to read", error.strerror) from None
-    except (ValueError, RecursionError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise DataError(str(path), "a grid", f"one where {error}") from None
-        raise DataError(str(path), f"{path.suffix[1:].upper()} text", error) from None
-    return check_grid(members, str(path))
-
-
 def check_grid(members: Any, argument: str = "grid", *, least: int = 1) -> list[Hyperparameters]:
     """One dict of plain values a member, all with the same names."""
     if isinstance(members, Mapping) or not isinstance(members, Sequence | Iterator):
@@ -159,84 +131,49 @@ def check_grid(members: Any, argument: str = "grid", *, least: int = 1) -> list[
         raise InputError(argument, "at least one member", "none")
     for number, member in enumerate(members):
         if not isinstance(member, Mapping) or not all(isinstance(name, str) for name in member):
-            raise InputError(argument, "a dict by names for each member", f"{member!r} for member {number}")
+            given = f"{short_repr(member)} for member {number}"
+            raise InputError(argument, "a dict by names for each member", given)
         if different := sorted(member.keys() ^ members[0].keys()):
-            given = f"member {number} that differs from the first in {', '.join(different)}"
+            given = f"member {number} that differs from the first in {shortened(', '.join(different))}"
             raise InputError(argument, "the same hyper-parameters for all members", given)
     return [{name: _checked(name, value) for name, value in member.items()} for member in members]
 
 
-def _read_toml(text: str) -> list[Hyperparameters]:
-    tables = tomllib.loads(text)
-    known = {
-        "grid": lambda table: grid(**table),
-        "zip": lambda table: zipped(**table),
-        "draws": _drawn,
-        "members": check_grid,
-    }
-    for name, table in tables.items():
-        if name not in known:
-            raise InputError("table", "a known one", repr(name), suggest(name, known))
-        if not isinstance(table, list if name == "members" else dict):
-            raise InputError(name, "a table", repr(table), "See the documentation of read_grid.")
-    return crossed(*(known[name](table) for name, table in tables.items()))
-
-
-def _drawn(table: dict[str, Any]) -> list[Hyperparameters]:
-    bounded = {"uniform": uniform, "log_uniform": log_uniform}
-
-    def distribution(name: str, given: Any) -> Distribution:
-        if isinstance(given, dict) and len(given) == 1:
-            ((kind, values),) = given.items()
-            if kind == "choice":
-                return choice(values)
-            if kind in bounded and isinstance(values, list) and len(values) == 2:
-                return bounded[kind](*values)
-        raise InputError(name, "{uniform = [low, high]}, {log_uniform = [low, high]} or {choice = [values]}", given)
-
-    axes = {name: distribution(name, given) for name, given in table.items() if name not in ("number", "seed")}
-    return draws(table.get("number"), seed=table.get("seed", 0), **axes)  # pyright: ignore[reportArgumentType]
-
-
-def _read_csv(text: str) -> list[Hyperparameters]:
-    rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
-    if not rows:
-        raise InputError("rows", "names and at least one member", "none")
-    names, *members = rows
-    if len(set(names)) < len(names) or not all(names):
-        raise InputError("line 1", "a different name for each column", ", ".join(names))
-    for number, member in enumerate(members, 2):
-        if len(member) != len(names):
-            raise InputError(f"row {number}", f"{len(names)} values, one a column", len(member))
-    return [{name: _parsed(cell) for name, cell in zip(names, member, strict=True)} for member in members]
-
-
-def _parsed(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _check_size(members: int, names: int) -> None:
-    if members > MOST_MEMBERS or members * names > MOST_VALUES:
+def check_size(members: int, values: int) -> None:
+    """Refuses a grid of too many members, or of too many values in all members together."""
+    if members > MOST_MEMBERS or values > MOST_VALUES:
         expected = f"at most {MOST_MEMBERS:,} members with {MOST_VALUES:,} values together"
-        raise InputError("grid", expected, f"{members:,} with {names} each", "Draw fewer by draws.")
+        raise InputError("grid", expected, "more", "Draw fewer by draws.")
+
+
+def _check_product(axes: Sequence[Sequence[Any]]) -> None:
+    """Refuses a product of axes that would be too large, before it is made."""
+    members = 1
+    for axis in axes:
+        # The product of all lengths may have more digits than Python can write.
+        members = min(members * len(axis), MOST_MEMBERS + 1)
+    check_size(members, 0)
+    # Each value of an axis stands in as many members as all other axes have combinations.
+    check_size(members, sum(members // len(axis) * _count_values(tuple(axis)) for axis in axes if axis))
+
+
+def _count_values(value: Any) -> int:
+    """How many numbers or texts a value holds: 1, or for a tuple those of all its parts."""
+    return max(1, sum(map(_count_values, value))) if isinstance(value, tuple) else 1
 
 
 def _values(name: str, given: Any) -> list[Any]:
+    label = shortened(name)
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise InputError(name, "several values", repr(given), f"Write {name}=[{given!r}] for a single one.")
+        remedy = f"Write {label}=[{short_repr(given)}] for a single one."
+        raise InputError(label, "several values", short_repr(given), remedy)
     try:
-        values = [_checked(name, value) for value in given]
+        # One more than there may be shows that there are too many, also where they would never end.
+        values = [_checked(name, value) for value in itertools.islice(given, MOST_MEMBERS + 1)]
     except TypeError:
-        raise InputError(name, "several values", repr(given)) from None
+        raise InputError(label, "several values", short_repr(given)) from None
     if not values:
-        raise InputError(name, "at least one value", "none")
+        raise InputError(label, "at least one value", "none")
     return values
 
 
@@ -246,9 +183,9 @@ def _checked(name: str, value: Any) -> Any:
         return tuple(_checked(name, part) for part in value)
     if value is not None and not isinstance(value, bool | int | float | str):
         remedy = "Give a name, and let the model or the optimizer make of it what it stands for."
-        raise InputError(name, "numbers, booleans, strings, or tuples of them", repr(value), remedy)
+        raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", short_repr(value), remedy)
     if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(name, "finite numbers", value)
+        raise InputError(shortened(name), "finite numbers", value)
     return value
 
 
@@ -264,7 +201,15 @@ def _is_scalar(array: Any) -> bool:
 
 
 def _check_bounds(low: Any, high: Any, above: float) -> None:
-    numbers = all(isinstance(b, int | float) and not isinstance(b, bool) and abs(b) < math.inf for b in (low, high))
+    numbers = all(_is_finite(bound) for bound in (low, high))
     if not numbers or not above < low <= high:
         least = "" if above == -math.inf else f" above {above:g}"
-        raise InputError("bounds", f"two finite numbers{least}, the lower first", f"{low!r} and {high!r}")
+        given = f"{short_repr(low)} and {short_repr(high)}"
+        raise InputError("bounds", f"two finite numbers{least}, the lower first", given)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

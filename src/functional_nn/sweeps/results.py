@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ METRICS = ("test_accuracy", "test_loss", "train_loss")
 COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
 MOST_ROWS = 20
 """Rows of the printed table."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +241,7 @@ class SweepResult:
         return list(self.members[0].row()) if self.members else list(COLUMNS)
 
     def _csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return "".join(map(_csv_line, [self._columns, *(row.values() for row in self.rows())]))
 
     def _json_lines(self) -> str:
         return "".join(json.dumps(finite_json(row)) + "\n" for row in self.rows())
@@ -258,6 +257,19 @@ class SweepResult:
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
             raise InputError("path", "pyarrow to be installed for .parquet", "it missing", remedy) from None
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    # Before Python 3.13 the writer quotes of "\r" and "\n" only what is in its line terminator.
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(map(_csv_cell, values))
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _csv_cell(value: Any) -> Any:
+    """A value for CSV. A text that spreadsheets would run as a formula gets an apostrophe in front of it."""
+    starts_formula = isinstance(value, str) and value.startswith(FORMULA_STARTS)
+    return f"'{value}" if starts_formula and not NUMBER.fullmatch(value) else value
 
 
 def given(member: Member) -> Given:

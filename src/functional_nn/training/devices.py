@@ -33,17 +33,19 @@ def check_devices(devices: Any, batch_size: int) -> None:
         raise InputError("batch_size", f"a multiple of {devices}, the number of devices", batch_size)
 
 
+def check_single_process(function: str) -> None:
+    """Refuses several processes of ``jax.distributed``: each would train a model of its own and say nothing of it."""
+    if (processes := jax.process_count()) > 1:
+        remedy = "Start it in one process, or write the loop with make_train_step, which runs on any sharded arrays."
+        raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
+
+
 def on_each(devices: int) -> NamedSharding | None:
     """Where a run's arrays lie: whole on each of so many devices; for one device, None: wherever JAX puts them."""
     if devices == 1:
         return None
     mesh = Mesh(np.array(jax.local_devices()[:devices]), (BATCH,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())
-
-
-def of_each(everywhere: NamedSharding | None) -> list[Any]:
-    """The devices that ``on_each`` chose."""
-    return jax.local_devices()[: 1 if everywhere is None else everywhere.mesh.size]
 
 
 def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.checks import check_count, check_function
+from functional_nn.checks import check_count, check_function, tree_in_native_order
 from functional_nn.inputs import values_of
 from functional_nn.layer import Layer, as_layer
 from functional_nn.loss import Loss
@@ -70,7 +70,7 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
         number, examples = check_epoch_number(number), check_batch(x, labels)
-        x, labels = jax.tree.map(jnp.asarray, (x, labels))
+        x, labels = jax.tree.map(jnp.asarray, tree_in_native_order((x, labels)))
         full, left = drawn_batches(train_state.key, number, examples, batch_size)
         return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
 
@@ -160,6 +160,7 @@ def make_evaluate(
 
     def evaluate(train_state, x, labels):
         check_train_state(train_state)
+        x, labels = tree_in_native_order((x, labels))
         batches, left = divmod(check_batch(x, labels), batch_size)
 
         def totals(batch):

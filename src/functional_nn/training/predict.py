@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import check_arrays, check_count, shown
+from functional_nn.checks import check_arrays, check_count, shown, tree_in_native_order
 from functional_nn.errors import InputError
 from functional_nn.layer import Layer, Params, State, as_layer, check_trees
 from functional_nn.training.precision import Precision, as_precision
@@ -43,6 +43,7 @@ def predict_probabilities(
     check_trees(params, state)
     check_count("batch_size", batch_size)
     check_arrays("x", x)
+    params, state, x = tree_in_native_order((params, state, x))
     if not (examples := len(jax.tree.leaves(x)[0])):
         raise InputError("x", "at least one example", shown(x))
 

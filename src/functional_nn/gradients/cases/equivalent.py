@@ -1,4 +1,8 @@
-"""Mutants that compute the same as the formula they were made from, or differ below what is compared, with reasons."""
+"""The list of planted errors that are none here, or that another case finds, each with a reason.
+
+Some compute the same as the formula that they were made from. Others differ by less than what is compared, or only for
+inputs that a case does not have. The reasons were written by people who looked at each of them; they are not proofs.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""``config.json`` of a run with anything in it: one line says what is wrong, whatever JSON can hold."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from functional_nn import DataError, cli
+from functional_nn.cli.configuration import Configuration
+from functional_nn.reports.run_folder import read_configuration
+
+GOOD = {
+    "dataset": "mnist",
+    "data_dir": None,
+    "model": "mlp",
+    "hidden": [8],
+    "activation": "relu",
+    "dropout": 0.0,
+    "batch_norm": False,
+    "l1": 0.0,
+    "l2": 0.0,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "schedule": "constant",
+    "epochs": 1,
+    "batch_size": 64,
+    "seed": 0,
+    "precision": "float32",
+    "gradient": "jax",
+    "weight_decay": None,
+    "shift": 0,
+    "deform": 0.0,
+    "devices": 1,
+    "clip_norm": None,
+    "non_finite": "stop",
+    "classes": 10,
+    "image_shape": [28, 28, 1],
+}
+NAMES = [field.name for field in fields(Configuration)]
+FREE_TEXTS = ("dataset", "data_dir")
+
+# As JSON texts, since Python's JSON takes Infinity, NaN and 1e400, and integers of 4,300 digits.
+NO_VALUES = {
+    "infinity": "Infinity",
+    "minus infinity": "-Infinity",
+    "nan": "NaN",
+    "1e400": "1e400",
+    "10**18": "1" + "0" * 18,
+    "10**400": "1" + "0" * 400,
+    "nested": "[" * 500 + "]" * 500,
+    "a list of infinity": "[Infinity]",
+    "a list of a list": "[[3]]",
+    "a dict": '{"a": 1}',
+    "-1": "-1",
+}
+
+
+def written(folder: Path, **changes: str) -> Path:
+    """A run folder with only a configuration, in which some values are these JSON texts."""
+    texts = {name: json.dumps(value) for name, value in GOOD.items()} | changes
+    folder.mkdir(exist_ok=True)
+    content = ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items())
+    (folder / "config.json").write_text(f"{{{content}}}")
+    return folder
+
+
+def read(folder: Path) -> Configuration:
+    return Configuration.from_dict(read_configuration(folder), folder / "config.json")
+
+
+def test_the_good_one_is_read(tmp_path):
+    configuration = read(written(tmp_path))
+    assert (configuration.hidden, configuration.dropout, configuration.clip_norm) == ((8,), 0.0, None)
+
+
+@pytest.mark.parametrize("value", NO_VALUES)
+@pytest.mark.parametrize("name", NAMES)
+def test_fault_50_values_that_no_flag_takes(tmp_path, name, value):
+    with pytest.raises(DataError) as error:
+        read(written(tmp_path, **{name: NO_VALUES[value]}))
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / 'config.json'}: expected a run's configuration, got one with {name} ")
+    assert message.isprintable()
+    assert len(message) < len(str(tmp_path)) + 400
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FREE_TEXTS])
+def test_fault_50_texts_that_no_flag_takes(tmp_path, name):
+    for text in ("\x1b[31m", "x" * 10_000):
+        with pytest.raises(DataError, match=f"one with {name} ") as error:
+            read(written(tmp_path, **{name: json.dumps(text)}))
+        assert str(error.value).isprintable()
+        assert "x" * 81 not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "seed", "shift", "devices", "dropout", "learning_rate"])
+def test_fault_50_true_is_no_number(tmp_path, name):
+    with pytest.raises(DataError, match=f"one with {name} True"):
+        read(written(tmp_path, **{name: "true"}))
+
+
+@pytest.fixture
+def unsigned(monkeypatch):
+    """Leaves out the checksums of a run folder, which refuse a changed configuration before it is looked at."""
+    monkeypatch.setattr("functional_nn.reports.run_folder.check_files", lambda folder: None)
+
+
+IMAGE_SHAPES = [
+    *("null", "28", '"abc"', "[]", "[28, 28]", "[28, 28, 1, 1]", "[28, 28, 0]", "[28.0, 28, 1]", "[28, 28, true]"),
+    *("[Infinity, 28, 1]", "[28, NaN, 1]", "[28, 28, 1e400]", "[28, 28, -1]", '["28", "28", "1"]', '{"a": 1}'),
+    *("[1000000000000000000, 28, 1]", "[100000, 100000, 1]", f"[{'9' * 400}, 1, 1]", "[[28], 28, 1]"),
+    "[" * 500 + "]" * 500,
+]
+CLASSES = [*NO_VALUES.values(), "0", "true", '"ten"', '"10"', "null", "1.5", "10.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [*(("classes", text) for text in CLASSES), *(("image_shape", text) for text in IMAGE_SHAPES)],
+)
+def test_fault_50_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_path, capsys, name, text):
+    folder = written(tmp_path / "run", **{name: text})
+    assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"Error: {folder / 'config.json'}: expected a run's configuration with classes")
+    assert name in captured.err.partition(", got ")[2]
+    assert len(captured.err) < len(str(tmp_path)) + 400
+
+
+def test_fault_50_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, capsys):
+    folder = written(tmp_path / "run", classes="2147483647")
+    assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
+    assert "parameters.safetensors" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Values of grid files and of ``config.json``, which are checked as the flags of the command are."""
+
+import pytest
+
+from functional_nn import cli
+from functional_nn.cli.flag_values import members_of_flags
+from functional_nn.cli.sweep import AXES, sweep
+
+REFUSED = {
+    "learning_rate": [-1, 0, '"fast"', "true"],
+    "dropout": [1.5, -0.1],
+    "optimizer": ['"adm"', 3],
+    "model": ['"perceptron"', f'"{"x" * 500}"'],
+    "activation": ['"rleu"'],
+    "schedule": ['"linear"'],
+    "epochs": [0, 1.5, "true", '""'],
+    "batch_size": [-1, 64.0],
+    "hidden": [0, "[64, 0]", "[1.5]", '"x"'],
+    "l1": [-1],
+    "l2": [-1],
+    "weight_decay": [-1],
+    "clip_norm": [0],
+    "shift": [-1],
+    "deform": [1],
+    "seed": [-1, 2**32],
+    "batch_norm": [3, '"perhaps"'],
+    "gradient": ['"jx"'],
+}
+
+
+def refusal(capsys, *arguments) -> str:
+    """The last line of a command that is refused before any data set is read. Click writes the usage before it."""
+    assert cli.run(["sweep", "--dataset", "none", *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_fault_43_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, capsys, name):
+    path = tmp_path / "grid.toml"
+    for value in REFUSED[name]:
+        path.write_text(f"[[members]]\n{name} = {value}\n")
+        said = refusal(capsys, "--grid", path)
+        assert said.startswith(f"Error: Invalid value for '--{name.replace('_', '-')}': {path}, member 0, {name}: ")
+        assert len(said) < len(str(path)) + 400
+
+
+def test_fault_43_the_words_are_those_of_the_flag(tmp_path, capsys):
+    path = tmp_path / "grid.toml"
+    path.write_text("[grid]\nlearning_rate = [0.1, -1]\n")
+    assert cli.run(["sweep", "--learning-rate", "0.1,-1"]) == 2
+    *_, of_the_flag = capsys.readouterr().err.splitlines()
+    of_the_file = refusal(capsys, "--grid", path)
+    assert of_the_file.replace(f"{path}, member 1, learning_rate: ", "") == of_the_flag
+
+
+def test_fault_43_a_csv_file_is_refused_with_its_row(tmp_path, capsys):
+    path = tmp_path / "grid.csv"
+    path.write_text("learning_rate,optimizer\n0.1,sgd\n0.1,sdg\n")
+    assert f"{path}, row 3, optimizer: 'sdg' is not known. Did you mean sgd?" in refusal(capsys, "--grid", path)
+
+
+@pytest.mark.parametrize("name", ["precision", "dataset", "out", "devices", "momentum", "x" * 500])
+def test_fault_43_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
+    """The whole sweep had the value of the first member."""
+    path = tmp_path / "grid.csv"
+    path.write_text(f"learning_rate,{name}\n0.1,1\n")
+    said = refusal(capsys, "--grid", path)
+    assert "--grid: expected names of flags (model, hidden," in said
+    assert "x" * 81 not in said
+
+
+def test_values_become_what_the_flags_make_of_them(tmp_path):
+    given = {"hidden": (64, 32), "learning_rate": 1, "epochs": 3, "batch_norm": True, "optimizer": "sgd", "seed": 0}
+    (member,) = members_of_flags([given], tmp_path / "grid.toml", sweep, AXES)
+    assert member == given
+    assert isinstance(member["learning_rate"], float)
+    sizes = [{"hidden": value} for value in (7, "64,32", "none", ())]
+    members = members_of_flags(sizes, tmp_path / "grid.csv", sweep, AXES)
+    assert [member["hidden"] for member in members] == [(7,), (64, 32), (), ()]
+
+
+def test_each_value_of_a_column_is_converted_once(tmp_path, monkeypatch):
+    converted = []
+    monkeypatch.setattr("functional_nn.cli.flag_values.flag_value", lambda flag, value: converted.append(value))
+    members_of_flags([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.csv", sweep, AXES)
+    assert converted == [0, 1, 2]
