@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "functional_nn"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
-    {"checks", "errors", "files", "inputs", "layer", "progress", "trees"},
+    {"cache_folder", "checks", "errors", "files", "inputs", "interruption", "layer", "progress", "trees"},
     {"activation_types", "activations", "loss", "losses", "penalties", "metrics", "initializers", "recurrence", "data"}
     | {"checkpoints", "convolution", "gates", "normalisation", "weights", "windows"},
     {"layers", "blocks", "models"},

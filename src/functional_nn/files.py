@@ -1,13 +1,16 @@
-"""Files and folders written whole or not at all, and the folder of what can be made again."""
+"""Writing files and folders whole or not at all, and folders with one writer at a time."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +23,26 @@ LOCK = ".lock"
 
 
 def check_path(argument: str, value: Any) -> Path:
-    """Refuses what is no path: Python would take a number for an open file."""
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in str(value):
-        raise InputError(argument, "the path of a file or folder", repr(value))
-    return Path(value)
+    """Requires the path of a file or folder. A number is refused: Python would take it for an open file."""
+    expected = "the path of a file or folder"
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise InputError(argument, expected, repr(value))
+    if "\0" in text:
+        raise InputError(argument, f"{expected}, without NUL characters", repr(value))
+    return Path(text)
+
+
+def check_new_folder(argument: str, value: Any) -> Path:
+    """Requires the path of a folder to write in, which is not the working directory itself.
+
+    ``Path("")`` is the working directory, so an empty name would quietly fill it with files.
+    """
+    path = check_path(argument, value)
+    if path == Path():
+        remedy = "Name a folder in it, such as runs/first."
+        raise InputError(argument, "the path of a folder", f"{value!r}, the working directory", remedy)
+    return path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -34,16 +53,54 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def opened_whole(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside the place and moves it there in the end; an interruption leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.{TEMPORARY}")
+    """Opens a new file beside the old one and moves it there at the end; an interruption leaves the old one.
+
+    Symbolic links are followed, and the permissions of the old file are kept. A device, a pipe or another open file is
+    written to directly, since replacing it would destroy it.
+    """
+    destination = _destination(path)
+    if destination is None:
+        with open(path, "ab") as file:  # behind what others have written there
+            yield file
+        return
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.{TEMPORARY}")
     try:
         with open(temporary, "xb") as file:
+            _keep_permissions(destination, file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _destination(path: Path) -> Path | None:
+    """The regular file, or the free place, that a path leads to; None for what must not be replaced."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # of what links lead to; links in a circle are an error here
+            return None
+    except FileNotFoundError:
+        pass
+    # The links of /dev/stdout and /proc/self/fd/N lead to a file that somebody has open: replacing that file would
+    # leave the open one without a name.
+    place = path
+    while place.is_symlink():
+        if os.path.realpath(place.parent).startswith("/proc/"):
+            return None
+        place = place.parent / os.readlink(place)
+    return Path(os.path.realpath(path))
+
+
+def _keep_permissions(old: Path, descriptor: int) -> None:
+    """Gives a new file the permissions and the owner of the one that it replaces, as far as the system allows."""
+    try:
+        about = old.stat()
+    except FileNotFoundError:
+        return
+    with suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+        os.fchown(descriptor, about.st_uid, about.st_gid)
 
 
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -120,7 +177,8 @@ def _locked(path: Path) -> Iterator[None]:
         BlockingIOError: where another one holds it; its text is that process's number.
         OSError: where the file cannot be written.
     """
-    with open(path, "a+") as file:
+    # Never through a link: the file is emptied before the number is written.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
         try:
             _lock(file.fileno())
         except OSError:
@@ -156,7 +214,24 @@ def finite_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def cache_folder() -> Path:
-    """``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else ``$XDG_CACHE_HOME``, else ``~/.cache``; safe to delete."""
-    base = os.environ.get("FUNCTIONAL_NN_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "functional_nn"
+def signed_text(entries: Mapping[str, Any]) -> str:
+    """JSON with the SHA-256 of all entries as the last one: the only text that these entries can have."""
+    plain = finite_json(entries)
+    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
+
+
+def read_signed(content: bytes) -> dict[str, Any]:
+    """The entries of a text that ``signed_text`` made.
+
+    Raises:
+        ValueError: for any other text, such as one with a flipped bit.
+        RecursionError: for one that is nested too deeply.
+    """
+    text = content.decode()
+    entries = json.loads(text)
+    if not isinstance(entries, dict):
+        raise ValueError("not a JSON object")
+    entries.pop("sha256", None)
+    if text != signed_text(entries):
+        raise ValueError("its checksum does not match")
+    return entries

@@ -307,17 +307,18 @@ def test_fault_33_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_fault_36_a_later_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole):
-    path = saved(tmp_path) / "manifest.json"
+@pytest.mark.parametrize("version", [3, 1, 0, -1])
+def test_fault_36_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole, version):
     if whole:
-        monkeypatch.setattr(fnn.checkpoints.checkpoint, "VERSION", 2)
-        fnn.save_checkpoint(tmp_path, 3, TREE)
+        monkeypatch.setattr(fnn.checkpoints.checkpoint, "VERSION", version)
+        saved(tmp_path)
         monkeypatch.undo()
     else:
-        path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2, "news": []}))
-    with pytest.raises(DataError, match=r"expected format version 1 or an earlier one, got version 2\. Update"):
+        path = saved(tmp_path) / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "version": version, "news": []}))
+    with pytest.raises(DataError, match=rf"expected format version 2, got version {version}\. Name another folder"):
         fnn.restore_checkpoint(tmp_path, TREE)
-    with pytest.raises(DataError, match="version 2"):
+    with pytest.raises(DataError, match=f"version {version}"):
         fnn.save_checkpoint(tmp_path, 4, TREE)
     with CheckpointWriter(tmp_path / "other"):
         pass

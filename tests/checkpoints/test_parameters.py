@@ -148,9 +148,14 @@ def test_fault_32_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
         refused(tmp_path / "damaged", tree, "checksum")
 
 
-def test_files_of_others_without_a_checksum_are_read(tmp_path):
-    save_file({"params/w": np.ones(3, np.float32)}, tmp_path / "file")
-    assert_same(load_parameters(tmp_path / "file", ({"w": jnp.zeros(3)}, {})), ({"w": jnp.ones(3)}, {}))
+def test_fault_49_a_file_without_a_checksum_is_refused(tmp_path):
+    """Otherwise renaming the checksum's key would let any change through."""
+    save_parameters(tmp_path / "file", *parameters())
+    content = (tmp_path / "file").read_bytes()
+    (tmp_path / "renamed").write_bytes(content.replace(b"sha256", b"sha257"))
+    refused(tmp_path / "renamed", parameters(), "expected a file with a checksum, got one without")
+    save_file({"params/w": np.ones(3, np.float32)}, tmp_path / "other")
+    refused(tmp_path / "other", ({"w": jnp.zeros(3)}, {}), "expected a file with a checksum")
 
 
 def test_fault_32_missing_files(tmp_path):

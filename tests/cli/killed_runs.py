@@ -28,7 +28,6 @@ def contents(path: Path) -> object:
     """What a file must say whether its run was killed or not: all but seconds and restored epochs."""
     if path.suffix == ".safetensors":
         arrays = load_file(path)
-        arrays.pop("history/seconds", None)
         return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
     if path.name == "metrics.jsonl":
         return [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]

@@ -1,5 +1,6 @@
 """``functional-nn predict``: image files of any kind, and run folders in any state."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -8,10 +9,12 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from functional_nn.checkpoints.arrays import packed
 from functional_nn.cli import run
 from functional_nn.data import load_dataset
+from functional_nn.files import signed_text
 
 DIGITS = 30
 
@@ -179,10 +182,17 @@ def copy(finished, digits, tmp_path):
     """A copy of the run to damage, and an image."""
     folder, image = tmp_path / "copy", tmp_path / "digit.png"
     folder.mkdir()
-    for name in ("config.json", "parameters.safetensors"):
+    for name in ("config.json", "metrics.jsonl", "parameters.safetensors", "result.json"):
         shutil.copy(finished.folder / name, folder)
     PIL.Image.fromarray(digits[0][0]).save(image)
     return folder, image
+
+
+def tied(folder):
+    """Makes a changed folder look as if a run had written it like that, so that what comes behind is tested."""
+    names = ("config.json", "metrics.jsonl", "parameters.safetensors")
+    checksums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "result.json").write_text(signed_text({"files": checksums}))
 
 
 def test_a_run_folder_can_be_copied(copy):
@@ -217,6 +227,8 @@ def test_fault_43_damaged_parameters(copy, capsys, damage):
     folder, image = copy
     path = folder / "parameters.safetensors"
     path.write_bytes(damage(path.read_bytes()))
+    refused(capsys, [folder, image], str(path), "belongs to result.json")
+    tied(folder)
     refused(capsys, [folder, image], str(path))
 
 
@@ -226,7 +238,8 @@ def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
     other = load_file(path)
     other["params/dense_0/weight"] = np.zeros((784, 32), np.float32)
     other["params/dense_7/bias"] = other.pop("params/dense_1/bias")
-    save_file(other, path)
+    path.write_bytes(packed(other, {}))
+    tied(folder)
     refused(
         capsys,
         [folder, image],
@@ -240,6 +253,7 @@ def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
 def test_fault_43_configurations_that_are_none(copy, capsys, text):
     folder, image = copy
     (folder / "config.json").write_text(text)
+    tied(folder)
     refused(capsys, [folder, image], str(folder / "config.json"))
 
 
@@ -270,9 +284,43 @@ def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
     good = json.loads(path.read_text())
     for value in WRONG[name]:
         path.write_text(json.dumps({**good, name: value}))
+        tied(folder)
         refused(capsys, [folder, image], str(path))
     path.write_text(json.dumps({key: value for key, value in good.items() if key != name}))
+    tied(folder)
     refused(capsys, [folder, image], str(path), name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])
+def test_fault_48_files_that_belong_together_are_tied(copy, capsys, name):
+    """Another activation in the configuration would give other predictions; every byte is looked at here."""
+    folder, image = copy
+    path = folder / name
+    good = path.read_bytes()
+    for place in {0, len(good) // 2, len(good) - 1}:
+        changed = bytearray(good)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        refused(capsys, [folder, image], str(path))
+    path.unlink()
+    refused(capsys, [folder, image], str(path))
+
+
+def test_fault_48_another_activation_is_noticed(copy, capsys):
+    folder, image = copy
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"relu"', '"tanh"'))
+    refused(capsys, [folder, image], str(path), "expected the file that belongs to result.json, got another one")
+
+
+def test_fault_48_parameters_that_are_not_finite_are_no_answer(copy, capsys):
+    folder, image = copy
+    path = folder / "parameters.safetensors"
+    arrays = load_file(path)
+    arrays["params/dense_1/bias"][3] = np.nan
+    path.write_bytes(packed(arrays, {}))
+    tied(folder)
+    refused(capsys, [folder, image], f"{path}: expected finite numbers, got NaN or infinity in params/dense_1/bias")
 
 
 def test_fault_43_json_into_a_folder_that_is_missing(copy, tmp_path, capsys):

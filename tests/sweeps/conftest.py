@@ -12,9 +12,9 @@ def strict_promotion():
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache(tmp_path_factory, monkeypatch):
     """Nothing is remembered from test to test."""
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

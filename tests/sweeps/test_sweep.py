@@ -493,7 +493,6 @@ def test_memory_bounds_the_plan(blobs, monkeypatch):
 
 
 def test_a_damaged_memory_of_plans_is_not_used(tmp_path):
-    plans.remembered_file().parent.mkdir(parents=True)
     for text in ("{", "[1]", '{"here": "two"}', '{"here": 0}'):
         plans.remembered_file().write_text(text)
         assert plans.recall("here") is None

@@ -30,10 +30,13 @@ def named_arrays(tree: Any) -> dict[str, np.ndarray]:
     for path, leaf in leaves.items():
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
             raise InputError(path, "an array", repr(leaf), "Make one by jax.numpy.asarray.")
-    return {
-        path: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
-        for path, leaf in leaves.items()
-    }
+    return {path: _native(jax.random.key_data(leaf) if is_key(leaf) else leaf) for path, leaf in leaves.items()}
+
+
+def _native(array: Any) -> np.ndarray:
+    """An array of NumPy in this machine's byte order, with its elements in the order of C."""
+    array = np.asarray(array, order="C")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def is_key(leaf: Any) -> bool:
@@ -104,8 +107,12 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})
 
 
-def unpacked(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a safetensors file, and what ``packed`` was told about them; any other writer's file has no texts.
+def unpacked(path: Path, *, own: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a safetensors file, and what ``packed`` was told about them.
+
+    Args:
+        path: the file.
+        own: whether ``packed`` made it, so that it has a checksum.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -120,7 +127,11 @@ def unpacked(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({error})") from None
+    if not own:
+        return arrays, about
     expected = about.pop("sha256", None)
-    if expected is not None and expected != checksum(arrays, json.dumps(about, sort_keys=True)):
+    if expected is None:
+        raise DataError(str(path), "a file with a checksum", "one without", "Give a file that functional_nn wrote.")
+    if expected != checksum(arrays, json.dumps(about, sort_keys=True)):
         raise DataError(str(path), "the arrays that were written", "a damaged file, whose checksum does not match")
     return arrays, about

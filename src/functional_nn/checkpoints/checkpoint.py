@@ -13,15 +13,16 @@ import numpy as np
 
 from functional_nn import trees
 from functional_nn.checkpoints.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
+from functional_nn.checks import shown
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import finite_json, write_folder_whole
+from functional_nn.files import signed_text, write_folder_whole
 
 MANIFEST, ARRAYS = "manifest.json", "arrays.safetensors"
 
 ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
 
-VERSION = 1
-"""Of the format. Every version's manifest is a JSON object with the integer ``version``."""
+VERSION = 2
+"""The format of this package. Every version's manifest is a JSON object with the integer ``version``."""
 
 
 class DamagedCheckpoint(DataError):
@@ -56,7 +57,7 @@ class Checkpoint(NamedTuple):
             DataError: where it has another structure, or arrays of other shapes or types; it lists their paths.
         """
         own = self._under(root) if root else self
-        if different := differences(own.forms, _forms(like)):
+        if different := differences(own.forms, forms(like)):
             raise DataError(str(self.path), "a checkpoint of this very tree", different)
         return tree_like(like, own.arrays, str(self.path), own.key_types)
 
@@ -73,7 +74,7 @@ def write(path: Path, step: int, tree: Any, loss: float | None, about: Mapping[s
 
     arrays = named_arrays(tree)
     content = save(arrays)
-    entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in _forms(tree).items()}
+    entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
     for name, array in arrays.items():
         entries[name]["sha256"] = checksum({name: array})
     for name, key_type in _key_types(tree).items():
@@ -81,7 +82,7 @@ def write(path: Path, step: int, tree: Any, loss: float | None, about: Mapping[s
     file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     values = ("functional_nn checkpoint", VERSION, step, loss, dict(about), file, entries)
     try:
-        text = _manifest_text(dict(zip(ENTRIES, values, strict=True)))
+        text = signed_text(dict(zip(ENTRIES, values, strict=True)))
     except (TypeError, ValueError) as error:
         raise InputError("about", "what JSON can hold", f"{about!r} ({error})") from None
     write_folder_whole(path, {ARRAYS: content, MANIFEST: text.encode()})
@@ -92,7 +93,7 @@ def read(path: Path, step: int) -> Checkpoint:
 
     Raises:
         DamagedCheckpoint: for one that is not as it was written.
-        DataError: for one of a later version of the format.
+        DataError: for one of another version of the format.
     """
     manifest = read_manifest(path)
     if manifest["step"] != step:
@@ -107,15 +108,15 @@ def read(path: Path, step: int) -> Checkpoint:
     entries = manifest["tree"]
     expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
     try:
-        arrays, _ = unpacked(path / ARRAYS)
+        arrays, _ = unpacked(path / ARRAYS, own=False)  # the manifest has the checksums
         wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
     except (DataError, FileNotFoundError):
         arrays, wrong = {}, []
     if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
         raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
-    forms = {name: entry["form"] for name, entry in entries.items()}
+    found = {name: entry["form"] for name, entry in entries.items()}
     key_types = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
-    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, forms, key_types)
+    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, key_types)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -131,22 +132,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
     version = manifest.get("version")
-    if isinstance(version, int) and version > VERSION:
-        remedy = "Update functional_nn, or name another folder."
-        raise DataError(place, f"format version {VERSION} or an earlier one", f"version {version}", remedy)
+    if isinstance(version, int) and version != VERSION:
+        remedy = "Name another folder, or use the version of functional_nn that wrote it."
+        raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
     manifest.pop("sha256", None)
-    if text != _manifest_text(manifest) or tuple(manifest) != ENTRIES:
+    if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
         raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
     return manifest
 
 
-def _manifest_text(manifest: Mapping[str, Any]) -> str:
-    """With the checksum of all before it as the last entry: the one text that this manifest can have."""
-    plain = finite_json(manifest)
-    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
-
-
-def _forms(tree: Any) -> dict[str, str]:
+def forms(tree: Any) -> dict[str, str]:
     """Each array's type and shape by its path, and the kind of each node that holds none."""
 
     def is_empty(node: Any) -> bool:

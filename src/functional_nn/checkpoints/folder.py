@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,13 +14,13 @@ from functional_nn.checkpoints import checkpoint
 from functional_nn.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.checks import check_count
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import check_path, finite_json, one_writer, remove_folder
+from functional_nn.files import check_new_folder, check_path, finite_json, one_writer, remove_folder
 
 LARGEST_STEP = 2**63 - 1
 
 
 class CheckpointWriter:
-    """The one writer of a folder, as a context manager; whom a kill left something behind there is cleaned up after.
+    """The one writer of a folder, as a context manager. It removes files that a killed writer left behind.
 
     Args:
         folder: made if it is not there.
@@ -31,9 +31,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, keep: int = 2):
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise InputError("keep", "a positive integer", repr(keep))
-        self.folder, self._keep = folder, keep
+        self.folder, self._keep = folder, check_count("keep", keep)
         self._losses: dict[int, float | None] = {}
         self._stack = ExitStack()
 
@@ -132,7 +130,7 @@ def save_checkpoint(
     ...     path.name, sorted(file.name for file in path.iterdir())
     ('0000000001', ['arrays.safetensors', 'manifest.json'])
     """
-    path, number = check_path("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
+    path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     with CheckpointWriter(path, keep) as writer:
         return writer.save(number, tree, loss=None if loss is None else float(loss), about=about)
 
@@ -180,8 +178,12 @@ def restore_checkpoint(
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path) -> Checkpoint | None:
+def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: None) -> Checkpoint | None:
     """The newest good checkpoint, with a warning about those that are not; None where there is none at all.
+
+    Args:
+        folder: of checkpoints.
+        verify: looks at what a checkpoint refers to outside of itself, and raises ``DamagedCheckpoint``.
 
     Raises:
         DataError: where all are damaged.
@@ -190,6 +192,7 @@ def newest(folder: Path) -> Checkpoint | None:
     for step in reversed(steps(folder)):
         try:
             found = checkpoint.read(_path(folder, step), step)
+            verify(found)
         except DamagedCheckpoint as error:
             damaged.append(str(error))
             continue

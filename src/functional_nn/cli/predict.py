@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,24 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         from functional_nn.checkpoints.parameters import load_parameters
         from functional_nn.cli.configuration import Configuration
         from functional_nn.data.images import read_image
-        from functional_nn.errors import DataError
+        from functional_nn.errors import DataError, InputError, shortened
         from functional_nn.reports import run_folder
         from functional_nn.training.predict import predict_probabilities
 
     values = run_folder.read_configuration(run)
+    run_folder.check_files(run)
     path = run / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    try:
-        classes, (height, width, channels) = int(values["classes"]), map(int, values["image_shape"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError(str(path), "a run's configuration with classes and image_shape", "one without") from None
-    image_shape = (height, width, channels)
+    classes, image_shape = _shapes(values, path)
     with jax.enable_x64(configuration.precision == "float64"):
         try:
             net = configuration.network(classes)
             shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
         except (TypeError, ValueError, ArithmeticError) as error:
-            raise DataError(str(path), "a run's configuration", f"one that makes no network ({error})") from None
+            reason = error if isinstance(error, InputError) else shortened(error)
+            raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
         params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
+        _check_finite(params, state, run / run_folder.PARAMETERS)
         x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
         probabilities = predict_probabilities(net, params, state, x, precision=configuration.precision)
     _report(images, probabilities)
@@ -57,6 +57,41 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
             for image, row in zip(images, probabilities, strict=True)
         ]
         run_folder.write_json(json_file, rows)
+
+
+def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, int]]:
+    """How many classes a run has, and height, width and channels of its images.
+
+    Raises:
+        DataError: where the configuration does not say so, or images would be larger than any that is read.
+    """
+    from functional_nn.checks import check_count, check_counts
+    from functional_nn.data.images import MOST_PIXELS
+    from functional_nn.errors import DataError, InputError, short_repr
+
+    try:
+        classes = check_count("classes", values.get("classes"))
+        shape = check_counts("image_shape", values.get("image_shape"))
+        if len(shape) != 3 or math.prod(shape) > MOST_PIXELS:
+            expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
+            raise InputError("image_shape", expected, short_repr(values["image_shape"]))
+    except InputError as error:
+        expected = "a run's configuration with classes and image_shape"
+        raise DataError(str(path), expected, f"one where {error}") from None
+    height, width, channels = shape
+    return classes, (height, width, channels)
+
+
+def _check_finite(params: Any, state: Any, path: Path) -> None:
+    """Requires numbers: what comes from a parameter that is NaN looks like an answer, and is none."""
+    import numpy as np
+
+    from functional_nn import trees
+    from functional_nn.errors import DataError
+
+    named = trees.flatten({"params": params, "state": state})
+    if bad := [name for name, leaf in named.items() if not np.isfinite(np.asarray(leaf, np.float64)).all()]:
+        raise DataError(str(path), "finite numbers", f"NaN or infinity in {', '.join(bad[:5])}", "Train again.")
 
 
 def is_digits(dataset: str) -> bool:

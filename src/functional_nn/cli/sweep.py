@@ -154,6 +154,7 @@ def sweep(
         halving=None if halving is None else Halving(tuple(halving), keep),
         keep=out is not None,
         out=out,
+        identity=base.settings(),
         on_epoch=on_epoch,
         progress=False if quiet else None,
         **{name: getattr(base, name) for name in ("epochs", "batch_size") if name not in members[0]},
@@ -172,7 +173,9 @@ def _members(
     flags: Mapping[str, Any], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, Any]]]:
     """What is the same for all models, and what differs."""
+    from functional_nn.cli.flag_values import members_of_flags
     from functional_nn.sweeps import grid as grids
+    from functional_nn.sweeps.grid_file import read_grid
 
     one, axes, lots = {}, {}, {}
     for name, value in flags.items():
@@ -192,11 +195,8 @@ def _members(
     if draws is not None:
         parts.append(grids.draws(draws, seed=flags["seed"], **lots))
     if grid_file is not None:
-        parts.append(grids.read_grid(grid_file))
+        parts.append(members_of_flags(read_grid(grid_file), grid_file, sweep, AXES))
     members = grids.crossed(*parts)
-    known = {field.name for field in fields(Configuration)}
-    if unknown := sorted(members[0].keys() - known):
-        raise InputError("--grid", f"names of flags ({', '.join(AXES)}, seed)", ", ".join(unknown))
     # What has several values stands in every member; the first one fills the common configuration.
     return Configuration(**(one | {name: members[0][name] for name in members[0]})), members
 

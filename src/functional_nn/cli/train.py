@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from functional_nn.cli.beginning import jax_beginning
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE, folder_of_programs
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
     ACTIVATIONS,
@@ -145,7 +145,6 @@ def train(
     from functional_nn.losses import cross_entropy
     from functional_nn.reports import run_folder
     from functional_nn.training.fit import fit
-    from functional_nn.training.kept_programs import kept_programs
     from functional_nn.training.resumption import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # beside the loading
@@ -181,23 +180,22 @@ def train(
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
 
-    with kept_programs(folder_of_programs(), configuration.computation() | {"classes": data.classes}):
-        run = fit(
-            net,
-            cross_entropy,
-            configuration.transformation(len(data.train_images)),
-            data,
-            epochs=configuration.epochs,
-            batch_size=configuration.batch_size,
-            seed=configuration.seed,
-            penalty=configuration.penalty(),
-            precision=configuration.precision,
-            devices=configuration.devices,
-            non_finite=configuration.non_finite,
-            checkpoints=checkpoints,
-            on_epoch=on_epoch,
-            progress=False if quiet else None,
-        )
+    run = fit(
+        net,
+        cross_entropy,
+        configuration.transformation(len(data.train_images)),
+        data,
+        epochs=configuration.epochs,
+        batch_size=configuration.batch_size,
+        seed=configuration.seed,
+        penalty=configuration.penalty(),
+        precision=configuration.precision,
+        devices=configuration.devices,
+        non_finite=configuration.non_finite,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+        progress=False if quiet else None,
+    )
     seconds |= run.seconds
     seconds["total"] = time.perf_counter() - STARTED
     last = run.history[-1] if run.history else None

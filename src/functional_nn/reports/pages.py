@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from functional_nn.errors import InputError
+from functional_nn.files import check_path, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,7 @@ def write_template(
     environment.filters |= filters
     page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
     try:
-        Path(path).write_text(page, encoding="utf-8")
+        write_whole(check_path("path", path), page)
     except OSError as error:
         raise InputError("path", "a file that can be written", f"{path} ({error.strerror})") from None
 

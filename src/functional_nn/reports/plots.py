@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from functional_nn.files import write_whole
 from functional_nn.training.run import EpochMetrics
 
 if TYPE_CHECKING:
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 TRAIN, TEST = "#0072b2", "#d55e00"
 MOST_NUMBERS = 30
 """Classes up to which a confusion matrix has its numbers, and room for them."""
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Writes a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_whole(path, content.getvalue())
 
 
 def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:

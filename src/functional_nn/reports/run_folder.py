@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
@@ -12,10 +13,11 @@ import numpy as np
 
 from functional_nn import trees
 from functional_nn.checkpoints.folder import steps
+from functional_nn.checkpoints.identity import check_kind
 from functional_nn.checkpoints.parameters import save_parameters
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import DataError, InputError
-from functional_nn.files import finite_json, remove_leftovers, write_whole
+from functional_nn.files import check_new_folder, finite_json, read_signed, remove_leftovers, signed_text, write_whole
 from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
 from functional_nn.training.predict import predict_probabilities
@@ -23,6 +25,8 @@ from functional_nn.training.run import EpochMetrics, Run
 
 CONFIGURATION, METRICS, PARAMETERS, RESULT = "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"
 CHECKPOINTS = "checkpoints"
+TIED = (CONFIGURATION, METRICS, PARAMETERS)
+"""The files whose checksums stand in the result."""
 
 
 def check_run_folder(folder: Path, resume: bool = False) -> None:
@@ -32,6 +36,8 @@ def check_run_folder(folder: Path, resume: bool = False) -> None:
         InputError: where it holds a run already, which would be lost, or cannot be written to; where a run is to be
             resumed that has no checkpoints.
     """
+    check_new_folder("--out", folder)
+    check_kind("--out", folder, "a run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -84,15 +90,44 @@ def append_metrics(folder: Path, metrics: EpochMetrics) -> None:
 
 
 def finish_run_folder(folder: Path, net: Layer, run: Run, data: Dataset, result: dict[str, Any]) -> list[str]:
-    """Writes metrics, parameters, result, and the pictures if matplotlib is there; gives the pictures' names."""
+    """Writes metrics, parameters, result, and the pictures if matplotlib is there; gives the pictures' names.
+
+    The result has the checksums of the files before it, so that they are known to belong together.
+    """
     write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in run.history))
     save_parameters(folder / PARAMETERS, run.params, run.state)
-    write_json(folder / RESULT, result)
+    checksums = {name: _sha256(folder / name) for name in TIED if (folder / name).exists()}
+    write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
     return _draw(folder, net, run, data)
+
+
+def check_files(folder: Path) -> None:
+    """Requires the configuration, the metrics and the parameters of a run to be those that it wrote together.
+
+    Raises:
+        DataError: where one was changed, or the run has not come to its end; it names the file.
+    """
+    path = folder / RESULT
+    try:
+        checksums = read_signed(path.read_bytes()).get("files")
+    except OSError as error:
+        remedy = "Let the run come to its end: functional-nn train … --resume."
+        raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
+    for name in TIED:
+        expected = checksums.get(name) if isinstance(checksums, dict) else None
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise DataError(str(folder / name), "a file of the run", error.strerror) from None
+        if found != expected:
+            remedy = "Train again, or take the file from a copy. If the run was interrupted, let it come to its end."
+            raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,9 +155,13 @@ def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
             figures["first_layer_weights.png"] = plots.first_layer_weights(weight)
             break
     for name, figure in figures.items():
-        figure.savefig(folder / name)
+        plots.write_picture(folder / name, figure)
     return sorted(figures)
 
 
 def _metrics_line(metrics: EpochMetrics) -> str:
     return json.dumps(finite_json(metrics._asdict())) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 
 from functional_nn.errors import InputError
 from functional_nn.reports.heat_map import MOST_CELLS, plot_heat_map
+from functional_nn.reports.plots import write_picture
 from functional_nn.reports.sweep_axes import (
     BAD,
     MEAN,
@@ -178,7 +179,7 @@ def draw_all(result: SweepResult, folder: Path, metric: str = "test_accuracy") -
     if "seed" in result.varied and any(_counts(member, metric) for member in result.members):
         pictures["spread.png"] = lambda: plot_spread(result, metric)
     for name, draw in pictures.items():
-        draw().savefig(folder / name)
+        write_picture(folder / name, draw())
     return sorted(pictures)
 
 

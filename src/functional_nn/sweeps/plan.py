@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
+from functional_nn.cache_folder import cache_folder
 from functional_nn.checks import check_count, shown
 from functional_nn.errors import InputError
-from functional_nn.files import cache_folder, write_whole
+from functional_nn.files import write_whole
 from functional_nn.training.devices import cores
-from functional_nn.training.programs import Programs
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
@@ -101,12 +101,6 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     return Plan(min(plan.workers, groups * -(-members // chunk)), chunk)
 
 
-def program_bytes(programs: Programs) -> int:
-    """What a chunk needs while it runs: its train state before and after, and the largest scratch memory."""
-    sizes = [p.memory_analysis() for p in (programs.full_batches, programs.last_batch, programs.evaluate)]
-    return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
-
-
 def memory_limit() -> int:
     """Bytes that a sweep may plan with: four fifths of what is free, on the device or in the machine."""
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
@@ -141,25 +135,34 @@ def fitting(plan: Plan, chunk_bytes: int, limit: int) -> Plan:
     return Plan(workers, members)
 
 
-def remembered_file() -> Path:
-    """Where measured plans are kept; safe to delete."""
-    return cache_folder() / "plans.json"
+def remembered_file() -> Path | None:
+    """Where measured plans are kept; safe to delete. None where there is no safe cache folder."""
+    folder = cache_folder()
+    return None if folder is None else folder / "plans.json"
 
 
 def recall(situation: str) -> int | None:
     """How many workers were the fastest when this situation was measured; None where it never was."""
-    with suppress(OSError, ValueError, AttributeError):
-        workers = json.loads(remembered_file().read_text("utf-8")).get(situation)
-        return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
-    return None
+    workers = _remembered().get(situation)
+    return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
 
 
 def remember(situation: str, workers: int) -> None:
-    """Keeps how many workers were the fastest; a cache that cannot be written is not used."""
-    known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(remembered_file().read_text("utf-8"))
+    """Keeps how many workers were the fastest. A cache that is not safe, or cannot be written to, is not used."""
+    file = remembered_file()
+    if file is None:
+        return
     with suppress(OSError):
-        remembered_file().parent.mkdir(parents=True, exist_ok=True)
-        known = known if isinstance(known, dict) else {}
-        write_whole(remembered_file(), json.dumps(known | {situation: workers}, indent=1))
+        write_whole(file, json.dumps(_remembered() | {situation: workers}, indent=1))
+
+
+def _remembered() -> dict[str, Any]:
+    """The plans that were measured so far; none where the file is missing or damaged."""
+    file = remembered_file()
+    if file is None:
+        return {}
+    try:
+        known = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from functional_nn.checkpoints.checkpoint import forms
+from functional_nn.checkpoints.identity import PROGRAMS, SURROUNDINGS
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import inside
 from functional_nn.inputs import Shape
@@ -25,7 +27,9 @@ from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import Store
 from functional_nn.sweeps.workers import Workers
 from functional_nn.training.devices import cores
+from functional_nn.training.fingerprint import surroundings
 from functional_nn.training.fit import prepared
+from functional_nn.training.memory import check_memory, program_bytes
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, Split, compiled
 
@@ -42,6 +46,7 @@ class GroupPrograms:
         self.group, self._policy = group, policy
         self._hyperparameters = traced_values(group, grid, group.members[0], policy.parameters)
         recipe = group.recipe_of({name: float(grid[group.members[0]][name]) for name in group.traced})
+        self.loss = str(getattr(recipe.loss, "name", getattr(recipe.loss, "__name__", type(recipe.loss).__name__)))
         self.splits: dict[str, Split] = {}
         for name in dict.fromkeys(grid[number]["data"] for number in group.members):
             with inside(name) if name else nullcontext():
@@ -118,12 +123,14 @@ class Population:
         limit = plans.memory_limit()
         while True:
             made = [run.compile(self.devices, self._mapped, self._order_key is not None) for run in self._programs]
-            self._chunk_bytes = max(map(plans.program_bytes, made))
+            self._chunk_bytes = max(map(program_bytes, made))
             room = plans.fitting(self.plan, self._chunk_bytes, limit)
             done = room.members == self.plan.members
             self.plan = room
             if done:
-                return
+                break
+        for run, programs in zip(self._programs, made, strict=True):
+            check_memory(programs, tuple(run.splits.values()))
 
     def _needed_bytes(self) -> int:
         """What the sweep needs besides what is there: the data, a chunk for each worker, the members that are kept."""
@@ -207,6 +214,17 @@ class Population:
         courses = [self.courses[number] for number in numbers]
         own = {"patience": self._patience, "order_key": self._order_key}
         return Chunk(run.group, run.on, self._grid, courses, self._mapped, self._policy.parameters, **own)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this sweep from others with the same grid: what its programs are made of, and their text."""
+        groups, texts = {}, {}
+        for place, run in enumerate(self._programs):
+            programs = run.on(self.devices[0])
+            parts = {"parameters": programs.train_state.params, "optimizer state": programs.train_state.optimizer_state}
+            name = f"group {place}" if len(self._programs) > 1 else ""
+            groups[name] = {"loss": run.loss, **{part: forms(tree) for part, tree in parts.items()}}
+            texts |= {f"{part} of {name}" if name else part: text for part, text in programs.fingerprints.items()}
+        return {"groups": groups, PROGRAMS: texts, SURROUNDINGS: surroundings()}
 
     # What was reached, in memory and on disk
 

@@ -6,13 +6,15 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from functional_nn.checkpoints.arrays import checksum
+from functional_nn.checkpoints.identity import as_json
 from functional_nn.checks import check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, suggest
+from functional_nn.files import check_new_folder
+from functional_nn.interruption import Interruption
 from functional_nn.losses import cross_entropy
 from functional_nn.progress import progress_bar
 from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
@@ -22,6 +24,7 @@ from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
 from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.store import Store
+from functional_nn.training.devices import check_single_process
 from functional_nn.training.fit import as_arrays
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Split
@@ -46,6 +49,7 @@ def sweep(
     halving: Halving | None = None,
     keep: bool = True,
     out: str | os.PathLike[str] | None = None,
+    identity: str | Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
@@ -77,7 +81,10 @@ def sweep(
         patience: a member whose test loss was better so many epochs ago is stopped early.
         halving: successive halving: at certain epochs only the best go on.
         keep: whether the result has the members' parameters and state.
-        out: a folder for finished chunks; the same sweep with the same folder goes on where it was.
+        out: a folder for finished chunks. The same sweep with the same folder goes on where it was; a sweep that
+            differs in anything that changes its results is refused.
+        identity: what else makes this sweep another one than those before, as text or a dict of what JSON can hold.
+            It is needed only for what cannot be compared: functions that the programs call in Python.
         on_epoch: called after each epoch of a chunk with how many members have ended, and how many there are.
         progress: whether to show a progress bar; by default on a terminal.
 
@@ -98,7 +105,9 @@ def sweep(
     _check_choices(members, order_seed, patience)
     recipe_of = RecipeOf(model, optimizer, loss, penalty)
     recipe_of.check()
-    _check_options(static, halving, keep, exact, out, on_epoch, progress)
+    _check_options(static, halving, keep, exact, on_epoch, progress)
+    out = None if out is None else check_new_folder("out", out)
+    check_single_process("sweep")
     groups = static_groups(recipe_of, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
@@ -113,22 +122,32 @@ def sweep(
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
-        identity = {
-            **{"grid": members, "data": {name: _digest(part) for name, part in by_name.items()}},
-            **{"epochs": epochs, "batch_size": batch_size, "precision": [str(part) for part in policy]},
-            **{"order_seed": order_seed, "patience": patience, "halving": halving and list(halving)},
-            **{"keep": keep, "members_a_chunk": population.plan.members, "static": list(static)},
+        own = {
+            "grid": members,
+            "data": {name: _digest(part) for name, part in by_name.items()},
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "precision": [str(part) for part in policy],
+            "order_seed": order_seed,
+            "patience": patience,
+            "halving": halving and list(halving),
+            "keep": keep,
+            "members_a_chunk": population.plan.members,
+            "static": list(static),
+            "identity": as_json("identity", identity),
         }
-        store = Store(Path(out), identity)
+        store = Store(out, own | population.identity())
 
     rungs = () if halving is None else halving.epochs
     message = ""
-    with store as kept, progress_bar("sweep", population.chunk_epochs, progress) as advance:
+    bar = progress_bar("sweep", population.chunk_epochs, progress)
+    with store as kept, Interruption() as interruption, bar as advance:
         try:
             for rung in (*rungs, None):
                 for _ in population.train(rung, kept):
                     if on_epoch is not None:
                         on_epoch(population.ended, len(members))
+                    interruption.check()
                     rate = population.ended / max(time.perf_counter() - clock, 1e-9)
                     advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
@@ -172,15 +191,13 @@ def _with_data(
     return members, data
 
 
-def _check_options(static: Any, halving: Any, keep: Any, exact: Any, out: Any, on_epoch: Any, progress: Any) -> None:
+def _check_options(static: Any, halving: Any, keep: Any, exact: Any, on_epoch: Any, progress: Any) -> None:
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
         raise InputError("static", "a list of names", shown(static))
     if halving is not None and not isinstance(halving, Halving):
         raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
     check_flag("keep", keep)
     check_flag("exact", exact)
-    if out is not None and not isinstance(out, str | os.PathLike):
-        raise InputError("out", "the path of a folder", shown(out))
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of two numbers, of members that have ended and of all")
     if progress is not None:

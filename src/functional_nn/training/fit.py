@@ -19,12 +19,14 @@ from functional_nn.checks import as_host_array, check_flag, check_function, show
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import InputError, inside
 from functional_nn.inputs import Shape
+from functional_nn.interruption import Interruption
 from functional_nn.layer import Layer, as_layer, output_shape
 from functional_nn.losses import Loss
 from functional_nn.progress import progress_bar
 from functional_nn.training.arguments import check_counts, check_functions, check_seed
-from functional_nn.training.devices import check_devices
+from functional_nn.training.devices import check_devices, check_single_process
 from functional_nn.training.epoch import EpochResult, Evaluation
+from functional_nn.training.memory import check_memory
 from functional_nn.training.non_finite import (
     ROLL_BACK,
     SKIP,
@@ -64,7 +66,8 @@ def fit(
     All full batches of an epoch are one compiled program; the data are on the device before the first. The same seed
     gives the same bits on the same machine. An epoch after which a loss, parameter or statistic is not finite is run
     again with steps that change nothing where that would happen, and is the last, or what ``non_finite`` says.
-    Ctrl-C ends the run, and what was reached is returned.
+    Ctrl-C ends the run, and what was reached is returned. It takes effect after the epoch at the latest, even where a
+    callback drops the ``KeyboardInterrupt``.
 
     With ``checkpoints`` a run that was stopped or killed goes on in the same call with the same folder, and its end has
     the bits of a run that never stopped. An epoch is one program, so it goes on from the last epoch's end.
@@ -92,8 +95,9 @@ def fit(
         progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
-        InputError: for arguments and data that do not fit, before anything is computed; for a folder of checkpoints
-            that another run or another process has.
+        InputError: for arguments and data that do not fit, before anything is computed; for a model that does not fit
+            in memory; for a folder of checkpoints that another run or another process has; under ``jax.distributed``
+            with several processes, each of which would train alone.
         DataError: for checkpoints that are damaged, all of them, or of another network.
 
     >>> import functional_nn as fnn
@@ -113,6 +117,7 @@ def fit(
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics")
     if progress is not None:
         check_flag("progress", progress)
+    check_single_process("fit")
     split = prepared(net, loss, data)
     if non_finite == ROLL_BACK:
         optimizer = with_rate_share(optimizer)
@@ -121,14 +126,15 @@ def fit(
         settings = {"batch_size": int(batch_size), "seed": int(seed), "precision": [str(part) for part in policy]}
         settings |= {"devices": int(devices), "non_finite": non_finite, "data": checksum(split._asdict())}
 
-    with RunSaver(checkpoints, settings) as saver:
+    with RunSaver(checkpoints, settings) as saver, Interruption() as interruption:
         clock = time.perf_counter()
         recipe = Recipe(net, loss, optimizer, penalty)
         programs, compiled_now = compiled(recipe, {}, batch_size, policy, split, devices=devices)
         seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
         clock = time.perf_counter()
-        restored = saver.restored(programs.train_state)
+        check_memory(programs, split)
+        restored = saver.restored(programs.train_state, lambda: programs.fingerprints)
         reached = restored or Reached(programs.start({}, jax.random.key(seed)))
         if len(reached.history) > epochs:
             raise InputError("epochs", f"at least {len(reached.history)}, which the checkpoint has", epochs)
@@ -154,6 +160,7 @@ def fit(
                     reached = _after_epoch(reached, after, result, evaluation, elapsed, split, non_finite, policy)
                     saver.save(reached)
                     report(reached.history[-1])
+                    interruption.check()
                 status, message = reached.status or "finished", reached.message
             except KeyboardInterrupt:
                 status = "interrupted"

@@ -21,9 +21,9 @@ from functional_nn.training.compiler import (
     step_options,
     sum_options,
 )
-from functional_nn.training.devices import divided, of_each, on_each
+from functional_nn.training.devices import divided, on_each
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
-from functional_nn.training.kept_programs import keeper_of
+from functional_nn.training.fingerprint import fingerprint
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import LossFunction, PenaltyFunction, make_train_step
@@ -104,11 +104,8 @@ class Programs:
         if about.members is not None:
             several = lambda a: jax.ShapeDtypeStruct((about.members, *a.shape), a.dtype)  # noqa: E731
             self._arguments = self._arguments._replace(h=jax.tree.map(several, h), keys=several(key))
-        keeper, devices = keeper_of(about.recipe_of), of_each(self.sharding)
-        made = keeper.run(about[1:], devices)
-        if made is None:
-            with keeper.compiling(about[1:], devices) as compiled:
-                made = self._compile(compiled)
+        self._traced: dict[str, Any] = {}
+        made = self._compile()
         self.start: Any = made["start"]
         self.train_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.start.out_info)
         self.evaluate: Any = made["evaluate"]
@@ -138,8 +135,8 @@ class Programs:
         traced = self._program(self._careful, 2, 4).trace(h, self.train_state, x, labels, number, order_key)
         return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
 
-    def _compile(self, compiled: Callable[..., Any]) -> dict[str, Any]:
-        """All of them by ``compiled(name, lowered, options)``."""
+    def _compile(self) -> dict[str, Any]:
+        """All of them, by name."""
         (h, keys, number, order_key), own = self._arguments, 0 if self._about.shared_order else 1
         train_x, train_labels, test_x, test_labels = self._about.data
         futures: dict[str, Any] = {}
@@ -147,7 +144,8 @@ class Programs:
 
             def make(name: str, traced: Any, options: dict[str, Any]) -> Any:
                 """Has a program compiled, and gives the shapes of what it gives."""
-                futures[name] = threads.submit(compiled, name, traced.lower(), options | sum_options(traced.jaxpr))
+                self._traced[name] = traced.jaxpr
+                futures[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
                 return traced.out_info
 
             order = self._program(self._order, 1, 1) if own else self._placed(self._order)
@@ -165,6 +163,27 @@ class Programs:
             evaluate = self._program(self._evaluate, 2, 2)
             make("evaluate", evaluate.trace(h, train_state, test_x, test_labels), QUICK | SUMS_AND_PRODUCTS)
             return {name: future.result() for name, future in futures.items()}
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """A digest of what each part of the recipe computes, by the name that an error gives the part.
+
+        They tell recipes apart whose parameters have the same shapes: two learning rates, two activations.
+        """
+        recipe, h, train_state = self._about.recipe_of, self._arguments.h, self.train_state
+        if self._about.members is not None:
+            one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)  # noqa: E731
+            h, train_state = jax.tree.map(one, (h, train_state))
+        params, optimizer_state = train_state.params, train_state.optimizer_state
+        update = jax.make_jaxpr(lambda h, *arguments: recipe(h).optimizer.update(*arguments))
+        penalty = jax.make_jaxpr(lambda h, params: (recipe(h).penalty or (lambda params: 0.0))(params))
+        return {
+            "initial values": fingerprint(self._traced["start"]),
+            "network or loss": fingerprint(self._traced["evaluate"]),
+            "optimizer": fingerprint(update(h, params, optimizer_state, params)),
+            "penalty": fingerprint(penalty(h, params)),
+            "train step": fingerprint(self._traced["full_batches"], self._traced["last_batch"]),
+        }
 
     def _placed(self, function: Any) -> Any:
         return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
