@@ -41,7 +41,7 @@ def check_new_folder(argument: str, value: Any) -> Path:
     path = check_path(argument, value)
     if path == Path():
         remedy = "Name a folder in it, such as runs/first."
-        raise InputError(argument, "the path of a folder", f"{value!r}, the working directory", remedy)
+        raise InputError(argument, "the path of a folder", f"{str(value)!r}, the working directory", remedy)
     return path
 
 
@@ -59,8 +59,8 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
     written to directly, since replacing it would destroy it.
     """
     destination = _destination(path)
-    if destination is None:
-        with open(path, "ab") as file:  # behind what others have written there
+    if not isinstance(destination, Path):
+        with open(path if destination is None else os.dup(destination), "ab") as file:
             yield file
         return
     temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.{TEMPORARY}")
@@ -75,8 +75,11 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _destination(path: Path) -> Path | None:
-    """The regular file, or the free place, that a path leads to; None for what must not be replaced."""
+def _destination(path: Path) -> Path | int | None:
+    """The regular file, or the free place, that a path leads to.
+
+    For what must not be replaced it is the number of this process's open file, as for ``/dev/stdout``, or else None.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # of what links lead to; links in a circle are an error here
             return None
@@ -86,7 +89,10 @@ def _destination(path: Path) -> Path | None:
     # leave the open one without a name.
     place = path
     while place.is_symlink():
-        if os.path.realpath(place.parent).startswith("/proc/"):
+        folder = os.path.realpath(place.parent)
+        if folder == f"/proc/{os.getpid()}/fd":
+            return int(place.name)
+        if folder.startswith("/proc/"):
             return None
         place = place.parent / os.readlink(place)
     return Path(os.path.realpath(path))

@@ -1,8 +1,9 @@
-"""Runs the command in processes that are killed, goes on each time, and compares: a script of ``test_killed_runs.py``.
+"""Runs the command in processes that get signals, goes on each time, and compares: a script of ``test_killed_runs.py``.
 
-``python killed_runs.py FOLDER KILLS SEED COMMAND…``. Each process is a fork of this one, which has imported everything
-but has started no backend of JAX; so it dies anywhere between its first trace and its last picture. A run that reaches
-its end is compared with one that was never killed, and another one is begun.
+``python killed_runs.py FOLDER SIGNALS SEED NAME COMMAND…``, with NAME one of KILL, TERM and INT. Each process is a fork
+of this one, which has imported everything but has started no backend of JAX; so the signal comes anywhere between its
+first trace and its last picture, a third of the signals while results and pictures are written. A run that reaches its
+end is compared with one that got no signal, and another one is begun.
 """
 
 import importlib
@@ -23,6 +24,9 @@ from functional_nn import cli
 for module in ("data.sources", "reports.run_folder", "reports.sweep_plots", "sweeps.sweep", "training.fit"):
     importlib.import_module(f"functional_nn.{module}")
 
+RESULTS = ("parameters.safetensors", "members.csv")
+"""What a run and a sweep write first when they have ended."""
+
 
 def contents(path: Path) -> object:
     """What a file must say whether its run was killed or not: all but seconds and restored epochs."""
@@ -39,44 +43,59 @@ def outcome(folder: Path) -> dict[str, object]:
     return {str(path.relative_to(folder)): contents(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def ended(command: list[str], moment: float | None = None) -> bool:
-    """Whether the command came to its end before it was killed, which is after so many seconds."""
+def ended(command: list[str], log: Path, number: int = 0, moment: float = 0.0) -> int:
+    """The command's status, which is below 0 for a signal that ended it; a signal is sent after so many seconds."""
     child = os.fork()
     if not child:
         status = 1
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             status = cli.run(command)
         finally:
+            sys.stderr.flush()
             os._exit(status)
-    if moment is not None:
+    if number:
         time.sleep(moment)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status == 0
+        os.kill(child, number)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = log.read_text()
+    assert "Traceback" not in said, said
+    allowed = {0} if not number else {0, -number} if number == signal.SIGKILL else {0, 128 + number}
+    assert status in allowed, (status, said)
+    return status
 
 
-def main(folder: Path, kills: int, seed: int, command: list[str]) -> None:
-    draws, hits, runs = random.Random(seed), 0, 0
-    whole, killed = folder / "whole", folder / "killed"
-    start = time.monotonic()
-    assert ended([*command, "--out", str(whole)])
-    longest, expected = time.monotonic() - start, outcome(whole)
-    while hits < kills or killed.exists():
-        if not ended([*command, "--out", str(killed)], draws.uniform(0, longest) if hits < kills else None):
+def first_result(folder: Path) -> float:
+    """When the first file was written that there is only when training has ended."""
+    return min((folder / name).stat().st_mtime for name in RESULTS if (folder / name).exists())
+
+
+def main(folder: Path, signals: int, seed: int, number: int, command: list[str]) -> None:
+    draws, hits, runs, late = random.Random(seed), 0, 0, 0
+    whole, stopped, log = folder / "whole", folder / "stopped", folder / "log"
+    start = time.time()
+    assert ended([*command, "--out", str(whole)], log) == 0
+    longest, expected = time.time() - start, outcome(whole)
+    results = first_result(whole) - start
+    while hits < signals or stopped.exists():
+        is_late = draws.random() < 1 / 3
+        moment = draws.uniform(results if is_late else 0, longest)
+        if ended([*command, "--out", str(stopped)], log, number if hits < signals else 0, moment):
             hits += 1
+            late += is_late
             continue
-        found = outcome(killed)
+        found = outcome(stopped)
         assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
         assert [name for name in expected if found[name] != expected[name]] == []
-        shutil.rmtree(killed)
+        shutil.rmtree(stopped)
         runs += 1
-    print(f"{hits} kills, {runs} runs")
+    print(f"{hits} signals, {late} of them aimed at the results, {runs} runs")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".*fork", RuntimeWarning)
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    place, count, seed, name = sys.argv[1:5]
+    main(Path(place), int(count), int(seed), getattr(signal, f"SIG{name}"), sys.argv[5:])

@@ -1,4 +1,4 @@
-"""Runs and sweeps killed at any moment, again and again: the same command goes on, and ends as if never killed."""
+"""Runs and sweeps that get signals at any moment, again and again: the same command goes on, and ends the same."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 TRAIN = ["--epochs", "60", "--resume"]
-SWEEP = ["--learning-rate", "0.1,0.01", "--seeds", "60", "--epochs", "3"]
+SWEEP = ["--learning-rate", "0.1,0.01", "--seeds", "30", "--epochs", "3"]
 
 
-def kills(folder: Path, number: int, seed: int, command: list[str]) -> str:
+def signals(folder: Path, number: int, name: str, command: list[str]) -> str:
     script = Path(__file__).with_name("killed_runs.py")
-    arguments = [sys.executable, str(script), str(folder), str(number), str(seed), *command]
+    arguments = [sys.executable, str(script), str(folder), str(number), "1", name, *command]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -26,11 +26,13 @@ def command(request, tiny) -> list[str]:
     return [*tiny, *TRAIN] if request.param == "train" else ["sweep", *tiny[1:], *SWEEP]
 
 
-def test_fault_31_killed_5_times(command, tmp_path):
-    assert kills(tmp_path, 5, 0, command).startswith("5 kills")
+def test_fault_31_killed_3_times(command, tmp_path):
+    assert signals(tmp_path, 3, "KILL", command).startswith("3 signals")
 
 
 @pytest.mark.slow
-def test_fault_31_killed_500_times(command, tmp_path):
-    print(said := kills(tmp_path, 500, 1, command))
-    assert said.startswith("500 kills")
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", ["KILL", "TERM", "INT"])
+def test_fault_31_and_43_stopped_200_times(command, tmp_path, name):
+    print(said := signals(tmp_path, 200, name, command))
+    assert said.startswith("200 signals")

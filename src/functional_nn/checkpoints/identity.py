@@ -16,6 +16,9 @@ PROGRAMS, SURROUNDINGS = "programs", "made_with"
 """Two entries of an identity: fingerprints of compiled programs, and the versions and the machine. Fingerprints can be
 compared only where versions and machine are the same."""
 
+GROUPS = "groups"
+"""An entry of a sweep's identity: loss and shapes of each static group."""
+
 MOST_SHOWN = 8
 """So many differences are listed."""
 
@@ -37,11 +40,14 @@ def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     >>> difference({"seed": 0, "loss": "mse"}, {"seed": 0, "loss": "mae"})
     'loss "mse" instead of "mae"'
     """
-    settings = [_flat({name: side[name] for name in side.keys() - {PROGRAMS, SURROUNDINGS}}) for side in (known, given)]
-    listed = _differences(*settings)
-    # Another width or batch size makes all programs others, so they are named only where nothing else differs.
-    if not listed and known.get(SURROUNDINGS) == given.get(SURROUNDINGS):
-        listed = _differences(known.get(PROGRAMS, {}), given.get(PROGRAMS, {}))
+    comparable = known.get(SURROUNDINGS) == given.get(SURROUNDINGS)
+    # Other settings make other shapes, and those make other programs. So a part is named where none before it differs.
+    parts = [
+        [{name: side[name] for name in side.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}} for side in (known, given)],
+        [side.get(GROUPS, {}) for side in (known, given)],
+        [side.get(PROGRAMS, {}) if comparable else {} for side in (known, given)],
+    ]
+    listed = next(filter(None, (_differences(*map(_flat, part)) for part in parts)), [])
     left_out = len(listed) - MOST_SHOWN
     return "; ".join(listed[:MOST_SHOWN]) + (f"; and {left_out} more" if left_out > 0 else "")
 
@@ -72,8 +78,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Nested entries under one name each: ``{"grid": [{"seed": 0}]}`` as ``{"grid 0 seed": 0}``."""
     flat: dict[str, Any] = {}
     for name, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
-        # What the user says of the run, and what is said of all its members, is named as it is.
-        place = f"{name}" if prefix in ("identity", "groups") else f"{prefix} {name}".strip()
+        place = f"{name}" if prefix == "identity" else f"{prefix} {name}".strip()
         nested = isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping))
         flat |= _flat(value, place) if nested else {place: value}
     return flat

@@ -94,7 +94,7 @@ def cross_entropy_with(
         if c is None:
             return ~is_ignored(labels)
         is_class = (labels >= 0) & (labels < c.size)
-        # A label that is no class makes its own row NaN. Its weight must be a number: every row is divided by their sum.
+        # A label that is no class makes its own row NaN. Its weight is a number, for every row is divided by their sum.
         of_class = jnp.where(is_class, jnp.asarray(c, float)[jnp.where(is_class, labels, 0)], 1)
         return jnp.where(is_ignored(labels), 0, of_class)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from functional_nn.checkpoints.checkpoint import forms
-from functional_nn.checkpoints.identity import PROGRAMS, SURROUNDINGS
+from functional_nn.checkpoints.identity import GROUPS, PROGRAMS, SURROUNDINGS
 from functional_nn.data.dataset import Dataset
 from functional_nn.errors import inside
 from functional_nn.inputs import Shape
@@ -224,7 +224,7 @@ class Population:
             name = f"group {place}" if len(self._programs) > 1 else ""
             groups[name] = {"loss": run.loss, **{part: forms(tree) for part, tree in parts.items()}}
             texts |= {f"{part} of {name}" if name else part: text for part, text in programs.fingerprints.items()}
-        return {"groups": groups, PROGRAMS: texts, SURROUNDINGS: surroundings()}
+        return {GROUPS: groups, PROGRAMS: texts, SURROUNDINGS: surroundings()}
 
     # What was reached, in memory and on disk
 
