@@ -21,6 +21,16 @@ def test_info_prints_versions_and_devices(capsys):
     assert lines["device"].startswith("cpu 0")
 
 
+def test_fault_46_info_says_where_the_cache_is_or_why_there_is_none(capsys, monkeypatch, tmp_path):
+    for base, words in (
+        (tmp_path, f"cache                {tmp_path}/functional_nn\n"),
+        ("here", "none: 'here' is not an abs"),
+    ):
+        monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(base))
+        assert run(["info"]) == 0
+        assert words in capsys.readouterr().out
+
+
 def test_info_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)

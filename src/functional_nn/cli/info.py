@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from functional_nn.cache_folder import UnsafeCache, safe_cache_folder
 from functional_nn.cli.beginning import importing
 
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
@@ -29,11 +30,20 @@ def info() -> None:
         click.echo(f"{name:20} {number}")
     for name, purpose in OPTIONAL.items():
         click.echo(f"{name:20} {_version(name) or f'missing; for {purpose}'}")
+    click.echo(f"{'cache':20} {_cache()}")
     with importing():
         import jax
 
     for device in jax.devices():
         click.echo(f"{'device':20} {device.platform} {device.id}: {device.device_kind}")
+
+
+def _cache() -> str:
+    """Where compiled programs and decoded data sets are kept, or why they are not."""
+    try:
+        return str(safe_cache_folder())
+    except UnsafeCache as error:
+        return f"none: {error}"
 
 
 def _version(name: str) -> str | None:
