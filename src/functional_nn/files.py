@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from functional_nn.errors import InputError
+from functional_nn.errors import InputError, short_repr
 
 TEMPORARY = "functional_nn.tmp"
 """How the names end of what is half written, so that nobody else's files are taken for leftovers."""
@@ -27,9 +27,9 @@ def check_path(argument: str, value: Any) -> Path:
     expected = "the path of a file or folder"
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
-        raise InputError(argument, expected, repr(value))
+        raise InputError(argument, expected, short_repr(value))
     if "\0" in text:
-        raise InputError(argument, f"{expected}, without NUL characters", repr(value))
+        raise InputError(argument, f"{expected}, without NUL characters", short_repr(value))
     return Path(text)
 
 
@@ -104,7 +104,7 @@ def _keep_permissions(old: Path, descriptor: int) -> None:
         about = old.stat()
     except FileNotFoundError:
         return
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # Windows has neither
         os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
         os.fchown(descriptor, about.st_uid, about.st_gid)
 

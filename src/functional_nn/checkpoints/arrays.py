@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import jax
 import numpy as np
 
 from functional_nn import trees
-from functional_nn.errors import DataError, InputError
+from functional_nn.errors import DataError, InputError, shortened
+
+MOST_LISTED = 12
+"""So many differences are said."""
 
 
 def named_arrays(tree: Any) -> dict[str, np.ndarray]:
@@ -59,11 +62,19 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     >>> differences({"w": "float32(3,)"}, {"w": "float32(4,)", "b": "int32()"})
     'b nothing instead of int32(); w float32(3,) instead of float32(4,)'
     """
-    return "; ".join(
-        f"{path} {found.get(path, 'nothing')} instead of {expected.get(path, 'nothing')}"
-        for path in sorted(found.keys() | expected.keys())
-        if found.get(path) != expected.get(path)
+    return listed(
+        [
+            f"{shortened(path)} {shortened(found.get(path, 'nothing'))} instead of {expected.get(path, 'nothing')}"
+            for path in sorted(found.keys() | expected.keys())
+            if found.get(path) != expected.get(path)
+        ]
     )
+
+
+def listed(differences: Sequence[str]) -> str:
+    """The first differences in one sentence, and how many more there are."""
+    left_out = len(differences) - MOST_LISTED
+    return "; ".join(differences[:MOST_LISTED]) + (f"; and {left_out} more" if left_out > 0 else "")
 
 
 def tree_like(like: Any, found: Mapping[str, np.ndarray], place: str, key_types: Mapping[str, str]) -> Any:
@@ -126,7 +137,7 @@ def unpacked(path: Path, *, own: bool = True) -> tuple[dict[str, np.ndarray], di
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(str(path), "a safetensors file", f"a damaged one ({error})") from None
+        raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
     if not own:
         return arrays, about
     expected = about.pop("sha256", None)

@@ -14,7 +14,7 @@ import numpy as np
 from functional_nn import trees
 from functional_nn.checkpoints.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
 from functional_nn.checks import shown
-from functional_nn.errors import DataError, InputError
+from functional_nn.errors import DataError, InputError, shortened
 from functional_nn.files import signed_text, write_folder_whole
 
 MANIFEST, ARRAYS = "manifest.json", "arrays.safetensors"
@@ -128,7 +128,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None
     except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(place, "a manifest as JSON", error) from None
+        raise DamagedCheckpoint(place, "a manifest as JSON", shortened(error)) from None
     if not isinstance(manifest, dict):
         raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
     version = manifest.get("version")

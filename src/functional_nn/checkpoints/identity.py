@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from functional_nn.checkpoints.arrays import listed
 from functional_nn.checkpoints.folder import steps
-from functional_nn.errors import InputError
+from functional_nn.errors import InputError, shortened
 from functional_nn.files import finite_json
 
 PROGRAMS, SURROUNDINGS = "programs", "made_with"
@@ -18,9 +19,6 @@ compared only where versions and machine are the same."""
 
 GROUPS = "groups"
 """An entry of a sweep's identity: loss and shapes of each static group."""
-
-MOST_SHOWN = 8
-"""So many differences are listed."""
 
 MARKS = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file by which a folder is known."""
@@ -47,9 +45,7 @@ def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         [side.get(GROUPS, {}) for side in (known, given)],
         [side.get(PROGRAMS, {}) if comparable else {} for side in (known, given)],
     ]
-    listed = next(filter(None, (_differences(*map(_flat, part)) for part in parts)), [])
-    left_out = len(listed) - MOST_SHOWN
-    return "; ".join(listed[:MOST_SHOWN]) + (f"; and {left_out} more" if left_out > 0 else "")
+    return listed(next(filter(None, (_differences(*map(_flat, part)) for part in parts)), []))
 
 
 def check_kind(argument: str, folder: Path, own: str) -> None:
@@ -95,5 +91,4 @@ def _words(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> str
 
 
 def _shown(entries: Mapping[str, Any], name: str) -> str:
-    text = json.dumps(entries[name]) if name in entries else "nothing"
-    return text if len(text) <= 80 else f"{text[:75]}…{text[-4:]}"
+    return shortened(json.dumps(entries[name])) if name in entries else "nothing"
