@@ -1,10 +1,12 @@
 """What every test runs under: strict dtype and rank promotion, on the CPU, in programs that XLA compiles quickly.
 
-Tests compile ten thousand small programs and run each a few times. XLA's older generator of kernels and fewer of its
-optimisations take less than half the processor time; a newer jaxlib that has lost the flag goes without it.
+Tests compile ten thousand small programs and run each a few times, so compiling decides how long they take.
 """
 
+import ctypes
+import gc
 import os
+import re
 import subprocess
 import sys
 
@@ -15,17 +17,77 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import pytest
 
-QUICK = "--xla_cpu_use_fusion_emitters=false"
+QUICK = {
+    "xla_cpu_use_fusion_emitters": "false",  # the older generator of kernels, which jaxlib 0.12 no longer has
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+"""XLA's options for short compilations, which take half the processor time on jaxlib 0.10 and the same on 0.12.
+
+``xla_cpu_opt_preset=FAST_COMPILE`` is not among them: programs compiled at level 0 take 1.6 times as long with it.
+"""
+
+MEMORY = 900 * 2**20
+"""JAX's caches are dropped when a process holds this much more memory than after they were last dropped."""
 
 
-def is_known(flag: str) -> bool:
-    """XLA ends a process whose flags it does not know, so another process asks."""
+def known_flags() -> set[str]:
+    """The options that this version of XLA has. It ends a process that gives others, so another process asks."""
     command = [sys.executable, "-c", "import jax; jax.devices()"]
-    return subprocess.run(command, env={**os.environ, "XLA_FLAGS": flag}, capture_output=True).returncode == 0
+    answer = subprocess.run(command, env={**os.environ, "XLA_FLAGS": "--help"}, capture_output=True, text=True)
+    return set(re.findall(r"--(xla_\w+)=", answer.stdout + answer.stderr))
 
 
-if "XLA_FLAGS" not in os.environ:  # pytest-xdist's workers inherit it, also where it is empty
-    os.environ["XLA_FLAGS"] = QUICK if is_known(QUICK) else ""
+if "XLA_FLAGS" not in os.environ:  # pytest-xdist's workers inherit it
+    known = known_flags()
+    os.environ["XLA_FLAGS"] = " ".join(f"--{name}={value}" for name, value in QUICK.items() if name in known)
+
+
+def resident() -> int:
+    """The bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def trim() -> None:
+    """Gives freed memory back to the system, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
+
+
+class Memory:
+    """Bounds the memory of a process.
+
+    JAX keeps every program that it compiled. Python's garbage collector goes through all of them again and again, which
+    took a third of the time of the whole suite. So what lives after a test is set apart from collection, and all
+    programs are dropped when they take too much memory.
+    """
+
+    def __init__(self):
+        self.limit = 0
+
+    def check(self) -> None:
+        """Called after each test."""
+        if resident() < self.limit:
+            return
+        gc.unfreeze()
+        jax.clear_caches()
+        gc.collect()
+        trim()
+        gc.freeze()
+        self.limit = resident() + MEMORY
+
+
+memory = Memory()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    memory.check()
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,9 @@ CALLS = frozenset(
 LOOPS = frozenset(("scan", "while"))
 WITH_RULES = ("scatter", "reduce", "arg", "select_and_scatter", "sort")
 """Operations whose parameters hold how two elements become one: no program that runs by itself."""
-NO_LAYERS = frozenset(("while", "body", "cond", "closed_call", "checkpoint", "rematted_computation", "shard_map", ""))
+NO_LAYERS = frozenset(
+    ("while", "body", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
+)  # JAX 0.12 calls "eval_jaxpr" what was "closed_call"
 
 
 class Located(NamedTuple):
