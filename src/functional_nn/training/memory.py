@@ -12,8 +12,13 @@ from functional_nn.training.programs import Programs
 
 
 def program_bytes(programs: Programs) -> int:
-    """What training needs while it runs: the train state before and after a step, and the largest scratch memory."""
+    """What training needs while it runs: the train state before and after a step, and the largest scratch memory.
+
+    It is 0 on a platform that does not say what a program needs.
+    """
     sizes = [p.memory_analysis() for p in (programs.full_batches, programs.last_batch, programs.evaluate)]
+    if None in sizes:
+        return 0
     return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
 
 
