@@ -7,8 +7,14 @@ import ctypes
 import gc
 import os
 import re
+import signal
 import subprocess
 import sys
+
+# A shell starts background processes with Ctrl-C ignored, and what they start inherits that: tests that send it, and
+# the commands that they send it to, would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
