@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from composed import large_are_slow
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import BATCH, LAYERS, of, started
@@ -70,7 +71,7 @@ def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alon
 def test_training_without_a_key_names_the_layer_that_draws(case):
     params, state, x = started(case)
     with pytest.raises(fnn.InputError, match="key: expected a key") as caught:
-        case.layer.apply(params, state, x, train=True)
+        jax.eval_shape(lambda p, s, x: case.layer.apply(p, s, x, train=True), params, state, x)
     if case.layer.name == "mlp":
         assert caught.value.path == ("dropout_0",)
 
@@ -84,7 +85,7 @@ def test_training_needs_no_key_where_nothing_is_drawn(case):
     assert not any("random_bits" in str(equation.primitive) for equation in without.eqns)
 
 
-@pytest.mark.parametrize("case", **of(LAYERS))
+@pytest.mark.parametrize("case", **large_are_slow(LAYERS))
 def test_vmap_scan_and_checkpoint_compute_the_same(case):
     params, state, x = started(case)
     key = jax.random.key(1)

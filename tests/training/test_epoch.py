@@ -46,8 +46,16 @@ def assert_close(a, b, tolerance=1e-5):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("batch_size", [BATCH, 1000, EXAMPLES])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    ("name", "batch_size"),
+    [
+        *((name, BATCH) for name in NETS),
+        ("plain", EXAMPLES),
+        ("batch_norm_and_dropout", 1000),
+        pytest.param("plain", 1000, marks=pytest.mark.slow),
+        pytest.param("batch_norm_and_dropout", EXAMPLES, marks=pytest.mark.slow),
+    ],
+)
 def test_fault_39_last_partial_batch(data, name, batch_size):
     """State and mean loss are those of a loop over batches of 5, 5, 5, 5 and 3; also where one batch holds all."""
     step = jax.jit(fnn.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
@@ -130,7 +138,7 @@ def test_evaluation_leaves_ignored_labels_out(data, batch_size):
     np.testing.assert_allclose(result.accuracy, fnn.accuracy(y[9:], labels[9:]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "batch_norm_and_dropout"])
 def test_a_whole_run_is_one_program(data, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""
     net = NETS[name]
@@ -144,8 +152,9 @@ def test_a_whole_run_is_one_program(data, name):
     keys = jax.random.split(jax.random.key(0), 2)
     state, results, evaluations = jax.jit(train)(keys[0])
     expected = fnn.create_train_state(net, OPTIMIZER, keys[0], (4,))
+    one_epoch, evaluate = jax.jit(epoch), jax.jit(evaluate)
     for number in range(3):
-        expected, result = jax.jit(epoch)(expected, *data, jnp.int32(number))
+        expected, result = one_epoch(expected, *data, jnp.int32(number))
         np.testing.assert_allclose(results.loss[number], result.loss, rtol=1e-5)
         np.testing.assert_allclose(evaluations.loss[number], evaluate(expected, *data).loss, rtol=1e-5)
     assert_close(state, expected)

@@ -73,7 +73,7 @@ def test_programs_are_compiled_once_and_used_again():
     assert len(traces) == after_first
 
 
-@pytest.mark.parametrize("batch_size", [16, 20, 64])
+@pytest.mark.parametrize("batch_size", [16, pytest.param(20, marks=pytest.mark.slow), 64])
 def test_programs_agree_with_the_pure_functions(batch_size):
     """40 examples: 2 batches and 8 left over, 2 batches, 1 smaller batch."""
     run, data = fit(epochs=2, batch_size=batch_size), make_data()
@@ -118,7 +118,7 @@ def test_a_penalty_pulls_on_the_weights_and_not_on_the_reported_loss():
     free, held = fit(epochs=10), fit(epochs=10, penalty=fnn.l2(1.0))
     norm = lambda run: float(jnp.linalg.norm(run.params["dense_0"]["weight"]))  # noqa: E731
     assert norm(held) < 0.7 * norm(free)
-    assert fit(optimizer=optax.sgd(0.0), penalty=fnn.l2(100.0)).history[-1].train_loss < 10
+    assert fit(fnn.dense(3), optimizer=optax.sgd(0.0), penalty=fnn.l2(100.0)).history[-1].train_loss < 10
 
 
 def test_regression_on_floating_point_labels():
@@ -141,7 +141,7 @@ def test_bytes_become_numbers_from_0_to_1():
     images = np.random.default_rng(0).integers(0, 256, (20, 6), dtype=np.uint8)
     labels = np.arange(20) % 3
     scaled = (images / np.float32(255)).astype(np.float32)
-    as_bytes, as_numbers = (fit(data=fnn.Split(x, labels, x, labels), epochs=1) for x in (images, scaled))
+    as_bytes, as_numbers = (fit(fnn.dense(3), data=fnn.Split(x, labels, x, labels), epochs=1) for x in (images, scaled))
     np.testing.assert_allclose(as_bytes.history[0].train_loss, as_numbers.history[0].train_loss, rtol=1e-5)
 
 
@@ -241,7 +241,7 @@ def test_optimizers_that_want_the_loss_get_it(rule):
 
 
 def test_programs_follow_jax_settings():
-    net = fnn.chain(fnn.dense(2), fnn.dense(3))
+    net = fnn.dense(3)
     fit(net, epochs=1)
     with jax.default_prng_impl("rbg"):
         assert fit(net, epochs=1).status == "finished"
@@ -255,13 +255,13 @@ def test_an_unhashable_loss_works():
         def __call__(self, y, labels):
             return self.factor * fnn.cross_entropy(y, labels)
 
-    assert fit(loss=Twice(), epochs=1).status == "finished"
+    assert fit(fnn.dense(3), Twice(), epochs=1).status == "finished"
 
 
 def test_numpy_s_own_types_are_taken():
     data = make_data()
     wide = fnn.Split(*(part.astype(np.float64 if part.dtype == np.float32 else np.int64) for part in data))
-    assert fit(data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
+    assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
 
 
 def test_fault_38_a_rate_that_blows_up():
@@ -287,12 +287,12 @@ def test_fault_20_float64_while_64_bit_numbers_are_off():
 
 
 def test_float64_where_they_are_on(float64):
-    run = fit(precision="float64")
-    assert run.params["dense_0"]["weight"].dtype == jnp.float64
+    run = fit(fnn.dense(3), precision="float64")
+    assert run.params["weight"].dtype == jnp.float64
 
 
 def test_float32_stays_float32_where_64_bit_numbers_are_on(float64):
-    assert fit().params["dense_0"]["weight"].dtype == jnp.float32
+    assert fit(fnn.dense(3)).params["weight"].dtype == jnp.float32
 
 
 def test_bfloat16_computes_low_and_keeps_parameters_high():

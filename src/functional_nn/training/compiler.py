@@ -96,7 +96,12 @@ def _sizes(product: Any) -> tuple[int, int, int]:
 
 
 def compile_lowered(lowered: Any, options: dict[str, Any]) -> Any:
-    """With those of these options that this version of XLA has."""
+    """With those of these options that this version of XLA has.
+
+    Where JAX is told to optimize little, by ``JAX_DISABLE_MOST_OPTIMIZATIONS``, the level of optimization is its own.
+    """
+    if jax.config.values["jax_disable_most_optimizations"]:
+        options = {name: value for name, value in options.items() if name != "xla_backend_optimization_level"}
     try:
         return lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
