@@ -154,7 +154,21 @@ def test_an_option_that_xla_does_not_have_is_left_out():
         lowered.compile({"xla_of_tomorrow": 1})
     assert compile_lowered(lowered, {"xla_of_tomorrow": 1, **RUN_ONCE})(jnp.ones(3)).tolist() == [2, 2, 2]
     with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
-        compile_lowered(lowered, {"xla_backend_optimization_level": "x"})
+        compile_lowered(lowered, {"xla_cpu_parallel_codegen_split_count": "x"})
+
+
+def test_jax_told_to_optimize_little_has_its_own_level():
+    """A level that is none would be an error, if it were passed on."""
+    lowered = jax.jit(lambda x: x * 2).lower(jnp.ones(3))
+    wrong, before = {"xla_backend_optimization_level": "x"}, jax.config.values["jax_disable_most_optimizations"]
+    try:
+        jax.config.update("jax_disable_most_optimizations", True)
+        assert compile_lowered(lowered, wrong)(jnp.ones(3)).tolist() == [2, 2, 2]
+        jax.config.update("jax_disable_most_optimizations", False)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
+            compile_lowered(lowered, wrong)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
