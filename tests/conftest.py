@@ -32,7 +32,7 @@ QUICK = {
 ``xla_cpu_opt_preset=FAST_COMPILE`` is not among them: programs compiled at level 0 take 1.6 times as long with it.
 """
 
-MEMORY = 900 * 2**20
+MEMORY = 500 * 2**20
 """JAX's caches are dropped when a process holds this much more memory than after they were last dropped."""
 
 
