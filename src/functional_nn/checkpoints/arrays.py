@@ -60,12 +60,15 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     """What differs between two trees' forms by path, in words; empty where nothing does.
 
     >>> differences({"w": "float32(3,)"}, {"w": "float32(4,)", "b": "int32()"})
-    'b nothing instead of int32(); w float32(3,) instead of float32(4,)'
+    'w float32(3,) instead of float32(4,); b nothing instead of int32()'
     """
+    # In the order of the tree's parts, so that parameters come before what the optimizer keeps for each of them.
+    parts = list(dict.fromkeys(path.partition("/")[0] for path in (*expected, *found)))
+    paths = sorted(found.keys() | expected.keys(), key=lambda path: (parts.index(path.partition("/")[0]), path))
     return listed(
         [
             f"{shortened(path)} {shortened(found.get(path, 'nothing'))} instead of {expected.get(path, 'nothing')}"
-            for path in sorted(found.keys() | expected.keys())
+            for path in paths
             if found.get(path) != expected.get(path)
         ]
     )
