@@ -63,8 +63,9 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     'w float32(3,) instead of float32(4,); b nothing instead of int32()'
     """
     # In the order of the tree's parts, so that parameters come before what the optimizer keeps for each of them.
-    parts = list(dict.fromkeys(path.partition("/")[0] for path in (*expected, *found)))
-    paths = sorted(found.keys() | expected.keys(), key=lambda path: (parts.index(path.partition("/")[0]), path))
+    parts = dict.fromkeys(path.partition("/")[0] for path in (*expected, *found))
+    places = {part: place for place, part in enumerate(parts)}
+    paths = sorted(found.keys() | expected.keys(), key=lambda path: (places[path.partition("/")[0]], path))
     return listed(
         [
             f"{shortened(path)} {shortened(found.get(path, 'nothing'))} instead of {expected.get(path, 'nothing')}"
