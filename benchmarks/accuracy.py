@@ -40,7 +40,7 @@ def functional_nn(mnist: Mnist, seed: int) -> float:
     import functional_nn as fnn
 
     _, *hidden, classes = w1.SIZES
-    net = fnn.mlp(classes, hidden=hidden, initializer="pytorch")
+    net = fnn.models.mlp(classes, hidden=hidden, initializer="pytorch")
     data = fnn.load_dataset("mnist", mnist.folder)
     options = {"epochs": EPOCHS, "batch_size": w1.BATCH_SIZE, "seed": seed}
     run = fnn.fit(net, fnn.cross_entropy, optax.adam(w1.LEARNING_RATE), data, **options)

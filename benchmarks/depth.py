@@ -35,7 +35,7 @@ def seconds_to_compile(net: fnn.Layer) -> float:
 
 def compare(console: Console, rounds: int, results) -> None:
     """Time both ways at both depths, print the table, keep the results."""
-    block = fnn.transformer_block(4)
+    block = fnn.models.transformer_block(4)
     ways = {
         "repeat": lambda depth: fnn.repeat(block, depth),
         "chain": lambda depth: fnn.chain(*[block] * depth),

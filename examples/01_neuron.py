@@ -25,7 +25,7 @@ def main(out, steps):
     x, labels = make_points(jax.random.key(0), 200)
     neuron = fnn.neuron(fnn.sigmoid)
     params, state = neuron.init(jax.random.key(1), (2,))
-    loss = fnn.binary_cross_entropy_from_probabilities
+    loss = fnn.losses.binary_cross_entropy_from_probabilities
     optimizer = optax.sgd(0.5)
     optimizer_state = optimizer.init(params)
 

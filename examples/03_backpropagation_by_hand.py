@@ -80,7 +80,7 @@ def batches_of(data, size, steps=None):
 
 def race(data, repetitions):
     """An epoch of 784-128-64-10 by both gradients: how far the parameters end apart, and the seconds of each."""
-    net = fnn.mlp(10, hidden=(128, 64))
+    net = fnn.models.mlp(10, hidden=(128, 64))
     params, state = net.init(jax.random.key(0), data.train_images.shape[1:])
     batches = batches_of(data, 50)
     ended, seconds = {}, {by_hand: [], by_jax: []}

@@ -33,7 +33,7 @@ def windows(tokens, stride):
 def language_model(model, count, size):
     """A logit for each of ``count`` characters to follow, at every step: two layers between vectors and logits."""
     if model == "transformer":
-        blocks = fnn.repeat(fnn.transformer_block(4, causal=True, rotary=True, dropout=0.2), 2)
+        blocks = fnn.repeat(fnn.models.transformer_block(4, causal=True, rotary=True, dropout=0.2), 2)
         net = fnn.chain(fnn.embedding(count, size), blocks, fnn.layer_norm(), fnn.unembedding(count))
         return fnn.shared(net, {"unembedding_0": "embedding_0"})  # one vector for a character, read or written
     layers = [fnn.with_hand_vjp(LAYERS[model](size, returns="sequence")) for _ in range(2)]
@@ -113,7 +113,7 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
             f"  epoch {metrics.epoch}: {bits[1]:.3f} (in training {bits[0]:.3f}), {metrics.seconds:.1f} s", flush=True
         )
 
-    data = fnn.Split(*train, *test)
+    data = fnn.data.Split(*train, *test)
     run = fnn.fit(
         net, fnn.cross_entropy, optimizer, data, epochs=epochs, batch_size=BATCH, seed=seed, on_epoch=on_epoch
     )

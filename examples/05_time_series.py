@@ -66,7 +66,7 @@ def main(model, size, epochs, out):
         return np.float32(x), np.float32((future - level(past)) / scale)
 
     train, test = windows(series, WINDOW, len(series) - YEAR), windows(series, len(series) - YEAR, len(series))
-    data = fnn.Split(*examples(*train), *examples(*test))
+    data = fnn.data.Split(*examples(*train), *examples(*test))
     net = forecaster(model, size)
     schedule = optax.cosine_decay_schedule(1e-2, epochs * len(train[0]) // 32)
     run = fnn.fit(net, fnn.huber, optax.adam(schedule), data, epochs=epochs, batch_size=32, seed=0)

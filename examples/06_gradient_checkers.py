@@ -18,7 +18,7 @@ from jax.test_util import check_grads
 
 import functional_nn as fnn
 
-NET = fnn.mlp(10, hidden=(32,))
+NET = fnn.models.mlp(10, hidden=(32,))
 L2 = fnn.l2(1e-4)
 
 

@@ -27,21 +27,21 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     settings = fnn.grid(learning_rate=[3e-3], weight_decay=[1e-3], seed=range(seeds))
     alike = fnn.sweep(network, rule, settings, data, epochs=epochs)
     print(alike)
-    fnn.plot_spread(alike).savefig(folder / "seeds.png")
+    fnn.plots.plot_spread(alike).savefig(folder / "seeds.png")
 
     # One network's luck is averaged out where many vote.
-    gain = fnn.ensemble_gain(alike, data.test_images, data.test_labels)
+    gain = fnn.sweeps.ensemble_gain(alike, data.test_images, data.test_labels)
     print(f"together: {gain.accuracy:.4f}; alone {gain.mean:.4f} on average, {gain.best:.4f} at best")
 
     crossed = fnn.sweep(
         network, rule, fnn.grid(learning_rate=rates, weight_decay=decays, seed=range(2)), data, epochs=epochs
     )
     print(crossed)
-    fnn.plot_heat_map(crossed, "learning_rate", "weight_decay").savefig(folder / "decay.png")
+    fnn.plots.plot_heat_map(crossed, "learning_rate", "weight_decay").savefig(folder / "decay.png")
 
     # Is a larger rate better? Pairs have the same seed and the same decay.
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
-    print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.compare(high, low)}")
+    print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.sweeps.compare(high, low)}")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import optax
 
 import functional_nn as fnn
 
-NET, OPTIMIZER = fnn.mlp(10), optax.adam(1e-3)
+NET, OPTIMIZER = fnn.models.mlp(10), optax.adam(1e-3)
 
 
 def fast(batch_size, seconds):
     """A train step: every stage apart, its memory, and its share of peaks that are measured in turns with it."""
-    start = fnn.create_train_state(NET, OPTIMIZER, jax.random.key(0), (28, 28, 1))
-    step = fnn.make_train_step(NET, fnn.cross_entropy, OPTIMIZER, keep_finite=False)
+    start = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (28, 28, 1))
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER, keep_finite=False)
     x, labels = jnp.ones((batch_size, 28, 28, 1)), jnp.zeros(batch_size, jnp.int32)
     return fnn.benchmark(step, start, x, labels, donate=0, seconds=seconds, layers=True)
 

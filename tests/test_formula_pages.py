@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from latex2mathml.converter import convert
+from tests.contracts.public_names import public_names
 
 import functional_nn as fnn
 
@@ -13,19 +14,20 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "formulas"
 PAGES = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 FORMULA = re.compile(r"\$\$(?P<shown>[^$]+)\$\$|\$(?P<within>[^$\n]+)\$")
-MAKERS = ("functional_nn.activations", "functional_nn.losses", "functional_nn.penalties", "functional_nn.layers")
+MAKERS = ("functional_nn.activations", "functional_nn.losses", "functional_nn.layers")
 
 
-def has_a_derivation(name: str) -> bool:
-    value = getattr(fnn, name)
+def has_a_derivation(name: str, value: object) -> bool:
     if isinstance(value, type) or name == "activation":  # finds an activation by its name
         return False
-    if isinstance(value, fnn.Activation | fnn.VectorActivation | fnn.Loss):
+    if isinstance(value, fnn.Activation | fnn.activations.VectorActivation | fnn.Loss):
         return True
-    return callable(value) and value.__module__.startswith((*MAKERS, "functional_nn.blocks"))
+    return callable(value) and value.__module__.startswith((*MAKERS, "functional_nn.models.blocks"))
 
 
-PUBLIC = [name for name in fnn.__all__ if has_a_derivation(name)]
+PUBLIC = [
+    name for full_name, value in public_names().items() if has_a_derivation(name := full_name.rpartition(".")[2], value)
+]
 SECTIONS = {(page, title): body for page, text in PAGES.items() for title, body in
             re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)}  # fmt: skip
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 import functional_nn as fnn
 
 METRICS = [
-    *fnn.METRICS.values(),
-    fnn.top_k_accuracy(2),
-    fnn.precision_score_with(average="micro"),
-    fnn.f1_score_with(average=None),
-    fnn.calibration_error_with(bins=3),
+    *fnn.metrics.METRICS.values(),
+    fnn.metrics.top_k_accuracy(2),
+    fnn.metrics.precision_score_with(average="micro"),
+    fnn.metrics.f1_score_with(average=None),
+    fnn.metrics.calibration_error_with(bins=3),
 ]
 JITTED_TOTALS = {metric: jax.jit(metric.totals) for metric in METRICS}
 JITTED = {metric: jax.jit(metric) for metric in METRICS}
@@ -72,27 +72,29 @@ def test_scores_against_loops(weighted):
     f1 = [divided(2 * p * r, p + r) for p, r in zip(precision, recall, strict=True)]
     occurs = [k for k in range(CLASSES) if predicted[k] + of_label[k]]
     for make, default, expected in (
-        (fnn.precision_score_with, fnn.precision_score, precision),
-        (fnn.recall_score_with, fnn.recall_score, recall),
-        (fnn.f1_score_with, fnn.f1_score, f1),
+        (fnn.metrics.precision_score_with, fnn.metrics.precision_score, precision),
+        (fnn.metrics.recall_score_with, fnn.metrics.recall_score, recall),
+        (fnn.metrics.f1_score_with, fnn.metrics.f1_score, f1),
     ):
         np.testing.assert_allclose(make(average=None)(y, labels, some), expected, rtol=1e-6)
         np.testing.assert_allclose(default(y, labels, some), np.mean([expected[k] for k in occurs]), rtol=1e-6)
         np.testing.assert_allclose(make(average="micro")(y, labels, some), right.sum() / weights.sum(), rtol=1e-6)
-    np.testing.assert_allclose(fnn.accuracy(y, labels, some), right.sum() / weights.sum(), rtol=1e-6)
+    np.testing.assert_allclose(fnn.metrics.accuracy(y, labels, some), right.sum() / weights.sum(), rtol=1e-6)
 
 
 def test_the_mean_over_classes_leaves_out_what_does_not_occur():
     """Classes 2 to 4 are neither labels nor predicted."""
     y, labels = np.eye(CLASSES, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 0])
-    np.testing.assert_allclose(fnn.precision_score(y, labels), (1 + 0.5) / 2)
-    np.testing.assert_allclose(fnn.recall_score_with(average=None)(y, labels), [0.5, 1, 0, 0, 0])
+    np.testing.assert_allclose(fnn.metrics.precision_score(y, labels), (1 + 0.5) / 2)
+    np.testing.assert_allclose(fnn.metrics.recall_score_with(average=None)(y, labels), [0.5, 1, 0, 0, 0])
 
 
 def test_confusion_matrix():
     y = np.array([[0.1, 0.9, 0.0], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0]], np.float32)
-    np.testing.assert_array_equal(fnn.confusion_matrix(y, [1, 0, 0]), [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(fnn.confusion_matrix(y, [1, 0, 0], [1, 2, 3]), [[2, 0, 3], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(fnn.metrics.confusion_matrix(y, [1, 0, 0]), [[1, 0, 1], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        fnn.metrics.confusion_matrix(y, [1, 0, 0], [1, 2, 3]), [[2, 0, 3], [0, 1, 0], [0, 0, 0]]
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
@@ -101,9 +103,9 @@ def test_top_k_against_sorting(k):
     y = np.round(y)  # with equal outputs, of which the first class counts as the larger
     order = np.argsort(-y, axis=1, kind="stable")[:, :k]
     expected = np.mean([label in row for row, label in zip(order, labels, strict=True)])
-    np.testing.assert_allclose(fnn.top_k_accuracy(k)(y, labels), expected, rtol=1e-6)
+    np.testing.assert_allclose(fnn.metrics.top_k_accuracy(k)(y, labels), expected, rtol=1e-6)
     if k == 1:
-        np.testing.assert_allclose(fnn.accuracy(y, labels), np.mean(y.argmax(axis=1) == labels), rtol=1e-6)
+        np.testing.assert_allclose(fnn.metrics.accuracy(y, labels), np.mean(y.argmax(axis=1) == labels), rtol=1e-6)
 
 
 @pytest.mark.parametrize("bins", [1, 4, 15])
@@ -114,20 +116,20 @@ def test_calibration_error_against_a_loop(bins):
     for b in range(bins):
         inside = [i for i in range(29) if b / bins < p[i].max() <= (b + 1) / bins]
         total += abs(sum(float(p[i].argmax() == labels[i]) - p[i].max() for i in inside))
-    np.testing.assert_allclose(fnn.calibration_error_with(bins=bins)(y, labels), total / 29, rtol=1e-5)
+    np.testing.assert_allclose(fnn.metrics.calibration_error_with(bins=bins)(y, labels), total / 29, rtol=1e-5)
 
 
 def test_calibration_error_when_certain():
     y = np.array([[1e4, 0.0], [0.0, 1e4]], np.float32)
-    assert fnn.calibration_error(y, [0, 1]) == 0
-    assert fnn.calibration_error(y, [1, 0]) == 1
+    assert fnn.metrics.calibration_error(y, [0, 1]) == 0
+    assert fnn.metrics.calibration_error(y, [1, 0]) == 1
 
 
 def test_brier_score_against_a_loop():
     y, labels = examples(11)
     p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
     total = sum((p[i, k] - (labels[i] == k)) ** 2 for i in range(11) for k in range(CLASSES))
-    np.testing.assert_allclose(fnn.brier_score(y, labels), total / 11, rtol=1e-5)
+    np.testing.assert_allclose(fnn.metrics.brier_score(y, labels), total / 11, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
@@ -156,34 +158,34 @@ def test_bad_labels_and_nan_under_jit_are_never_plausible(metric):
 def test_what_metrics_refuse():
     y = jnp.zeros((3, 2))
     with pytest.raises(fnn.InputError, match=r"labels: expected one integer per row of y, shape \(3,\)"):
-        fnn.accuracy(y, jnp.zeros((3, 1), int))
+        fnn.metrics.accuracy(y, jnp.zeros((3, 1), int))
     with pytest.raises(fnn.InputError, match="one integer per row of y"):
-        fnn.accuracy(y, jnp.zeros(3))
+        fnn.metrics.accuracy(y, jnp.zeros(3))
     with pytest.raises(fnn.InputError, match="y: expected floating-point outputs"):
-        fnn.confusion_matrix(jnp.zeros(3, int), jnp.zeros(3, int))
+        fnn.metrics.confusion_matrix(jnp.zeros(3, int), jnp.zeros(3, int))
     with pytest.raises(fnn.InputError, match="at least one example"):
-        fnn.accuracy(np.zeros((0, 3), np.float32), np.zeros(0, int))
+        fnn.metrics.accuracy(np.zeros((0, 3), np.float32), np.zeros(0, int))
     with pytest.raises(fnn.InputError, match=r"weights: expected one weight per value, shape \(3,\)"):
-        fnn.accuracy(y, jnp.zeros(3, int), jnp.ones((3, 1)))
+        fnn.metrics.accuracy(y, jnp.zeros(3, int), jnp.ones((3, 1)))
     with pytest.raises(fnn.InputError, match="weights: expected weights not below 0"):
-        fnn.accuracy(y, jnp.zeros(3, int), -jnp.ones(3))
+        fnn.metrics.accuracy(y, jnp.zeros(3, int), -jnp.ones(3))
     for k in (0, True, 1.5):
         with pytest.raises(fnn.InputError, match="k: expected a positive integer"):
-            fnn.top_k_accuracy(k)
+            fnn.metrics.top_k_accuracy(k)
     with pytest.raises(fnn.InputError, match="average: expected 'macro', 'micro', None"):
-        fnn.f1_score_with(average="weighted")
+        fnn.metrics.f1_score_with(average="weighted")
     with pytest.raises(fnn.InputError, match="bins: expected a positive integer"):
-        fnn.calibration_error_with(bins=0)
+        fnn.metrics.calibration_error_with(bins=0)
 
 
 def test_counts_are_exact_in_low_precision():
     """Not in bfloat16, where 257 examples would be 256."""
     y = jnp.zeros((257, 2), jnp.bfloat16)
-    assert fnn.accuracy.totals(y, jnp.zeros(257, jnp.uint8))["weight"] == 257
+    assert fnn.metrics.accuracy.totals(y, jnp.zeros(257, jnp.uint8))["weight"] == 257
 
 
 def test_metrics_map_over_a_population():
     y, labels = examples(12)
-    together = jax.vmap(fnn.f1_score)(y.reshape(3, 4, CLASSES), labels.reshape(3, 4))
-    alone = [fnn.f1_score(y[i : i + 4], labels[i : i + 4]) for i in (0, 4, 8)]
+    together = jax.vmap(fnn.metrics.f1_score)(y.reshape(3, 4, CLASSES), labels.reshape(3, 4))
+    alone = [fnn.metrics.f1_score(y[i : i + 4], labels[i : i + 4]) for i in (0, 4, 8)]
     np.testing.assert_allclose(together, alone, rtol=1e-6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.ad_checkpoint import checkpoint_name
 
 import functional_nn as fnn
-from functional_nn import trees
+from functional_nn.core import trees
 
 NAMES = st.text("abc_0", min_size=1, max_size=4)
 TREES = st.recursive(
@@ -39,7 +39,7 @@ def test_penalty_rates(penalty, rate):
 
 
 def test_penalties_leave_biases_and_scales_out():
-    net = fnn.mlp(3, hidden=(4,), batch_norm=True)
+    net = fnn.models.mlp(3, hidden=(4,), batch_norm=True)
     params, _ = net.init(jax.random.key(0), (5,))
     gradient = trees.flatten(fnn.l2(1.0).gradient(params))
     assert {path for path, leaf in gradient.items() if np.any(leaf)} == {"dense_0/weight", "dense_1/weight"}
@@ -52,11 +52,11 @@ def test_penalty_rate_may_be_traced():
 
 def test_summary_of_the_mnist_network():
     """Parameters and FLOPs by hand: a dense layer costs 2 · in · out for the product and out for the bias."""
-    rows = {row.layer: row for row in fnn.summary(fnn.mlp(10), (28, 28, 1)).rows}
+    rows = {row.layer: row for row in fnn.summary(fnn.models.mlp(10), (28, 28, 1)).rows}
     assert rows["dense_0"] == ("dense_0", (128,), 784 * 128 + 128, 4 * (784 * 128 + 128), 2 * 784 * 128 + 128)
     assert rows["relu_1"] == ("relu_1", (64,), 0, 0, 64)
     assert rows["flatten_0"].output_shape == (784,)
-    total = fnn.summary(fnn.mlp(10), (28, 28, 1)).total
+    total = fnn.summary(fnn.models.mlp(10), (28, 28, 1)).total
     assert total.parameters == 109_386
     assert total.flops == sum(2 * i * o + o for i, o in ((784, 128), (128, 64), (64, 10))) + 128 + 64
 
@@ -70,7 +70,7 @@ def test_probabilities_need_one_output_per_class():
     unit = fnn.neuron(fnn.sigmoid)
     params, state = unit.init(jax.random.key(0), (3,))
     with pytest.raises(fnn.InputError, match="one output per class"):
-        fnn.predict_probabilities(unit, params, state, np.ones((2, 3), np.float32))
+        fnn.training.predict_probabilities(unit, params, state, np.ones((2, 3), np.float32))
 
 
 def test_summary_of_nested_and_single_layers():
@@ -84,7 +84,7 @@ def test_summary_of_nested_and_single_layers():
 
 def test_flops_of_loops_and_batches():
     """A scan's body counts as often as it runs, a vmapped product as often as it is mapped."""
-    from functional_nn.bench.flops import count_flops
+    from functional_nn.jaxprs.flops import count_flops
 
     w, x = jnp.ones((5, 5)), jnp.ones((3, 5))
     product = 2 * 3 * 5 * 5

@@ -11,8 +11,10 @@ import functional_nn as fnn
 from benchmarks import w1
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from functional_nn.training.precision import as_precision
-from functional_nn.training.programs import Recipe, Split, compiled
+from functional_nn.data.dataset import Split
+from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.programs.compile import compiled
+from functional_nn.training.programs.recipe import Recipe
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
 
@@ -20,7 +22,7 @@ LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
 def fit(mnist: Mnist, seed: int) -> Peer:
     """The epoch of `fit`."""
     _, *hidden, classes = w1.SIZES
-    return epochs_of_fit(fnn.mlp(classes, hidden=hidden), w1, mnist, seed)
+    return epochs_of_fit(fnn.models.mlp(classes, hidden=hidden), w1, mnist, seed)
 
 
 def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int, devices: int = 1) -> Peer:

@@ -13,10 +13,10 @@ from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
-from functional_nn.sweeps.groups import RecipeOf
-from functional_nn.sweeps.population import UNROLL
-from functional_nn.training.precision import as_precision
-from functional_nn.training.programs import compiled
+from functional_nn.sweeps.execution.population import UNROLL
+from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.programs.compile import compiled
+from functional_nn.training.programs.recipe import RecipeOf
 
 
 def threads(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
@@ -32,9 +32,9 @@ def solo(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
 def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hidden: Sequence[int]) -> Peer:
     """So many models at a time."""
     _, *hidden_sizes, classes = sizes(hidden)
-    net = fnn.mlp(classes, hidden=hidden_sizes)
+    net = fnn.models.mlp(classes, hidden=hidden_sizes)
     data = fnn.load_dataset("mnist", mnist.folder)
-    split = fnn.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
+    split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     recipe_of = RecipeOf(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
     rates = [{"learning_rate": jnp.float32(member.learning_rate)} for member in population]
     programs, _ = compiled(recipe_of, rates[0], BATCH_SIZE, as_precision(PRECISION), split, unroll=UNROLL)

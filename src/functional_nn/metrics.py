@@ -25,11 +25,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import as_array, check_count, shown
-from functional_nn.errors import InputError
-from functional_nn.inputs import Masked, values_of
-from functional_nn.layer import is_concrete
-from functional_nn.weights import as_examples, check_outputs, check_steps, combined_weights, nan_unless, ratio, times
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import is_concrete
+from functional_nn.core.masked import Masked, values_of
+from functional_nn.core.validation import as_array, check_count, shown
+from functional_nn.losses.weighting import (
+    as_examples,
+    check_outputs,
+    check_steps,
+    combined_weights,
+    nan_unless,
+    ratio,
+    times,
+)
 
 
 @dataclass(frozen=True, eq=False)

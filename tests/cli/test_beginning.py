@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from functional_nn.cli import beginning
+from functional_nn.cli import startup as beginning
 
 SCRIPT = """
 import gc, json, sys
-from functional_nn.cli import beginning
+from functional_nn.cli import startup as beginning
 
 during = []
 with beginning.jax_beginning("float64", 2):

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from functional_nn import cli
-from functional_nn.bench.workloads import WHATS as WORKLOADS
+from functional_nn.bench.measure.workloads import WHATS as WORKLOADS
 from functional_nn.cli.options import Doubled
 
 bench = import_module("functional_nn.cli.bench")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from functional_nn.checkpoints.arrays import unpacked
-from functional_nn.checkpoints.checkpoint import Checkpoint
-from functional_nn.checkpoints.folder import newest
-from functional_nn.checkpoints.history import History
 from functional_nn.cli import run
-from functional_nn.errors import InputError
-from functional_nn.files import read_signed
+from functional_nn.core.errors import InputError
 from functional_nn.reports.run_folder import RESULT, TIED, check_files
+from functional_nn.storage.arrays import unpacked
+from functional_nn.storage.checkpoint import Checkpoint
+from functional_nn.storage.checkpoint_folder import newest
+from functional_nn.storage.files import read_signed
+from functional_nn.storage.metrics_history import History
 from functional_nn.training.run import EpochMetrics
 
 FOR_PEOPLE = (".png", ".csv", ".jsonl")
@@ -27,7 +27,7 @@ def folders(tiny, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("flips")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("functional_nn.reports.run_folder._draw", lambda *about: [])
-        patch.setattr("functional_nn.reports.sweep_plots.draw_all", lambda *about: ["nothing"])
+        patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
         assert run([*tiny, "--epochs", "3", "--out", str(place / "run"), "--quiet"]) == 0
         assert run(["sweep", *tiny[1:], "--seeds", "2", "--out", str(place / "sweep"), "--quiet"]) == 0
     return place

@@ -11,10 +11,10 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 
-from functional_nn.checkpoints.arrays import packed
 from functional_nn.cli import run
 from functional_nn.data import load_dataset
-from functional_nn.files import signed_text
+from functional_nn.storage.arrays import packed
+from functional_nn.storage.files import signed_text
 
 DIGITS = 30
 

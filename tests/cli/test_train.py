@@ -17,13 +17,16 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 
-from functional_nn import activations, models
+from functional_nn.activations import table as activations
 from functional_nn.cli import options, run
 from functional_nn.cli.configuration import Configuration
 from functional_nn.data import load_dataset
+from functional_nn.models import named_models as models
 from functional_nn.reports import run_folder
 from functional_nn.training import fit as training
-from functional_nn.training import non_finite, optimizers, precision
+from functional_nn.training.optimizers import lookup as optimizers
+from functional_nn.training.optimizers import precision
+from functional_nn.training.resilience import non_finite
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
 FILES = sorted([*PICTURES, "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import compiled
-from weight_maps import Map, nothing
+from tests.conformance.quick import compiled
+from tests.conformance.weight_maps import Map, nothing
 
 import functional_nn as fnn
 

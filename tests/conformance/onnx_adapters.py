@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx_recurrent
-from quick import compiled
-from weight_maps import channels_first, channels_last, convolution
+from tests.conformance import onnx_recurrent
+from tests.conformance.quick import compiled
+from tests.conformance.weight_maps import channels_first, channels_last, convolution
 
 import functional_nn as fnn
 
@@ -180,7 +180,7 @@ def prelu(attributes, inputs):
 def softmax_cross_entropy(attributes, inputs):
     """Classes are on axis 1, and have weights; an ignored label has no class."""
     ignored = attributes.get("ignore_index")
-    loss = fnn.cross_entropy_with(ignore_index=ignored, class_weights=inputs.get("weights"))
+    loss = fnn.losses.cross_entropy_with(ignore_index=ignored, class_weights=inputs.get("weights"))
     labels, reduction = inputs["labels"].astype(np.int32), attributes.get("reduction", b"mean")
 
     def reduced(scores):
@@ -239,8 +239,10 @@ ADAPTERS: Mapping[str, Callable[[Any, Any], dict[str, Any]]] = {
     "Sigmoid": elementwise(fnn.sigmoid),
     "Tanh": elementwise(fnn.tanh, "input", "output"),
     "Relu": elementwise(fnn.relu),
-    "LeakyRelu": lambda attributes, inputs: {"Y": fnn.leaky_relu_with(attributes.get("alpha", 0.01))(inputs["X"])},
-    "Elu": lambda attributes, inputs: {"Y": fnn.elu_with(attributes.get("alpha", 1.0))(inputs["X"])},
+    "LeakyRelu": lambda attributes, inputs: {
+        "Y": fnn.activations.leaky_relu_with(attributes.get("alpha", 0.01))(inputs["X"])
+    },
+    "Elu": lambda attributes, inputs: {"Y": fnn.activations.elu_with(attributes.get("alpha", 1.0))(inputs["X"])},
     "Selu": elementwise(fnn.selu),
     "Softplus": elementwise(fnn.softplus),
     "Softsign": elementwise(fnn.softsign, "input", "output"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from quick import compiled
+from tests.conformance.quick import compiled
 
 import functional_nn as fnn
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from onnx_adapters import ADAPTERS
-from onnx_nodes import REASONS, nodes, why_not
+from tests.conformance.onnx_adapters import ADAPTERS
+from tests.conformance.onnx_nodes import REASONS, nodes, why_not
 
 TOLERANCES = {"float32": (1e-5, 5e-6), "float16": (2e-3, 1e-3), "bfloat16": (2e-2, 1e-2)}
 """Relative and absolute. Half precision is rounded at other places."""

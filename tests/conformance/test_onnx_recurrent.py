@@ -3,9 +3,9 @@
 import itertools
 
 import numpy as np
-import onnx_recurrent
 import pytest
-from onnx_nodes import nodes, onnx, why_not
+from tests.conformance import onnx_recurrent
+from tests.conformance.onnx_nodes import nodes, onnx, why_not
 
 reference = pytest.importorskip("onnx.reference", reason="the extra 'conformance' is not installed")
 

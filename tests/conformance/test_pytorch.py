@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from comparison import deviations
-from pytorch_cases import CASES
-from pytorch_cases.losses import CASES as LOSS_CASES
-from pytorch_cases.losses import REDUCTIONS
+from tests.conformance.comparison import deviations
+from tests.conformance.pytorch_cases import CASES
+from tests.conformance.pytorch_cases.losses import CASES as LOSS_CASES
+from tests.conformance.pytorch_cases.losses import REDUCTIONS
 
 import functional_nn as fnn
 
@@ -65,5 +65,5 @@ def test_the_catalogue_is_compared():
     names = [case.name for case in (*CASES, *LOSS_CASES)]
     assert len(names) == len(set(names))
     assert len(CASES) + len(REDUCTIONS) * len(LOSS_CASES) >= 300
-    assert all(any(name.startswith(f"{activation}-") for name in names) for activation in fnn.ACTIVATIONS)
-    assert set(fnn.LOSSES) <= {case.ours.name for case in LOSS_CASES}
+    assert all(any(name.startswith(f"{activation}-") for name in names) for activation in fnn.activations.ACTIVATIONS)
+    assert set(fnn.losses.LOSSES) <= {case.ours.name for case in LOSS_CASES}

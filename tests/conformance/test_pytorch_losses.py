@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from comparison import torch, worst
-from pytorch_cases.losses import CASES, channels_last
-from quick import compiled
-from weight_maps import channels_first
+from tests.conformance.comparison import torch, worst
+from tests.conformance.pytorch_cases.losses import CASES, channels_last
+from tests.conformance.quick import compiled
+from tests.conformance.weight_maps import channels_first
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from composed import large_are_slow
+from tests.contracts.composed import large_are_slow
+from tests.contracts.public_names import public_names
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, of, started
-from functional_nn.gradients.compiling import compiled
-from functional_nn.gradients.problem import split
+from functional_nn.gradients.compare.problem import split
+from functional_nn.jaxprs.quick_compile import compiled
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12
@@ -174,7 +175,9 @@ def test_penalty_agrees_with_jax_grad(name, penalty):
 
 @pytest.mark.parametrize("kink", [-3.0, -1.0, -0.0, 0.0, 1.0, 3.0, 6.0])
 @pytest.mark.parametrize(
-    "activation", [f for f in fnn.ACTIVATIONS.values() if isinstance(f, fnn.Activation)], ids=lambda f: f.name
+    "activation",
+    [f for f in fnn.activations.ACTIVATIONS.values() if isinstance(f, fnn.Activation)],
+    ids=lambda f: f.name,
 )
 def test_derivatives_at_kinks_are_those_declared(activation, kink):
     """At a kink our value is JAX's choice too, so that both train alike there."""
@@ -192,13 +195,13 @@ KINKS = {
 @pytest.mark.parametrize("name", KINKS)
 def test_derivatives_at_kinks_have_the_values_in_their_docstrings(name):
     for kink, value in KINKS[name].items():
-        assert np.isclose(fnn.activation(name).derivative(jnp.asarray(float(kink))), value, rtol=1e-14)
+        assert np.isclose(fnn.activations.activation(name).derivative(jnp.asarray(float(kink))), value, rtol=1e-14)
 
 
 def makers(*areas):
     """The public functions of these parts of the package that make a layer or a loss."""
-    for name in fnn.__all__:
-        value = getattr(fnn, name)
+    for full_name, value in public_names().items():
+        name = full_name.rpartition(".")[2]
         module = getattr(value, "__module__", "")
         if inspect.isfunction(value) and module.startswith(tuple(f"functional_nn.{area}" for area in areas)):
             yield name, inspect.get_annotations(value)["return"]
@@ -207,17 +210,17 @@ def makers(*areas):
 def test_every_layer_activation_and_loss_has_a_case():
     """A public function that makes a layer and has no case of its name fails here."""
     known = {word for case in LAYERS for word in (case.name, case.layer.name)}
-    layers = [name for name, made in makers("layers", "models", "blocks") if made == "Layer" and name != "model"]
+    layers = [name for name, made in makers("layers", "models") if made == "Layer" and name != "model"]
     missing = [name for name in layers if not any(word == name or word.startswith(f"{name}_") for word in known)]
     assert not missing
     assert {"neuron", "dense", "chain", "mlp"} <= set(layers)
-    assert set(fnn.ACTIVATIONS) <= known
-    assert set(fnn.LOSSES) <= {case.loss.name for case in LOSSES}
+    assert set(fnn.activations.ACTIVATIONS) <= known
+    assert set(fnn.losses.LOSSES) <= {case.loss.name for case in LOSSES}
 
 
 def test_the_composed_backward_pass_of_the_mnist_network():
     """784-128-64-10 with cross-entropy: the chain's composed formula against jax.grad of the whole."""
-    net = fnn.mlp(10)
+    net = fnn.models.mlp(10)
     params, state = net.init(jax.random.key(0), (28, 28, 1))
     random = np.random.default_rng(0)
     x, labels = jnp.asarray(random.uniform(size=(13, 28, 28, 1))), jnp.asarray(random.integers(0, 10, 13))

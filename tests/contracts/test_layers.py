@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from composed import large_are_slow
+from tests.contracts.composed import large_are_slow
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import BATCH, LAYERS, of, started
-from functional_nn.gradients.compiling import compiled
+from functional_nn.jaxprs.quick_compile import compiled
 
 DRAWING = [case for case in LAYERS if case.draws]
 QUIET = [case for case in LAYERS if not case.draws]

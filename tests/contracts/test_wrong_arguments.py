@@ -6,8 +6,8 @@ Not one call may end in a message of JAX, NumPy, Optax or Python about code that
 import jax
 import numpy as np
 import pytest
-from composed import large_are_slow
-from wrong_arguments import KEY, abstractly, faults_of, strict_promotion, using  # noqa: F401
+from tests.contracts.composed import large_are_slow
+from tests.contracts.wrong_arguments import KEY, abstractly, faults_of, strict_promotion, using  # noqa: F401
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import LAYERS, LOSSES, started
@@ -113,29 +113,29 @@ MAKERS = {
     ),
     "reverse_time": (fnn.reverse_time, {"layer": fnn.rnn(2), "name": "reversed"}, (4, 2)),
     "residual_block": (
-        fnn.residual_block,
+        fnn.models.residual_block,
         {"out_size": 2, "stride": 1, "projection": None, "activation": fnn.relu, "name": "block"},
         (4, 4, 2),
     ),
     "transformer_block": (
-        fnn.transformer_block,
+        fnn.models.transformer_block,
         {"heads": 2, "hidden_size": 5, "activation": fnn.gelu, "dropout": 0.0, "causal": False, "rotary": False}
         | {"norm_first": True, "name": "block"},
         (3, 4),
     ),
     "mlp": (
-        fnn.mlp,
+        fnn.models.mlp,
         {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0, "batch_norm": False}
         | {"initializer": None},
         (4,),
     ),
     "cnn": (
-        fnn.cnn,
+        fnn.models.cnn,
         {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0, "batch_norm": False},
         (4, 4, 1),
     ),
-    "resnet": (fnn.resnet, {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0}, (4, 4, 1)),
-    "transformer": (fnn.transformer, {"out_size": 2, "hidden": (4,), "heads": 2, "dropout": 0.0}, (4, 4, 1)),
+    "resnet": (fnn.models.resnet, {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0}, (4, 4, 1)),
+    "transformer": (fnn.models.transformer, {"out_size": 2, "hidden": (4,), "heads": 2, "dropout": 0.0}, (4, 4, 1)),
     "model": (fnn.model, {"name": "mlp", "out_size": 2}, (4,)),
 }
 
@@ -185,13 +185,13 @@ def test_losses(case):
     assert faults_of(case.name, abstractly(call), valid) == []
 
 
-@pytest.mark.parametrize("name", fnn.METRICS)
+@pytest.mark.parametrize("name", fnn.metrics.METRICS)
 def test_metrics(name):
     valid = {"y": np.ones((3, 4), np.float32), "labels": np.arange(3), "weights": None}
-    assert faults_of(name, abstractly(fnn.METRICS[name]), valid) == []
+    assert faults_of(name, abstractly(fnn.metrics.METRICS[name]), valid) == []
 
 
-@pytest.mark.parametrize("name", fnn.ACTIVATIONS)
+@pytest.mark.parametrize("name", fnn.activations.ACTIVATIONS)
 def test_activations(name):
-    function = fnn.ACTIVATIONS[name]
+    function = fnn.activations.ACTIVATIONS[name]
     assert faults_of(name, abstractly(lambda x: function(x)), {"x": np.ones((2, 3), np.float32)}) == []

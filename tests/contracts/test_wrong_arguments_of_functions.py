@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from wrong_arguments import IDX, KEY, abstractly, faults_of, strict_promotion  # noqa: F401
+from tests.contracts.public_names import public_names
+from tests.contracts.wrong_arguments import IDX, KEY, abstractly, faults_of, strict_promotion  # noqa: F401
 
 import functional_nn as fnn
 from functional_nn import data as fnn_data
@@ -19,7 +20,7 @@ from functional_nn.gradients.cases import LAYERS
 from functional_nn.gradients.textbook import GradientDescent
 
 X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0])
-SPLIT = fnn.Split(X, LABELS, X, LABELS)
+SPLIT = fnn.data.Split(X, LABELS, X, LABELS)
 NEGATED = partial(jax.tree.map, lambda leaf: -1 * leaf), lambda x, y_bar: jax.tree.map(lambda leaf: -1 * leaf, y_bar)
 NET, RULE = fnn.dense(2), optax.sgd(0.1)
 
@@ -40,9 +41,9 @@ def swept():
 def calls():
     """Everything public that is not a layer: what is called, with arguments that are right."""
     params, state = NET.init(KEY, (3,))
-    start = fnn.create_train_state(NET, RULE, KEY, (3,))
-    step = fnn.make_train_step(NET, fnn.cross_entropy, RULE)
-    epoch, evaluate = fnn.make_epoch(step, 2), fnn.make_evaluate(NET, fnn.cross_entropy)
+    start = fnn.training.create_train_state(NET, RULE, KEY, (3,))
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, RULE)
+    epoch, evaluate = fnn.training.make_epoch(step, 2), fnn.training.make_evaluate(NET, fnn.cross_entropy)
     network = {"net": NET, "params": params, "state": state, "x": X}
     run = {"epochs": 1, "batch_size": 4, "precision": "float32"}
     fitted = {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "data": SPLIT, "seed": 0, "penalty": None}
@@ -51,17 +52,19 @@ def calls():
     stepping = {"train_state": start, "x": X, "labels": LABELS}
 
     def stepped(net, loss, optimizer, penalty, precision, keep_finite):
-        step = fnn.make_train_step(net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite)
+        step = fnn.training.make_train_step(
+            net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
+        )
         step(start, X, LABELS)
 
     def trained(model, optimizer, loss, penalty, epochs, batch_size, precision, hyperparameters, key, data):
-        train = fnn.make_train(
+        train = fnn.training.make_train(
             model, optimizer, loss=loss, penalty=penalty, epochs=epochs, batch_size=batch_size, precision=precision
         )
         train(hyperparameters, key, data)
 
     def updated(limit, paths, axis):
-        rule = fnn.max_norm(limit, paths, axis=axis)
+        rule = fnn.training.max_norm(limit, paths, axis=axis)
         rule.update(tree, rule.init(tree), tree)
 
     def penalized(rate, paths, params):
@@ -70,32 +73,38 @@ def calls():
 
     sizes = {"label_smoothing": 0.1, "ignore_index": None, "class_weights": None}
     return {
-        "activation": (fnn.activation, {"name": "relu"}),
-        "elu_with": (abstractly(lambda alpha: fnn.elu_with(alpha)(X)), {"alpha": 1.0}),
-        "leaky_relu_with": (abstractly(lambda slope: fnn.leaky_relu_with(slope)(X)), {"slope": 0.1}),
-        "cross_entropy_with": (lambda **given: fnn.cross_entropy_with(**given)(X, LABELS), sizes),
-        "huber_with": (lambda delta: fnn.huber_with(delta)(X, X), {"delta": 1.0}),
-        "calibration_error_with": (lambda bins: fnn.calibration_error_with(bins=bins)(X, LABELS), {"bins": 3}),
-        "f1_score_with": (lambda average: fnn.f1_score_with(average=average)(X, LABELS), {"average": None}),
+        "activation": (fnn.activations.activation, {"name": "relu"}),
+        "elu_with": (abstractly(lambda alpha: fnn.activations.elu_with(alpha)(X)), {"alpha": 1.0}),
+        "leaky_relu_with": (abstractly(lambda slope: fnn.activations.leaky_relu_with(slope)(X)), {"slope": 0.1}),
+        "cross_entropy_with": (lambda **given: fnn.losses.cross_entropy_with(**given)(X, LABELS), sizes),
+        "huber_with": (lambda delta: fnn.losses.huber_with(delta)(X, X), {"delta": 1.0}),
+        "calibration_error_with": (lambda bins: fnn.metrics.calibration_error_with(bins=bins)(X, LABELS), {"bins": 3}),
+        "f1_score_with": (lambda average: fnn.metrics.f1_score_with(average=average)(X, LABELS), {"average": None}),
         "precision_score_with": (
-            lambda average: fnn.precision_score_with(average=average)(X, LABELS),
+            lambda average: fnn.metrics.precision_score_with(average=average)(X, LABELS),
             {"average": None},
         ),
-        "recall_score_with": (lambda average: fnn.recall_score_with(average=average)(X, LABELS), {"average": None}),
-        "top_k_accuracy": (lambda k: fnn.top_k_accuracy(k)(X, LABELS), {"k": 2}),
+        "recall_score_with": (
+            lambda average: fnn.metrics.recall_score_with(average=average)(X, LABELS),
+            {"average": None},
+        ),
+        "top_k_accuracy": (lambda k: fnn.metrics.top_k_accuracy(k)(X, LABELS), {"k": 2}),
         "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
         "max_norm": (updated, {"limit": 1.0, "paths": "*weight", "axis": 0}),
-        "path_mask": (lambda paths, params: fnn.path_mask(paths)(params), {"paths": "*weight", "params": tree}),
+        "path_mask": (
+            lambda paths, params: fnn.training.path_mask(paths)(params),
+            {"paths": "*weight", "params": tree},
+        ),
         "optimizer": (
-            lambda name, learning_rate: fnn.optimizer(name, learning_rate).init(tree),
+            lambda name, learning_rate: fnn.training.optimizer(name, learning_rate).init(tree),
             {"name": "sgd", "learning_rate": 0.1},
         ),
         "schedule": (
-            lambda name, learning_rate, steps: fnn.schedule(name, learning_rate, steps)(0),
+            lambda name, learning_rate, steps: fnn.training.schedule(name, learning_rate, steps)(0),
             {"name": "step", "learning_rate": 0.1, "steps": 9},
         ),
         "create_train_state": (
-            fnn.create_train_state,
+            fnn.training.create_train_state,
             {"net": NET, "optimizer": RULE, "key": KEY, "in_shape": (3,), "precision": "float32"},
         ),
         "make_train_step": (
@@ -105,17 +114,19 @@ def calls():
         ),
         "train_step": (abstractly(step), stepping),
         "make_epoch": (
-            abstractly(lambda train_step, batch_size: fnn.make_epoch(train_step, batch_size)(start, X, LABELS, 0)),
+            abstractly(
+                lambda train_step, batch_size: fnn.training.make_epoch(train_step, batch_size)(start, X, LABELS, 0)
+            ),
             {"train_step": step, "batch_size": 2},
         ),
         "epoch": (abstractly(epoch), stepping | {"number": 0}),
         "make_evaluate": (
-            abstractly(lambda net, loss, **given: fnn.make_evaluate(net, loss, **given)(start, X, LABELS)),
+            abstractly(lambda net, loss, **given: fnn.training.make_evaluate(net, loss, **given)(start, X, LABELS)),
             {"net": NET, "loss": fnn.cross_entropy, "precision": "float32", "batch_size": 2},
         ),
         "evaluate": (abstractly(evaluate), stepping),
         "make_run": (
-            abstractly(lambda **given: fnn.make_run(**given)(start, X, LABELS, X, LABELS)),
+            abstractly(lambda **given: fnn.training.make_run(**given)(start, X, LABELS, X, LABELS)),
             {"epoch": epoch, "evaluate": evaluate, "epochs": 2},
         ),
         "make_train": (
@@ -126,23 +137,26 @@ def calls():
         ),
         "fit": (fnn.fit, fitted | run | {"on_epoch": None, "progress": False}),
         "per_example_gradients": (
-            abstractly(fnn.per_example_gradients),
+            abstractly(fnn.training.per_example_gradients),
             network | {"loss": fnn.cross_entropy, "labels": LABELS, "train": True, "key": None},
         ),
-        "predict_probabilities": (fnn.predict_probabilities, network | {"precision": "float32", "batch_size": 4}),
+        "predict_probabilities": (
+            fnn.training.predict_probabilities,
+            network | {"precision": "float32", "batch_size": 4},
+        ),
         "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
         "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
-        "zipped": (lambda a, b: fnn.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
-        "crossed": (lambda a, b: fnn.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),
-        "choice": (fnn.choice, {"values": [1, 2]}),
-        "uniform": (fnn.uniform, {"low": 0.0, "high": 1.0}),
-        "log_uniform": (fnn.log_uniform, {"low": 0.1, "high": 1.0}),
+        "zipped": (lambda a, b: fnn.sweeps.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
+        "crossed": (lambda a, b: fnn.sweeps.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),
+        "choice": (fnn.sweeps.choice, {"values": [1, 2]}),
+        "uniform": (fnn.sweeps.uniform, {"low": 0.0, "high": 1.0}),
+        "log_uniform": (fnn.sweeps.log_uniform, {"low": 0.1, "high": 1.0}),
         "draws": (
-            lambda number, seed, rate: fnn.draws(number, seed=seed, rate=rate),
-            {"number": 2, "seed": 0, "rate": fnn.uniform(0, 1)},
+            lambda number, seed, rate: fnn.sweeps.draws(number, seed=seed, rate=rate),
+            {"number": 2, "seed": 0, "rate": fnn.sweeps.uniform(0, 1)},
         ),
-        "read_grid": (fnn.read_grid, {"path": __file__}),
-        "folds": (fnn.folds, {"data": SPLIT, "count": 2, "seed": 0}),
+        "read_grid": (fnn.sweeps.read_grid, {"path": __file__}),
+        "folds": (fnn.sweeps.folds, {"data": SPLIT, "count": 2, "seed": 0}),
         "sweep": (
             fnn.sweep,
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
@@ -151,20 +165,22 @@ def calls():
             | run,
         ),
         "Halving": (
-            lambda **given: fnn.Halving(**given).check(5),
+            lambda **given: fnn.sweeps.Halving(**given).check(5),
             {"epochs": (1, 3), "keep": 0.5, "metric": "test_loss"},
         ),
         "Plan": (
-            lambda **given: fnn.sweep(NET, RULE, [{"seed": 0}], SPLIT, epochs=1, batch_size=4, plan=fnn.Plan(**given)),
+            lambda **given: fnn.sweep(
+                NET, RULE, [{"seed": 0}], SPLIT, epochs=1, batch_size=4, plan=fnn.sweeps.Plan(**given)
+            ),
             {"workers": 1, "members": 1},
         ),
         "Precision": (
-            lambda **given: fnn.create_train_state(NET, RULE, KEY, (3,), fnn.Precision(**given)),
+            lambda **given: fnn.training.create_train_state(NET, RULE, KEY, (3,), fnn.training.Precision(**given)),
             {"parameters": jnp.float32, "compute": jnp.float32, "output": jnp.float32},
         ),
-        "summarize": (fnn.summarize, of_sweep | {"over": "seed"}),
+        "summarize": (fnn.sweeps.summarize, of_sweep | {"over": "seed"}),
         "compare": (
-            fnn.compare,
+            fnn.sweeps.compare,
             {"first": result.where(learning_rate=0.1), "second": result.where(learning_rate=0.2)}
             | {"metric": "test_accuracy"},
         ),
@@ -174,15 +190,15 @@ def calls():
         "curves": (result.curves, {"metric": "test_loss"}),
         "network": (result.network, {"member": result.members[0]}),
         "ensemble_gain": (
-            fnn.ensemble_gain,
+            fnn.sweeps.ensemble_gain,
             {"result": result, "x": X, "labels": LABELS, "members": None, "combine": "vote"},
         ),
         "ensemble_probabilities": (
-            fnn.ensemble_probabilities,
+            fnn.sweeps.ensemble_probabilities,
             {"result": result, "x": X, "members": None, "combine": "vote"},
         ),
         "search": (
-            fnn.search,
+            fnn.sweeps.search,
             {
                 "study": None,
                 "space": None,
@@ -193,11 +209,11 @@ def calls():
                 "metric": "test_loss",
             },
         ),
-        "plot_curves": (fnn.plot_curves, of_sweep | {"by": None}),
-        "plot_effects": (fnn.plot_effects, of_sweep),
-        "plot_spread": (fnn.plot_spread, of_sweep),
-        "plot_heat_map": (fnn.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
-        "plot_errors": (fnn.plot_errors, {"activation": fnn.relu, "dtype": "float32"}),
+        "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
+        "plot_effects": (fnn.plots.plot_effects, of_sweep),
+        "plot_spread": (fnn.plots.plot_spread, of_sweep),
+        "plot_heat_map": (fnn.plots.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
+        "plot_errors": (fnn.plots.plot_errors, {"activation": fnn.relu, "dtype": "float32"}),
         "load_dataset": (fnn.load_dataset, {"name": "mnist5k", "data_dir": None}),
         "make_dataset": (
             fnn_data.make_dataset,
@@ -207,20 +223,20 @@ def calls():
         ),
         "read_idx": (fnn_data.read_idx, {"path": IDX, "maximum_bytes": 10**6}),
         "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),
-        "save_parameters": (fnn.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
+        "save_parameters": (fnn.storage.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
         "save_checkpoint": (
-            fnn.save_checkpoint,
+            fnn.storage.save_checkpoint,
             {"folder": "/dev/null/x", "step": 1, "tree": tree, "loss": None, "about": None, "keep": 2},
         ),
         "restore_checkpoint": (
-            fnn.restore_checkpoint,
+            fnn.storage.restore_checkpoint,
             {"folder": "/dev/null/x", "like": tree, "step": "newest", "part": ""},
         ),
         "with_clipping": (
-            lambda optimizer, limit: fnn.with_clipping(optimizer, limit).init(tree),
+            lambda optimizer, limit: fnn.training.with_clipping(optimizer, limit).init(tree),
             {"optimizer": RULE, "limit": 1.0},
         ),
-        "load_parameters": (fnn.load_parameters, {"path": IDX, "like": (tree, {})}),
+        "load_parameters": (fnn.storage.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,
             network
@@ -232,15 +248,18 @@ def calls():
             {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0},
         ),
         "check_optimizer": (
-            lambda **given: fnn.check_optimizer(RULE, GradientDescent(0.1), **given),
+            lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
             {"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 0.0, "steps": 2, "dtype": "float64"}
             | {"tolerance": None, "regimes": ()},
         ),
         "compare_elementwise": (
-            fnn.compare_elementwise,
+            fnn.gradients.compare_elementwise,
             {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
         ),
-        "mutate": (lambda limit, seed: fnn.mutate(NEGATED[1], X, X, limit=limit, seed=seed), {"limit": 3, "seed": 0}),
+        "mutate": (
+            lambda limit, seed: fnn.gradients.mutate(NEGATED[1], X, X, limit=limit, seed=seed),
+            {"limit": 3, "seed": 0},
+        ),
         "trees": (
             lambda tree, paths: [fnn.trees.select(tree, paths), fnn.trees.partition(tree, paths)],
             {"tree": tree, "paths": "*weight"},
@@ -271,13 +290,13 @@ RECORDS = {
     "Masked",
     "Member",
 }
-RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Summary", "Survivor", "SweepResult"}
+RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""
-TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "OPTIMIZERS", "SCHEDULES"}
+TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES"}
 
 
 def test_functions():
@@ -285,8 +304,8 @@ def test_functions():
 
 
 def test_everything_public_is_tried():
-    tried = {*calls(), *fnn.ACTIVATIONS, *fnn.LOSSES, *fnn.METRICS, "dataset_names", "l2"}
-    names = {*fnn.__all__, *fnn_data.__all__} - RECORDS - DEFINITIONS - TABLES - tried
+    tried = {*calls(), *fnn.activations.ACTIVATIONS, *fnn.losses.LOSSES, *fnn.metrics.METRICS, "dataset_names", "l2"}
+    names = {name.rpartition(".")[2] for name in public_names()} - RECORDS - DEFINITIONS - TABLES - tried
     assert [name for name in names if not any(f"{case.name}_".startswith(f"{name}_") for case in LAYERS)] == []
 
 

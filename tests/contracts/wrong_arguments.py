@@ -15,7 +15,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn import data as fnn_data
-from functional_nn.errors import FormulaMissing, InputError
+from functional_nn.core.errors import FormulaMissing, InputError
 
 KEY = jax.random.key(0)
 IDX = str(Path(fnn_data.__file__).parent / "mnist5k" / "t10k-labels-idx1-ubyte.gz")

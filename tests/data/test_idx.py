@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from functional_nn.core.errors import DataError
 from functional_nn.data import idx, read_idx, write_idx
-from functional_nn.errors import DataError
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 needs_full_mnist = pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from functional_nn.core.errors import DataError
 from functional_nn.data.images import read_image
-from functional_nn.errors import DataError
 
 MNIST = (28, 28, 1)
 COLOUR = (32, 32, 3)

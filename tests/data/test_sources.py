@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functional_nn.core.errors import DataError
 from functional_nn.data import Dataset, dataset_names, load_dataset, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
-from functional_nn.errors import DataError
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 

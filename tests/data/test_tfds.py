@@ -12,10 +12,10 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
+from functional_nn.core.errors import DataError
 from functional_nn.data import cache, load_dataset, read_idx, tfds, write_idx
 from functional_nn.data.idx import read_idx_folder
 from functional_nn.data.tfds import reachable
-from functional_nn.errors import DataError
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 FEATURES = tensorflow_datasets.features

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.errors import InputError
-from functional_nn.gradients import parties
+from functional_nn.core.errors import InputError
 from functional_nn.gradients.check import check_gradients, check_vjp
-from functional_nn.gradients.comparison import Comparison
-from functional_nn.gradients.problem import Problem
+from functional_nn.gradients.compare import jacobians as parties
+from functional_nn.gradients.compare.comparison import Comparison
+from functional_nn.gradients.compare.problem import Problem
 
 QUICK = {"second_order": False, "mutants": False}
 

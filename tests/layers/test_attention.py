@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.inputs import values_of
+from functional_nn.core.masked import values_of
 
 RANDOM = np.random.default_rng(0)
 KEY = jax.random.key(0)

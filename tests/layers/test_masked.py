@@ -59,7 +59,7 @@ def test_padding_tokens_need_not_be_tokens():
     y, _ = net.apply(params, state, fnn.Masked(tokens, MASK), train=False)
     expected, _ = net.apply(params, state, fnn.Masked(jnp.full_like(tokens, 2), MASK), train=False)
     np.testing.assert_array_equal(y, expected)
-    given = fnn.predict_probabilities(
+    given = fnn.training.predict_probabilities(
         net, params, state, fnn.Masked(np.asarray(tokens), np.asarray(MASK)), batch_size=1
     )
     np.testing.assert_allclose(given, jax.nn.softmax(expected), rtol=1e-6)

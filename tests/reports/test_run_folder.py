@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.checkpoints.parameters import load_parameters
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.data.dataset import make_dataset
-from functional_nn.errors import DataError, InputError
 from functional_nn.reports import run_folder
+from functional_nn.storage.parameters import load_parameters
 from functional_nn.training.run import EpochMetrics
 
 EPOCH = EpochMetrics(1, 0.5, 0.25, 0.75, 0.125)
@@ -126,7 +126,7 @@ def dataset(shape=(6, 6, 1), classes=3):
 @pytest.mark.parametrize("shape", [(6, 6, 1), (6, 5, 3)])
 @pytest.mark.parametrize("classes", [2, 12])
 def test_a_finished_run_is_written_whole(tmp_path, shape, classes):
-    data, net = dataset(shape, classes), fnn.mlp(classes, hidden=(5,), batch_norm=True)
+    data, net = dataset(shape, classes), fnn.models.mlp(classes, hidden=(5,), batch_norm=True)
     run = finished(net, data)
     pictures = run_folder.finish_run_folder(tmp_path, net, run, data, {"test_accuracy": 0.5})
     assert pictures == ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
@@ -150,7 +150,7 @@ def test_a_network_without_a_layer_on_the_pixels_has_no_picture_of_weights(tmp_p
 
 def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path):
     run_folder.append_metrics(tmp_path, EPOCH)
-    net, data = fnn.mlp(3, hidden=()), dataset()
+    net, data = fnn.models.mlp(3, hidden=()), dataset()
     run = finished(net, data, history=(EPOCH, EPOCH._replace(epoch=2)))
     run_folder.finish_run_folder(tmp_path, net, run, data, {})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -162,7 +162,7 @@ def test_parameters_are_written_before_pictures_are_drawn(tmp_path, monkeypatch)
         raise RuntimeError("no font")
 
     monkeypatch.setattr(run_folder, "_draw", broken)
-    net, data = fnn.mlp(3, hidden=()), dataset()
+    net, data = fnn.models.mlp(3, hidden=()), dataset()
     with pytest.raises(RuntimeError):
         run_folder.finish_run_folder(tmp_path, net, finished(net, data), data, {})
     written = sorted(path.name for path in tmp_path.iterdir())

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.errors import DataError, InputError
-from functional_nn.files import read_signed
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.files import read_signed
 
 RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
 MEMBERS = fnn.grid(rate=[0.1, 0.2])
@@ -61,7 +61,9 @@ def test_fault_44_other_data_are_refused(blobs, finished):
 
 
 def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
-    monkeypatch.setattr("functional_nn.sweeps.chunks.Chunk.run_epoch", lambda *about: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "functional_nn.sweeps.execution.member_batch.Chunk.run_epoch", lambda *about: pytest.fail("trained again")
+    )
     again = sweep(blobs, finished, rule=lambda h: optax.sgd(h["rate"]))
     assert [member.status for member in again.members] == ["finished", "finished"]
 
@@ -90,7 +92,7 @@ def test_fault_32_any_flip_in_sweep_json_is_noticed(blobs, finished):
 
 
 def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("functional_nn.sweeps.store.VERSION", 7)
+    monkeypatch.setattr("functional_nn.sweeps.execution.store.VERSION", 7)
     sweep(blobs, tmp_path)
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"expected 'functional_nn sweep' in version 1, got .* in version 7"):
@@ -99,8 +101,10 @@ def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
 
 def test_under_another_version_of_jax_a_sweep_goes_on(blobs, tmp_path, monkeypatch):
     sweep(blobs, tmp_path)
-    monkeypatch.setattr("functional_nn.sweeps.population.surroundings", lambda: {"jax": "another"})
-    monkeypatch.setattr("functional_nn.sweeps.chunks.Chunk.run_epoch", lambda *about: pytest.fail("trained again"))
+    monkeypatch.setattr("functional_nn.sweeps.execution.population.surroundings", lambda: {"jax": "another"})
+    monkeypatch.setattr(
+        "functional_nn.sweeps.execution.member_batch.Chunk.run_epoch", lambda *about: pytest.fail("trained again")
+    )
     assert sweep(blobs, tmp_path).members[1].status == "finished"
     assert json.loads((tmp_path / "sweep.json").read_text())["made_with"] != {"jax": "another"}
 

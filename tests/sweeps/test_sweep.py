@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.files import one_writer
-from functional_nn.sweeps import plan as plans
-from functional_nn.sweeps.groups import RecipeOf
+from functional_nn.storage.files import one_writer
+from functional_nn.sweeps.execution import plan as plans
+from functional_nn.training.programs.recipe import RecipeOf
 
 
 def model(h):
@@ -26,21 +26,21 @@ def optimizer(h):
     return optax.adamw(rate, b1=h["momentum"], weight_decay=h["weight_decay"])
 
 
-SETTINGS = fnn.crossed(
-    fnn.draws(
+SETTINGS = fnn.sweeps.crossed(
+    fnn.sweeps.draws(
         3,
         seed=1,
-        learning_rate=fnn.log_uniform(1e-3, 1e-1),
-        momentum=fnn.uniform(0.5, 0.95),
-        weight_decay=fnn.log_uniform(1e-4, 1e-1),
-        dropout=fnn.uniform(0, 0.5),
-        smoothing=fnn.uniform(0, 0.2),
-        l2=fnn.log_uniform(1e-5, 1e-2),
+        learning_rate=fnn.sweeps.log_uniform(1e-3, 1e-1),
+        momentum=fnn.sweeps.uniform(0.5, 0.95),
+        weight_decay=fnn.sweeps.log_uniform(1e-4, 1e-1),
+        dropout=fnn.sweeps.uniform(0, 0.5),
+        smoothing=fnn.sweeps.uniform(0, 0.2),
+        l2=fnn.sweeps.log_uniform(1e-5, 1e-2),
     ),
-    fnn.zipped(hidden=[4, 4, 7, 7], batch_size=[16, 16, 25, 25], seed=[0, 3, 0, 3]),
+    fnn.sweeps.zipped(hidden=[4, 4, 7, 7], batch_size=[16, 16, 25, 25], seed=[0, 3, 0, 3]),
 )
 FUNCTIONS = {
-    "loss": lambda h: fnn.cross_entropy_with(label_smoothing=h["smoothing"]),
+    "loss": lambda h: fnn.losses.cross_entropy_with(label_smoothing=h["smoothing"]),
     "penalty": lambda h: fnn.l2(h["l2"]),
 }
 
@@ -110,7 +110,7 @@ def test_it_agrees_with_the_pure_function_mapped_over_the_population(blobs):
     net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
     rule = lambda h: optax.sgd(h["learning_rate"], momentum=0.9)  # noqa: E731
     result = sweep(members, blobs, net, rule)
-    train = fnn.make_train(net, rule, epochs=2)
+    train = fnn.training.make_train(net, rule, epochs=2)
     keys = jnp.stack([jax.random.key(member["seed"]) for member in members])
     rates = jnp.array([member["learning_rate"] for member in members])
     population = jax.jit(jax.vmap(train, in_axes=(0, 0, None)))({"learning_rate": rates}, keys, blobs)
@@ -121,7 +121,7 @@ def test_it_agrees_with_the_pure_function_mapped_over_the_population(blobs):
 def test_every_plan_trains_the_same(blobs):
     members = fnn.grid(learning_rate=[0.1, 0.05, 0.2], seed=[1])
     expected = plain(members, blobs, plan="sequential").curves("test_loss")
-    for plan in ("map", "vmap", "vmap:2", fnn.Plan(3, 1)):
+    for plan in ("map", "vmap", "vmap:2", fnn.sweeps.Plan(3, 1)):
         np.testing.assert_allclose(plain(members, blobs, plan=plan).curves("test_loss"), expected, rtol=1e-5)
 
 
@@ -181,7 +181,7 @@ def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs)
 
 
 def test_epochs_and_batch_size_of_each_member(blobs):
-    result = plain(fnn.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 20]), blobs)
+    result = plain(fnn.sweeps.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 20]), blobs)
     assert [len(member.test_loss) for member in result.members] == [1, 3]
     assert result.compilations == 2
     (alone,) = plain([{"learning_rate": 0.1}], blobs, epochs=3, batch_size=20).members
@@ -235,7 +235,7 @@ def test_patience_ends_a_member_and_keeps_the_others(blobs):
 @pytest.mark.parametrize("plan", ["map", "vmap:2"])
 def test_halving_keeps_the_best_without_compiling_again(plan, blobs):
     members = fnn.grid(learning_rate=[1e-4, 1e-3, 1e-2, 1e-1], seed=range(2))
-    halving = fnn.Halving((1, 3), keep=0.5, metric="test_loss")
+    halving = fnn.sweeps.Halving((1, 3), keep=0.5, metric="test_loss")
     result = plain(members, blobs, epochs=5, halving=halving, plan=plan)
     assert result.compilations == 1
     whole = plain(members, blobs, epochs=5, plan=plan)
@@ -251,7 +251,9 @@ def test_halving_keeps_the_best_without_compiling_again(plan, blobs):
 
 def test_halving_of_members_that_are_not_finite(blobs):
     members = [{"learning_rate": rate} for rate in (1e6, 0.1, 0.01)]
-    result = plain(members, blobs, epochs=3, halving=fnn.Halving((1,), keep=0.5), penalty=fnn.l2(1.0), batch_size=5)
+    result = plain(
+        members, blobs, epochs=3, halving=fnn.sweeps.Halving((1,), keep=0.5), penalty=fnn.l2(1.0), batch_size=5
+    )
     wild, *others = (member.status for member in result.members)
     assert wild == "non-finite"
     assert sorted(others) == ["finished", "halved"]
@@ -261,7 +263,7 @@ def test_halving_of_members_that_are_not_finite(blobs):
 
 
 def test_folds_are_a_population(blobs):
-    parts = fnn.folds(blobs, 5)
+    parts = fnn.sweeps.folds(blobs, 5)
     assert {len(part.train_x) for part in parts.values()} == {40}
     tested = np.concatenate([part.test_x for part in parts.values()])
     assert sorted(map(bytes, tested)) == sorted(map(bytes, blobs.train_x))
@@ -273,7 +275,7 @@ def test_folds_are_a_population(blobs):
 
 
 def test_folds_of_unequal_size_are_groups_of_their_own(blobs):
-    assert plain([{"learning_rate": 0.1}], fnn.folds(blobs, 4)).compilations == 2
+    assert plain([{"learning_rate": 0.1}], fnn.sweeps.folds(blobs, 4)).compilations == 2
 
 
 # Interruptions and resumption
@@ -297,7 +299,7 @@ def test_an_interrupted_sweep_gives_what_was_finished(blobs):
 
 
 def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
-    from functional_nn.sweeps.chunks import Chunk
+    from functional_nn.sweeps.execution.member_batch import Chunk
 
     def fails(self, until):
         raise RuntimeError("out of memory")
@@ -307,7 +309,7 @@ def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
         plain(fnn.grid(learning_rate=[0.1], seed=range(3)), blobs, plan="map")
 
 
-@pytest.mark.parametrize("halving", [None, fnn.Halving((1, 2), keep=0.5)])
+@pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1, 2), keep=0.5)])
 def test_finished_chunks_are_not_run_again(halving, blobs, tmp_path):
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
     options = {"epochs": 3, "halving": halving, "out": tmp_path / "sweep"}
@@ -363,10 +365,10 @@ def test_members_on_two_devices_are_the_same():
         import jax, numpy as np, optax, functional_nn as fnn
         x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
         labels = (x.sum(1) > 0).astype(np.int32)
-        data = fnn.Split(x, labels, x, labels)
+        data = fnn.data.Split(x, labels, x, labels)
         members = fnn.grid(learning_rate=[0.1, 0.2], seed=range(2))
         results = [fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
-                             plan=plan, order_seed=1) for plan in (fnn.Plan(1, 1), fnn.Plan(2, 1), fnn.Plan(2, 2))]
+                             plan=fnn.sweeps.Plan(*plan), order_seed=1) for plan in ((1, 1), (2, 1), (2, 2))]
         assert len(jax.devices()) == 2
         assert results[1].compilations <= 2
         losses = [result.curves("test_loss") for result in results]
@@ -410,10 +412,10 @@ def test_members_on_two_devices_are_the_same():
         ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "since exact is asked for"),
         ({"patience": 0}, "patience: expected a positive integer"),
         ({"order_seed": "a"}, "order_seed: expected an integer"),
-        ({"halving": fnn.Halving((2,))}, "halving: expected epochs before the last one, 2"),
-        ({"halving": fnn.Halving((1, 1))}, "halving: expected rising epochs"),
-        ({"halving": fnn.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
-        ({"halving": fnn.Halving((1,), metric="loss")}, "metric: expected a known name, got 'loss'"),
+        ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
+        ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
+        ({"halving": fnn.sweeps.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
+        ({"halving": fnn.sweeps.Halving((1,), metric="loss")}, "metric: expected a known name, got 'loss'"),
         ({"epochs": 0}, "epochs: expected a positive integer"),
         ({"precision": "float8"}, "precision: expected a known name"),
         ({"model": lambda h: 3}, "layers: expected layers"),
@@ -452,7 +454,7 @@ def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
     import threading
     import time
 
-    from functional_nn.sweeps.chunks import Chunk
+    from functional_nn.sweeps.execution.member_batch import Chunk
 
     run_epoch, at_once, most = Chunk.run_epoch, [0], [0]
     lock = threading.Lock()

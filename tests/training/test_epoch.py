@@ -25,7 +25,7 @@ def data():
 
 NETS = {
     "plain": fnn.chain(fnn.dense(6), fnn.tanh, fnn.dense(3)),
-    "batch_norm_and_dropout": fnn.mlp(3, hidden=(6,), batch_norm=True, dropout=0.3),
+    "batch_norm_and_dropout": fnn.models.mlp(3, hidden=(6,), batch_norm=True, dropout=0.3),
 }
 
 
@@ -58,9 +58,9 @@ def assert_close(a, b, tolerance=1e-5):
 )
 def test_fault_39_last_partial_batch(data, name, batch_size):
     """State and mean loss are those of a loop over batches of 5, 5, 5, 5 and 3; also where one batch holds all."""
-    step = jax.jit(fnn.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
-    start = fnn.create_train_state(NETS[name], OPTIMIZER, jax.random.key(0), (4,))
-    after, result = jax.jit(fnn.make_epoch(step, batch_size))(start, *data, jnp.int32(2))
+    step = jax.jit(fnn.training.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
+    start = fnn.training.create_train_state(NETS[name], OPTIMIZER, jax.random.key(0), (4,))
+    after, result = jax.jit(fnn.training.make_epoch(step, batch_size))(start, *data, jnp.int32(2))
     expected, loss = by_hand(step, start, *data, 2, batch_size)
     assert_close(after, expected)
     np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
@@ -71,8 +71,8 @@ def test_fault_39_last_partial_batch(data, name, batch_size):
 def test_fault_05_a_single_example_left_over_for_batch_norm(data):
     """23 = 2 · 11 + 1: the last batch has one value per channel, which the error says at trace time."""
     net = NETS["batch_norm_and_dropout"]
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
-    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), 11)
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), 11)
     with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
         jax.jit(epoch)(start, *data, jnp.int32(0))
 
@@ -103,11 +103,11 @@ def test_shuffled_is_fair():
 @pytest.mark.parametrize("batch_size", [4, 23, 100])
 def test_evaluation_is_exact_over_uneven_batches(data, batch_size):
     net = NETS["plain"]
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
-    loss, accuracy = fnn.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)(start, *data)
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    loss, accuracy = fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)(start, *data)
     y, _ = net.apply(start.params, start.state, data[0], train=False)
     np.testing.assert_allclose(loss, fnn.cross_entropy(y, data[1]), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, fnn.accuracy(y, data[1]), rtol=1e-6)
+    np.testing.assert_allclose(accuracy, fnn.metrics.accuracy(y, data[1]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "traces"), [(23, 1), (4, 2), (100, 1)])
@@ -119,9 +119,9 @@ def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_siz
         return x
 
     net = fnn.chain(fnn.dense(3), seen)
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
     shapes.clear()
-    jax.jit(fnn.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)).trace(start, *data)
+    jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)).trace(start, *data)
     assert len(shapes) == len(set(shapes)) == traces
 
 
@@ -129,29 +129,29 @@ def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_siz
 def test_evaluation_leaves_ignored_labels_out(data, batch_size):
     """Over batches that have more and fewer of them."""
     x, labels = data[0], jnp.where(jnp.arange(EXAMPLES) < 9, -1, data[1])
-    loss = fnn.cross_entropy_with(ignore_index=-1)
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1)
     net = NETS["plain"]
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
-    result = fnn.make_evaluate(net, loss, batch_size=batch_size)(start, x, labels)
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    result = fnn.training.make_evaluate(net, loss, batch_size=batch_size)(start, x, labels)
     y, _ = net.apply(start.params, start.state, x, train=False)
     np.testing.assert_allclose(result.loss, fnn.cross_entropy(y[9:], labels[9:]), rtol=1e-6)
-    np.testing.assert_allclose(result.accuracy, fnn.accuracy(y[9:], labels[9:]), rtol=1e-6)
+    np.testing.assert_allclose(result.accuracy, fnn.metrics.accuracy(y[9:], labels[9:]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "batch_norm_and_dropout"])
 def test_a_whole_run_is_one_program(data, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""
     net = NETS[name]
-    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
-    evaluate = fnn.make_evaluate(net, fnn.cross_entropy)
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
+    evaluate = fnn.training.make_evaluate(net, fnn.cross_entropy)
 
     def train(key):
-        start = fnn.create_train_state(net, OPTIMIZER, key, (4,))
-        return fnn.make_run(epoch, evaluate, 3)(start, *data, *data)
+        start = fnn.training.create_train_state(net, OPTIMIZER, key, (4,))
+        return fnn.training.make_run(epoch, evaluate, 3)(start, *data, *data)
 
     keys = jax.random.split(jax.random.key(0), 2)
     state, results, evaluations = jax.jit(train)(keys[0])
-    expected = fnn.create_train_state(net, OPTIMIZER, keys[0], (4,))
+    expected = fnn.training.create_train_state(net, OPTIMIZER, keys[0], (4,))
     one_epoch, evaluate = jax.jit(epoch), jax.jit(evaluate)
     for number in range(3):
         expected, result = one_epoch(expected, *data, jnp.int32(number))
@@ -165,8 +165,8 @@ def test_a_whole_run_is_one_program(data, name):
 def test_data_are_arguments_and_not_constants(data):
     """A captured data set would stand in the program as a constant and slow its compilation."""
     net = NETS["plain"]
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
-    epoch = fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
     program = jax.make_jaxpr(epoch)(start, *data, jnp.int32(0))
     assert all(np.size(constant) < 100 for constant in program.consts)
 
@@ -186,13 +186,13 @@ def sequences():
 def test_masked_sequences_train_and_are_evaluated_over_real_steps(sequences):
     x, labels = sequences
     net = NETS["plain"]
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (3, 4))
-    evaluate = jax.jit(fnn.make_evaluate(net, fnn.cross_entropy, batch_size=BATCH))
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (3, 4))
+    evaluate = jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=BATCH))
     loss, accuracy = evaluate(start, x, labels)
     y, _ = net.apply(start.params, start.state, x.values[x.mask], train=False)
     np.testing.assert_allclose(loss, fnn.cross_entropy(y, labels[x.mask]), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, fnn.accuracy(y, labels[x.mask]), rtol=1e-6)
-    epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH))
+    np.testing.assert_allclose(accuracy, fnn.metrics.accuracy(y, labels[x.mask]), rtol=1e-6)
+    epoch = jax.jit(fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH))
     after, result = epoch(start, x, labels, jnp.int32(0))
     assert np.isfinite(result.loss)
     assert evaluate(after, x, labels).loss < loss
@@ -205,20 +205,20 @@ def test_any_function_of_the_same_form_works_as_a_loss(data):
     def plain(y, labels):
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(y), labels[:, None], axis=1))
 
-    start = fnn.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
     states, evaluations = [], []
     for loss in (plain, fnn.cross_entropy):
-        epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(net, loss, OPTIMIZER), BATCH))
+        epoch = jax.jit(fnn.training.make_epoch(fnn.training.make_train_step(net, loss, OPTIMIZER), BATCH))
         states.append(epoch(start, *data, jnp.int32(0))[0])
-        evaluations.append(fnn.make_evaluate(net, loss, batch_size=BATCH)(start, *data))
+        evaluations.append(fnn.training.make_evaluate(net, loss, batch_size=BATCH)(start, *data))
     assert_close(*states)
     np.testing.assert_allclose(*evaluations, rtol=1e-5)
 
 
 def test_accuracy_is_nan_where_labels_are_no_classes(data):
     x, _ = data
-    net, start = NETS["plain"], fnn.create_train_state(NETS["plain"], OPTIMIZER, jax.random.key(0), (4,))
-    evaluate = fnn.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH)
+    net, start = NETS["plain"], fnn.training.create_train_state(NETS["plain"], OPTIMIZER, jax.random.key(0), (4,))
+    evaluate = fnn.training.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH)
     for labels in (jnp.full(EXAMPLES, 7), jnp.ones(EXAMPLES), jnp.ones((EXAMPLES, 3), int)):
         loss, accuracy = evaluate(start, x, labels)
         assert np.isfinite(loss)

@@ -11,8 +11,8 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.data import make_dataset
-from functional_nn.training import programs
 from functional_nn.training.epoch import shuffled
+from functional_nn.training.programs import compile as programs
 from functional_nn.training.state import derived_key
 
 NET = fnn.chain(fnn.dense(8), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
@@ -25,7 +25,7 @@ def make_data(examples=60, features=5, seed=0):
     centres = random.normal(size=(3, features)) * 3
     labels = random.integers(0, 3, examples).astype(np.int32)
     x = (centres[labels] + random.normal(size=(examples, features))).astype(np.float32)
-    return fnn.Split(x[:40], labels[:40], x[40:], labels[40:])
+    return fnn.data.Split(x[:40], labels[:40], x[40:], labels[40:])
 
 
 def fit(net=NET, loss=fnn.cross_entropy, optimizer=OPTIMIZER, data=None, **options):
@@ -77,8 +77,10 @@ def test_programs_are_compiled_once_and_used_again():
 def test_programs_agree_with_the_pure_functions(batch_size):
     """40 examples: 2 batches and 8 left over, 2 batches, 1 smaller batch."""
     run, data = fit(epochs=2, batch_size=batch_size), make_data()
-    epoch = jax.jit(fnn.make_epoch(fnn.make_train_step(NET, fnn.cross_entropy, OPTIMIZER), batch_size))
-    expected = fnn.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
+    epoch = jax.jit(
+        fnn.training.make_epoch(fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER), batch_size)
+    )
+    expected = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
     for number in range(2):
         expected, result = epoch(expected, data.train_x, data.train_labels, jnp.int32(number))
         np.testing.assert_allclose(run.history[number].train_loss, result.loss, rtol=1e-5)
@@ -125,7 +127,7 @@ def test_regression_on_floating_point_labels():
     random = np.random.default_rng(0)
     x = random.normal(size=(50, 4)).astype(np.float32)
     y = (x @ np.array([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
-    run = fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), fnn.Split(x, y, x, y), epochs=60)
+    run = fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), fnn.data.Split(x, y, x, y), epochs=60)
     assert run.history[-1].test_loss < 1e-2
     assert np.isnan(run.history[-1].test_accuracy)
 
@@ -141,7 +143,9 @@ def test_bytes_become_numbers_from_0_to_1():
     images = np.random.default_rng(0).integers(0, 256, (20, 6), dtype=np.uint8)
     labels = np.arange(20) % 3
     scaled = (images / np.float32(255)).astype(np.float32)
-    as_bytes, as_numbers = (fit(fnn.dense(3), data=fnn.Split(x, labels, x, labels), epochs=1) for x in (images, scaled))
+    as_bytes, as_numbers = (
+        fit(fnn.dense(3), data=fnn.data.Split(x, labels, x, labels), epochs=1) for x in (images, scaled)
+    )
     np.testing.assert_allclose(as_bytes.history[0].train_loss, as_numbers.history[0].train_loss, rtol=1e-5)
 
 
@@ -157,8 +161,8 @@ def test_fault_38_non_finite_keeps_the_last_finite_state():
     order = np.asarray(shuffled(derived_key(jax.random.key(0), "shuffle", 0), 40)).reshape(10, 4)
     (bad,) = (number for number, rows in enumerate(order) if 17 in rows)
     assert f"at step {bad} of epoch 1" in run.message
-    step = jax.jit(fnn.make_train_step(fnn.dense(3), fnn.cross_entropy, OPTIMIZER))
-    expected = fnn.create_train_state(fnn.dense(3), OPTIMIZER, jax.random.key(0), (5,))
+    step = jax.jit(fnn.training.make_train_step(fnn.dense(3), fnn.cross_entropy, OPTIMIZER))
+    expected = fnn.training.create_train_state(fnn.dense(3), OPTIMIZER, jax.random.key(0), (5,))
     for number, rows in enumerate(order):
         if number != bad:
             expected, _ = step(expected, data.train_x[rows], data.train_labels[rows])
@@ -171,7 +175,9 @@ def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
     x = np.zeros((8, 2), np.float32)
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
     labels = np.zeros((8, 1), np.float32)
-    run = fit(net, fnn.mean_absolute_error, optax.sgd(0.1), fnn.Split(x, labels, x, labels), epochs=2, batch_size=8)
+    run = fit(
+        net, fnn.mean_absolute_error, optax.sgd(0.1), fnn.data.Split(x, labels, x, labels), epochs=2, batch_size=8
+    )
     assert run.status == "non-finite"
     assert run.train_state.step == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
@@ -180,7 +186,7 @@ def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
 def test_fault_38_an_update_that_overflows_is_refused():
     """Loss and gradient are finite, the step is not."""
     x, labels = make_data()[0] * np.float32(1e3), make_data()[1]
-    data = fnn.Split(x, labels, x, labels)
+    data = fnn.data.Split(x, labels, x, labels)
     run = fit(fnn.dense(3), optimizer=optax.sgd(3e38), data=data, epochs=3, batch_size=40)
     assert run.status == "non-finite"
     assert len(run.history) == 1
@@ -207,9 +213,9 @@ def test_an_optimizer_that_mends_gradients_may(rule):
     x = np.zeros((8, 2), np.float32)
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
     labels = np.ones((8, 1), np.float32)
-    run = fit(net, fnn.mean_squared_error, rule, fnn.Split(x, labels, x, labels), epochs=2, batch_size=8)
-    step = jax.jit(fnn.make_train_step(net, fnn.mean_squared_error, rule))
-    after, _ = step(fnn.create_train_state(net, rule, jax.random.key(0), (2,)), x, labels)
+    run = fit(net, fnn.mean_squared_error, rule, fnn.data.Split(x, labels, x, labels), epochs=2, batch_size=8)
+    step = jax.jit(fnn.training.make_train_step(net, fnn.mean_squared_error, rule))
+    after, _ = step(fnn.training.create_train_state(net, rule, jax.random.key(0), (2,)), x, labels)
     assert (run.status == "finished") == (int(after.step) == 1)
 
 
@@ -219,16 +225,16 @@ def test_a_sure_and_right_neuron_trains_on():
     labels = np.array([1.0, 1.0, 0.0, 0.0], np.float32)
     net, loss = (
         fnn.neuron(fnn.sigmoid, initializer=jax.nn.initializers.ones),
-        fnn.binary_cross_entropy_from_probabilities,
+        fnn.losses.binary_cross_entropy_from_probabilities,
     )
-    run = fit(net, loss, optax.sgd(1.0), fnn.Split(x, labels, x, labels), batch_size=4)
+    run = fit(net, loss, optax.sgd(1.0), fnn.data.Split(x, labels, x, labels), batch_size=4)
     assert run.status == "finished"
 
 
 def test_sequences_of_a_split_are_never_flattened():
     x, labels = np.ones((12, 6, 5), np.float32), np.arange(12) % 3
     pooled = lambda y, labels: fnn.cross_entropy(y.mean(axis=1), labels)  # noqa: E731
-    run = fit(fnn.dense(3), pooled, data=fnn.Split(x, labels, x, labels), epochs=1)
+    run = fit(fnn.dense(3), pooled, data=fnn.data.Split(x, labels, x, labels), epochs=1)
     assert run.params["weight"].shape == (5, 3)
     assert run.in_shape == (6, 5)
 
@@ -260,7 +266,7 @@ def test_an_unhashable_loss_works():
 
 def test_numpy_s_own_types_are_taken():
     data = make_data()
-    wide = fnn.Split(*(part.astype(np.float64 if part.dtype == np.float32 else np.int64) for part in data))
+    wide = fnn.data.Split(*(part.astype(np.float64 if part.dtype == np.float32 else np.int64) for part in data))
     assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
 
 
@@ -303,8 +309,8 @@ def test_bfloat16_computes_low_and_keeps_parameters_high():
 
 
 def test_fault_21_step_counter_stays_at_its_largest():
-    step = jax.jit(fnn.make_train_step(NET, fnn.cross_entropy, optax.sgd(0.1)))
-    start = fnn.create_train_state(NET, optax.sgd(0.1), jax.random.key(0), (5,))
+    step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(0.1)))
+    start = fnn.training.create_train_state(NET, optax.sgd(0.1), jax.random.key(0), (5,))
     largest = jnp.int32(2**31 - 1)
     after, _ = step(start._replace(step=largest), jnp.ones((4, 5)), jnp.zeros(4, jnp.int32))
     assert after.step == largest
@@ -312,9 +318,9 @@ def test_fault_21_step_counter_stays_at_its_largest():
 
 def test_fault_22_no_key_is_used_twice():
     with jax.debug_key_reuse(True):
-        start = fnn.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
-        step = fnn.make_train_step(NET, fnn.cross_entropy, OPTIMIZER)
-        epoch = jax.jit(fnn.make_epoch(step, 16))
+        start = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
+        step = fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER)
+        epoch = jax.jit(fnn.training.make_epoch(step, 16))
         data = make_data()
         after, _ = epoch(start, data.train_x, data.train_labels, jnp.int32(0))
     assert after.step == 3
@@ -322,8 +328,8 @@ def test_fault_22_no_key_is_used_twice():
 
 def test_noise_differs_from_step_to_step():
     net = fnn.chain(fnn.dropout(0.5), fnn.dense(3))
-    step = jax.jit(fnn.make_train_step(net, fnn.cross_entropy, optax.sgd(0.0)))
-    state = fnn.create_train_state(net, optax.sgd(0.0), jax.random.key(0), (50,))
+    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optax.sgd(0.0)))
+    state = fnn.training.create_train_state(net, optax.sgd(0.0), jax.random.key(0), (50,))
     losses = []
     for _ in range(3):
         state, loss = step(state, jnp.ones((4, 50)), jnp.zeros(4, jnp.int32))
@@ -351,7 +357,7 @@ def test_fault_06_07_labels_out_of_range_are_found_before_training(label, fault,
         ({"data": [1, 2]}, "data: expected a Dataset or a Split"),
         ({"data": make_data()._replace(train_labels=np.zeros(3, np.int32))}, "as many labels as examples"),
         ({"data": make_data()._replace(test_x=np.zeros((20, 9), np.float32))}, "test data: expected examples of shape"),
-        ({"data": fnn.Split(*(part[:0] for part in make_data()))}, "at least one example"),
+        ({"data": fnn.data.Split(*(part[:0] for part in make_data()))}, "at least one example"),
         ({"loss": "cross_entropy"}, "loss: expected a loss"),
         ({"optimizer": optax.adam}, r"optimizer: expected an Optax transformation.*Write optax.adam\(1e-3\)"),
         ({"optimizer": "adam"}, "optimizer: expected an Optax transformation"),

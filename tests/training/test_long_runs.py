@@ -13,7 +13,7 @@ import pytest
 import functional_nn as fnn
 
 X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
-SPLIT = fnn.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
+SPLIT = fnn.data.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_sweep_traces_nothing_after_its_first_epochs(traces):
 GROWTH = """
     import gc, resource, jax, numpy as np, optax, functional_nn as fnn
     x = np.random.default_rng(0).normal(size=(64, 20)).astype(np.float32)
-    data = fnn.Split(x, np.arange(64) % 3, x, np.arange(64) % 3)
+    data = fnn.data.Split(x, np.arange(64) % 3, x, np.arange(64) % 3)
 
     def memory():
         gc.collect()

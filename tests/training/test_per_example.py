@@ -18,7 +18,7 @@ def test_they_are_those_of_batches_of_one_and_their_mean_is_the_batchs():
     def loss(params, x, labels):
         return fnn.cross_entropy(net.apply(params, state, x, train=True)[0], labels)
 
-    losses, gradients = fnn.per_example_gradients(net, fnn.cross_entropy, params, state, X, LABELS)
+    losses, gradients = fnn.training.per_example_gradients(net, fnn.cross_entropy, params, state, X, LABELS)
     of_batch = jax.jit(jax.value_and_grad(loss))
     for n in range(7):
         value, gradient = of_batch(params, X[n : n + 1], LABELS[n : n + 1])
@@ -36,8 +36,8 @@ def test_layers_that_couple_the_batch_are_refused_by_name():
         labels = LABELS if n is net else jnp.zeros(x.shape)
         loss = fnn.cross_entropy if n is net else fnn.mean_squared_error
         with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected a whole batch"):
-            jax.jit(lambda p, n=n, s=s, x=x, y=labels, f=loss: fnn.per_example_gradients(n, f, p, s, x, y))(p)
-    _, gradients = fnn.per_example_gradients(net, fnn.cross_entropy, params, state, X, LABELS, train=False)
+            jax.jit(lambda p, n=n, s=s, x=x, y=labels, f=loss: fnn.training.per_example_gradients(n, f, p, s, x, y))(p)
+    _, gradients = fnn.training.per_example_gradients(net, fnn.cross_entropy, params, state, X, LABELS, train=False)
     assert gradients["dense_0"]["weight"].shape == (7, 5, 4)
 
 
@@ -45,7 +45,9 @@ def test_every_example_draws_its_own_noise():
     net = fnn.chain(fnn.dropout(0.5), fnn.dense(3))
     params, state = net.init(jax.random.key(0), (5,))
     same = jnp.ones((7, 5)), jnp.zeros(7, jnp.int32)
-    _, gradients = fnn.per_example_gradients(net, fnn.cross_entropy, params, state, *same, key=jax.random.key(1))
+    _, gradients = fnn.training.per_example_gradients(
+        net, fnn.cross_entropy, params, state, *same, key=jax.random.key(1)
+    )
     assert len({g.tobytes() for g in np.asarray(gradients["dense_0"]["weight"])}) > 1
     with pytest.raises(fnn.InputError, match="dropout_0: key: expected a key"):
-        fnn.per_example_gradients(net, fnn.cross_entropy, params, state, *same)
+        fnn.training.per_example_gradients(net, fnn.cross_entropy, params, state, *same)

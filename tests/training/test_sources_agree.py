@@ -17,7 +17,7 @@ def test_a_run_from_tfds_ends_with_the_bits_of_one_from_idx_files(tmp_path, monk
     (tmp_path / "idx").mkdir()
     for name, array in zip(names, arrays, strict=True):
         write_idx(tmp_path / "idx" / f"{name}-ubyte.gz", np.squeeze(array).astype(np.uint8))
-    net, optimizer = fnn.mlp(10, hidden=(8,)), optax.adam(1e-2)
+    net, optimizer = fnn.models.mlp(10, hidden=(8,)), optax.adam(1e-2)
     runs = [
         fnn.fit(net, fnn.cross_entropy, optimizer, fnn.load_dataset("kmnist", tmp_path / folder), epochs=2)
         for folder in ("tfds", "idx", "tfds")

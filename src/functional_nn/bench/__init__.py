@@ -1,1 +1,5 @@
 """What a program costs, how near that is to what the device can do, and what makes it slow."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,7 @@ from functional_nn.cli.signals import Signals
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.cli.verify import verify
-from functional_nn.errors import InputError, suggest
-
-STARTED = time.perf_counter()
+from functional_nn.core.errors import InputError, suggest
 
 
 class _Commands(click.Group):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from functional_nn.cli.beginning import importing
 from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, Doubled, Named, NewFile, Several, Sizes
+from functional_nn.cli.startup import importing
 
 if TYPE_CHECKING:
-    from functional_nn.bench.comparison import Comparison
-    from functional_nn.bench.modes import Mode
-    from functional_nn.bench.suite import Measured
+    from functional_nn.bench.compare.regression import Comparison
+    from functional_nn.bench.measure.execution_modes import Mode
+    from functional_nn.bench.measure.suite import Measured
 
 WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
 
@@ -75,14 +75,15 @@ def bench(
         import jax
         import optax
 
-        from functional_nn.bench import comparison, records
-        from functional_nn.bench.modes import modes
-        from functional_nn.bench.suite import measure, ways
-        from functional_nn.bench.workloads import Subject
+        from functional_nn.bench.compare import records
+        from functional_nn.bench.compare import regression as comparison
+        from functional_nn.bench.measure.execution_modes import modes
+        from functional_nn.bench.measure.suite import measure, ways
+        from functional_nn.bench.measure.workloads import Subject
         from functional_nn.cli.configuration import FASTER_BY_FORMULA
-        from functional_nn.layers.hand_vjp import with_hand_vjp
-        from functional_nn.losses import cross_entropy
-        from functional_nn.models import model as make
+        from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+        from functional_nn.losses.multiclass import cross_entropy
+        from functional_nn.models.named_models import model as make
         from functional_nn.reports import benchmark_tables as tables
 
     if "float64" in precisions:
@@ -136,7 +137,7 @@ def bench(
         compared = comparison.against(old_file, old, [about | one.to_dict() for one in measured])
         click.echo(tables.comparisons(compared))
     if html_file is not None:
-        from functional_nn.reports.benchmark import write_page
+        from functional_nn.reports.pages.benchmark import write_page
 
         write_page(html_file, about, measured, in_modes, compared)
     return 1 if any(one.verdict == "slower" for one in compared) else 0

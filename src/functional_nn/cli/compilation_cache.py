@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from functional_nn.cache_folder import cache_folder
+from functional_nn.storage.cache_folder import cache_folder
 
 MOST_FILES = 1000
 """So many programs are kept, some 50 MB in all. The oldest are removed first."""

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from functional_nn.cli.flag_values import flag_value
-from functional_nn.errors import DataError, InputError, short_repr, suggest
+from functional_nn.cli.run_flags import run_flag
+from functional_nn.core.errors import DataError, InputError, short_repr, suggest
 
 if TYPE_CHECKING:
     import optax
 
-    from functional_nn.layer import Layer
+    from functional_nn.core.layer import Layer
     from functional_nn.training.step import PenaltyFunction
 
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
@@ -77,7 +78,7 @@ class Configuration:
         Raises:
             InputError: for a flag that the model does not take.
         """
-        from functional_nn.models import MODELS
+        from functional_nn.models.named_models import MODELS
 
         if self.model not in MODELS:
             raise InputError("--model", "a known name", short_repr(self.model), suggest(self.model, MODELS))
@@ -97,11 +98,11 @@ class Configuration:
 
     def network(self, classes: int) -> Layer:
         """The network for so many classes."""
-        from functional_nn.activations import activation
+        from functional_nn.activations.table import activation
         from functional_nn.layers.augmentation import random_deformation, random_shift
-        from functional_nn.layers.combinators import chain
-        from functional_nn.layers.hand_vjp import with_hand_vjp
-        from functional_nn.models import model
+        from functional_nn.layers.combinators.chain import chain
+        from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+        from functional_nn.models.named_models import model
 
         options = {name: value for name in MODEL_FLAGS if is_given(value := getattr(self, name))}
         if "activation" in options:
@@ -114,8 +115,8 @@ class Configuration:
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer with its schedule over the run's steps, its decay and its clipping."""
-        from functional_nn.training.clipping import with_clipping
-        from functional_nn.training.optimizers import schedule
+        from functional_nn.training.optimizers.clipping import with_clipping
+        from functional_nn.training.optimizers.lookup import schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
         constant = self.schedule == "constant"
@@ -125,7 +126,7 @@ class Configuration:
     def _rule(self, rate: Any) -> optax.GradientTransformation:
         import optax
 
-        from functional_nn.training.optimizers import OPTIMIZERS, optimizer
+        from functional_nn.training.optimizers.lookup import OPTIMIZERS, optimizer
 
         if self.weight_decay is None:
             return optimizer(self.optimizer, rate)
@@ -139,7 +140,7 @@ class Configuration:
 
     def penalty(self) -> PenaltyFunction | None:
         """The sum of the penalties, or None where there is none."""
-        from functional_nn.penalties import l1, l2
+        from functional_nn.losses.penalties import l1, l2
 
         penalties = [penalty(rate) for penalty, rate in ((l1, self.l1), (l2, self.l2)) if is_given(rate)]
         if not penalties:
@@ -171,8 +172,6 @@ class Configuration:
 
 def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
     """A field's value as its flag of ``functional-nn train`` takes it, from what JSON made of it."""
-    from functional_nn.cli.train import train
-
     # True is an int in Python, and so is 10**400, so types are compared, and numbers bounded.
     numbers = value if type(value) is list else [value]
     allowed = JSON_TYPES[field.type]
@@ -182,9 +181,8 @@ def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
         raise DataError(str(path), "a run's configuration", given)
     if value is None:
         return None
-    (flag,) = (parameter for parameter in train.params if parameter.name == field.name)
     try:
-        return flag_value(flag, value)
+        return flag_value(run_flag(field.name), value)
     except click.BadParameter as error:
         given = f"one with {field.name} {short_repr(value)} ({error.message.rstrip('.')})"
         raise DataError(str(path), "a run's configuration", given) from None

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from functional_nn.cli.options import Several
-from functional_nn.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
+from functional_nn.core.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
 
 OF_ONE_VALUE = ("batch_norm", "gradient")
 """Flags that take one value on the command line, and may still differ from member to member in a grid file."""

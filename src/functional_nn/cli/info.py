@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from functional_nn.cache_folder import UnsafeCache, safe_cache_folder
-from functional_nn.cli.beginning import importing
+from functional_nn.cli.startup import importing
+from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 OPTIONAL = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from functional_nn.errors import short_repr, suggest
+from functional_nn.core.errors import short_repr, suggest
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (

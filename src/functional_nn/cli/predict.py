@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from functional_nn.cli.beginning import importing
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.options import JSON_FILE
+from functional_nn.cli.startup import importing
 
 
 @click.command()
@@ -27,12 +27,12 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         import jax
         import numpy as np
 
-        from functional_nn.checkpoints.parameters import load_parameters
         from functional_nn.cli.configuration import Configuration
+        from functional_nn.core.errors import DataError, InputError, shortened
         from functional_nn.data.images import read_image
-        from functional_nn.errors import DataError, InputError, shortened
         from functional_nn.reports import run_folder
-        from functional_nn.training.predict import predict_probabilities
+        from functional_nn.storage.parameters import load_parameters
+        from functional_nn.training.prediction import predict_probabilities
 
     values = run_folder.read_configuration(run)
     run_folder.check_files(run)
@@ -65,9 +65,9 @@ def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, in
     Raises:
         DataError: where the configuration does not say so, or images would be larger than any that is read.
     """
-    from functional_nn.checks import check_count, check_counts
+    from functional_nn.core.errors import DataError, InputError, short_repr
+    from functional_nn.core.validation import check_count, check_counts
     from functional_nn.data.images import MOST_PIXELS
-    from functional_nn.errors import DataError, InputError, short_repr
 
     try:
         classes = check_count("classes", values.get("classes"))
@@ -86,8 +86,8 @@ def _check_finite(params: Any, state: Any, path: Path) -> None:
     """Requires numbers: what comes from a parameter that is NaN looks like an answer, and is none."""
     import numpy as np
 
-    from functional_nn import trees
-    from functional_nn.errors import DataError
+    from functional_nn.core import trees
+    from functional_nn.core.errors import DataError
 
     named = trees.flatten({"params": params, "state": state})
     if bad := [name for name, leaf in named.items() if not np.isfinite(np.asarray(leaf, np.float64)).all()]:

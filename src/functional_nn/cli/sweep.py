@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from functional_nn.cli.beginning import importing
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
@@ -31,10 +30,11 @@ from functional_nn.cli.options import (
 )
 from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
-from functional_nn.errors import InputError
+from functional_nn.cli.startup import importing
+from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
-    from functional_nn.sweeps.results import SweepResult
+    from functional_nn.sweeps.results.results import SweepResult
 
 SEED = click.IntRange(min=0, max=2**32 - 1)
 AXES = (
@@ -119,8 +119,8 @@ def sweep(
         from functional_nn.cli.info import versions
         from functional_nn.data.sources import load_dataset
         from functional_nn.reports import run_folder
-        from functional_nn.sweeps.grid import crossed, grid
-        from functional_nn.sweeps.halving import Halving
+        from functional_nn.sweeps.execution.halving import Halving
+        from functional_nn.sweeps.grid.grid import crossed, grid
         from functional_nn.sweeps.sweep import sweep as run
 
     if flags["precision"] == "float64":
@@ -174,8 +174,8 @@ def _members(
 ) -> tuple[Configuration, list[dict[str, Any]]]:
     """What is the same for all models, and what differs."""
     from functional_nn.cli.flag_values import members_of_flags
-    from functional_nn.sweeps import grid as grids
-    from functional_nn.sweeps.grid_file import read_grid
+    from functional_nn.sweeps.grid import grid as grids
+    from functional_nn.sweeps.grid.grid_file import read_grid
 
     one, axes, lots = {}, {}, {}
     for name, value in flags.items():
@@ -217,7 +217,7 @@ def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
     """The tables and pictures of a finished sweep."""
     for suffix in ("csv", "jsonl"):
         result.save(out / f"members.{suffix}")
-    from functional_nn.reports.sweep_plots import draw_all
+    from functional_nn.reports.plots.sweep import draw_all
 
     pictures = draw_all(result, out)
     if not pictures:

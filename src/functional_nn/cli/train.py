@@ -10,28 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from functional_nn.cli.beginning import jax_beginning
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import (
-    ACTIVATIONS,
-    COUNT,
-    GRADIENTS,
     JSON_FILE,
-    MODELS,
-    NON_FINITE,
     NOT_NEGATIVE,
-    OPTIMIZERS,
-    POSITIVE,
-    PRECISIONS,
-    SCHEDULES,
-    SHARE,
-    Named,
-    Sizes,
 )
-from functional_nn.cli.recipes import RECIPE
+from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
-from functional_nn.errors import InputError
+from functional_nn.cli.startup import STARTED, jax_beginning
+from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
     from functional_nn.training.run import EpochMetrics
@@ -41,60 +29,7 @@ CLEAR_LINE = "\r\x1b[2K"
 
 
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--dataset",
-    default="mnist5k",
-    metavar="NAME",
-    help="mnist5k (in the package), mnist, fashion_mnist, kmnist, or any TFDS image set.",
-)
-@click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
-@RECIPE
-@click.option("--model", type=Named(MODELS), default="mlp", help="The network.")
-@click.option(
-    "--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes, such as 128,64, or none.  [default: the model's]"
-)
-@click.option(
-    "--activation",
-    type=Named(ACTIVATIONS),
-    metavar="NAME",
-    help=f"One of: {', '.join(ACTIVATIONS)}.  [default: the model's]",
-)
-@click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training.")
-@click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch.")
-@click.option("--shift", type=click.IntRange(min=0), default=0, help="Places that training images move by at most.")
-@click.option("--deform", type=SHARE, default=0.0, help="Largest stretch and slant of training images.")
-@click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights.")
-@click.option("--l2", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights.")
-@click.option(
-    "--optimizer", type=Named(OPTIMIZERS), default="adam", metavar="NAME", help=f"One of: {', '.join(OPTIMIZERS)}."
-)
-@click.option("--learning-rate", type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest.")
-@click.option(
-    "--weight-decay",
-    type=NOT_NEGATIVE,
-    help="Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
-)
-@click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run.")
-@click.option("--epochs", type=COUNT, default=10, help="Passes over the training data.")
-@click.option("--batch-size", type=COUNT, default=64, help="Examples a step.")
-@click.option(
-    "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, help="For initial values, shuffling and noise."
-)
-@click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in.")
-@click.option("--devices", type=COUNT, default=1, help="Devices that share each batch; on a CPU, as many cores.")
-@click.option(
-    "--gradient",
-    type=Named(GRADIENTS),
-    default="auto",
-    help="jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
-)
-@click.option("--clip-norm", type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]")
-@click.option(
-    "--non-finite",
-    type=Named(NON_FINITE),
-    default="stop",
-    help="After a step that is not finite: stop; skip it; roll-back the epoch, with half the learning rate.",
-)
+@with_run_flags
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -125,8 +60,6 @@ def train(
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
-    from functional_nn.cli import STARTED
-
     configuration = Configuration(**flags)
     if resume and out is None:
         raise InputError("--resume", "the run's folder in --out", "none")
@@ -140,12 +73,12 @@ def train(
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
-    from functional_nn import trees
     from functional_nn.cli.info import versions
-    from functional_nn.losses import cross_entropy
+    from functional_nn.core import trees
+    from functional_nn.losses.multiclass import cross_entropy
     from functional_nn.reports import run_folder
     from functional_nn.training.fit import fit
-    from functional_nn.training.resumption import Checkpoints
+    from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # beside the loading
     configuration = configuration.completed()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from functional_nn.cli.beginning import importing
 from functional_nn.cli.options import COUNT, JSON_FILE, NewFile
+from functional_nn.cli.startup import importing
 
 
 @click.command()
@@ -29,7 +29,7 @@ def verify(
     public is not compared.
     """
     with importing():
-        from functional_nn.gradients.verification import verify as run
+        from functional_nn.gradients.verify import verify as run
 
     report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
     click.echo(report)
@@ -38,7 +38,7 @@ def verify(
 
         write_json(json_file, report.to_dict())
     if html_file:
-        from functional_nn.reports.verification import write_page
+        from functional_nn.reports.pages.verification import write_page
 
         write_page(report, html_file, title="functional_nn: hand-derived gradients, verified")
     return 0 if report.passed else 1

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from functional_nn.cache_folder import cache_folder
+from functional_nn.core.errors import DataError, shortened
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import read_idx, write_idx
-from functional_nn.errors import DataError, shortened
+from functional_nn.storage.cache_folder import cache_folder
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from functional_nn.errors import DataError, short_repr
+from functional_nn.core.errors import DataError, short_repr
 
 
 class Dataset(NamedTuple):
@@ -118,7 +118,7 @@ def check_name(name: str) -> None:
     >>> check_name("../mnist")
     Traceback (most recent call last):
         ...
-    functional_nn.errors.DataError: data set: expected a name of letters, digits, _ and -, got '../mnist'. ...
+    functional_nn.core.errors.DataError: data set: expected a name of letters, digits, _ and -, got '../mnist'. ...
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         remedy = "A folder goes into data_dir."
@@ -148,3 +148,12 @@ def _check_labels(argument: str, labels: np.ndarray, images: int) -> None:
         raise DataError(argument, "integers (number,)", f"{labels.dtype} {labels.shape}")
     if len(labels) != images:
         raise DataError(argument, f"as many labels as images, {images}", len(labels))
+
+
+class Split(NamedTuple):
+    """Training and test examples as arrays, for data that are not a ``Dataset``."""
+
+    train_x: Any
+    train_labels: Any
+    test_x: Any
+    test_labels: Any

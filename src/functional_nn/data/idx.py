@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.inflate import Inflated
-from functional_nn.errors import DataError, InputError, short_repr
-from functional_nn.files import check_path, opened_whole
+from functional_nn.storage.files import check_path, opened_whole
 
 DTYPES = {
     0x08: np.dtype(np.uint8),

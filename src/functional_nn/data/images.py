@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.errors import DataError, shortened
+from functional_nn.core.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ import re
 import zlib
 from typing import BinaryIO
 
-from functional_nn.errors import DataError
+from functional_nn.core.errors import DataError
 
 PIECE = 2**20
 """Compressed bytes that are read at a time."""

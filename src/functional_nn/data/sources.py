@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from functional_nn.core.errors import DataError
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
 from functional_nn.data.tfds import NAMES, load_tfds
-from functional_nn.errors import DataError
-from functional_nn.files import check_path
+from functional_nn.storage.files import check_path
 
 MNIST5K = Path(__file__).parent / "mnist5k"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

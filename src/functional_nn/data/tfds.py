@@ -20,10 +20,10 @@ from urllib.parse import urljoin
 
 import numpy as np
 
+from functional_nn.core.errors import DataError, shortened, suggest
 from functional_nn.data.cache import cached
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import read_idx
-from functional_nn.errors import DataError, shortened, suggest
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
 """The data sets worth listing; any image-classification set of TFDS can be named."""

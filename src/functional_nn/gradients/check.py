@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import (
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer_checks import check_key, check_trees
+from functional_nn.core.validation import (
     as_array,
     as_host_array,
     check_arrays,
@@ -20,14 +23,12 @@ from functional_nn.checks import (
     shown,
     tree_in_native_order,
 )
-from functional_nn.errors import InputError
-from functional_nn.gradients.comparison import Comparison
-from functional_nn.gradients.planting import plant
-from functional_nn.gradients.problem import Problem, cast, function_problem, split
-from functional_nn.gradients.report import Report
-from functional_nn.layer import Layer, as_layer, check_key, check_trees
-from functional_nn.loss import Loss
-from functional_nn.penalties import Penalty
+from functional_nn.gradients.compare.comparison import Comparison
+from functional_nn.gradients.compare.problem import Problem, cast, function_problem, split
+from functional_nn.gradients.compare.report import Report
+from functional_nn.gradients.mutation.planting import plant
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.penalties import Penalty
 
 
 def check_vjp(

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from functional_nn.checks import check_count, check_flag
-from functional_nn.errors import InputError
-from functional_nn.initializers import Initializer, weight_and_bias
-from functional_nn.inputs import Masked, check_mask, is_shape, like, mask_of, values_of
-from functional_nn.layer import Layer, check_entries, check_floating, check_key
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import check_entries, check_floating, check_key
+from functional_nn.core.masked import Masked, check_mask, like, mask_of, values_of
+from functional_nn.core.shapes import is_shape
+from functional_nn.core.validation import check_count, check_flag
+from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 PROJECTIONS = ("query", "key", "value", "output")
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activation_types import Activation, VectorActivation, as_activation
-from functional_nn.activations import identity, relu
-from functional_nn.checks import check_count, check_flag
-from functional_nn.errors import InputError
-from functional_nn.initializers import Initializer, weight_and_bias
-from functional_nn.layer import Layer, check_entries, check_floating, check_shape
+from functional_nn.activations.activation_types import Activation, VectorActivation, as_activation
+from functional_nn.activations.table import identity, relu
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.validation import check_count, check_flag
+from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
 def neuron(
@@ -37,11 +38,11 @@ def neuron(
 
     Args:
         activation: f; any ``Activation``, or a plain function (which has no hand-derived formula).
-        initializer: a name of ``functional_nn.initializers`` or a function; He for ReLU, Glorot else.
+        initializer: a name of ``functional_nn.layers.initializers`` or a function; He for ReLU, Glorot else.
         name: used in parameter trees and in error messages.
 
-    >>> from functional_nn import activations
-    >>> unit = neuron(activations.sigmoid)
+    >>> import functional_nn as fnn
+    >>> unit = neuron(fnn.sigmoid)
     >>> y, _ = unit.apply({"weight": jnp.ones(2), "bias": jnp.zeros(())}, {}, jnp.zeros((3, 2)), train=False)
     >>> print(y)
     [0.5 0.5 0.5]

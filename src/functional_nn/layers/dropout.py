@@ -7,9 +7,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from functional_nn.checks import check_number
-from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Shape, check_floating, check_key
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Shape
+from functional_nn.core.layer_checks import check_floating, check_key
+from functional_nn.core.validation import check_number
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:

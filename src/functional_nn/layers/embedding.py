@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import as_array, check_count
-from functional_nn.errors import InputError
-from functional_nn.initializers import Initializer, weight_and_bias
-from functional_nn.inputs import is_shape, wide_type
-from functional_nn.layer import Layer, check_entries, check_floating, check_shape, is_concrete
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, is_concrete
+from functional_nn.core.shapes import is_shape, wide_type
+from functional_nn.core.validation import as_array, check_count
+from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
 def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", name: str = "embedding") -> Layer:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.checks import check_count
-from functional_nn.errors import InputError
-from functional_nn.inputs import is_shape
-from functional_nn.layer import Layer, check_entries, check_floating, check_key, stateless
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, stateless
+from functional_nn.core.layer_checks import check_entries, check_floating, check_key
+from functional_nn.core.shapes import is_shape
+from functional_nn.core.validation import check_count
 
 
 def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from functional_nn.checks import check_number
-from functional_nn.errors import InputError
-from functional_nn.layer import Layer, check_entries, check_floating, check_shape
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.validation import check_number
 
 
 def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:

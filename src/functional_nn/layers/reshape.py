@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from functional_nn.checks import check_count, shown
-from functional_nn.errors import InputError
-from functional_nn.inputs import Shape, is_shape
-from functional_nn.layer import Layer, stateless
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, stateless
+from functional_nn.core.shapes import Shape, is_shape
+from functional_nn.core.validation import check_count, shown
 
 
 def reshape(shape: Shape, *, name: str = "reshape") -> Layer:

@@ -10,18 +10,6 @@ weights) are checked where they are concrete. Under ``jit`` they cannot raise: t
 makes the value and the gradient NaN, which training reports, and never a plausible number.
 """
 
-from functional_nn.loss import Loss
-from functional_nn.losses.log_probabilities import kl_divergence, negative_log_likelihood
-from functional_nn.losses.many_classes import cross_entropy, multiclass_hinge
-from functional_nn.losses.regression import cosine_distance, huber, mean_absolute_error, mean_squared_error
-from functional_nn.losses.two_classes import binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge
+import lazy_loader
 
-LOSSES: dict[str, Loss] = {
-    loss.name: loss
-    for loss in (
-        mean_squared_error, mean_absolute_error, huber, cosine_distance,
-        binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge,
-        cross_entropy, multiclass_hinge, negative_log_likelihood, kl_divergence,
-    )
-}  # fmt: skip
-"""Every loss under its name."""
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

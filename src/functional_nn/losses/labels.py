@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.errors import InputError
-from functional_nn.layer import is_concrete
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import is_concrete
 
 PROBABILITY_TOLERANCE = 1e-2
 

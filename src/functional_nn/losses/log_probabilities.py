@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.errors import InputError
-from functional_nn.layer import is_concrete
-from functional_nn.loss import Loss
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import is_concrete
 from functional_nn.losses.labels import are_probabilities, check_classes, check_probabilities, one_hot
-from functional_nn.weights import nan_unless, times
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.weighting import nan_unless, times
 
 LOG_TOLERANCE = 0.1
 """How far from 0 the logarithm of a row's sum may be: log-probabilities in bfloat16 are that coarse."""

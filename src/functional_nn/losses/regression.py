@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.checks import check_number
-from functional_nn.errors import InputError
-from functional_nn.loss import Loss
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_number
 from functional_nn.losses.labels import check_same_shape, example_mean, per_element
+from functional_nn.losses.loss import Loss
 
 
 def _squared_errors(y, labels):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from functional_nn.bench.benchmark import in_flops
-from functional_nn.bench.comparison import Comparison
-from functional_nn.bench.modes import Mode
-from functional_nn.bench.suite import NEAR_BEST, Measured, knee
-from functional_nn.bench.timing import in_seconds
+from functional_nn.bench.compare.regression import Comparison
+from functional_nn.bench.measure.benchmark import in_flops
+from functional_nn.bench.measure.execution_modes import Mode
+from functional_nn.bench.measure.suite import NEAR_BEST, Measured, knee
+from functional_nn.bench.measure.timing import in_seconds
 
 
 def called(measured: Measured) -> str:

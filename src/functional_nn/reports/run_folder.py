@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from functional_nn import trees
-from functional_nn.checkpoints.folder import steps
-from functional_nn.checkpoints.identity import check_kind
-from functional_nn.checkpoints.parameters import save_parameters
+from functional_nn.core import trees
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.layer import Layer
 from functional_nn.data.dataset import Dataset
-from functional_nn.errors import DataError, InputError
-from functional_nn.files import check_new_folder, finite_json, read_signed, remove_leftovers, signed_text, write_whole
-from functional_nn.layer import Layer
 from functional_nn.metrics import confusion_matrix
-from functional_nn.training.predict import predict_probabilities
+from functional_nn.storage.checkpoint_folder import steps
+from functional_nn.storage.files import (
+    check_new_folder,
+    finite_json,
+    read_signed,
+    remove_leftovers,
+    signed_text,
+    write_whole,
+)
+from functional_nn.storage.identity import check_kind
+from functional_nn.storage.parameters import save_parameters
+from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
 
 CONFIGURATION, METRICS, PARAMETERS, RESULT = "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"
@@ -136,7 +143,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _draw(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
-    from functional_nn.reports import plots
+    from functional_nn.reports.plots import run as plots
 
     x = data.test_images.reshape(len(data.test_images), *run.in_shape)
     given = predict_probabilities(net, run.params, run.state, x, precision=run.precision)

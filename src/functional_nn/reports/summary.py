@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from functional_nn import trees
-from functional_nn.bench.equations import equations
-from functional_nn.bench.flops import flops_by_scope
-from functional_nn.checks import check_dtype
-from functional_nn.inputs import Shape, shape_of, stand_in, traced
-from functional_nn.layer import MARK, Layer, as_layer, child_forward
+from functional_nn.core import trees
+from functional_nn.core.children import MARK, child_forward
+from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.shapes import Shape, shape_of, stand_in, traced
+from functional_nn.core.validation import check_dtype
+from functional_nn.jaxprs.flops import flops_by_scope
+from functional_nn.jaxprs.walk import equations
 
 
 class SummaryRow(NamedTuple):
@@ -52,7 +53,7 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
 
     ``dtype`` is the input's; by default floating-point numbers, or integers where the network refuses these.
     Nothing is computed: shapes and operations are read from the traced program of the forward pass in evaluation.
-    A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.bench.flops``.
+    A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.flops``.
 
     >>> import functional_nn as fnn
     >>> print(summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))

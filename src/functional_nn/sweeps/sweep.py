@@ -8,26 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from functional_nn.checkpoints.arrays import checksum
-from functional_nn.checkpoints.identity import as_json
-from functional_nn.checks import check_flag, check_function, shown
-from functional_nn.data.dataset import Dataset
-from functional_nn.errors import InputError, suggest
-from functional_nn.files import check_new_folder
-from functional_nn.interruption import Interruption
-from functional_nn.losses import cross_entropy
-from functional_nn.progress import progress_bar
-from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
-from functional_nn.sweeps.groups import LossOf, Model, Optimizer, PenaltyOf, RecipeOf, static_groups
-from functional_nn.sweeps.halving import Halving
-from functional_nn.sweeps.plan import Plan, planned
-from functional_nn.sweeps.population import Population
-from functional_nn.sweeps.results import SweepResult, check_names
-from functional_nn.sweeps.store import Store
-from functional_nn.training.devices import check_single_process
+from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.progress import progress_bar
+from functional_nn.core.validation import check_flag, check_function, shown
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.losses.multiclass import cross_entropy
+from functional_nn.storage.arrays import checksum
+from functional_nn.storage.files import check_new_folder
+from functional_nn.storage.identity import as_json
+from functional_nn.sweeps.execution.halving import Halving
+from functional_nn.sweeps.execution.plan import Plan, planned
+from functional_nn.sweeps.execution.population import Population
+from functional_nn.sweeps.execution.static_groups import static_groups
+from functional_nn.sweeps.execution.store import Store
+from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
+from functional_nn.sweeps.results.member import check_names
+from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.training.fit import as_arrays
-from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.programs import Split
+from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.programs.devices import check_single_process
+from functional_nn.training.programs.recipe import LossOf, Model, Optimizer, PenaltyOf, RecipeOf
+from functional_nn.training.resilience.interruption import Interruption
 
 
 def sweep(

@@ -9,22 +9,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.checks import check_count, check_function, tree_in_native_order
-from functional_nn.inputs import values_of
-from functional_nn.layer import Layer, as_layer
-from functional_nn.loss import Loss
+from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.masked import values_of
+from functional_nn.core.validation import check_count, check_function, tree_in_native_order
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.weighting import ratio
 from functional_nn.metrics import accuracy
-from functional_nn.training.arguments import (
+from functional_nn.training.argument_checks import (
     check_batch,
     check_epoch_number,
     check_scalar,
     check_stepped,
     check_train_state,
 )
-from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossFunction, TrainStep, forward
-from functional_nn.weights import ratio
 
 
 class Evaluation(NamedTuple):

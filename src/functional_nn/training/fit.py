@@ -14,20 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from functional_nn.checkpoints.arrays import checksum
-from functional_nn.checks import as_host_array, check_flag, check_function, shown
-from functional_nn.data.dataset import Dataset
-from functional_nn.errors import InputError, inside
-from functional_nn.inputs import Shape
-from functional_nn.interruption import Interruption
-from functional_nn.layer import Layer, as_layer, output_shape
-from functional_nn.losses import Loss
-from functional_nn.progress import progress_bar
-from functional_nn.training.arguments import check_counts, check_functions, check_seed
-from functional_nn.training.devices import check_devices, check_single_process
+from functional_nn.core.errors import InputError, inside
+from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.output_shape import output_shape
+from functional_nn.core.progress import progress_bar
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import as_host_array, check_flag, check_function, shown
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.losses.loss import Loss
+from functional_nn.storage.arrays import checksum
+from functional_nn.training.argument_checks import check_counts, check_functions, check_seed
 from functional_nn.training.epoch import EpochResult, Evaluation
-from functional_nn.training.memory import check_memory
-from functional_nn.training.non_finite import (
+from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.programs.compile import compiled
+from functional_nn.training.programs.devices import check_devices, check_single_process
+from functional_nn.training.programs.memory import check_memory
+from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.resilience.checkpointing import Checkpoints, Reached, RunSaver
+from functional_nn.training.resilience.interruption import Interruption
+from functional_nn.training.resilience.non_finite import (
     ROLL_BACK,
     SKIP,
     check_policy,
@@ -36,9 +41,6 @@ from functional_nn.training.non_finite import (
     rate_share,
     with_rate_share,
 )
-from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.programs import Recipe, Split, compiled
-from functional_nn.training.resumption import Checkpoints, Reached, RunSaver
 from functional_nn.training.run import EpochMetrics, Run
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, PenaltyFunction

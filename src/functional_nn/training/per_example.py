@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
-from functional_nn.checks import as_array, check_function
-from functional_nn.layer import EXAMPLES, Layer, Params, State, as_layer, check_key, check_trees
-from functional_nn.training.arguments import check_batch, check_scalar
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
+from functional_nn.core.validation import as_array, check_function
+from functional_nn.training.argument_checks import check_batch, check_scalar
 from functional_nn.training.step import LossFunction
 
 

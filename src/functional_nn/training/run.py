@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from functional_nn.inputs import Shape
-from functional_nn.layer import Params, State
-from functional_nn.training.precision import Precision
+from functional_nn.core.layer import Params, State
+from functional_nn.core.shapes import Shape
+from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState
 
 

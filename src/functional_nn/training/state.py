@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.checks import shown
-from functional_nn.errors import InputError
-from functional_nn.inputs import Shape
-from functional_nn.layer import Layer, Params, State, as_layer, check_key
-from functional_nn.training.loss_scale import LossScale
-from functional_nn.training.precision import Precision, as_precision, cast
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import check_key
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import shown
+from functional_nn.training.optimizers.loss_scale import LossScale
+from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 
 
 class TrainState(NamedTuple):

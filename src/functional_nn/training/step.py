@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.checks import check_flag
-from functional_nn.errors import InputError
-from functional_nn.layer import Layer, Params, State, as_layer
-from functional_nn.training.arguments import check_batch, check_functions, check_scalar, check_train_state
-from functional_nn.training.loss_scale import LossScale
-from functional_nn.training.precision import Precision, as_precision, cast
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.validation import check_flag
+from functional_nn.training.argument_checks import check_batch, check_functions, check_scalar, check_train_state
+from functional_nn.training.optimizers.loss_scale import LossScale
+from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 from functional_nn.training.state import TrainState, derived_key
 
 LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from comparison import BATCH, Case, torch
-from weight_maps import attention, transformer_block
+from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.weight_maps import attention, transformer_block
 
 import functional_nn as fnn
 
@@ -128,8 +128,12 @@ def block(heads, *, norm_first, causal=False, masked=False, activation="gelu", h
     )
     return Case(
         f"transformer_block-heads={heads}-{activation}-norm_first={norm_first}-causal={causal}-masked={masked}",
-        fnn.transformer_block(
-            heads, hidden_size=hidden, activation=fnn.activation(activation), causal=causal, norm_first=norm_first
+        fnn.models.transformer_block(
+            heads,
+            hidden_size=hidden,
+            activation=fnn.activations.activation(activation),
+            causal=causal,
+            norm_first=norm_first,
         ),
         Encode(module, mask=mask, causal=causal),
         ((BATCH, TIME, size),),

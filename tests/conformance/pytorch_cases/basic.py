@@ -1,8 +1,8 @@
 """Dense layers, embeddings and all activations; dropout in evaluation."""
 
 import numpy as np
-from comparison import BATCH, Case, torch
-from weight_maps import (
+from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.weight_maps import (
     channels_first,
     channels_last,
     convolution,
@@ -80,10 +80,10 @@ ACTIVATIONS = [
     (fnn.log_sigmoid, nn.LogSigmoid()),
     (fnn.relu, nn.ReLU()),
     (fnn.leaky_relu, nn.LeakyReLU()),
-    (fnn.leaky_relu_with(0.3), nn.LeakyReLU(0.3)),
+    (fnn.activations.leaky_relu_with(0.3), nn.LeakyReLU(0.3)),
     (fnn.elu, nn.ELU()),
-    (fnn.elu_with(0.7), nn.ELU(0.7)),
-    (fnn.elu_with(2.5), nn.ELU(2.5)),
+    (fnn.activations.elu_with(0.7), nn.ELU(0.7)),
+    (fnn.activations.elu_with(2.5), nn.ELU(2.5)),
     (fnn.selu, nn.SELU()),
     (fnn.gelu, nn.GELU()),
     (fnn.gelu_tanh, nn.GELU(approximate="tanh")),

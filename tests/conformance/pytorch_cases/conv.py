@@ -2,8 +2,8 @@
 
 import itertools
 
-from comparison import BATCH, Case, torch
-from weight_maps import channels_first, channels_last, convolution
+from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.weight_maps import channels_first, channels_last, convolution
 
 import functional_nn as fnn
 

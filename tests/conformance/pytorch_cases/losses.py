@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from comparison import same, torch
-from weight_maps import channels_last
+from tests.conformance.comparison import same, torch
+from tests.conformance.weight_maps import channels_last
 
 import functional_nn as fnn
 
@@ -50,10 +50,10 @@ def of_numbers():
         "mean_squared_error": (fnn.mean_squared_error, functional.mse_loss),
         "mean_absolute_error": (fnn.mean_absolute_error, functional.l1_loss),
         "huber": (fnn.huber, functional.huber_loss),
-        "huber_with(0.3)": (fnn.huber_with(0.3), partial(functional.huber_loss, delta=0.3)),
-        "huber_with(2.5)": (fnn.huber_with(2.5), partial(functional.huber_loss, delta=2.5)),
+        "huber_with(0.3)": (fnn.losses.huber_with(0.3), partial(functional.huber_loss, delta=0.3)),
+        "huber_with(2.5)": (fnn.losses.huber_with(2.5), partial(functional.huber_loss, delta=2.5)),
         "smooth_l1(0.7)": (
-            fnn.huber_with(0.7),
+            fnn.losses.huber_with(0.7),
             lambda y, t, reduction: 0.7 * functional.smooth_l1_loss(y, t, reduction=reduction, beta=0.7),
         ),
     }
@@ -69,7 +69,7 @@ def of_two_classes():
     kinds = {
         "binary_cross_entropy": (fnn.binary_cross_entropy, functional.binary_cross_entropy_with_logits, logits),
         "binary_cross_entropy_from_probabilities": (
-            fnn.binary_cross_entropy_from_probabilities,
+            fnn.losses.binary_cross_entropy_from_probabilities,
             functional.binary_cross_entropy,
             1 / (1 + np.exp(-logits)),
         ),
@@ -112,7 +112,7 @@ def cross_entropy(name, settings, y, labels):
         theirs = partial(theirs, ignore_index=settings["ignore_index"])
     if "class_weights" in settings:
         theirs = partial(theirs, weight=torch.from_numpy(CLASS_WEIGHTS))
-    return LossCase(name, fnn.cross_entropy_with(**settings), theirs, y, labels, channels_last)
+    return LossCase(name, fnn.losses.cross_entropy_with(**settings), theirs, y, labels, channels_last)
 
 
 def of_log_probabilities():

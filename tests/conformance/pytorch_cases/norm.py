@@ -1,7 +1,13 @@
 """Normalisation in training and evaluation, with and without parameters."""
 
-from comparison import Case, torch
-from weight_maps import channels_first, channels_last, layer_norm_of_images, normalisation, running_statistics
+from tests.conformance.comparison import Case, torch
+from tests.conformance.weight_maps import (
+    channels_first,
+    channels_last,
+    layer_norm_of_images,
+    normalisation,
+    running_statistics,
+)
 
 import functional_nn as fnn
 

@@ -3,8 +3,8 @@
 from functools import partial
 
 import numpy as np
-from comparison import BATCH, Case, torch
-from weight_maps import gru, recurrent, stacked
+from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.weight_maps import gru, recurrent, stacked
 
 import functional_nn as fnn
 

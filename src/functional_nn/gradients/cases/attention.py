@@ -31,6 +31,10 @@ LAYERS = [
     LayerCase("sinusoidal_positions", fnn.sinusoidal_positions(), SEQUENCE),
     LayerCase("learned_positions", fnn.learned_positions(7), SEQUENCE),
     LayerCase(
-        "transformer_block", fnn.transformer_block(3, hidden_size=7, dropout=0.2), SEQUENCE, True, masked(SEQUENCE)
+        "transformer_block",
+        fnn.models.transformer_block(3, hidden_size=7, dropout=0.2),
+        SEQUENCE,
+        True,
+        masked(SEQUENCE),
     ),
 ]

@@ -20,7 +20,9 @@ LAYERS = [
     LayerCase("repeat_over_masked", fnn.repeat(fnn.residual(fnn.dense(5)), 2), (11, 5), make_x=masked((11, 5))),
     LayerCase("remat", fnn.remat(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))), (5,), True),
     LayerCase("shared", fnn.shared(fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(5)), {"dense_1": "dense_0"}), (5,)),
-    LayerCase("frozen", fnn.frozen(fnn.mlp(3, hidden=(11, 7), batch_norm=True), ["dense_0/*", "*scale"]), (5, 2)),
+    LayerCase(
+        "frozen", fnn.frozen(fnn.models.mlp(3, hidden=(11, 7), batch_norm=True), ["dense_0/*", "*scale"]), (5, 2)
+    ),
     LayerCase(
         "with_hand_vjp",
         fnn.with_hand_vjp(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))),

@@ -16,5 +16,5 @@ LAYERS = [
     LayerCase("chain_empty", fnn.chain(), (5,)),
     LayerCase("chain", fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2)), (5,)),
     LayerCase("chain_of_chains", fnn.chain(fnn.chain(fnn.dense(3), fnn.gelu), fnn.chain(fnn.dropout(0.5))), (5,), True),
-    *(LayerCase(name, f.as_layer(), (5, 3)) for name, f in fnn.ACTIVATIONS.items()),
+    *(LayerCase(name, f.as_layer(), (5, 3)) for name, f in fnn.activations.ACTIVATIONS.items()),
 ]

@@ -15,7 +15,7 @@ class Equivalent(NamedTuple):
 
     Args:
         subjects: whose formula.
-        place: file and function of the equation, such as ``pool.py (pool_back)``.
+        place: file and function of the equation, such as ``pooling.py (pool_back)``.
         mutants: what is wrong with it.
         reason: why that changes nothing, or nothing here.
     """
@@ -42,61 +42,57 @@ SCALED = "A scale that cancels, against overflow, and a guard for vectors of zer
 STEP = "heaviside looks at this branch only for x = 0, where both sides are 0, and for NaN."
 
 EQUIVALENT = (
-    Equivalent(".*", r"gates\.py \(.*\)", ".*", IN_ULP),
-    Equivalent(".*", r"activations\.py \(_exp_and_scale\)", ".*", IN_ULP),
-    Equivalent(".*", r"activations\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
-    Equivalent(".*", r"activations\.py \(_tanh_derivative\)", "mul: second factor dropped", IN_ULP),
-    Equivalent("s?elu", r"activations\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
-    Equivalent("s?elu", r"activations\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
-    Equivalent(
-        "elu", r"activations\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE
-    ),
-    Equivalent(
-        "hard_silu", r"activations\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "It asks this of |x| ≥ 3 alone."
-    ),
-    Equivalent("(log_)?softmax", r"activations\.py \(_(log_)?softmax_pullback\)", "(reduce_max|sub): .*", SHIFT),
+    Equivalent(".*", r"accurate_derivatives\.py \(.*\)", ".*", IN_ULP),
+    Equivalent(".*", r"table\.py \(_exp_and_scale\)", ".*", IN_ULP),
+    Equivalent(".*", r"table\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
+    Equivalent(".*", r"table\.py \(_tanh_derivative\)", "mul: second factor dropped", IN_ULP),
+    Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
+    Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
+    Equivalent("elu", r"table\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
+    Equivalent("hard_silu", r"table\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "It asks this of |x| ≥ 3 alone."),
+    Equivalent("(log_)?softmax", r"table\.py \(_(log_)?softmax_pullback\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
-    Equivalent("cross_entropy.*", r"many_classes\.py \(.*gradients\)", "(reduce_max|sub): .*", SHIFT),
-    Equivalent("cross_entropy.*", r"many_classes\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
+    Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "(reduce_max|sub): .*", SHIFT),
+    Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
     Equivalent(
-        "cross_entropy.*", r"many_classes\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE
+        "cross_entropy.*", r"multiclass\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE
     ),
     Equivalent(
         "cross_entropy_weighted.*",
-        r"many_classes\.py \(.*gradients\)",
+        r"multiclass\.py \(.*gradients\)",
         "reduce_sum: last term left out",
         "The last class has the weight 0.",
     ),
     Equivalent("cross_entropy.*|kl.*", r"labels\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*", VALID),
-    Equivalent("binary_cross_entropy.*", r"two_classes\.py \(_binary_targets\)", "(and|le): .*", VALID),
-    Equivalent("hinge|.*cross_entropy.*|kl.*", r"weights\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
-    Equivalent("hinge", r"two_classes\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
-    Equivalent("multi.*", r"many_classes\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent("binary_cross_entropy.*", r"binary\.py \(_binary_targets\)", "(and|le): .*", VALID),
+    Equivalent("hinge|.*cross_entropy.*|kl.*", r"weighting\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
+    Equivalent("hinge", r"binary\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent("multi.*", r"multiclass\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
     Equivalent(
         "multi.*",
-        r"many_classes\.py \(_margins\)",
+        r"multiclass\.py \(_margins\)",
         "(eq: 1 became 2|select_n: always the first branch)",
         "The label's own margin becomes 1 in place of 0: what is added to the label is taken off again.",
     ),
     Equivalent(
         "multi.*",
-        r"weights\.py \(times\)",
+        r"weighting\.py \(times\)",
         "(select_n|mul): .*",
         "A guard against 0 · ∞, and no number is infinite here.",
     ),
     Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
-    Equivalent(".*", r"(attention|recurrence)\.py \(_where\)", "select_n: always the second branch", PADDING),
-    Equivalent(".*", r"layer\.py \(_real\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING),
-    Equivalent(".*", r"recurrence\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
-    Equivalent("conv.*", r"windows\.py \((put_back|seen)\)", "pad: 0 became 1", CROPPED),
+    Equivalent(".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
+    Equivalent(".*", r"children\.py \(_real\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING),
+    Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
+    Equivalent("conv.*", r"sliding_windows\.py \((put_back|seen)\)", "pad: 0 became 1", CROPPED),
     Equivalent(
         "global_max_pool.*",
-        r"pool\.py \(.*pool_back\)",
+        r"pooling\.py \(.*pool_back\)",
         "max: (second dropped|1 became 0)",
         "Some element is always the largest, so the count is 1 at least.",
     ),
-    Equivalent("cnn|lenet|deep_cnn", r"pool\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
-    Equivalent("cnn|lenet|deep_cnn", r"pool\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
+    Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
+    Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
     Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalised."),
     Equivalent(
         "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."

@@ -4,9 +4,12 @@ import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase
 
 LAYERS = [
-    LayerCase("mlp", fnn.mlp(3, hidden=(11, 7)), (5, 2)),
+    LayerCase("mlp", fnn.models.mlp(3, hidden=(11, 7)), (5, 2)),
     LayerCase(
-        "mlp_with_all", fnn.mlp(3, hidden=(11, 7), dropout=0.2, batch_norm=True, activation=fnn.silu), (5, 2), True
+        "mlp_with_all",
+        fnn.models.mlp(3, hidden=(11, 7), dropout=0.2, batch_norm=True, activation=fnn.silu),
+        (5, 2),
+        True,
     ),
     LayerCase(
         "cnn",
@@ -27,7 +30,7 @@ LAYERS = [
         True,
         no_bfloat16="rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves",
     ),
-    LayerCase("residual_block", fnn.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
+    LayerCase("residual_block", fnn.models.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     LayerCase("resnet", fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
     *(LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
     LayerCase("transformer", fnn.model("transformer", 3, hidden=(4, 4), heads=2), (3, 5)),

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal
 
-from functional_nn.gradients.equations import bind, scan_sizes
 from functional_nn.gradients.mutation.alternatives import (
     Alternative,
     exchanged,
@@ -22,7 +21,8 @@ from functional_nn.gradients.mutation.alternatives import (
     result,
     rolled,
 )
-from functional_nn.gradients.mutation.programs import Site, bodies, boolean, floating, reach
+from functional_nn.gradients.mutation.targets import Site, bodies, boolean, floating, reach
+from functional_nn.jaxprs.equations import bind, scan_sizes
 
 ORDINALS = ("first", "second", "third", "fourth")
 TINY, HUGE = 1e-3, 1e4

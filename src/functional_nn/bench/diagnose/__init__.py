@@ -1,0 +1,1 @@
+"""Reasons why a program is slow."""

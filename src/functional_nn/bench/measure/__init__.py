@@ -1,0 +1,1 @@
+"""Measurements: compile time, run time, memory, and the peak speed of the device."""

@@ -1,0 +1,5 @@
+"""What every other part uses: layers, masked sequences, shapes, parameter trees, errors, validation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

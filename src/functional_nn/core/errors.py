@@ -1,0 +1,109 @@
+"""The errors a user meets: what was given, what was expected, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+MOST_SHOWN = 80
+"""Characters of a value, or of a file's content, that a message repeats."""
+
+
+def shortened(text: object) -> str:
+    r"""A text as messages repeat it: at most 80 characters, with escapes in place of control characters.
+
+    A file could otherwise write megabytes through an error message.
+
+    >>> shortened("red \x1b[31m"), shortened("x" * 1000)[-6:]
+    ('red \\x1b[31m', 'x…xxxx')
+    """
+    text = str(text)
+    # Escapes make a text longer, so it is cut before and after they are put in.
+    start = escaped(text[:MOST_SHOWN])
+    if len(text) <= MOST_SHOWN and len(start) <= MOST_SHOWN:
+        return start
+    end = escaped(text[-4:])[-4:]
+    return f"{start[: MOST_SHOWN - 1 - len(end)]}…{end}"
+
+
+def short_repr(value: object) -> str:
+    """The ``repr`` of a value on one line of at most 80 characters.
+
+    >>> short_repr([[1], 2.5, "x"])
+    "[[1], 2.5, 'x']"
+    """
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
+        return f"a {type(value).__name__} that is too large to show"
+    return shortened(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    r"""A text with escapes in place of control characters, which could be codes for the terminal.
+
+    >>> escaped("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+class InputError(ValueError):
+    """An argument that cannot be used.
+
+    Args:
+        argument: the name of what is wrong, as the caller knows it (``labels``, ``weight``, a file's path).
+        expected: what it has to be.
+        given: what it is.
+        remedy: what to do about it, as a sentence.
+
+    >>> raise InputError("rate", "a number in [0, 1)", 1.5, "Give the share to drop.")
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5. Give the share to drop.
+    """
+
+    def __init__(self, argument: str, expected: object, given: object, remedy: str = ""):
+        super().__init__(argument, expected, given, remedy)
+        self.argument, self.expected, self.given, self.remedy = argument, expected, given, remedy
+        self.path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = "/".join(self.path)
+        place = f"{where}: {self.argument}" if where else self.argument
+        sentence = f"{place}: expected {self.expected}, got {self.given}."
+        return escaped(f"{sentence} {self.remedy}" if self.remedy else sentence)
+
+
+class DataError(InputError):
+    """A file or a data set that cannot be used; ``argument`` is its path and, where known, the byte."""
+
+
+class FormulaMissing(NotImplementedError):
+    """A hand-derived formula was asked of a plain function that has none."""
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Says which layer an error comes from; nested calls build the path ``outer/inner``."""
+    try:
+        yield
+    except InputError as error:
+        error.path = (name, *error.path)
+        raise
+    except Exception as error:
+        error.add_note(f"(in layer {name})")
+        raise
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A remedy for a mistyped name: the nearest known one first, then all of them.
+
+    >>> suggest("adm", ["sgd", "adam"])
+    'Did you mean adam? Known: adam, sgd.'
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(word, names, n=1)
+    question = f"Did you mean {nearest[0]}? " if nearest else ""
+    return f"{question}Known: {', '.join(names)}."

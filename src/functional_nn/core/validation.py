@@ -1,0 +1,185 @@
+"""One way of refusing what is of the wrong kind. Each check gives back what it let through.
+
+A traced value cannot be looked at, so of one only its shape and type are checked; nothing is added to a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from functional_nn.core.errors import InputError, short_repr, suggest
+from functional_nn.core.masked import Masked
+
+LARGEST = 2**31 - 1
+"""No axis is longer, and no loop."""
+
+
+def shown(value: Any) -> str:
+    """A value as an error says it: arrays by type and shape, the rest cut to one line.
+
+    >>> shown(np.zeros((2, 3))), shown("x" * 100)[-5:]
+    ('float64 of shape (2, 3)', "…xxx'")
+    """
+    if isinstance(value, Tracer):
+        return f"a traced {value.dtype} of shape {value.shape}"
+    if is_array(value):
+        return f"{value.dtype} of shape {value.shape}" if value.ndim else f"{value} ({value.dtype})"
+    return short_repr(value)
+
+
+def is_array(value: Any) -> TypeGuard[jax.Array]:
+    """Whether a value is an array, of JAX or of NumPy."""
+    return isinstance(value, jax.Array | np.ndarray | np.generic)
+
+
+def is_numeric(array: Any) -> bool:
+    """Whether an array holds real numbers or booleans, and no keys, texts, objects or complex numbers."""
+    return array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+
+
+def check_count(argument: str, value: Any, *, least: int = 1, most: int = LARGEST) -> int:
+    """Refuses what is no whole number from ``least`` to ``most``.
+
+    >>> check_count("epochs", 0)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: epochs: expected a positive integer, got 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        limit = f" up to {most:,}" if isinstance(value, Integral) and int(value) > most else ""
+        kind = "a positive integer" if least == 1 else f"an integer not below {least}"
+        raise InputError(argument, kind + limit, shown(value))
+    return int(value)
+
+
+def check_counts(argument: str, values: Any, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
+    """Refuses what is no sequence of whole numbers from 1 on."""
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise InputError(argument, expected, shown(values), "A single one is written (128,).")
+    return tuple(check_count(argument, value) for value in values)
+
+
+def check_number(
+    argument: str, value: Any, expected: str = "a finite number", holds: Callable[[float], bool] = np.isfinite
+) -> Any:
+    """Refuses what is no single real number, and one that a condition does not hold for; traced ones pass.
+
+    >>> check_number("rate", 1.5, "a number in [0, 1)", lambda rate: 0 <= rate < 1)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5.
+    """
+    if is_array(value):
+        if value.ndim or not is_numeric(value) or value.dtype == bool:
+            raise InputError(argument, expected, shown(value))
+        if isinstance(value, Tracer):
+            return value
+    elif (
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or (isinstance(value, Integral) and abs(int(value)) > LARGEST)
+    ):
+        raise InputError(argument, expected, shown(value))
+    number = float(value)
+    if not holds(number):
+        raise InputError(argument, expected, shown(value))
+    return value if is_array(value) else number
+
+
+def check_flag(argument: str, value: Any, remedy: str = "") -> bool:
+    """Refuses what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(argument, "True or False", shown(value), remedy)
+    return bool(value)
+
+
+def check_dtype(argument: str, value: Any) -> Any:
+    """Refuses what is no type of numbers; gives NumPy's."""
+    try:
+        dtype = jnp.dtype(value)
+    except (TypeError, ValueError):
+        dtype = None
+    if value is None or dtype is None or dtype.hasobject or not is_numeric(np.zeros((), dtype)):
+        raise InputError(argument, "a type of numbers, such as jax.numpy.float32", shown(value))
+    return dtype
+
+
+def check_choice(argument: str, value: Any, known: Iterable[str]) -> str:
+    """Refuses what is none of these names.
+
+    >>> check_choice("axis", "colum", ["row", "column"])
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: axis: expected a known name, got 'colum'. Did you mean column? ...
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise InputError(argument, "a known name", shown(value), suggest(str(value), names))
+    return value
+
+
+def check_function(argument: str, value: Any, expected: str) -> Any:
+    """Refuses what cannot be called."""
+    if not callable(value):
+        raise InputError(argument, expected, shown(value))
+    return value
+
+
+def in_native_order(value: Any) -> Any:
+    """A NumPy array in this machine's byte order, and anything else as it is; JAX refuses arrays of the other order.
+
+    >>> in_native_order(np.array([1.0, 2.0], ">f4"))
+    array([1., 2.], dtype=float32)
+    """
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def tree_in_native_order(tree: Any) -> Any:
+    """A pytree whose NumPy arrays have this machine's byte order; the tree itself where all of them have it."""
+    leaves = jax.tree.leaves(tree)
+    if all(leaf is in_native_order(leaf) for leaf in leaves):
+        return tree
+    return jax.tree.map(in_native_order, tree)
+
+
+def as_array(argument: str, value: Any) -> jax.Array:
+    """What JAX makes an array of numbers from, as one."""
+    try:
+        array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or not is_numeric(array):
+        raise InputError(argument, "an array of numbers", shown(value))
+    return array
+
+
+def as_host_array(argument: str, value: Any) -> np.ndarray:
+    """What NumPy makes an array of numbers from, as one."""
+    try:
+        array = in_native_order(np.asarray(value))
+    except (TypeError, ValueError):
+        array = None
+    if array is None or not is_numeric(array):
+        raise InputError(argument, "an array of numbers", shown(value))
+    return array
+
+
+def check_arrays(argument: str, value: Any) -> None:
+    """Refuses what is no array with a batch axis, no ``Masked`` sequence of arrays and no tuple of such."""
+    if isinstance(value, tuple) and value and not isinstance(value, Masked):
+        for part in value:
+            check_arrays(argument, part)
+        return
+    for array in value if isinstance(value, Masked) else (value,):
+        if not is_array(array) or not is_numeric(array) or array.ndim == 0:
+            remedy = "Write jax.numpy.asarray(…)." if isinstance(value, list) else ""
+            raise InputError(argument, "an array of numbers with a leading batch axis", shown(array), remedy)

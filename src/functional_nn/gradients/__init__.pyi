@@ -1,0 +1,9 @@
+from .compare.activation_errors import compare_elementwise as compare_elementwise
+from .compare.report import Report as Report
+from .compare.report import Survivor as Survivor
+from .compare.report import Verdict as Verdict
+from .mutation.mutants import Mutant as Mutant
+from .mutation.mutants import Mutants as Mutants
+from .mutation.mutants import mutate as mutate
+from .textbook.optimizer_check import check_optimizer as check_optimizer
+from .textbook.rule import TextbookRule as TextbookRule

@@ -1,0 +1,1 @@
+"""The comparison of hand-derived gradients with automatic differentiation."""

@@ -1,0 +1,63 @@
+"""Rules for sums of products: matrix products and convolutions, both as batched matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.multiprecision.reductions import windows
+from functional_nn.gradients.multiprecision.rules import Rules, Values
+
+COMPUTING = Rules()
+
+
+def _multiplied(a: Values, b: Values) -> Values:
+    """(batch, m, k, points) times (batch, k, n, points)."""
+    return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
+
+
+@COMPUTING.of("dot_general")
+def _dot_general(arithmetic, equation, a, b):
+    (contracted_a, contracted_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
+    free_a = [axis for axis in range(a.ndim - 1) if axis not in (*contracted_a, *batch_a)]
+    free_b = [axis for axis in range(b.ndim - 1) if axis not in (*contracted_b, *batch_b)]
+
+    def grouped(x: Values, *groups: list[int]) -> Values:
+        sizes = [int(np.prod([x.shape[axis] for axis in group])) for group in groups]
+        order = [axis for group in groups for axis in group]
+        return np.transpose(x, (*order, x.ndim - 1)).reshape(*sizes, x.shape[-1])
+
+    product = _multiplied(
+        grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
+    )
+    return product.reshape(*equation.outvars[0].aval.shape, product.shape[-1])
+
+
+@COMPUTING.of("conv_general_dilated")
+def _conv_general_dilated(arithmetic, equation, x, kernel):
+    p = equation.params
+    if p["batch_group_count"] != 1:
+        remedy = "difference_jacobian takes any function."
+        raise InputError("function", "convolutions with batch_group_count 1", p["batch_group_count"], remedy)
+    groups = p["feature_group_count"]
+    x_axes, kernel_axes, y_axes = p["dimension_numbers"]
+    x = np.transpose(x, (*x_axes, x.ndim - 1))
+    kernel = np.transpose(kernel, (*kernel_axes, kernel.ndim - 1))
+    out_size, in_size, *sizes = kernel.shape[:-1]
+    found = windows(
+        x,
+        arithmetic.numbers(0.0),
+        sizes=sizes,
+        strides=p["window_strides"],
+        padding=p["padding"],
+        base_dilation=p["lhs_dilation"],
+        window_dilation=p["rhs_dilation"],
+    )
+    batch, places = x.shape[0], found.shape[2 : 2 + len(sizes)]
+    found = found.reshape(batch, groups, in_size, int(np.prod(places)), -1, x.shape[-1])
+    found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
+    kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
+    product = _multiplied(found, kernel)
+    product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
+    y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])
+    return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))

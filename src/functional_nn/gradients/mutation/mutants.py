@@ -1,0 +1,203 @@
+"""Automatic mutants of a hand-derived backward pass: they show that what accepts the formula accepts nothing else.
+
+A mutant is the formula with one error that a person could have made: a sign, a dropped term, a factor, a missing
+1/N, a transpose, exchanged gates, a stale mask, a time step off by one. They are made from the formula's traced
+program, so any function that JAX traces can be mutated, with what it closes over and what it calls; nothing is parsed.
+
+All mutants of a formula live in one program (mutant schemata): at an equation with alternatives, the number of the
+active mutant chooses. So one compiled program, vmapped over the numbers, evaluates the whole population.
+
+References: DeMillo, Lipton, Sayward, Hints on test data selection (1978); Untch, Offutt, Harrold, Mutation analysis
+using mutant schemata (1993).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_count, check_function
+from functional_nn.gradients.mutation.alternatives import Alternative
+from functional_nn.gradients.mutation.cotangents import bar_alternatives
+from functional_nn.gradients.mutation.operators import alternatives
+from functional_nn.gradients.mutation.targets import Body, SitePath, closed, floating, run, sites
+from functional_nn.jaxprs.quick_compile import compiled
+
+AT_ONCE = 64
+"""How many mutants are evaluated beside each other: it bounds the memory."""
+
+OUTPUTS: SitePath = ()
+"""Where the alternatives of the bars stand: outside of every equation."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """The formula with one error. It is called as the formula is.
+
+    Args:
+        number: which one of its population.
+        description: what is wrong with it.
+        place: the file and line of the equation, or the path of the bar.
+        family: ``"bar"``, where what the formula gives is changed, or ``"equation"``.
+    """
+
+    number: int
+    description: str
+    place: str
+    family: str
+    population: Mutants = field(repr=False, compare=False)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.population.alone(self.number, *arguments)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.description}"
+
+
+class Entry(NamedTuple):
+    path: SitePath
+    alternative: Alternative
+    place: str
+    description: str
+    family: str
+
+
+def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = None, seed: int = 0) -> Mutants:
+    """Makes the mutants of a hand-derived backward pass.
+
+    Args:
+        hand_vjp: ``hand_vjp(*arguments) -> bars``, any pytree; of a layer ``layer.backward``.
+        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Numbers, masks and
+            integers may all be other ones later, of the same shapes and types.
+        limit: how many of the mutated equations' mutants to keep, drawn at random; those of the bars all stay.
+        seed: of the draw.
+
+    >>> mutants = mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
+    >>> [mutant.description for mutant in mutants][-2:]
+    ['mul: second factor dropped', 'mul: factor 2']
+    >>> mutants.evaluate(jnp.ones(3), jnp.ones(3)).shape == (len(mutants), 3)
+    True
+    """
+    check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
+    if limit is not None:
+        check_count("limit", limit, least=0)
+    check_count("seed", seed, least=0)
+    program, shape = jax.make_jaxpr(hand_vjp, return_shape=True)(*arguments)
+    body = closed(program)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "bar" for path in paths]
+    bars = [
+        Entry(OUTPUTS, alternative, names[number], alternative.text, "bar")
+        for number, alternative in bar_alternatives(jax.tree.leaves(shape), batch_size(arguments))
+    ]
+    equations = [
+        Entry(site.path, alternative, site.place, f"{site.equation.primitive.name}: {alternative.text}", "equation")
+        for site in sites(body, [floating(atom) for atom in body.jaxpr.outvars])
+        for alternative in alternatives(site)
+    ]
+    if limit is not None and limit < len(equations):
+        kept = random.Random(seed).sample(range(len(equations)), limit)
+        equations = [equations[number] for number in sorted(kept)]
+    return Mutants(body, arguments, jax.tree.structure(shape), [*bars, *equations])
+
+
+def batch_size(arguments: Sequence[Any]) -> int | None:
+    """The leading axis of the last argument, the output's cotangent, where a mean over it would not change nothing."""
+    leaves = jax.tree.leaves(arguments[-1:])
+    size = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 1
+    return size if size > 1 else None
+
+
+class Mutants:
+    """All mutants of one formula: a sequence of ``Mutant``, evaluated as one population. Made by ``mutate``."""
+
+    def __init__(self, body: Body, arguments: Sequence[Any], structure: Any, entries: Sequence[Entry]):
+        self._body, self._structure = body, structure
+        self._expected = signature(arguments)
+        self._at: dict[SitePath, list[tuple[int, Alternative]]] = {}
+        for number, entry in enumerate(entries):
+            self._at.setdefault(entry.path, []).append((number, entry.alternative))
+        self._mutants = [
+            Mutant(number, entry.description, entry.place, entry.family, self) for number, entry in enumerate(entries)
+        ]
+        self._population = compiled(self._all)
+
+    def __len__(self) -> int:
+        return len(self._mutants)
+
+    def __iter__(self) -> Iterator[Mutant]:
+        return iter(self._mutants)
+
+    def __getitem__(self, number: int) -> Mutant:
+        return self._mutants[number]
+
+    def __repr__(self) -> str:
+        return f"Mutants({len(self)})"
+
+    def evaluate(self, *arguments: Any) -> Any:
+        """The bars that every mutant gives, with a leading axis over the mutants; one compiled program."""
+        return self._population(self._leaves(arguments))
+
+    def alone(self, number: int, *arguments: Any) -> Any:
+        """The bars that one mutant gives; it can be traced, so it passes through ``jit`` and ``vmap``."""
+        return self._one(number, self._leaves(arguments))
+
+    def _leaves(self, arguments: Sequence[Any]) -> list[jax.Array]:
+        given = signature(arguments)
+        if given != self._expected:
+            expected = f"those that the mutants were made for, {self._expected}"
+            raise InputError("arguments", expected, given, "Call mutate again with such arguments.")
+        return [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+
+    def _all(self, leaves: list[jax.Array]) -> Any:
+        groups = -(-len(self) // AT_ONCE)
+        size = -(-len(self) // groups)
+        together = jax.vmap(partial(self._one, leaves=leaves))
+        bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
+        return jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:])[: len(self)], bars)
+
+    def _one(self, active: Any, leaves: list[jax.Array]) -> Any:
+        change = partial(chosen, self._at, active)
+        bars = change(OUTPUTS, [], run(self._body, leaves, change))
+        return jax.tree.unflatten(self._structure, bars)
+
+
+def signature(arguments: Sequence[Any]) -> str:
+    """The structure, shapes and types of arguments."""
+    return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
+
+
+def chosen(
+    at: dict[SitePath, list[tuple[int, Alternative]]],
+    active: Any,
+    path: SitePath,
+    operands: list[Any],
+    results: list[Any] | None = None,
+) -> list[Any]:
+    """What goes into an equation, or with ``results`` what comes out of it, in the active mutant."""
+    values = operands if results is None else results
+    original = values
+    for number, (_, before, after) in at.get(path, ()):
+        if isinstance(active, int) and active != number:
+            continue
+        if results is None:
+            others = before(operands) if before else original
+        else:
+            others = after(operands, results) if after else original
+        values = [pick(active, number, *three) for three in zip(original, values, others, strict=True)]
+    return values
+
+
+def pick(active: Any, number: int, original: Any, value: Any, other: Any) -> Any:
+    """``other`` in the mutant of this number; nothing to choose where that is the original."""
+    if other is original:
+        return value
+    return other if isinstance(active, int) else lax.select_n(active == number, value, other)

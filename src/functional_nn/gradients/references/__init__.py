@@ -1,0 +1,1 @@
+"""Independent derivatives that decide who is right."""

@@ -1,0 +1,258 @@
+"""Jacobians that share no derivative rule with JAX: arbiters between a hand-derived formula and ``jax.grad``.
+
+All take a function in the flat form, ``function(leaves) -> outputs``, both lists of floating-point arrays, and give for
+each leaf the array (elements of all outputs, elements of the leaf), with an estimate of its own error. They are to be
+called under ``jax.enable_x64(True)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.gradients.multiprecision.complex_step import EPSILON, ComplexStep
+from functional_nn.gradients.multiprecision.interpreter import Program
+from functional_nn.gradients.multiprecision.numbers import Digits
+
+Function = Callable[[list[Any]], Sequence[Any]]
+Columns = Sequence[np.ndarray] | None
+
+MORE_DIGITS = 30
+"""By how many the second evaluation has more than the first."""
+AT_ONCE = 2_000_000
+"""How many numbers are in memory, about."""
+NOISY_RUNS = 3
+STEPS = 2.0 ** -np.arange(2, 16)
+ORDERS = 7
+
+
+class Reference(NamedTuple):
+    """A Jacobian with its own error.
+
+    Args:
+        values: for each leaf (m, size), m counting the elements of all outputs in order.
+        error: the estimated absolute error of each; infinite where the function is not differentiable, or where this
+            reference cannot say.
+    """
+
+    values: list[np.ndarray]
+    error: list[np.ndarray]
+
+
+@np.errstate(all="ignore")
+def exact_jacobian(
+    function: Function, leaves: Sequence[Any], *, digits: int = 50, columns: Columns = None
+) -> Reference:
+    """Central differences of the forward pass in 50 and in 80 digits: some 30 and 50 digits are right, before rounding.
+
+    (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0. The error is the difference between
+    the two precisions and half a unit in the last place of float64. Where (f(x + h) - f(x)) / h and
+    (f(x) - f(x - h)) / h differ by as much at the smaller step as at the larger, there is a kink, and the error is
+    infinite. Rounding inside the function (casts to a lower type, too) does not take place, and ``stop_gradient`` and
+    custom derivatives have no effect: this is the derivative of what the function computes.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: taken as the exact binary values that they hold, in the type that the function is traced for.
+        digits: of the first evaluation; the second has 30 more.
+        columns: for each leaf the flat elements wanted; None for all.
+
+    Raises:
+        InputError: the function uses an operation without a rule.
+
+    >>> with jax.enable_x64(True):
+    ...     found = exact_jacobian(lambda leaves: [jnp.exp(leaves[0])], [np.array([0.5, -1.0])])
+    >>> print(found.values[0])
+    [[1.64872127 0.        ]
+     [0.         0.36787944]]
+
+    References:
+        Squire, Trapp 1998, "Using complex variables to estimate derivatives of real functions", on cancellation, which
+        digits to spare make harmless.
+    """
+    program = Program(function, leaves)
+    values, errors = [], []
+    for number, chosen in enumerate(_chosen(leaves, columns)):
+        coarse, fine = (_differences(program, leaves, number, chosen, d) for d in (digits, digits + MORE_DIGITS))
+        value = fine.central.astype(np.float64)
+        error = np.abs(fine.central - coarse.central).astype(np.float64) + np.spacing(np.abs(value)) / 2
+        kink = (fine.jump > coarse.jump / 1000) & (fine.jump > fine.noise)
+        values.append(value)
+        errors.append(np.where(kink.astype(bool) | ~np.isfinite(value) | np.isnan(error), np.inf, error))
+    return Reference(values, errors)
+
+
+class _Differences(NamedTuple):
+    """Arrays of numbers with many digits, (m, columns).
+
+    Args:
+        central: central differences.
+        jump: by how much the differences to the right and to the left disagree.
+        noise: what rounding may make of a jump: far above it, and far below any other.
+    """
+
+    central: np.ndarray
+    jump: np.ndarray
+    noise: np.ndarray
+
+
+def _differences(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray, digits: int):
+    x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
+    smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
+    arithmetic = Digits(digits + int(np.ceil(-np.log10(smallest))))
+    one, ten = arithmetic.numbers([1, 10])
+    with arithmetic.precision():
+        base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
+        steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten ** (digits // 3))
+        parts = []
+        for part in _parts(columns, program.numbers * 2):
+            h = steps[part]
+            count = len(h)
+            points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
+            points[columns[part], np.arange(count)] += h
+            points[columns[part], count + np.arange(count)] -= h
+            moved = points.reshape(*np.shape(leaves[number]), -1)
+            y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
+            right, left = (y[:, :count] - y[:, -1:]) / h, (y[:, -1:] - y[:, count:-1]) / h
+            size = np.maximum(np.abs(y[:, -1:]), one)
+            parts.append(((right + left) / 2, np.abs(right - left), size / h / ten ** (digits - 15)))
+        none = np.zeros((program.outputs, 0), object)
+        return _Differences(*(np.concatenate(arrays, 1) for arrays in zip((none,) * 3, *parts, strict=True)))
+
+
+def _chosen(leaves: Sequence[Any], columns: Columns) -> list[np.ndarray]:
+    return [np.arange(np.size(leaf)) for leaf in leaves] if columns is None else [np.asarray(c, int) for c in columns]
+
+
+def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
+    """The columns in parts that fit into memory."""
+    count = max(1, AT_ONCE // numbers)
+    for start in range(0, len(columns), count):
+        yield slice(start, start + count)
+
+
+def complex_step_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
+    """Im f(x + ih) / h with h = 10^-30 |x|: no cancellation, all digits of double precision.
+
+    The error is four times what the result changes by with half the step when every operation sees its operands wrong
+    at random in the last place (three runs), and two units in the last place of the result. It is infinite where a
+    comparison or a maximum was a tie that the step breaks, and where the result is no number.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: taken as the exact binary values that they hold.
+        columns: for each leaf the flat elements wanted; None for all.
+
+    Raises:
+        InputError: the function uses an operation without a rule.
+
+    >>> with jax.enable_x64(True):
+    ...     found = complex_step_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
+    >>> print(found.values[0])
+    [[1.]]
+
+    References:
+        Martins, Sturdza, Alonso 2003, "The complex-step derivative approximation".
+    """
+    program = Program(function, leaves)
+    values, errors = [], []
+    for number, chosen in enumerate(_chosen(leaves, columns)):
+        parts = [
+            _complex_steps(program, leaves, number, chosen[part]) for part in _parts(chosen, program.numbers // 4 + 1)
+        ]
+        none = np.zeros((program.outputs, 0))
+        values.append(np.concatenate([none, *(value for value, _ in parts)], 1))
+        errors.append(np.concatenate([none, *(error for _, error in parts)], 1))
+    return Reference(values, errors)
+
+
+@np.errstate(all="ignore")
+def _complex_steps(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray):
+    x = np.asarray(leaves[number]).astype(np.float64).reshape(-1)
+    steps = 1e-30 * np.where(x == 0, 1.0, np.maximum(np.abs(x), 1e-270))[columns]
+
+    def jacobian(steps: np.ndarray, noise: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+        points = np.repeat(x[:, None], len(columns), 1).astype(np.complex128)
+        points[columns, np.arange(len(columns))] += 1j * steps
+        moved = points.reshape(*np.shape(leaves[number]), -1)
+        arithmetic = ComplexStep(len(columns), noise)
+        inputs = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
+        y: Any = program(arithmetic, [*inputs[:number], moved, *inputs[number + 1 :]])
+        return np.where(np.isfinite(y), y.imag, np.nan) / steps, arithmetic.doubtful
+
+    value, doubtful = jacobian(steps, None)
+    noisy = [jacobian(steps / 2, np.random.default_rng(run))[0] for run in range(NOISY_RUNS)]
+    error = 4 * np.max([np.abs(other - value) for other in noisy], 0) + 2 * EPSILON * np.abs(value)
+    return value, np.where(doubtful | np.isnan(error), np.inf, error)
+
+
+def difference_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
+    """Central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
+
+    With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
+    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other. Of
+    the table's entries that with the smallest error is taken: ten times its distance from those it is made of (the
+    smallest of many is small by chance, too), and rounding, 4 ε max|f| / h with the largest of all outputs. Where the
+    differences to the right and to the left keep disagreeing as h shrinks, it is infinite.
+
+    Args:
+        function: ``function(leaves) -> outputs``, anything that JAX can run.
+        leaves: in float64, or else converted.
+        columns: for each leaf the flat elements wanted; None for all.
+
+    >>> with jax.enable_x64(True):
+    ...     found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
+    >>> print(found.values[0].round(12))
+    [[1.]]
+
+    References:
+        Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)".
+    """
+    flat = [np.asarray(leaf).astype(np.float64) for leaf in leaves]
+    ends = np.cumsum([leaf.size for leaf in flat])
+    everything = np.concatenate([np.zeros(0), *(leaf.reshape(-1) for leaf in flat)])
+
+    def outputs(numbers: jax.Array) -> jax.Array:
+        given = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(numbers, ends[:-1]), flat, strict=True)]
+        return jnp.concatenate([jnp.reshape(y, (-1,)) for y in function(given)]).astype(jnp.float64)
+
+    @jax.jit
+    def at(places: jax.Array, moved: jax.Array) -> jax.Array:
+        one = lambda place_and_value: outputs(jnp.asarray(everything).at[place_and_value[0]].set(place_and_value[1]))  # noqa: E731
+        return jax.lax.map(one, (places, moved), batch_size=64)
+
+    chosen = [c + end - leaf.size for c, end, leaf in zip(_chosen(leaves, columns), ends, flat, strict=True)]
+    places = np.concatenate([np.zeros(0, int), *chosen])
+    x = everything[places]
+    scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
+    h = STEPS[:, None] * scale
+    moved = np.stack([x + h, x - h, np.broadcast_to(x, h.shape)])
+    y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
+    up, down, middle = np.moveaxis(y.reshape(*moved.shape, -1), -1, 2)
+    value, error = _extrapolated(up, middle, down, (moved[0] - x)[:, None], (x - moved[1])[:, None])
+    splits = np.cumsum([len(c) for c in chosen])[:-1]
+    return Reference(np.split(value, splits, 1), np.split(error, splits, 1))
+
+
+def _extrapolated(up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray):
+    """The value and its error from f at x + h, x and x - h, arrays (steps, m, columns)."""
+    with np.errstate(all="ignore"):
+        right, left = (up - middle) / ahead, (middle - down) / back
+        rounding = 8 * EPSILON * np.max(np.maximum(np.abs(up), np.abs(down)), 1, keepdims=True) / (ahead + back)
+        table = [(up - down) / (ahead + back)]
+        value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
+        for order in range(1, ORDERS):
+            before = table[-1]
+            table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
+            distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
+            distance = np.where(np.isnan(distance), np.inf, 10 * distance + rounding[order:])
+            best = np.argmin(distance, 0)[None]
+            found, its_error = (np.take_along_axis(a, best, 0)[0] for a in (table[-1], distance))
+            value, error = np.where(its_error < error, found, value), np.minimum(its_error, error)
+        jump = np.abs(right - left)
+        kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[-1])
+    return value, np.where(kink, np.inf, error)

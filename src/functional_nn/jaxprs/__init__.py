@@ -1,0 +1,1 @@
+"""Reading traced and compiled programs: walking, evaluating, counting operations and bytes, compile options."""

@@ -1,0 +1,145 @@
+"""Depth without its price: one layer scanned over stacked parameters, and forward passes computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from functional_nn.core.children import child_backward, child_forward, child_init, unique_names
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer_checks import check_key
+from functional_nn.core.masked import Masked
+from functional_nn.core.validation import check_count, check_function
+
+
+def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
+    """One layer several times, each time with parameters of its own, as a ``scan``; compiles as fast as one.
+
+    Math:
+        y = f_{count-1}(… f₁(f₀(x))), where fᵢ is the layer with the i-th slice of the parameters
+
+    Shapes:
+        the layer keeps the shape of x; every parameter has a leading axis of size ``count``
+
+    Gradient:
+        The chain rule as in ``chain``, as a scan from the last slice to the first:
+
+        (params_barᵢ, x_barᵢ) = backward(residualsᵢ, x_barᵢ₊₁), x_bar_count = y_bar
+
+    Args:
+        layer: what is repeated.
+        count: how often.
+        name: used in parameter trees and in error messages.
+
+    Raises:
+        InputError: where the layer changes the shape of its input.
+
+    >>> import functional_nn as fnn
+    >>> params, _ = repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
+    >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(params).items()}
+    {'residual_0/dense_0/bias': (24, 4), 'residual_0/dense_0/weight': (24, 4, 4)}
+    """
+    layer = as_layer(layer)
+    count = check_count("count", count)
+    (child,) = unique_names([layer])
+
+    def keys_from(key):
+        if key is None:
+            return None
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(check_key(key), jnp.arange(count, dtype=jnp.uint32))
+
+    def init(key, in_shape):
+        def init_one(key):
+            params, state, out_shape = child_init(child, layer, key, in_shape)
+            if out_shape != tuple(in_shape):
+                remedy = "Repeat a layer that keeps its shape, or put what changes it before or after."
+                raise InputError("layer", f"an output of the input's shape {in_shape}", f"{out_shape}", remedy)
+            return params, state
+
+        keys = keys_from(key)
+        params, state = jax.vmap(init_one, in_axes=None if keys is None else 0, axis_size=count)(keys)
+        return ({child: params} if params else {}), ({child: state} if state else {})
+
+    @partial(jax.jit, static_argnames="train")
+    def scanned(params, state, keys, x, train):
+        def step(x, entry):
+            p, s, key = entry
+            y, s, residuals = child_forward(child, layer, {child: p}, {child: s}, x, train=train, key=key)
+            return y, (s, residuals)
+
+        return lax.scan(step, x, (params, state, keys), length=count)
+
+    @jax.jit
+    def scanned_back(residuals, y_bar):
+        def step(y_bar, residuals):
+            params_bar, x_bar = child_backward(child, layer, residuals, y_bar)
+            return x_bar, params_bar
+
+        return lax.scan(step, y_bar, residuals, length=count, reverse=True)
+
+    def forward(params, state, x, *, train, key=None):
+        for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
+            if jnp.shape(leaf)[:1] != (count,):
+                where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+                raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
+        entries = params.get(child, {}), state.get(child, {}), keys_from(key)
+        y, (new_state, residuals) = scanned(*entries, x, train=bool(train))
+        return y, ({child: new_state} if new_state else {}), residuals
+
+    def backward(residuals, y_bar):
+        y_bar = Masked(y_bar.values, None) if isinstance(y_bar, Masked) else y_bar
+        x_bar, params_bar = scanned_back(residuals, y_bar)
+        return ({child: params_bar} if params_bar else {}), x_bar
+
+    return Layer(name, init, forward, backward, takes_mask=True)
+
+
+def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
+    """The same layer, whose inner values are computed again in the backward pass instead of being kept: less memory.
+
+    Math:
+        y = f(x); names and parameters stay
+
+    Gradient:
+        The layer's own: the residuals are parameters, state, input and key alone, from which the backward pass first
+        computes the layer's residuals again. ``jax.grad`` does the same by ``jax.checkpoint``.
+
+    Args:
+        layer: f.
+        policy: which inner values ``jax.grad`` may keep all the same, one of ``jax.checkpoint_policies``.
+
+    The pullback calls the layer again, so it stays in the program in which a traced hyper-parameter of the layer lives.
+
+    >>> import functional_nn as fnn
+    >>> layer = remat(fnn.chain(fnn.dense(3), fnn.tanh))
+    >>> params, state = layer.init(jax.random.key(0), (2,))
+    >>> print(layer.vjp(params, state, jnp.ones((1, 2)), train=True)[2](jnp.ones((1, 3)))[1].shape)
+    (1, 2)
+
+    References:
+        Chen et al. 2016, "Training deep nets with sublinear memory cost".
+    """
+    layer = as_layer(layer)
+    if policy is not None:
+        check_function("policy", policy, "one of jax.checkpoint_policies")
+
+    def forward(params, state, x, *, train, key=None):
+        def apply(params, state, x, key):
+            return layer.apply(params, state, x, train=train, key=key)
+
+        y, new_state = jax.checkpoint(apply, policy=policy)(params, state, x, key)
+        return y, new_state, (params, state, x, key, () if train else None)
+
+    def backward(inputs, y_bar):
+        params, state, x, key, in_training = inputs
+        params, x, y_bar = lax.optimization_barrier((params, x, y_bar))  # or the compiler keeps the first forward pass
+        _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
+        return layer.backward(residuals, y_bar)
+
+    return layer._replace(forward=forward, backward=backward)

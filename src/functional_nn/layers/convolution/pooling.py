@@ -1,0 +1,306 @@
+"""Pooling: the largest or the mean value of each channel over windows, or over everything."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, stateless
+from functional_nn.core.layer_checks import check_floating
+from functional_nn.core.masked import Masked, check_mask, mask_of, values_of
+from functional_nn.core.validation import check_flag
+from functional_nn.layers.convolution.sliding_windows import (
+    Padding,
+    Sizes,
+    Windows,
+    added,
+    check_images,
+    check_padding,
+    check_sizes,
+    do_tile,
+    largest,
+    over_tiles,
+    place_windows,
+    put_back,
+    seen,
+    tiles,
+    untiled,
+    within,
+)
+
+
+def max_pool(
+    window: Sizes, *, stride: Sizes | None = None, padding: Padding = "valid", name: str = "max_pool"
+) -> Layer:
+    """The largest value of each channel in every window.
+
+    Math:
+        yₙₒ = maxₖ xₙ[o s + k - p], with o a place of the output, k one of the window, s the stride, p the padding
+        before; padding is never the largest
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, *out_sizes, channels), out_sizes = (in_sizes + padding - window) //
+        s + 1; what no window covers is left out
+
+    Gradient:
+        The maximum follows its largest argument: with xₖ = Sₖ x what place k sees (see ``conv``), mₖ = 1 where xₖ = y
+        and c = Σₖ mₖ, xₖ_bar = mₖ y_bar / c and, each added where it was seen,
+
+        x_bar = Σₖ Sₖᵀ (mₖ y_bar / c)
+
+    At ties:
+        c values that are equally large get y_bar / c each: the mean of the one-sided choices, symmetric, and what
+        ``jnp.max`` does too. (PyTorch gives all of it to the first.)
+
+    Args:
+        window: the window's size; one number for every spatial axis, or a tuple.
+        stride: the distance between windows; by default the window's size, so that they tile the input.
+        padding: ``"valid"`` (none), ``"same"`` (out_sizes = in_sizes / stride, rounded up), or one pair (before,
+            after) for each spatial axis, smaller than the window.
+        name: used in parameter trees and in error messages.
+
+    >>> print(max_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    [3. 2.]
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 9.3.
+    """
+    stride = window if stride is None else stride
+    _check_settings(window, stride, padding)
+
+    def forward(x):
+        _check_unmasked(x)
+        y = largest(x, _place(x, window, stride, padding))
+        return y, (x, y)
+
+    def backward(residuals, y_bar):
+        x, y = residuals
+        windows = _place(x, window, stride, padding)
+        share = y_bar * _share(x, y, windows)
+        if not do_tile(windows):
+            return put_back([jnp.where(part == y, share, 0) for part in seen(x, windows, -jnp.inf)], windows)
+        m = tiles(x, windows, -jnp.inf) == over_tiles(y, windows)
+        return untiled(jnp.where(m, over_tiles(share, windows), 0), windows)
+
+    return stateless(name, forward, backward)._replace(takes_mask=True)
+
+
+def average_pool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "valid",
+    count_padding: bool = False,
+    name: str = "average_pool",
+) -> Layer:
+    """The mean value of each channel in every window.
+
+    Math:
+        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, with padding as zero and cₒ the number of elements that are no padding, or of
+        all where ``count_padding``
+
+    Shapes:
+        as ``max_pool``
+
+    Gradient:
+        y is linear in x, and every xₖ = Sₖ x enters with factor 1 / c:
+
+        x_bar = Σₖ Sₖᵀ (y_bar / c)
+
+    Args:
+        window: the window's size; one number for every spatial axis, or a tuple.
+        stride: the distance between windows; by default the window's size.
+        padding: as for ``max_pool``.
+        count_padding: whether padding counts as zeros that are averaged (PyTorch's default) or not (Keras's, ONNX's).
+        name: used in parameter trees and in error messages.
+
+    >>> print(average_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    [2. 1.]
+
+    References:
+        LeCun et al. 1998, "Gradient-based learning applied to document recognition" (subsampling).
+    """
+    stride = window if stride is None else stride
+    _check_settings(window, stride, padding)
+    count_padding = check_flag("count_padding", count_padding)
+
+    def forward(x):
+        _check_unmasked(x)
+        windows = _place(x, window, stride, padding)
+        shares = _shares(windows, x)
+        if do_tile(windows):
+            return jnp.sum(tiles(x, windows, 0.0) * over_tiles(shares, windows), within(windows)), x[:0]
+        return added([part * shares for part in seen(x, windows)]), x[:0]
+
+    def backward(no_examples, y_bar):
+        windows = _place(no_examples, window, stride, padding)
+        return put_back([y_bar * _shares(windows, y_bar)] * windows.places, windows)
+
+    def _shares(windows: Windows, y: jax.Array) -> jax.Array:
+        """1 / c for every place of the output, in the rank of y."""
+        counts = np.ones(())
+        for axis, size in enumerate(windows.window):
+            starts = np.arange(windows.out_sizes[axis]) * windows.stride[axis] - windows.pads[axis][0]
+            real = np.minimum(starts + size, windows.in_sizes[axis]) - np.maximum(starts, 0)
+            counts = np.multiply.outer(counts, np.full_like(real, size) if count_padding else real)
+        return jnp.asarray(1 / counts[None, ..., None], y.dtype)
+
+    return stateless(name, forward, backward)._replace(takes_mask=True)
+
+
+def global_average_pool(*, name: str = "global_average_pool") -> Layer:
+    """The mean of each channel over all spatial axes, or over the real steps of a masked sequence.
+
+    Math:
+        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ; m = 1 where a step is real, everywhere without a mask.
+        Where nothing is real, y = 0.
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, channels)
+
+    Gradient:
+        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 where nothing is real.
+
+    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(global_average_pool().apply({}, {}, x, train=False)[0])
+    [[2.]]
+
+    References:
+        Lin, Chen, Yan 2014, "Network in network", section 3.2.
+    """
+
+    def pool(x, mask):
+        count = _real(x, mask)
+        shares = x / (
+            _over_space(count, x.ndim) if isinstance(count, jax.Array) else count
+        )  # first, since a sum overflows float16
+        return jnp.sum(shares if mask is None else jnp.where(mask, shares, 0), axis=_spatial(x)), (x[:0], mask)
+
+    def pool_back(residuals, y_bar):
+        no_examples, mask = residuals
+        shape = (y_bar.shape[0], *no_examples.shape[1:])
+        x_bar = jnp.broadcast_to(_over_space(y_bar / _real(no_examples, mask), len(shape)), shape)
+        return x_bar if mask is None else jnp.where(mask, x_bar, 0)
+
+    return _global(name, pool, pool_back)
+
+
+def global_max_pool(*, name: str = "global_max_pool") -> Layer:
+    """The largest value of each channel over all spatial axes, or over the real steps of a masked sequence.
+
+    Math:
+        yₙ = maxₒ xₙₒ over the o that are real, everything without a mask. Where nothing is real, y = 0.
+
+    Shapes:
+        x (batch, *in_sizes, channels), y (batch, channels)
+
+    Gradient:
+        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 where nothing is real.
+
+    At ties:
+        equal shares, as in ``max_pool``.
+
+    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(global_max_pool().apply({}, {}, x, train=False)[0])
+    [[3.]]
+
+    References:
+        Oquab et al. 2015, "Is object localization for free?", section 3.
+    """
+
+    def pool(x, mask):
+        if mask is None:
+            y = jnp.max(x, axis=_spatial(x))
+        else:
+            y = jnp.max(jnp.where(mask, x, -jnp.inf), axis=_spatial(x))
+            y = jnp.where(jnp.any(mask, axis=_spatial(x)), y, 0)
+        return y, (x, y, mask)
+
+    def pool_back(residuals, y_bar):
+        x, y, mask = residuals
+        largest = x == _over_space(y, x.ndim)
+        if mask is not None:
+            largest = largest & mask
+        largest = largest.astype(x.dtype)
+        count = jnp.maximum(jnp.sum(largest, axis=_spatial(x)), 1)
+        return largest * _over_space(y_bar / count, x.ndim)
+
+    return _global(name, pool, pool_back)
+
+
+def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
+    """1 / c, where c of the elements that a window sees are the largest.
+
+    Few of them are looked up, since XLA fuses a choice with what follows, but a division is a pass of its own.
+    """
+    count = added([(part == y).astype(jnp.int32) for part in seen(x, windows, -jnp.inf)])
+    if windows.places > 4:
+        return 1 / count.astype(y.dtype)
+    shares = jnp.ones_like(y)
+    for c in range(2, windows.places + 1):
+        shares = jnp.where(count == c, 1 / c, shares)
+    return shares
+
+
+def _check_unmasked(x: jax.Array | Masked) -> None:
+    if isinstance(x, Masked):
+        remedy = "Pool over all real steps by global_max_pool or global_average_pool, or over x.values."
+        raise InputError("x", "images or sequences without a mask, since windows hold padding", "a masked one", remedy)
+
+
+def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
+    check_sizes(window=window, stride=stride)
+    check_padding(padding, ("valid", "same"))
+
+
+def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Windows:
+    check_floating(x)
+    check_images(x.shape, window)
+    windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
+    if any(max(pair) >= size for pair, size in zip(windows.pads, windows.window, strict=True)):
+        raise InputError("padding", f"less than the window, {windows.window}", windows.pads, "A window must see x.")
+    return windows
+
+
+def _global(name, pool, pool_back) -> Layer:
+    """``pool(x, mask) -> (y, (…, mask))``, its mask (batch, time, 1) or None, and ``pool_back(residuals, y_bar)``."""
+
+    def forward(params, state, x, *, train, key=None):
+        check_mask(x)
+        values, mask = values_of(x), mask_of(x)
+        check_floating(values)
+        check_images(values.shape)
+        if not math.prod(values.shape[1:-1]):
+            raise InputError("x", "at least one place to pool over", f"shape {values.shape}")
+        if mask is not None:
+            if values.ndim != 3:
+                raise InputError("x", "a masked sequence of vectors, (batch, time, channels)", f"shape {values.shape}")
+            mask = jnp.expand_dims(mask, -1)
+        y, residuals = pool(values, mask)
+        return y, state, residuals
+
+    def backward(residuals, y_bar):
+        x_bar = pool_back(residuals, y_bar)
+        return {}, x_bar if residuals[-1] is None else Masked(x_bar, None)
+
+    return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
+
+
+def _spatial(x: jax.Array) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def _over_space(y: jax.Array, ndim: int) -> jax.Array:
+    """One value for a channel, in the rank of x."""
+    return jnp.expand_dims(y, range(1, ndim - 1))
+
+
+def _real(x: jax.Array, mask: jax.Array | None) -> float | jax.Array:
+    """The number of places that are real, and 1 where there is none."""
+    if mask is None:
+        return float(math.prod(x.shape[1:-1]))
+    return jnp.maximum(jnp.sum(mask.astype(jnp.int32), axis=1), 1).astype(x.dtype)

@@ -1,0 +1,239 @@
+"""Where the windows of convolution and pooling lie, and what each place in a window sees."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.validation import LARGEST
+
+Sizes: TypeAlias = int | Sequence[int]
+Padding: TypeAlias = str | Sequence[tuple[int, int]]
+
+
+class Windows(NamedTuple):
+    """Windows over the spatial axes of an input; every field has one entry for each of these axes.
+
+    The window at place o of the output sees the elements o · stride + k · dilation - pads[0] of the input, for k from 0
+    to window - 1; those outside the input are padding.
+    """
+
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    in_sizes: tuple[int, ...]
+    out_sizes: tuple[int, ...]
+
+    @property
+    def places(self) -> int:
+        """How many elements one window sees."""
+        return math.prod(self.window)
+
+
+def place_windows(
+    in_sizes: Sequence[int],
+    window: Sizes,
+    *,
+    stride: Sizes = 1,
+    dilation: Sizes = 1,
+    padding: Padding = "valid",
+) -> Windows:
+    """The windows that lie on an input of these sizes, every ``stride`` elements one.
+
+    >>> place_windows((28, 28), 3, stride=2, padding="same").out_sizes
+    (14, 14)
+    """
+    axes = len(in_sizes)
+    sizes, strides = per_axis("window", window, axes), per_axis("stride", stride, axes)
+    dilations = per_axis("dilation", dilation, axes)
+    spans = [d * (size - 1) + 1 for size, d in zip(sizes, dilations, strict=True)]
+    match padding:
+        case "valid":
+            pads = ((0, 0),) * axes
+        case "same":
+            pads = tuple(
+                _halves(max((-(-n // s) - 1) * s + span - n, 0))
+                for n, s, span in zip(in_sizes, strides, spans, strict=True)
+            )
+        case "causal":
+            if axes != 1:
+                raise InputError(
+                    "padding", "'causal' over one spatial axis", f"{axes} axes", "Give pairs, one an axis."
+                )
+            pads = ((spans[0] - 1, 0),)
+        case _:
+            pads = explicit_pads(padding, axes)
+    padded = [n + sum(pair) for n, pair in zip(in_sizes, pads, strict=True)]
+    if any(size < span for size, span in zip(padded, spans, strict=True)):
+        covers = "" if sizes == tuple(spans) else f", which covers {tuple(spans)} with its dilation"
+        expected = f"at most the padded input, {tuple(padded)}"
+        raise InputError("window", expected, f"{sizes}{covers}", "Take a smaller window, or more padding.")
+    out_sizes = tuple((size - span) // s + 1 for size, span, s in zip(padded, spans, strides, strict=True))
+    return Windows(sizes, strides, dilations, pads, tuple(in_sizes), out_sizes)
+
+
+def per_axis(argument: str, value: Sizes, axes: int) -> tuple[int, ...]:
+    """One size for each spatial axis; a single number is every axis's."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
+    if len(values) != axes:
+        given = f"{values}, for {len(values)}"
+        raise InputError(argument, f"one number for each of the {axes} spatial axes of x", given)
+    return tuple(int(size) for size in values)
+
+
+def explicit_pads(padding: Padding, axes: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of padding (before, after), one for each spatial axis."""
+    if len(padding) != axes:
+        raise InputError("padding", f"one pair for each of the {axes} spatial axes of x", repr(padding))
+    return tuple((int(before), int(after)) for before, after in padding)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def check_sizes(**sizes: Sizes) -> None:
+    """Refuses what is no positive size, or no sequence of them for one to three axes."""
+    for argument, size in sizes.items():
+        values = (size,) if isinstance(size, Integral) else size
+        if not isinstance(values, tuple | list) or not 1 <= len(values) <= 3 or not all(map(is_positive, values)):
+            expected = "a positive integer, or one for each of one to three spatial axes"
+            raise InputError(argument, expected, repr(size))
+
+
+def is_positive(size: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= int(size) <= LARGEST
+
+
+def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 0) -> None:
+    """Refuses what is neither one of these names nor pairs of whole numbers, not below ``least``."""
+    if isinstance(padding, str):
+        valid = padding in names
+    else:
+        valid = isinstance(padding, tuple | list) and all(
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(size, Integral) and (least is None or int(size) >= least) for size in pair)
+            for pair in padding
+        )
+    if not valid:
+        expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
+        of_pairs = "" if least is None else "No number may be negative."
+        raise InputError(
+            "padding",
+            expected,
+            repr(padding),
+            suggest(padding.lower(), names) if isinstance(padding, str) else of_pairs,
+        )
+
+
+def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
+    """Refuses what has no batch axis, one to three spatial axes (as many as the window has) and channels."""
+    axes = len(window) if isinstance(window, Sequence) else None
+    if not 3 <= len(shape) <= 5 or axes not in (None, len(shape) - 2):
+        spatial = "one to three spatial axes" if axes is None else f"{axes} spatial axes (the window's)"
+        expected = f"a batch axis, {spatial}, and channels last"
+        raise InputError("x", expected, f"shape {tuple(shape)}", "x[..., None] adds one channel.")
+
+
+def seen(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
+    """For every place k in the window, in row-major order, what it sees: xₖ of shape (batch, *out_sizes, channels)."""
+    around = ((0, 0, 0), *((*pair, 0) for pair in windows.pads), (0, 0, 0))
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), around)
+    parts = []
+    for place in _places(windows):
+        ends = [
+            start + (out - 1) * s + 1 for start, out, s in zip(place, windows.out_sizes, windows.stride, strict=True)
+        ]
+        start, end = (0, *place, 0), (x.shape[0], *ends, x.shape[-1])
+        parts.append(lax.slice(padded, start, end, (1, *windows.stride, 1)))
+    return parts
+
+
+def put_back(parts: Sequence[jax.Array], windows: Windows) -> jax.Array:
+    """The transpose of ``seen`` with ``fill=0``: adds each part where its place saw it: (batch, *in_sizes, …)."""
+    axes = range(len(windows.window))
+    spread = []
+    for place, part in zip(_places(windows), parts, strict=True):
+        config = [(0, 0, 0)]
+        for axis in axes:
+            before = place[axis] - windows.pads[axis][0]
+            reach = (windows.out_sizes[axis] - 1) * windows.stride[axis] + 1
+            config.append((before, windows.in_sizes[axis] - before - reach, windows.stride[axis] - 1))
+        spread.append(lax.pad(part, jnp.zeros((), part.dtype), (*config, (0, 0, 0))))
+    return added(spread)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(x: jax.Array, windows: Windows) -> jax.Array:
+    """The largest element that each window sees, (batch, *out_sizes, channels), in one pass over x.
+
+    Differentiated it is ``jnp.max``, by JAX's own rule: equally large elements share the derivative equally, which
+    those of ``jnp.maximum`` would not.
+    """
+    return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
+
+
+@largest.defjvp
+def _largest_as_max(windows, primals, tangents):
+    def maximum(x):
+        if do_tile(windows):
+            return jnp.max(tiles(x, windows, -jnp.inf), axis=within(windows))
+        return jnp.max(jnp.stack(seen(x, windows, -jnp.inf)), axis=0)
+
+    return jax.jvp(maximum, primals, tangents)
+
+
+def do_tile(windows: Windows) -> bool:
+    """Whether no two windows share an element."""
+    return windows.window == windows.stride
+
+
+def tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
+    """x with every spatial axis split into (out_size, window), padded or cut where it does not fit."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    around = ((0, 0, 0), *((before, out * size - n - before, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    fitted = lax.pad(x, jnp.asarray(fill, x.dtype), around)
+    split = (axis for _, out, size, _ in sizes for axis in (out, size))
+    return fitted.reshape(x.shape[0], *split, x.shape[-1])
+
+
+def untiled(tiles: jax.Array, windows: Windows) -> jax.Array:
+    """The transpose of ``tiles``: what was padding is dropped, and what was cut off is zero."""
+    sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
+    joined = tiles.reshape(tiles.shape[0], *(out * size for _, out, size, _ in sizes), tiles.shape[-1])
+    around = ((0, 0, 0), *((-before, n + before - out * size, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
+    return lax.pad(joined, jnp.zeros((), tiles.dtype), around)
+
+
+def over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
+    """One value for a window, in the rank of ``tiles``."""
+    return jnp.expand_dims(y, within(windows))
+
+
+def within(windows: Windows) -> tuple[int, ...]:
+    """The axes of ``tiles`` that lie within a window."""
+    return tuple(range(2, 2 * len(windows.window) + 1, 2))
+
+
+def added(parts: Sequence[jax.Array]) -> jax.Array:
+    """The sum of arrays of one shape."""
+    return functools.reduce(jnp.add, parts)
+
+
+def _places(windows: Windows) -> itertools.product:
+    """Every place in the window: how far it lies from the window's first element."""
+    steps = zip(windows.window, windows.dilation, strict=True)
+    return itertools.product(*(range(0, size * dilation, dilation) for size, dilation in steps))
+
+
+def _halves(total: int) -> tuple[int, int]:
+    """The padding before and after; what is odd comes after."""
+    return total // 2, total - total // 2

@@ -1,0 +1,46 @@
+"""Starting values for weights and biases by the field's names, drawn by ``jax.nn.initializers``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import check_key
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import LARGEST, check_choice, is_array, shown
+
+Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
+
+WEIGHTS = {
+    "glorot": jax.nn.initializers.glorot_uniform(),
+    "he": jax.nn.initializers.he_normal(),
+    "lecun": jax.nn.initializers.lecun_normal(),
+    "pytorch": jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
+
+
+def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+    """A weight of shape ``(in_size, out_size)`` or ``(*window, in_size, out_size)``, and a bias ``(out_size,)``.
+
+    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal of variance 2/in (for ReLU), ``"lecun"`` of
+    variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers and
+    convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
+    is one. Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
+    """
+    draw = initializer if callable(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
+    check_key(key)
+    if not 1 <= min(shape) <= max(shape) <= LARGEST:
+        raise InputError("in_shape", f"positive sizes, for a weight of shape {shape}", shape)
+    if initializer == "pytorch":
+        key, key_bias = jax.random.split(key)
+        bound = math.prod(shape[:-1]) ** -0.5
+        return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
+    weight = draw(key, shape)
+    if not is_array(weight) or weight.shape != tuple(shape):
+        raise InputError("initializer", f"a function (key, shape) that gives an array of shape {shape}", shown(weight))
+    return weight, jnp.zeros(shape[-1:])

@@ -1,0 +1,190 @@
+"""The gated recurrent unit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core.layer import Layer
+from functional_nn.core.validation import check_count, check_flag
+from functional_nn.layers.initializers import Initializer
+from functional_nn.layers.recurrent.unrolling import (
+    InitialState,
+    Recurrence,
+    Returns,
+    one_step,
+    over_time,
+    starting_parameters,
+    summed,
+    summed_product,
+)
+
+
+def gru(
+    hidden_size: int,
+    *,
+    reset_after: bool = True,
+    returns: Returns = "last",
+    initial_state: InitialState = "zeros",
+    initializer: Initializer = "glorot",
+    name: str = "gru",
+) -> Layer:
+    """A gated recurrent unit over time: gates decide how much of h is replaced, and by what.
+
+    Math:
+        For every step t, with the three parts of p and of u in the order of PyTorch's, and h = hₜ₋₁:
+
+        p = xₜ W + b, [pᵣ, p_z, pₙ] = p, u = h U, [uᵣ, u_z, uₙ] = u,
+        r = σ(pᵣ + uᵣ), z = σ(p_z + u_z),
+        n = tanh(pₙ + r (uₙ + d)) with ``reset_after``, as in PyTorch and cuDNN, d a bias of its own,
+        n = tanh(pₙ + (r h) Uₙ) without, as the paper has it, Uₙ the last third of U's columns,
+        hₜ = (1 - z) n + z h
+
+    Shapes:
+        x (batch, time, in_size), or ``Masked``; h (batch, hidden_size); y (batch, hidden_size) for the last h,
+        (batch, time, hidden_size) for all; input_weight W (in_size, 3 · hidden_size), hidden_weight U
+        (hidden_size, 3 · hidden_size), bias b (3 · hidden_size,), hidden_bias d (hidden_size,)
+
+    Gradient:
+        Backpropagation through time, from the last step to the first. hₜ reaches the loss through y and through step
+        t + 1, so hₜ_bar is the sum of yₜ_bar and of what step t + 1 gives back. In step t, with tanh' = 1 - tanh² and
+        σ' = σ (1 - σ):
+
+        1. hₜ = (1 - z) n + z h: z_bar = hₜ_bar (h - n), n_bar = hₜ_bar (1 - z), and h gets hₜ_bar z
+        2. pₙ_bar = n_bar (1 - n²), p_z_bar = z_bar z (1 - z)
+        3. with ``reset_after``: uₙ_bar = pₙ_bar r, r_bar = pₙ_bar (uₙ + d);
+           without: uₙ_bar = pₙ_bar, (r h)_bar = pₙ_bar Uₙᵀ, r_bar = (r h)_bar h, and h gets (r h)_bar r
+        4. pᵣ_bar = r_bar r (1 - r), uᵣ_bar = pᵣ_bar, u_z_bar = p_z_bar
+        5. u = h U: h gets u_bar Uᵀ (without ``reset_after`` uₙ's share is in 3); xₜ_bar = p_bar Wᵀ
+
+        W, U, b and d are the same in every step, so theirs are sums over steps and examples, each one product:
+
+        input_weight_bar = Σₜ xₜᵀ p_barₜ, bias_bar = Σₜ p_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ u_barₜ, with (r hₜ₋₁)ᵀ
+        for Uₙ where not ``reset_after``, hidden_bias_bar = Σₜ uₙ_barₜ
+
+    Masked steps leave h as it is, so h_bar passes by them, and their y, p_bar and u_bar are 0.
+
+    Args:
+        hidden_size: the size of h.
+        reset_after: whether r is applied after the product with Uₙ or before.
+        returns: ``"last"``, the last h, or ``"sequence"``, all of them.
+        initial_state: ``"zeros"``; ``"learned"``, the parameter initial_hidden; or ``"given"``, where x is
+            (sequence, h).
+        initializer: of W; U is orthogonal. ``"pytorch"`` draws everything from U(±1/√hidden_size).
+        name: used in parameter trees and in error messages.
+
+    >>> layer = gru(3)
+    >>> params, state = layer.init(jax.random.key(0), (7, 2))
+    >>> layer.apply(params, state, jnp.ones((5, 7, 2)), train=False)[0].shape
+    (5, 3)
+
+    References:
+        Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5 to 8 (their z keeps
+        what this one keeps); Chung et al. 2014, "Empirical evaluation of gated recurrent neural networks".
+    """
+    return over_time(_recurrence(hidden_size, reset_after, initializer), returns, initial_state, name)
+
+
+def gru_cell(
+    hidden_size: int, *, reset_after: bool = True, initializer: Initializer = "glorot", name: str = "gru_cell"
+) -> Layer:
+    """One step of a gated recurrent unit: (input, h) to the next h.
+
+    Math:
+        ``gru``'s, for one t: y = hₜ of x = (xₜ, hₜ₋₁)
+
+    Shapes:
+        xₜ (batch, in_size), h (batch, hidden_size); the parameters are ``gru``'s
+
+    Gradient:
+        Steps 1 to 5 of ``gru``, with the cotangent of hₜ given.
+
+    Args:
+        hidden_size: the size of h.
+        reset_after: as for ``gru``.
+        initializer: as for ``gru``.
+        name: used in parameter trees and in error messages.
+
+    >>> layer = gru_cell(3)
+    >>> params, state = layer.init(jax.random.key(0), ((2,), (3,)))
+    >>> layer.apply(params, state, (jnp.ones((5, 2)), jnp.zeros((5, 3))), train=False)[0].shape
+    (5, 3)
+    """
+    return one_step(_recurrence(hidden_size, reset_after, initializer), name)
+
+
+def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
+    hidden_size, reset_after = check_count("hidden_size", hidden_size), check_flag("reset_after", reset_after)
+    after, before = (_forward, _backward, _hidden_bar), (_forward_before, _backward_before, _hidden_bar_before)
+
+    def init(key, in_size):
+        return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
+
+    return Recurrence(hidden_size, 1, init, *(after if reset_after else before))
+
+
+def _forward(params, p, h):
+    p_r, p_z, p_n = _thirds(p)
+    u_r, u_z, u_n = _thirds(h @ params["hidden_weight"])
+    u_n = u_n + params["hidden_bias"][None]
+    r, z = jax.nn.sigmoid(p_r + u_r), jax.nn.sigmoid(p_z + u_z)
+    n = jnp.tanh(p_n + r * u_n)
+    return (1 - z) * n + z * h, (h, r, z, n, u_n)
+
+
+def _backward(params, saved, h_bar):
+    h, r, z, n, u_n = saved
+    p_z_bar, p_n_bar = _update_and_candidate_bar(h, z, n, h_bar)
+    p_r_bar = p_n_bar * u_n * r * (1 - r)
+    u_n_bar = p_n_bar * r
+    p_bar = jnp.concatenate([p_r_bar, p_z_bar, p_n_bar], axis=-1)
+    u_bar = jnp.concatenate([p_r_bar, p_z_bar, u_n_bar], axis=-1)
+    return (p_bar, u_n_bar), h_bar * z + u_bar @ params["hidden_weight"].T
+
+
+def _hidden_bar(saved, p_bar, u_n_bar):
+    h, *_ = saved
+    gates_bar, _p_n_bar = _gates_and_candidate(p_bar)
+    parts = [summed_product(h, gates_bar), summed_product(h, u_n_bar)]
+    return {"hidden_weight": jnp.concatenate(parts, axis=-1), "hidden_bias": summed(u_n_bar)}
+
+
+def _forward_before(params, p, h):
+    p_r, p_z, p_n = _thirds(p)
+    gates_weight, candidate_weight = _gates_and_candidate(params["hidden_weight"])
+    u_r, u_z = jnp.split(h @ gates_weight, 2, axis=-1)
+    r, z = jax.nn.sigmoid(p_r + u_r), jax.nn.sigmoid(p_z + u_z)
+    n = jnp.tanh(p_n + (r * h) @ candidate_weight)
+    return (1 - z) * n + z * h, (h, r, z, n)
+
+
+def _backward_before(params, saved, h_bar):
+    h, r, z, n = saved
+    gates_weight, candidate_weight = _gates_and_candidate(params["hidden_weight"])
+    p_z_bar, p_n_bar = _update_and_candidate_bar(h, z, n, h_bar)
+    reset_h_bar = p_n_bar @ candidate_weight.T
+    p_r_bar = reset_h_bar * h * r * (1 - r)
+    gates_bar = jnp.concatenate([p_r_bar, p_z_bar], axis=-1)
+    p_bar = jnp.concatenate([gates_bar, p_n_bar], axis=-1)
+    return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
+
+
+def _hidden_bar_before(saved, p_bar):
+    h, r, *_ = saved
+    gates_bar, p_n_bar = _gates_and_candidate(p_bar)
+    parts = [summed_product(h, gates_bar), summed_product(r * h, p_n_bar)]
+    return {"hidden_weight": jnp.concatenate(parts, axis=-1)}
+
+
+def _update_and_candidate_bar(h, z, n, h_bar):
+    """Steps 1 and 2, which do not depend on where r is applied: p_z_bar and pₙ_bar."""
+    return h_bar * (h - n) * z * (1 - z), h_bar * (1 - z) * (1 - n * n)
+
+
+def _thirds(x):
+    return jnp.split(x, 3, axis=-1)
+
+
+def _gates_and_candidate(x):
+    """The parts of r and z, which come from h, and that of n, which comes from r h."""
+    return jnp.split(x, [x.shape[-1] // 3 * 2], axis=-1)

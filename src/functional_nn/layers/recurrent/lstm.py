@@ -1,0 +1,152 @@
+"""Long short-term memory."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core.layer import Layer
+from functional_nn.core.validation import check_count, check_number
+from functional_nn.layers.initializers import Initializer
+from functional_nn.layers.recurrent.unrolling import (
+    InitialState,
+    Recurrence,
+    Returns,
+    one_step,
+    over_time,
+    starting_parameters,
+    summed_product,
+)
+
+
+def lstm(
+    hidden_size: int,
+    *,
+    forget_bias: float | jax.Array | None = None,
+    returns: Returns = "last",
+    initial_state: InitialState = "zeros",
+    initializer: Initializer = "glorot",
+    name: str = "lstm",
+) -> Layer:
+    """Long short-term memory over time: gates decide what its cell forgets, takes in and shows.
+
+    Math:
+        For every step t, with the four parts of a in the order of PyTorch's:
+
+        a = xₜ W + b + hₜ₋₁ U, [aᵢ, a_f, a_g, aₒ] = a,
+        i = σ(aᵢ), f = σ(a_f), g = tanh(a_g), o = σ(aₒ),
+        cₜ = f cₜ₋₁ + i g, hₜ = o tanh(cₜ)
+
+    Shapes:
+        x (batch, time, in_size), or ``Masked``; h and c (batch, hidden_size); y (batch, hidden_size) for the last h,
+        (batch, time, hidden_size) for all; input_weight W (in_size, 4 · hidden_size), hidden_weight U
+        (hidden_size, 4 · hidden_size), bias b (4 · hidden_size,)
+
+    Gradient:
+        Backpropagation through time, from the last step to the first. hₜ reaches the loss through y and through step
+        t + 1, so hₜ_bar is the sum of yₜ_bar and of what step t + 1 gives back; cₜ_bar likewise. In step t, with
+        τ = tanh(cₜ), tanh' = 1 - tanh² and σ' = σ (1 - σ):
+
+        1. hₜ = o τ: o_bar = hₜ_bar τ, and cₜ gets hₜ_bar o (1 - τ²) more:
+           s = cₜ_bar + hₜ_bar o (1 - τ²)
+        2. cₜ = f cₜ₋₁ + i g: i_bar = s g, f_bar = s cₜ₋₁, g_bar = s i, cₜ₋₁_bar = s f
+        3. a_bar = [i_bar i (1 - i), f_bar f (1 - f), g_bar (1 - g²), o_bar o (1 - o)]
+        4. a = xₜ W + b + hₜ₋₁ U: hₜ₋₁_bar = a_bar Uᵀ, xₜ_bar = a_bar Wᵀ
+
+        W, U and b are the same in every step, so theirs are sums over steps and examples, each one product:
+
+        input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
+
+    Masked steps leave h and c as they are, so h_bar and c_bar pass by them, and their y and a_bar are 0.
+
+    Args:
+        hidden_size: the size of h and of c.
+        forget_bias: added to the forget gate's initial bias, so that the cell remembers at first; None for 1, or for
+            0 where the initialiser is ``"pytorch"``.
+        returns: ``"last"``, the last h, or ``"sequence"``, all of them.
+        initial_state: ``"zeros"``; ``"learned"``, the parameters initial_hidden and initial_cell; or ``"given"``,
+            where x is (sequence, (h, c)).
+        initializer: of W; U is orthogonal. ``"pytorch"`` draws everything from U(±1/√hidden_size).
+        name: used in parameter trees and in error messages.
+
+    >>> layer = lstm(3)
+    >>> params, state = layer.init(jax.random.key(0), (7, 2))
+    >>> layer.apply(params, state, jnp.ones((5, 7, 2)), train=False)[0].shape
+    (5, 3)
+
+    References:
+        Hochreiter and Schmidhuber 1997, "Long short-term memory"; Gers, Schmidhuber and Cummins 2000, "Learning to
+        forget"; Jozefowicz et al. 2015, "An empirical exploration of recurrent network architectures" (forget bias).
+    """
+    return over_time(_recurrence(hidden_size, forget_bias, initializer), returns, initial_state, name)
+
+
+def lstm_cell(
+    hidden_size: int,
+    *,
+    forget_bias: float | jax.Array | None = None,
+    initializer: Initializer = "glorot",
+    name: str = "lstm_cell",
+) -> Layer:
+    """One step of long short-term memory: (input, (h, c)) to the next (h, c).
+
+    Math:
+        ``lstm``'s, for one t: y = (hₜ, cₜ) of x = (xₜ, (hₜ₋₁, cₜ₋₁))
+
+    Shapes:
+        xₜ (batch, in_size), h and c (batch, hidden_size); the parameters are ``lstm``'s
+
+    Gradient:
+        Steps 1 to 4 of ``lstm``, with the cotangents of hₜ and cₜ given.
+
+    Args:
+        hidden_size: the size of h and of c.
+        forget_bias: as for ``lstm``.
+        initializer: as for ``lstm``.
+        name: used in parameter trees and in error messages.
+
+    >>> layer = lstm_cell(3)
+    >>> params, state = layer.init(jax.random.key(0), ((2,), ((3,), (3,))))
+    >>> (h, c), _ = layer.apply(params, state, (jnp.ones((5, 2)), (jnp.zeros((5, 3)), jnp.ones((5, 3)))), train=False)
+    >>> h.shape, c.shape
+    ((5, 3), (5, 3))
+    """
+    return one_step(_recurrence(hidden_size, forget_bias, initializer), name)
+
+
+def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
+    hidden_size = check_count("hidden_size", hidden_size)
+    if forget_bias is None:
+        forget_bias = 0.0 if isinstance(initializer, str) and initializer == "pytorch" else 1.0
+    forget_bias = check_number("forget_bias", forget_bias)
+
+    def init(key, in_size):
+        params = starting_parameters(key, in_size, hidden_size, 4, initializer)
+        return {**params, "bias": params["bias"].at[hidden_size : 2 * hidden_size].add(forget_bias)}
+
+    return Recurrence(hidden_size, 2, init, _forward, _backward, _hidden_bar)
+
+
+def _forward(params, p, state):
+    h, c = state
+    a = p + h @ params["hidden_weight"]
+    i, f, g, o = jnp.split(a, 4, axis=-1)
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    c_next = f * c + i * g
+    return (o * jnp.tanh(c_next), c_next), (h, c, (i, f, g, o))
+
+
+def _backward(params, saved, state_bar):
+    h_bar, c_bar = state_bar
+    _h, c, (i, f, g, o) = saved
+    tau = jnp.tanh(f * c + i * g)
+    s = c_bar + h_bar * o * (1 - tau * tau)
+    i_bar, f_bar, g_bar, o_bar = s * g, s * c, s * i, h_bar * tau
+    a_bar = (i_bar * i * (1 - i), f_bar * f * (1 - f), g_bar * (1 - g * g), o_bar * o * (1 - o))
+    a_bar = jnp.concatenate(a_bar, axis=-1)
+    return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
+
+
+def _hidden_bar(saved, a_bar):
+    h, *_ = saved
+    return {"hidden_weight": summed_product(h, a_bar)}

@@ -1,0 +1,113 @@
+"""Losses of yes and no, for each element of the output."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import is_concrete
+from functional_nn.losses.labels import check_same_shape, example_mean, per_element
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.weighting import nan_unless, times
+
+
+def _check_binary(y, labels):
+    check_same_shape(y, labels)
+    if is_concrete(labels):
+        host = np.asarray(labels)
+        if not np.all((host >= 0) & (host <= 1)):
+            raise InputError("labels", "values in [0, 1]", f"values from {host.min()} to {host.max()}")
+
+
+def _check_probabilities(y, labels):
+    _check_binary(y, labels)
+    if is_concrete(y):
+        host = np.asarray(y)
+        if not np.all((host >= 0) & (host <= 1)):
+            remedy = "For logits use binary_cross_entropy."
+            raise InputError("y", "probabilities in [0, 1]", f"values from {host.min()} to {host.max()}", remedy)
+
+
+def _check_signs(y, labels):
+    check_same_shape(y, labels)
+    if is_concrete(labels):
+        host = np.asarray(labels)
+        if not np.all((host == 0) | (host == 1)):
+            remedy = "Write (labels + 1) / 2 where they are -1 and 1."
+            raise InputError("labels", "0 or 1", f"values from {host.min()} to {host.max()}", remedy)
+
+
+def _binary_targets(y, labels):
+    """t, NaN where it is no probability."""
+    t = labels.astype(y.dtype)
+    return nan_unless((t >= 0) & (t <= 1), t)
+
+
+def _binary_values(y, labels):
+    t = _binary_targets(y, labels)
+    return example_mean(times(t, jax.nn.softplus(-y)) + times(1 - t, jax.nn.softplus(y)))
+
+
+def _binary_gradients(y, labels):
+    """With p = σ(y): ∂/∂y (t log(1 + e^{-y}) + (1 - t) log(1 + e^y)) = -t σ(-y) + (1 - t) σ(y) = p - t."""
+    t = _binary_targets(y, labels)
+    return per_element(y) * ((1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y))
+
+
+def _probability_values(y, labels):
+    """Where a logarithm has no weight its argument is made 1, so that ``jax.grad`` meets no 0 · ∞."""
+    t = _binary_targets(y, labels)
+    values = -t * jnp.log(jnp.where(t == 0, 1, y)) - (1 - t) * jnp.log1p(-jnp.where(t == 1, 0, y))
+    return example_mean(nan_unless((y >= 0) & (y <= 1), values))
+
+
+def _probability_gradients(y, labels):
+    """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p."""
+    t = _binary_targets(y, labels)
+    return per_element(y) * nan_unless((y >= 0) & (y <= 1), times(1 - t, 1 / (1 - y)) - times(t, 1 / y))
+
+
+def _signs(y, labels):
+    """s = 2t - 1, NaN where t is neither 0 nor 1."""
+    t = labels.astype(y.dtype)
+    return nan_unless((t == 0) | (t == 1), 2 * t - 1)
+
+
+def _hinge_values(y, labels):
+    return example_mean(jax.nn.relu(1 - _signs(y, labels) * y))
+
+
+def _hinge_gradients(y, labels):
+    """∂/∂y max(0, 1 - s y) = -s where s y < 1, else 0; also at the kink s y = 1."""
+    s = _signs(y, labels)
+    return per_element(y) * -s * jnp.heaviside(1 - s * y, jnp.zeros_like(y))
+
+
+binary_cross_entropy = Loss(
+    "binary_cross_entropy",
+    _check_binary,
+    _binary_values,
+    _binary_gradients,
+    formula="From logits: ℓ = -t log σ(y) - (1 - t) log σ(-y), the mean over an example's elements; "
+    "labels t in [0, 1]. ∂ℓ/∂y = (σ(y) - t) / d.",
+)
+
+binary_cross_entropy_from_probabilities = Loss(
+    "binary_cross_entropy_from_probabilities",
+    _check_probabilities,
+    _probability_values,
+    _probability_gradients,
+    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep "
+    "digits where p is near 0 or 1. ∂ℓ/∂p = ((1 - t) / (1 - p) - t / p) / d.",
+)
+
+hinge = Loss(
+    "hinge",
+    _check_signs,
+    _hinge_values,
+    _hinge_gradients,
+    formula="ℓ = max(0, 1 - s y) with s = 2t - 1, the mean over an example's d elements; labels t are 0 or 1 in the "
+    "shape of y, so that s is -1 or 1. ∂ℓ/∂y = -s/d where s y < 1, else 0, also at the kink s y = 1.",
+)

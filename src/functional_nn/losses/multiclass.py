@@ -1,0 +1,155 @@
+"""Losses of one class among many, from logits or scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer_checks import is_concrete
+from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number
+from functional_nn.losses.labels import are_probabilities, check_classes, check_probabilities, one_hot
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.weighting import nan_unless, times
+
+
+def cross_entropy_with(
+    *, label_smoothing: float = 0.0, ignore_index: int | None = None, class_weights: Any = None
+) -> Loss:
+    """Cross-entropy of logits y (…, classes) with integer labels (…) or with probabilities (…, classes).
+
+    Math:
+        p = softmax(y), ℓ = -Σₖ cₖ tₖ log pₖ, with t the label's one-hot vector or the given probabilities, mixed with
+        the uniform distribution by smoothing, t ← (1 - ε) t + ε / classes, and cₖ the weight of class k, 1 by default
+
+        L = Σᵢ ℓᵢ / Σᵢ aᵢ with aᵢ the weight of example i's label, and 1 where labels are probabilities, as in PyTorch
+
+    Gradient:
+        log pₖ = yₖ - log Σ e^y, so ∂ log pₖ / ∂yⱼ = δₖⱼ - pⱼ, hence
+
+        ∂ℓ/∂yⱼ = -Σₖ cₖ tₖ (δₖⱼ - pⱼ) = pⱼ Σₖ cₖ tₖ - cⱼ tⱼ, which is p - t where c = 1 and t sums to 1
+
+    Args:
+        label_smoothing: ε, in [0, 1).
+        ignore_index: an integer label that does not count: value 0, gradient 0, and out of the mean.
+        class_weights: c, (classes,), not below 0. Labels whose weights are all 0 have the loss 0, as where all are
+            ignored (PyTorch's is NaN).
+
+    >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4), jnp.log(4.0).round(4))
+    1.3863 1.3863
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 6.2.2.3; Szegedy et al. 2016 for smoothing.
+    """
+    check_number("label_smoothing", label_smoothing, "a number in [0, 1)", lambda share: 0 <= share < 1)
+    if ignore_index is not None:
+        ignore_index = check_count("ignore_index", ignore_index, least=-LARGEST)
+    smooth = not is_concrete(label_smoothing) or label_smoothing > 0
+    c = None if class_weights is None else _class_weights(class_weights)
+
+    def check(y, labels):
+        if c is not None and y.shape[-1:] != c.shape:
+            expected = f"one weight per class, shape {y.shape[-1:]}"
+            raise InputError("class_weights", expected, f"shape {c.shape}", f"y has shape {y.shape}.")
+        integers = jnp.issubdtype(labels.dtype, jnp.integer)
+        if y.ndim and integers and labels.shape == y.shape[:-1]:
+            check_classes(y, labels, ignore_index)
+        elif y.ndim and not integers and labels.shape == y.shape:
+            check_probabilities(y, labels)
+        else:
+            expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
+            one_hot_integers = integers and labels.shape == y.shape
+            remedy = "Give a one-hot array as floating-point numbers." if one_hot_integers else ""
+            raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}", remedy)
+
+    def targets(y, labels):
+        """c t in the shape of y, NaN for a label that is no class or no probabilities."""
+        if labels.ndim == y.ndim:
+            t = nan_unless(jnp.expand_dims(are_probabilities(labels), -1), labels.astype(y.dtype))
+        else:
+            t = counted(labels, one_hot(y, labels))
+        t = (1 - label_smoothing) * t + label_smoothing / y.shape[-1] if smooth else t
+        return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
+
+    def values(y, labels):
+        log_p = jax.nn.log_softmax(counted(labels, y))
+        return -jnp.sum(counted(labels, times(targets(y, labels), log_p)), axis=-1)
+
+    def gradients(y, labels):
+        t = targets(y, labels)
+        return counted(labels, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
+
+    def counted(labels, rows):
+        """Rows (…, classes), 0 where the label is ignored."""
+        if ignore_index is None or labels.ndim == rows.ndim:
+            return rows
+        return jnp.where(jnp.expand_dims(is_ignored(labels), -1), 0, rows)
+
+    def label_weights(labels):
+        if jnp.issubdtype(labels.dtype, jnp.floating):
+            return jnp.ones(labels.shape[:-1])
+        if c is None:
+            return ~is_ignored(labels)
+        is_class = (labels >= 0) & (labels < c.size)
+        # A label that is no class makes its own row NaN. Its weight is a number, for every row is divided by their sum.
+        of_class = jnp.where(is_class, jnp.asarray(c, float)[jnp.where(is_class, labels, 0)], 1)
+        return jnp.where(is_ignored(labels), 0, of_class)
+
+    def is_ignored(labels):
+        return jnp.zeros(labels.shape, bool) if ignore_index is None else labels == ignore_index
+
+    return Loss(
+        "cross_entropy",
+        check,
+        values,
+        gradients,
+        None if ignore_index is None and c is None else label_weights,
+        formula=cross_entropy_with.__doc__ or "",
+    )
+
+
+def _class_weights(class_weights):
+    concrete = is_concrete(*jax.tree.leaves(class_weights))
+    c = as_host_array("class_weights", class_weights) if concrete else as_array("class_weights", class_weights)
+    c = c.astype(float)
+    if c.ndim != 1:
+        raise InputError("class_weights", "one weight per class, shape (classes,)", f"shape {c.shape}")
+    if isinstance(c, np.ndarray) and not np.all(c >= 0):
+        raise InputError("class_weights", "weights not below 0", f"a smallest of {c.min()}")
+    return c if concrete else nan_unless(c >= 0, c)
+
+
+def _margins(y, labels):
+    """1 - y_label + yₖ for the other classes k, and 0 for the label's own; and the label's one-hot vector t."""
+    t = one_hot(y, labels)
+    of_label = jnp.sum(times(t, y), axis=-1, keepdims=True)
+    return jnp.where(t == 1, 0, 1 - of_label + y), t
+
+
+def _multiclass_hinge_values(y, labels):
+    margins, _ = _margins(y, labels)
+    return jnp.mean(jax.nn.relu(margins), axis=-1)
+
+
+def _multiclass_hinge_gradients(y, labels):
+    """With vₖ = 1 where class k's margin is above 0: every such margin has yₖ with the factor 1 and y_label with -1, so
+    ∂ℓ/∂yₖ = vₖ / classes for the others, and -Σₖ vₖ / classes for the label."""
+    margins, t = _margins(y, labels)
+    violated = jnp.heaviside(margins, jnp.zeros_like(margins))
+    return (violated - t * jnp.sum(violated, axis=-1, keepdims=True)) / y.shape[-1]
+
+
+cross_entropy = cross_entropy_with()
+
+multiclass_hinge = Loss(
+    "multiclass_hinge",
+    check_classes,
+    _multiclass_hinge_values,
+    _multiclass_hinge_gradients,
+    formula="ℓ = (1/classes) Σₖ max(0, 1 - y_label + yₖ) over the classes k other than the label, for scores y "
+    "(…, classes) and integer labels (…). With vₖ = 1 where the term is above 0, else 0, also at the kink: "
+    "∂ℓ/∂yₖ = vₖ / classes, ∂ℓ/∂y_label = -Σₖ vₖ / classes. Weston and Watkins 1999; PyTorch's multi_margin_loss.",
+)

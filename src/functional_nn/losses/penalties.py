@@ -1,0 +1,83 @@
+"""Penalties on parameters, each with its hand-derived gradient beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core import trees
+from functional_nn.core.layer import Params
+from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.validation import check_number, tree_in_native_order
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """Adds rate · Σ f(w) over chosen parameters to the loss.
+
+    Args:
+        name: used in error messages and tables.
+        rate: the factor, not below 0. May be a traced array.
+        paths: which parameters, see ``trees.select``; by default the weights, not biases or scales.
+        function: f, on one array.
+        derivative: f', derived by hand.
+    """
+
+    name: str
+    rate: float | jax.Array
+    paths: trees.Paths
+    function: Callable[[jax.Array], jax.Array]
+    derivative: Callable[[jax.Array], jax.Array]
+
+    def __post_init__(self):
+        check_number("rate", self.rate, "a number not below 0", lambda rate: 0 <= rate < math.inf)
+        trees.check_paths(self.paths)
+
+    def __call__(self, params: Params) -> jax.Array:
+        """rate · Σ f(w) over the chosen parameters."""
+        check_trees(params, {})
+        leaves = trees.flatten(tree_in_native_order(params))
+        terms = [jnp.sum(self.function(leaves[path])) for path in trees.select(params, self.paths)]
+        return self.rate * jnp.sum(jnp.stack(terms))
+
+    def gradient(self, params: Params) -> dict[str, Any]:
+        """rate · f'(w) for the chosen parameters, 0 for the others, in the structure of ``params``."""
+        check_trees(params, {})
+        params = tree_in_native_order(params)
+        chosen = set(trees.select(params, self.paths))
+        return trees.map_with_path(
+            lambda path, leaf: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf), params
+        )
+
+
+def l1(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
+    """rate · Σ |w|, which drives weights to 0. Its gradient is rate · sign(w), and 0 at the kink 0.
+
+    |w| is written w sign(w), since ``jax.grad`` of ``jnp.abs`` gives 1 at 0, which would push zero weights away.
+
+    >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
+    >>> print(l1(0.5)(params), l1(0.5).gradient(params)["dense_0"]["weight"])
+    1.5 [-0.5  0.5]
+
+    References:
+        Tibshirani 1996, "Regression shrinkage and selection via the lasso".
+    """
+    return Penalty("l1", rate, paths, lambda w: w * jnp.sign(w), jnp.sign)
+
+
+def l2(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
+    """rate/2 · Σ w², which keeps weights small. Its gradient is rate · w: with plain gradient descent, weight decay.
+
+    >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
+    >>> print(l2(0.1)(params), l2(0.1).gradient(params)["dense_0"]["weight"])
+    0.25 [-0.2  0.1]
+
+    References:
+        Goodfellow, Bengio, Courville, "Deep Learning", section 7.1.1.
+    """
+    return Penalty("l2", rate, paths, lambda w: jnp.square(w) / 2, lambda w: w)

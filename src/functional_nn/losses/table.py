@@ -1,0 +1,17 @@
+"""The losses by name."""
+
+from functional_nn.losses.binary import binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge
+from functional_nn.losses.log_probabilities import kl_divergence, negative_log_likelihood
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.multiclass import cross_entropy, multiclass_hinge
+from functional_nn.losses.regression import cosine_distance, huber, mean_absolute_error, mean_squared_error
+
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        mean_squared_error, mean_absolute_error, huber, cosine_distance,
+        binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge,
+        cross_entropy, multiclass_hinge, negative_log_likelihood, kl_divergence,
+    )
+}  # fmt: skip
+"""Every loss under its name."""

@@ -1,0 +1,333 @@
+"""Named models: compositions of layers, nothing more. Each takes the sizes of its hidden layers and an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from functional_nn.activations.activation_types import Activation, VectorActivation
+from functional_nn.activations.table import relu, tanh
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.validation import check_choice, check_counts, check_flag
+from functional_nn.layers.combinators.chain import Member, chain
+from functional_nn.layers.combinators.repeat import repeat
+from functional_nn.layers.convolution.conv import conv
+from functional_nn.layers.convolution.pooling import global_average_pool, max_pool
+from functional_nn.layers.dense import default_initializer, dense
+from functional_nn.layers.normalization.batch_norm import batch_norm as batch_norm_layer
+from functional_nn.layers.normalization.layer_and_group_norm import layer_norm
+from functional_nn.layers.positions import sinusoidal_positions
+from functional_nn.layers.recurrent.gru import gru as gru_layer
+from functional_nn.layers.recurrent.lstm import lstm as lstm_layer
+from functional_nn.layers.recurrent.rnn import rnn as rnn_layer
+from functional_nn.layers.recurrent.unrolling import Returns
+from functional_nn.layers.reshape import flatten
+from functional_nn.models.blocks import dropped, residual_block, transformer_block
+
+
+def mlp(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (128, 64),
+    activation: Activation | VectorActivation = relu,
+    dropout: float | jax.Array = 0.0,
+    batch_norm: bool = False,
+    initializer: str | None = None,
+) -> Layer:
+    """A feed-forward network: flatten; dense, batch norm, activation, dropout for each hidden size; dense.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the sizes of the hidden layers; empty for softmax regression.
+        activation: between the layers.
+        dropout: the share of each hidden layer's outputs to drop in training; 0 for none.
+        batch_norm: whether each hidden layer is normalised before its activation.
+        initializer: see ``dense``; by default He before ReLU, Glorot else.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = mlp(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    109386
+    """
+    hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
+    first, last = (default_initializer(activation), "glorot") if initializer is None else (initializer, initializer)
+    layers: list = [flatten()]
+    for size in hidden:
+        layers.append(dense(size, bias=not batch_norm, initializer=first))
+        if batch_norm:
+            layers.append(batch_norm_layer())
+        layers.append(activation)
+        layers.extend(dropped(dropout))
+    layers.append(dense(out_size, initializer=last))
+    return chain(*layers, name="mlp")
+
+
+def cnn(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (16, 32),
+    activation: Activation | VectorActivation = relu,
+    dropout: float | jax.Array = 0.0,
+    batch_norm: bool = False,
+) -> Layer:
+    """A convolutional network: 3×3 convolution, batch norm, activation, 2×2 max pooling for each size; dense.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the channels of the convolutions; each halves the image.
+        activation: after each convolution.
+        dropout: the share of the last features to drop in training; 0 for none.
+        batch_norm: whether each convolution is normalised before its activation.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = cnn(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    20490
+    """
+    hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
+    layers: list = []
+    for size in hidden:
+        layers.append(conv(size, 3, bias=not batch_norm))
+        if batch_norm:
+            layers.append(batch_norm_layer())
+        layers.extend((activation, max_pool(2)))
+    return chain(*layers, flatten(), *dropped(dropout), dense(out_size), name="cnn")
+
+
+def lenet(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (16, 32, 128),
+    activation: Activation | VectorActivation = relu,
+    dropout: float | jax.Array = 0.0,
+) -> Layer:
+    """A quick convolutional network in the manner of LeNet-5, normalised: two convolutions and two dense layers.
+
+    A 5×5 convolution with stride 2; a 3×3 convolution, 2×2 max pooling; dense; dense. Batch norm and activation follow
+    each layer, after the pooling where there is one, but the last: there they have a quarter of the values to do.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the channels of the two convolutions and the size of the first dense layer.
+        activation: after each normalised layer.
+        dropout: the share of each dense layer's inputs to drop in training; 0 for none.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = lenet(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    109050
+
+    References:
+        LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", section II.B;
+        Ioffe and Szegedy 2015, "Batch normalization".
+    """
+    first, second, size = _sizes(hidden, 3, "two numbers of channels and a size, such as (16, 32, 128)")
+    images = [
+        *_normalised(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
+        *_normalised(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
+    ]
+    return chain(*images, *_two_dense(size, out_size, activation, dropout), name="lenet")
+
+
+def deep_cnn(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (32, 64, 128, 128),
+    activation: Activation | VectorActivation = relu,
+    dropout: float | jax.Array = 0.0,
+) -> Layer:
+    """An accurate convolutional network: four convolutions and two dense layers, all but the last normalised.
+
+    A 5×5 convolution, 2×2 max pooling; two 3×3 convolutions, 2×2 max pooling; a 3×3 convolution; dense; dense. Batch
+    norm and activation follow each layer, after the pooling where there is one, but the last.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the channels of the first, the next two and the last convolution, and the first dense layer's size.
+        activation: after each normalised layer.
+        dropout: the share of each dense layer's inputs to drop in training; 0 for none.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = deep_cnn(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    721770
+
+    References:
+        Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (small windows
+        one after another); Ioffe and Szegedy 2015, "Batch normalization".
+    """
+    first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (32, 64, 128, 128)")
+    images = [
+        *_normalised(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
+        *_normalised(conv(second, 3, bias=False), activation=activation),
+        *_normalised(conv(second, 3, bias=False), max_pool(2), activation=activation),
+        *_normalised(conv(third, 3, bias=False), activation=activation),
+    ]
+    return chain(*images, *_two_dense(size, out_size, activation, dropout), name="deep_cnn")
+
+
+def resnet(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (16, 32, 64),
+    activation: Activation | VectorActivation = relu,
+    dropout: float | jax.Array = 0.0,
+) -> Layer:
+    """A small residual network: a 3×3 convolution, a ``residual_block`` for each size, global average, dense.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the channels of the blocks; each but the first halves the image.
+        activation: after each normalised convolution.
+        dropout: the share of the last features to drop in training; 0 for none.
+
+    >>> net = resnet(10, hidden=(8, 16))
+    >>> params, _ = net.init(jax.random.key(0), (28, 28, 1))
+    >>> sorted(params)
+    ['batch_norm_0', 'conv_0', 'dense_0', 'residual_block_0', 'residual_block_1']
+
+    References:
+        He et al. 2016, "Deep residual learning for image recognition".
+    """
+    if not (hidden := check_counts("hidden", hidden)):
+        raise InputError("hidden", "at least one size", "none")
+    blocks = [residual_block(size, stride=1 if i == 0 else 2, activation=activation) for i, size in enumerate(hidden)]
+    stem = conv(hidden[0], 3, bias=False), batch_norm_layer(), activation
+    return chain(*stem, *blocks, global_average_pool(), *dropped(dropout), dense(out_size), name="resnet")
+
+
+def rnn(
+    out_size: int,
+    *,
+    hidden: Sequence[int] = (128,),
+    activation: Activation = tanh,
+    dropout: float | jax.Array = 0.0,
+) -> Layer:
+    """A recurrent network over the rows of an image: an ``rnn`` layer for each size, dense on the last state.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the sizes of the stacked layers.
+        activation: of the recurrent layers.
+        dropout: the share of each layer's outputs to drop in training; 0 for none.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = rnn(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    21386
+    """
+    return _over_rows("rnn", out_size, hidden, dropout, lambda size, returns: rnn_layer(
+        size, activation=activation, returns=returns
+    ))  # fmt: skip
+
+
+def lstm(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.Array = 0.0) -> Layer:
+    """Long short-term memory over the rows of an image: an ``lstm`` layer for each size, dense on the last state.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the sizes of the stacked layers.
+        dropout: the share of each layer's outputs to drop in training; 0 for none.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = lstm(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    81674
+    """
+    return _over_rows("lstm", out_size, hidden, dropout, lambda size, returns: lstm_layer(size, returns=returns))
+
+
+def gru(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.Array = 0.0) -> Layer:
+    """Gated recurrent units over the rows of an image: a ``gru`` layer for each size, dense on the last state.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the sizes of the stacked layers.
+        dropout: the share of each layer's outputs to drop in training; 0 for none.
+
+    >>> from functional_nn.core import trees
+    >>> params, _ = gru(10).init(jax.random.key(0), (28, 28, 1))
+    >>> trees.size(params)
+    61706
+    """
+    return _over_rows("gru", out_size, hidden, dropout, lambda size, returns: gru_layer(size, returns=returns))
+
+
+def transformer(
+    out_size: int, *, hidden: Sequence[int] = (32, 32), heads: int = 4, dropout: float | jax.Array = 0.0
+) -> Layer:
+    """A transformer whose tokens are the rows of an image: dense, positions, blocks, norm, average over rows, dense.
+
+    Args:
+        out_size: the number of outputs, one per class.
+        hidden: the features of each block, all of one size.
+        heads: of each block's attention.
+        dropout: the share to drop in each block in training; 0 for none.
+
+    >>> params, _ = transformer(10, hidden=(8, 8, 8)).init(jax.random.key(0), (28, 28, 1))
+    >>> params["repeat_0"]["transformer_block_0"]["residual_1"]["chain_0"]["dense_0"]["weight"].shape
+    (3, 8, 32)
+
+    References:
+        Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
+    """
+    hidden = check_counts("hidden", hidden)
+    if not hidden or len(set(hidden)) > 1:
+        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "Such as (32, 32).")
+    blocks = repeat(transformer_block(heads, dropout=dropout), len(hidden))
+    tokens = flatten(keep=1), dense(hidden[0]), sinusoidal_positions()
+    return chain(*tokens, blocks, layer_norm(), global_average_pool(), dense(out_size), name="transformer")
+
+
+MODELS: dict[str, Callable[..., Layer]] = {
+    maker.__name__: maker for maker in (mlp, cnn, lenet, deep_cnn, resnet, rnn, lstm, gru, transformer)
+}
+"""Every named model, as flags and configurations name it."""
+
+
+def model(name: str, out_size: int, **options) -> Layer:
+    """The model of that name with its options.
+
+    >>> model("mlp", 10, hidden=(32,)).name
+    'mlp'
+    """
+    return MODELS[check_choice("model", name, MODELS)](out_size, **options)
+
+
+def _over_rows(
+    name: str,
+    out_size: int,
+    hidden: Sequence[int],
+    dropout: float | jax.Array,
+    layer: Callable[[int, Returns], Layer],
+) -> Layer:
+    """Stacked recurrent layers over the rows, dense on the last state."""
+    if not (hidden := check_counts("hidden", hidden)):
+        raise InputError("hidden", "at least one size", "none")
+    layers: list = [flatten(keep=1)]
+    for i, size in enumerate(hidden, start=1):
+        layers.append(layer(size, "last" if i == len(hidden) else "sequence"))
+        layers.extend(dropped(dropout))
+    return chain(*layers, dense(out_size), name=name)
+
+
+def _sizes(hidden: Sequence[int], count: int, expected: str) -> tuple[int, ...]:
+    """The hidden sizes of a model that has so many of them."""
+    if len(sizes := check_counts("hidden", hidden)) != count:
+        raise InputError("hidden", expected, sizes)
+    return sizes
+
+
+def _normalised(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:
+    return [*layers, batch_norm_layer(), activation]
+
+
+def _two_dense(
+    size: int, out_size: int, activation: Activation | VectorActivation, dropout: float | jax.Array
+) -> list[Member]:
+    """A normalised dense layer and a plain one, on all values of an image."""
+    first = dense(size, bias=False, initializer=default_initializer(activation))
+    drops = dropped(dropout)
+    return [flatten(), *drops, *_normalised(first, activation=activation), *drops, dense(out_size)]

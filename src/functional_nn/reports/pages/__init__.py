@@ -1,0 +1,1 @@
+"""Reports as single HTML pages. They need the extra ``[plots]``."""

@@ -1,0 +1,82 @@
+"""What the pictures of a sweep have in common: their axes, and the values on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.validation import shown
+from functional_nn.sweeps.results.member import check_result
+from functional_nn.sweeps.results.results import SweepResult, shown_value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
+
+
+def make_axes(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+    return figure, grid
+
+
+def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
+    """Losses over several powers of ten stand on a logarithmic axis."""
+    values = values[np.isfinite(values)]
+    if metric != "test_accuracy" and len(values) and values.min() > 0 and values.max() / values.min() > 20:
+        axes.set_yscale("log")
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+
+
+def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
+    check_result(result)
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InputError(argument, "names of hyper-parameters", shown(names))
+    names = [names] if isinstance(names, str) else list(names)
+    known = result.members[0].hyperparameters if result.members else {}
+    for name in names:
+        if name not in known:
+            raise InputError(argument, "hyper-parameters of the sweep", repr(name), suggest(str(name), known))
+    return names
+
+
+def values_of(result: SweepResult, name: str) -> list[Any]:
+    """The values of a hyper-parameter: numbers by size, others in the order of the grid."""
+    values = list(dict.fromkeys(member.hyperparameters[name] for member in result.members))
+    return sorted(values) if are_numbers(values) else values
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def spans_decades(values: Sequence[Any]) -> bool:
+    return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
+
+
+def words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def tick_texts(values: Sequence[Any]) -> list[str]:
+    """What is below 1 in powers of ten where some are very small, so that a row of them reads alike."""
+    if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
+        return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
+    return [shown_value(value) for value in values]
+
+
+def _power(value: float) -> str:
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -1,0 +1,96 @@
+"""Where automatic differentiation loses digits: a picture for each activation. matplotlib is an extra, ``[plots]``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.activations.activation_types import Activation
+from functional_nn.gradients.compare.activation_errors import (
+    TOLERANCE,
+    derivative_errors,
+    elementwise_type,
+    regime_points,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HAND, AUTOMATIC = "#0072b2", "#d55e00"
+LEAST, MOST = 0.03, 1e9
+"""The errors shown, in ULP: smaller ones stand on the lower edge, greater ones and what is no number on the upper."""
+POINTS = 700
+
+
+def plot_errors(activation: Activation, dtype: Any = "float32") -> Figure:
+    """The errors of the derivative, by hand and by ``jax.grad``, in ULP against x.
+
+    Args:
+        activation: one of ``ACTIVATIONS``, or your own.
+        dtype: what is computed in.
+    """
+    from matplotlib.figure import Figure
+
+    kind = elementwise_type(activation, dtype)
+    x = _points(activation, kind)
+    hand, automatic = derivative_errors(activation, x)
+    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    axes.axhspan(LEAST, TOLERANCE, color=HAND, alpha=0.07, lw=0)
+    axes.axhline(TOLERANCE, color="0.35", lw=0.9, ls=(0, (4, 3)))
+    for errors, colour, marker, label in ((automatic, AUTOMATIC, "o", "jax.grad"), (hand, HAND, "D", "by hand")):
+        shown = np.clip(np.nan_to_num(errors, nan=MOST, posinf=MOST), LEAST, MOST)
+        worst = int(np.argmax(shown))
+        text = f"{label}: at most {_readable(errors[worst])} ULP, at x = {float(x[worst]):.5g}"
+        axes.plot(x.astype(float), shown, marker, ms=2.6, mew=0, alpha=0.75, color=colour, label=text)
+    axes.set_xscale("symlog", linthresh=1.0, linscale=1.2)
+    axes.set_yscale("log")
+    limit = float(np.abs(x.astype(float)).max())
+    axes.set(xlim=(-limit * 1.1, limit * 1.1), ylim=(LEAST / 1.5, MOST * 2))
+    ticks = [value for value in (1, 3, 10, 30, 100, 300, 1000) if value <= limit]
+    ticks = [*(-value for value in reversed(ticks)), -0.5, 0, 0.5, *ticks]
+    axes.set_xticks(ticks, [f"{value:g}".replace("-", "−") for value in ticks])
+    axes.minorticks_off()
+    axes.text(
+        0.995,
+        TOLERANCE * 1.25,
+        f"{TOLERANCE:g} ULP",
+        transform=axes.get_yaxis_transform(),
+        ha="right",
+        fontsize=8,
+        color="0.35",
+    )
+    axes.set(xlabel="x", ylabel="error of the derivative, in ULP")
+    axes.set_title(f"{activation.name}′ in {kind.name}: {_conclusion(hand, automatic)}", loc="left", fontsize=11)
+    axes.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16), markerscale=2.5, fontsize=9)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _points(activation: Activation, kind: np.dtype) -> np.ndarray:
+    """Evenly on the axis that is shown, up to where derivatives underflow, and beside kinks and zeros."""
+    far = 1.3 * -math.log(float(jnp.finfo(kind).smallest_normal))
+    inner = np.linspace(-1, 1, POINTS // 4, endpoint=False)
+    outer = np.geomspace(1, far, POINTS * 3 // 8)
+    regimes = regime_points(activation, kind)
+    beside = [regimes[name] for name in ("kinks", "beside kinks", "zeros") if name in regimes]
+    return np.unique(np.concatenate([inner.astype(kind), outer.astype(kind), -outer.astype(kind), *beside]))
+
+
+def _readable(error: float) -> str:
+    if not math.isfinite(error):
+        return "infinitely many"
+    return f"{error:.1f}" if error < 1000 else f"{error:.1e}"
+
+
+def _conclusion(hand: np.ndarray, automatic: np.ndarray) -> str:
+    def right(errors):
+        return bool(np.all(errors <= TOLERANCE))
+
+    if right(hand):
+        return "both are right" if right(automatic) else "jax.grad is wrong"
+    return "the formula is wrong" if right(automatic) else "both are wrong"

@@ -1,0 +1,107 @@
+"""A picture of two hyper-parameters against a metric; matplotlib is the extra ``functional-nn[plots]``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.reports.plots.axes import BAD, MEAN, check_hyperparameters, make_axes, tick_texts, values_of, words
+from functional_nn.sweeps.results.member import check_metric
+from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.results.statistics import Setting, setting, together
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CELLS = 20
+"""Values of a hyper-parameter that there are rows or columns for."""
+
+
+def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accuracy") -> Figure:
+    """The mean of a metric for every pair of values of two hyper-parameters, over all else; the best has a frame.
+
+    Args:
+        result: of a sweep.
+        x, y: the hyper-parameters.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+
+    Raises:
+        InputError: for an unknown name, twice the same, or more values than there is room for.
+    """
+    check_hyperparameters(result, (x, y), "x and y")
+    if x == y:
+        raise InputError("y", "another hyper-parameter than x", repr(y))
+    check_metric(metric)
+    columns, rows = values_of(result, x), values_of(result, y)
+    for name, values in ((x, columns), (y, rows)):
+        if len(values) > MOST_CELLS:
+            remedy = "Draw plot_effects, or choose members with where(…)."
+            raise InputError(name, f"at most {MOST_CELLS} values", f"{len(values)}", remedy)
+    others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
+    cells: dict[tuple[int, int], Setting] = {}
+    for given, members in together(result, others):
+        cells[rows.index(given[y]), columns.index(given[x])] = setting(given, members, metric)
+    table = np.full((len(rows), len(columns)), np.nan)
+    for place, cell in cells.items():
+        table[place] = cell.mean
+
+    figure, ((axes,),) = make_axes(1, 1, width=2.6 + 0.75 * len(columns), height=1.7 + 0.55 * len(rows))
+    low, high, extend = _limits(table, metric)
+    colours = "viridis" if metric == "test_accuracy" else "viridis_r"
+    axes.set_facecolor("0.93")
+    axes.grid(False)
+    image = axes.imshow(table, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto")
+    figure.colorbar(image, label=f"mean {words(metric)}", extend=extend, fraction=0.05, pad=0.02)
+    for place, cell in cells.items():
+        _write(axes, place, cell, image)
+    if np.isfinite(table).any():
+        from matplotlib.patches import Rectangle
+
+        best = np.nanargmax(table) if metric == "test_accuracy" else np.nanargmin(table)
+        row, column = divmod(int(best), len(columns))
+        frame = {"fill": False, "edgecolor": MEAN, "lw": 2.5, "clip_on": False, "zorder": 3}
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
+    axes.set_xticks(range(len(columns)), tick_texts(columns), rotation=45 if len(columns) > 8 else 0)
+    axes.set_yticks(range(len(rows)), tick_texts(rows))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel=x, ylabel=y)
+    counts = sorted({cell.models + cell.not_finite for cell in cells.values()})
+    if counts[-1] > 1:
+        members = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        axes.set_title(f"{words(metric)}, mean of {members} members a cell", fontsize=10)
+    else:
+        axes.set_title(words(metric), fontsize=10)
+    return figure
+
+
+def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
+    """Colours for the better half and what is near it; a few bad cells must not make all others look alike."""
+    values = table[np.isfinite(table)]
+    if not len(values):
+        return 0.0, 1.0, "neither"
+    low, high, middle = float(values.min()), float(values.max()), float(np.median(values))
+    if metric == "test_accuracy":
+        limit = high - 3 * (high - middle)
+        return (limit, high, "min") if low < limit < high else (low, high, "neither")
+    limit = low + 3 * (middle - low)
+    return (low, limit, "max") if low < limit < high else (low, high, "neither")
+
+
+def _write(axes: Axes, place: tuple[int, int], cell: Setting, image: Any) -> None:
+    """The mean, and how many members it leaves out."""
+    row, column = place
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
+    if math.isnan(cell.mean):
+        axes.text(column, row, "not\nfinite", fontsize=7, color=BAD, **middle)
+        return
+    red, green, blue, _ = image.cmap(image.norm(cell.mean))
+    colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
+    number = f"{cell.mean:.3f}" if abs(cell.mean) < 100 else f"{cell.mean:.2g}"
+    axes.text(column, row + (0.12 if cell.not_finite else 0), number, fontsize=8, color=colour, **middle)
+    if cell.not_finite:
+        axes.text(column, row - 0.25, f"{cell.not_finite} not finite", fontsize=5.5, color=colour, **middle)

@@ -1,0 +1,134 @@
+"""Pictures of a run, as matplotlib figures; matplotlib is the extra ``functional-nn[plots]``."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from functional_nn.storage.files import write_whole
+from functional_nn.training.run import EpochMetrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN, TEST = "#0072b2", "#d55e00"
+MOST_NUMBERS = 30
+"""Classes up to which a confusion matrix has its numbers, and room for them."""
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Writes a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_whole(path, content.getvalue())
+
+
+def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
+    """Loss on training and test data, and test accuracy, epoch by epoch."""
+    figure, (left, right) = _axes(1, 2, width=9, height=3.6)
+    epochs = [metrics.epoch for metrics in history]
+    size = 4 if len(epochs) <= 60 else 0
+    left.plot(epochs, [metrics.train_loss for metrics in history], "o-", color=TRAIN, ms=size, label="training")
+    left.plot(epochs, [metrics.test_loss for metrics in history], "s-", color=TEST, ms=size, label="test")
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend(frameon=False)
+    accuracies = [metrics.test_accuracy for metrics in history]
+    right.plot(epochs, accuracies, "s-", color=TEST, ms=size)
+    if math.isfinite(accuracies[-1]):
+        place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        right.annotate(f"{accuracies[-1]:.4f}", (epochs[-1], accuracies[-1]), **place)
+    margin = max(0.5, 0.03 * len(epochs))
+    right.set(xlabel="epoch", ylabel="test accuracy")
+    for axes in (left, right):
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure
+
+
+def confusion(matrix: np.ndarray, title: str = "") -> Figure:
+    """How often each class was taken for each other: errors in colour, right answers as numbers on the diagonal."""
+    classes = len(matrix)
+    room = 0.48 * min(classes, MOST_NUMBERS)
+    figure, ((axes,),) = _axes(1, 1, width=1.6 + room, height=1.2 + room)
+    errors = np.where(np.eye(classes, dtype=bool), 0, matrix)
+    colours = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
+    if classes > MOST_NUMBERS:
+        from matplotlib.ticker import MaxNLocator
+
+        bar = figure.colorbar(colours, shrink=0.6, fraction=0.04, pad=0.01, label="errors")
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for row, column in np.ndindex(matrix.shape):
+        if classes <= MOST_NUMBERS and matrix[row, column]:
+            strong = errors[row, column] > 0.6 * errors.max() and row != column
+            colour = "white" if strong else "0.55" if row == column else "black"
+            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=colour)
+    ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
+    axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
+    axes.set_title(title or f"{errors.sum()} of {matrix.sum()} wrong")
+    return figure
+
+
+def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, count: int = 24) -> Figure:
+    """The test images that the network gave its label the least probability, worst first."""
+    given = probabilities[np.arange(len(labels)), labels]
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(given[wrong])][:count]
+    if not len(worst):
+        figure, ((axes,),) = _axes(1, 1, width=4, height=1)
+        axes.text(0.5, 0.5, "no test image is wrong", ha="center", va="center")
+        axes.set_axis_off()
+        return figure
+    columns = min(8, max(4, len(worst)))
+    rows = math.ceil(len(worst) / columns)
+    figure, grid = _axes(rows, columns, width=1.3 * columns, height=1.55 * rows + 0.4)
+    _tiles(grid, [images[i] for i in worst], cmap="gray_r", vmin=0, vmax=255)
+    for axes, i in zip(grid.flat, worst, strict=False):
+        axes.set_title(f"{labels[i]}, not {predicted[i]}\n{given[i]:.1%} : {probabilities[i].max():.1%}", fontsize=7)
+    figure.suptitle("Most wrong: class, what it was taken for, and the probabilities of both", fontsize=9)
+    return figure
+
+
+def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
+    """What each unit of the first layer looks for: its weights as an image, red for positive, blue for negative.
+
+    Args:
+        weight: (height, width, channels, units), of a convolution or of a dense layer on whole images.
+        count: how many units to show.
+    """
+    units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
+    columns = min(16, max(4, len(units)))
+    rows = math.ceil(len(units) / columns)
+    figure, grid = _axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
+    largest = float(np.quantile(np.abs(units), 0.995)) or 1.0
+    _tiles(grid, list(units), cmap="RdBu_r", vmin=-largest, vmax=largest)
+    figure.suptitle(
+        f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
+    )
+    return figure
+
+
+def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, grid if rows > 1 or columns == 1 else grid[0]
+
+
+def _tiles(grid: np.ndarray, images: list[np.ndarray], **style) -> None:
+    axes: Axes
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image in zip(grid.flat, images, strict=False):
+        grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        axes.imshow(grey, **(style if grey.ndim == 2 else {}))

@@ -1,0 +1,261 @@
+"""Pictures of a sweep, as matplotlib figures; matplotlib is the extra ``functional-nn[plots]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.reports.plots.axes import (
+    BAD,
+    MEAN,
+    POINT,
+    are_numbers,
+    check_hyperparameters,
+    make_axes,
+    scale_losses,
+    spans_decades,
+    tick_texts,
+    values_of,
+    words,
+)
+from functional_nn.reports.plots.heat_map import MOST_CELLS, plot_heat_map
+from functional_nn.reports.plots.run import write_picture
+from functional_nn.sweeps.results.member import Member, check_metric, check_result
+from functional_nn.sweeps.results.results import SweepResult, shown_value
+from functional_nn.sweeps.results.statistics import Setting, half_width, setting, together
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c613c", "#4d4d4d", "#b2a800")
+MOST_LINES = len(COLOURS)
+MOST_PANELS = 6
+MOST_BINS = 60
+FEW_MEMBERS = 4
+"""Below so many a 95% interval is wider than the picture, and a band goes from the lowest to the highest member."""
+MOST_TICKS = 12
+"""Values that stand evenly on an axis, each with its name; more of them stand where they are as numbers."""
+
+
+def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Sequence[str] | None = None) -> Figure:
+    """A metric epoch by epoch: the mean of each setting's members and a band around it, which the title explains.
+
+    Members that stopped early keep their last value. A line ends where successive halving or an interruption took one
+    of its members, since a mean over those that are left would jump. Members that are not finite are in no mean.
+
+    Args:
+        result: of a sweep.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``.
+        by: the hyper-parameters that make a line; by default all that vary, but the seed. Of more than 10 lines the
+            best are drawn.
+
+    Raises:
+        InputError: for an unknown metric or hyper-parameter, or where no member ran an epoch.
+    """
+    check_result(result)
+    check_metric(metric)
+    by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
+    if not result.curves(metric).size:
+        raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
+    settings = _best_first(result, metric, by)
+    longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
+    figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * longest, height=4.2)
+    drawn = []
+    most = max(len(members) for _, members in settings[:MOST_LINES])
+    interval = most >= FEW_MEMBERS
+    for colour, (row, members) in zip(COLOURS, settings[:MOST_LINES], strict=False):
+        values = _aligned([member for member in members if member.status != "non-finite"], metric)
+        label = _label(row.hyperparameters, by) or "all members"
+        if bad := len(members) - len(values):
+            label += f" ({bad} of {len(members)} not finite)"
+        epochs = np.arange(1, values.shape[1] + 1)
+        mean = values.mean(axis=0) if len(values) else np.zeros(0)
+        marker = {"marker": "o", "ms": 3.5} if len(epochs) <= 30 else {}
+        axes.plot(epochs, mean, color=colour, lw=1.6, label=label, ls="-" if len(values) else ":", **marker)
+        if len(values) > 1:
+            half = half_width(values.std(axis=0, ddof=1), len(values))
+            low, high = (mean - half, mean + half) if interval else (values.min(axis=0), values.max(axis=0))
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.2 if len(settings) <= 5 else 0.1, lw=0)
+        drawn.append(mean)
+    scale_losses(axes, np.concatenate(drawn), metric)
+    axes.set(xlabel="epoch", ylabel=words(metric))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    some = f"the best {MOST_LINES} of {len(settings)} settings: " if len(settings) > MOST_LINES else ""
+    band = "its 95% interval" if interval else "lowest to highest"
+    axes.set_title(some + (f"mean of {most} members, and {band}" if most > 1 else "one member each"), fontsize=11)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title=", ".join(by) or None)
+    return figure
+
+
+def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
+    """Each hyper-parameter that varies against the metric: a point for every member, and the mean for every value.
+
+    Args:
+        result: of a sweep.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+
+    Raises:
+        InputError: for an unknown metric, or where no hyper-parameter but the seed varies.
+    """
+    check_result(result)
+    check_metric(metric)
+    names = [name for name in result.varied if name != "seed"]
+    if not names:
+        raise InputError("result", "a hyper-parameter that varies, besides the seed", "none", "Draw plot_spread.")
+    columns = 2 if len(names) == 4 else min(3, len(names))
+    lines = math.ceil(len(names) / columns)
+    figure, grid = make_axes(lines, columns, width=3.6 * columns + 0.6, height=3.1 * lines + 0.3, sharey=True)
+    finite = [member.last(metric) for member in result.members if _counts(member, metric)]
+    for axes, name in zip(grid.flat, names, strict=False):
+        _effect(axes, result, name, metric)
+        scale_losses(axes, np.array(finite), metric)
+        axes.set_xlabel(name)
+    for axes in list(grid.flat)[len(names) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(words(metric))
+    bad = len(result.members) - len(finite)
+    without = f"; a cross for each of the {bad} that are not finite" if bad else ""
+    figure.suptitle(f"a point for each of {len(result.members)} members, a bar for each mean{without}", fontsize=10)
+    return figure
+
+
+def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
+    """How a metric spreads over seeds: a histogram for each setting, of at most 6 the best.
+
+    Args:
+        result: of a sweep.
+        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+
+    Raises:
+        InputError: for an unknown metric, or where no member ended with a finite number.
+    """
+    check_result(result)
+    check_metric(metric)
+    by = [name for name in result.varied if name != "seed"]
+    settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]
+    if not settings:
+        raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
+    shown = settings[:MOST_PANELS]
+    panels = [np.array([m.last(metric) for m in members if _counts(m, metric)]) for _, members in shown]
+    edges = _bins(panels)
+    titles = [_spread(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
+    height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
+    figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
+    for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
+        axes.hist(values, bins=edges, color="#66a9d2", edgecolor="white", lw=0.5)
+        axes.axvline(row.mean, color=MEAN, lw=1.8)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylabel("members")
+        axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.tick_params(labelbottom=axes is grid.flat[-1])
+    grid.flat[-1].set_xlabel(words(metric))
+    if len(settings) > len(shown):
+        figure.suptitle(f"the best {len(shown)} of {len(settings)} settings", fontsize=10)
+    return figure
+
+
+def draw_all(result: SweepResult, folder: Path, metric: str = "test_accuracy") -> list[str]:
+    """Draws what there is to see of a sweep into a folder, and gives the pictures' names: none without matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return []
+    names = [name for name in result.varied if name != "seed"]
+    few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
+    pictures: dict[str, Callable[[], Figure]] = {}
+    if result.curves(metric).size:
+        pictures["curves.png"] = lambda: plot_curves(result, metric)
+    if names:
+        pictures["effects.png"] = lambda: plot_effects(result, metric)
+    if len(few) > 1:
+        pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
+    if "seed" in result.varied and any(_counts(member, metric) for member in result.members):
+        pictures["spread.png"] = lambda: plot_spread(result, metric)
+    for name, draw in pictures.items():
+        write_picture(folder / name, draw())
+    return sorted(pictures)
+
+
+def _counts(member: Member, metric: str) -> bool:
+    return member.has_result and math.isfinite(member.last(metric))
+
+
+def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tuple[Setting, list[Member]]]:
+    others = [name for name in (result.members[0].hyperparameters if result.members else ()) if name not in by]
+    settings = [(setting(given, members, metric), members) for given, members in together(result, others)]
+    sign = -1 if check_metric(metric) == "test_accuracy" else 1
+    return sorted(settings, key=lambda pair: math.inf if math.isnan(pair[0].mean) else sign * pair[0].mean)
+
+
+def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
+    """(members, epochs) as far as all go; those that stopped early stay where they were."""
+    curves = [np.asarray(getattr(member, metric), float) for member in members]
+    if not curves:
+        return np.zeros((0, 0))
+    going = [len(c) for c, member in zip(curves, members, strict=True) if member.status != "stopped early"]
+    epochs = min(going) if going else max(map(len, curves))
+    return np.array([np.pad(c, (0, max(0, epochs - len(c))), "edge")[:epochs] if len(c) else c for c in curves])
+
+
+def _label(hyperparameters: Mapping[str, Any], by: Sequence[str]) -> str:
+    values = [hyperparameters[name] for name in by]
+    return ", ".join(f"{value:.3g}" if isinstance(value, float) else shown_value(value) for value in values)
+
+
+def _spread(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
+    about = ", ".join(f"{name} {shown_value(row.hyperparameters[name])}" for name in by)
+    count = f"{row.models} members" if row.models > 1 else "1 member"
+    deviation = "" if math.isnan(row.deviation) else f", sd {row.deviation:.4f}"
+    bad = f"; {row.not_finite} not finite" if row.not_finite else ""
+    numbers = f"mean {row.mean:.4f}{deviation}, from {values.min():.4f} to {values.max():.4f}"
+    return f"{about + ': ' if about else ''}{count}, {numbers}{bad}"
+
+
+def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Edges halfway between values: a bin holds as many of the values that an accuracy can take as the next one."""
+    values = np.unique(np.concatenate(panels))
+    if len(values) == 1:
+        room = max(abs(values[0]) * 0.01, 1e-6)
+        return np.linspace(values[0] - room, values[0] + room, 12)
+    step, extent = np.diff(values).min(), values[-1] - values[0]
+    scott = float(np.median([2 * panel.std() / len(panel) ** (1 / 3) for panel in panels]))
+    width = step * max(1, round(max(scott, extent / MOST_BINS) / step))
+    return values[0] - step / 2 + width * np.arange(math.ceil(extent / width + 0.5) + 1)
+
+
+def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
+    values = values_of(result, name)
+    even = len(values) <= MOST_TICKS or not are_numbers(values)
+    jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
+    places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
+    good = [i for i, member in enumerate(result.members) if _counts(member, metric)]
+    bad = [i for i, member in enumerate(result.members) if not _counts(member, metric)]
+
+    def x(members: Sequence[int]) -> np.ndarray:
+        at = np.array([places[result.members[i].hyperparameters[name]] for i in members], float)
+        return at if jitter is None else at + jitter[members]
+
+    size = 4 if len(good) <= 200 else 2.5
+    y = [result.members[i].last(metric) for i in good]
+    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45)
+    edge = axes.get_xaxis_transform()
+    at = 0.02 if metric == "test_accuracy" else 0.98
+    if bad:
+        axes.plot(x(bad), [at] * len(bad), "x", ms=4.5, color=BAD, transform=edge, clip_on=False)
+    if even:
+        others = [other for other in result.members[0].hyperparameters if other != name]
+        for given, members in together(result, others):
+            mean = setting(given, members, metric).mean
+            axes.hlines(mean, places[given[name]] - 0.3, places[given[name]] + 0.3, color=MEAN, lw=2.2, zorder=3)
+        axes.set_xticks(range(len(values)), tick_texts(values), rotation=45 if len(values) > 7 else 0)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+    elif spans_decades(values):
+        axes.set_xscale("log")

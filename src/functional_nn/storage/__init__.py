@@ -1,0 +1,5 @@
+"""Files on disk: written whole, locked, verified by checksums; parameters, checkpoints and run folders."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

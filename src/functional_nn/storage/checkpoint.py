@@ -1,0 +1,169 @@
+"""One checkpoint: a folder with the arrays of a pytree and a manifest by which every bit of them is verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from functional_nn.core import trees
+from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.validation import shown
+from functional_nn.storage.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
+from functional_nn.storage.files import signed_text, write_folder_whole
+
+MANIFEST, ARRAYS = "manifest.json", "arrays.safetensors"
+
+ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
+
+VERSION = 2
+"""The format of this package. Every version's manifest is a JSON object with the integer ``version``."""
+
+
+class DamagedCheckpoint(DataError):
+    """A checkpoint that is not what was written: flipped, cut short, or with a file missing."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was read and verified.
+
+    Args:
+        path: its folder.
+        step: its number.
+        loss: what it was judged by, or None.
+        about: what else was said of it, as JSON has it.
+        arrays: by path; random keys are the numbers that make them.
+        forms: type and shape of each array by path, and the names of nodes that hold none.
+        key_types: of the arrays that are keys, the generator.
+    """
+
+    path: Path
+    step: int
+    loss: float | None
+    about: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    forms: dict[str, str]
+    key_types: dict[str, str]
+
+    def tree(self, like: Any, root: str = "") -> Any:
+        """The pytree, or the part of it under a path, in the structure of ``like``: arrays or shapes.
+
+        Raises:
+            DataError: where it has another structure, or arrays of other shapes or types; it lists their paths.
+        """
+        own = self._under(root) if root else self
+        if different := differences(own.forms, forms(like)):
+            raise DataError(str(self.path), "a checkpoint of this very tree", different)
+        return tree_like(like, own.arrays, str(self.path), own.key_types)
+
+    def _under(self, root: str) -> Checkpoint:
+        def below(named: Mapping[str, Any]) -> dict[str, Any]:
+            return {path[len(root) + 1 :]: value for path, value in named.items() if trees.is_under(path, root)}
+
+        return self._replace(arrays=below(self.arrays), forms=below(self.forms), key_types=below(self.key_types))
+
+
+def write(path: Path, step: int, tree: Any, loss: float | None, about: Mapping[str, Any]) -> None:
+    """Writes a checkpoint whole; raises ``OSError`` where it cannot, and leaves nothing then."""
+    from safetensors.numpy import save
+
+    arrays = named_arrays(tree)
+    content = save(arrays)
+    entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
+    for name, array in arrays.items():
+        entries[name]["sha256"] = checksum({name: array})
+    for name, key_type in _key_types(tree).items():
+        entries[name]["key"] = key_type
+    file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    values = ("functional_nn checkpoint", VERSION, step, loss, dict(about), file, entries)
+    try:
+        text = signed_text(dict(zip(ENTRIES, values, strict=True)))
+    except (TypeError, ValueError) as error:
+        raise InputError("about", "what JSON can hold", f"{about!r} ({error})") from None
+    write_folder_whole(path, {ARRAYS: content, MANIFEST: text.encode()})
+
+
+def read(path: Path, step: int) -> Checkpoint:
+    """Reads a checkpoint and verifies all of it.
+
+    Raises:
+        DamagedCheckpoint: for one that is not as it was written.
+        DataError: for one of another version of the format.
+    """
+    manifest = read_manifest(path)
+    if manifest["step"] != step:
+        raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
+    place = str(path / ARRAYS)
+    try:
+        content = (path / ARRAYS).read_bytes()
+    except OSError as error:
+        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
+    if len(content) != manifest["file"]["bytes"]:
+        raise DamagedCheckpoint(place, f"{manifest['file']['bytes']} bytes", f"{len(content)}")
+    entries = manifest["tree"]
+    expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
+    try:
+        arrays, _ = unpacked(path / ARRAYS, own=False)  # the manifest has the checksums
+        wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
+    except (DataError, FileNotFoundError):
+        arrays, wrong = {}, []
+    if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
+        raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
+    found = {name: entry["form"] for name, entry in entries.items()}
+    key_types = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
+    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, key_types)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint in a folder, verified; raises as ``read`` does."""
+    place = str(path / MANIFEST)
+    try:
+        text = (path / MANIFEST).read_bytes().decode()
+        manifest = json.loads(text)
+    except OSError as error:
+        raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(place, "a manifest as JSON", shortened(error)) from None
+    if not isinstance(manifest, dict):
+        raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
+    version = manifest.get("version")
+    if isinstance(version, int) and version != VERSION:
+        remedy = "Name another folder, or use the version of functional_nn that wrote it."
+        raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
+    manifest.pop("sha256", None)
+    if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
+        raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
+    return manifest
+
+
+def forms(tree: Any) -> dict[str, str]:
+    """Each array's type and shape by its path, and the kind of each node that holds none."""
+
+    def is_empty(node: Any) -> bool:
+        return not jax.tree.leaves(node)
+
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _kind(node) if is_empty(node) else form(node)
+        for path, node in nodes
+    }
+
+
+def _kind(node: Any) -> str:
+    """Of a node without arrays: ``EmptyState()``, ``tuple(EmptyState(), dict())``."""
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, tuple | list) else ()
+    return f"{type(node).__name__}({', '.join(map(_kind, parts))})"
+
+
+def _key_types(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): str(jax.random.key_impl(leaf))
+        for path, leaf in leaves
+        if is_key(leaf)
+    }

@@ -1,0 +1,243 @@
+"""Writing files and folders whole or not at all, and folders with one writer at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from functional_nn.core.errors import InputError, short_repr
+
+TEMPORARY = "functional_nn.tmp"
+"""How the names end of what is half written, so that nobody else's files are taken for leftovers."""
+
+LOCK = ".lock"
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """Requires the path of a file or folder. A number is refused: Python would take it for an open file."""
+    expected = "the path of a file or folder"
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise InputError(argument, expected, short_repr(value))
+    if "\0" in text:
+        raise InputError(argument, f"{expected}, without NUL characters", short_repr(value))
+    return Path(text)
+
+
+def check_new_folder(argument: str, value: Any) -> Path:
+    """Requires the path of a folder to write in, which is not the working directory itself.
+
+    ``Path("")`` is the working directory, so an empty name would quietly fill it with files.
+    """
+    path = check_path(argument, value)
+    if path == Path():
+        remedy = "Name a folder in it, such as runs/first."
+        raise InputError(argument, "the path of a folder", f"{str(value)!r}, the working directory", remedy)
+    return path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    with opened_whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def opened_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file beside the old one and moves it there at the end; an interruption leaves the old one.
+
+    Symbolic links are followed, and the permissions of the old file are kept. A device, a pipe or another open file is
+    written to directly, since replacing it would destroy it.
+    """
+    destination = _destination(path)
+    if not isinstance(destination, Path):
+        with open(path if destination is None else os.dup(destination), "ab") as file:
+            yield file
+        return
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.{TEMPORARY}")
+    try:
+        with open(temporary, "xb") as file:
+            _keep_permissions(destination, file.fileno())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _destination(path: Path) -> Path | int | None:
+    """The regular file, or the free place, that a path leads to.
+
+    For what must not be replaced it is the number of this process's open file, as for ``/dev/stdout``, or else None.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # of what links lead to; links in a circle are an error here
+            return None
+    except FileNotFoundError:
+        pass
+    # The links of /dev/stdout and /proc/self/fd/N lead to a file that somebody has open: replacing that file would
+    # leave the open one without a name.
+    place = path
+    while place.is_symlink():
+        folder = os.path.realpath(place.parent)
+        if folder == f"/proc/{os.getpid()}/fd":
+            return int(place.name)
+        if folder.startswith("/proc/"):
+            return None
+        place = place.parent / os.readlink(place)
+    return Path(os.path.realpath(path))
+
+
+def _keep_permissions(old: Path, descriptor: int) -> None:
+    """Gives a new file the permissions and the owner of the one that it replaces, as far as the system allows."""
+    try:
+        about = old.stat()
+    except FileNotFoundError:
+        return
+    with suppress(OSError, AttributeError):  # Windows has neither
+        os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+        os.fchown(descriptor, about.st_uid, about.st_gid)
+
+
+def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """A new folder of files: written and synchronised beside its place, and moved there in one step."""
+    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            with open(temporary / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _synchronise(temporary)
+        os.rename(temporary, folder)
+        _synchronise(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Moves a folder aside before its files go, so that a part of it is never taken for the whole."""
+    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)
+
+
+@contextmanager
+def one_writer(argument: str, folder: Path) -> Iterator[None]:
+    """Makes a folder and is its one writer; first removes what an earlier one left half written when it was killed.
+
+    Raises:
+        InputError: for the argument, where another process, or another writer of this one, has the folder, or it cannot
+            be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder / LOCK))
+        except BlockingIOError as error:
+            given = f"{folder}, which process {error} writes to"
+            raise InputError(argument, "a folder that nobody else writes to", given) from None
+        except OSError as error:
+            given = f"{folder} ({error.strerror})"
+            raise InputError(argument, "a folder that can be written to", given) from None
+        remove_leftovers(folder)
+        yield
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Removes what the functions above left behind when their process was killed; nobody else may be writing there."""
+    for temporary in parent.glob(f".*.{TEMPORARY}"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """Has the names in a folder written to disk, where the system has a way to."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock file, which one process at a time can; the system lets go of it when the process dies.
+
+    Raises:
+        BlockingIOError: where another one holds it; its text is that process's number.
+        OSError: where the file cannot be written.
+    """
+    # Never through a link: the file is emptied before the number is written.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            file.seek(0)
+            raise BlockingIOError(file.read()) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def finite_json(value: Any) -> Any:
+    """A value for JSON: what is not finite as None, and any sequence but a string as a list.
+
+    >>> finite_json({"loss": float("nan"), "sizes": (1, 2)})
+    {'loss': None, 'sizes': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {key: finite_json(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [finite_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def signed_text(entries: Mapping[str, Any]) -> str:
+    """JSON with the SHA-256 of all entries as the last one: the only text that these entries can have."""
+    plain = finite_json(entries)
+    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
+
+
+def read_signed(content: bytes) -> dict[str, Any]:
+    """The entries of a text that ``signed_text`` made.
+
+    Raises:
+        ValueError: for any other text, such as one with a flipped bit.
+        RecursionError: for one that is nested too deeply.
+    """
+    text = content.decode()
+    entries = json.loads(text)
+    if not isinstance(entries, dict):
+        raise ValueError("not a JSON object")
+    entries.pop("sha256", None)
+    if text != signed_text(entries):
+        raise ValueError("its checksum does not match")
+    return entries

@@ -1,0 +1,53 @@
+"""Parameters on disk: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from functional_nn.core import trees
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.layer import Params, State
+from functional_nn.core.layer_checks import check_trees
+from functional_nn.storage.arrays import differences, form, named_arrays, packed, tree_like, unpacked
+from functional_nn.storage.files import check_path, write_whole
+
+
+def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
+    """Writes parameters and state under the paths ``params/dense_0/weight``, ``state/batch_norm_0/mean``, ….
+
+    The file is written beside its place and moved there, so that an interrupted call leaves the old one. Its header has
+    a checksum, which ``load_parameters`` verifies.
+    """
+    path = check_path("path", path)
+    check_trees(params, state)
+    if not path.parent.is_dir():
+        raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
+    write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
+
+
+def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Any, Any]:
+    """Reads what ``save_parameters`` wrote and checks it against the structure of ``like``, a network's own.
+
+    Args:
+        path: the file.
+        like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
+
+    Raises:
+        DataError: for a file that is missing, damaged, or of another network; it lists the paths that differ.
+    """
+    path = check_path("path", path)
+    if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
+        raise InputError("like", "a network's parameters and state, as its init gives them", repr(like))
+    try:
+        found, _ = unpacked(path)
+    except FileNotFoundError:
+        remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
+        raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
+    named = {"params": like[0], "state": like[1]}
+    forms = ({path: form(leaf) for path, leaf in leaves.items()} for leaves in (found, trees.flatten(named)))
+    if different := differences(*forms):
+        raise DataError(str(path), "the parameters of this network", different)
+    read = tree_like(named, found, str(path), {})
+    return read["params"], read["state"]

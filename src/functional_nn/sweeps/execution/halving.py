@@ -1,0 +1,56 @@
+"""Successive halving: at certain epochs only the best members go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_counts, check_number
+from functional_nn.sweeps.execution.member_batch import Course
+from functional_nn.sweeps.results.member import check_metric
+
+
+class Halving(NamedTuple):
+    """The rungs of successive halving. Nothing is compiled for a rung: who goes on uses the programs that are there.
+
+    Args:
+        epochs: after which epochs the members are compared, rising.
+        keep: the share that goes on, at least one member.
+        metric: by which: ``test_accuracy``, or the smallest ``test_loss`` or ``train_loss``.
+
+    >>> Halving((1, 3), keep=0.25).kept(64)
+    16
+
+    References:
+        Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
+    """
+
+    epochs: tuple[int, ...]
+    keep: float = 1 / 3
+    metric: str = "test_accuracy"
+
+    def kept(self, members: int) -> int:
+        """How many of so many members go on."""
+        return max(1, math.ceil(members * self.keep - 1e-9))
+
+    def check(self, shortest: int) -> None:
+        """Refuses rungs that do not lie in order inside the shortest run, and a share or metric that is none."""
+        epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
+        check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
+        if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
+            raise InputError("halving", "rising epochs from 1 on", self.epochs)
+        if self.epochs[-1] >= shortest:
+            raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
+        check_metric(self.metric)
+
+    def leave_out(self, courses: Sequence[Course]) -> None:
+        """Ends the courses that are still running and not among the best; of equal ones the first go on."""
+        running = [course for course in courses if course.running]
+        sign = -1 if self.metric == "test_accuracy" else 1
+        values = np.nan_to_num([sign * getattr(course, self.metric)[-1] for course in running], nan=np.inf)
+        for place in np.argsort(values, kind="stable")[self.kept(len(running)) :]:
+            running[place].status = "halved"

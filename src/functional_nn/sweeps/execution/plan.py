@@ -1,0 +1,168 @@
+"""How a sweep is run: how many models at a time, side by side in threads or mapped by ``vmap``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_count, shown
+from functional_nn.storage.cache_folder import cache_folder
+from functional_nn.storage.files import write_whole
+from functional_nn.training.programs.devices import cores
+
+PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A number of workers, each running a chunk of members at a time.
+
+    A worker is a thread; they take the devices in turn, and on a CPU there is one a core. A chunk of one member is that
+    member's own program, so its bits are those of a run alone; larger chunks are mapped by ``vmap``.
+
+    Args:
+        workers: chunks at a time.
+        members: models in a chunk.
+
+    >>> print(Plan(workers=2, members=1), "|", Plan(1, 64))
+    map, 2 at a time | vmap over 64
+    """
+
+    workers: int
+    members: int
+
+    def __str__(self) -> str:
+        at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
+        if self.members > 1:
+            return f"vmap over {self.members}{at_a_time}"
+        return f"map{at_a_time}" if at_a_time else "one after another"
+
+
+def on_cpu() -> bool:
+    """Whether JAX computes on the CPU here."""
+    return jax.default_backend() == "cpu"
+
+
+def most_workers() -> int:
+    """One for each device, and on a CPU one for each core."""
+    return max(jax.local_device_count(), cores() if on_cpu() else 1)
+
+
+def maps_keys_alone() -> bool:
+    """Whether ``vmap`` over keys draws what each key draws by itself; ``rbg`` draws for all of them from the first."""
+    return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
+
+
+def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
+    """The plan of that name for the largest group's members, and so many groups.
+
+    ``"sequential"`` is one after another, ``"map"`` one a worker, ``"vmap"`` all in chunks as large as the workers can
+    share, ``"vmap:16"`` chunks of 16. ``"auto"`` is ``"map"`` on a CPU, where mapping by ``vmap`` was never faster, and
+    ``"vmap"`` elsewhere, but not with the generator ``rbg``.
+
+    Raises:
+        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or
+            where JAX's generator would not draw a member's numbers from its own key.
+    """
+    workers = most_workers()
+    if isinstance(plan, str) and plan == "auto":
+        plan = "map" if on_cpu() or exact or not maps_keys_alone() else "vmap"
+    if isinstance(plan, str):
+        name, _, count = plan.partition(":")
+        if plan == "sequential":
+            plan = Plan(1, 1)
+        elif plan == "map":
+            plan = Plan(workers, 1)
+        elif plan == "vmap":
+            workers = jax.local_device_count()
+            plan = Plan(workers, -(-members // workers))
+        elif name == "vmap" and count.isdecimal() and int(count) > 0:
+            plan = Plan(workers, int(count))
+    if not isinstance(plan, Plan):
+        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", shown(plan))
+    check_count("plan.workers", plan.workers)
+    check_count("plan.members", plan.members)
+    if exact and plan.members > 1:
+        remedy = "Leave the plan to auto, or take map or sequential."
+        raise InputError("plan", "one that runs each member alone, since exact is asked for", str(plan), remedy)
+    if plan.members > 1 and not maps_keys_alone():
+        expected = "one that runs each member alone, since the generator rbg draws for mapped members from one key"
+        remedy = "Leave the plan to auto, or set jax_default_prng_impl to threefry2x32."
+        raise InputError("plan", expected, str(plan), remedy)
+    chunk = min(plan.members, members)
+    return Plan(min(plan.workers, groups * -(-members // chunk)), chunk)
+
+
+def memory_limit() -> int:
+    """Bytes that a sweep may plan with: four fifths of what is free, on the device or in the machine."""
+    statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
+    return int(0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def used_bytes() -> tuple[int, int]:
+    """Bytes in use now and at most so far, of the device, or on a CPU of the process."""
+    statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
+    if statistics:
+        return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except OSError:
+        return most, most
+    return pages * os.sysconf("SC_PAGE_SIZE"), most
+
+
+def fitting(plan: Plan, chunk_bytes: int, limit: int) -> Plan:
+    """The plan with as many workers, or else members in a chunk, as memory has room for.
+
+    >>> fitting(Plan(4, 1), 300, 1000), fitting(Plan(1, 100), 4000, 1000)
+    (Plan(workers=3, members=1), Plan(workers=1, members=25))
+    """
+    workers = max(1, min(plan.workers, limit // max(chunk_bytes, 1)))
+    members = plan.members if chunk_bytes <= limit else max(1, plan.members * limit // chunk_bytes)
+    return Plan(workers, members)
+
+
+def remembered_file() -> Path | None:
+    """Where measured plans are kept; safe to delete. None where there is no safe cache folder."""
+    folder = cache_folder()
+    return None if folder is None else folder / "plans.json"
+
+
+def recall(situation: str) -> int | None:
+    """How many workers were the fastest when this situation was measured; None where it never was."""
+    workers = _remembered().get(situation)
+    return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
+
+
+def remember(situation: str, workers: int) -> None:
+    """Keeps how many workers were the fastest. A cache that is not safe, or cannot be written to, is not used."""
+    file = remembered_file()
+    if file is None:
+        return
+    with suppress(OSError):
+        write_whole(file, json.dumps(_remembered() | {situation: workers}, indent=1))
+
+
+def _remembered() -> dict[str, Any]:
+    """The plans that were measured so far; none where the file is missing or damaged."""
+    file = remembered_file()
+    if file is None:
+        return {}
+    try:
+        known = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,135 @@
+"""A sweep on disk: finished chunks, each one file, so that a sweep that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.validation import shown
+from functional_nn.storage.arrays import form, packed, unpacked
+from functional_nn.storage.files import one_writer, read_signed, remove_leftovers, signed_text, write_whole
+from functional_nn.storage.identity import as_json, check_kind, difference
+from functional_nn.sweeps.execution.member_batch import Course
+
+SWEEP, CHUNKS = "sweep.json", "chunks"
+FORMAT, VERSION = "functional_nn sweep", 1
+OF_THE_FILE = ("format", "version", "fingerprint")
+"""The entries of ``sweep.json`` besides the sweep's identity."""
+CURVES = ("train_loss", "test_loss", "test_accuracy")
+
+
+class Store:
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds what was finished.
+
+    As a context manager it is the folder's one writer, and removes files that a killed writer left behind.
+
+    Args:
+        folder: of this sweep alone; made if it is not there.
+        identity: what has to be equal for a sweep to go on in the folder, by name.
+
+    Raises:
+        InputError: where the folder cannot be written to, another process writes to it, or it holds another sweep, or
+            something that is no sweep.
+        DataError: where ``sweep.json`` is damaged, or of another version.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.folder = folder
+        self._identity = as_json("identity", identity)
+        self._fingerprint = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Store:
+        check_kind("out", self.folder, "a sweep")
+        with ExitStack() as stack:
+            stack.enter_context(one_writer("out", self.folder))
+            self._begin(self.folder / SWEEP)
+            remove_leftovers(self.folder / CHUNKS)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.close()
+
+    def _begin(self, path: Path) -> None:
+        """Writes which sweep it is, or requires the folder to be of this one."""
+        try:
+            (self.folder / CHUNKS).mkdir(exist_ok=True)
+            if not path.exists():
+                entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
+                write_whole(path, signed_text(entries | self._identity))
+                return
+            known = _read(path)
+        except OSError as error:
+            raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
+        if different := difference({name: known[name] for name in known if name not in OF_THE_FILE}, self._identity):
+            given = f"{self.folder}, whose sweep has {different}"
+            raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
+        # It may have been made with other versions, which do not matter here. Its chunks carry its fingerprint.
+        self._fingerprint = known["fingerprint"]
+
+    def save(self, name: str, courses: Sequence[Course], kept: Sequence[Any]) -> None:
+        """Writes a chunk whole: how its members fared, and a pytree of arrays for each."""
+        arrays, members = {}, []
+        for place, (course, tree) in enumerate(zip(courses, kept, strict=True)):
+            members.append({"number": course.number, "status": course.status, "bad_step": course.bad_step})
+            arrays |= {f"{place}/{curve}": np.asarray(getattr(course, curve), np.float64) for curve in CURVES}
+            leaves = jax.tree.leaves(tree)
+            arrays |= {f"{place}/{i}": np.asarray(leaf, order="C") for i, leaf in enumerate(leaves)}
+        about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
+        write_whole(self._path(name), packed(arrays, about))
+
+    def load(self, name: str, numbers: Sequence[int], like: Any) -> tuple[list[Course], list[Any]] | None:
+        """What ``save`` wrote, with pytrees like the one given; None where there is nothing, or nothing whole."""
+        try:
+            arrays, about = unpacked(self._path(name))
+            members = json.loads(about["members"])
+            own = about["fingerprint"] == self._fingerprint
+        except (OSError, ValueError, KeyError):
+            return None
+        leaves, structure = jax.tree.flatten(like)
+        if not own or [member["number"] for member in members] != list(numbers):
+            return None
+        forms = [form(leaf) for leaf in leaves]
+        for place in range(len(members)):
+            found = [form(arrays[name]) if (name := f"{place}/{i}") in arrays else "" for i in range(len(leaves))]
+            if found != forms:
+                return None
+        courses = [
+            Course(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
+            for place, member in enumerate(members)
+        ]
+        kept = [
+            jax.tree.unflatten(structure, [arrays[f"{place}/{i}"] for i in range(len(leaves))])
+            for place in range(len(members))
+        ]
+        return courses, kept
+
+    def _path(self, name: str) -> Path:
+        return self.folder / CHUNKS / f"{name}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a sweep's folder says of itself, verified.
+
+    Raises:
+        DataError: where the file is damaged, or of another version.
+        OSError: where it cannot be read.
+    """
+    remedy = "Name another folder. Or delete this file: chunks of this very sweep are still used then."
+    try:
+        known = read_signed(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), "what a sweep wrote", f"a damaged file ({error})", remedy) from None
+    if known.get("format") != FORMAT or known.get("version") != VERSION:
+        given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
+        raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Name another folder.")
+    return known

@@ -1,0 +1,41 @@
+"""Cross-validation as a population: each fold is a data set of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import shown
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.training.argument_checks import check_seed
+from functional_nn.training.fit import as_arrays
+
+
+def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
+    """The training examples in so many parts; each fold trains on the others and tests on its own.
+
+    The test examples are left out, for a last judgement. Folds of equal size share a compiled program: choose a count
+    that divides the examples.
+
+    >>> import functional_nn as fnn
+    >>> five = folds(fnn.load_dataset("mnist5k"), 5)
+    >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
+    (['fold_0', 'fold_1'], 3200, 800)
+    """
+    data = as_arrays(data)
+    check_seed("seed", seed)
+    x, labels = data[1:3] if isinstance(data, Dataset) else data[:2]
+    if x.ndim < 1 or x.shape[:1] != labels.shape[:1]:
+        raise InputError("data", "as many labels as examples", f"shapes {x.shape} and {labels.shape}")
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= len(x):
+        raise InputError("count", f"an integer from 2 to {len(x)}, the training examples", shown(count))
+    parts = np.array_split(np.random.default_rng(seed).permutation(len(x)), count)
+
+    def fold(number: int) -> Dataset | Split:
+        train = np.concatenate([part for i, part in enumerate(parts) if i != number])
+        arrays = (x[train], labels[train], x[parts[number]], labels[parts[number]])
+        if isinstance(data, Dataset):
+            return Dataset(f"{data.name}, fold {number} of {count}", *arrays, data.classes, data.source)
+        return Split(*arrays)
+
+    return {f"fold_{number}": fold(number) for number in range(count)}

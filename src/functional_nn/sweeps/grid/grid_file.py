@@ -1,0 +1,153 @@
+"""Grid files: the settings of a sweep read from TOML or CSV, with bounded work for hostile files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from functional_nn.core.errors import DataError, InputError, short_repr, shortened, suggest
+from functional_nn.sweeps.grid.grid import (
+    MOST_MEMBERS,
+    MOST_VALUES,
+    Distribution,
+    Hyperparameters,
+    check_grid,
+    check_size,
+    choice,
+    crossed,
+    draws,
+    grid,
+    log_uniform,
+    uniform,
+    zipped,
+)
+
+MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
+"""Of a file. TOML is parsed in Python, where a megabyte can take two seconds; long lists of members are CSV."""
+
+MOST_LINES = 2 * MOST_MEMBERS
+"""Of a CSV file, blank ones among them."""
+
+_KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
+LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
+"""A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with their square."""
+
+
+def read_grid(path: str | Path) -> list[Hyperparameters]:
+    """The members that a TOML or CSV file describes.
+
+    A CSV file has a column a hyper-parameter and a row a member. A TOML file has any of these tables, which are
+    crossed: ``[grid]`` with lists, ``[zip]`` with lists of one length, ``[draws]`` with ``number``, ``seed`` and for
+    each hyper-parameter ``{uniform = [low, high]}``, ``{log_uniform = [low, high]}`` or ``{choice = [values]}``; and
+    ``[[members]]`` with one value of each.
+
+    Raises:
+        DataError: for a file that is missing or says something else, with the place in it, or describes too much.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", "the path of a .toml or a .csv file", short_repr(path))
+    path = Path(path)
+    readers = {".toml": _read_toml, ".csv": _read_csv}
+    if path.suffix not in readers:
+        raise DataError(str(path), "a .toml or a .csv file", short_repr(path.suffix))
+    try:
+        return check_grid(readers[path.suffix](_text(path)), str(path))
+    except OSError as error:
+        raise DataError(str(path), "a file to read", error.strerror) from None
+    except DataError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise DataError(str(path), "a grid", f"one where {error}") from None
+        raise DataError(str(path), f"{path.suffix[1:].upper()} text", shortened(error)) from None
+
+
+def _text(path: Path) -> str:
+    """The file's text; no more is read than there may be."""
+    most = MOST_BYTES[path.suffix]
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(str(path), f"a file of at most {most:,} bytes", "a larger one")
+    return content.decode()
+
+
+def _read_toml(text: str) -> list[Hyperparameters]:
+    if LONG_KEY.search(text):
+        raise InputError("key", "one of at most 100 parts", "a longer one")
+    tables = tomllib.loads(text)
+    known: dict[str, Callable[[Any], list[Hyperparameters]]] = {
+        "grid": lambda table: grid(**table),
+        "zip": lambda table: zipped(**table),
+        "draws": _drawn,
+        "members": check_grid,
+    }
+    for name, table in tables.items():
+        if name not in known:
+            raise InputError("table", "a known one", short_repr(name), suggest(name, known))
+        if not isinstance(table, list if name == "members" else dict):
+            raise InputError(name, "a table", short_repr(table), "See the documentation of read_grid.")
+    return crossed(*(known[name](table) for name, table in tables.items()))
+
+
+def _drawn(table: dict[str, Any]) -> list[Hyperparameters]:
+    bounded = {"uniform": uniform, "log_uniform": log_uniform}
+
+    def distribution(name: str, given: Any) -> Distribution:
+        if isinstance(given, dict) and len(given) == 1:
+            ((kind, values),) = given.items()
+            if kind == "choice":
+                return choice(values)
+            if kind in bounded and isinstance(values, list) and len(values) == 2:
+                return bounded[kind](*values)
+        expected = "{uniform = [low, high]}, {log_uniform = [low, high]} or {choice = [values]}"
+        raise InputError(shortened(name), expected, short_repr(given))
+
+    axes = {name: distribution(name, given) for name, given in table.items() if name not in ("number", "seed")}
+    return draws(table.get("number"), seed=table.get("seed", 0), **axes)  # pyright: ignore[reportArgumentType]
+
+
+def _read_csv(text: str) -> list[Hyperparameters]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names: list[str] = []
+    members: list[Hyperparameters] = []
+    for row in reader:
+        if reader.line_num > MOST_LINES:
+            raise InputError("lines", f"at most {MOST_LINES:,}, for {MOST_MEMBERS:,} members", "more")
+        if not row:
+            continue
+        if not names:
+            names = _names(row)
+            continue
+        check_size(len(members) + 1, (len(members) + 1) * len(names))
+        if len(row) != len(names):
+            raise InputError(f"row {len(members) + 2}", f"{len(names)} values, one a column", len(row))
+        members.append({name: _parsed(cell) for name, cell in zip(names, row, strict=True)})
+    if not names:
+        raise InputError("rows", "names and at least one member", "none")
+    return members
+
+
+def _names(row: list[str]) -> list[str]:
+    if len(row) > MOST_VALUES:
+        raise InputError("line 1", f"at most {MOST_VALUES:,} columns", f"{len(row):,}")
+    if len(set(row)) < len(row) or not all(row):
+        raise InputError("line 1", "a different name for each column", shortened(", ".join(row)))
+    return row
+
+
+def _parsed(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

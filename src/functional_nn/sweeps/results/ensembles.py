@@ -1,0 +1,217 @@
+"""Several members of a sweep as one classifier, and what that gains over one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from functional_nn.core.errors import FormulaMissing, InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import as_host_array, check_choice, is_array, shown
+from functional_nn.sweeps.execution.static_groups import traced_names
+from functional_nn.sweeps.results.member import Member, check_result
+from functional_nn.sweeps.results.results import SweepResult, given
+from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.programs.recipe import RecipeOf
+
+COMBINATIONS = ("average", "vote")
+TRAINED = ("finished", "stopped early")
+
+
+class EnsembleGain(NamedTuple):
+    """What an ensemble gains.
+
+    Args:
+        accuracy: of the ensemble.
+        mean, best: of its members' accuracies. The best one was chosen by these labels, which flatters it.
+        members: how many they are.
+    """
+
+    accuracy: float
+    mean: float
+    best: float
+    members: int
+
+    @property
+    def gain(self) -> float:
+        """Over a member on average: what averaging is worth, since without labels nobody knows the best one."""
+        return self.accuracy - self.mean
+
+    def __str__(self) -> str:
+        return (
+            f"{self.members} members together {self.accuracy:.4f}: {100 * self.gain:+.2f} points over their mean "
+            f"{self.mean:.4f}, {100 * (self.accuracy - self.best):+.2f} over the best, {self.best:.4f}"
+        )
+
+
+def ensemble_probabilities(
+    result: SweepResult, x: Any, *, members: Iterable[Member] | None = None, combine: str = "average"
+) -> np.ndarray:
+    """The probabilities that several members together give each class.
+
+    Math:
+        p = Σₘ pₘ / n, or by vote the share of the members whose largest probability is that of the class
+
+    A vote between equals goes to the class with the smaller number, as ``argmax`` does. Members whose networks differ
+    in parameters and traced numbers only share a compiled program.
+
+    Args:
+        result: of a sweep that kept its members' parameters.
+        x: (examples, …); images are reshaped as training did.
+        members: such as ``result.ranked()[:5]``; by default all that were trained to their end, or stopped early.
+        combine: ``"average"`` or ``"vote"``.
+
+    Raises:
+        InputError: where there is no such member, or one given is not finite or has no parameters.
+
+    >>> import functional_nn as fnn, optax
+    >>> data = fnn.load_dataset("mnist5k")
+    >>> result = fnn.sweep(fnn.dense(10), optax.adam(1e-3), fnn.grid(seed=range(3)), data, epochs=1)
+    >>> ensemble_probabilities(result, data.test_images[:5]).shape
+    (5, 10)
+
+    References:
+        Hansen and Salamon 1990, "Neural network ensembles"; Lakshminarayanan, Pritzel and Blundell 2017, "Simple and
+        scalable predictive uncertainty estimation using deep ensembles".
+    """
+    _check_combination(combine)
+    chosen = _chosen(result, members)
+    return _combined(_probabilities(result, chosen, x), len(chosen), combine)
+
+
+def ensemble_gain(
+    result: SweepResult,
+    x: Any,
+    labels: Any,
+    *,
+    members: Iterable[Member] | None = None,
+    combine: str = "average",
+) -> EnsembleGain:
+    """The accuracy of the ensemble beside those of its members.
+
+    Args:
+        result, x, members, combine: as for ``ensemble_probabilities``.
+        labels: the class of each example, (examples,).
+
+    Raises:
+        InputError: as ``ensemble_probabilities``, or for labels that do not fit.
+
+    >>> EnsembleGain(accuracy=0.95, mean=0.93, best=0.94, members=8).gain.__round__(4)
+    0.02
+    """
+    _check_combination(combine)
+    chosen = _chosen(result, members)
+    x, labels = as_host_array("x", x), as_host_array("labels", labels)
+    if x.ndim < 2:
+        raise InputError("x", "(examples, …)", shown(x))
+    if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
+        given = f"{labels.dtype} of shape {labels.shape}"
+        raise InputError("labels", f"one integer for each example, shape ({len(x)},)", given)
+    accuracies = []
+
+    def noted() -> Iterator[np.ndarray]:
+        for probabilities in _probabilities(result, chosen, x):
+            accuracies.append(_accuracy(probabilities, labels))
+            yield probabilities
+
+    accuracy = _accuracy(_combined(noted(), len(chosen), combine), labels)
+    return EnsembleGain(accuracy, float(np.mean(accuracies)), max(accuracies), len(chosen))
+
+
+def _chosen(result: SweepResult, members: Any) -> Sequence[Member]:
+    check_result(result)
+    if members is not None and (is_array(members) or not isinstance(members, Iterable)):
+        raise InputError("members", "members of the result", shown(members), "Write result.ranked()[:5].")
+    if members is None:
+        chosen = [m for m in result.members if m.status in TRAINED and m.params is not None]
+        given = f"none of {len(result.members)}"
+    else:
+        chosen, given = list(members), "none"
+        for member in chosen:
+            if not isinstance(member, Member):
+                raise InputError("members", "members of the result", repr(member), "Write result.ranked()[:5].")
+            if not member.has_result or member.params is None:
+                of_it = member.status if not member.has_result else "without parameters"
+                given = f"member {member.number}, {of_it}"
+                raise InputError("members", "trained members with parameters", given, "Leave it out.")
+    if not chosen:
+        remedy = "Sweep with keep=True."
+        raise InputError("members", "at least one trained member with parameters", given, remedy)
+    return chosen
+
+
+def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> Iterator[np.ndarray]:
+    """Of each member, those that share a program one after another."""
+    x = as_host_array("x", x)
+    if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(result.in_shape):
+        raise InputError("x", f"(examples, …) with examples of shape {result.in_shape}", f"shape {x.shape}")
+    precision = as_precision(result.precision)
+    traced = traced_names([member.hyperparameters for member in result.members], result.static)
+    sharing: dict[Any, list[Member]] = {}
+    for member in members:
+        h = given(member)
+        result.recipe_of.network(h)
+        fixed = tuple((name, h[name]) for name in sorted(h.read) if name not in traced)
+        sharing.setdefault(fixed, []).append(member)
+    for fixed, together in sharing.items():
+        net = _common_network(result.recipe_of, fixed)
+        examples = x.reshape(len(x), *_in_shape(result, together[0], x.shape[1:]))
+        for member in together:
+            numbers = {name: np.asarray(member.hyperparameters[name], precision.parameters) for name in traced}
+            state = {"network": member.state, "hyperparameters": numbers}
+            yield predict_probabilities(net, member.params, state, examples, precision=precision)
+
+
+def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
+    """The shape of an example in which the member's network has its parameters.
+
+    Networks of one sweep may be given images differently: to a convolution as they are, to a dense layer as vectors.
+    """
+    net, own = result.network(member), jax.tree.map(np.shape, member.params)
+    for in_shape in (result.in_shape, shape, (math.prod(shape),)):
+        try:
+            params, _ = jax.eval_shape(lambda key, shape=in_shape: net.init(key, shape), jax.random.key(0))
+        except (TypeError, ValueError):
+            continue
+        if jax.tree.map(np.shape, params) == own:
+            return in_shape
+    raise InputError("x", f"examples that the network of member {member.number} takes", f"examples of shape {shape}")
+
+
+@lru_cache(maxsize=32)
+def _common_network(recipe_of: RecipeOf, fixed: tuple[tuple[str, Any], ...]) -> Layer:
+    """One network for all members that share what is fixed: its state holds their other hyper-parameters."""
+
+    def forward(params, state, x, *, train, key=None):
+        net = recipe_of.network(dict(fixed) | state["hyperparameters"])
+        y, _, residuals = net.forward(params, state["network"], x, train=train, key=key)
+        return y, state, residuals
+
+    def only_evaluates(*arguments):
+        raise FormulaMissing("An ensemble's common network only evaluates: use result.network(member).")
+
+    return Layer("ensemble", init=only_evaluates, forward=forward, backward=only_evaluates)
+
+
+def _combined(each: Iterator[np.ndarray], count: int, combine: str) -> np.ndarray:
+    def share(probabilities: np.ndarray) -> np.ndarray:
+        if combine == "average":
+            return probabilities.astype(np.float64)
+        return (np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1, keepdims=True)).astype(np.float64)
+
+    return reduce(np.add, map(share, each)) / count
+
+
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(probabilities.argmax(axis=-1) == labels))
+
+
+def _check_combination(combine: str) -> None:
+    check_choice("combine", combine, COMBINATIONS)

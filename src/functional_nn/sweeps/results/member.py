@@ -1,0 +1,91 @@
+"""One trained model of a sweep, and the metrics that it is ranked by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_choice, shown
+
+METRICS = ("test_accuracy", "test_loss", "train_loss")
+
+
+COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of a sweep.
+
+    Args:
+        number: its place in the grid, from 0.
+        hyperparameters: as the grid gave them, its seed among them.
+        status: ``"finished"``; ``"non-finite"``, with its last finite state kept; ``"stopped early"``; ``"halved"``,
+            left out by successive halving; ``"not run"`` to its end, since the sweep was interrupted.
+        bad_step: of a non-finite member the step of the run, from 0, that would have made it so.
+        train_loss, test_loss, test_accuracy: one number for each epoch that it ran.
+        params, state: NumPy arrays; None where they were not kept.
+    """
+
+    number: int
+    hyperparameters: Mapping[str, Any]
+    status: str
+    bad_step: int | None
+    train_loss: np.ndarray
+    test_loss: np.ndarray
+    test_accuracy: np.ndarray
+    params: Any = None
+    state: Any = None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether its last numbers are those of a trained model: neither non-finite nor interrupted."""
+        return self.status not in ("non-finite", "not run")
+
+    def last(self, metric: str) -> float:
+        """A metric after the last epoch; NaN where none was run."""
+        curve = getattr(self, check_metric(metric))
+        return float(curve[-1]) if len(curve) else math.nan
+
+    def row(self) -> dict[str, Any]:
+        """One flat dict: number, hyper-parameters, status, ``bad_step``, epochs, and the metrics after the last."""
+        metrics = {metric: self.last(metric) for metric in METRICS}
+        about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}
+        return {"number": self.number, **self.hyperparameters, **about, **metrics}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuses hyper-parameters named like another column of the rows."""
+    if taken := sorted(set(names) & set(COLUMNS)):
+        raise InputError("grid", "names that are no columns of the result", ", ".join(taken), "Rename them.")
+
+
+def check_metric(metric: str) -> str:
+    """A metric's name, or an error with the nearest one."""
+    return check_choice("metric", metric, METRICS)
+
+
+class HasMembers(Protocol):
+    """What statistics look at of a sweep's result."""
+
+    @property
+    def members(self) -> tuple[Member, ...]: ...
+
+    @property
+    def varied(self) -> tuple[str, ...]: ...
+
+
+Result = TypeVar("Result", bound=HasMembers)
+
+
+def check_result(result: Result) -> Result:
+    """Refuses what is not the result of a sweep."""
+    members = getattr(result, "members", None)
+    if not isinstance(members, tuple) or not all(isinstance(member, Member) for member in members):
+        raise InputError("result", "what sweep gives", shown(result))
+    return result

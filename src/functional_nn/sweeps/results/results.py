@@ -1,0 +1,287 @@
+"""What a sweep came to: a row for each member, curves as arrays, and where to look first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.layer import Layer
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import is_array, is_numeric, shown
+from functional_nn.storage.files import check_path, finite_json, write_whole
+from functional_nn.sweeps.results.member import COLUMNS, Member, check_metric, check_names
+from functional_nn.sweeps.results.statistics import Setting, summarize
+from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.programs.recipe import OF_THE_RUN, Given, Model, RecipeOf
+
+MOST_ROWS = 20
+"""Rows of the printed table."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """All members of a sweep, in the grid's order, and how it was run.
+
+    Args:
+        members: one ``Member`` for each row of the grid.
+        model: as ``sweep`` got it.
+        precision: what was trained in.
+        in_shape: the shape of one example as the networks were given it.
+        plan: how it was run, with the bytes it was estimated to need.
+        compilations: how many static groups were compiled for it.
+        seconds: ``compile``, ``train`` and ``total``.
+        message: why something was not run; empty where all was.
+        static: the numbers that ``model`` looks at, as ``sweep`` got them.
+
+    Raises:
+        InputError: for a hyper-parameter named like another column of the rows.
+
+    >>> curve = np.array([0.5, 0.9])
+    >>> members = [
+    ...     Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, 1 - curve, 1 - curve, curve - rate)
+    ...     for i, rate in enumerate((0.1, 0.01))]
+    >>> print(SweepResult(tuple(members), lambda h: None, "float32", (784,)))
+    learning_rate  models  test accuracy  ± 95%  not finite
+             0.01       1         0.8900
+              0.1       1         0.8000
+    best: member 1 (learning_rate 0.01), 0.8900
+    2 finished
+    """
+
+    members: tuple[Member, ...]
+    model: Model
+    precision: str | Precision
+    in_shape: Shape
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    compilations: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+    static: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.members:
+            check_names(self.members[0].hyperparameters)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: a flat dict for each member."""
+        return [member.row() for member in self.members]
+
+    def curves(self, metric: str) -> np.ndarray:
+        """(members, epochs), NaN where a member ran no further."""
+        curves = [getattr(member, check_metric(metric)) for member in self.members]
+        table = np.full((len(curves), max(map(len, curves), default=0)), np.nan)
+        for row, curve in zip(table, curves, strict=True):
+            row[: len(curve)] = curve
+        return table
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The hyper-parameters that differ between members, the seed last."""
+        given = [member.hyperparameters for member in self.members]
+        names = [name for name in given[0] if len({member[name] for member in given}) > 1] if given else []
+        return tuple(sorted(names, key=lambda name: name == "seed"))
+
+    def ranked(self, metric: str = "test_accuracy") -> list[Member]:
+        """The members with the best first. What is not finite, or no number, cannot win and stands at the end."""
+        sign = -1 if check_metric(metric) == "test_accuracy" else 1
+
+        def place(member: Member) -> tuple[bool, float]:
+            value = member.last(metric)
+            return not _can_win(member, metric), math.inf if math.isnan(value) else sign * value
+
+        return sorted(self.members, key=place)
+
+    def best(self, metric: str = "test_accuracy") -> Member:
+        """The member with the largest accuracy, or the smallest loss; of equal ones the first.
+
+        Raises:
+            InputError: where no member ended with a finite number.
+        """
+        ranked = self.ranked(metric)
+        if not ranked or not _can_win(ranked[0], metric):
+            counts = Counter(member.status for member in self.members)
+            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
+            raise InputError("members", f"one with a finite {metric}", given, "Try smaller learning rates.")
+        return ranked[0]
+
+    def where(self, **hyperparameters: Any) -> SweepResult:
+        """The members that have these values; the time that all of them took together is not theirs.
+
+        Raises:
+            InputError: for an unknown name, or values that no member has.
+        """
+        known = self.members[0].hyperparameters if self.members else {}
+        for name in hyperparameters:
+            if name not in known:
+                raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
+        wanted = {name: tuple(v) if isinstance(v, list) else v for name, v in hyperparameters.items()}.items()
+        if unfit := [name for name, value in wanted if is_array(value) and (value.ndim or not is_numeric(value))]:
+            raise InputError(f"where.{unfit[0]}", "one value", shown(hyperparameters[unfit[0]]))
+        chosen = tuple(m for m in self.members if all(m.hyperparameters[name] == value for name, value in wanted))
+        if not chosen:
+            given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
+            raise InputError("where", "values that a member has", given)
+        return replace(self, members=chosen, seconds={})
+
+    def network(self, member: Member) -> Layer:
+        """A member's network, for its ``params`` and ``state``."""
+        if not isinstance(member, Member):
+            raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
+        return self.recipe_of.network(given(member))
+
+    @property
+    def recipe_of(self) -> RecipeOf:
+        """What makes the networks; of the rest of a recipe a result knows nothing."""
+        return RecipeOf(self.model, None, None, None)  # pyright: ignore[reportArgumentType]
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas ``DataFrame``.
+
+        Raises:
+            InputError: where pandas is missing.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            remedy = "pip install 'functional-nn[sweeps]'"
+            raise InputError("to_pandas", "pandas to be installed", "it missing", remedy) from None
+        return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
+
+    def save(self, path: str | Path) -> None:
+        """Writes the rows whole or not at all, as the suffix says: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
+
+        In JSON what is not finite is null. Parquet takes pandas and pyarrow, and has texts in a column whose values
+        are tuples or of several types.
+
+        Raises:
+            InputError: for another suffix, or where pandas or pyarrow is missing.
+        """
+        path = check_path("path", path)
+        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
+        if path.suffix not in writers:
+            raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
+        write_whole(path, writers[path.suffix]())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON, as ``functional-nn sweep --json`` writes it."""
+        epochs = sum(len(member.test_loss) for member in self.members)
+        return {
+            "members": self.rows(),
+            "compilations": self.compilations,
+            "plan": dict(self.plan),
+            "seconds": self.seconds.get("total"),
+            "seconds_compile": self.seconds.get("compile"),
+            "seconds_train": self.seconds.get("train"),
+            "seconds_per_model_epoch": self.seconds["train"] / epochs if epochs and "train" in self.seconds else None,
+            "message": self.message,
+        }
+
+    def __str__(self) -> str:
+        return "\n".join((*_table(self), *_sentences(self)))
+
+    __repr__ = __str__
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self.members[0].row()) if self.members else list(COLUMNS)
+
+    def _csv(self) -> str:
+        return "".join(map(_csv_line, [self._columns, *(row.values() for row in self.rows())]))
+
+    def _json_lines(self) -> str:
+        return "".join(json.dumps(finite_json(row)) + "\n" for row in self.rows())
+
+    def _json(self) -> str:
+        return json.dumps(finite_json(self.rows()), indent=2) + "\n"
+
+    def _parquet(self) -> bytes:
+        frame = self.to_pandas()
+        texts = {name: frame[name].map(str, "ignore") for name in frame if frame[name].dtype == object}
+        try:
+            return frame.assign(**texts).to_parquet(None, index=False)
+        except ImportError:
+            remedy = "pip install 'functional-nn[sweeps]'"
+            raise InputError("path", "pyarrow to be installed for .parquet", "it missing", remedy) from None
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    # Before Python 3.13 the writer quotes of "\r" and "\n" only what is in its line terminator.
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(map(_csv_cell, values))
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _csv_cell(value: Any) -> Any:
+    """A value for CSV. A text that spreadsheets would run as a formula gets an apostrophe in front of it."""
+    starts_formula = isinstance(value, str) and value.startswith(FORMULA_STARTS)
+    return f"'{value}" if starts_formula and not NUMBER.fullmatch(value) else value
+
+
+def given(member: Member) -> Given:
+    """What a member's model is made of. A network does not depend on how long it is trained."""
+    counts = {"epochs": max(1, len(member.test_loss)), "batch_size": 1, "steps": 1}
+    own = {name: value for name, value in member.hyperparameters.items() if name not in OF_THE_RUN}
+    return Given(counts | own)
+
+
+def _table(result: SweepResult) -> list[str]:
+    """One line for each configuration, its seeds together, the best first."""
+    settings = sorted(summarize(result), key=_worst_last)
+    names = [name for name in result.varied if name != "seed"]
+    listed = settings[:MOST_ROWS]
+    uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
+    cells = [[*names, *(["epochs"] if uneven else []), "models", "test accuracy", "± 95%", "not finite"]]
+    for row in listed:
+        spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
+        mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
+        values = [shown_value(row.hyperparameters[name]) for name in names]
+        epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
+        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or "")])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
+    left_out = len(settings) - len(listed)
+    return lines + ([f"… and {left_out} more"] if left_out else [])
+
+
+def _sentences(result: SweepResult) -> list[str]:
+    counts = Counter(member.status for member in result.members)
+    lines = []
+    try:
+        best = result.best()
+        about = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
+        lines.append(f"best: member {best.number}{f' ({about})' if about else ''}, {best.last('test_accuracy'):.4f}")
+    except InputError:
+        lines.append("best: none ended with a finite number")
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
+    if "total" in result.seconds:
+        rate = len(result.members) / result.seconds["total"]
+        statuses += f" in {result.seconds['total']:.1f} s ({rate:.2f} models a second; {result.plan.get('name', '')})"
+    return [*lines, statuses, *([result.message] if result.message else [])]
+
+
+def _can_win(member: Member, metric: str) -> bool:
+    return member.has_result and math.isfinite(member.last(metric))
+
+
+def _worst_last(row: Setting) -> tuple[bool, float]:
+    return math.isnan(row.mean), 0.0 if math.isnan(row.mean) else -row.mean
+
+
+def shown_value(value: Any) -> str:
+    """A hyper-parameter's value as tables and pictures have it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

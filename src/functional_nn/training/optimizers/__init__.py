@@ -1,0 +1,1 @@
+"""Optimizers by name, and Optax transformations: clipping, constraints, precision and loss scaling."""

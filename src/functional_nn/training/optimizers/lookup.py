@@ -1,0 +1,71 @@
+"""Optax's optimizers and schedules by the names that flags and configurations use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+from functional_nn.core.validation import check_choice, check_count, check_number
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adagrad": optax.adagrad,
+    "adadelta": optax.adadelta,
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adamax": optax.adamax,
+    "nadam": optax.nadam,
+    "radam": optax.radam,
+    "amsgrad": optax.amsgrad,
+    "adabelief": optax.adabelief,
+    "lamb": optax.lamb,
+    "lion": optax.lion,
+}
+"""Every named optimizer: a function of the learning rate (a number, a traced array or a schedule)."""
+
+
+def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
+    """The Optax optimizer of that name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
+
+    >>> import jax.numpy as jnp
+    >>> rule = optimizer("sgd", 0.5)
+    >>> updates, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(0.0)))
+    >>> print(updates)
+    -1.0
+    """
+    check_choice("optimizer", name, OPTIMIZERS)
+    if not callable(learning_rate):
+        check_number("learning_rate", learning_rate, "a finite number, or a schedule")
+    return OPTIMIZERS[name](learning_rate, **options)
+
+
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(
+        rate, {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary}
+    ),
+}
+"""Every named schedule: a function of the learning rate and the number of steps in the run."""
+
+
+def schedule(name: str, learning_rate: float, steps: int) -> optax.Schedule:
+    """The learning rate over a run of ``steps`` updates.
+
+    ``constant``; ``cosine``, from the rate down to 0; ``one-cycle``, up to the rate in the first 30% and down to
+    nearly 0; ``step``, a tenth after half of the steps and a hundredth after three quarters.
+
+    >>> rate = schedule("step", 0.1, steps=100)
+    >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))
+    0.1 0.01 0.001
+    """
+    check_choice("schedule", name, SCHEDULES)
+    check_number("learning_rate", learning_rate)
+    steps = check_count("steps", steps)
+    return SCHEDULES[name](learning_rate, steps)

@@ -1,0 +1,67 @@
+"""A trained classifier's answers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.validation import check_arrays, check_count, shown, tree_in_native_order
+from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.step import forward
+
+
+def predict_probabilities(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Any,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
+) -> np.ndarray:
+    """The softmax of the network's outputs for each example, computed batch by batch.
+
+    Args:
+        net, params, state: the network and what training made of it.
+        x: (examples, …), in the shape that training gave the network (``Run.in_shape``), ``Masked``, or several
+            arrays; bytes become x / 255.
+        precision: as in training.
+        batch_size: examples at a time, which bounds the memory.
+
+    >>> import functional_nn as fnn
+    >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
+    >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
+    [[0.25 0.25 0.25 0.25]]
+    """
+    probabilities = _probabilities(as_layer(net), as_precision(precision))
+    check_trees(params, state)
+    check_count("batch_size", batch_size)
+    check_arrays("x", x)
+    params, state, x = tree_in_native_order((params, state, x))
+    if not (examples := len(jax.tree.leaves(x)[0])):
+        raise InputError("x", "at least one example", shown(x))
+
+    def answers(i):
+        batch = jax.tree.map(lambda part: jnp.asarray(part[i : i + batch_size]), x)
+        return np.asarray(probabilities(params, state, batch))
+
+    return np.concatenate([answers(i) for i in range(0, examples, batch_size)])
+
+
+@lru_cache(maxsize=8)
+def _probabilities(net: Layer, precision: Precision):
+    @jax.jit
+    def probabilities(params, state, x):
+        y, _ = forward(net, precision, params, state, x, train=False)
+        if y.ndim < 2 or y.shape[-1] < 2:
+            raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
+        return jax.nn.softmax(y)
+
+    return probabilities

@@ -1,0 +1,44 @@
+"""How much memory the programs of a run need, and how much there is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+
+from functional_nn.core.errors import InputError
+from functional_nn.training.programs.compile import Programs
+
+
+def program_bytes(programs: Programs) -> int:
+    """What training needs while it runs: the train state before and after a step, and the largest scratch memory.
+
+    It is 0 on a platform that does not say what a program needs.
+    """
+    sizes = [p.memory_analysis() for p in (programs.full_batches, programs.last_batch, programs.evaluate)]
+    if None in sizes:
+        return 0
+    return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
+
+
+def total_bytes() -> int:
+    """All memory of the device, or of the machine where that is the CPU."""
+    statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_memory(programs: Programs, data: Any) -> None:
+    """Refuses a model that cannot fit in memory, before anything is allocated; the system would end the process."""
+    needed = program_bytes(programs) + sum(array.nbytes for array in jax.tree.leaves(data))
+    if needed > (there := total_bytes()):
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(programs.train_state.params))
+        given = f"{parameters:,} parameters, which take {_gigabytes(needed)} with gradients, optimizer state and data"
+        remedy = "Make the model or the batch smaller."
+        raise InputError("net", f"a model that fits in {_gigabytes(there)} of memory", given, remedy)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"

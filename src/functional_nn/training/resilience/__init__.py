@@ -1,0 +1,1 @@
+"""Runs that survive interruptions, crashes and non-finite values."""

@@ -1,0 +1,169 @@
+"""What ``fit`` saves of a run, so that it goes on, bit for bit, as if it had never stopped."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_number, shown
+from functional_nn.storage.checkpoint import Checkpoint
+from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
+from functional_nn.storage.files import check_new_folder
+from functional_nn.storage.identity import PROGRAMS, SURROUNDINGS, as_json, check_kind, difference
+from functional_nn.storage.metrics_history import History
+from functional_nn.training.programs.fingerprint import surroundings
+from functional_nn.training.run import EpochMetrics
+from functional_nn.training.state import TrainState
+
+
+class Checkpoints(NamedTuple):
+    """Where ``fit`` saves what a run has reached, and how often.
+
+    Args:
+        folder: of this run alone; made if it is not there.
+        keep: how many of the newest checkpoints stay; that of the lowest test loss stays besides.
+        minutes: an epoch's end is saved where so many have passed since the last time; 0 for every epoch. The first
+            epoch, the last one and the one after which a run was interrupted are always saved.
+        settings: what else has to be equal for a run to go on here. ``fit`` itself compares seed, batch size,
+            precision, policy, data, and what network, loss, optimizer and penalty compute. Only what a function calls
+            in Python (``jax.pure_callback``) cannot be compared.
+    """
+
+    folder: str | os.PathLike[str]
+    keep: int = 2
+    minutes: float = 0.0
+    settings: Mapping[str, Any] | None = None
+
+
+class Reached(NamedTuple):
+    """How far a run has come, and, in words, why it goes no further, or neither."""
+
+    train_state: TrainState
+    history: tuple[EpochMetrics, ...] = ()
+    status: str = ""
+    message: str = ""
+
+
+class RunSaver:
+    """Saves a run, and finds what was saved, as a context manager; without ``checkpoints`` it does neither.
+
+    The metrics of all epochs stand once in the folder's ``History``. Each checkpoint says how many of them are its own.
+
+    Args:
+        checkpoints: as ``fit`` was given it.
+        settings: what has to be equal for a run to go on, by name, as far as it is known before anything is compiled.
+
+    Raises:
+        InputError: where the folder is another run's, another process's, or cannot be written to.
+        DataError: where nothing in it is whole.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, Any]):
+        self._writer: CheckpointWriter | None = None
+        self._found: Checkpoint | None = None
+        self._saved_epochs = 0
+        if checkpoints is not None:
+            checkpoints = _checked(checkpoints)
+            self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
+            self._history = History(self._writer.folder, len(EpochMetrics._fields))
+            self._seconds = 60 * checkpoints.minutes
+            self._settings = as_json("settings", {**settings, **(checkpoints.settings or {})})
+            self._clock = -math.inf
+
+    def __enter__(self) -> RunSaver:
+        if self._writer is not None:
+            check_kind("checkpoints", self._writer.folder, "checkpoints")
+            self._writer.__enter__()
+            try:
+                self._found = newest(self._writer.folder, self._verify)
+                if self._found is not None:
+                    self._check_same()
+            except BaseException:
+                self._writer.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*exception)
+
+    def restored(self, like: TrainState, programs: Callable[[], Mapping[str, str]]) -> Reached | None:
+        """What was saved last, or None.
+
+        Args:
+            like: the structure that it must have.
+            programs: gives the fingerprints of what the run computes, which must be those that were saved.
+        """
+        if self._writer is None:
+            return None
+        self._settings |= {PROGRAMS: dict(programs()), SURROUNDINGS: surroundings()}
+        if self._found is None:
+            return None
+        train_state = self._found.tree(like, "train_state")
+        self._check_same()
+        about = self._found.about
+        rows = self._history.read(about["epochs"], about["history"])
+        history = tuple(_metrics(row) for row in rows)
+        self._saved_epochs, self._found = len(history), None
+        return Reached(train_state, history, about["status"], about["message"])
+
+    def save(self, reached: Reached, *, now: bool = False) -> None:
+        """Saves what was not saved yet, if it is time."""
+        epochs = len(reached.history)
+        if self._writer is None or epochs <= self._saved_epochs:
+            return
+        if not now and time.monotonic() - self._clock < self._seconds:
+            return
+        try:
+            digest = self._history.extend(reached.history[self._saved_epochs :])
+        except OSError as error:
+            text = f"The metrics of epoch {epochs} were not saved; the checkpoints before are whole: {error.strerror}"
+            raise OSError(error.errno, text, str(self._writer.folder)) from error
+        about = {"settings": self._settings, "status": reached.status, "message": reached.message}
+        about |= {"epochs": epochs, "history": digest}
+        tree = {"train_state": reached.train_state}
+        self._writer.save(epochs, tree, loss=reached.history[-1].test_loss, about=about)
+        self._saved_epochs, self._clock = epochs, time.monotonic()
+
+    def _verify(self, found: Checkpoint) -> None:
+        """Requires the metrics of a checkpoint's epochs to be as they were written."""
+        about = found.about
+        if not {"settings", "status", "message", "epochs", "history"} <= about.keys():
+            raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
+        self._history.read(about["epochs"], about["history"])
+
+    def _check_same(self) -> None:
+        """Requires the settings of the checkpoint that was found, as far as they are known yet."""
+        assert self._found is not None
+        known = self._found.about["settings"]
+        if PROGRAMS not in self._settings:
+            known = {name: known[name] for name in known if name not in (PROGRAMS, SURROUNDINGS)}
+        if different := difference(known, self._settings):
+            given = f"{self._found.path.parent}, whose run has {different}"
+            remedy = "Give what that run had, or name another folder."
+            raise InputError("checkpoints", "a new folder, or one of this very run", given, remedy)
+
+
+def _checked(checkpoints: Any) -> Checkpoints:
+    """Requires a folder, or ``Checkpoints`` whose parts can be used."""
+    if isinstance(checkpoints, str | os.PathLike):
+        checkpoints = Checkpoints(checkpoints)
+    if not isinstance(checkpoints, Checkpoints):
+        raise InputError("checkpoints", "the path of a folder, or Checkpoints(folder, …)", shown(checkpoints))
+    check_new_folder("checkpoints", checkpoints.folder)
+    check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
+    if checkpoints.settings is not None and not isinstance(checkpoints.settings, Mapping):
+        raise InputError("settings", "a dict of what JSON can hold", shown(checkpoints.settings))
+    return checkpoints
+
+
+def _metrics(row: Sequence[float]) -> EpochMetrics:
+    """An epoch's metrics from a row of the history, in which all numbers are float64."""
+    whole = ("epoch", "skipped_steps", "clipped_steps")
+    numbers: Any = {name: int(x) if name in whole else x for name, x in zip(EpochMetrics._fields, row, strict=True)}
+    return EpochMetrics(**numbers)

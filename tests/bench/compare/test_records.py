@@ -1,0 +1,114 @@
+"""Records are added, read back and compared; what is no record is named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from functional_nn.bench.compare import records
+from functional_nn.bench.compare.records import add_records, circumstances, platform_notes, read_records
+from functional_nn.bench.compare.regression import against, ratio
+from functional_nn.core.errors import DataError
+
+
+def record(rounds, reference=None, **changes):
+    times = {"round_medians": list(rounds)}
+    beside = {"round_medians": list(reference or [1.0] * len(rounds))}
+    about = {"date": "2026-01-01", "platform": "cpu", "device": "a", "cores": 2, "model": "mlp", "what": "train"}
+    return {**about, "batch_size": 8, "precision": "float32", "members": 1, "steady": times, "donated": None,
+            "reference": beside, **changes}  # fmt: skip
+
+
+def compared(path, new):
+    return against(path, read_records(path), new)
+
+
+def written(path, *several):
+    path.unlink(missing_ok=True)
+    add_records(path, list(several))
+    return path
+
+
+def test_circumstances_are_complete_and_go_into_json():
+    about = circumstances()
+    assert about["platform"] == "cpu"
+    assert about["versions"]["jax"]
+    assert about["cores"] >= 1
+    assert json.loads(json.dumps(about)) == about
+    assert platform_notes(about)[0].startswith("CPU")
+    gpu = platform_notes({**about, "platform": "gpu", "device": "H100"})[0]
+    assert "TF32" in gpu
+    assert "TF32" not in platform_notes({**about, "platform": "gpu", "matmul_precision": "highest"})[0]
+
+
+def test_records_are_added_to_what_is_there(tmp_path):
+    path = tmp_path / "old.jsonl"
+    add_records(path, [record([1.0], what="train")])
+    add_records(path, [record([2.0], what="predict"), record([float("nan")])])
+    assert [one["what"] for one in read_records(path)] == ["train", "predict", "train"]
+    assert len(path.read_text().splitlines()) == 3
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("text", ["", "x", "[1]", '{"a": 1}', '{"date": "x"}\n', "{" * 100_000])
+def test_what_is_no_record_is_named_and_kept(tmp_path, text):
+    path = tmp_path / "old.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"old\.jsonl.*functional-nn bench --json"):
+        read_records(path)
+    if text:
+        with pytest.raises(DataError):
+            add_records(path, [record([1.0])])
+        assert path.read_text() == text
+
+
+def test_a_ratio_has_a_spread():
+    random = np.random.default_rng(1)
+    noise = lambda: random.uniform(0.9, 1.1, 12)  # noqa: E731
+    one = ratio(list(2 * noise()), list(noise()))
+    assert one.low < one.value < one.high
+    assert one.low > 1.7
+    assert one.high < 2.4
+    assert ratio([1.0] * 5, [1.0] * 5) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("new", "verdict"),
+    [
+        (record([1.0, 1.02, 0.98] * 4), "level"),
+        (record([1.5, 1.52, 1.48] * 4), "slower"),
+        (record([0.5, 0.52, 0.48] * 4), "faster"),
+        (record([1.04] * 12), "level"),  # within what compilers differ by
+        (record([1.5, 0.5, 3.0] * 4), "level"),  # within its own noise
+        (record([1.5] * 12, [1.5] * 12), "level"),  # all is slower here, the product too
+        (record([1.0] * 12, [0.5] * 12), "level"),  # the product alone is quicker
+        (record([1.5] * 12, device="b"), "another device"),
+    ],
+)
+def test_verdicts(tmp_path, new, verdict):
+    (one,) = compared(written(tmp_path / "old.jsonl", record([1.0, 1.02, 0.98] * 4)), [new])
+    assert one.verdict == verdict
+
+
+def test_the_last_record_of_the_same_is_what_counts(tmp_path):
+    path = written(
+        tmp_path / "a", record([9.0] * 5), record([5.0] * 5, what="predict"), record([1.0] * 5, date="later")
+    )
+    (one,) = compared(path, [record([2.0] * 5), record([1.0] * 5, what="gradient")])
+    assert (one.date, one.time.value) == ("later", 2.0)
+
+
+def test_nothing_to_compare_with_is_said(tmp_path):
+    path = written(tmp_path / "old.jsonl", record([1.0]))
+    with pytest.raises(DataError, match=r"mlp predict, batch 8.*records of mlp train, batch 8, float32"):
+        compared(path, [record([1.0], what="predict")])
+    with pytest.raises(DataError, match="times of their rounds"):
+        compared(written(path, record([1.0], steady={})), [record([1.0])])
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    def missing(*arguments, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(records.subprocess, "run", missing)
+    assert circumstances()["commit"] is None

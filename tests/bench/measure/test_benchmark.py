@@ -1,0 +1,246 @@
+"""What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.bench.measure.benchmark import in_flops
+from functional_nn.bench.measure.execution_modes import modes
+from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
+from functional_nn.bench.measure.memory import Memory, in_bytes
+from functional_nn.bench.measure.peaks import Peaks, Rate, heaviest_products, product_name, trials
+from functional_nn.bench.measure.suite import knee, measure
+from functional_nn.bench.measure.timing import Timing, clocked, copies, in_seconds, race
+from functional_nn.bench.measure.workloads import WHATS, Subject, workload
+from functional_nn.core.errors import InputError
+from functional_nn.jaxprs.walk import trace
+
+pytestmark = pytest.mark.usefixtures("small_peaks")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of other tests, since these train with Optax."""
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return Subject(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd(1e-2), (5,), 3)
+
+
+@pytest.fixture(scope="module")
+def measured(subject, small_peaks):
+    """A train step, taken apart as well."""
+    (one,) = measure(subject, ["train"], [6], seconds=0.05, layers=True)
+    return one
+
+
+def test_every_stage_is_there_and_the_numbers_fit(measured):
+    result = measured.result
+    assert list(result.stages) == ["trace", "lower", "compile", "first_run"]
+    assert all(seconds > 0 for seconds in result.stages.values())
+    assert result.donate == (0,)
+    assert result.seconds == result.donated.median
+    assert result.steady.quartiles[0] <= result.steady.median <= result.steady.quartiles[1]
+    assert len(result.steady.rounds) >= 5
+    assert result.memory.shared > 0
+    assert result.memory.device_peak is None
+    assert result.flops_per_second == result.flops / result.seconds
+    assert set(result.shares) == {"compute", "memory", "dispatch"}
+    assert result.shares[result.bound] == max(result.shares.values())
+    assert result.roofline > 0
+    assert result.bound in result.verdict
+    assert result.compiler_flops > 0
+
+
+def test_it_prints_and_goes_into_json(measured):
+    text = str(measured.result)
+    for word in (
+        "compile",
+        "steady state",
+        "given away",
+        "scratch",
+        "operations",
+        "bytes",
+        "bound",
+        "dense_0 backward",
+    ):
+        assert word in text
+    read = json.loads(json.dumps(measured.to_dict()))
+    assert read["what"] == "train"
+    assert read["memory"]["peak"] == measured.result.memory.peak
+    assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
+    assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
+
+
+def test_arguments_that_are_given_away_stay_with_the_caller():
+    x = jnp.ones(5)
+    result = fnn.benchmark(lambda x: x + 1, x, donate=0, seconds=0.01)
+    assert result.donated
+    assert not x.is_deleted()
+    np.testing.assert_array_equal(x, jnp.ones(5))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "options", "named"),
+    [
+        (3, (), {}, "function"),
+        (jnp.sin, (jnp.ones(3),), {"donate": 1}, "donate"),
+        (jnp.sin, (jnp.ones(3),), {"seconds": 0}, "seconds"),
+        (lambda x, y: x, (jnp.ones(3), {"mode": "fast"}), {}, r"argument 1\['mode'\]"),
+    ],
+)
+def test_wrong_arguments_are_named(function, arguments, options, named):
+    with pytest.raises(InputError, match=named):
+        fnn.benchmark(function, *arguments, **options)
+
+
+ABOVE = """
+import jax, jax.numpy as jnp, optax
+import functional_nn as fnn
+from functional_nn.bench.measure.workloads import Subject, workload
+
+def recurrent(x, w):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
+
+made = workload("train", Subject(fnn.models.mlp(10), fnn.cross_entropy, optax.adam(1e-3), (28, 28, 1), 10), 128)
+programs = [
+    (lambda x, w: x @ w, jnp.ones((128, 784)), jnp.ones((784, 128))),
+    (lambda x, w: x @ w, jnp.ones((1, 784)), jnp.ones((784, 128))),
+    (lambda x: x * 2 + 1, jnp.ones(200_000)),
+    (jnp.sum, jnp.ones(200_000)),
+    (recurrent, jnp.ones((64, 64)), jnp.ones((64, 64))),
+    (made.function, *made.arguments),
+]
+for program in programs:
+    print(fnn.benchmark(*program, seconds=0.3).roofline)
+"""
+
+
+@pytest.mark.slow
+def test_no_program_is_above_the_roofline():
+    """With real peaks and a compiler that optimises, as users have it, in a process without the tests' settings."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_DISABLE", "XLA_FLAGS"))}
+    done = subprocess.run([sys.executable, "-c", ABOVE], env=settings, capture_output=True, text=True, check=True)
+    shares = [float(line) for line in done.stdout.split()]
+    assert len(shares) == 6
+    assert max(shares) <= 1.05, shares
+
+
+def test_peaks_are_the_best_of_anything():
+    peaks = Peaks((Rate("a", 5.0, 1.0), Rate("b", 2.0, 7.0)))
+    assert (peaks.flops_per_second, peaks.bytes_per_second) == (5.0, 7.0)
+
+
+def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
+    def program(x, w, v, kernel):
+        y = jax.lax.scan(lambda y, _: (y @ v, None), x @ w, length=50)[0]
+        return y, jax.lax.conv_general_dilated(
+            x.reshape(1, 4, 8, 1), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    arguments = jnp.ones((4, 8)), jnp.ones((8, 6)), jnp.ones((6, 6)), jnp.ones((3, 3, 1, 2))
+    traced = trace(program, *arguments)
+    names = [product_name(equation) for equation in heaviest_products(traced)]
+    assert names == ["4×6 · 6×6", "1×4×8×1 · 3×3×1×2 convolution", "4×8 · 8×6"]
+    tried = trials(traced, 1000)
+    assert [trial.name for trial in tried[:4]] == ["32³", *names]
+    assert tried[1].flops == 2 * 4 * 6 * 6
+    assert tried[1].bytes == 4 * (24 + 36 + 24)
+    assert all(trial.run() > 0 for trial in tried)
+
+
+def test_the_parts_of_a_program_are_timed_and_add_up(subject):
+    made = workload("gradient", subject, 6)
+    program = trace(made.function, *made.arguments)
+    costs = layer_costs(program, made.arguments, 0.02)
+    places = [(cost.layer, cost.backward) for cost in costs]
+    assert places.index(("dense_0", False)) < places.index(("dense_1", False)) < places.index(("dense_1", True))
+    assert places.index(("dense_1", True)) < places.index(("dense_0", True))
+    assert all(cost.timing for cost in costs)
+    total = trace(made.function, *made.arguments)
+    from functional_nn.jaxprs.flops import flops_by_scope
+
+    assert sum(cost.flops for cost in costs) == flops_by_scope(total).total()
+    assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_workloads_run_in_16_bits_too(subject, what):
+    made = workload(what, subject, 4, "bfloat16", members=2)
+    outputs = jax.tree.leaves(jax.jit(made.function)(*made.arguments))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in outputs if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def test_the_gradient_by_hand_is_that_of_jax(subject):
+    hand, automatic = (workload(what, subject, 4) for what in ("hand", "gradient"))
+    a, b = (jax.jit(made.function)(*made.arguments) for made in (hand, automatic))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
+    with pytest.raises(InputError, match="Did you mean predict"):
+        workload("predct", subject, 4)
+
+
+def test_modes_run_the_same_steps():
+    several = modes(Subject(fnn.dense(2), fnn.cross_entropy, optax.sgd(1e-2), (3,), 2), 2, seconds=0.01)
+    assert [mode.name for mode in several] == ["eager", "step", "epoch", "run"]
+    assert all(mode.timing.median > 0 and mode.compile > 0 for mode in several)
+    assert json.dumps([mode.to_dict() for mode in several])
+
+
+def test_contestants_take_turns():
+    calls = []
+    times = race({name: lambda name=name: calls.append(name) or 0.01 for name in "abc"}, 1e-6)
+    assert {name: len(timing.rounds) for name, timing in times.items()} == dict.fromkeys("abc", 5)
+    assert "".join(calls[6:]) == "abcbcacababcbca"
+
+
+def test_clocked_waits_for_every_output():
+    def slow(x):
+        return {"late": jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x), x), "soon": x}
+
+    _, outputs = clocked(jax.jit(slow), jnp.ones(1000))
+    assert all(leaf.is_ready() for leaf in jax.tree.leaves(outputs))
+
+
+def test_copies_are_of_what_is_given_away_alone():
+    x, y = jnp.ones(3), {"a": jnp.ones(3)}
+    own = copies((x, y), (1,))
+    assert own[0] is x
+    assert own[1]["a"] is not y["a"]
+
+
+def test_timing_of_one_call_and_of_many():
+    one = Timing(((0.5,),))
+    assert (one.median, one.quartiles, one.best) == (0.5, (0.5, 0.5), 0.5)
+    many = Timing(((4.0, 1.0), (2.0, 3.0, 5.0)))
+    assert (many.median, many.quartiles, many.best) == (3.0, (2.0, 4.0), 1.0)
+    assert many.to_dict()["round_medians"] == [2.5, 3.0]
+    assert str(many) == "3.00 s (2.00-4.00, n=5)"
+
+
+def test_figures_are_read_easily():
+    assert [in_seconds(s) for s in (2.0, 0.5, 0.123456, 9.999e-4, 1e-7)] == [
+        "2.00 s",
+        "500 ms",
+        "123 ms",
+        "1e+03 µs",
+        "0.100 µs",
+    ]
+    assert [in_bytes(n) for n in (0, 999, 1000, 5e9, 2e13)] == ["0 B", "999 B", "1 kB", "5 GB", "20 TB"]
+    assert in_flops(999) == "999 FLOP"
+    assert str(Memory(10, 20, 30, 5, 100)).startswith("55 B at the peak: 10 B in, 20 B out, 30 B scratch, 5 B shared")
+    assert "device 100 B" in str(Memory(10, 20, 30, 5, 100))
+
+
+def test_the_knee_is_where_throughput_is_nearly_the_best():
+    assert knee([1, 2, 4], [1.0, 1.0, 1.0]) == 4
+    assert knee([1, 2, 4], [1.0, 2.0, 4.0]) == 1
+    assert knee([4, 2, 1], [2.1, 1.0, 1.0]) == 2

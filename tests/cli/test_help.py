@@ -1,0 +1,77 @@
+"""Every ``--help`` there is: of the command, of the benchmarks, and of the examples."""
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from functional_nn.cli import command
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+BENCHMARKS = [(), *((name,) for name in ("w1", "w2", "w3", "w4", "w5", "all", "accuracy", "depth"))]
+
+
+def helped(monkeypatch, capsys, run, *arguments) -> str:
+    """What a program prints that ends with status 0 once it is asked for help."""
+    monkeypatch.setattr(sys, "argv", ["program", *arguments, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", *command.commands])
+def test_of_the_command(name):
+    arguments = [name, "--help"] if name else ["--help"]
+    result = CliRunner().invoke(command, arguments, prog_name="functional-nn")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: functional-nn {name}")
+    chosen: click.Command = command.commands[name] if name else command
+    for parameter in chosen.params:
+        assert parameter.opts[0] in result.output or isinstance(parameter, click.Argument)
+
+
+@pytest.fixture
+def from_the_checkout(monkeypatch):
+    """The benchmarks are a package beside the tests, and none that is installed."""
+    monkeypatch.syspath_prepend(ROOT)
+
+
+@pytest.mark.parametrize("arguments", BENCHMARKS, ids=" ".join)
+def test_of_the_benchmarks(monkeypatch, capsys, from_the_checkout, arguments):
+    main = importlib.import_module("benchmarks.__main__")
+    said = helped(monkeypatch, capsys, main.main, *arguments)
+    assert said.startswith("usage: python -m benchmarks")
+    assert "%%" not in said
+
+
+def test_of_the_benchmarks_worker(monkeypatch, capsys, from_the_checkout):
+    worker = importlib.import_module("benchmarks.worker")
+    assert helped(monkeypatch, capsys, worker.main).startswith("usage: python -m benchmarks.worker")
+
+
+def test_of_the_benchmarks_script_for_pytorch(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    path = str(ROOT / "benchmarks" / "scripts" / "mnist_pytorch.py")
+    assert "--data-dir" in helped(monkeypatch, capsys, lambda: runpy.run_path(path, run_name="__main__"))
+
+
+def test_every_command_of_the_benchmarks_is_asked(monkeypatch, capsys, from_the_checkout):
+    main = importlib.import_module("benchmarks.__main__")
+    said = helped(monkeypatch, capsys, main.main)
+    listed = said.partition("{")[2].partition("}")[0].split(",")
+    assert [(name,) for name in listed] == BENCHMARKS[1:]
+    assert "to 98% of MNIST" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_of_the_examples(monkeypatch, capsys, name):
+    path = str(ROOT / "examples" / name)
+    said = helped(monkeypatch, capsys, lambda: runpy.run_path(path, run_name="__main__"))
+    assert said.startswith("usage:")
+    assert "--quick" in said

@@ -1,0 +1,238 @@
+"""Files made to do harm: every reader gives what is in the file, or a ``DataError``, within bounded memory."""
+
+import gzip
+import io
+import json
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from functional_nn.cli import run
+from functional_nn.cli.configuration import Configuration
+from functional_nn.core.errors import InputError
+from functional_nn.data import read_idx
+from functional_nn.data.images import read_image
+from functional_nn.reports.run_folder import read_configuration
+from functional_nn.storage.arrays import packed
+from functional_nn.storage.parameters import load_parameters
+from functional_nn.sweeps.grid.grid_file import read_grid
+
+ARRAYS = {"params/weight": np.ones((2, 3), np.float32), "params/bias": np.zeros(3, np.float32)}
+LIKE = ({"weight": ARRAYS["params/weight"], "bias": ARRAYS["params/bias"]}, {})
+IDX = b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 4) + bytes(range(24))
+TOML = b"""[grid]
+learning_rate = [1e-3, 1e-2]
+hidden = [[32, 16], [64]]
+[draws]
+number = 3
+seed = 1
+dropout = {uniform = [0.0, 0.5]}
+decay = {log_uniform = [1e-5, 1e-2]}
+"""
+CSV = b"learning_rate,optimizer,batch_norm\n0.1,adam,true\n0.01,sgd,false\n"
+CONFIGURATION = json.dumps(
+    {"dataset": "mnist", "data_dir": None, "model": "mlp", "hidden": [8], "activation": "relu", "dropout": 0.0}
+    | {"batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant"}
+    | {"epochs": 1, "batch_size": 64, "seed": 0, "precision": "float32", "gradient": "jax", "weight_decay": None}
+).encode()
+
+
+def picture(form: str) -> bytes:
+    image = PIL.Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8))
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+def bomb(size: int) -> bytes:
+    """A PNG of so many pixels a side, all black, which packs a thousandfold."""
+    buffer = io.BytesIO()
+    PIL.Image.new("1", (size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def transparent(size: int) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGBA", (size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def configuration(path: Path) -> Configuration:
+    return Configuration.from_dict(read_configuration(path.parent), path)
+
+
+NAMES = {"toml": "grid.toml", "csv": "grid.csv", "json": "config.json"}
+MANY = b"[grid]\n" + b"".join(b"a%d = [1, 2, 3, 4, 5, 6, 7, 8]\n" % i for i in range(30))
+WIDE = (
+    b"[grid]\na = [" + b"1," * 250 + b"]\nb = [" + b"1," * 200 + b"]\n" + b"".join(b"c%d = [1]\n" % i for i in range(8))
+)
+"""As many members, and as many values, as there may be."""
+ZEROS = gzip.compress(bytes(30 * 2**20))
+HEAVY = {
+    "idx": [gzip.compress(IDX) + ZEROS, ZEROS],
+    "toml": [WIDE],
+    "csv": [b'a\n"' + b"x" * 200_000],
+    "image": [bomb(7000), transparent(3000)],
+}
+"""Bombs, which take their time, so that they are few."""
+READERS = {
+    "idx": (read_idx, [IDX, gzip.compress(IDX)]),
+    "safetensors": (
+        lambda path: load_parameters(path, LIKE),
+        [packed(ARRAYS, {}), packed({}, {}), packed(ARRAYS, {"a": "b"})],
+    ),
+    "toml": (
+        read_grid,
+        [
+            TOML,
+            MANY,
+            b"[[members]]\na = 1\n",
+            b"a = " + b"[" * 3000 + b"]" * 3000,
+        ],
+    ),
+    "csv": (read_grid, [CSV, b"\xef\xbb\xbf" + CSV]),
+    "json": (configuration, [CONFIGURATION, b"[" * 5000, b'{"hidden": ' + b"9" * 5000 + b"}"]),
+    "image": (
+        lambda path: read_image(path, (8, 8, 1), digits=True),
+        [*map(picture, ("PNG", "GIF", "BMP", "TIFF", "JPEG", "PPM", "ICO", "TGA"))],
+    ),
+}
+
+
+def mutated(seed: bytes, others: list[bytes], chance: random.Random) -> bytes:
+    """A file like the valid ones: bits flipped, cut, spliced, numbers made huge, or nothing but noise."""
+    content = bytearray(seed)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        place = chance.randrange(len(content) + 1)
+        match chance.randrange(8):
+            case 0 | 1 if content:
+                content[place % len(content)] ^= 1 << chance.randrange(8)
+            case 2:
+                del content[place:]
+            case 3:
+                other = chance.choice(others)
+                content[place:] = other[chance.randrange(len(other) + 1) :][:10_000]
+            case 4:
+                number = chance.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1))
+                width, order = chance.choice((4, 8)), chance.choice(("little", "big"))
+                content[place : place + width] = (number % 2 ** (8 * width)).to_bytes(width, order)
+            case 5:
+                content[place:place] = chance.choice((b"\0", b"9" * 400, b"-1", b"[", b'"', b"1e999", b"\xff\xfe"))
+            case 6 if content:
+                end = min(len(content), place + chance.randrange(1, 20))
+                content[place:place] = content[place:end]
+            case _:
+                content = bytearray(chance.randbytes(chance.randrange(200)))
+    return bytes(content)
+
+
+def fuzz(folder: Path, inputs: int, seed: int) -> dict[str, int]:
+    """Reads so many files, in turn by each reader; counts those that were read and those that were refused."""
+    chance, counts = random.Random(seed), {"read": 0, "refused": 0}
+    for number in range(inputs):
+        name = list(READERS)[number % len(READERS)]
+        reader, seeds = READERS[name]
+        path = folder / NAMES.get(name, "file")
+        heavy = number % 997 < len(READERS) and HEAVY.get(name)
+        content = chance.choice(heavy or seeds)
+        if not heavy or chance.random() < 0.5:
+            content = mutated(content, seeds, chance)
+        path.write_bytes(content)
+        try:
+            reader(path)
+            counts["read"] += 1
+        except InputError:
+            counts["refused"] += 1
+        except BaseException:
+            print(f"input {number} of seed {seed}, for {name}: {content[:300]!r}", file=sys.stderr)
+            raise
+    return counts
+
+
+def test_every_reader_reads_what_is_valid(tmp_path):
+    for name, (reader, (valid, *_)) in READERS.items():
+        path = tmp_path / NAMES.get(name, "file")
+        path.write_bytes(valid)
+        reader(path)
+
+
+def in_process(inputs: int, seed: int, folder: Path) -> dict[str, int]:
+    """Fuzzes in a process of its own, whose memory may not grow by 200 MB, and whose address space is bounded too."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_hostile_files as hostile\n"
+        f"print(hostile.measured({inputs}, {seed}, {str(folder)!r}))"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    read, refused, grown = map(int, done.stdout.split())
+    assert grown < 200 * 2**20
+    return {"read": read, "refused": refused}
+
+
+def measured(inputs: int, seed: int, folder: str) -> str:
+    """What a process of its own prints: files read, files refused, bytes that its memory grew by."""
+    for name, (reader, (valid, *_)) in READERS.items():
+        path = Path(folder) / NAMES.get(name, "file")
+        path.write_bytes(valid)
+        reader(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counts = fuzz(Path(folder), inputs, seed)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return f"{counts['read']} {counts['refused']} {grown}"
+
+
+@pytest.mark.parametrize("axes", [6, 30])
+def test_a_small_file_of_too_many_members(tmp_path, axes):
+    """8⁶ = 262,144 members would take 650 MB, and 8³⁰ all there is."""
+    (tmp_path / "grid.toml").write_bytes(b"".join(MANY.splitlines(keepends=True)[: axes + 1]))
+    with pytest.raises(InputError, match=r"grid: expected at most 50,000 members"):
+        read_grid(tmp_path / "grid.toml")
+
+
+def test_five_thousand_hostile_files(tmp_path):
+    counts = in_process(5000, seed=0, folder=tmp_path)
+    assert counts["read"] > 300
+    assert counts["refused"] > 3000
+
+
+@pytest.mark.slow
+def test_a_million_hostile_files(tmp_path):
+    for seed in range(1, 11):
+        counts = in_process(100_000, seed, tmp_path)
+        assert counts["refused"] > 60_000
+
+
+@pytest.mark.parametrize("name", ["json", "image", "safetensors"])
+def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("functional_nn.reports.run_folder.check_files", lambda folder: None)  # or it would answer first
+    chance = random.Random(name)
+    _, seeds = READERS[name]
+    image = tmp_path / "image.png"
+    image.write_bytes(picture("PNG"))
+    for _ in range(10):
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_bytes(CONFIGURATION)
+        (folder / "parameters.safetensors").write_bytes(packed(ARRAYS, {}))
+        place = {"json": folder / "config.json", "image": image, "safetensors": folder / "parameters.safetensors"}[name]
+        place.write_bytes(mutated(chance.choice(seeds), seeds, chance))
+        assert run(["predict", str(folder), str(image)]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["toml", "csv"])
+def test_no_traceback_comes_out_of_sweep(suffix, tmp_path, capsys):
+    chance, (_, seeds) = random.Random(suffix), READERS[suffix]
+    for _ in range(20):
+        (tmp_path / f"grid.{suffix}").write_bytes(mutated(chance.choice(seeds), seeds, chance) + b"\nz = 1\n")
+        assert run(["sweep", "--grid", str(tmp_path / f"grid.{suffix}"), "--epochs", "1"]) == 2
+        assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,128 @@
+"""NumPy arrays of the other byte order, such as files of other machines hold, give the numbers that they stand for."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.validation import as_array, as_host_array, tree_in_native_order
+
+OTHER = ">" if sys.byteorder == "little" else "<"
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(6, 4)).astype(np.float32)
+LABELS = np.arange(6, dtype=np.int32) % 3
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of other tests, since these train with Optax."""
+
+
+def swapped(tree):
+    """The same numbers in the other byte order."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.asarray(leaf).dtype.newbyteorder(OTHER)), tree)
+
+
+def assert_equal(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_fault_51_arrays_are_converted_and_others_left_alone():
+    array = swapped(X)
+    assert not array.dtype.isnative
+    for convert in (as_array, as_host_array):
+        assert convert("x", array).dtype == np.float32
+        assert_equal(convert("x", array), X)
+    tree = {"a": X, "b": (jnp.ones(2), 3)}
+    assert tree_in_native_order(tree) is tree
+    assert_equal(tree_in_native_order({"a": array, "b": 3}), {"a": X, "b": 3})
+
+
+def test_fault_51_layers():
+    net = fnn.chain(fnn.dense(5), fnn.batch_norm(), fnn.tanh, fnn.dense(3))
+    params, state = jax.tree.map(np.asarray, net.init(jax.random.key(0), (4,)))
+    given = swapped((params, state, X))
+    assert_equal(net.apply(*given, train=False), net.apply(params, state, X, train=False))
+    (y, _, pullback), (expected, _, expected_pullback) = (
+        net.vjp(*arguments, train=True) for arguments in (given, (params, state, X))
+    )
+    assert_equal(y, expected)
+    y_bar = np.asarray(expected)
+    assert_equal(pullback(swapped(y_bar)), expected_pullback(y_bar))
+
+
+def test_fault_51_masked_sequences_and_tokens():
+    net = fnn.gru(2)
+    params, state = net.init(jax.random.key(0), (3, 4))
+    values, mask = RANDOM.normal(size=(2, 3, 4)).astype(np.float32), np.array([[True] * 3, [True, False, False]])
+    (y, _), (expected, _) = (
+        net.apply(params, state, fnn.Masked(x, mask), train=False) for x in (swapped(values), values)
+    )
+    assert_equal(y, expected)
+    net = fnn.embedding(3, 2)
+    params, state = net.init(jax.random.key(0), (6,))
+    (y, _), (expected, _) = (
+        net.apply(params, state, labels[None], train=False) for labels in (swapped(LABELS), LABELS)
+    )
+    assert_equal(y, expected)
+
+
+LOGITS = RANDOM.normal(size=(6, 3)).astype(np.float32)
+OF_CLASSES = ("cross_entropy", "multiclass_hinge")
+OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "huber", "cosine_distance")
+
+
+@pytest.mark.parametrize("name", [*OF_CLASSES, *OF_NUMBERS])
+def test_fault_51_losses(name):
+    loss, weights = fnn.losses.LOSSES[name], np.arange(1, 7, dtype=np.float32)
+    labels = LABELS if name in OF_CLASSES else LOGITS[::-1]
+    given = swapped((LOGITS, labels, weights))
+    assert_equal(loss(*given), loss(LOGITS, labels, weights))
+    assert_equal(loss.gradient(*given), loss.gradient(LOGITS, labels, weights))
+
+
+@pytest.mark.parametrize("name", fnn.metrics.METRICS)
+def test_fault_51_metrics(name):
+    metric = fnn.metrics.METRICS[name]
+    assert_equal(metric(*swapped((LOGITS, LABELS))), metric(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("activation", [fnn.relu, fnn.tanh, fnn.softmax], ids=lambda activation: activation.name)
+def test_fault_51_activations(activation):
+    x = swapped(X)
+    assert_equal(activation(x), activation(X))
+    assert_equal(activation.pullback(x, x), activation.pullback(X, X))
+
+
+@pytest.mark.parametrize("make", [fnn.l1, fnn.l2])
+def test_fault_51_penalties(make):
+    penalty, params = make(0.1), {"weight": X, "bias": X[0]}
+    assert_equal(penalty(swapped(params)), penalty(params))
+    assert_equal(penalty.gradient(swapped(params)), penalty.gradient(params))
+
+
+def test_fault_51_gradient_checks(float64):
+    params, state = fnn.dense(3).init(jax.random.key(0), (4,))
+    given = swapped((params, state, X, LABELS))
+    report = fnn.check_gradients(fnn.dense(3), fnn.cross_entropy, *given, weights=swapped(np.ones(6)))
+    assert report.passed
+    assert {verdict.dtype for verdict in report.verdicts} == {"float64"}
+    assert fnn.check_vjp(jnp.square, lambda x, y_bar: 2 * x * y_bar, swapped(X[0]), second_order=False).passed
+
+
+def test_fault_51_fit_and_sweep():
+    split = fnn.data.Split(X, LABELS, X, LABELS)
+    expected, found = (
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), data, epochs=1, batch_size=6)
+        for data in (split, swapped(split))
+    )
+    assert_equal(found.params, expected.params)
+    expected, found = (
+        fnn.sweep(fnn.dense(3), optax.sgd(0.1), fnn.grid(seed=[0]), data, epochs=1, batch_size=6)
+        for data in (split, swapped(split))
+    )
+    assert expected.members[0].last("test_loss") == found.members[0].last("test_loss") > 0

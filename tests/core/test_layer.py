@@ -1,0 +1,228 @@
+"""Names, keys and paths: what the combinators thread, and where errors say they come from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.children import child_keys, unique_names
+
+
+def test_equal_names_are_numbered():
+    net = fnn.chain(fnn.dense(2), fnn.relu, fnn.dense(3), fnn.dense(4, name="head"), fnn.chain(fnn.dense(5)))
+    params, _ = net.init(jax.random.key(0), (7,))
+    assert sorted(params) == ["chain_0", "dense_0", "dense_1", "head_0"]
+    assert sorted(params["chain_0"]) == ["dense_0"]
+
+
+def test_numbered_names_never_meet():
+    """A layer that is called like another one's number."""
+    names = unique_names([fnn.dense(1), fnn.dense(1, name="dense_0"), fnn.dense(1), fnn.dense(1, name="dense_0")])
+    assert len(set(names)) == 4
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_names_that_would_break_paths(name):
+    with pytest.raises(fnn.InputError, match="name: expected a name without '/'"):
+        fnn.chain(fnn.dense(2, name=name))
+
+
+def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
+    net = fnn.chain(fnn.chain(fnn.dense(3), fnn.relu), fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (4,))
+    with pytest.raises(fnn.InputError) as caught:
+        jax.jit(lambda x: net.apply(params, state, x, train=False))(jnp.ones((2, 5)))
+    assert caught.value.path == ("chain_0", "dense_0")
+    assert str(caught.value) == (
+        "chain_0/dense_0: x: expected 4 features on the last axis, for a weight of shape (4, 3), got 5 (shape (2, 5)). "
+        "Put flatten() before it if x are images; else initialise with this in_shape."
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "words"),
+    [
+        (fnn.dense(2), jnp.ones(4), "a batch axis"),
+        (fnn.neuron(), jnp.ones((2, 3, 4)), "a batch axis"),
+        (fnn.dense(2), jnp.ones((2, 4), jnp.uint8), "floating-point numbers, got uint8"),
+        (fnn.batch_norm(), jnp.ones((3, 5)), "channels last"),
+    ],
+)
+def test_fault_02_rank_and_type(layer, x, words):
+    params, state = layer.init(jax.random.key(0), (4,))
+    with pytest.raises(fnn.InputError, match=words):
+        layer.apply(params, state, x, train=True)
+
+
+@pytest.mark.parametrize(("layer", "in_shape"), [(fnn.neuron(), (2, 3)), (fnn.dense(2), ()), (fnn.batch_norm(), ())])
+def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape):
+    with pytest.raises(fnn.InputError, match="in_shape: expected"):
+        layer.init(jax.random.key(0), in_shape)
+
+
+@pytest.mark.parametrize(("shape", "in_shape"), [((4,), (5,)), ((-1, 3), (5,)), ((2, 2), (8,))])
+def test_fault_04_a_shape_that_the_elements_do_not_fill(shape, in_shape):
+    net = fnn.chain(fnn.reshape(shape))
+    with pytest.raises(fnn.InputError, match=r"reshape_0: x: expected examples that fill the shape"):
+        net.init(jax.random.key(0), in_shape)
+
+
+@pytest.mark.parametrize("shape", [(-1, -1), (0,), (-2,)])
+def test_shapes_that_are_none(shape):
+    with pytest.raises(fnn.InputError, match="positive sizes"):
+        fnn.reshape(shape)
+
+
+def test_fault_23_equal_layers_draw_different_numbers():
+    net = fnn.chain(fnn.dropout(0.5), fnn.dropout(0.5))
+    y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=jax.random.key(0))
+    assert abs(float((y != 0).mean()) - 0.25) < 0.02
+    params, _ = fnn.chain(fnn.dense(4), fnn.dense(4)).init(jax.random.key(0), (4,))
+    assert not np.allclose(params["dense_0"]["weight"], params["dense_1"]["weight"])
+
+
+def test_fault_23_names_give_distinct_keys():
+    names = [f"{kind}_{number}" for kind in ("dense", "dropout", "chain", "conv") for number in range(500)]
+    keys = jax.random.key_data(child_keys(jax.random.key(0), names))
+    assert len(np.unique(keys, axis=0)) == 2000
+
+
+def test_adding_a_layer_leaves_the_others_alone():
+    small = fnn.chain(fnn.dense(4), fnn.dropout(0.5))
+    large = fnn.chain(fnn.dense(4), fnn.relu, fnn.dropout(0.5), fnn.dense(2))
+    params, _ = small.init(jax.random.key(0), (3,))
+    more, _ = large.init(jax.random.key(0), (3,))
+    np.testing.assert_array_equal(params["dense_0"]["weight"], more["dense_0"]["weight"])
+    masks = []
+    for net in (fnn.chain(fnn.dropout(0.5)), fnn.chain(fnn.relu, fnn.dropout(0.5))):
+        masks.append(net.apply({}, {}, jnp.ones((1, 100)), train=True, key=jax.random.key(1))[0])
+    np.testing.assert_array_equal(*masks)
+
+
+def test_parameters_of_another_network_are_refused():
+    net = fnn.chain(fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (3,))
+    with pytest.raises(fnn.InputError, match="params: expected entries for the layers dense_0, got also dense_1"):
+        net.apply({**params, "dense_1": {}}, state, jnp.ones((1, 3)), train=False)
+    with pytest.raises(fnn.InputError, match="dense_0: params: expected entries weight, bias, got nothing"):
+        net.apply({}, state, jnp.ones((1, 3)), train=False)
+    with pytest.raises(fnn.InputError, match="params: expected a dict, as init gave it, got float32 of shape"):
+        fnn.dense(2).apply(jnp.ones(3), {}, jnp.ones((1, 3)), train=False)
+
+
+@pytest.mark.parametrize("in_shape", [784, (), None])
+def test_shapes_that_are_no_shapes(in_shape):
+    for layer in (fnn.dense(2), fnn.neuron(), fnn.batch_norm()):
+        with pytest.raises(fnn.InputError, match="in_shape: expected"):
+            layer.init(jax.random.key(0), in_shape)
+
+
+def test_a_neuron_takes_functions_of_every_element_alone():
+    unit = fnn.neuron(jnp.tanh)
+    params, state = unit.init(jax.random.key(0), (3,))
+    y, _, pullback = unit.vjp(params, state, jnp.ones((2, 3)), train=True)
+    with pytest.raises(fnn.FormulaMissing, match="tanh is a plain function"):
+        pullback(y)
+    with pytest.raises(fnn.InputError, match="a function of every element alone, got softmax"):
+        fnn.neuron(fnn.softmax)
+
+
+def test_a_user_s_key_error_stays_one():
+    def broken(x):
+        return {}["oops"]
+
+    with pytest.raises(KeyError, match="oops"):
+        fnn.chain(broken).apply({}, {}, jnp.ones((1, 2)), train=False)
+
+
+def test_whole_numbers_of_numpy_and_a_rate_of_zero():
+    assert fnn.dense(np.int64(2)).init(jax.random.key(0), (3,))[0]["weight"].shape == (3, 2)
+    y, _ = fnn.dropout(0).apply({}, {}, jnp.ones((2, 3)), train=True, key=jax.random.key(0))
+    assert (y == 1).all()
+
+
+def test_train_has_no_default():
+    with pytest.raises(TypeError, match="train"):
+        fnn.dense(2).apply({}, {}, jnp.ones((1, 3)))
+
+
+@pytest.mark.parametrize("value", [3, "relu", None])
+def test_what_is_no_layer_is_refused(value):
+    with pytest.raises(fnn.InputError, match="layers: expected layers, activations or functions"):
+        fnn.chain(value)
+
+
+def test_errors_of_a_user_s_function_say_where():
+    def broken(x):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError) as caught:
+        fnn.chain(fnn.chain(broken)).apply({}, {}, jnp.ones((1, 2)), train=False)
+    assert caught.value.__notes__ == ["(in layer broken_0)", "(in layer chain_0)"]
+
+
+@pytest.mark.parametrize("out_size", [0, -1, 2.5, "3"])
+def test_dense_sizes(out_size):
+    with pytest.raises(fnn.InputError, match="out_size: expected a positive integer"):
+        fnn.dense(out_size)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "spread"),
+    [
+        ("glorot", np.sqrt(2 / 1500)),
+        ("he", np.sqrt(2 / 1000)),
+        ("lecun", np.sqrt(1 / 1000)),
+        ("pytorch", np.sqrt(1 / 3000)),
+    ],
+)
+def test_initial_weights_have_the_variance_of_their_name(initializer, spread):
+    params, _ = fnn.dense(500, initializer=initializer).init(jax.random.key(0), (1000,))
+    np.testing.assert_allclose(params["weight"].std(), spread, rtol=0.01)
+    assert abs(params["weight"].mean()) < 1e-3
+    if initializer == "pytorch":
+        assert abs(params["bias"]).max() <= 1000**-0.5
+        np.testing.assert_allclose(params["bias"].std(), spread, rtol=0.1)
+    else:
+        assert (params["bias"] == 0).all()
+
+
+def test_wrong_initializer_is_answered():
+    with pytest.raises(fnn.InputError, match="Did you mean glorot"):
+        fnn.dense(2, initializer="glorott").init(jax.random.key(0), (3,))
+
+
+def test_neurons_start_by_their_activation():
+    he, _ = fnn.neuron(fnn.relu).init(jax.random.key(0), (10_000,))
+    glorot, _ = fnn.neuron(fnn.sigmoid).init(jax.random.key(0), (10_000,))
+    np.testing.assert_allclose(
+        [he["weight"].std(), glorot["weight"].std()], [np.sqrt(2e-4), np.sqrt(2 / 10001)], rtol=0.03
+    )
+
+
+@pytest.mark.parametrize("maker", [fnn.dense, fnn.dropout, fnn.flatten, fnn.batch_norm])
+def test_forgotten_brackets_are_answered(maker):
+    with pytest.raises(
+        fnn.InputError, match=rf"the function {maker.__name__}, which makes one. Write {maker.__name__}\("
+    ):
+        fnn.chain(maker)
+
+
+def test_a_layer_that_gives_back_too_little_is_named():
+    def bare(params, state, x, *, train, key=None):
+        return x
+
+    wrong = fnn.chain(fnn.Layer("mine", lambda key, shape: ({}, {}), bare, lambda residuals, y_bar: ({}, y_bar)))
+    with pytest.raises(fnn.InputError, match=r"mine_0: forward: expected \(y, state, residuals\) to come back"):
+        wrong.apply({}, {}, jnp.ones((1, 2)), train=True)
+    half = fnn.chain(fnn.Layer("mine", lambda key, shape: {}, bare, lambda residuals, y_bar: ({}, y_bar)))
+    with pytest.raises(fnn.InputError, match=r"mine_0: init: expected \(params, state\) to come back"):
+        half.init(jax.random.key(0), (2,))
+
+
+def test_help_tells_of_the_thing_itself():
+    for thing in (*fnn.activations.ACTIVATIONS.values(), *fnn.losses.LOSSES.values()):
+        assert thing.__doc__.startswith(f"{thing.name}: "), thing
+        assert repr(thing) == f"{type(thing).__name__}({thing.name!r})"
+    assert fnn.relu.derivative(0.0) == 0

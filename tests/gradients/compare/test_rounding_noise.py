@@ -1,0 +1,95 @@
+"""What rounding does to a program: known cancellations, sums, loops; and nothing where nothing is rounded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from functional_nn.gradients.compare.rounding_noise import RUNS, rounding
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "least", "most"),
+    [
+        (lambda x: (x + 1e6) - 1e6, 1.0, 1e6, 2.1e6),
+        (lambda x: x * 3, 7.0, 21, 21.1),
+        (lambda x: x * 3 * 5, 1.0, 15, 30.1),
+        (lambda x: -x, 7.0, 0, 0),
+        (lambda x: jnp.maximum(x, 2 * 1.5), 7.0, 0, 0),
+        (lambda x: x * 0, 7.0, 0, 0),
+        (lambda x: jnp.exp(x * 2), 50.0, 99 * np.exp(100), 102 * np.exp(100)),
+        (lambda x: jnp.sin(x * 1.0), 1e4, 1, 2e4),
+        (lambda x: jnp.log1p(x) - jnp.log1p(x), 1.0, 0, 4 * np.log(2)),
+        (lambda x: jnp.sum(jnp.stack([x, -x, x, -x])), 2.0, 7.9, 8.1),
+        (lambda x: jnp.dot(jnp.stack([x, -x]), jnp.ones(2)), 2.0, 3.9, 4.1),
+    ],
+)
+def test_known_sizes(function, x, least, most):
+    size = float(rounding(function, jnp.asarray(x)))
+    assert least * 0.999 <= size <= most
+
+
+def variance(x):
+    return jnp.mean(x**2) - jnp.mean(x) ** 2
+
+
+def test_cancellation_is_seen_where_the_absolute_terms_are_small():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=7))
+    centred = lambda x: jnp.mean((x - jnp.mean(x)) ** 2)  # noqa: E731
+    far = x + 1e3
+    assert rounding(variance, far) > 1e5 * rounding(variance, x)
+    assert rounding(variance, far) > 100 * rounding(centred, far)
+    single = jnp.float32(far)
+    exact, size = (by(jax.grad(variance), single.astype(float)) for by in (lambda f, x: f(x), rounding))
+    error = jnp.abs(jax.grad(variance)(single).astype(float) - exact)
+    assert jnp.all(error <= 2.0**-22 * size)
+
+
+def test_what_rounding_did_is_within_what_it_can_do():
+    """Over many programs the error in float32 is within a small multiple of its unit roundoff times the size."""
+    random = np.random.default_rng(0)
+    for x in np.float32(random.normal(size=(5, 3, 4))):
+        for function in (jax.nn.softmax, jax.nn.logsumexp, jnp.linalg.norm, loop, lambda x: x @ x.T - x @ x.T / 3):
+            exact, size = function(jnp.float64(x)), rounding(function, jnp.float64(x))
+            error = jnp.abs(function(jnp.asarray(x)).astype(float) - exact)
+            assert jnp.all(error <= 8 * 2.0**-24 * (size + 1e-30)), function
+
+
+def loop(x):
+    return lax.scan(lambda carry, row: (jnp.tanh(carry - 2 * row), carry * row), jnp.ones(4, x.dtype), x)[1]
+
+
+def test_loops_branches_and_calls_are_entered():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+    assert jnp.all(rounding(loop, x) > 0)
+    branch = lambda x: lax.cond(x > 0, lambda x: x * 3, lambda x: x, x)  # noqa: E731
+    assert rounding(branch, jnp.array(1.0)) > 2.9
+    assert rounding(branch, jnp.array(-1.0)) == 0
+    assert rounding(jax.jit(lambda x: jax.jit(lambda x: x * 3)(x)), jnp.array(1.0)) > 2.9
+
+
+def test_a_choice_stays_the_same():
+    """A maximum of what is a little wrong is a little wrong; it is not another element's."""
+    x = jnp.array([1.0, 1.0, 0.0])
+    assert 1.4 < rounding(lambda x: jnp.max(x * 1.5), x) < 1.6
+    assert 1.4 < rounding(lambda x: (x * 1.5)[jnp.argmax(x)], x) < 1.6
+
+
+def test_the_same_each_time_under_jit_and_vmap_and_of_the_arguments_shapes():
+    x, weight = jnp.ones((2, 3)), jnp.full((3, 5), 0.1)
+    size = rounding(jnp.matmul, x, weight)
+    assert size.shape == (2, 5)
+    np.testing.assert_array_equal(size, rounding(jnp.matmul, x, weight))
+    np.testing.assert_allclose(size, jax.jit(lambda x: rounding(jnp.matmul, x, weight))(x))
+    np.testing.assert_allclose(jax.vmap(lambda x: rounding(jnp.matmul, x, weight))(x[None])[0], size)
+    assert rounding(lambda x: x[:0] * 2, x).shape == (0, 3)
+
+
+def test_every_element_has_its_own_signs():
+    """With the same sign everywhere, errors of a difference of two like programs would cancel."""
+    x = jnp.ones(64)
+    size = rounding(lambda x: x * 3 - lax.rev(x * 3, (0,)), x)
+    assert jnp.mean(size > 1) > 1 - 2.0**-RUNS - 0.2

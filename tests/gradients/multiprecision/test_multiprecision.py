@@ -1,0 +1,204 @@
+"""The interpreter against JAX's own evaluation, primitive by primitive, and its arithmetics against each other."""
+
+from contextlib import nullcontext
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from jax import lax, nn
+from jax.ad_checkpoint import checkpoint_name
+
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.multiprecision.complex_step import ComplexStep
+from functional_nn.gradients.multiprecision.interpreter import RULES, Program
+from functional_nn.gradients.multiprecision.numbers import Digits
+
+pytestmark = pytest.mark.usefixtures("float64")
+X = np.random.default_rng(0).normal(size=(3, 5))
+Y = np.random.default_rng(1).normal(size=(3, 5))
+IMAGES = np.random.default_rng(2).normal(size=(2, 7, 6, 4))
+KERNEL = np.random.default_rng(3).normal(size=(3, 2, 2, 6))
+LIBRARIES = [library for library in ("gmpy2", "mpmath") if find_spec(library)]
+PLACES = np.array([[1], [0], [1], [7]])
+
+
+def evaluated(arithmetic, function, *leaves, points=1):
+    """The outputs' elements; with several points, all of them the same."""
+    program = Program(lambda leaves: [function(*leaves)], leaves)
+    numbers = [np.repeat(arithmetic.numbers(leaf)[..., None], points, -1) for leaf in leaves]
+    with np.errstate(all="ignore"), getattr(arithmetic, "precision", nullcontext)():
+        return program(arithmetic, numbers)
+
+
+def convolution(x, kernel):
+    return lax.conv_general_dilated(
+        x, kernel, (2, 1), ((2, 1), (0, 3)), (1, 2), (1, 2), ("NHWC", "HWIO", "NHWC"), feature_group_count=2
+    )
+
+
+def counted(x):
+    """A loop whose number of steps depends on the values."""
+    return lax.while_loop(
+        lambda carry: carry[1] < 3, lambda carry: (carry[0] * 2, carry[1] + jnp.abs(x[0, 0])), (x, 0.0)
+    )[0]
+
+
+def rolled(x):
+    carry, ys = lax.scan(lambda carry, x: (carry * x, (carry + x, 2)), x[0], x, reverse=True)
+    return jnp.concatenate([carry, ys[0].ravel(), ys[1].astype(float)])
+
+
+def windowed(reduction, start):
+    return lambda x: lax.reduce_window(x, start, reduction, (2, 3), (1, 2), ((1, 0), (2, 1)), (2, 1), (1, 2))
+
+
+def updates(method):
+    return lambda x, y: getattr(x.at[jnp.array([0, 2, 0])], method)(y, mode="drop")
+
+
+def at_a_place_that_depends(x):
+    return lax.dynamic_slice(x, (jnp.argmax(x[:, 0]), jnp.argmin(x[0])), (1, 2))
+
+
+ONE = {
+    **{
+        name: getattr(lax, name)
+        for name in ("exp", "exp2", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asinh")
+    },
+    **{
+        name: getattr(lax, name) for name in ("atan", "erf", "erfc", "logistic", "cbrt", "square", "neg", "abs", "sign")
+    },
+    **{name: getattr(lax, name) for name in ("floor", "ceil", "round", "is_finite", "stop_gradient")},
+    **{name: (lambda f: lambda x: f(jnp.abs(x)))(getattr(lax, name)) for name in ("log", "log1p", "sqrt", "rsqrt")},
+    **{name: (lambda f: lambda x: f(jnp.abs(x)))(getattr(lax, name)) for name in ("lgamma", "digamma")},
+    **{name: (lambda f: lambda x: f(x / 5))(getattr(lax, name)) for name in ("asin", "acos", "atanh")},
+    "acosh": lambda x: lax.acosh(1 + jnp.abs(x)),
+    "to even": lambda x: lax.round(jnp.round(x * 4) / 2, lax.RoundingMethod.TO_NEAREST_EVEN),
+    "away from zero": lambda x: lax.round(jnp.round(x * 4) / 2, lax.RoundingMethod.AWAY_FROM_ZERO),
+    "integer_pow": lambda x: x**3 + x**-5 + x**0,
+    "clamp": lambda x: lax.clamp(-0.5, x, 0.5),
+    "convert": lambda x: x.astype(int) + (x > 0) + x.astype(bool) + (3 * x).astype(int) // 2 + (7 * x).astype(int) % 3,
+    "logic": lambda x: (x > 0) & ~(x < 1) | (x != 0) ^ (x >= 0.5) & (x <= 2) | (x == X[0, 0]),
+    "parity": lambda x: lax.reduce(x > 0, False, lax.bitwise_xor, (1,)),
+    "as it is": lambda x: checkpoint_name(lax.optimization_barrier(jnp.copy(jax.device_put(x))), "x"),
+    "reduce_precision": lambda x: lax.reduce_precision(jnp.round(x * 4), 8, 10),
+    "tile": lambda x: lax.tile(x, (2, 3)),
+    "select_n": lambda x: lax.select_n(jnp.clip(x + 1, 0, 2).astype(jnp.int32), x, 2 * x, -x),
+    **{name: getattr(jnp, name) for name in ("sum", "prod", "max", "min", "argmax", "argmin", "any", "all")},
+    "over one axis": lambda x: jnp.concatenate([x.sum(0), x.max(0), x.min(0), x.argmax(0), x.prod(0)]),
+    **{name: (lambda f: lambda x: f(x, 1))(getattr(lax, name)) for name in ("cumsum", "cumprod", "cummax", "cummin")},
+    **{name: (lambda f: lambda x: f(x, 0, reverse=True))(getattr(lax, name)) for name in ("cumlogsumexp",)},
+    "cumsum backwards": lambda x: lax.cumsum(x, 1, reverse=True),
+    "window sum": windowed(lax.add, 0.0),
+    "window max": windowed(lax.max, -jnp.inf),
+    "window min": windowed(lax.min, jnp.inf),
+    "sort": lambda x: jnp.sort(x, axis=0),
+    "sort by two keys": lambda x: lax.sort((jnp.round(x), -x, x * 2), num_keys=2, dimension=1)[2],
+    "top_k": lambda x: jnp.concatenate(lax.top_k(x, 2), dtype=float),
+    "transpose": lambda x: x.reshape(5, 3).T[:, ::-1],
+    "reshape": lambda x: x[:, None].reshape(1, 15)[0],
+    "broadcast": lambda x: jnp.broadcast_to(x[:, None], (3, 2, 5)),
+    "slice": lambda x: x[1:, ::2],
+    "split": lambda x: jnp.concatenate(jnp.split(x, [1, 3], axis=1)[::-1], axis=1),
+    "stack": lambda x: jnp.stack([x, jnp.unstack(x)[1] + x], 1),
+    "pad": lambda x: lax.pad(x, 2.0, ((1, -1, 2), (-1, 2, 0))),
+    "gather": lambda x: jnp.take(x, PLACES, axis=0, mode="fill", fill_value=7.0),
+    "dynamic_slice": at_a_place_that_depends,
+    "dynamic_update_slice": lambda x: lax.dynamic_update_slice(x, x[:2, :2] * 3, (1, jnp.argmax(x[0]))),
+    "scan": rolled,
+    "while": counted,
+    "cond": lambda x: lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x) + lax.switch(2, [jnp.sin, jnp.cos, jnp.exp], x),
+    "calls": lambda x: jax.jit(nn.relu)(jax.checkpoint(nn.softplus)(nn.logsumexp(x, axis=0))),
+    "map": lambda x: jax.vmap(lambda row: row @ row[::-1])(x),
+    "random": lambda x: (
+        x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape) + jax.random.normal(jax.random.key(1), x.shape)
+    ),
+}
+TWO = {
+    **{name: getattr(lax, name) for name in ("add", "sub", "mul", "div", "atan2", "max", "min", "rem")},
+    "pow": lambda x, y: jnp.abs(x) ** y + x ** jnp.round(y * 3) + x ** jnp.arange(5),
+    "dot_general": lambda x, y: jnp.einsum("bi,bj->ij", x, y) @ jnp.ones((5, 2)),
+    "batched": lambda x, y: jnp.einsum("bi,bi->b", x, y),
+    **{f"scatter {name}": updates(name) for name in ("add", "mul", "max", "min", "subtract")},
+    "scatter": lambda x, y: x.at[jnp.array([2, 0])].set(y[:2]),
+    "logaddexp": jnp.logaddexp,
+    "where": lambda x, y: jnp.where(x > y, x, y * 2),
+}
+KINDS = [(name, f, (X,)) for name, f in ONE.items()] + [(name, f, (X, Y)) for name, f in TWO.items()]
+KINDS.append(("convolution", convolution, (IMAGES, KERNEL)))
+
+
+@pytest.mark.parametrize(("function", "leaves"), [kind[1:] for kind in KINDS], ids=[kind[0] for kind in KINDS])
+def test_values_are_those_of_jax_in_every_arithmetic(function, leaves):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        expected = np.asarray(function(*map(jnp.asarray, leaves)), float).reshape(-1, 1)
+        for arithmetic in (*(Digits(40, library) for library in LIBRARIES), ComplexStep(2)):
+            found = evaluated(arithmetic, function, *leaves, points=2)
+            np.testing.assert_allclose(found.real.astype(float), np.repeat(expected, 2, 1), rtol=1e-13, atol=1e-14)
+
+
+def test_every_rule_is_used_by_these_functions(monkeypatch):
+    """A rule that nothing above reaches fails here, so none is untested."""
+    used = set()
+    for name, rule in list(RULES.items()):
+        monkeypatch.setitem(RULES, name, lambda *a, rule=rule, name=name: used.add(name) or rule(*a))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for _, function, leaves in KINDS:
+            evaluated(ComplexStep(1), function, *leaves)
+    assert set(RULES) - used <= {"add_any", "sharding_constraint", "pvary"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_fifty_digits_are_right(library):
+    found = evaluated(
+        Digits(50, library), lambda x: jnp.tanh(x) * nn.sigmoid(x) + lax.erfc(x) / jnp.sqrt(x), np.array([0.3])
+    )
+    with mpmath.workdps(60):
+        x = mpmath.mpf(0.3)
+        expected = mpmath.tanh(x) / (1 + mpmath.exp(-x)) + mpmath.erfc(x) / mpmath.sqrt(x)
+        assert abs(mpmath.mpf(str(found[0, 0])) - expected) < mpmath.mpf(10) ** -48
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_limits_are_those_of_floating_point_numbers(library):
+    def function(x):
+        return jnp.concatenate([1 / x, jnp.log(x), x**-2.0, jnp.sqrt(x - 1), jnp.log(x - 1), (x - 1) ** 0.5, x / x])
+
+    found = evaluated(Digits(30, library), function, np.array([0.0]))[:, 0].astype(float)
+    np.testing.assert_array_equal(found, [np.inf, -np.inf, np.inf, np.nan, np.nan, np.nan, np.nan])
+
+
+def test_inputs_and_literals_are_the_binary_values_that_the_code_holds():
+    found = evaluated(Digits(50), lambda x: x * np.float32(0.999), np.array([0.1], np.float32))
+    assert found[0, 0] == Digits(50).numbers(np.float64(np.float32(0.1)) * np.float64(np.float32(0.999)))
+    lower = evaluated(Digits(50), lambda x: x.astype(jnp.bfloat16).astype(float) - x, np.array([0.1]))
+    assert lower[0, 0] == 0
+
+
+def test_points_are_evaluated_apart():
+    """Branches, loops and places that differ from point to point."""
+
+    def function(x):
+        branch = lax.cond(x[0] > 0, lambda x: x * 2, lambda x: x + 10, x)
+        loop = lax.while_loop(lambda y: y.sum() < 20, lambda y: y * 3 + 1, x)
+        place = lax.dynamic_slice(x, (jnp.argmax(x),), (1,))
+        added = jnp.zeros(2).at[jnp.argmax(x)].add(x[0])
+        return jnp.concatenate([branch, loop, place, added, jnp.sort(x)])
+
+    points = np.array([[1.0, -2.0, 3.0], [0.5, 4.0, 2.0]])
+    found = Program(lambda leaves: [function(*leaves)], [points[:, 0]])(Digits(30), [Digits(30).numbers(points)])
+    expected = np.stack([function(jnp.asarray(column)) for column in points.T], 1)
+    np.testing.assert_allclose(found.astype(float), expected, rtol=1e-15)
+
+
+def test_an_operation_without_a_rule_is_named_with_its_line():
+    with pytest.raises(InputError, match=r"got bessel_i0e, used in test_exact.py, line \d+.*difference_jacobian"):
+        evaluated(Digits(30), lambda x: lax.bessel_i0e(x), np.array([0.5]))
+
+
+def test_what_does_not_depend_on_the_inputs_needs_no_rule():
+    found = evaluated(Digits(30), lambda x: x * lax.bessel_i0e(2.0), np.array([0.5]))
+    assert float(found[0, 0]) == 0.5 * float(lax.bessel_i0e(2.0))

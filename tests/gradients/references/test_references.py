@@ -1,0 +1,147 @@
+"""The references: right where the answer is known, aware of their errors, and of what they cannot know."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import nn
+
+from functional_nn.gradients.cases import LAYERS, LOSSES, started
+from functional_nn.gradients.compare.problem import split
+from functional_nn.gradients.references.numerical import complex_step_jacobian, difference_jacobian, exact_jacobian
+
+pytestmark = pytest.mark.usefixtures("float64")
+REFERENCES = [exact_jacobian, complex_step_jacobian, difference_jacobian]
+every_reference = pytest.mark.parametrize("reference", REFERENCES)
+
+
+@every_reference
+def test_jacobians_of_several_outputs_by_several_leaves(reference):
+    def function(leaves):
+        x, weight = leaves
+        return [x @ weight, jnp.sum(x**3)]
+
+    x, weight = np.random.default_rng(0).normal(size=(2, 3)), np.random.default_rng(1).normal(size=(3, 5))
+    found = reference(function, [x, weight])
+    by_x = np.concatenate([np.kron(np.eye(2), weight.T), 3 * x.reshape(1, -1) ** 2])
+    by_weight = np.concatenate([np.kron(x, np.eye(5)), np.zeros((1, 15))])
+    for value, error, expected in zip(found.values, found.error, (by_x, by_weight), strict=True):
+        assert np.all(np.abs(value - expected) <= error + 1e-15)
+        assert np.max(error) < 1e-9
+    some = reference(function, [x, weight], columns=[np.array([4, 1]), np.array([], int)])
+    np.testing.assert_allclose(some.values[0], by_x[:, [4, 1]], atol=1e-9)
+    assert some.values[1].shape == (11, 0)
+
+
+@every_reference
+@pytest.mark.parametrize(
+    "kinked",
+    [
+        *(jnp.abs, nn.relu, nn.relu6, jnp.floor, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
+        *(lambda x: jnp.max(jnp.stack([x, 3 * x])), lambda x: jnp.sort(jnp.stack([x, 3 * x]).ravel())[0]),
+    ],
+)
+def test_kinks_are_seen(reference, kinked):
+    found = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.0])])
+    assert np.all(np.isinf(found.error[0]))
+    beside = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.7])])
+    assert np.all(np.isfinite(beside.error[0]))
+
+
+@every_reference
+@pytest.mark.parametrize(
+    "smooth", [lambda x: x**2, jnp.cos, lambda x: x * 0, lambda x: 5 + x - x, lambda x: x**3 * 1e-9]
+)
+def test_a_derivative_of_zero_is_no_kink(reference, smooth):
+    found = reference(lambda leaves: [smooth(leaves[0])], [np.array([0.0])])
+    assert np.all(found.error[0] < 1e-9)
+    assert np.all(np.abs(found.values[0]) <= found.error[0])
+
+
+def test_the_exact_reference_is_right_to_the_last_place_where_float64_is_not():
+    x = np.array([-40.0, -3e-9, 1e-300, 0.0, 30.0, 700.0, 1e200])
+    found = exact_jacobian(lambda leaves: [nn.sigmoid(leaves[0])], [x])
+    with np.errstate(over="ignore"):
+        expected = np.exp(-np.abs(x)) / np.square(1 + np.exp(-np.abs(x)))
+    np.testing.assert_allclose(np.diag(found.values[0]), expected, rtol=1e-15)
+    assert np.all(np.diag(found.error[0]) <= 2**-52 * expected)
+
+
+def test_the_exact_reference_survives_cancellation():
+    found = exact_jacobian(lambda leaves: [jnp.var(leaves[0] + 1e12)], [np.array([0.1, 0.3, 0.7])])
+    x = np.array([0.1, 0.3, 0.7])
+    np.testing.assert_allclose(found.values[0][0], 2 * (x - x.mean()) / 3, rtol=1e-14)
+
+
+@pytest.mark.parametrize("reference", [complex_step_jacobian, difference_jacobian])
+def test_a_reference_in_double_precision_knows_that_it_cancels(reference):
+    x = np.array([0.1, 0.3, 0.7])
+    found = reference(lambda leaves: [jnp.sum(jnp.square(leaves[0] + 1e6)) - 2e6 * jnp.sum(leaves[0])], [x])
+    wrong = np.abs(found.values[0][0] - 2 * x)
+    assert np.all(wrong <= found.error[0][0])
+    assert np.max(wrong) > 1e-12
+
+
+@every_reference
+def test_domains_end_where_they_do(reference):
+    found = reference(lambda leaves: [jnp.sqrt(leaves[0]) + jnp.log(-leaves[0])], [np.array([0.5, -0.5])])
+    assert np.all(np.isinf(np.diag(found.error[0])))
+
+
+@pytest.mark.parametrize("reference", [exact_jacobian, complex_step_jacobian])
+def test_custom_derivatives_are_not_believed(reference):
+    @jax.custom_vjp
+    def wrong(x):
+        return x**3
+
+    wrong.defvjp(lambda x: (x**3, x), lambda x, y_bar: (7 * x * y_bar,))
+    assert float(jax.grad(wrong)(2.0)) == 14
+    np.testing.assert_allclose(reference(lambda leaves: [wrong(leaves[0])], [np.array(2.0)]).values[0], 12)
+
+
+def test_a_float32_function_is_taken_with_its_constants():
+    found = exact_jacobian(lambda leaves: [leaves[0] * 0.1], [np.ones(1, np.float32)])
+    assert found.values[0] == np.float64(np.float32(0.1))
+
+
+def hand_jacobian(pullback, leaves, y):
+    sizes = [leaf.size for leaf in y]
+    bars = [np.eye(sum(sizes))[:, end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    bars = [jnp.asarray(bar.reshape(-1, *leaf.shape)) for bar, leaf in zip(bars, y, strict=True)]
+    return [np.asarray(bar).reshape(sum(sizes), -1) for bar in jax.vmap(pullback)(bars)]
+
+
+CASES = {case.name: case for case in LAYERS}
+TRIED = [(exact_jacobian, name) for name in ("mlp_with_all", "lstm_cell", "conv_native", "max_pool", "embedding")]
+TRIED += [(complex_step_jacobian, "lstm"), (complex_step_jacobian, "attention"), (difference_jacobian, "attention")]
+
+
+@pytest.mark.parametrize(("reference", "name"), TRIED)
+def test_formulas_of_layers_pass(reference, name):
+    """Some columns of every leaf; a formula that is wrong by a thousandth does not pass."""
+    case = CASES[name]
+    params, state, x = started(case)
+    x = jax.tree.map(lambda leaf: leaf[:3], x)
+    key, parts = jax.random.key(0), split((params, x))
+
+    def function(leaves):
+        return split(
+            case.layer.apply(*parts.join(leaves)[:1], state, parts.join(leaves)[1], train=True, key=key)[0]
+        ).leaves
+
+    y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
+    hand = hand_jacobian(lambda bars: split(pullback(split(y).join(bars))).leaves, parts.leaves, split(y).leaves)
+    columns = [np.arange(leaf.size)[:: max(1, leaf.size // 5)] for leaf in parts.leaves]
+    found = reference(function, parts.leaves, columns=columns)
+    for value, error, ours, chosen in zip(found.values, found.error, hand, columns, strict=True):
+        tolerance = error + 1e-13 * max(1.0, np.max(np.abs(ours)))
+        assert np.all(np.abs(value - ours[:, chosen]) <= tolerance)
+        assert np.max(error) < 1e-6
+        assert np.any(np.abs(value - 1.001 * ours[:, chosen]) > tolerance) or not np.any(ours[:, chosen])
+
+
+@pytest.mark.parametrize("case", LOSSES[::4], ids=lambda case: case.name)
+def test_gradients_of_losses_pass(case):
+    y, labels = jnp.asarray(case.y), jnp.asarray(case.labels)
+    found = exact_jacobian(lambda leaves: [case.loss(leaves[0], labels)], [y])
+    np.testing.assert_allclose(found.values[0][0], np.ravel(case.loss.gradient(y, labels)), rtol=1e-13, atol=1e-15)

@@ -1,0 +1,141 @@
+"""Everything public is compared, passes, and would not pass with an error in it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import functional_nn as fnn
+from functional_nn.cli.verify import verify as command
+from functional_nn.gradients import coverage as matrix
+from functional_nn.gradients import verify as verification
+from functional_nn.gradients.cases.case import LayerCase
+from functional_nn.gradients.compare.comparison import TOLERANCES
+from functional_nn.gradients.compare.report import Verdict
+
+
+@pytest.mark.parametrize("name", matrix.quick_subjects())
+def test_every_public_formula_passes_the_quick_comparison(name):
+    matrix.check_subject(name, quick=True).raise_if_failed()
+
+
+@pytest.mark.slow
+def test_the_full_comparison_passes():
+    report = fnn.verify(quick=False, jobs=2)
+    report.raise_if_failed()
+    assert len(report.verdicts) >= 5000
+    assert report.mutants >= 1000
+
+
+def test_a_quick_run_has_every_public_name_that_is_not_composed():
+    quick = set(map(matrix.public_name, matrix.quick_subjects()))
+    assert quick == set(map(matrix.public_name, matrix.subjects())) - set(matrix.COMPOSED)
+    assert {"gru", "rnn", "parallel", "gru_cell", "cross_entropy"} <= quick
+
+
+def test_nothing_public_is_missing(monkeypatch):
+    assert matrix.missing() == []
+    monkeypatch.setattr(matrix, "LAYERS", [case for case in matrix.LAYERS if not case.name.startswith("gru")])
+    assert matrix.missing() == ["gru", "gru_cell"]
+    monkeypatch.setattr(verification, "_chosen", lambda names, quick: ["l2"])
+    report = fnn.verify()
+    assert not report.passed
+    assert "gru" in report.sentence
+
+
+def dense_with(error):
+    """``dense`` whose hand-derived weight gradient goes through ``error``."""
+    right = fnn.dense(3)
+
+    def backward(residuals, y_bar):
+        params_bar, x_bar = right.backward(residuals, y_bar)
+        return {**params_bar, "weight": error(params_bar["weight"])}, x_bar
+
+    return LayerCase("dense", right._replace(backward=backward), (5,))
+
+
+ERRORS = {
+    "sign": lambda bar: -bar,
+    "factor": lambda bar: 2 * bar,
+    "batch": lambda bar: bar / 3,
+    "millionth": lambda bar: bar.at[2, 1].multiply(1 + 1e-6),
+    "element": lambda bar: bar.at[4, 0].set(0),
+    "order": lambda bar: jax.numpy.roll(bar, 1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [pytest.param(error, marks=pytest.mark.slow if error in ("sign", "batch", "order") else ()) for error in ERRORS],
+)
+def test_a_planted_error_is_found_and_located(monkeypatch, error):
+    monkeypatch.setattr(matrix, "LAYERS", [dense_with(ERRORS[error])])
+    report = matrix.check_subject("dense", quick=True)
+    assert {verdict.leaf for verdict in report.failures} == {"weight"}
+    first = report.failures[0]
+    assert first.automatic_error < TOLERANCES["float64"]
+    assert first.error > 1e-8
+    assert f"dense: weight, element {first.index}" in report.sentence
+    place = {"millionth": (2, 1), "element": (4, 0)}
+    assert error not in place or first.index == place[error]
+
+
+def test_a_full_subject_has_every_kind_type_transform_and_regime():
+    report = fnn.verify(["dense_without_bias"], quick=False)
+    report.raise_if_failed()
+    cells = {(v.kind, v.dtype, v.transform) for v in report.verdicts}
+    assert {(("vjp"), dtype, way) for dtype in matrix.TYPES for way in ("jit", "vmap", "scan")} <= cells
+    assert {"vjp", "jvp", "second order"} == {v.kind for v in report.verdicts}
+    assert {"normal", "zeros"} == {v.regime for v in report.verdicts}
+    assert all(isinstance(verdict, Verdict) and verdict.reference for verdict in report.verdicts)
+
+
+def test_dropout_is_compared_in_evaluation_too_and_masks_are_named():
+    report = fnn.verify(["dropout"], quick=False)
+    assert {"normal", "zeros", "evaluation"} == {v.regime for v in report.verdicts}
+    masked = matrix.check_subject("global_average_pool_over_masked", quick=True)
+    assert {"masked"} == {v.regime for v in masked.verdicts}
+
+
+def test_two_processes_give_what_one_gives():
+    alone, shared = (fnn.verify(["l1", "l2"], jobs=jobs) for jobs in (1, 2))
+    assert alone.verdicts == shared.verdicts
+    assert alone.mutants == shared.mutants > 0
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path):
+    result = CliRunner().invoke(
+        command, ["l2", "--jobs", "1", "--json", str(tmp_path / "v.json")], standalone_mode=False
+    )
+    assert result.return_value == 0, result.output
+    assert "dense_0/weight" in result.output
+    written = json.loads((tmp_path / "v.json").read_text())
+    numbers = {name: written[name] for name in ("cells", "passed", "failed", "inconclusive")}
+    assert numbers["cells"] == numbers["passed"] > 0
+    assert written["mutants"] > 0
+    assert {"mutants_killed", "skipped", "worst", "seconds"} <= set(written)
+
+
+def test_the_command_keeps_one_type_alone():
+    result = CliRunner().invoke(command, ["l2", "--full", "--jobs", "1", "--dtype", "float32"])
+    assert "float32" in result.output
+    assert "float64 jit" not in result.output
+
+
+def test_the_command_fails_where_a_formula_does(monkeypatch):
+    monkeypatch.setattr(matrix, "LAYERS", [dense_with(ERRORS["factor"])])
+    result = CliRunner().invoke(command, ["dense", "--jobs", "1"], standalone_mode=False)
+    assert result.return_value == 1
+    assert "2 times too large" in result.output
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(fnn.InputError, match="Did you mean dense"):
+        fnn.verify(["dence"])
+
+
+def test_a_hand_vjp_of_the_wrong_structure_says_what_is_expected():
+    with pytest.raises(fnn.InputError, match="cotangent of shape"):
+        fnn.check_vjp(lambda x: x.sum(0), lambda x, y_bar: y_bar, np.ones((3, 2)))

@@ -1,0 +1,239 @@
+"""Operations and bytes against counts by hand, and against what the compiler counts of an unrolled program."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import functional_nn as fnn
+from functional_nn.jaxprs.bytes_moved import bytes_by_scope, count_bytes
+from functional_nn.jaxprs.flops import count_flops, flops_by_scope
+from functional_nn.jaxprs.walk import equations, flattened, layer_of, trace
+
+SIZE = st.integers(1, 9)
+
+
+def started(layer, in_shape):
+    return jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
+
+
+def shapes(*sizes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def apply(layer):
+    return lambda params, state, x: layer.apply(params, state, x, train=True)[0]
+
+
+def dense_flops(batch, in_size, out_size):
+    return 2 * batch * in_size * out_size + batch * out_size
+
+
+def conv_flops(batch, size, window, in_size, out_size):
+    """In padding "same"; the bias is added once to each output."""
+    return batch * size**2 * out_size * (2 * window**2 * in_size + 1)
+
+
+def lstm_flops(batch, steps, in_size, hidden):
+    """x W + b for all steps at once; each step then has h U, added, four gates and the formulas of c and h."""
+    gates, step = 4 * hidden, 4 + 5
+    return steps * batch * (2 * in_size * gates + gates + 2 * hidden * gates + gates + step * hidden)
+
+
+@settings(max_examples=8, deadline=None)
+@given(SIZE, SIZE, SIZE)
+def test_dense(batch, in_size, out_size):
+    layer = fnn.dense(out_size)
+    params, state = started(layer, (in_size,))
+    assert count_flops(apply(layer), params, state, shapes(batch, in_size)) == dense_flops(batch, in_size, out_size)
+
+
+def test_dense_backward_is_two_products_and_the_bias_sum():
+    """weight_bar = xᵀ y_bar, x_bar = y_bar Wᵀ, bias_bar = Σ y_bar: by the formula; and no forward product is left."""
+    batch, in_size, out_size = 5, 7, 3
+    layer = fnn.dense(out_size)
+    params, state = started(layer, (in_size,))
+
+    def hand(params, state, x, y_bar):
+        return layer.vjp(params, state, x, train=True)[2](y_bar)
+
+    counted = count_flops(hand, params, state, shapes(batch, in_size), shapes(batch, out_size))
+    assert counted == 2 * 2 * batch * in_size * out_size + batch * out_size
+
+
+@pytest.mark.parametrize("lowering", ["native", "product"])
+def test_conv(lowering):
+    layer = fnn.conv(40, 3, lowering=lowering)
+    params, state = started(layer, (6, 6, 33))
+    assert count_flops(apply(layer), params, state, shapes(2, 6, 6, 33)) == conv_flops(2, 6, 3, 33, 40)
+
+
+def test_conv_backward_is_two_products_more():
+    """By jax.grad of a native convolution and by the formula: each as many as forward; and the bias sum."""
+    layer = fnn.conv(40, 3, lowering="native")
+    params, state = started(layer, (6, 6, 33))
+    product = conv_flops(2, 6, 3, 33, 40) - 2 * 36 * 40
+
+    def hand(params, state, x, y_bar):
+        return layer.vjp(params, state, x, train=True)[2](y_bar)
+
+    def automatic(params, state, x, y_bar):
+        return jax.vjp(lambda params, x: apply(layer)(params, state, x), params, x)[1](y_bar)
+
+    arguments = params, state, shapes(2, 6, 6, 33), shapes(2, 6, 6, 40)
+    assert count_flops(hand, *arguments) == 2 * product + 2 * 36 * 40
+    assert count_flops(automatic, *arguments) == 2 * product + 2 * 36 * 40
+
+
+@settings(max_examples=5, deadline=None)
+@given(SIZE, SIZE, SIZE, SIZE)
+def test_lstm_is_a_scan(batch, steps, in_size, hidden):
+    layer = fnn.lstm(hidden)
+    params, state = started(layer, (steps, in_size))
+    counted = count_flops(apply(layer), params, state, shapes(batch, steps, in_size))
+    assert counted == lstm_flops(batch, steps, in_size, hidden)
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "flops"),
+    [
+        (fnn.dense(3), (7,), dense_flops(2, 7, 3)),
+        (fnn.conv(40, 3), (6, 6, 33), conv_flops(2, 6, 3, 33, 40)),
+        (fnn.lstm(5), (7, 3), lstm_flops(2, 7, 3, 5)),
+    ],
+    ids=["dense", "conv", "lstm"],
+)
+def test_scan_and_vmap_multiply(layer, in_shape, flops):
+    params, state = started(layer, in_shape)
+    run = apply(layer)
+
+    def several(params, state, x):
+        return lax.scan(lambda _, x: (None, run(params, state, x)), None, x)[1]
+
+    def mapped(params, state, x):
+        return jax.vmap(run, in_axes=(None, None, 0))(params, state, x)
+
+    def by_hand(params, state, x):
+        return fnn.with_hand_vjp(layer).apply(params, state, x, train=True)[0]
+
+    x = shapes(4, 2, *in_shape)
+    assert count_flops(several, params, state, x) == 4 * flops
+    assert count_flops(mapped, params, state, x) == 4 * flops
+    assert count_flops(jax.vmap(several, in_axes=(None, None, 0)), params, state, shapes(3, *x.shape)) == 12 * flops
+    assert count_flops(by_hand, params, state, shapes(2, *in_shape)) == flops
+    assert count_flops(jax.jit(jax.checkpoint(by_hand)), params, state, shapes(2, *in_shape)) == flops
+    stacked = jax.tree.map(lambda leaf: shapes(5, *leaf.shape), params)
+    each = jax.vmap(run, in_axes=(0, None, None))
+    assert count_flops(each, stacked, state, shapes(2, *in_shape)) == 5 * flops
+
+
+def test_a_scan_counts_as_its_unrolled_program_which_the_compiler_counts_too():
+    """XLA counts the body of a scan once; unrolled, products and elementwise operations are what it counts."""
+    w = jnp.ones((16, 16))
+
+    def step(x):
+        return (x @ w) * 2
+
+    def looped(x):
+        return lax.scan(lambda x, _: (step(x), None), x, length=10)[0]
+
+    def unrolled(x):
+        for _ in range(10):
+            x = step(x)
+        return x
+
+    x = jnp.ones((8, 16))
+    by_compiler = jax.jit(unrolled).lower(x).compile().cost_analysis()["flops"]
+    assert count_flops(looped, x) == count_flops(unrolled, x) == 10 * (2 * 8 * 16 * 16 + 8 * 16) == by_compiler
+    assert jax.jit(looped).lower(x).compile().cost_analysis()["flops"] < by_compiler / 5
+
+
+def test_of_branches_the_larger_counts_and_a_while_once():
+    x = jnp.ones((4, 4))
+
+    def branch(x, large):
+        return lax.cond(large, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    assert count_flops(branch, x, True) == 2 * 2 * 4**3
+    assert count_flops(lambda x, n: lax.fori_loop(0, n, lambda _, x: x @ x, x), x, 3) == 2 * 4**3
+    assert count_flops(lambda x: lax.fori_loop(0, 3, lambda _, x: x @ x, x), x) == 3 * 2 * 4**3
+
+
+def test_what_no_result_needs_is_not_counted():
+    x = jnp.ones((4, 4))
+    assert count_flops(lambda x: (x @ x, jnp.sin(x))[1], x) == 16
+    assert count_flops(lambda x: jax.jit(lambda x: (x @ x, jnp.sin(x)))(x)[1], x) == 16
+    assert count_flops(jax.grad(lambda w: (x @ w).sum()), x) == 2 * 4**3
+
+
+def test_sums_over_windows_and_into_places():
+    x = jnp.ones((1, 4, 4, 1))
+
+    def pooled(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    assert count_flops(pooled, x) == 4 * 4
+    assert count_flops(jax.grad(lambda x: pooled(x).sum()), x) == 4 * (4 + 1)
+    assert count_flops(lambda x, y: x.at[jnp.array([0, 1])].add(y), jnp.ones(9), jnp.ones(2)) == 2
+
+
+def test_bytes_by_hand():
+    """A product reads and writes whole; what is elementwise is fused and reads and writes what it must."""
+    x, w, v = jnp.ones((8, 16)), jnp.ones((16, 4)), jnp.ones((4, 2))
+    product = 4 * (8 * 16 + 16 * 4 + 8 * 4)
+    assert count_bytes(jnp.matmul, x, w) == product
+    assert count_bytes(lambda x: jnp.sin(x) * 2 + 1, x) == 2 * 4 * 8 * 16
+    assert count_bytes(lambda x, y: (x + y, x - y), x, x) == 4 * 4 * 8 * 16
+    between = 2 * 4 * 8 * 4  # read by the activation, and written for the second product
+    assert count_bytes(lambda x, w, v: jax.nn.relu(x @ w) @ v, x, w, v) == product + between + 4 * (32 + 8 + 16)
+    assert count_bytes(lambda x, w: (x.reshape(2, 4, 16).reshape(8, 16) @ w).T, x, w) == product
+    looped = lambda x, w: lax.scan(lambda _, x: (None, x @ w), None, x)[1]  # noqa: E731
+    assert count_bytes(looped, jnp.ones((5, 8, 16)), w) == 5 * product
+
+
+def test_bytes_of_taking_and_putting_are_those_of_the_part():
+    x, rows = jnp.ones((1000, 8)), jnp.array([3, 5])
+    assert count_bytes(lambda x, rows: x.at[rows].get(mode="clip"), x, rows) < 400
+    assert (
+        count_bytes(lambda x, row: lax.dynamic_update_slice(x, row, (2, 0)), x, jnp.ones((1, 8))) <= 2 * 8 * 4 + 32000
+    )
+
+
+def test_a_program_that_prints_is_counted():
+    def program(x):
+        jax.debug.print("{}", x[0])
+        return x + 1
+
+    assert count_bytes(program, jnp.ones(5)) >= 2 * 4 * 5
+    assert count_flops(program, jnp.ones(5)) == 5
+
+
+def test_a_flat_program_has_no_calls_and_counts_the_same():
+    net = fnn.with_hand_vjp(fnn.models.mlp(3, hidden=(4,)))
+    params, state = started(net, (5,))
+    program = trace(jax.jit(apply(net)), params, state, shapes(2, 5))
+    flat = flattened(program)
+    assert not {step.equation.primitive.name for step in flat.steps} & {"jit", "custom_vjp_call", "custom_jvp_call"}
+    assert {layer_of(step.scope)[0] for step in flat.steps} >= {"dense_0", "relu_0", "dense_1"}
+    assert len(flat.steps) == len(list(equations(program)))
+
+
+def test_counts_are_by_layer_and_direction():
+    net = fnn.models.mlp(3, hidden=(4,))
+    params, state = started(net, (5,))
+
+    def loss(params, state, x):
+        return jnp.sum(jnp.square(apply(net)(params, state, x)))
+
+    program = trace(jax.grad(loss), params, state, shapes(2, 5))
+    forward, backward = {}, {}
+    for scope, flops in flops_by_scope(program).items():
+        layer, back = layer_of(scope)
+        into = backward if back else forward
+        into[layer] = into.get(layer, 0) + flops
+    assert forward["dense_0"] == dense_flops(2, 5, 4)
+    assert backward["dense_0"] >= 2 * 2 * 5 * 4
+    assert backward["dense_1"] >= 2 * 2 * 2 * 4 * 3
+    assert "dense_0" in {layer_of(scope)[0] for scope in bytes_by_scope(program)}

@@ -1,0 +1,209 @@
+"""The options of XLA, and compiling as if JAX's cache on disk were not there, whether it was looked into or not."""
+
+import re
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.jaxprs.xla_options import (
+    FIRST_LEVEL,
+    ONE_BY_ONE,
+    QUICK,
+    RUN_ONCE,
+    SUMS_AND_PRODUCTS,
+    compile_lowered,
+    compiling_anew,
+    step_options,
+    sum_options,
+)
+from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.programs import compile as programs
+
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
+
+
+def products_are_the_librarys(function, *shapes, loops=0):
+    program = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    return "DOT" in step_options(program, loops)[LIBRARY]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "library"),
+    [
+        (((64, 784), (784, 128)), False),
+        (((784, 64), (64, 128)), False),
+        (((64, 784), (784, 129)), True),
+        (((129, 784), (784, 129)), True),
+        (((64, 784, 8), (784, 8, 512)), True),
+        (((1000, 3), (3,)), False),
+        (((0, 200), (200, 300)), True),
+        (((0, 200), (200, 0)), False),
+    ],
+)
+def test_thin_products_stay_with_xla(shapes, library):
+    def product(x, w):
+        return jnp.tensordot(x, w, 2) if x.ndim == 3 else x @ w
+
+    assert products_are_the_librarys(product, *shapes) is library
+    assert products_are_the_librarys(jax.jit(product), *shapes) is library
+
+
+def test_a_member_of_many_is_looked_at_alone():
+    assert not products_are_the_librarys(jax.vmap(jnp.matmul), (300, 64, 784), (300, 784, 64))
+
+
+def test_one_wide_product_is_enough():
+    def two(x, w):
+        return jnp.tanh(x @ w) @ (w.T @ w)
+
+    assert products_are_the_librarys(two, (64, 784), (784, 300))
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_loops_around_the_steps_are_told_from_loops_in_them(loops):
+    def looped(step):
+        return lambda x, w: jax.lax.scan(lambda x, _: (step(x, w), None), x, length=3)[0]
+
+    steps = reduce(lambda step, _: looped(step), range(loops), jnp.matmul)
+    assert not products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops)
+    assert products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops - 1)
+
+
+def test_loops_in_the_steps_are_worth_optimising():
+    x = jnp.ones((3, 4))
+    assert FIRST_LEVEL.items() <= step_options(jax.make_jaxpr(jnp.sin)(x), loops=0).items()
+    for looped in (lambda x: jax.lax.map(jnp.sin, x), lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, jnp.exp, x)):
+        options = step_options(jax.make_jaxpr(looped)(x), loops=0)
+        assert not FIRST_LEVEL.keys() & options.keys()
+        assert "DOT" in options[LIBRARY]
+
+
+def options_for_sums(function, *shapes):
+    return sum_options(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)))
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "short"),
+    [
+        (jnp.sum, [(256,)], True),
+        (jnp.sum, [(257,)], False),
+        (lambda x: x.sum(axis=0), [(256, 500)], True),
+        (lambda x: x.sum(axis=0), [(257, 2)], False),
+        (lambda x: (x.sum(axis=0), x.sum(axis=1)), [(256, 500)], False),
+        (lambda x: x.sum(axis=1), [(0, 3)], True),
+        (jnp.dot, [(256,), (256,)], True),
+        (jnp.dot, [(257,), (257,)], False),
+        (jnp.dot, [(3, 257), (257,)], False),
+        (lambda x, w: (x @ w).sum(), [(3, 257), (257,)], True),
+        (jax.vmap(jnp.dot), [(4, 257), (4, 257)], False),
+        (jnp.sin, [(3,)], False),
+        (jax.jit(jnp.sum), [(257,)], False),
+        (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(3, 257)], False),
+        (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(257, 3)], True),
+    ],
+)
+def test_short_sums_go_one_by_one(function, shapes, short):
+    assert options_for_sums(function, *shapes) == (ONE_BY_ONE if short else {})
+
+
+def test_a_gradient_has_its_own_sums():
+    """That of a bias is a sum over the batch."""
+    assert options_for_sums(jnp.add, (200, 3), (3,)) == {}
+    loss = jax.grad(lambda bias, x: jnp.sum((x + bias).mean(axis=1)))
+    assert options_for_sums(loss, (3,), (200, 3)) == ONE_BY_ONE
+    assert options_for_sums(loss, (3,), (300, 3)) == {}
+
+
+def test_one_by_one_is_a_kernel_less():
+    lowered = jax.jit(jnp.sum).lower(jnp.ones(200))
+    assert "reduce-window" in lowered.compile().as_text()
+    compiled = lowered.compile(ONE_BY_ONE)
+    assert "reduce-window" not in compiled.as_text()
+    assert compiled(jnp.ones(200)) == 200
+
+
+def test_each_program_of_a_run_has_its_own_options(monkeypatch):
+    """The full batches have XLA's newer kernels, also where what is left over is compiled as if it ran once."""
+    found = {}
+
+    def compile_lowered(lowered, options):
+        found[re.search(r"module @jit_+(\w+)", lowered.as_text()).group(1)] = options
+
+    monkeypatch.setattr(programs, "compile_lowered", compile_lowered)
+    x, labels = jax.ShapeDtypeStruct((101, 4), jnp.float32), jax.ShapeDtypeStruct((101,), jnp.int32)
+    recipe = programs.Recipe(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1))
+    split = programs.Split(x, labels, x, labels)
+    with pytest.raises(AttributeError):  # nothing was compiled
+        programs.Programs(programs.Circumstances(recipe, (), 2, as_precision("float32"), split))
+    steps = found["full_batches"]
+    assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
+    assert FIRST_LEVEL.items() <= steps.items()
+    assert not steps.keys() & QUICK.keys()
+    assert found["last_batch"] == steps | QUICK | RUN_ONCE
+    assert (found["create"], found["order"]) == (QUICK | RUN_ONCE, QUICK | FIRST_LEVEL)
+    assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
+
+
+def test_an_option_that_xla_does_not_have_is_left_out():
+    lowered = jax.jit(lambda x: x * 2).lower(jnp.ones(3))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_of_tomorrow"):
+        lowered.compile({"xla_of_tomorrow": 1})
+    assert compile_lowered(lowered, {"xla_of_tomorrow": 1, **RUN_ONCE})(jnp.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
+        compile_lowered(lowered, {"xla_cpu_parallel_codegen_split_count": "x"})
+
+
+def test_jax_told_to_optimize_little_has_its_own_level():
+    """A level that is none would be an error, if it were passed on."""
+    lowered = jax.jit(lambda x: x * 2).lower(jnp.ones(3))
+    wrong, before = {"xla_backend_optimization_level": "x"}, jax.config.values["jax_disable_most_optimizations"]
+    try:
+        jax.config.update("jax_disable_most_optimizations", True)
+        assert compile_lowered(lowered, wrong)(jnp.ones(3)).tolist() == [2, 2, 2]
+        jax.config.update("jax_disable_most_optimizations", False)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
+            compile_lowered(lowered, wrong)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def hits():
+    """A list that grows by one for each program that JAX finds in its cache."""
+    found = []
+
+    def listen(event, **about):
+        if event.endswith("/cache_hits"):
+            found.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    yield found
+    jax.monitoring.clear_event_listeners()
+
+
+def test_compiling_anew_finds_nothing_and_writes_nothing(cache_of_jax, hits):
+    def compile(factor):
+        jax.jit(lambda x: jnp.sin(x) * factor).lower(jnp.ones(3)).compile()
+        return len(hits), len(list(cache_of_jax.glob("*-cache")))
+
+    jnp.ones(3)
+    before, files = compile(2)
+    assert compile(2) == (before + 1, files)
+    with compiling_anew():
+        assert compile(2) == (before + 1, files)
+        assert compile(3) == (before + 1, files)
+    assert compile(2) == (before + 2, files)
+    assert compile(3) == (before + 2, files + 1)
+
+
+def test_what_goes_wrong_meanwhile_leaves_the_cache_in_use(cache_of_jax, hits):
+    with pytest.raises(ZeroDivisionError), compiling_anew():
+        raise ZeroDivisionError
+    assert jax.config.values["jax_enable_compilation_cache"]
+    for _ in range(2):
+        jax.jit(lambda x: jnp.cos(x) * 5).lower(jnp.ones(3)).compile()
+    assert len(hits) >= 1

@@ -1,0 +1,247 @@
+"""Parallel, residual, reversed, repeated: what they compute, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core import trees
+from functional_nn.core.layer import stateless
+
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def test_parallel_combines_its_members_outputs():
+    f, g = fnn.dense(3), fnn.chain(fnn.dense(3), fnn.tanh)
+    x = normal(7, 5)
+    combiners = {"sum": np.add, "product": np.multiply, "concatenate": lambda a, b: np.concatenate([a, b], -1)}
+    for combine, expected in combiners.items():
+        net = fnn.parallel(f, g, combine=combine)
+        params, state = net.init(KEY, (5,))
+        a, b = (layer.apply(params[name], {}, x, train=False)[0] for name, layer in (("dense_0", f), ("chain_0", g)))
+        np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], expected(a, b), rtol=1e-6)
+
+
+def test_residual_adds_its_input():
+    net = fnn.residual(fnn.dense(5))
+    params, state = net.init(KEY, (5,))
+    x = normal(7, 5)
+    expected = x + fnn.dense(5).apply(params["dense_0"], {}, x, train=False)[0]
+    np.testing.assert_array_equal(net.apply(params, state, x, train=False)[0], expected)
+
+
+REFUSED = [
+    (fnn.parallel(fnn.dense(3), fnn.dense(1)), r"^layers: expected outputs of one shape, got dense_0 \(3,\), dense_1"),
+    (fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"), "one shape but for the last axis"),
+    (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of one shape"),
+    (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
+    (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected one sequence, \(batch, time, features\)"),
+]
+
+
+@pytest.mark.parametrize(("net", "words"), REFUSED, ids=lambda value: getattr(value, "name", ""))
+def test_fault_02_outputs_that_do_not_go_together(net, words):
+    with pytest.raises(fnn.InputError, match=words):
+        net.init(KEY, (5,))
+
+
+def test_fault_02_outputs_that_do_not_go_together_for_this_input():
+    net = fnn.parallel(lambda x: x, lambda x: x[:, :5], combine="product")
+    with pytest.raises(fnn.InputError, match=r"layers: expected outputs of one shape, got lambda_0 \(7, 6\)"):
+        net.apply(*net.init(KEY, (5,)), normal(7, 6), train=False)
+
+
+def test_wrong_arguments():
+    with pytest.raises(fnn.InputError, match="combine: expected a known name, got 'add'"):
+        fnn.parallel(fnn.dense(3), combine="add")
+    with pytest.raises(fnn.InputError, match="layers: expected at least one layer"):
+        fnn.parallel()
+    for count in (0, 2.0, True):
+        with pytest.raises(fnn.InputError, match="count: expected a positive integer"):
+            fnn.repeat(fnn.dense(3), count)
+
+
+def test_reverse_time_reads_from_the_end_and_turns_a_sequence_back():
+    running = stateless("sum", lambda x: (jnp.cumsum(x, axis=1), ()), None)
+    last = stateless("last", lambda x: (x[:, -1], ()), None)
+    x = normal(2, 5, 3)
+    np.testing.assert_allclose(
+        fnn.reverse_time(running).apply({}, {}, x, train=False)[0],
+        np.cumsum(np.asarray(x)[:, ::-1], axis=1)[:, ::-1],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    np.testing.assert_array_equal(fnn.reverse_time(last).apply({}, {}, x, train=False)[0], x[:, 0])
+
+
+def test_repeat_is_a_chain_of_its_slices():
+    block = fnn.chain(fnn.dense(5), fnn.tanh)
+    net, count = fnn.repeat(block, 3), 3
+    params, state = net.init(KEY, (5,))
+    x = normal(7, 5)
+    expected = x
+    for i in range(count):
+        expected, _ = block.apply(jax.tree.map(lambda leaf, i=i: leaf[i], params["chain_0"]), {}, expected, train=False)
+    weight = params["chain_0"]["dense_0"]["weight"]
+    # A layer sums six numbers, five products and a bias, in float32. Another order of the sum differs by at most twelve
+    # roundings of the numbers' size. The next layer passes the difference on, times its weights: five numbers each.
+    rounding = 12 * 2.0**-24 * 6 * max(1, float(jnp.max(jnp.abs(weight))))
+    passed_on = max(1, 5 * float(jnp.max(jnp.abs(weight)))) ** (count - 1)
+    np.testing.assert_allclose(
+        net.apply(params, state, x, train=False)[0], expected, rtol=0, atol=count * rounding * passed_on
+    )
+    assert not np.allclose(weight[0], weight[1])
+
+
+def test_fault_23_repeated_layers_draw_different_numbers():
+    net = fnn.repeat(fnn.dropout(0.5), 2)
+    y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=KEY)
+    assert abs(float((y != 0).mean()) - 0.25) < 0.02
+
+
+def test_repeat_refuses_parameters_of_another_depth():
+    params, _ = fnn.repeat(fnn.residual(fnn.dense(5)), 3).init(KEY, (5,))
+    net = fnn.chain(fnn.repeat(fnn.residual(fnn.dense(5)), 2))
+    with pytest.raises(fnn.InputError, match=r"repeat_0: residual_0/dense_0/bias: expected a leading axis of 2"):
+        net.apply({"repeat_0": params}, {}, normal(7, 5), train=False)
+
+
+def test_repeat_traces_its_layer_once_however_deep():
+    traces = []
+
+    def counted(x):
+        traces.append(x)
+        return x
+
+    for count in (2, 24):
+        net = fnn.repeat(fnn.chain(counted, fnn.dense(5)), count)
+        params, state = net.init(KEY, (5,))
+        traces.clear()
+        jax.jit(lambda p, s, x, net=net: net.apply(p, s, x, train=True)[0]).lower(params, state, normal(7, 5))
+        assert len(traces) == 1
+
+
+def test_residuals_of_repeat_cost_nothing_when_unused():
+    """The compiled ``apply`` of many repetitions needs no more scratch memory than that of a few."""
+
+    def scratch(count):
+        net = fnn.repeat(fnn.chain(fnn.dense(64), fnn.tanh), count)
+        params, state = net.init(KEY, (64,))
+        compiled = jax.jit(lambda p, x: net.apply(p, state, x, train=True)[0]).lower(params, normal(128, 64)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert scratch(16) <= scratch(2) + 4096
+
+
+def test_remat_keeps_less_and_computes_the_same():
+    plain = fnn.chain(*[fnn.chain(fnn.dense(64), fnn.tanh) for _ in range(8)])
+    frugal = fnn.chain(*[fnn.remat(fnn.chain(fnn.dense(64), fnn.tanh)) for _ in range(8)])
+    params, state = plain.init(KEY, (64,))
+    assert jax.tree.structure(frugal.init(KEY, (64,))) == jax.tree.structure((params, state))
+    x = normal(7, 64)
+
+    def loss(net):
+        return lambda p, x: jnp.sum(net.apply(p, state, x, train=True)[0])
+
+    for a, b in zip(*(jax.tree.leaves(jax.grad(loss(net))(params, x)) for net in (plain, frugal)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert "remat" in str(jax.make_jaxpr(jax.grad(loss(frugal)))(params, x))
+    kept = [
+        sum(leaf.size for leaf in jax.tree.leaves(net.vjp(params, state, x, train=True)[2])) for net in (plain, frugal)
+    ]
+    assert kept[1] < kept[0]
+
+
+def test_shared_parameters_are_one_and_get_the_sum_of_the_gradients():
+    plain = fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(5))
+    net = fnn.shared(plain, {"dense_1": "dense_0"})
+    params, state = net.init(KEY, (5,))
+    assert sorted(params) == ["dense_0"]
+    x, both = normal(7, 5), {"dense_0": params["dense_0"], "dense_1": params["dense_0"]}
+    y, _, pullback = net.vjp(params, state, x, train=True)
+    y_plain, _, pullback_plain = plain.vjp(both, state, x, train=True)
+    np.testing.assert_array_equal(y, y_plain)
+    bar, bars = pullback(y)[0], pullback_plain(y)[0]
+    np.testing.assert_array_equal(bar["dense_0"]["weight"], bars["dense_0"]["weight"] + bars["dense_1"]["weight"])
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({"dense_1": "dense_2"}, r"got dense_1 \(bias \(5,\), weight \(5, 5\)\) and dense_2 \(bias \(3,\), weight"),
+        ({"dense_9": "dense_0"}, r"got dense_9 \(nothing\) and dense_0"),
+        ({"dense_1": "dense_0", "dense_2": "dense_1"}, "expected a source for dense_2 that is no use itself"),
+        ({"dense_1": "dense_1"}, "expected a source for dense_1"),
+    ],
+)
+def test_places_that_cannot_be_shared(places, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.shared(fnn.chain(fnn.dense(5), fnn.dense(5), fnn.dense(3)), places).init(KEY, (5,))
+
+
+def test_frozen_parameters_neither_move_nor_decay_nor_take_memory():
+    import optax
+
+    net = fnn.frozen(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "dense_0/*")
+    optimizer = optax.adamw(0.1, weight_decay=0.5)
+    start = fnn.training.create_train_state(net, optimizer, KEY, (4,))
+    step = fnn.training.make_train_step(net, fnn.cross_entropy, optimizer)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        after, _ = jax.jit(step)(start, normal(7, 4), jnp.zeros(7, jnp.int32))
+    for path, leaf in trees.flatten(start.state["frozen"]).items():
+        np.testing.assert_array_equal(leaf, trees.flatten(after.state["frozen"])[path])
+    assert not np.allclose(start.params["dense_1"]["weight"], after.params["dense_1"]["weight"])
+    assert sorted(after.params) == ["dense_1"]
+    moments = [leaf.shape for leaf in jax.tree.leaves(after.optimizer_state) if leaf.ndim]
+    assert (4, 3) not in moments
+
+
+def test_trained_parameters_are_brought_into_a_frozen_network_and_out_again():
+    plain = fnn.chain(fnn.dense(3), fnn.batch_norm(), fnn.dense(2))
+    trained, state = plain.init(jax.random.key(1), (4,))
+    net = fnn.frozen(plain, "dense_0/*")
+    _, frozen_state = net.init(KEY, (4,))
+    chosen, params = trees.partition(trained, "dense_0/*")
+    x = normal(7, 4)
+    y, after = net.apply(params, {**frozen_state, "frozen": chosen}, x, train=True)
+    np.testing.assert_array_equal(y, plain.apply(trained, state, x, train=True)[0])
+    assert jax.tree.structure(trees.merge(params, after["frozen"])) == jax.tree.structure(trained)
+
+
+def test_with_hand_vjp_uses_the_formula():
+    """A backward pass that is wrong on purpose shows up in jax.grad of the wrapped layer, and only there."""
+    plain = fnn.dense(2)
+    tripled = plain._replace(backward=lambda r, y_bar: jax.tree.map(lambda leaf: 3 * leaf, plain.backward(r, y_bar)))
+    params, state = plain.init(KEY, (3,))
+    x = normal(4, 3)
+
+    def gradient(layer):
+        return jax.jit(jax.grad(lambda p: jnp.sum(layer.apply(p, state, x, train=True)[0] ** 2)))(params)
+
+    expected = gradient(plain)["weight"]
+    np.testing.assert_allclose(gradient(fnn.with_hand_vjp(plain))["weight"], expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient(fnn.with_hand_vjp(tripled))["weight"], 3 * expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient(tripled)["weight"], expected, rtol=1e-6)
+
+
+def test_with_hand_vjp_over_masked_sequences():
+    layer = fnn.residual(fnn.dense(5))
+    params, state = layer.init(KEY, (11, 5))
+    x = fnn.Masked(normal(7, 11, 5), jnp.arange(11)[None] < jnp.arange(1, 8)[:, None])
+
+    def loss(layer):
+        return lambda p, values: jnp.sum(layer.apply(p, state, x._replace(values=values), train=True)[0].values ** 2)
+
+    ours, theirs = (jax.grad(loss(net), argnums=(0, 1))(params, x.values) for net in (fnn.with_hand_vjp(layer), layer))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, theirs)
+
+
+def test_a_layer_that_drops_the_time_axis_takes_no_mask():
+    net = fnn.chain(fnn.flatten())
+    with pytest.raises(fnn.InputError, match=r"flatten_0: x: expected outputs that keep the axes \(batch, time\)"):
+        net.apply({}, {}, fnn.Masked(normal(2, 3, 5), jnp.ones((2, 3), bool)), train=False)

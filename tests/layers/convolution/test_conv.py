@@ -1,0 +1,311 @@
+"""Convolution and its transpose: values against loops and PyTorch's arithmetic, lowerings, options, errors."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.layers.convolution import lowering as convolution
+from functional_nn.layers.convolution.lowering import correlate, spread, weigh
+from functional_nn.layers.convolution.sliding_windows import place_windows
+
+
+def _float32(*trees):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), trees)
+
+
+def by_loops(x, weight, out_sizes, stride, dilation, before, groups):
+    """y[o] = Σₖ x[o s + k d - p] Wₖ, one number after the other; nothing outside x."""
+    y = np.zeros((x.shape[0], *out_sizes, weight.shape[-1]))
+    in_part, out_part = weight.shape[-2], weight.shape[-1] // groups
+    for o, k in itertools.product(np.ndindex(*out_sizes), np.ndindex(*weight.shape[:-2])):
+        at = [i * s + j * d - p for i, s, j, d, p in zip(o, stride, k, dilation, before, strict=True)]
+        if all(0 <= i < n for i, n in zip(at, x.shape[1:-1], strict=True)):
+            for g in range(groups):
+                ins, outs = slice(g * in_part, (g + 1) * in_part), slice(g * out_part, (g + 1) * out_part)
+                y[:, *o, outs] += x[:, *at, ins] @ weight[*k, :, outs]
+    return y
+
+
+SETTINGS = [
+    # in_shape, window, out_size, options, padding before, out_sizes
+    ((5, 7, 2), (3, 2), 3, {}, (1, 0), (5, 7)),
+    ((5, 7, 2), (2, 4), 3, {"stride": (2, 3)}, (0, 1), (3, 3)),
+    ((5, 7, 2), (3, 2), 3, {"padding": "valid", "dilation": (2, 3)}, (0, 0), (1, 4)),
+    ((11, 3), 4, 2, {"padding": "causal", "dilation": 2, "stride": 3}, (6,), (4,)),
+    ((5, 7, 4), 2, 6, {"groups": 2, "padding": ((2, 0), (1, 3))}, (2, 1), (6, 10)),
+    ((5, 7, 3), (3, 2), 6, {"groups": 3, "stride": 2}, (1, 0), (3, 4)),
+    ((7, 3), 1, 5, {"stride": 2}, (0,), (4,)),
+    ((2, 3, 5, 2), (2, 1, 3), 3, {"padding": "valid"}, (0, 0, 0), (1, 3, 3)),
+    ((4, 33), 3, 2, {}, (1,), (4,)),
+]
+
+
+@pytest.mark.parametrize(("in_shape", "window", "out_size", "options", "before", "out_sizes"), SETTINGS)
+def test_values_are_those_of_loops(in_shape, window, out_size, options, before, out_sizes):
+    random = np.random.default_rng(0)
+    layer = fnn.conv(out_size, window, **options)
+    shapes, state = jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
+    params = {name: random.normal(size=leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
+    x = random.normal(size=(2, *in_shape)).astype(np.float32)
+    axes = len(in_shape) - 1
+    stride, dilation = (np.broadcast_to(options.get(name, 1), axes) for name in ("stride", "dilation"))
+    expected = by_loops(x, params["weight"], out_sizes, stride, dilation, before, options.get("groups", 1))
+    y, _ = jax.jit(lambda p, x: layer.apply(p, state, x, train=True))(params, x)
+    np.testing.assert_allclose(y, expected + params["bias"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("in_shape", "window", "options", "groups"),
+    [
+        ((5, 7, 2), (3, 2), {"stride": (2, 1), "padding": ((2, 1), (0, 3)), "dilation": (1, 2)}, 1),
+        ((7, 5, 4), 3, {"stride": 3, "padding": "valid"}, 2),
+        ((11, 3), 4, {"padding": "causal", "dilation": 2, "stride": 2}, 3),
+        ((3, 2, 5, 1), 2, {"padding": "same"}, 1),
+    ],
+)
+def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, window, options, groups):
+    """⟨correlate(x, W), y⟩ = ⟨x, spread(y, W)⟩ = ⟨W, weigh(x, y)⟩, and both lowerings compute the same."""
+    windows = place_windows(in_shape[:-1], window, **options)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, *in_shape)), random.normal(size=(2, *windows.out_sizes, 6))
+    weight = random.normal(size=(*windows.window, in_shape[-1] // groups, 6))
+    x, y, weight = jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight)
+
+    @jax.jit
+    def maps(x, y, weight):
+        made = []
+        for native in (False, True):
+            options = windows, groups, native
+            made.append((correlate(x, weight, *options), spread(y, weight, *options), weigh(x, y, *options)))
+        return made
+
+    product, native = maps(x, y, weight)
+    for a, b in zip(product, native, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    made_y, made_x, made_weight = product
+    inner = jnp.sum(made_y * y)
+    np.testing.assert_allclose([jnp.sum(made_x * x), jnp.sum(made_weight * weight)], inner, rtol=1e-12)
+
+
+def convolutions(function, *arguments):
+    """How many of XLA's convolutions a function is traced to, those of functions in it included."""
+    return str(jax.make_jaxpr(function)(*arguments)).count("conv_general_dilated[")
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
+def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares, monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    windows = place_windows((5, 4), 3)
+    random = np.random.default_rng(0)
+    x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
+    native, product = (lambda x, y, native=native: weigh(x, y, windows, 1, native) for native in (True, False))
+    np.testing.assert_allclose(jax.jit(native)(x, y), jax.jit(product)(x, y), rtol=1e-12, atol=1e-12)
+    assert convolutions(native, x, y) == shares
+
+
+def test_a_batch_is_cut_where_there_is_work_enough():
+    windows, x, y = place_windows((28, 28), 3, padding="same"), jnp.ones((128, 28, 28, 16)), jnp.ones((128, 28, 28, 16))
+
+    def gradient(x, y):
+        return weigh(x, y, windows, 1, True)
+
+    assert [convolutions(gradient, x, y), convolutions(gradient, x[..., :8], y)] == [4, 1]
+
+
+def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
+    share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    windows = place_windows((5, 4), 3)
+
+    def gradient(x, y):
+        return weigh(jax.lax.with_sharding_constraint(x, share), y, windows, 1, True)
+
+    assert convolutions(gradient, jnp.ones((64, 5, 4, 2)), jnp.ones((64, 3, 2, 3))) == 1
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+@pytest.mark.parametrize(
+    ("channels", "options", "native"),
+    [(8, {}, 1), (7, {}, 0), (8, {"groups": 2}, 0), (8, {"window": 1}, 0), (8, {"lowering": "product"}, 0)],
+)
+def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that_is_quicker(
+    make, channels, options, native
+):
+    layer = make(4, **{"window": 3} | options)
+    params, state = layer.init(jax.random.key(0), (6, 6, channels))
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, channels))
+
+    def applied(layer):
+        return lambda params, x: layer.apply(params, state, x, train=True)[0]
+
+    def loss(layer):
+        return lambda params, x: jnp.sum(applied(layer)(params, x) ** 2)
+
+    by_hand = fnn.with_hand_vjp(layer)
+    assert [convolutions(applied(which), params, x) for which in (layer, by_hand, layer)] == [0, native, 0]
+    gradients = [jax.jit(jax.grad(loss(which), argnums=(0, 1)))(params, x) for which in (layer, by_hand)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
+
+
+@pytest.mark.parametrize("width", [4, 5, 6, 7])
+@pytest.mark.parametrize("window", [2, 3, 4, 5])
+def test_neighbours_taken_in_pairs_change_nothing(window, width):
+    """Few channels (pairs), and the same among many (no pairs): odd and even widths and windows."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, width, 3)).astype(np.float32)
+    weight = random.normal(size=(window, 3, 2)).astype(np.float32)
+    windows = place_windows((width,), window, padding="same")
+    many = np.zeros((window, 3, 40), np.float32)
+    many[..., :2] = weight
+    pairs, single = (correlate(jnp.asarray(x), jnp.asarray(w), windows, 1, False) for w in (weight, many))
+    np.testing.assert_allclose(pairs, single[..., :2], rtol=1e-5, atol=1e-5)
+
+
+def test_causal_outputs_see_nothing_later():
+    layer = fnn.conv(1, 3, padding="causal", dilation=2, bias=False)
+    params, _ = layer.init(jax.random.key(0), (11, 2))
+    jacobian = jax.jit(jax.jacobian(lambda x: layer.apply(params, {}, x[None], train=False)[0][0, :, 0]))(
+        jnp.ones((11, 2))
+    )
+    seen = np.abs(np.asarray(jacobian)).sum(axis=-1) > 0
+    lag = np.subtract.outer(np.arange(11), np.arange(11))
+    np.testing.assert_array_equal(seen, np.isin(lag, (0, 2, 4)))
+
+
+def test_a_transposed_convolution_is_the_transpose_of_a_convolution_of_the_same_weight():
+    options = {"stride": (2, 3), "padding": ((1, 0), (0, 2)), "dilation": (1, 2)}
+    down, up = (make(4, (3, 2), **options, bias=False) for make in (fnn.conv, fnn.conv_transpose))
+    random = np.random.default_rng(0)
+    params, small = {"weight": random.normal(size=(3, 2, 4, 4))}, random.normal(size=(2, 3, 4, 4))
+    large, _ = jax.jit(lambda p, x: up.apply(p, {}, x, train=False))(*_float32(params, small))
+    v = random.normal(size=large.shape)
+    u, _ = jax.jit(lambda p, x: down.apply(p, {}, x, train=False))(*_float32(params, v))
+    assert u.shape == small.shape
+    np.testing.assert_allclose(np.vdot(large, v), np.vdot(small, u), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "window", "stride", "dilation", "p", "q"), [(5, 3, 2, 1, 1, 1), (4, 2, 3, 1, 0, 2), (5, 4, 1, 2, 3, 0)]
+)
+def test_a_transposed_convolution_is_pytorch_s(n, window, stride, dilation, p, q):
+    """PyTorch's formula by loops: input i adds to output i s - p + k d, with output_padding q rows more."""
+    random = np.random.default_rng(0)
+    x, weight = random.normal(size=(2, n, 3)), random.normal(size=(3, 5, window))
+    out = (n - 1) * stride - 2 * p + dilation * (window - 1) + q + 1
+    expected = np.zeros((2, out, 5))
+    for i, k in itertools.product(range(n), range(window)):
+        if 0 <= (o := i * stride - p + k * dilation) < out:
+            expected[:, o] += x[:, i] @ weight[..., k]
+    layer = fnn.conv_transpose(5, window, stride=stride, dilation=dilation, padding=((p, p - q),), bias=False)
+    ours = jnp.asarray(weight.transpose(2, 1, 0), jnp.float32)
+    y, _ = layer.apply({"weight": ours}, {}, jnp.asarray(x, jnp.float32), train=False)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (5, 2), (3, 1), (1, 3)])
+def test_same_padding_enlarges_by_the_stride(window, stride):
+    layer = fnn.conv_transpose(3, window, stride=stride)
+    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
+    y = jax.eval_shape(lambda p: layer.apply(p, {}, jnp.ones((1, 5, 7, 2)), train=False)[0], params)
+    assert y.shape == (1, 5 * stride, 7 * stride, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "initializer", "variance"),
+    [
+        (fnn.conv, "he", 2 / 150),
+        (fnn.conv, "glorot", 2 / 400),
+        (fnn.conv, "pytorch", 1 / 450),
+        (fnn.conv_transpose, "glorot", 2 / 400),
+        (fnn.conv_transpose, "lecun", 1 / 150),
+    ],
+)
+def test_initial_weights_count_the_window_and_the_channels_of_one_group(make, initializer, variance):
+    """Fan-in 5 · 5 · 6 = 150 and fan-out 5 · 5 · 10 = 250."""
+    params, _ = make(40, 5, groups=4, initializer=initializer).init(jax.random.key(0), (7, 7, 24))
+    weight, bias = np.asarray(params["weight"]), np.asarray(params["bias"])
+    assert weight.shape == ((5, 5, 6, 40) if make is fnn.conv else (5, 5, 10, 24))
+    np.testing.assert_allclose(weight.var(), variance, rtol=0.1)
+    assert (abs(bias).max() > 0) == (initializer == "pytorch")
+    assert abs(bias).max() <= 150**-0.5
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+def test_groups_start_differently(make):
+    weight = make(4, 2, groups=2).init(jax.random.key(0), (7, 4))[0]["weight"]
+    assert len(np.unique(weight)) == weight.size
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "words"),
+    [
+        (fnn.conv(3, 6, padding="valid"), (5, 7, 2), r"window: expected at most the padded input, \(5, 7\)"),
+        (fnn.conv(3, 3, padding="valid", dilation=3), (5, 2), r"\(3,\), which covers \(7,\) with its dilation"),
+        (fnn.conv(4, 3, groups=4), (5, 7, 6), "groups: expected a divisor of the 6 input channels, got 4"),
+        (fnn.conv_transpose(3, 2, padding=((3, 3),)), (5, 2), "padding: expected less than the output"),
+    ],
+)
+def test_fault_04_what_does_not_fit(layer, in_shape, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.chain(layer).init(jax.random.key(0), in_shape)
+
+
+def test_fault_04_a_window_larger_than_a_later_input():
+    layer = fnn.conv(3, 4, padding="valid")
+    params, _ = layer.init(jax.random.key(0), (5, 2))
+    with pytest.raises(fnn.InputError, match="window: expected at most the padded input"):
+        layer.apply(params, {}, jnp.ones((1, 3, 2)), train=False)
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+def test_fault_02_wrong_rank_channels_and_type(make):
+    layer = make(3, (3, 3))
+    with pytest.raises(fnn.InputError, match=r"x: expected a batch axis, 2 spatial axes \(the window's\)"):
+        layer.init(jax.random.key(0), (5, 2))
+    with pytest.raises(fnn.InputError, match="x: expected a batch axis, one to three spatial axes"):
+        make(3, 3).init(jax.random.key(0), (2,))
+    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
+    for x, words in (
+        (jnp.ones((5, 7, 2)), "2 spatial axes"),
+        (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
+        (jnp.ones((1, 5, 7, 2), jnp.uint8), "floating-point numbers, got uint8"),
+    ):
+        with pytest.raises(fnn.InputError, match=words):
+            layer.apply(params, {}, x, train=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((0, 3), {}, "out_size: expected a positive integer"),
+        ((3, 0), {}, "window: expected a positive integer"),
+        ((3, (3, 3, 3, 3)), {}, "window: expected a positive integer, or one for each of one to three"),
+        ((3, 3), {"stride": 1.5}, "stride: expected a positive integer"),
+        ((3, 3), {"dilation": True}, "dilation: expected a positive integer"),
+        ((3, 3), {"groups": 2}, "groups: expected a divisor of out_size, 3, got 2"),
+        ((3, 3), {"lowering": "fast"}, "lowering: expected a known name, got 'fast'. Known: auto, native, product"),
+        ((3, 3), {"padding": "full"}, "padding: expected 'same', 'valid'"),
+        ((3, 3), {"padding": 1}, "padding: expected 'same', 'valid'"),
+    ],
+)
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+def test_settings_that_are_none(make, arguments, options, words):
+    with pytest.raises(fnn.InputError, match=words):
+        make(*arguments, **options)
+
+
+def test_settings_that_do_not_go_with_the_input():
+    with pytest.raises(fnn.InputError, match="No number may be negative"):
+        fnn.conv(3, 3, padding=((-1, 0),))
+    with pytest.raises(fnn.InputError, match="'causal' over one spatial axis, got 2 axes"):
+        fnn.conv(3, 3, padding="causal").init(jax.random.key(0), (5, 7, 2))
+    for option in ({"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((0, 0), (0, 0))}):
+        with pytest.raises(fnn.InputError, match="the 1 spatial axes of x"):
+            fnn.conv(3, 3, **option).init(jax.random.key(0), (5, 2))

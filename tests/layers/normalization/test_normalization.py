@@ -1,0 +1,404 @@
+"""Normalisation against NumPy's own statistics, over masks, axes and devices, and at the ends of the number range."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.layer_checks import EXAMPLES
+
+NORMS = [fnn.layer_norm(), fnn.rms_norm(), fnn.group_norm(2), fnn.instance_norm(), fnn.batch_norm()]
+
+
+def by_name(layer):
+    return layer.name
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape) * 2 + 3
+
+
+def standardised(x, axes, epsilon=1e-5):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+def applied(layer, x, in_shape=None):
+    params, state = layer.init(None, jnp.shape(x)[1:] if in_shape is None else in_shape)
+    return jax.jit(lambda x: layer.apply(params, state, x, train=True))(x)
+
+
+def gradients(layer, x, y_bar):
+    """x's cotangent by the formula and by jax.grad of apply."""
+    params, state = layer.init(None, x.shape[1:])
+
+    @jax.jit
+    def both(x, y_bar):
+        _, _, pullback = layer.vjp(params, state, x, train=True)
+        return pullback(y_bar)[1], jax.grad(lambda x: jnp.sum(layer.apply(params, state, x, train=True)[0] * y_bar))(x)
+
+    return both(x, y_bar)
+
+
+@pytest.mark.parametrize(
+    ("layer", "axes"),
+    [
+        (fnn.layer_norm(), (3,)),
+        (fnn.layer_norm(axes=(-1, 1), epsilon=0.1), (1, 3)),
+        (fnn.layer_norm(axes=2, scale=False, bias=False), (2,)),
+        (fnn.instance_norm(), (1, 2)),
+        (fnn.group_norm(1), (1, 2, 3)),
+        (fnn.batch_norm(), (0, 1, 2)),
+        (fnn.batch_norm(axes=(0, 2, 3)), (0, 2, 3)),
+        (fnn.batch_norm(axes=[0]), (0,)),
+    ],
+)
+def test_norms_standardise_along_their_axes(layer, axes, float64):
+    x = normal(7, 3, 2, 5)
+    y, _ = applied(layer, jnp.asarray(x))
+    np.testing.assert_allclose(y, standardised(x, axes, 0.1 if axes == (1, 3) else 1e-5), atol=1e-12)
+
+
+def test_groups_are_of_neighbouring_channels(float64):
+    x = normal(7, 3, 6)
+    y, _ = applied(fnn.group_norm(2), jnp.asarray(x))
+    for channels in (slice(0, 3), slice(3, 6)):
+        np.testing.assert_allclose(y[..., channels], standardised(x[..., channels], (1, 2)), atol=1e-12)
+
+
+def test_rms_norm_divides_by_the_root_mean_square(float64):
+    x, scale = normal(7, 5), normal(5, seed=1)
+    y, _ = fnn.rms_norm(epsilon=0.1).apply({"scale": jnp.asarray(scale)}, {}, jnp.asarray(x), train=True)
+    np.testing.assert_allclose(y, x / np.sqrt((x**2).mean(1, keepdims=True) + 0.1) * scale, atol=1e-12)
+
+
+def test_parameters_lie_along_the_axes_and_can_be_left_out():
+    shapes = lambda layer: jax.tree.map(jnp.shape, layer.init(None, (3, 2, 5))[0])  # noqa: E731
+    assert shapes(fnn.layer_norm(axes=(1, 3))) == {"scale": (3, 5), "bias": (3, 5)}
+    assert shapes(fnn.layer_norm(bias=False)) == {"scale": (5,)}
+    assert shapes(fnn.group_norm(5, scale=False)) == {"bias": (5,)}
+    assert shapes(fnn.rms_norm()) == {"scale": (5,)}
+    assert shapes(fnn.batch_norm(axes=(0, 2))) == {"scale": (3, 5), "bias": (3, 5)}
+
+
+def test_channels_first_batch_norm_is_channels_last_of_the_transposed():
+    x = jnp.asarray(normal(7, 5, 3, 2), jnp.float32)
+    first, state = applied(fnn.batch_norm(axes=(0, -1, -2)), x)
+    last, other = applied(fnn.batch_norm(), jnp.moveaxis(x, 1, -1))
+    np.testing.assert_allclose(jnp.moveaxis(first, 1, -1), last, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state["variance"], other["variance"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(), (1,), (0, 4), (0, 0), (0, -4), "0", 1.5, None])
+def test_axes_that_do_not_fit(axes):
+    makers = [fnn.batch_norm] if axes == (1,) else [fnn.layer_norm] if axes is None else [fnn.batch_norm, fnn.rms_norm]
+    for maker in makers:
+        with pytest.raises(fnn.InputError, match="axes: expected different axes of an input of 4 axes"):
+            maker(axes=axes).init(None, (3, 2, 5))
+    with pytest.raises(fnn.InputError, match="without the batch axis 0"):
+        fnn.layer_norm(axes=(0, 1)).init(None, (3, 2, 5))
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=by_name)
+def test_fault_02_inputs_that_do_not_fit(layer):
+    params, state = layer.init(None, (3, 4))
+    for x, words in [
+        (jnp.ones((7, 3, 6)), "x: expected"),
+        (jnp.ones((7, 3, 4), jnp.uint8), "floating-point numbers, got uint8"),
+        (jnp.ones(4), "x: expected"),
+        (fnn.Masked(jnp.ones((7, 3, 4)), jnp.ones((7, 4), bool)), "mask: expected"),
+        (fnn.Masked(jnp.ones((7, 4)), jnp.ones((7, 4), bool)), r"\(batch, time, …, features\)"),
+    ]:
+        with pytest.raises(fnn.InputError, match=words):
+            layer.apply(params, state, x, train=True)
+    with pytest.raises(fnn.InputError, match="in_shape: expected"):
+        layer.init(None, ())
+
+
+@pytest.mark.parametrize("maker", [fnn.batch_norm, fnn.layer_norm, fnn.rms_norm, fnn.instance_norm])
+def test_epsilon_is_not_negative(maker):
+    with pytest.raises(fnn.InputError, match="epsilon: expected a number not below 0"):
+        maker(epsilon=-1e-5)
+
+
+@pytest.mark.parametrize("groups", [0, 2.0, True])
+def test_numbers_of_groups_that_are_none(groups):
+    with pytest.raises(fnn.InputError, match="groups: expected a positive integer"):
+        fnn.group_norm(groups)
+
+
+def test_fault_04_groups_divide_the_channels():
+    with pytest.raises(fnn.InputError, match="group_norm_0: groups: expected a divisor of the 5 channels, got 2"):
+        fnn.chain(fnn.group_norm(2)).init(None, (3, 5))
+
+
+@pytest.mark.parametrize("layer", [fnn.instance_norm(), fnn.group_norm(5), fnn.layer_norm(axes=1)], ids=by_name)
+def test_fault_05_a_group_of_one_value(layer):
+    with pytest.raises(fnn.InputError, match="x: expected at least two values to normalise together"):
+        applied(layer, jnp.ones((7, 1, 5)))
+
+
+def test_fault_05_batch_norm_with_one_value_per_channel():
+    net = fnn.chain(fnn.batch_norm())
+    params, state = net.init(jax.random.key(0), (3,))
+    with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
+        net.apply(params, state, jnp.ones((1, 3)), train=True)
+    net.apply(params, state, jnp.ones((1, 3)), train=False)
+
+
+def test_fault_17_batch_norm_uses_the_biased_variance_and_remembers_the_unbiased():
+    x = jnp.array([[1.0], [2.0], [6.0]])
+    y, state = applied(fnn.batch_norm(momentum=0.0, epsilon=0.0), x)
+    np.testing.assert_allclose(y, (x - 3) / np.sqrt(14 / 3), rtol=1e-6)
+    np.testing.assert_allclose([state["mean"][0], state["variance"][0]], [3, 7], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=by_name)
+def test_fault_16_norms_far_from_zero(layer):
+    """A mean a hundred thousand times the deviation: the digits that x has are kept."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) + 1e5, jnp.float32)
+    exact = np.asarray(x, np.float64)
+    if layer.name == "rms_norm":
+        expected = exact / np.sqrt(np.square(exact).mean(2, keepdims=True))
+    elif layer.name == "group_norm":
+        expected = standardised(exact.reshape(7, 5, 2, 2), (1, 3)).reshape(exact.shape)
+    else:
+        expected = standardised(exact, {"layer_norm": 2, "instance_norm": 1, "batch_norm": (0, 1)}[layer.name])
+    np.testing.assert_allclose(applied(layer, x)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=by_name)
+def test_fault_16_norms_of_huge_values(layer):
+    """1e30 x is normalised as x is, and its cotangent is 1e-30 of that of x: no square overflows."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) * 10, jnp.float32)
+    y_bar = jnp.asarray(normal(7, 5, 4, seed=1), jnp.float32)
+    y, state = applied(layer, 1e30 * x)
+    np.testing.assert_allclose(y, applied(layer, x)[0], atol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    expected = np.asarray(gradients(layer, x, y_bar)[0])
+    for x_bar in gradients(layer, 1e30 * x, y_bar):
+        np.testing.assert_allclose(np.asarray(x_bar, np.float64) * 1e30, expected, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e30 / 3])
+@pytest.mark.parametrize("layer", NORMS, ids=by_name)
+def test_fault_16_equal_values(layer, size):
+    """They have no deviation, whatever the rounding of their mean; the gradient is finite."""
+    x = jnp.full((7, 5, 4), size)
+    y_bar = jnp.asarray(normal(7, 5, 4), jnp.float32)
+    np.testing.assert_allclose(applied(layer, x)[0], 1.0 if layer.name == "rms_norm" and size else 0.0, rtol=1e-6)
+    hand, automatic = gradients(layer, x, y_bar)
+    assert np.isfinite(hand).all()
+    np.testing.assert_allclose(automatic, hand, rtol=1e-4, atol=1e-4 * abs(hand).max())
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
+def test_small_values_are_normalised_as_epsilon_says(epsilon):
+    x = normal(7, 5) * 1e-6
+    y, _ = applied(fnn.layer_norm(epsilon=epsilon), jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(y, standardised(x, 1, epsilon), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", NORMS, ids=by_name)
+def test_low_precision_rounds_only_the_result(layer):
+    """Statistics of bfloat16 values are computed in float32."""
+    x = jnp.asarray(normal(7, 100, 4) + 50, jnp.bfloat16)
+    y, _ = applied(layer, x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, applied(layer, x.astype(jnp.float32))[0].astype(jnp.bfloat16))
+
+
+def test_batch_norm_of_many_values_in_float16():
+    """70,000 values per channel are more than float16 can count; x_bar still sums to 0."""
+    layer, x = fnn.batch_norm(), jax.random.normal(jax.random.key(0), (70_000, 1), jnp.float16)
+    params, state = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), layer.init(None, (1,)))
+    y, _, pullback = layer.vjp(params, state, x, train=True)
+    params_bar, x_bar = pullback(jax.random.uniform(jax.random.key(1), y.shape, jnp.float16))
+    assert {leaf.dtype for leaf in jax.tree.leaves((params_bar, x_bar))} == {jnp.dtype(jnp.float16)}
+    assert abs(float(x_bar.astype(jnp.float32).mean())) < 1e-3
+
+
+def test_settings_may_be_traced():
+    x = jnp.arange(6.0).reshape(3, 2)
+
+    @jax.jit
+    def apply(momentum, epsilon):
+        batch, state = applied(fnn.batch_norm(momentum=momentum, epsilon=epsilon), x)
+        return batch, state, applied(fnn.layer_norm(epsilon=epsilon), x)[0]
+
+    batch, state, features = apply(0.5, 1e-3)
+    np.testing.assert_allclose(batch, standardised(np.asarray(x), 0, 1e-3), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, standardised(np.asarray(x), 1, 1e-3), rtol=1e-5)
+    np.testing.assert_allclose(state["mean"], [1.0, 1.5])
+
+
+# Masked sequences
+
+
+def sequences(padding=np.nan):
+    """Lengths 5, 1 and 3 of 5, whatever stands in the padding."""
+    mask = np.arange(5) < np.array([[5], [1], [3]])
+    return fnn.Masked(jnp.asarray(np.where(mask[..., None], normal(3, 5, 4) - 100, padding)), jnp.asarray(mask))
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("layer", [*NORMS, fnn.layer_norm(axes=(1, 2), name="over_time")], ids=by_name)
+def test_padding_takes_no_part(layer, train, float64):
+    """NaN in the padding, of x and of y_bar, reaches nothing."""
+    x = sequences()
+    params, state = layer.init(None, (5, 4))
+    y, new_state, pullback = layer.vjp(params, state, x, train=train)
+    params_bar, x_bar = pullback(fnn.Masked(jnp.where(x.mask[..., None], 1.0 + y.values, jnp.nan), None))
+    for leaf in jax.tree.leaves((y.values, new_state, params_bar, x_bar)):
+        assert np.isfinite(leaf).all()
+    assert (y.values[~x.mask] == 0).all()
+    assert (x_bar.values[~x.mask] == 0).all()
+
+
+def test_only_real_steps_are_counted(float64):
+    x = sequences(padding=100.0)
+    values, real = np.asarray(x.values), np.asarray(x.mask)
+    y, state = applied(fnn.batch_norm(momentum=0.0), x, (5, 4))
+    np.testing.assert_allclose(y.values[real], standardised(values[real], 0), atol=1e-12)
+    np.testing.assert_allclose(state["mean"], values[real].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(state["variance"], values[real].var(0, ddof=1), rtol=1e-6)
+    y, _ = applied(fnn.group_norm(2), x, (5, 4))
+    np.testing.assert_allclose(y.values[2, :3, 2:], standardised(values[2, :3, 2:], (0, 1)), atol=1e-12)
+
+
+def test_fault_03_a_batch_of_padding_alone():
+    layer = fnn.batch_norm()
+    params, state = layer.init(None, (5, 4))
+    x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.zeros((3, 5), bool))
+    with pytest.raises(fnn.InputError, match="mask: expected at least two real steps in training, got 0"):
+        layer.apply(params, state, x, train=True)
+    (y, new_state), x_bar = jax.jit(
+        lambda x: (
+            layer.apply(params, state, x, train=True),
+            jax.grad(lambda v: layer.apply(params, state, x._replace(values=v), train=True)[0].values.sum())(x.values),
+        )
+    )(x)
+    assert (y.values == 0).all()
+    assert (x_bar == 0).all()
+    jax.tree.map(np.testing.assert_array_equal, new_state, state)
+
+
+@pytest.mark.parametrize("layer", [fnn.layer_norm(axes=(1, 2)), fnn.group_norm(2), fnn.rms_norm()], ids=by_name)
+def test_fault_03_an_example_of_padding_alone(layer):
+    params, state = layer.init(None, (5, 4))
+    x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.array([[True] * 5, [False] * 5, [True] * 5]))
+    y, _, pullback = layer.vjp(params, state, x, train=True)
+    _, x_bar = pullback(fnn.Masked(jnp.ones((3, 5, 4)), None))
+    assert (y.values[1] == 0).all()
+    assert (x_bar.values[1] == 0).all()
+
+
+# One batch in parts
+
+
+def test_batch_norm_refuses_single_examples():
+    layer = fnn.batch_norm()
+    params, state = layer.init(None, (4,))
+    with pytest.raises(fnn.InputError, match="a whole batch, since this layer couples its examples"):
+        jax.vmap(lambda x: layer.apply(params, state, x[None], train=True)[0], axis_name=EXAMPLES)(jnp.ones((3, 4)))
+
+
+def test_statistics_are_joined_over_a_mapped_axis(float64):
+    """Two parts under vmap with a name are one batch, also where their numbers of real steps differ."""
+    mask = np.arange(5) < np.array([[5], [1], [3], [2]])
+    whole = fnn.Masked(jnp.asarray(normal(4, 5, 3)), jnp.asarray(mask))
+    y_bar = jnp.asarray(normal(4, 5, 3, seed=1))
+    layer, joined = fnn.batch_norm(), fnn.batch_norm(axis_name="parts")
+    params, state = layer.init(None, (5, 3))
+    params = {"scale": jnp.arange(1.0, 4.0), "bias": jnp.arange(3.0)}
+
+    def run(layer, x, y_bar):
+        y, new_state, pullback = layer.vjp(params, state, x, train=True)
+        return y.values, new_state, *pullback(fnn.Masked(y_bar, None))
+
+    split = lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:])  # noqa: E731
+    y, new_state, params_bar, x_bar = run(layer, whole, y_bar)
+    parts = jax.vmap(lambda x, y_bar: run(joined, x, y_bar), axis_name="parts")(
+        jax.tree.map(split, whole), split(y_bar)
+    )
+    np.testing.assert_allclose(parts[0].reshape(y.shape), y, atol=1e-12)
+    np.testing.assert_allclose(parts[3].values.reshape(y.shape), x_bar.values, atol=1e-12)
+    for name in ("mean", "variance"):
+        np.testing.assert_allclose(parts[1][name], [new_state[name]] * 2, rtol=1e-6)
+    for name in params:
+        np.testing.assert_allclose(parts[2][name].sum(0), params_bar[name], atol=1e-12)
+
+
+def test_a_mapped_axis_that_is_not_there():
+    with pytest.raises(fnn.InputError, match=r"axis_name: expected an axis that vmap or shard_map maps .*got 'parts'"):
+        applied(fnn.batch_norm(axis_name="parts"), jnp.ones((3, 4)))
+
+
+ON_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import functional_nn as fnn
+
+assert jax.device_count() == 4
+x = jax.random.normal(jax.random.key(0), (8, 3, 5)) * 2 + 3
+y_bar = jax.random.normal(jax.random.key(1), x.shape)
+
+def run(layer, params, state, x, y_bar):
+    y, new_state, pullback = layer.vjp(params, state, x, train=True)
+    loss = lambda params, x: jnp.sum(layer.apply(params, state, x, train=True)[0] * y_bar)
+    return (y, new_state), pullback(y_bar), jax.grad(loss, (0, 1))(params, x)
+
+def compare(got, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), got, expected)
+
+layer = fnn.batch_norm()
+params, state = layer.init(None, (3, 5))
+expected = jax.jit(lambda *a: run(layer, *a))(params, state, x, y_bar)
+for kind in AxisType.Auto, AxisType.Explicit:
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        split = [jax.device_put(a, NamedSharding(mesh, P("batch"))) for a in (x, y_bar)]
+        got = jax.block_until_ready(jax.jit(lambda *a: run(layer, *a))(params, state, *split))
+        assert len(got[0][0].sharding.device_set) == 4
+        compare(got, expected)
+
+joined = fnn.batch_norm(axis_name="batch")
+def part(x, y_bar):
+    (y, new_state), (params_bar, x_bar), (_, x_grad) = run(joined, params, state, x, y_bar)
+    return (y, new_state), (jax.lax.psum(params_bar, "batch"), x_bar), x_grad
+specs = (P("batch"), P()), (P(), P("batch")), P("batch")
+mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+mapped = jax.shard_map(part, mesh=mesh, in_specs=P("batch"), out_specs=specs)
+got = jax.block_until_ready(jax.jit(mapped)(x, y_bar))
+compare(got, (expected[0], expected[1], expected[2][1]))
+print("the same")
+"""
+
+
+def test_batch_norm_of_a_batch_on_four_devices():
+    """Sharded under jit, with automatic and explicit axes, and joined in shard_map: the same as on one device."""
+    variables = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    made = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES], env=variables, capture_output=True, text=True, timeout=300
+    )
+    assert made.stdout == "the same\n", made.stderr
+
+
+# The rectifier with a learned slope
+
+
+def test_prelu_starts_as_a_leaky_relu_and_agrees_at_the_kink():
+    x = jnp.array([[-2.0, 0.0, 3.0]])
+    layer = fnn.prelu(negative_slope=0.1)
+    params, state = layer.init(None, (3,))
+    y, _, pullback = layer.vjp(params, state, x, train=True)
+    np.testing.assert_allclose(y, fnn.activations.leaky_relu_with(0.1)(x))
+    params_bar, x_bar = pullback(jnp.array([[5.0, 7.0, 11.0]]))
+    np.testing.assert_allclose(x_bar, [[0.5, 7.0, 11.0]])
+    np.testing.assert_allclose(params_bar["negative_slope"], [-10.0, 0.0, 0.0])
+    with pytest.raises(fnn.InputError, match="channels last"):
+        layer.apply(params, state, jnp.ones((2, 4)), train=True)

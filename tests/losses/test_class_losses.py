@@ -1,0 +1,218 @@
+"""Cross-entropy with all its options, hinges, likelihood, divergence and cosine, against loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+CLASSES = 5
+
+
+def looped_cross_entropy(y, labels, smoothing, ignored, class_weights, weights):
+    """Value and gradient with everything written out, as PyTorch defines them."""
+    c = np.ones(CLASSES) if class_weights is None else class_weights
+    total = count = 0.0
+    gradient = np.zeros_like(y)
+    for i, (logits, label, weight) in enumerate(zip(y, labels, weights, strict=True)):
+        if label == ignored:
+            continue
+        t = (1 - smoothing) * np.eye(CLASSES)[label] + smoothing / CLASSES
+        log_p = logits - np.log(np.exp(logits).sum())
+        for k in range(CLASSES):
+            total -= weight * c[k] * t[k] * log_p[k]
+            gradient[i] -= weight * c[k] * t[k] * (np.eye(CLASSES)[k] - np.exp(log_p))
+        count += weight * c[label]
+    return total / count, gradient / count
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("ignored", [None, -1, 2, 9])
+@pytest.mark.parametrize("class_weights", [None, np.array([0.3, 2.0, 1.0, 0.0, 0.7])], ids=["plain", "class_weights"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+def test_fault_08_smoothing_ignored_labels_class_weights_and_weights(smoothing, ignored, class_weights, weighted):
+    random = np.random.default_rng(0)
+    y, labels = random.normal(size=(7, CLASSES)), np.array([0, 4, 3, 2, 1, 1, 2])
+    if ignored is not None:
+        labels[[1, 4]] = ignored
+    weights = random.uniform(size=7) if weighted else None
+    loss = fnn.losses.cross_entropy_with(label_smoothing=smoothing, ignore_index=ignored, class_weights=class_weights)
+    value, gradient = looped_cross_entropy(
+        y, labels, smoothing, ignored, class_weights, np.ones(7) if weights is None else weights
+    )
+    np.testing.assert_allclose(loss(y, labels, weights), value, rtol=1e-13)
+    np.testing.assert_allclose(loss.gradient(y, labels, weights), gradient, atol=1e-14)
+
+
+@pytest.mark.usefixtures("float64")
+def test_fault_08_class_weights_with_probabilities_divide_by_the_number_of_rows():
+    random = np.random.default_rng(1)
+    y, t, c = random.normal(size=(3, CLASSES)), random.dirichlet(np.ones(CLASSES), 3), random.uniform(size=CLASSES)
+    loss = fnn.losses.cross_entropy_with(label_smoothing=0.2, class_weights=c, ignore_index=-1)
+    log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
+    expected = -(c * (0.8 * t + 0.2 / CLASSES) * log_p).sum() / 3
+    np.testing.assert_allclose(loss(y, t), expected, rtol=1e-13)
+
+
+def test_fault_03_labels_whose_classes_weigh_nothing_give_zero():
+    """Also with smoothing, which alone would leave something to divide by 0."""
+    loss = fnn.losses.cross_entropy_with(class_weights=[1.0, 0.0], label_smoothing=0.1)
+    y, labels = jnp.array([[1.0, 2.0]]), jnp.array([1])
+    assert loss(y, labels) == 0
+    assert (loss.gradient(y, labels) == 0).all()
+    assert (jax.grad(loss)(y, labels) == 0).all()
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_fault_06_07_a_bad_label_is_nan_with_class_weights_too(label):
+    loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0])
+    y, labels = jnp.zeros((1, 2)), jnp.array([label])
+    with pytest.raises(fnn.InputError, match="labels from 0 to 1"):
+        loss(y, labels)
+    for call in (loss, loss.gradient, jax.grad(loss)):
+        assert np.isnan(jax.jit(call)(y, labels)).all()
+
+
+@pytest.mark.parametrize("label", [2, -1])
+@pytest.mark.parametrize("options", [{}, {"class_weights": [0.5, 1.0]}, {"label_smoothing": 0.1}])
+def test_fault_57_a_bad_label_is_nan_in_its_own_row_only(label, options):
+    loss = fnn.losses.cross_entropy_with(**options)
+    y, labels = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]]), jnp.array([0, label, 1])
+    assert np.isnan(jax.jit(loss)(y, labels))
+    for call in (loss.gradient, jax.grad(loss)):
+        assert np.isnan(jax.jit(call)(y, labels)).all(axis=1).tolist() == [False, True, False]
+
+
+def test_class_weights_that_do_not_fit():
+    with pytest.raises(fnn.InputError, match=r"class_weights: expected one weight per class, shape \(classes,\)"):
+        fnn.losses.cross_entropy_with(class_weights=[[1.0, 2.0]])
+    for bad in ([1.0, -1.0], [1.0, np.nan]):
+        with pytest.raises(fnn.InputError, match="class_weights: expected weights not below 0"):
+            fnn.losses.cross_entropy_with(class_weights=bad)
+    with pytest.raises(fnn.InputError, match=r"class_weights: expected one weight per class, shape \(3,\)"):
+        fnn.losses.cross_entropy_with(class_weights=[1.0, 2.0])(jnp.zeros((1, 3)), jnp.array([0]))
+
+
+def test_class_weights_may_be_traced():
+    y, labels = jnp.array([[1.0, 2.0], [0.0, 0.5]]), jnp.array([0, 1])
+    loss = jax.jit(lambda c: fnn.losses.cross_entropy_with(class_weights=c)(y, labels))
+    c = jnp.array([0.3, 2.0])
+    np.testing.assert_allclose(loss(c), fnn.losses.cross_entropy_with(class_weights=c)(y, labels), rtol=1e-6)
+    assert np.isnan(loss(-c))
+
+
+def test_hinge_by_hand_and_at_its_kink():
+    y, t = jnp.array([[2.0, 0.5], [-0.25, 1.0]]), jnp.array([[1, 1], [1, 1]])
+    np.testing.assert_allclose(fnn.hinge.per_example(y, t), [0.25, 0.625])
+    np.testing.assert_allclose(fnn.hinge.per_example(-y, 0 * t), [0.25, 0.625])
+    np.testing.assert_allclose(fnn.hinge.gradient(y, t), [[0, -0.25], [-0.25, 0]])
+    np.testing.assert_allclose(jax.grad(fnn.hinge)(y, t), fnn.hinge.gradient(y, t))
+
+
+def test_hinge_refuses_other_labels():
+    with pytest.raises(fnn.InputError, match=r"labels: expected 0 or 1.*Write \(labels \+ 1\) / 2"):
+        fnn.hinge(jnp.zeros((2, 1)), jnp.array([[-1], [1]]))
+    for call in (fnn.hinge, fnn.hinge.gradient, jax.grad(fnn.hinge)):
+        assert np.isnan(jax.jit(call)(jnp.zeros((1, 1)), jnp.array([[0.5]]))).all()
+
+
+def test_multiclass_hinge_against_a_loop_and_at_its_kink():
+    y, labels = np.random.default_rng(2).normal(size=(7, CLASSES)), np.array([0, 1, 2, 3, 4, 0, 1])
+    terms = [max(0, 1 - y[i, labels[i]] + y[i, k]) for i in range(7) for k in range(CLASSES) if k != labels[i]]
+    np.testing.assert_allclose(fnn.multiclass_hinge(y.astype(np.float32), labels), sum(terms) / 7 / 5, rtol=1e-5)
+    kink = jnp.array([[2.0, 1.0, 1.5]])
+    for gradient in (fnn.multiclass_hinge.gradient, jax.grad(fnn.multiclass_hinge)):
+        np.testing.assert_allclose(gradient(kink, jnp.array([0])), [[-1 / 3, 0, 1 / 3]], rtol=1e-6)
+
+
+def test_likelihood_of_log_softmax_is_cross_entropy():
+    y, labels = jax.random.normal(jax.random.key(0), (7, CLASSES)), jnp.arange(7) % CLASSES
+    log_p = fnn.log_softmax(y)
+    np.testing.assert_allclose(fnn.negative_log_likelihood(log_p, labels), fnn.cross_entropy(y, labels), rtol=1e-5)
+    through = fnn.log_softmax.pullback(y, fnn.negative_log_likelihood.gradient(log_p, labels))
+    np.testing.assert_allclose(through, fnn.cross_entropy.gradient(y, labels), atol=1e-6)
+
+
+def test_divergence_is_cross_entropy_less_the_targets_entropy():
+    y, t = (
+        jax.random.normal(jax.random.key(0), (7, CLASSES)),
+        jax.nn.softmax(jax.random.normal(jax.random.key(1), (7, CLASSES))),
+    )
+    expected = fnn.cross_entropy(y, t) + jnp.mean(jnp.sum(t * jnp.log(t), axis=1))
+    np.testing.assert_allclose(fnn.kl_divergence(fnn.log_softmax(y), t), expected, rtol=1e-4)
+    np.testing.assert_allclose(fnn.kl_divergence(jnp.log(t), t), 0, atol=1e-6)
+
+
+def test_fault_12_impossible_classes_in_likelihood_and_divergence():
+    """0 log 0 = 0; what the targets hold possible and y impossible is infinitely far."""
+    y = jnp.log(jnp.array([[0.25, 0.75, 0.0]]))
+    assert np.isfinite(fnn.negative_log_likelihood(y, jnp.array([1])))
+    assert fnn.negative_log_likelihood(y, jnp.array([2])) == jnp.inf
+    np.testing.assert_allclose(fnn.kl_divergence(y, jnp.exp(y)), 0, atol=1e-6)
+    assert fnn.kl_divergence(y, jnp.array([[0.5, 0.0, 0.5]])) == jnp.inf
+    for loss, labels in (
+        (fnn.negative_log_likelihood, jnp.array([1])),
+        (fnn.kl_divergence, jnp.array([[0.0, 1.0, 0.0]])),
+    ):
+        for gradient in (loss.gradient, jax.grad(loss)):
+            np.testing.assert_array_equal(gradient(y, labels), [[0, -1, 0]])
+
+
+@pytest.mark.parametrize("rows", ["logits", "probabilities"])
+def test_fault_14_what_is_no_log_probabilities(rows):
+    """Logits or probabilities where log-probabilities belong: an error, and under jit NaN."""
+    y = jnp.array([[2.0, -1.0, 0.5]]) if rows == "logits" else jnp.array([[0.2, 0.3, 0.5]])
+    for loss, labels in (
+        (fnn.negative_log_likelihood, jnp.array([1])),
+        (fnn.kl_divergence, jnp.array([[0.0, 1.0, 0.0]])),
+    ):
+        with pytest.raises(
+            fnn.InputError, match=r"y: expected rows of log-probabilities.*at index \(0,\).*log_softmax"
+        ):
+            loss(y, labels)
+        for call in (loss, loss.gradient, jax.grad(loss)):
+            assert np.isnan(jax.jit(call)(y, labels)).any()
+
+
+def test_fault_09_divergence_from_what_is_no_probabilities():
+    y = jnp.log(jnp.full((1, 2), 0.5))
+    with pytest.raises(fnn.InputError, match="rows of probabilities that sum to 1"):
+        fnn.kl_divergence(y, jnp.array([[0.5, 0.2]]))
+    with pytest.raises(fnn.InputError, match=r"labels: expected probabilities of shape \(1, 2\)"):
+        fnn.kl_divergence(y, jnp.array([1]))
+
+
+def test_log_probabilities_may_be_as_coarse_as_bfloat16():
+    for classes in (10, 1000):
+        y = fnn.log_softmax(jnp.zeros((2, classes), jnp.bfloat16))
+        value = fnn.negative_log_likelihood(y, jnp.array([0, 1]))
+        assert value.dtype == jnp.float32
+        np.testing.assert_allclose(value.astype(float), np.log(classes), rtol=1e-2)
+
+
+def test_cosine_distance_by_hand_and_of_any_length():
+    y, t = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]]), np.array([[6.0, 8.0], [0.0, 1.0], [0.0, -5.0]])
+    np.testing.assert_allclose(fnn.cosine_distance.per_example(y.astype(np.float32), t), [0, 1, 2], atol=1e-6)
+    for scale in (1e-30, 1e30):
+        np.testing.assert_allclose(fnn.cosine_distance.per_example(np.float32(scale * y), t), [0, 1, 2], atol=1e-6)
+    with pytest.raises(fnn.InputError, match="y: expected vectors"):
+        fnn.cosine_distance(jnp.ones(3), jnp.ones(3))
+
+
+def test_fault_11_the_direction_of_nothing():
+    y, t = jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.array([[1.0, 2.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(fnn.cosine_distance.per_example(y, t), [1, 1])
+    for gradient in (fnn.cosine_distance.gradient, jax.grad(fnn.cosine_distance)):
+        np.testing.assert_array_equal(gradient(y, t), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
+def test_nan_in_the_output_is_nan_in_value_and_gradient(loss):
+    """None of the comparisons in a formula turns NaN into a plausible number."""
+    y = jnp.array([[jnp.nan, 0.5], [0.5, 0.5]])
+    of_classes = loss in (fnn.cross_entropy, fnn.multiclass_hinge, fnn.negative_log_likelihood)
+    labels = jnp.array([0, 1]) if of_classes else jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    assert np.isnan(jax.jit(loss)(y, labels))
+    assert np.isnan(jax.jit(loss.gradient)(y, labels)[0, 0])

@@ -1,0 +1,235 @@
+"""Losses: values by independent formulas, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], np.float32)
+
+
+def test_values_by_hand():
+    y, t = np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])
+    assert np.isclose(fnn.mean_squared_error(y, t), (1 + 4) / 2)
+    assert np.isclose(fnn.mean_absolute_error(y, t), (1 + 2) / 2)
+    assert np.isclose(fnn.huber(y, t), (0.5 + 1.5) / 2)
+    assert np.isclose(fnn.binary_cross_entropy(y, t), (np.log(1 + np.e) + np.log(1 + np.exp(-3))) / 2)
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    assert np.isclose(fnn.cross_entropy(LOGITS, [0, 2]), -(np.log(p[0, 0]) + np.log(p[1, 2])) / 2, rtol=1e-5)
+
+
+def test_one_hot_labels_are_the_integers():
+    one_hot = np.eye(3, dtype=np.float32)[[0, 2]]
+    assert np.isclose(fnn.cross_entropy(LOGITS, one_hot), fnn.cross_entropy(LOGITS, [0, 2]), rtol=1e-6)
+    np.testing.assert_allclose(fnn.cross_entropy.gradient(LOGITS, one_hot), fnn.cross_entropy.gradient(LOGITS, [0, 2]))
+
+
+@pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
+def test_fault_01_no_loss_broadcasts(loss):
+    """(n,) against (n, 1), which NumPy would make (n, n)."""
+    for y, labels in ((np.ones((4, 1)), np.ones(4)), (np.ones(4), np.ones((4, 1))), (np.ones((4, 2)), np.ones((4, 1)))):
+        with pytest.raises(fnn.InputError, match="labels: expected"):
+            loss(y.astype(np.float32), labels.astype(np.float32))
+        with pytest.raises(fnn.InputError, match="labels: expected"):
+            jax.jit(loss.gradient)(y.astype(np.float32), labels.astype(np.float32))
+
+
+@pytest.mark.parametrize("weights", [np.ones((2, 1)), np.ones(3), np.ones(()), np.ones((2, 3))])
+def test_fault_01_weights_do_not_broadcast(weights):
+    with pytest.raises(fnn.InputError, match=r"weights: expected one weight per value, shape \(2,\)"):
+        fnn.cross_entropy(LOGITS, [0, 1], weights)
+
+
+@pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
+def test_fault_03_an_empty_batch_is_an_error(loss):
+    y = np.zeros((0, 3), np.float32)
+    with pytest.raises(fnn.InputError, match="y: expected at least one example"):
+        loss(y, np.zeros(0, int) if loss is fnn.cross_entropy else y)
+
+
+def test_fault_03_all_weights_zero_give_zero():
+    for loss, y, labels in (
+        (fnn.cross_entropy, LOGITS, np.array([0, 1])),
+        (fnn.mean_squared_error, LOGITS, LOGITS + 1),
+    ):
+        assert loss(y, labels, np.zeros(2)) == 0
+        assert (loss.gradient(y, labels, np.zeros(2)) == 0).all()
+        assert (jax.grad(loss)(jnp.asarray(y), labels, np.zeros(2)) == 0).all()
+
+
+def test_fault_03_all_labels_ignored_give_zero():
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1)
+    assert loss(LOGITS, [-1, -1]) == 0
+    assert (loss.gradient(LOGITS, [-1, -1]) == 0).all()
+    assert (jax.grad(loss)(jnp.asarray(LOGITS), jnp.array([-1, -1])) == 0).all()
+
+
+@pytest.mark.parametrize(("label", "number"), [(3, "06"), (-1, "07"), (2**31 - 1, "06")])
+def test_fault_06_07_a_label_out_of_range(label, number):
+    """An error on the host; NaN in value and gradient, the hand-derived and the automatic one, under jit."""
+    with pytest.raises(fnn.InputError, match=rf"labels: expected labels from 0 to 2.*got {label} at index \(1,\)"):
+        fnn.cross_entropy(LOGITS, [0, label])
+    labels = jnp.array([0, label])
+    assert np.isnan(jax.jit(fnn.cross_entropy)(LOGITS, labels))
+    for gradient in (jax.jit(fnn.cross_entropy.gradient), jax.jit(jax.grad(fnn.cross_entropy))):
+        assert np.isnan(gradient(jnp.asarray(LOGITS), labels)[1]).all()
+
+
+def test_fault_07_minus_one_only_where_it_is_ignored():
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1)
+    assert np.isclose(loss(LOGITS, [0, -1]), fnn.cross_entropy(LOGITS[:1], [0]))
+    with pytest.raises(fnn.InputError, match="labels from 0 to 2 or -1"):
+        loss(LOGITS, [0, -2])
+
+
+def test_fault_08_an_ignored_row_may_hold_anything():
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1, label_smoothing=0.1)
+    y = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
+    value, gradient = jax.value_and_grad(loss)(y, jnp.array([1, -1]))
+    assert np.isfinite(value)
+    assert np.isfinite(loss.gradient(y, jnp.array([1, -1]))).all()
+    assert np.isfinite(gradient[0]).all()
+    assert (gradient[1] == 0).all()
+
+
+def test_fault_08_labels_as_bytes():
+    """256 and 300 classes do not fit into a byte, nor does an ignored -1."""
+    for classes in (256, 300):
+        y = jax.random.normal(jax.random.key(0), (2, classes))
+        expected = fnn.cross_entropy(y, np.array([1, 2]))
+        assert fnn.cross_entropy(y, np.array([1, 2], np.uint8)) == expected
+    ignoring = jax.jit(fnn.losses.cross_entropy_with(ignore_index=-1))
+    assert np.isnan(ignoring(jnp.zeros((2, 3)), np.array([0, 255], np.uint8)))
+
+
+def test_bad_values_under_jit_are_never_plausible():
+    for loss in (fnn.binary_cross_entropy, fnn.losses.binary_cross_entropy_from_probabilities):
+        for call in (loss, loss.gradient, jax.grad(loss)):
+            assert np.isnan(jax.jit(call)(jnp.array([0.5]), jnp.array([2]))).all()
+    for row in ([2.0, 3.0], [1.5, -0.5]):
+        for call in (fnn.cross_entropy, fnn.cross_entropy.gradient, jax.grad(fnn.cross_entropy)):
+            assert np.isnan(jax.jit(call)(jnp.zeros((1, 2)), jnp.array([row]))).all()
+    weighted = jax.jit(lambda w: fnn.cross_entropy(jnp.asarray(LOGITS), jnp.array([0, 1]), w))
+    assert np.isnan(weighted(jnp.array([-1.0, 1.0])))
+
+
+def test_an_infinite_value_without_weight_adds_nothing():
+    y, weights = jnp.array([[-jnp.inf, 0.0], [0.0, 1.0]]), jnp.array([0.0, 1.0])
+    assert np.isclose(fnn.cross_entropy(y, jnp.array([0, 1]), weights), np.log(1 + np.exp(-1)))
+    assert np.isfinite(fnn.cross_entropy.gradient(y, jnp.array([0, 1]), weights)).all()
+
+
+def test_losses_map_over_single_examples():
+    labels = jnp.array([0, 2])
+    alone = jax.vmap(fnn.cross_entropy)(jnp.asarray(LOGITS), labels)
+    np.testing.assert_allclose(alone, fnn.cross_entropy.per_example(LOGITS, labels), rtol=1e-6)
+
+
+def test_settings_may_be_traced():
+    y, labels = jnp.asarray(LOGITS), jnp.array([0, 2])
+    traced = jax.jit(lambda e: fnn.losses.cross_entropy_with(label_smoothing=e)(y, labels))
+    np.testing.assert_allclose(traced(0.1), fnn.losses.cross_entropy_with(label_smoothing=0.1)(y, labels), rtol=1e-6)
+    traced = jax.jit(lambda d: fnn.losses.huber_with(d)(y, y + 1))
+    np.testing.assert_allclose(traced(0.3), fnn.losses.huber_with(0.3)(y, y + 1), rtol=1e-6)
+
+
+def test_soft_labels_in_bfloat16():
+    soft = jax.nn.softmax(jnp.asarray(LOGITS)).astype(jnp.bfloat16)
+    assert np.isfinite(fnn.cross_entropy(LOGITS, soft))
+
+
+def test_fault_09_one_hot_given_as_integers():
+    with pytest.raises(fnn.InputError, match="Give a one-hot array as floating-point numbers"):
+        fnn.cross_entropy(LOGITS, np.eye(3, dtype=int)[[0, 1]])
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.2, 0.2], [1.2, -0.1, -0.1], [np.nan, 0.5, 0.5]])
+def test_fault_09_soft_labels_that_are_no_probabilities(row):
+    soft = np.array([[0.2, 0.3, 0.5], row], np.float32)
+    with pytest.raises(fnn.InputError, match=r"rows of probabilities that sum to 1.*at index \(1,\)"):
+        fnn.cross_entropy(LOGITS, soft)
+
+
+def test_fault_12_an_impossible_class_without_weight():
+    """A logit of minus infinity adds nothing where the label gives it no weight."""
+    y = jnp.array([[0.0, 1.0, -jnp.inf]])
+    for labels in (jnp.array([1]), jnp.array([[0.25, 0.75, 0.0]])):
+        assert np.isfinite(fnn.cross_entropy(y, labels))
+        assert np.isfinite(fnn.cross_entropy.gradient(y, labels)).all()
+        assert np.isfinite(jax.grad(fnn.cross_entropy)(y, labels)).all()
+
+
+def test_fault_12_an_infinite_logit_that_is_right_costs_nothing():
+    """A logit of minus infinity with label 0, and of infinity with label 1."""
+    y, t = jnp.array([[-jnp.inf], [jnp.inf]]), jnp.array([[0.0], [1.0]])
+    loss = fnn.binary_cross_entropy
+    assert loss(y, t) == 0
+    assert loss(y, 1 - t) == jnp.inf
+    assert (loss.gradient(y, t) == 0).all()
+    np.testing.assert_array_equal(loss.gradient(y, 1 - t), [[-0.5], [0.5]])
+    assert (jax.grad(loss)(y, t) == 0).all()
+
+
+def test_fault_12_an_infinite_value_without_weight_has_no_gradient_either():
+    y, weights = jnp.array([[jnp.nan, -jnp.inf], [0.0, 1.0]]), jnp.array([0.0, 1.0])
+    for loss in (fnn.cross_entropy, fnn.multiclass_hinge):
+        alone = jax.grad(loss)(y[1:], jnp.array([1]))
+        for gradient in (loss.gradient, jax.grad(loss)):
+            np.testing.assert_allclose(gradient(y, jnp.array([0, 1]), weights), [[0.0, 0.0], alone[0]], rtol=1e-6)
+
+
+def test_fault_14_binary_cross_entropy_is_finite_from_logits_that_mean_0_or_1():
+    y = np.array([[1e4], [-1e4], [1e4], [-1e4]], np.float32)
+    t = np.array([[1.0], [0.0], [0.0], [1.0]], np.float32)
+    np.testing.assert_allclose(fnn.binary_cross_entropy.per_example(y, t), [0, 0, 1e4, 1e4])
+    np.testing.assert_allclose(fnn.binary_cross_entropy.gradient(y, t) * 4, [[0], [0], [1], [-1]])
+    assert np.isfinite(jax.grad(fnn.binary_cross_entropy)(jnp.asarray(y), t)).all()
+
+
+def test_fault_14_probabilities_0_and_1_that_are_right_cost_nothing():
+    p = jnp.array([[0.0], [1.0]])
+    loss = fnn.losses.binary_cross_entropy_from_probabilities
+    assert loss(p, p) == 0
+    np.testing.assert_array_equal(loss.gradient(p, p), [[0.5], [-0.5]])
+    np.testing.assert_array_equal(jax.grad(loss)(p, p), [[0.5], [-0.5]])
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])
+def test_fault_14_probabilities_out_of_range(p):
+    loss, y, t = (
+        fnn.losses.binary_cross_entropy_from_probabilities,
+        np.array([[p]], np.float32),
+        np.ones((1, 1), np.float32),
+    )
+    with pytest.raises(fnn.InputError, match=r"y: expected probabilities in \[0, 1\].*For logits"):
+        loss(y, t)
+    assert np.isnan(jax.jit(loss)(y, t))
+    assert np.isnan(jax.jit(loss.gradient)(y, t)).all()
+
+
+@pytest.mark.parametrize("loss", [fnn.binary_cross_entropy, fnn.losses.binary_cross_entropy_from_probabilities])
+def test_binary_labels_out_of_range(loss):
+    with pytest.raises(fnn.InputError, match=r"labels: expected values in \[0, 1\]"):
+        loss(np.full((2, 1), 0.5, np.float32), np.array([[1], [2]]))
+
+
+def test_negative_weights_integers_and_wrong_settings_are_refused():
+    with pytest.raises(fnn.InputError, match="weights not below 0"):
+        fnn.cross_entropy(LOGITS, [0, 1], [1.0, -1.0])
+    with pytest.raises(fnn.InputError, match="y: expected floating-point outputs"):
+        fnn.mean_squared_error(np.ones((2, 1), int), np.ones((2, 1), int))
+    for smoothing in (-0.1, 1.0, np.nan):
+        with pytest.raises(fnn.InputError, match="label_smoothing"):
+            fnn.losses.cross_entropy_with(label_smoothing=smoothing)
+    for delta in (0, -1, np.nan):
+        with pytest.raises(fnn.InputError, match="delta"):
+            fnn.losses.huber_with(delta)
+
+
+def test_extreme_logits_stay_finite():
+    y = jnp.array([[1e30, -1e30, 0.0]])
+    for label in range(3):
+        assert np.isfinite(fnn.cross_entropy(y, jnp.array([label])))
+        assert np.isfinite(fnn.cross_entropy.gradient(y, jnp.array([label]))).all()

@@ -1,0 +1,133 @@
+"""Losses of masked sequences: the mean over real steps, whatever the padding holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+LENGTHS = np.array([3, 1, 2])
+MASK = np.arange(3) < LENGTHS[:, None]
+INTEGERS = (fnn.cross_entropy, fnn.multiclass_hinge, fnn.negative_log_likelihood)
+
+
+def sequences(loss, seed=0):
+    """Outputs (batch, time, 5) that every loss takes, and labels."""
+    random = np.random.default_rng(seed)
+    y = np.log(random.dirichlet(np.ones(5), (3, 3)))
+    if loss is fnn.losses.binary_cross_entropy_from_probabilities:
+        y = np.exp(y)
+    if loss in INTEGERS:
+        return y, random.integers(0, 5, (3, 3))
+    if loss is fnn.kl_divergence:
+        return y, random.dirichlet(np.ones(5), (3, 3))
+    return y, random.integers(0, 2, (3, 3, 5)).astype(float)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+def test_the_mean_is_over_real_steps(loss, weighted):
+    """Value and gradient are those of the real steps alone, each an example; padding has NaN and wrong labels."""
+    y, labels = sequences(loss)
+    alone, alone_labels = jnp.asarray(y[MASK]), jnp.asarray(labels[MASK])
+    y[~MASK], labels[~MASK] = np.nan, -7
+    weights = np.random.default_rng(1).uniform(size=(3, 3)) if weighted else None
+    alone_weights = None if weights is None else weights[MASK]
+    masked = fnn.Masked(jnp.asarray(y), jnp.asarray(MASK))
+
+    @jax.jit
+    def of(y, labels, weights):
+        return loss(y, labels, weights), loss.gradient(y, labels, weights), loss.per_example(y, labels)
+
+    @jax.jit
+    def automatic(y, labels, weights):
+        return jax.grad(lambda y: loss(fnn.Masked(y, MASK), labels, weights))(y)
+
+    value, y_bar, each = of(masked, labels, weights)
+    alone_value, alone_bar, alone_each = of(alone, alone_labels, alone_weights)
+    np.testing.assert_allclose(loss(masked, labels, weights), alone_value, rtol=1e-14)
+    np.testing.assert_allclose(value, alone_value, rtol=1e-14)
+    assert y_bar.mask is None
+    expected = np.zeros(y.shape)
+    expected[MASK] = alone_bar
+    np.testing.assert_allclose(y_bar.values, expected, atol=1e-14)
+    np.testing.assert_allclose(automatic(masked.values, labels, weights), expected, atol=1e-12)
+    assert each.shape == (3, 3)
+    np.testing.assert_allclose(each[MASK], alone_each, rtol=1e-13)
+    assert (each[~MASK] == 0).all()
+
+
+def test_the_gradient_goes_into_a_network_s_pullback():
+    net = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
+    params, state = net.init(jax.random.key(0), (3, 2))
+    x = fnn.Masked(jax.random.normal(jax.random.key(1), (3, 3, 2)), jnp.asarray(MASK))
+    labels = jnp.arange(9).reshape(3, 3) % 3
+
+    @jax.jit
+    def both(params):
+        y, _, pullback = net.vjp(params, state, x, train=True)
+        automatic = jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, x, train=True)[0], labels))
+        return pullback(fnn.cross_entropy.gradient(y, labels)), automatic(params)
+
+    (ours, x_bar), theirs = both(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
+    assert (x_bar.values[~MASK] == 0).all()
+
+
+def test_ignored_labels_and_class_weights_among_real_steps():
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1, class_weights=[0.2, 1.0, 3.0, 0.5, 0.7], label_smoothing=0.1)
+    y, labels = sequences(fnn.cross_entropy)
+    labels[0, 1] = -1
+    expected = loss(y[MASK].astype(np.float32), labels[MASK])
+    labels[~MASK] = 99
+    masked = fnn.Masked(y.astype(np.float32), MASK)
+    np.testing.assert_allclose(loss(masked, labels), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(loss)(masked, labels), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
+def test_fault_03_fully_masked_gives_zero(loss):
+    masked = fnn.Masked(jnp.full((3, 3, 5), jnp.nan), jnp.zeros((3, 3), bool))
+    labels = jnp.asarray(sequences(loss)[1], int if loss in INTEGERS else float)
+
+    @jax.jit
+    def both(y):
+        return loss.gradient(masked, labels).values, jax.grad(lambda y: loss(fnn.Masked(y, masked.mask), labels))(y)
+
+    assert loss(masked, labels) == 0
+    assert all((bar == 0).all() for bar in both(masked.values))
+
+
+def test_fault_06_07_a_bad_label_of_a_real_step():
+    """The index is that of the step; under jit the value is NaN."""
+    y, labels = sequences(fnn.cross_entropy)
+    labels[2, 1], labels[1, 2] = -1, -1
+    masked = fnn.Masked(jnp.asarray(y, jnp.float32), jnp.asarray(MASK))
+    with pytest.raises(fnn.InputError, match=r"labels from 0 to 4.*got -1 at index \(2, 1\)"):
+        fnn.cross_entropy(masked, labels)
+    assert np.isnan(jax.jit(fnn.cross_entropy)(masked, labels))
+
+
+def test_fault_01_shapes_of_masked_sequences():
+    masked = fnn.Masked(jnp.zeros((3, 3, 5)), jnp.asarray(MASK))
+    with pytest.raises(fnn.InputError, match=r"labels: expected the axes \(batch, time\) = \(3, 3\)"):
+        fnn.cross_entropy(masked, jnp.zeros((3,), int))
+    with pytest.raises(fnn.InputError, match=r"labels: expected integer labels of shape \(3, 3\)"):
+        fnn.cross_entropy(masked, jnp.zeros((3, 3, 1), int))
+    with pytest.raises(fnn.InputError, match=r"weights: expected the axes \(batch, time\) = \(3, 3\)"):
+        fnn.cross_entropy(masked, jnp.zeros((3, 3), int), jnp.ones(3))
+    with pytest.raises(fnn.InputError, match="mask: expected booleans"):
+        fnn.cross_entropy(fnn.Masked(jnp.zeros((3, 3, 5)), jnp.ones((3, 3))), jnp.zeros((3, 3), int))
+
+
+def test_totals_of_uneven_batches_add_up():
+    loss = fnn.losses.cross_entropy_with(ignore_index=-1, class_weights=[0.2, 1.0, 3.0, 0.5, 0.7])
+    y, labels = sequences(loss)
+    labels = np.random.default_rng(3).integers(-1, 5, (3, 3))
+    masked = fnn.Masked(jnp.asarray(y, jnp.float32), jnp.asarray(MASK))
+    first, others = jax.tree.map(lambda a: a[:1], masked), jax.tree.map(lambda a: a[1:], masked)
+    parts = loss.totals(first, labels[:1]), loss.totals(others, labels[1:])
+    whole = loss.result(jax.tree.map(jnp.add, *parts))
+    np.testing.assert_allclose(whole, loss(masked, labels), rtol=1e-6)

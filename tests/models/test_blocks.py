@@ -1,0 +1,105 @@
+"""The transformer block: what it is composed of, and what goes through it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (2, 5, 6))
+
+
+def drawn(params):
+    leaves, structure = jax.tree.flatten(params)
+    random = np.random.default_rng(0)
+    return jax.tree.unflatten(structure, [jnp.asarray(random.normal(size=leaf.shape) / 2, float) for leaf in leaves])
+
+
+def run(layer, params, x, **options):
+    return jax.jit(lambda params, x: layer.apply(params, {}, x, **options)[0])(params, x)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_it_is_its_formula(norm_first):
+    block = fnn.models.transformer_block(2, norm_first=norm_first, activation=fnn.relu, causal=True, rotary=False)
+    params = drawn(block.init(KEY, (5, 6))[0])
+    inner = [params[f"residual_{i}"]["chain_0"] for i in (0, 1)]
+    norms = [part["layer_norm_0"] for part in inner] if norm_first else [params[f"layer_norm_{i}"] for i in (0, 1)]
+
+    def norm(i, x):
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return scaled * np.asarray(norms[i]["scale"]) + np.asarray(norms[i]["bias"])
+
+    def attend(x):
+        return np.asarray(run(fnn.attention(2, causal=True), inner[0]["attention_0"], jnp.asarray(x), train=False))
+
+    def feed_forward(x):
+        first, second = ({k: np.asarray(v) for k, v in inner[1][f"dense_{i}"].items()} for i in (0, 1))
+        assert first["weight"].shape == (6, 24)
+        return np.maximum(x @ first["weight"] + first["bias"], 0) @ second["weight"] + second["bias"]
+
+    x = np.asarray(X)
+    if norm_first:
+        z = x + attend(norm(0, x))
+        expected = z + feed_forward(norm(1, z))
+    else:
+        z = norm(0, x + attend(x))
+        expected = norm(1, z + feed_forward(z))
+    np.testing.assert_allclose(run(block, params, X, train=True), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("float64")
+def test_norms_last_have_a_composed_formula_too():
+    block = fnn.models.transformer_block(3, hidden_size=5, norm_first=False, rotary=True, causal=True)
+    params, x = drawn(block.init(KEY, (3, 6))[0]), jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 6)))
+
+    @jax.jit
+    def both(params, x):
+        y, automatic, pullback = jax.vjp(lambda p, x: block.vjp(p, {}, x, train=True)[::2], params, x, has_aux=True)
+        return pullback(jnp.cos(y)), automatic(jnp.cos(y))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), *both(params, x))
+
+
+def test_padding_changes_nothing():
+    block = fnn.models.transformer_block(3, rotary=True)
+    params = drawn(block.init(KEY, (5, 6))[0])
+    mask = jnp.array([[True, True, True, False, False]] * 2)
+    y = run(block, params, fnn.Masked(X, mask), train=True)
+    np.testing.assert_allclose(y.values[:, :3], run(block, params, X[:, :3], train=True), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(y.mask, mask)
+
+
+def test_dropout_is_in_training_alone_and_may_be_traced():
+    params = fnn.models.transformer_block(2).init(KEY, (5, 6))[0]
+
+    @jax.jit
+    def outputs(rate):
+        block = fnn.models.transformer_block(2, dropout=rate)
+        return [block.apply(params, {}, X, train=train, key=KEY)[0] for train in (True, False)]
+
+    expected = run(fnn.models.transformer_block(2), params, X, train=True)
+    trained, evaluated = outputs(0.5)
+    np.testing.assert_allclose(evaluated, expected, rtol=1e-4, atol=1e-5)
+    assert abs(trained - expected).max() > 0.1
+    np.testing.assert_allclose(outputs(0.0)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_repeat_with_their_names():
+    net = fnn.chain(fnn.dense(6), fnn.models.transformer_block(2), fnn.models.transformer_block(2, name="last"))
+    params, _ = jax.eval_shape(lambda key: net.init(key, (5, 3)), KEY)
+    assert sorted(params) == ["dense_0", "last_0", "transformer_block_0"]
+    assert "transformer_block_0/residual_0/chain_0/attention_0/query/weight" in fnn.trees.flatten(params)
+    summary = fnn.summary(net, (5, 3))
+    assert summary.total.parameters == fnn.trees.size(params)
+    assert {"last_0/residual_0/chain_0/attention_0"} <= {row.layer for row in summary.rows}
+
+
+def test_errors_say_where_in_the_block():
+    with pytest.raises(fnn.InputError, match="transformer_block_0/residual_0/chain_0/attention_0: heads: expected"):
+        fnn.chain(fnn.models.transformer_block(4)).init(KEY, (5, 6))
+    with pytest.raises(fnn.InputError, match="transformer_block_0: in_shape: expected"):
+        fnn.chain(fnn.models.transformer_block(2)).init(KEY, 5)

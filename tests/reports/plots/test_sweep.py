@@ -1,0 +1,304 @@
+"""Pictures of a sweep, on the edges of what a sweep can be."""
+
+import io
+import math
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from tests.sweeps.made_up_results import member, over_seeds, result
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+from functional_nn.reports.plots.sweep import draw_all
+
+random = np.random.default_rng(0)
+
+
+def drawn(figure):
+    """The picture as it is saved: a real PNG that shows something, and a warning about its layout is an error."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    with PIL.Image.open(stream) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert min(pixels.shape[:2]) > 100
+    assert max(pixels.shape[:2]) < 4000
+    assert len(np.unique(pixels @ (65536, 256, 1))) > 5
+    return figure
+
+
+def texts(figure):
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+
+
+def swept(settings, seeds=3, deviation=0.003):
+    """Settings with their accuracies, each with so many seeds."""
+    members = []
+    for h, accuracy in settings:
+        values = random.normal(accuracy, deviation, seeds)
+        members += over_seeds(values, start=len(members), **h)
+    return result(*members)
+
+
+@pytest.fixture
+def rates():
+    return swept([({"rate": rate}, accuracy) for rate, accuracy in ((1e-4, 0.9), (1e-3, 0.96), (1e-2, 0.95))], 4)
+
+
+def lines(figure):
+    return {line.get_label(): line for line in figure.axes[0].lines}
+
+
+def test_curves_are_means_in_a_band(rates):
+    figure = drawn(fnn.plots.plot_curves(rates))
+    assert list(lines(figure)) == ["0.001", "0.01", "0.0001"]
+    np.testing.assert_allclose(
+        lines(figure)["0.001"].get_ydata(), rates.where(rate=1e-3).curves("test_accuracy").mean(axis=0)
+    )
+    (row,) = fnn.sweeps.summarize(rates.where(rate=1e-3))
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert band[band[:, 0] == 3][:, 1].max() == pytest.approx(row.high)
+    assert band[band[:, 0] == 3][:, 1].min() == pytest.approx(row.low)
+    assert {"rate", "epoch", "test accuracy", "mean of 4 members, and its 95% interval"} <= set(texts(figure))
+
+
+def test_curves_of_few_members_reach_from_the_lowest_to_the_highest():
+    made = result(*over_seeds([0.8, 0.9]))
+    figure = drawn(fnn.plots.plot_curves(made))
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert {round(float(y), 6) for y in band[band[:, 0] == 3][:, 1]} == {0.8, 0.9}
+    assert "mean of 2 members, and lowest to highest" in texts(figure)
+
+
+def test_curves_of_chosen_hyper_parameters():
+    made = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)], 2)
+    assert len(lines(drawn(fnn.plots.plot_curves(made)))) == 4
+    assert set(lines(drawn(fnn.plots.plot_curves(made, by="hidden")))) == {"8", "16"}
+    with pytest.raises(InputError, match=r"by: expected hyper-parameters of the sweep, got 'hiden'\. Did you mean"):
+        fnn.plots.plot_curves(made, by="hiden")
+
+
+def test_at_most_ten_curves_the_best_ones():
+    made = swept([({"rate": float(i), "name": "x" * 9}, i / 20) for i in range(1, 18)], 2, deviation=0)
+    figure = drawn(fnn.plots.plot_curves(made))
+    assert list(lines(figure)) == [str(i) for i in range(17, 7, -1)]
+    assert any(text.startswith("the best 10 of 17 settings") for text in texts(figure))
+
+
+def test_fault_40_a_member_that_is_not_finite_is_in_no_mean_but_in_the_legend():
+    bad = member(9, {"rate": 0.1, "seed": 2}, 0.1, status="non-finite", epochs=2)
+    worse = member(10, {"rate": 9.0, "seed": 0}, math.nan, status="non-finite", epochs=1)
+    figure = drawn(fnn.plots.plot_curves(result(*over_seeds([0.8, 0.9], rate=0.1), bad, worse)))
+    line = lines(figure)["0.1 (1 of 3 not finite)"]
+    assert line.get_ydata()[-1] == pytest.approx(0.85)
+    assert len(lines(figure)["9 (1 of 1 not finite)"].get_ydata()) == 0
+
+
+def test_curves_do_not_jump_where_a_member_ends():
+    """Who stopped early keeps its value; where halving took one, the mean of the others would be another line."""
+    early = member(1, {"seed": 1}, 0.5, status="stopped early", epochs=1)
+    (line,) = lines(fnn.plots.plot_curves(result(member(0, {"seed": 0}, 0.9), early))).values()
+    np.testing.assert_allclose(line.get_ydata(), [(0.45 + 0.5) / 2, (0.675 + 0.5) / 2, 0.7])
+    halved = member(1, {"seed": 1}, 0.2, status="halved", epochs=2)
+    (line,) = lines(fnn.plots.plot_curves(result(member(0, {"seed": 0}, 0.9), halved))).values()
+    assert len(line.get_ydata()) == 2
+
+
+@pytest.mark.parametrize("plot", [fnn.plots.plot_curves, fnn.plots.plot_spread])
+def test_one_member_with_one_epoch(plot):
+    drawn(plot(result(member(0, {"seed": 0}, 0.9, epochs=1))))
+
+
+def test_losses_over_powers_of_ten_stand_on_a_logarithmic_axis():
+    made = result(*(member(i, {"rate": float(i), "seed": 0}, 0.5, loss=10.0**i) for i in range(3)))
+    for plot in (fnn.plots.plot_curves, fnn.plots.plot_effects):
+        assert drawn(plot(made, "test_loss")).axes[0].get_yscale() == "log"
+        assert plot(made).axes[0].get_yscale() == "linear"
+
+
+def cells(figure):
+    return {tuple(map(float, text.get_position())): text.get_text() for text in figure.axes[0].texts}
+
+
+def frame(figure):
+    (rectangle,) = (patch for patch in figure.axes[0].patches)
+    return rectangle.get_x() + 0.5, rectangle.get_y() + 0.5
+
+
+def test_a_heat_map_has_every_mean_and_a_frame_around_the_best():
+    made = swept([({"rate": r, "hidden": h}, r * 3 + h / 100) for r in (0.2, 0.1) for h in (16, 8)], 3, deviation=0)
+    figure = drawn(fnn.plots.plot_heat_map(made, "rate", "hidden"))
+    assert cells(figure) == {(0, 0): "0.380", (0, 1): "0.460", (1, 0): "0.680", (1, 1): "0.760"}
+    assert frame(figure) == (1, 1)
+    assert frame(fnn.plots.plot_heat_map(made, "hidden", "rate", "test_loss")) == (1, 1)
+    assert {"rate", "hidden", "0.1", "0.2", "8", "16", "test accuracy, mean of 3 members a cell"} <= set(texts(figure))
+
+
+def test_the_smallest_loss_has_the_frame():
+    settings = [(a, b) for a in (1, 2) for b in (1, 2)]
+    made = result(*(member(i, {"a": a, "b": b, "seed": 0}, 0.5, loss=a * b) for i, (a, b) in enumerate(settings)))
+    assert frame(drawn(fnn.plots.plot_heat_map(made, "a", "b", "test_loss"))) == (0, 0)
+
+
+def test_fault_40_a_heat_map_says_what_is_not_finite():
+    made = result(
+        *over_seeds([0.8, 0.9], a=1, b=1),
+        member(2, {"a": 1, "b": 1, "seed": 2}, 0.99, status="non-finite"),
+        member(3, {"a": 2, "b": 2, "seed": 0}, 0.99, status="non-finite"),
+        member(4, {"a": 2, "b": 1, "seed": 0}, 0.2),
+    )
+    figure = drawn(fnn.plots.plot_heat_map(made, "a", "b"))
+    assert sorted(cells(figure).values()) == ["0.200", "0.850", "1 not finite", "not\nfinite"]
+    assert frame(figure) == (0, 0)
+    drawn(fnn.plots.plot_heat_map(result(*made.members[3:4]), "a", "b"))
+
+
+def test_bad_cells_do_not_make_the_others_look_alike():
+    means = [0.10, 0.95, 0.96, 0.97, 0.965]
+    made = result(*(member(i, {"a": i, "b": 0, "seed": 0}, mean) for i, mean in enumerate(means)))
+    (image,) = drawn(fnn.plots.plot_heat_map(made, "a", "b")).axes[0].images
+    assert image.norm.vmin > 0.9
+    assert image.norm.vmax == pytest.approx(0.97)
+
+
+def test_ticks_of_small_numbers_are_powers():
+    made = swept([({"rate": r, "decay": d}, 0.9) for r in (1e-4, 3e-4, 1e-1, 3.0) for d in (0.0, 1e-5)], 1)
+    figure = drawn(fnn.plots.plot_heat_map(made, "rate", "decay"))
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["1e-4", "3e-4", "1e-1", "3"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["0", "1e-5"]
+
+
+@pytest.mark.parametrize("size", [1, 5, 20])
+def test_heat_maps_of_many_sizes_keep_their_numbers_inside(size):
+    made = result(
+        *(member(i, {"a": i % size, "b": i // size, "seed": 0}, random.uniform(0.5, 1)) for i in range(size * size))
+    )
+    figure = drawn(fnn.plots.plot_heat_map(made, "a", "b"))
+    width = figure.axes[0].get_window_extent().width / size
+    assert all(text.get_window_extent().width < width for text in figure.axes[0].texts)
+
+
+def test_what_is_no_heat_map_is_refused(rates):
+    with pytest.raises(InputError, match=r"got 'rat'\. Did you mean rate"):
+        fnn.plots.plot_heat_map(rates, "rat", "seed")
+    with pytest.raises(InputError, match="another hyper-parameter than x"):
+        fnn.plots.plot_heat_map(rates, "rate", "rate")
+    many = result(*(member(i, {"a": float(i), "seed": 0}, 0.5) for i in range(21)))
+    with pytest.raises(InputError, match="a: expected at most 20 values, got 21"):
+        fnn.plots.plot_heat_map(many, "a", "seed")
+    with pytest.raises(InputError, match="Did you mean test_loss"):
+        fnn.plots.plot_heat_map(rates, "rate", "seed", "test_los")
+
+
+def test_effects_have_a_point_for_every_member_and_a_mean_for_every_value(rates):
+    figure = drawn(fnn.plots.plot_effects(rates))
+    (axes,) = figure.axes
+    assert sorted(axes.lines[0].get_ydata()) == sorted(m.last("test_accuracy") for m in rates.members)
+    means = [collection.get_segments()[0][0, 1] for collection in axes.collections]
+    assert means == pytest.approx([row.mean for row in fnn.sweeps.summarize(rates)])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1e-4", "1e-3", "1e-2"]
+    assert np.abs(axes.lines[0].get_xdata() - np.repeat([0, 1, 2], 4)).max() < 0.2
+
+
+@pytest.mark.parametrize("names", [1, 2, 3, 4, 7])
+def test_effects_of_several_hyper_parameters(names):
+    drawn_values = fnn.sweeps.draws(30, **{f"h{i}": fnn.sweeps.uniform(1, 2) for i in range(names)})
+    figure = drawn(fnn.plots.plot_effects(result(*(member(i, h, 0.5 + i / 100) for i, h in enumerate(drawn_values)))))
+    assert [axes.get_xlabel() for axes in figure.axes if axes.get_visible()] == [f"h{i}" for i in range(names)]
+
+
+def test_effects_of_words_booleans_tuples_and_many_numbers():
+    values = [("adam", True, (8, 4), 10 ** random.uniform(-4, -1)) for _ in range(20)]
+    values += [("sgd", False, (16,), 10 ** random.uniform(-4, -1)) for _ in range(20)]
+    names = ("optimizer", "nesterov", "hidden", "rate")
+    made = result(*(member(i, dict(zip(names, value, strict=True)), 0.5) for i, value in enumerate(values)))
+    figure = drawn(fnn.plots.plot_effects(made))
+    assert {"adam", "sgd", "True", "False", "8,4", "16"} <= set(texts(figure))
+    assert figure.axes[3].get_xscale() == "log"
+
+
+def test_fault_40_effects_have_a_cross_for_what_is_not_finite():
+    bad = [member(9 + i, {"rate": 9.0, "seed": i}, 0.3, status="non-finite") for i in range(2)]
+    figure = drawn(fnn.plots.plot_effects(result(*over_seeds([0.8, 0.9], rate=0.1), *bad)))
+    points, crosses = figure.axes[0].lines
+    assert (len(points.get_ydata()), len(crosses.get_ydata())) == (2, 2)
+    assert any("a cross for each of the 2 that are not finite" in text for text in texts(figure))
+
+
+def test_effects_of_the_seed_alone_are_a_spread():
+    with pytest.raises(InputError, match="Draw plot_spread"):
+        fnn.plots.plot_effects(result(*over_seeds([0.8, 0.9])))
+
+
+def test_a_spread_counts_every_member_and_says_its_numbers():
+    values = random.integers(950, 970, 256) / 1000
+    figure = drawn(
+        fnn.plots.plot_spread(result(*over_seeds(values), member(999, {"seed": 999}, 0.1, status="non-finite")))
+    )
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 256
+    about = f"256 members, mean {values.mean():.4f}, sd {values.std(ddof=1):.4f}, from 0.9500 to 0.9690; 1 not finite"
+    assert about in texts(figure)
+
+
+def test_bins_of_a_spread_hold_equally_many_possible_accuracies():
+    """Of values at every thousandth, once each, all bins but the last have as many, and none is on an edge."""
+    values = np.arange(900, 1000) / 1000
+    figure = drawn(fnn.plots.plot_spread(result(*over_seeds(values))))
+    edges = np.array([bar.get_x() for bar in figure.axes[0].patches])
+    assert np.abs(edges[:, None] - values).min() > 0.0004
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert len(set(heights[:-1])) == 1
+    assert sum(heights) == 100
+
+
+def test_a_spread_has_a_panel_for_each_setting_of_at_most_six(rates):
+    figure = drawn(fnn.plots.plot_spread(rates))
+    assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == [
+        "rate 0.001",
+        "rate 0.01",
+        "rate 0.0001",
+    ]
+    many = drawn(fnn.plots.plot_spread(swept([({"rate": float(i)}, i / 10) for i in range(1, 10)])))
+    assert len(many.axes) == 6
+    assert "the best 6 of 9 settings" in texts(many)
+
+
+def test_long_titles_of_a_spread_stand_inside_the_picture():
+    from matplotlib.text import Text
+
+    settings = [({"learning_rate": r, "hidden": (64, 32), "optimizer": o}, 0.9) for r in (1e-4, 3e-4) for o in "ab"]
+    figure = drawn(fnn.plots.plot_spread(swept(settings)))
+    (title,) = (text for text in figure.findobj(Text) if text.get_text() == figure.axes[0].get_title(loc="left"))
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("values", [[0.9] * 5, [0.0, 0.0], [0.1, 0.1 + 1e-12, 0.9], [0.0, 1.0]])
+def test_spreads_of_equal_and_far_values(values):
+    figure = drawn(fnn.plots.plot_spread(result(*over_seeds(values))))
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == len(values)
+
+
+@pytest.mark.parametrize("made", [result(), result(member(0, {"seed": 0}, math.nan, status="non-finite", epochs=0))])
+def test_nothing_to_see_is_said(made, tmp_path):
+    with pytest.raises(InputError, match="one with a finite test_accuracy"):
+        fnn.plots.plot_spread(made)
+    with pytest.raises(InputError, match="a member that ran an epoch"):
+        fnn.plots.plot_curves(made)
+    assert draw_all(made, tmp_path) == []
+
+
+def test_all_pictures_that_there_is_something_for(rates, tmp_path):
+    assert draw_all(rates, tmp_path) == ["curves.png", "effects.png", "spread.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "effects.png", "spread.png"]
+    two = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)])
+    assert "heat_map.png" in draw_all(two, tmp_path)
+    assert draw_all(result(*over_seeds([0.8, 0.9])), tmp_path) == ["curves.png", "spread.png"]
+    assert draw_all(result(member(0, {"seed": 0}, 0.9)), tmp_path) == ["curves.png"]
+
+
+def test_pictures_without_matplotlib(rates, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert draw_all(rates, tmp_path) == []

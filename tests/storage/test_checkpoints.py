@@ -1,0 +1,437 @@
+"""Checkpoints: exact, verified bit for bit, whole or not there, and the one before where the newest is damaged."""
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage import checkpoint, files
+from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest, steps
+
+TREE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "more": (np.int32(7), None, {"key": jax.random.key(3)})}
+FILES = ("arrays.safetensors", "manifest.json")
+
+
+@pytest.fixture
+def strict_promotion():
+    """Overrides the rule of all other tests, since Optax mixes types."""
+
+
+def numbers(tree):
+    """Everything of a pytree that must come back: structure, types, shapes, bits."""
+    leaves, structure = jax.tree.flatten(tree)
+    raw = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
+    return structure, [(str(x.dtype), x.shape, np.asarray(r).tobytes()) for x, r in zip(leaves, raw, strict=True)]
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def saved(folder, count=2, tree=TREE) -> Path:
+    for step in range(1, count + 1):
+        fnn.storage.save_checkpoint(folder, step, tree)
+    return folder / f"{count:010d}"
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint8", "bool", "int8", "uint32"])
+def test_round_trip_is_exact(tmp_path, dtype):
+    values = [0.1, -0.0, np.inf, np.nan, 1e-38] if jnp.issubdtype(dtype, jnp.floating) else [0, 1, 1]
+    tree = {"a": jnp.asarray(values, dtype), "none": jnp.zeros((0, 3), dtype), "one": jnp.ones((), dtype)}
+    fnn.storage.save_checkpoint(tmp_path, 1, tree)
+    for like in (tree, jax.eval_shape(lambda: tree)):
+        restored = fnn.storage.restore_checkpoint(tmp_path, like)
+        assert numbers(restored.tree) == numbers(tree)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored.tree))
+
+
+def test_round_trip_in_float64(tmp_path, float64):
+    tree = {"a": jnp.asarray([np.pi, 5e-324])}
+    fnn.storage.save_checkpoint(tmp_path, 1, tree)
+    assert numbers(fnn.storage.restore_checkpoint(tmp_path, tree).tree) == numbers(tree)
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_random_keys_go_on_where_they_were(tmp_path, kind):
+    tree = {"key": jax.random.key(3, impl=kind), "keys": jax.random.split(jax.random.key(4, impl=kind), (2, 3))}
+    fnn.storage.save_checkpoint(tmp_path, 1, tree)
+    found = fnn.storage.restore_checkpoint(tmp_path, jax.eval_shape(lambda: tree)).tree
+    assert numbers(found) == numbers(tree)
+    assert jax.random.bits(found["key"]) == jax.random.bits(tree["key"])
+
+
+def test_a_whole_train_state(tmp_path, strict_promotion):
+    optimizer = optax.chain(optax.clip(1.0), optax.masked(optax.adam(1e-3), fnn.training.path_mask("*weight")))
+    net = fnn.chain(fnn.dense(4), fnn.batch_norm(), fnn.relu, fnn.dense(2))
+    state = fnn.training.create_train_state(net, optimizer, jax.random.key(0), (3,), "float16")
+    fnn.storage.save_checkpoint(tmp_path, 1, state)
+    assert numbers(fnn.storage.restore_checkpoint(tmp_path, state).tree) == numbers(state)
+
+
+def test_what_was_said_of_it_comes_back(tmp_path):
+    about = {"epoch": 3, "best": 0.1, "names": ["a", "b"], "nothing": None}
+    fnn.storage.save_checkpoint(tmp_path, 5, TREE, loss=np.float32(0.5), about=about)
+    restored = fnn.storage.restore_checkpoint(tmp_path, TREE)
+    assert (restored.step, restored.loss, restored.about) == (5, 0.5, about)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    for step, loss in enumerate([5.0, 2.0, float("nan"), 4.0, 3.0, 9.0], 1):
+        fnn.storage.save_checkpoint(tmp_path, step, {"w": np.float32(step)}, loss=loss, keep=2)
+    assert steps(tmp_path) == [2, 5, 6]
+    assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}).tree["w"] == 6
+    assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step=2).tree["w"] == 2
+    assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step="best").step == 2
+    assert names(tmp_path) == ["0000000002", "0000000005", "0000000006"]
+
+
+def test_without_a_loss_none_is_the_best(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(DataError, match="expected a checkpoint with a loss, got none"):
+        fnn.storage.restore_checkpoint(tmp_path, TREE, step="best")
+
+
+def test_a_part_of_the_tree(tmp_path):
+    saved(tmp_path)
+    restored = fnn.storage.restore_checkpoint(tmp_path, TREE["more"][2], part="more/2")
+    assert numbers(restored.tree) == numbers(TREE["more"][2])
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE["more"][0], part="more/0").tree == 7
+    assert fnn.storage.restore_checkpoint(tmp_path, None, part="more/1").tree is None
+    for part in ("mor", "more/2/ke", "nothing"):
+        with pytest.raises(DataError, match="key nothing instead of key<fry>"):
+            fnn.storage.restore_checkpoint(tmp_path, TREE["more"][2], part=part)
+
+
+def test_steps_are_numbers_and_not_words(tmp_path):
+    for step in (9, 10, 10**10):
+        fnn.storage.save_checkpoint(tmp_path, np.int64(step), TREE, keep=5)
+    assert steps(tmp_path) == [9, 10, 10**10]
+
+
+def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = saved(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o640}
+    assert path.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"tree": {"w": 3}}, "w: expected an array"),
+        ({"tree": {"a/b": np.ones(2), "a": {"b": np.ones(2)}}}, "a path of its own"),
+        ({"tree": {"w": np.array(["text"], object)}}, "w: expected an array"),
+        ({"step": -1}, "step: expected"),
+        ({"step": True}, "step: expected"),
+        ({"keep": 0}, "keep: expected a positive integer"),
+        ({"about": {"a": {1, 2}}}, "about: expected what JSON can hold"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, change, word):
+    with pytest.raises(InputError, match=word):
+        fnn.storage.save_checkpoint(tmp_path / "folder", **{"step": 1, "tree": TREE, **change})
+    assert not (tmp_path / "folder").exists() or names(tmp_path / "folder") == []
+
+
+def test_a_good_step_is_not_written_over(tmp_path):
+    saved(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="step: expected one that is not there yet, got 2"):
+        fnn.storage.save_checkpoint(tmp_path, 2, {"w": np.zeros(3)})
+    assert contents(tmp_path) == before
+
+
+# What is damaged
+
+
+def flip(path: Path, draws: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    place = draws.randrange(8 * len(content))
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+
+
+def truncate(path: Path, draws: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: draws.randrange(len(content))])
+
+
+def lengthen(path: Path, draws: random.Random) -> None:
+    path.write_bytes(path.read_bytes() + draws.randbytes(draws.randrange(1, 9)))
+
+
+def remove(path: Path, draws: random.Random) -> None:
+    path.unlink()
+
+
+def damaged_and_noticed(folder: Path, times: int, seed: int) -> None:
+    """Every damage to the newest checkpoint is said, and the step before comes back; or it is named and refused."""
+    draws = random.Random(seed)
+    for step in (1, 2):
+        fnn.storage.save_checkpoint(folder, step, TREE | {"step": np.int32(step)})
+    path, like = folder / "0000000002", TREE | {"step": np.int32(0)}
+    whole = contents(path)
+    expected = numbers(TREE | {"step": jnp.int32(1)})
+    noticed = refused = 0
+    for _ in range(times):
+        damage = draws.choices([flip, truncate, lengthen, remove], [20, 3, 1, 1])[0]
+        damage(path / draws.choice(FILES), draws)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                restored = fnn.storage.restore_checkpoint(folder, like)
+            except DataError as error:
+                refused += "expected format version 1" in str(error)  # a flip of the version's own digit
+                continue
+            finally:
+                for name, content in whole.items():
+                    (path / name).write_bytes(content)
+        assert (restored.step, numbers(restored.tree)) == (1, expected)
+        noticed += "step 1 is used instead of a damaged one" in str(caught[0].message)
+    assert noticed + refused == times
+    assert refused < times / 100
+    assert fnn.storage.restore_checkpoint(folder, like).step == 2
+
+
+def test_fault_32_hundreds_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+    damaged_and_noticed(tmp_path, 500, seed=0)
+
+
+@pytest.mark.slow
+def test_fault_32_thousands_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+    damaged_and_noticed(tmp_path, 10_000, seed=1)
+
+
+def test_fault_32_every_byte_of_the_manifest_is_under_its_checksum(tmp_path):
+    path = saved(tmp_path, 1, {"w": np.ones(1, np.float32)}) / "manifest.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError):
+            newest(tmp_path)
+
+
+def test_fault_32_all_damaged_is_an_error_that_lists_them(tmp_path):
+    saved(tmp_path)
+    for step in (1, 2):
+        (tmp_path / f"{step:010d}" / "arrays.safetensors").unlink()
+    with pytest.raises(DataError, match=r"(?s)damaged ones only: .*0000000002.*0000000001"):
+        fnn.storage.restore_checkpoint(tmp_path, TREE)
+
+
+def test_fault_32_the_damaged_array_is_named(tmp_path):
+    path = saved(tmp_path, 1) / "arrays.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"arrays.safetensors: .* damage in (w|more/0|more/2/key)\."):
+        fnn.storage.restore_checkpoint(tmp_path, TREE, step=1)
+
+
+def test_fault_32_a_folder_with_another_step_s_name(tmp_path):
+    saved(tmp_path).rename(tmp_path / "0000000009")
+    with pytest.warns(UserWarning, match="expected the checkpoint of step 9, got that of step 2"):
+        assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 1
+
+
+def test_fault_32_a_damaged_step_is_written_anew(tmp_path):
+    path = saved(tmp_path)
+    (path / "manifest.json").write_text("{}")
+    fnn.storage.save_checkpoint(tmp_path, 2, TREE | {"w": np.zeros(3, np.float32)})
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE | {"w": np.zeros(3, np.float32)}).step == 2
+    assert names(tmp_path) == ["0000000001", "0000000002"]
+
+
+def test_fault_32_no_checkpoint_is_an_error(tmp_path):
+    for place in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DataError, match="expected a folder of checkpoints, got none in it"):
+            fnn.storage.restore_checkpoint(place, TREE)
+
+
+def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
+    saved(tmp_path)
+    key = {"key": jax.random.key(0)}
+    for like, words in {
+        "shape": ({**TREE, "w": np.zeros((3, 2), np.float32)}, "w float32(2, 3) instead of float32(3, 2)"),
+        "type": ({**TREE, "w": np.zeros((2, 3), np.int32)}, "w float32(2, 3) instead of int32(2, 3)"),
+        "key": ({**TREE, "w": jax.random.key(0)}, "w float32(2, 3) instead of key<fry>()"),
+        "more": ({**TREE, "b": np.zeros(2)}, "b nothing instead of float64(2,)"),
+        "fewer": ({"w": TREE["w"]}, "more/0 int32() instead of nothing; more/1 NoneType() instead of nothing; more/2"),
+        "empty": (
+            {**TREE, "more": (np.int32(7), optax.EmptyState(), key)},
+            "more/1 NoneType() instead of EmptyState()",
+        ),
+    }.values():
+        with pytest.raises(DataError) as caught:
+            fnn.storage.restore_checkpoint(tmp_path, like)
+        assert words in str(caught.value)
+        assert "0000000002" in str(caught.value)
+
+
+def test_fault_33_another_kind_of_key_is_refused(tmp_path):
+    fnn.storage.save_checkpoint(tmp_path, 1, {"key": jax.random.key(0)})
+    with pytest.raises(DataError, match=r"key key<fry>\(\) instead of key<rbg>\(\)"):
+        fnn.storage.restore_checkpoint(tmp_path, {"key": jax.random.key(0, impl="rbg")})
+
+
+def test_fault_33_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
+    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.array([np.pi])})
+    with pytest.raises(DataError, match="64-bit w"):
+        fnn.storage.restore_checkpoint(tmp_path, {"w": np.zeros(1)})
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("version", [3, 1, 0, -1])
+def test_fault_36_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole, version):
+    if whole:
+        monkeypatch.setattr(checkpoint, "VERSION", version)
+        saved(tmp_path)
+        monkeypatch.undo()
+    else:
+        path = saved(tmp_path) / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "version": version, "news": []}))
+    with pytest.raises(DataError, match=rf"expected format version 2, got version {version}\. Name another folder"):
+        fnn.storage.restore_checkpoint(tmp_path, TREE)
+    with pytest.raises(DataError, match=f"version {version}"):
+        fnn.storage.save_checkpoint(tmp_path, 4, TREE)
+    with CheckpointWriter(tmp_path / "other"):
+        pass
+
+
+# What goes wrong while writing
+
+
+def kills(folder: Path, number: int, seed: int) -> str:
+    script = Path(__file__).with_name("killed_writer.py")
+    command = [sys.executable, str(script), str(folder), str(number), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_fault_31_30_kills_at_any_moment_lose_nothing(tmp_path):
+    assert kills(tmp_path, 30, seed=0).startswith("30 kills")
+
+
+@pytest.mark.slow
+def test_fault_31_a_thousand_kills_at_any_moment_lose_nothing(tmp_path):
+    assert kills(tmp_path, 1000, seed=1).startswith("1000 kills")
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_fault_34_failed_writing_keeps_what_was_there_and_leaves_no_other(tmp_path, monkeypatch, call, error):
+    def fail(*arguments):
+        raise error
+
+    with CheckpointWriter(tmp_path) as writer:
+        writer.save(1, TREE)
+        before = contents(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, fail)
+            with pytest.raises(type(error)) as caught:
+                writer.save(2, TREE)
+        assert contents(tmp_path) == before
+        assert names(tmp_path) == ["0000000001"]
+        if isinstance(error, OSError):
+            assert "step 2 was not written, and those before it are whole: No space left" in str(caught.value)
+            assert "0000000002" in str(caught.value)
+        writer.save(2, TREE)
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
+
+
+@pytest.mark.parametrize("room", [0, 100, 20_000])
+def test_fault_34_a_disk_with_no_more_room_is_an_error_and_the_old_one_is_whole(tmp_path, room):
+    """A real one: the system writes no file beyond a limit."""
+    fnn.storage.save_checkpoint(tmp_path, 1, TREE)
+    before = contents(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with CheckpointWriter(tmp_path) as writer:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+            with pytest.raises(OSError, match="step 2 was not written"):
+                writer.save(2, {"w": np.zeros(10_000, np.float32)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(tmp_path).keys() == before.keys()
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_fault_34_a_read_only_folder_is_refused_and_can_be_read(tmp_path):
+    saved(tmp_path)
+    (tmp_path / ".lock").unlink()
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="can be written to"):
+        fnn.storage.save_checkpoint(tmp_path, 3, TREE)
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkeypatch, number):
+    @contextmanager
+    def unlockable(path):
+        raise OSError(number, os.strerror(number))
+        yield
+
+    saved(tmp_path)
+    monkeypatch.setattr(files, "_locked", unlockable)
+    with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(number)}"):
+        fnn.storage.save_checkpoint(tmp_path, 3, TREE)
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
+
+
+def test_fault_34_a_place_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/run", "x" * 300):
+        with pytest.raises(InputError, match="can be written to"):
+            fnn.storage.save_checkpoint(tmp_path / place, 1, TREE)
+
+
+def test_fault_34_two_writers_are_an_error_for_the_second(tmp_path):
+    with CheckpointWriter(tmp_path) as first:
+        first.save(1, TREE)
+        with pytest.raises(InputError, match=f"which process {os.getpid()} writes to"):
+            fnn.storage.save_checkpoint(tmp_path, 2, TREE)
+        assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 1
+        first.save(2, TREE)
+    fnn.storage.save_checkpoint(tmp_path, 3, TREE)
+
+
+def test_fault_35_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
+    saved(tmp_path)
+    shutil.copytree(tmp_path / "0000000002", tmp_path / ".0000000003.functional_nn.tmp")
+    (tmp_path / ".0000000004.functional_nn.tmp").mkdir()
+    (tmp_path / ".0000000001.functional_nn.tmp").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
+    fnn.storage.save_checkpoint(tmp_path, 3, TREE)
+    assert names(tmp_path) == ["0000000002", "0000000003", "notes.txt"]

@@ -1,0 +1,102 @@
+"""Writing files whole: what a path may lead to, and which paths are refused."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from functional_nn.core.errors import InputError
+from functional_nn.storage.files import check_new_folder, check_path, one_writer, opened_whole, write_whole
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
+
+
+def test_fault_45_a_link_is_followed_and_stays_one(tmp_path):
+    target, first, second = tmp_path / "target", tmp_path / "first", tmp_path / "second"
+    target.write_text("old")
+    second.symlink_to("target")
+    first.symlink_to(second)
+    write_whole(first, "new")
+    assert (target.read_text(), first.is_symlink(), second.is_symlink()) == ("new", True, True)
+
+
+def test_fault_45_a_link_to_nothing_makes_the_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_whole(tmp_path / "link", "new")
+    assert ((tmp_path / "target").read_text(), (tmp_path / "link").is_symlink()) == ("new", True)
+
+
+def test_fault_45_links_in_a_circle_are_an_error(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_whole(tmp_path / "a", "new")
+
+
+def test_fault_45_a_pipe_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    received = []
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_whole(tmp_path / "pipe", "through")
+    reader.join()
+    assert received == ["through"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_fault_45_devices_are_written_to():
+    for device in ("/dev/null", "/dev/full"):
+        assert stat.S_ISCHR(os.stat(device).st_mode)
+    write_whole(Path("/dev/null"), "gone")
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(Path("/dev/full"), "no room")
+    for device in ("/dev/null", "/dev/full"):
+        assert stat.S_ISCHR(os.stat(device).st_mode)
+
+
+def test_fault_45_an_open_file_is_written_to_and_not_replaced(tmp_path):
+    """As for ``--json /dev/stdout > file``, where the file has other text already."""
+    with open(tmp_path / "file", "wb") as file:
+        file.write(b"old, ")
+        file.flush()
+        write_whole(Path(f"/proc/self/fd/{file.fileno()}"), "new")
+    assert (tmp_path / "file").read_text() == "old, new"
+
+
+def test_fault_45_permissions_stay(tmp_path):
+    (tmp_path / "secret").write_text("old")
+    (tmp_path / "secret").chmod(0o600)
+    write_whole(tmp_path / "secret", "new")
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_fault_45_an_interruption_leaves_the_old_file(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(ZeroDivisionError), opened_whole(tmp_path / "link") as file:
+        file.write(b"half" * (1 // 0))
+    assert (tmp_path / "target").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+
+
+def test_fault_45_a_lock_that_is_a_link_is_not_emptied(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match="a folder that can be written to"), one_writer("out", tmp_path / "folder"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.parametrize("path", ["", Path(""), Path(), "."])
+def test_fault_47_the_working_directory_is_no_folder_to_write_in(path):
+    with pytest.raises(InputError, match="out: expected the path of a"):
+        check_new_folder("out", path)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", 3, True, b"x", [], None])
+def test_fault_50_what_is_no_path(path):
+    with pytest.raises(InputError, match="out: expected the path of a file or folder"):
+        check_path("out", path)

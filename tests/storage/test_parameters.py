@@ -1,0 +1,196 @@
+"""Parameters on disk: exact, whole or not at all, and never another network's."""
+
+import os
+import pickle
+from contextlib import suppress
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from functional_nn.core.errors import DataError
+from functional_nn.storage.parameters import load_parameters, save_parameters
+
+
+def parameters(dtype=jnp.float32):
+    weight = jnp.asarray([[0.1, -0.0, jnp.inf], [jnp.nan, 1e-38, -3.0]], dtype)
+    return {"dense_0": {"bias": jnp.zeros(3, dtype), "weight": weight}}, {"norm": {"mean": jnp.ones((), dtype)}}
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(a, jax.Array)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def refused(path, like, *words) -> None:
+    with pytest.raises(DataError) as caught:
+        load_parameters(path, like)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint8", "bool"])
+def test_round_trip_is_exact(tmp_path, dtype):
+    if jnp.issubdtype(dtype, jnp.floating):
+        tree = parameters(dtype)
+    else:
+        tree = {"count": jnp.asarray([[1, 0, 1]], dtype)}, {}
+    save_parameters(tmp_path / "file", *tree)
+    assert_same(load_parameters(tmp_path / "file", tree), tree)
+    shapes = jax.eval_shape(lambda: tree)
+    assert_same(load_parameters(tmp_path / "file", shapes), tree)
+
+
+def test_round_trip_in_float64(tmp_path, float64):
+    tree = parameters(jnp.float64)
+    tree[0]["dense_0"]["bias"] = jnp.asarray([np.pi, 1e-300, 5e-324])
+    save_parameters(tmp_path / "file", *tree)
+    assert_same(load_parameters(tmp_path / "file", tree), tree)
+
+
+@pytest.mark.parametrize("tree", [({}, {}), ({"weight": jnp.zeros((0, 3))}, {}), ({}, {"count": jnp.zeros(())})])
+def test_round_trip_of_next_to_nothing(tmp_path, tree):
+    save_parameters(tmp_path / "file", *tree)
+    assert_same(load_parameters(tmp_path / "file", tree), tree)
+
+
+def test_layers_without_parameters_leave_no_trace_and_fit_again(tmp_path):
+    like = ({"dense_0": {"weight": jnp.ones(2)}, "relu_0": {}}, {"relu_0": {}})
+    save_parameters(tmp_path / "file", *like)
+    assert_same(load_parameters(tmp_path / "file", like), like)
+
+
+def test_strided_arrays_are_written_as_they_look(tmp_path):
+    weight = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for array in (weight.T, weight[:, ::2], weight[::-1], np.asfortranarray(weight)):
+        save_parameters(tmp_path / "file", {"w": array}, {})
+        assert_same(load_parameters(tmp_path / "file", ({"w": array}, {})), ({"w": jnp.asarray(array)}, {}))
+
+
+def test_same_parameters_give_the_same_bytes(tmp_path):
+    params, state = parameters()
+    save_parameters(tmp_path / "a", params, state)
+    save_parameters(tmp_path / "b", dict(reversed(params.items())), state)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_writing_replaces_the_old_file_and_leaves_no_other(tmp_path):
+    for value in (1.0, 2.0):
+        save_parameters(tmp_path / "file", {"w": jnp.full(3, value)}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert load_parameters(tmp_path / "file", ({"w": jnp.zeros(3)}, {}))[0]["w"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_fault_34_failed_writing_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, call, error):
+    def fail(*arguments):
+        raise error
+
+    save_parameters(tmp_path / "file", *parameters())
+    before = (tmp_path / "file").read_bytes()
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(type(error)):
+        save_parameters(tmp_path / "file", {"w": jnp.zeros(1000)}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == before
+
+
+def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_parameters(tmp_path / "file", *parameters())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_fault_32_every_truncation_is_refused(tmp_path):
+    tree = parameters()
+    save_parameters(tmp_path / "file", *tree)
+    content = (tmp_path / "file").read_bytes()
+    for length in range(len(content)):
+        (tmp_path / "part").write_bytes(content[:length])
+        refused(tmp_path / "part", tree)
+    for more in (b"\0", b"x" * 100, content):
+        (tmp_path / "part").write_bytes(content + more)
+        refused(tmp_path / "part", tree)
+
+
+def test_fault_32_a_flipped_byte_of_the_header_is_refused_or_changes_nothing(tmp_path):
+    tree = parameters()
+    save_parameters(tmp_path / "file", *tree)
+    content = (tmp_path / "file").read_bytes()
+    random = np.random.default_rng(0)
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in range(header):
+        damaged = bytearray(content)
+        damaged[place] ^= int(random.integers(1, 256))
+        (tmp_path / "damaged").write_bytes(damaged)
+        with suppress(DataError):
+            assert_same(load_parameters(tmp_path / "damaged", tree), tree)
+
+
+def test_fault_32_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
+    tree = parameters()
+    save_parameters(tmp_path / "file", *tree)
+    content = (tmp_path / "file").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in range(8 * header, 8 * len(content)):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        (tmp_path / "damaged").write_bytes(damaged)
+        refused(tmp_path / "damaged", tree, "checksum")
+
+
+def test_fault_49_a_file_without_a_checksum_is_refused(tmp_path):
+    """Otherwise renaming the checksum's key would let any change through."""
+    save_parameters(tmp_path / "file", *parameters())
+    content = (tmp_path / "file").read_bytes()
+    (tmp_path / "renamed").write_bytes(content.replace(b"sha256", b"sha257"))
+    refused(tmp_path / "renamed", parameters(), "expected a file with a checksum, got one without")
+    save_file({"params/w": np.ones(3, np.float32)}, tmp_path / "other")
+    refused(tmp_path / "other", ({"w": jnp.zeros(3)}, {}), "expected a file with a checksum")
+
+
+def test_fault_32_missing_files(tmp_path):
+    refused(tmp_path / "none", parameters(), "no such file")
+    refused(tmp_path, parameters())
+
+
+def test_fault_30_pickles_are_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    (tmp_path / "file").write_bytes(pickle.dumps(Trap()))
+    refused(tmp_path / "file", parameters(), "damaged")
+    np.save(tmp_path / "array.npy", np.array([Trap()], object), allow_pickle=True)
+    refused(tmp_path / "array.npy", parameters(), "damaged")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
+    params, state = parameters()
+    save_parameters(tmp_path / "file", params, state)
+    dense = params["dense_0"]
+    for like, words in {
+        "shape": ({"dense_0": {**dense, "bias": jnp.zeros(4)}}, "dense_0/bias float32(3,) instead of float32(4,)"),
+        "type": ({"dense_0": {**dense, "bias": jnp.zeros(3, int)}}, "dense_0/bias float32(3,) instead of int32(3,)"),
+        "more": ({**params, "dense_1": jnp.zeros(2)}, "dense_1 nothing instead of float32(2,)"),
+        "fewer": ({"dense_0": {"bias": dense["bias"]}}, "dense_0/weight float32(2, 3) instead of nothing"),
+    }.values():
+        refused(tmp_path / "file", (like, state), words)
+    refused(tmp_path / "file", (params, {}), "state/norm/mean float32() instead of nothing")
+    refused(tmp_path / "file", (state, params), "dense_0", "norm/mean")
+
+
+def test_fault_33_float64_parameters_are_not_narrowed_where_64_bits_are_off(tmp_path):
+    like = {"w": jax.ShapeDtypeStruct((2,), np.float64)}, {}
+    save_parameters(tmp_path / "file", {"w": np.array([np.pi, 1e-300])}, {})
+    refused(tmp_path / "file", like, "float64")

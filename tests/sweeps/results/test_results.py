@@ -1,0 +1,282 @@
+"""What a sweep came to: rows, curves, the best, tables on paper and on disk."""
+
+import csv
+import json
+import math
+import sys
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.sweeps.made_up_results import member, over_seeds, result
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+
+STATUSES = ("finished", "non-finite", "stopped early", "halved", "not run")
+
+
+@pytest.fixture
+def mixed():
+    return result(
+        member(0, {"rate": 0.1, "hidden": (8, 4), "seed": 0}, 0.9),
+        member(1, {"rate": 0.01, "hidden": (8, 4), "seed": 1}, 0.99, status="non-finite", epochs=1),
+        member(2, {"rate": 0.01, "hidden": (8, 4), "seed": 0}, 0.95, status="stopped early", epochs=2),
+        member(3, {"rate": 0.1, "hidden": (8, 4), "seed": 1}, math.nan),
+        member(4, {"rate": 0.1, "hidden": (8, 4), "seed": 2}, 0.0, status="not run", epochs=0),
+        plan={"name": "map"},
+        compilations=2,
+        seconds={"compile": 1.0, "train": 9.0, "total": 10.0},
+        message="Interrupted.",
+    )
+
+
+def test_rows_are_flat_and_say_how_each_ended(mixed):
+    rows = mixed.rows()
+    assert rows[0] == {
+        **{"number": 0, "rate": 0.1, "hidden": (8, 4), "seed": 0, "status": "finished", "bad_step": None},
+        **{"epochs_run": 3, "test_accuracy": 0.9, "test_loss": pytest.approx(0.1), "train_loss": pytest.approx(0.05)},
+    }
+    assert (rows[1]["status"], rows[1]["bad_step"], rows[1]["epochs_run"]) == ("non-finite", 7, 1)
+    assert rows[4]["epochs_run"] == 0
+    assert math.isnan(rows[4]["test_accuracy"])
+
+
+def test_curves_end_in_nan_where_a_member_ran_no_further(mixed):
+    curves = mixed.curves("test_accuracy")
+    assert curves.shape == (5, 3)
+    assert np.isnan(curves).sum(axis=1).tolist() == [0, 2, 1, 3, 3]
+    np.testing.assert_array_equal(curves[2, :2], mixed.members[2].test_accuracy)
+
+
+def test_varied_are_what_differs_with_the_seed_last(mixed):
+    assert mixed.varied == ("rate", "seed")
+    other_order = result(member(0, {"seed": 0, "rate": 1.0}, 0.5), member(1, {"seed": 1, "rate": 2.0}, 0.5))
+    assert other_order.varied == ("rate", "seed")
+    assert result(member(0, {"rate": 1.0, "seed": 0}, 0.5)).varied == ()
+    assert result().varied == ()
+
+
+def test_nan_and_members_that_are_not_finite_never_win(mixed):
+    assert mixed.best().number == 2
+    assert mixed.best("test_loss").number == 2
+    assert [m.number for m in mixed.ranked()][:2] == [2, 0]
+    assert {m.number for m in mixed.ranked()[2:]} == {1, 3, 4}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1) | st.just(math.nan), st.sampled_from(STATUSES)), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_the_best_is_the_first_largest_of_those_that_can_win(drawn):
+    made = result(*(member(i, {"seed": i}, value, status=status) for i, (value, status) in enumerate(drawn)))
+    can_win = [
+        i for i, (value, status) in enumerate(drawn) if status not in ("non-finite", "not run") and value == value
+    ]
+    assert sorted(m.number for m in made.ranked()) == list(range(len(drawn)))
+    if can_win:
+        assert made.best().number == max(can_win, key=lambda i: (made.members[i].last("test_accuracy"), -i))
+    else:
+        with pytest.raises(InputError, match="one with a finite test_accuracy"):
+            made.best()
+
+
+def test_an_infinite_loss_does_not_win():
+    made = result(member(0, {"seed": 0}, 0.5, loss=-math.inf), member(1, {"seed": 1}, 0.5, loss=2.0))
+    assert made.best("test_loss").number == 1
+
+
+def test_ties_go_to_the_first():
+    made = result(*over_seeds([0.8, 0.9, 0.9]))
+    assert made.best().number == 1
+
+
+def test_no_best_of_none():
+    with pytest.raises(InputError, match="got no members"):
+        result().best()
+    with pytest.raises(InputError, match="got 2 non-finite"):
+        result(*(member(i, {"seed": i}, 0.9, status="non-finite") for i in range(2))).best()
+
+
+def test_where_chooses_and_leaves_the_time_of_all_behind(mixed):
+    part = mixed.where(rate=0.01)
+    assert [m.number for m in part.members] == [1, 2]
+    assert [m.number for m in mixed.where(hidden=[8, 4], seed=1).members] == [1, 3]
+    assert part.seconds == {}
+    assert part.to_dict()["seconds_per_model_epoch"] is None
+    assert "models a second" not in str(part)
+
+
+def test_where_answers_a_wrong_name_and_a_value_that_nobody_has(mixed):
+    with pytest.raises(InputError, match=r"got 'rat'\. Did you mean rate\?"):
+        mixed.where(rat=0.1)
+    with pytest.raises(InputError, match=r"values that a member has, got rate=0\.2"):
+        mixed.where(rate=0.2)
+
+
+def test_fault_54_cells_that_spreadsheets_would_run_are_texts(tmp_path):
+    texts = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-1-1", "-0.5", "+1e-3", "relu", "a=1"]
+    made = result(*(member(i, {"=name": text, "rate": -0.5, "seed": i}, 0.5) for i, text in enumerate(texts)))
+    made.save(tmp_path / "members.csv")
+    with open(tmp_path / "members.csv", newline="") as file:
+        names, *rows = csv.reader(file)
+    assert names[1:3] == ["'=name", "rate"]
+    assert [row[1] for row in rows] == [*(f"'{text}" for text in texts[:8]), *texts[8:]]
+    assert {row[2] for row in rows} == {"-0.5"}
+
+
+def test_metrics_by_name(mixed):
+    for call in (mixed.curves, mixed.best, mixed.ranked):
+        with pytest.raises(InputError, match="Did you mean test_accuracy"):
+            call("test_acuracy")
+
+
+def test_a_hyper_parameter_named_like_a_column_is_refused():
+    with pytest.raises(InputError, match="got status, test_loss"):
+        result(member(0, {"test_loss": 1.0, "status": 2, "seed": 0}, 0.5))
+
+
+def test_a_name_that_is_a_column_is_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr("functional_nn.sweeps.sweep.Population", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(InputError, match="got status"):
+        fnn.sweep(fnn.dense(3), lambda h: None, fnn.grid(status=[0.1]), fnn.data.Split(*[np.zeros((2, 2))] * 4))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_json_has_null_where_a_number_is_not_finite(suffix, mixed, tmp_path):
+    path = tmp_path / f"members{suffix}"
+    mixed.save(path)
+    text = path.read_text()
+
+    def loads(line):
+        return json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+    rows = loads(text) if suffix == ".json" else [loads(line) for line in text.splitlines()]
+    assert [row["number"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[0]["hidden"] == [8, 4]
+    assert rows[3]["test_accuracy"] is None
+    assert rows[0]["test_accuracy"] == 0.9
+
+
+def test_csv_reads_back_to_the_last_digit(tmp_path):
+    value = 0.1 + 0.2
+    made = result(member(0, {"name": 'a,"b"', "rate": value, "seed": 0}, value))
+    made.save(tmp_path / "members.csv")
+    with open(tmp_path / "members.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["name"] == 'a,"b"'
+    assert float(row["rate"]) == float(row["test_accuracy"]) == value
+
+
+def test_parquet_reads_back(mixed, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    mixed.save(tmp_path / "members.parquet")
+    table = pandas.read_parquet(tmp_path / "members.parquet")
+    assert table["number"].tolist() == [0, 1, 2, 3, 4]
+    assert table["hidden"].tolist() == ["(8, 4)"] * 5
+    assert table["bad_step"].dropna().tolist() == [7]
+    assert table["rate"].tolist() == [0.1, 0.01, 0.01, 0.1, 0.1]
+
+
+def test_parquet_of_values_of_several_types(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    values = [0.1, "auto", None, True]
+    result(*(member(i, {"rate": value, "seed": 0}, 0.5) for i, value in enumerate(values))).save(tmp_path / "m.parquet")
+    rates = pandas.read_parquet(tmp_path / "m.parquet")["rate"]
+    assert rates.dropna().tolist() == ["0.1", "auto", "True"]
+    assert rates.isna().tolist() == [False, False, True, False]
+
+
+def test_a_table_of_pandas(mixed):
+    pandas = pytest.importorskip("pandas")
+    table = mixed.to_pandas()
+    assert list(table.columns) == list(mixed.rows()[0])
+    assert table.loc[1, "bad_step"] == 7
+    assert table["bad_step"].isna().sum() == 4
+    assert isinstance(result().to_pandas(), pandas.DataFrame)
+
+
+def test_without_pandas_the_error_says_how_to_get_it(mixed, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match=r"pip install 'functional-nn\[sweeps\]'"):
+        mixed.to_pandas()
+    with pytest.raises(InputError, match=r"pip install 'functional-nn\[sweeps\]'"):
+        mixed.save(tmp_path / "members.parquet")
+    assert list(tmp_path.iterdir()) == []
+    for suffix in ("csv", "json", "jsonl"):
+        mixed.save(tmp_path / f"members.{suffix}")
+
+
+@pytest.mark.parametrize("name", ["members.xls", "members", ".csv"])
+def test_another_suffix_is_refused(name, mixed, tmp_path):
+    with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.json, \.parquet"):
+        mixed.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_none_are_an_empty_table(suffix, tmp_path):
+    result().save(tmp_path / f"members.{suffix}")
+    assert str(result()).splitlines()[-2:] == ["best: none ended with a finite number", "no members"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(mixed, tmp_path, monkeypatch):
+    path = tmp_path / "members.csv"
+    path.write_text("before")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        mixed.save(path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_result_for_json(mixed):
+    whole = mixed.to_dict()
+    assert whole["compilations"] == 2
+    assert whole["seconds"] == 10.0
+    assert whole["seconds_per_model_epoch"] == 9.0 / (3 + 1 + 2 + 3 + 0)
+    assert whole["plan"] == {"name": "map"}
+    assert whole["members"][2]["rate"] == 0.01
+
+
+def test_the_printed_table_folds_seeds_and_has_the_best_first():
+    made = result(*over_seeds([0.90, 0.92, 0.94], rate=0.1), *over_seeds([0.95, 0.95, 0.98], start=3, rate=0.01))
+    head, first, second, best, counts = str(made).splitlines()
+    assert head.split() == ["rate", "models", "test", "accuracy", "±", "95%", "not", "finite"]
+    assert first.split() == ["0.01", "3", "0.9600", "0.0430"]  # 4.3027 × 0.017321 / √3
+    assert second.split() == ["0.1", "3", "0.9200", "0.0497"]  # 4.3027 × 0.02 / √3
+    assert best == "best: member 5 (rate 0.01, seed 2), 0.9800"
+    assert counts == "6 finished"
+
+
+def test_the_printed_table_says_what_is_not_finite_or_ran_less(mixed):
+    lines = str(mixed).splitlines()
+    assert lines[0].split()[:3] == ["rate", "epochs", "models"]
+    assert lines[1].split() == ["0.01", "2", "1", "0.9500", "1"]
+    assert lines[2].split() == ["0.1", "3", "1", "0.9000", "2"]
+    assert lines[3].startswith("best: member 2 ")
+    assert lines[4] == ("2 finished, 1 non-finite, 1 stopped early, 1 not run in 10.0 s (0.50 models a second; map)")
+    assert lines[5] == "Interrupted."
+
+
+def test_a_long_table_says_how_much_it_leaves_out():
+    made = result(*(member(i, {"rate": float(i + 1), "seed": 0}, i / 100) for i in range(33)))
+    lines = str(made).splitlines()
+    assert lines[1].split()[0] == "33"
+    assert lines[21] == "… and 13 more"
+    assert len(lines) == 24
+
+
+def test_a_members_network(mixed):
+    def model(h):
+        return fnn.dense(h["hidden"][0 if h["rate"] > 0.05 else 1])
+
+    made = result(*mixed.members, model=model)
+    for chosen, size in ((made.members[0], 8), (made.members[2], 4)):
+        params, _ = made.network(chosen).init(jax.random.key(0), (4,))
+        assert params["weight"].shape == (4, size)
+    with pytest.raises(InputError, match="The seed makes the run's key"):
+        result(*mixed.members, model=lambda h: fnn.dense(h["seed"])).network(mixed.members[0])
+    assert result(*mixed.members, model=fnn.relu).network(mixed.members[0]).name == "relu"
