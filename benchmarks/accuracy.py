@@ -24,7 +24,7 @@ class Side(NamedTuple):
 
 
 def pytorch(mnist: Mnist, seed: int) -> float:
-    """PyTorch's own loop and initialisation, resident tensors."""
+    """PyTorch's own loop and initialization, resident tensors."""
     from benchmarks.peers.pytorch import tuned_1_thread
 
     peer = tuned_1_thread(mnist, seed)
@@ -34,7 +34,7 @@ def pytorch(mnist: Mnist, seed: int) -> float:
 
 
 def functional_nn(mnist: Mnist, seed: int) -> float:
-    """functional_nn's `fit` with PyTorch's initialisation."""
+    """functional_nn's `fit` with PyTorch's initialization."""
     import optax
 
     import functional_nn as fnn

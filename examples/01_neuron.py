@@ -17,8 +17,8 @@ import functional_nn as fnn
 def make_points(key, count):
     """Two round clouds: class 0 around (-1, -1), class 1 around (1, 1)."""
     labels = jnp.arange(count) % 2
-    centres = jnp.where(labels[:, None] == 1, 1.0, -1.0)
-    return centres + 0.8 * jax.random.normal(key, (count, 2)), labels.astype(jnp.float32)
+    centers = jnp.where(labels[:, None] == 1, 1.0, -1.0)
+    return centers + 0.8 * jax.random.normal(key, (count, 2)), labels.astype(jnp.float32)
 
 
 def main(out, steps):
@@ -65,9 +65,9 @@ def draw(out, x, labels, params, values):
 
     figure = Figure(figsize=(9, 4), layout="constrained", dpi=120)
     left, right = figure.subplots(1, 2)
-    for number, colour in ((0, "#0072b2"), (1, "#d55e00")):
+    for number, color in ((0, "#0072b2"), (1, "#d55e00")):
         cloud = x[labels == number]
-        left.plot(cloud[:, 0], cloud[:, 1], "o", ms=4, color=colour, alpha=0.7, label=f"class {number}")
+        left.plot(cloud[:, 0], cloud[:, 1], "o", ms=4, color=color, alpha=0.7, label=f"class {number}")
     (w1, w2), b = params["weight"], params["bias"]
     left.axline((0.0, float(-b / w2)), slope=float(-w1 / w2), color="black", lw=1.5, label="y = ½")
     left.set(xlabel="x₁", ylabel="x₂", xlim=(-4, 4), ylim=(-4, 4), aspect="equal", title="decision line")

@@ -22,9 +22,9 @@ half_tanh = fnn.Activation("tanh", jnp.tanh, lambda x: 1 - jnp.tanh(x))
 
 def network(activation=fnn.tanh, block=fnn.residual):
     """Reads a digit row by row, looks at every three states in a row, and takes the mean over all rows."""
-    neighbours = block(fnn.chain(fnn.conv(24, 3), activation))
+    neighbors = block(fnn.chain(fnn.conv(24, 3), activation))
     return fnn.chain(
-        fnn.flatten(keep=1), fnn.rnn(24, returns="sequence"), neighbours, fnn.global_average_pool(), fnn.dense(10)
+        fnn.flatten(keep=1), fnn.rnn(24, returns="sequence"), neighbors, fnn.global_average_pool(), fnn.dense(10)
     )
 
 

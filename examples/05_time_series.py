@@ -99,7 +99,7 @@ def draw(out, model, past, future, forecasts, errors):
     """The last weeks of the year, each forecast as a whole on the evening before it, and the errors by days ahead."""
     from matplotlib.figure import Figure
 
-    colours = {model: "#d55e00", "same day of last week": "#0072b2", "last value": "#009e73"}
+    colors = {model: "#d55e00", "same day of last week": "#0072b2", "last value": "#009e73"}
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=120)
     left, right = figure.subplots(1, 2, width_ratios=(2.3, 1))
     first, weeks = 296, 9
@@ -111,13 +111,13 @@ def draw(out, model, past, future, forecasts, errors):
         for name in ("same day of last week", model):
             label = name if week == 0 else None
             forecast = forecasts[name][first + week * HORIZON]
-            left.plot(days, forecast, ".-", color=colours[name], lw=1.5, ms=5, alpha=0.9, label=label)
+            left.plot(days, forecast, ".-", color=colors[name], lw=1.5, ms=5, alpha=0.9, label=label)
         left.axvline(days[0] - 0.5, color="0.88", lw=0.8, zorder=0)
     left.set(xlabel="day of the held-out year", ylabel="load (GW)", title="every week forecast on the Sunday before")
     left.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     ahead = np.arange(1, HORIZON + 1)
     for name, error in errors.items():
-        style = {"color": colours[name], "marker": "o"} if name in colours else {"color": "0.5", "ls": "--"}
+        style = {"color": colors[name], "marker": "o"} if name in colors else {"color": "0.5", "ls": "--"}
         right.plot(ahead, error, ms=4, label=name, **style)
     right.set(xlabel="days ahead", ylabel="mean absolute error (GW)", title="error over the year", ylim=(0, None))
     right.legend(frameon=False, fontsize=8)

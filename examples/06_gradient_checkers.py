@@ -79,15 +79,15 @@ def compare(starts, examples):
 
 def standardize(x, scale):
     """Examples (batch, features) with mean 0 and variance 1, times a scale for each feature."""
-    centred = x - x.mean(-1, keepdims=True)
-    return scale * centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+    centered = x - x.mean(-1, keepdims=True)
+    return scale * centered / jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
 
 
 def standardize_vjp(x, scale, y_bar, slip=""):
     """Its backward pass, right or with a slip."""
-    centred = x - x.mean(-1, keepdims=True)
-    deviation = jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
-    normal, normal_bar = centred / deviation, scale * y_bar
+    centered = x - x.mean(-1, keepdims=True)
+    deviation = jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
+    normal, normal_bar = centered / deviation, scale * y_bar
     x_bar = normal_bar - normal_bar.mean(-1, keepdims=True)
     if slip != "variance taken for a constant":
         x_bar -= normal * jnp.mean(normal * normal_bar, -1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The peers, one file a library: its network, its own default initialisation, its loop.
+"""The peers, one file a library: its network, its own default initialization, its loop.
 
 Each file names its `LIBRARIES` (whose versions go into the results) and has one function
 `(mnist, seed) -> Peer` for every way of writing the loop; in W2 `(mnist, seed, models, hidden) -> Peer`.

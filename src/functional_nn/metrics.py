@@ -1,4 +1,4 @@
-"""Metrics: how good the answers are, for people; losses are what training minimises.
+"""Metrics: how good the answers are, for people; losses are what training minimizes.
 
 A metric is made of totals, sums over examples. The totals of batches, however uneven, add up to those of all examples,
 and ``result`` of the sum is the metric over all of them. All metrics here take outputs y (…, classes), logits or

@@ -92,17 +92,17 @@ FORMS = {
     "enlarged": enlarged,
     "inverted": lambda image: 255 - image,
     "inverted and enlarged": lambda image: enlarged(255 - image),
-    "off-centre on a big canvas": lambda image: on_canvas(image, (90, 200), (55, 10)),
-    "off-centre, dark on bright": lambda image: 255 - on_canvas(image, (200, 90), (3, 60)),
-    "faint on a grey page": lambda image: (180 - on_canvas(image, (60, 60), (20, 10)) * 0.5).astype(np.uint8),
+    "off-center on a big canvas": lambda image: on_canvas(image, (90, 200), (55, 10)),
+    "off-center, dark on bright": lambda image: 255 - on_canvas(image, (200, 90), (3, 60)),
+    "faint on a gray page": lambda image: (180 - on_canvas(image, (60, 60), (20, 10)) * 0.5).astype(np.uint8),
     "transparent background": lambda image: transparent(image),
     "transparent and enlarged": lambda image: transparent(np.asarray(enlarged(image))),
-    "colour": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3),
+    "color": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3),
     "palette": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3).quantize(16),
     "1 bit": lambda image: PIL.Image.fromarray(image).convert("1", dither=PIL.Image.Dither.NONE),
     "16 bit": lambda image: PIL.Image.fromarray(image.astype(np.uint16) * 257),
     "16 bit, enlarged": lambda image: PIL.Image.fromarray(np.asarray(enlarged(image)).astype(np.uint16) * 257),
-    "grey and alpha": lambda image: PIL.Image.merge("LA", [PIL.Image.new("L", (28, 28)), PIL.Image.fromarray(image)]),
+    "gray and alpha": lambda image: PIL.Image.merge("LA", [PIL.Image.new("L", (28, 28)), PIL.Image.fromarray(image)]),
 }
 
 
@@ -157,8 +157,8 @@ def test_fault_43_files_that_are_no_images(finished, tmp_path, capsys):
 
 
 def test_fault_43_blank_images(finished, tmp_path, capsys):
-    for grey in (0, 128, 255):
-        PIL.Image.new("L", (100, 80), grey).save(tmp_path / "blank.png")
+    for gray in (0, 128, 255):
+        PIL.Image.new("L", (100, 80), gray).save(tmp_path / "blank.png")
         refused(capsys, [finished.folder, tmp_path / "blank.png"], "blank.png", "a digit on it")
 
 

@@ -126,8 +126,8 @@ def test_pictures_show_something(finished, name):
         assert image.format == "PNG"
         assert min(image.size) > 100
         pixels = np.asarray(image.convert("RGB")) @ (65536, 256, 1)
-    colours, counts = np.unique(pixels, return_counts=True)
-    assert len(colours) > 20
+    colors, counts = np.unique(pixels, return_counts=True)
+    assert len(colors) > 20
     assert counts.max() < 0.98 * pixels.size
 
 
@@ -356,7 +356,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     ("arguments", "words"),
     [
         (["tran"], "Did you mean train?"),
-        (["train", "--optimiser", "adam"], "--optimizer"),
+        (["train", "--optimizer", "adam"], "--optimizer"),
         (["train", "--optimizer", "admm"], "Did you mean adam?"),
         (["train", "--optimizer", ""], "Known: adabelief"),
         (["train", "--activation", "rleu"], "Did you mean relu?"),

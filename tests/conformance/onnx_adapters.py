@@ -123,7 +123,7 @@ def batch_normalization(attributes, inputs):
 
 def layer_norm(kind):
     def adapter(attributes, inputs):
-        """ONNX normalises from an axis to the last, the batch axis too if it is that one: we put one before."""
+        """ONNX normalizes from an axis to the last, the batch axis too if it is that one: we put one before."""
         x = jnp.asarray(inputs["X"])[None]
         axis = attributes.get("axis", -1) % inputs["X"].ndim + 1
         names = {"Scale": "scale", "scale": "scale", "B": "bias"}

@@ -12,7 +12,7 @@ OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": F
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``jax.jit`` of a function, without optimisation: half the time that it takes with it, or less."""
+    """``jax.jit`` of a function, without optimization: half the time that it takes with it, or less."""
     return jax.jit(function, compiler_options=_known_options())
 
 

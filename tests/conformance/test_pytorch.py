@@ -60,7 +60,7 @@ def test_a_map_that_leaves_parameters_out_is_refused():
         deviations(case._replace(weights=lambda theirs: {"weight": theirs["weight"].T}))
 
 
-def test_the_catalogue_is_compared():
+def test_the_catalog_is_compared():
     """At least 300 configurations, none of them twice, and among them all activations and losses."""
     names = [case.name for case in (*CASES, *LOSS_CASES)]
     assert len(names) == len(set(names))

@@ -48,14 +48,14 @@ def convolution(theirs: Tensors) -> dict[str, Any]:
     return {"weight": jnp.moveaxis(theirs["weight"], (0, 1), (-1, -2))} | _optional(theirs, bias="bias")
 
 
-def normalisation(theirs: Tensors) -> dict[str, Any]:
+def normalization(theirs: Tensors) -> dict[str, Any]:
     """All norms: their weight is our scale."""
     return _optional(theirs, scale="weight", bias="bias")
 
 
 def layer_norm_of_images(theirs: Tensors) -> dict[str, Any]:
     """``LayerNorm((channels, …))`` to ``layer_norm(axes=…)``: parameters with the channels last."""
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), normalisation(theirs))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), normalization(theirs))
 
 
 def running_statistics(theirs: Tensors) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def transformer_block(heads: int, *, norm_first: bool) -> Map:
     """``TransformerEncoderLayer`` to ``transformer_block``, whose norms stand inside the residuals or after them."""
 
     def mapped(theirs: Tensors) -> dict[str, Any]:
-        norms = [normalisation(part(theirs, f"norm{number}.")) for number in (1, 2)]
+        norms = [normalization(part(theirs, f"norm{number}.")) for number in (1, 2)]
         attend = {"attention_0": attention(heads, "self_attn.")(theirs)}
         feed_forward = {f"dense_{number - 1}": linear(part(theirs, f"linear{number}.")) for number in (1, 2)}
         if norm_first:

@@ -36,7 +36,7 @@ def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
     assert caught.value.path == ("chain_0", "dense_0")
     assert str(caught.value) == (
         "chain_0/dense_0: x: expected 4 features on the last axis, for a weight of shape (4, 3), got 5 (shape (2, 5)). "
-        "Put flatten() before it if x are images; else initialise with this in_shape."
+        "Put flatten() before it if x are images; else initialize with this in_shape."
     )
 
 
@@ -56,7 +56,7 @@ def test_fault_02_rank_and_type(layer, x, words):
 
 
 @pytest.mark.parametrize(("layer", "in_shape"), [(fnn.neuron(), (2, 3)), (fnn.dense(2), ()), (fnn.batch_norm(), ())])
-def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape):
+def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(jax.random.key(0), in_shape)
 

@@ -16,7 +16,7 @@ from functional_nn.core.errors import DataError
 from functional_nn.data.images import read_image
 
 MNIST = (28, 28, 1)
-COLOUR = (32, 32, 3)
+COLOR = (32, 32, 3)
 same_folder = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -35,16 +35,16 @@ def blob(size, place, extent=(40, 30)) -> np.ndarray:
     return canvas
 
 
-def centre(image) -> np.ndarray:
-    """The centre of mass, in pixels from the upper left corner."""
+def center(image) -> np.ndarray:
+    """The center of mass, in pixels from the upper left corner."""
     mass = image.astype(float).squeeze()
     return np.array([(mass.sum(axis=1 - axis) @ (np.arange(mass.shape[axis]) + 0.5)) / mass.sum() for axis in (0, 1)])
 
 
 @given(pixels=arrays.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))), digits=st.booleans())
 @same_folder
-def test_every_grey_image_becomes_bytes_of_the_shape(tmp_path, pixels, digits):
-    for shape in (MNIST, (20, 31, 1), (1, 1, 1), COLOUR):
+def test_every_gray_image_becomes_bytes_of_the_shape(tmp_path, pixels, digits):
+    for shape in (MNIST, (20, 31, 1), (1, 1, 1), COLOR):
         try:
             image = reading(tmp_path, pixels, shape, digits)
         except DataError:
@@ -63,15 +63,15 @@ def test_an_image_of_the_right_size_keeps_its_pixels_but_for_polarity(tmp_path, 
 
 @given(pixels=arrays.arrays(np.uint8, (32, 32, 3)))
 @same_folder
-def test_a_colour_image_of_the_right_size_keeps_its_pixels(tmp_path, pixels):
-    np.testing.assert_array_equal(reading(tmp_path, pixels, COLOUR, digits=False), pixels)
+def test_a_color_image_of_the_right_size_keeps_its_pixels(tmp_path, pixels):
+    np.testing.assert_array_equal(reading(tmp_path, pixels, COLOR, digits=False), pixels)
 
 
 @given(y=st.integers(0, 60), x=st.integers(0, 170), height=st.integers(8, 40), width=st.integers(8, 30))
 @same_folder
-def test_a_digit_is_centred_by_mass_in_a_box_of_20(tmp_path, y, x, height, width):
+def test_a_digit_is_centered_by_mass_in_a_box_of_20(tmp_path, y, x, height, width):
     image = reading(tmp_path, blob((100, 200), (y, x), (height, width)))
-    assert np.abs(centre(image) - 14).max() <= 0.5 + 1e-6
+    assert np.abs(center(image) - 14).max() <= 0.5 + 1e-6
     rows, columns = np.nonzero(image[..., 0])
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
 
@@ -142,12 +142,12 @@ def test_bright_ink_on_transparency_is_seen(tmp_path):
     ink = np.full((60, 80, 4), 255, np.uint8)
     ink[..., 3] = drawn
     np.testing.assert_allclose(reading(tmp_path, ink).astype(int), reading(tmp_path, drawn), atol=3)
-    assert np.ptp(reading(tmp_path, ink, COLOUR, digits=False)) > 200
+    assert np.ptp(reading(tmp_path, ink, COLOR, digits=False)) > 200
 
 
-def test_16_bit_grey_as_colour(tmp_path):
+def test_16_bit_gray_as_color(tmp_path):
     drawn = blob((32, 32), (3, 5), (20, 20))
-    image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOUR, digits=False)
+    image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOR, digits=False)
     np.testing.assert_array_equal(image, np.repeat(drawn[..., None], 3, axis=2))
 
 
@@ -166,7 +166,7 @@ def test_a_hair_line_is_still_there_after_scaling(tmp_path, extent):
     pixels = np.zeros((400, 400), np.uint8)
     pixels[50 : 50 + extent[0], 40 : 40 + extent[1]] = 255
     image = reading(tmp_path, pixels)
-    assert np.abs(centre(image) - 14).max() <= 0.5 + 1e-6
+    assert np.abs(center(image) - 14).max() <= 0.5 + 1e-6
 
 
 def test_first_frame_of_several(tmp_path):
@@ -183,7 +183,7 @@ def test_reading_a_digit_twice_changes_nothing(tmp_path):
 
 
 def test_the_result_is_the_callers_own(tmp_path):
-    for shape, pixels in ((MNIST, np.zeros((28, 28), np.uint8)), (COLOUR, np.zeros(COLOUR, np.uint8))):
+    for shape, pixels in ((MNIST, np.zeros((28, 28), np.uint8)), (COLOR, np.zeros(COLOR, np.uint8))):
         assert reading(tmp_path, pixels, shape, digits=False).flags.c_contiguous
 
 
@@ -202,8 +202,8 @@ def test_fault_43_no_such_file(tmp_path):
 
 
 def test_fault_43_blank_images(tmp_path):
-    for grey in (0, 100, 255):
-        PIL.Image.new("L", (50, 60), grey).save(tmp_path / "blank.png")
+    for gray in (0, 100, 255):
+        PIL.Image.new("L", (50, 60), gray).save(tmp_path / "blank.png")
         refused(tmp_path / "blank.png", "a digit on it")
 
 

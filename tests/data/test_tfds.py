@@ -76,7 +76,7 @@ def prepare_own(
     Own(data_dir=str(folder)).download_and_prepare(file_format="array_record")
 
 
-def colours(number: int, side: int = 6) -> np.ndarray:
+def colors(number: int, side: int = 6) -> np.ndarray:
     return np.random.default_rng(side).integers(0, 256, (number, side, side + 1, 3), dtype=np.uint8)
 
 
@@ -150,8 +150,8 @@ def test_nothing_is_printed_on_standard_output(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_colour_set_with_validation_for_want_of_test(tmp_path):
-    prepare_own(tmp_path, {"train": colours(8), "validation": colours(4)})
+def test_a_color_set_with_validation_for_want_of_test(tmp_path):
+    prepare_own(tmp_path, {"train": colors(8), "validation": colors(4)})
     dataset = load_dataset("own_images", tmp_path)
     assert dataset.train_images.shape == (8, 6, 7, 3)
     assert dataset.classes == 7
@@ -159,25 +159,25 @@ def test_a_colour_set_with_validation_for_want_of_test(tmp_path):
 
 
 def test_test_is_preferred_to_validation(tmp_path):
-    prepare_own(tmp_path, {"train": colours(8), "validation": colours(4), "test": colours(5)})
+    prepare_own(tmp_path, {"train": colors(8), "validation": colors(4), "test": colors(5)})
     assert len(load_dataset("own_images", tmp_path).test_images) == 5
 
 
 def test_a_set_without_a_test_split_is_refused(tmp_path):
-    prepare_own(tmp_path, {"train": colours(8)})
+    prepare_own(tmp_path, {"train": colors(8)})
     with pytest.raises(DataError, match="a split train and one of test, validation, got only train"):
         load_dataset("own_images", tmp_path)
 
 
 def test_images_of_unequal_sizes_are_refused(tmp_path):
-    prepare_own(tmp_path, {"train": [*colours(3), *colours(1, 9)], "test": colours(2)})
+    prepare_own(tmp_path, {"train": [*colors(3), *colors(1, 9)], "test": colors(2)})
     with pytest.raises(DataError, match=r"train image \d: expected images of one size, \(\d, \d+, 3\)"):
         load_dataset("own_images", tmp_path)
 
 
 def test_a_set_without_labels_is_refused(tmp_path):
     features = {"image": FEATURES.Image(shape=(None, None, 3)), "label": FEATURES.Scalar(np.int64)}
-    prepare_own(tmp_path, {"train": colours(3), "test": colours(3)}, features=features)
+    prepare_own(tmp_path, {"train": colors(3), "test": colors(3)}, features=features)
     with pytest.raises(DataError, match="expected a set of images with a class label each"):
         load_dataset("own_images", tmp_path)
 

@@ -73,7 +73,7 @@ def test_loops_around_the_steps_are_told_from_loops_in_them(loops):
     assert products_are_the_librarys(steps, (4, 8), (8, 8), loops=loops - 1)
 
 
-def test_loops_in_the_steps_are_worth_optimising():
+def test_loops_in_the_steps_are_worth_optimizing():
     x = jnp.ones((3, 4))
     assert FIRST_LEVEL.items() <= step_options(jax.make_jaxpr(jnp.sin)(x), loops=0).items()
     for looped in (lambda x: jax.lax.map(jnp.sin, x), lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, jnp.exp, x)):

@@ -249,7 +249,7 @@ def test_sizes(options, words):
         ),
     ],
 )
-def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape, words):
+def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape, words):
     with pytest.raises(fnn.InputError, match=f"attention_0: {words}"):
         fnn.chain(layer).init(KEY, in_shape)
 

@@ -29,8 +29,8 @@ def test_it_is_its_formula(norm_first):
     norms = [part["layer_norm_0"] for part in inner] if norm_first else [params[f"layer_norm_{i}"] for i in (0, 1)]
 
     def norm(i, x):
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        centered = x - x.mean(-1, keepdims=True)
+        scaled = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
         return scaled * np.asarray(norms[i]["scale"]) + np.asarray(norms[i]["bias"])
 
     def attend(x):

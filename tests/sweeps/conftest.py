@@ -21,7 +21,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 def blobs() -> fnn.data.Split:
     """Three classes of points that a small network can tell apart: 50 to train on, 30 to test."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(3, 5)) * 3
+    centers = random.normal(size=(3, 5)) * 3
     labels = random.integers(0, 3, 80).astype(np.int32)
-    x = (centres[labels] + random.normal(size=(80, 5))).astype(np.float32)
+    x = (centers[labels] + random.normal(size=(80, 5))).astype(np.float32)
     return fnn.data.Split(x[:50], labels[:50], x[50:], labels[50:])

@@ -22,9 +22,9 @@ OPTIMIZER = optax.adam(1e-2)
 def make_data(examples=60, features=5, seed=0):
     """Three classes that a small network can tell apart."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(3, features)) * 3
+    centers = random.normal(size=(3, features)) * 3
     labels = random.integers(0, 3, examples).astype(np.int32)
-    x = (centres[labels] + random.normal(size=(examples, features))).astype(np.float32)
+    x = (centers[labels] + random.normal(size=(examples, features))).astype(np.float32)
     return fnn.data.Split(x[:40], labels[:40], x[40:], labels[40:])
 
 

@@ -95,7 +95,7 @@ def _check_finite(params: Any, state: Any, path: Path) -> None:
 
 
 def is_digits(dataset: str) -> bool:
-    """Whether a set's images were centred as MNIST's digits were, so that a new one has to be."""
+    """Whether a set's images were centered as MNIST's digits were, so that a new one has to be."""
     return dataset.startswith("mnist")
 
 

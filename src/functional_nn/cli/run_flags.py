@@ -44,7 +44,7 @@ RUN_FLAGS: tuple[Callable[..., Any], ...] = (
         help=f"One of: {', '.join(ACTIVATIONS)}.  [default: the model's]",
     ),
     click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training."),
-    click.option("--batch-norm", is_flag=True, help="Normalise each hidden layer over the batch."),
+    click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch."),
     click.option("--shift", type=click.IntRange(min=0), default=0, help="Places that training images move by at most."),
     click.option("--deform", type=SHARE, default=0.0, help="Largest stretch and slant of training images."),
     click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights."),

@@ -52,7 +52,7 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> Any:
 
 
 def child_init(name: str, layer: Layer, key: Any, in_shape: Shape) -> tuple[Params, State, Shape]:
-    """Initialises one layer of a combinator: its parameters, its state and its output's shape."""
+    """Initializes one layer of a combinator: its parameters, its state and its output's shape."""
     with inside(name):
         made = layer.init(key, in_shape)
         if not isinstance(made, tuple) or len(made) != 2:
@@ -67,7 +67,7 @@ def child_forward(
     """Runs one layer of a combinator with its own parameters and state, and marks its work with its name.
 
     The mark stands in the traced program (``named_scope`` for the operations, ``checkpoint_name`` for the
-    output), where summaries, profiles and rematerialisation policies find it; it costs nothing at run time.
+    output), where summaries, profiles and rematerialization policies find it; it costs nothing at run time.
     """
     with inside(name), jax.named_scope(name):
         y, state, residuals = run(layer, params.get(name, {}), state.get(name, {}), x, train=train, key=key)

@@ -1,4 +1,4 @@
-"""A labelled set of images, split in two, and the checks every one of them passes."""
+"""A labeled set of images, split in two, and the checks every one of them passes."""
 
 from __future__ import annotations
 

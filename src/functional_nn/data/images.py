@@ -22,15 +22,15 @@ MOST_KEPT_PIXELS = 2**21
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
-    """Reads an image file as bytes of ``shape``, (height, width, channels), bright on dark where it is grey.
+    """Reads an image file as bytes of ``shape``, (height, width, channels), bright on dark where it is gray.
 
     An image of that height and width keeps its pixels. Another is scaled; a digit is first cut out, and then placed as
-    MNIST's were: scaled to a box of 20 in 28 pixels, with its centre of mass in the middle.
+    MNIST's were: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
 
     Args:
         path: PNG, JPEG or whatever else Pillow reads.
         shape: what the network was trained on.
-        digits: whether the set's images are single digits, centred.
+        digits: whether the set's images are single digits, centered.
 
     Raises:
         DataError: for a file that is missing or is no image, or a digit's image without anything on it.
@@ -39,10 +39,10 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
     if channels == 3:
         image = _reduced(_opaque(_open(path)).convert("RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    grey = _bright_on_dark(np.asarray(_reduced(_opaque(_open(path)).convert("L"))))
-    if grey.shape != (height, width):
-        grey = _centred(path, grey, height, width) if digits else _scaled(grey, height, width)
-    return grey[..., None]
+    gray = _bright_on_dark(np.asarray(_reduced(_opaque(_open(path)).convert("L"))))
+    if gray.shape != (height, width):
+        gray = _centered(path, gray, height, width) if digits else _scaled(gray, height, width)
+    return gray[..., None]
 
 
 def _open(path: str | os.PathLike[str]) -> Image:
@@ -75,7 +75,7 @@ def _reduced(image: Image) -> Image:
 
 
 def _opaque(image: Image) -> Image:
-    """8-bit grey or colours. What is transparent shows white behind it, or black where white would show nothing."""
+    """8-bit gray or colors. What is transparent shows white behind it, or black where white would show nothing."""
     import PIL.Image
 
     if image.mode.startswith("I"):
@@ -90,21 +90,21 @@ def _opaque(image: Image) -> Image:
     return shown
 
 
-def _bright_on_dark(grey: np.ndarray) -> np.ndarray:
+def _bright_on_dark(gray: np.ndarray) -> np.ndarray:
     """Inverts an image whose border is bright."""
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    return 255 - grey if np.median(border) > 127 else grey
+    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    return 255 - gray if np.median(border) > 127 else gray
 
 
-def _scaled(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+def _scaled(gray: np.ndarray, height: int, width: int) -> np.ndarray:
     import PIL.Image
 
-    return np.asarray(PIL.Image.fromarray(grey).resize((width, height), PIL.Image.Resampling.BOX))
+    return np.asarray(PIL.Image.fromarray(gray).resize((width, height), PIL.Image.Resampling.BOX))
 
 
-def _centred(path: str | os.PathLike[str], grey: np.ndarray, height: int, width: int) -> np.ndarray:
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    over_page = grey.astype(np.float32) - np.median(border)
+def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width: int) -> np.ndarray:
+    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    over_page = gray.astype(np.float32) - np.median(border)
     ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
     if ink.max() < INK:
         raise DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
@@ -117,8 +117,8 @@ def _centred(path: str | os.PathLike[str], grey: np.ndarray, height: int, width:
     offsets = []
     for axis, size in ((0, height), (1, width)):
         along = mass.sum(axis=1 - axis)
-        centre = (along @ np.arange(len(along)) + along.sum() / 2) / along.sum()
-        offsets.append(int(np.clip(round(size / 2 - centre), 0, size - len(along))))
+        center = (along @ np.arange(len(along)) + along.sum() / 2) / along.sum()
+        offsets.append(int(np.clip(round(size / 2 - center), 0, size - len(along))))
     canvas = np.zeros((height, width), np.uint8)
     canvas[offsets[0] : offsets[0] + digit.shape[0], offsets[1] : offsets[1] + digit.shape[1]] = digit
     return canvas

@@ -227,7 +227,7 @@ def _download(name: str, data_dir: Path) -> Path:
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
-    """Whether a host answers within so many seconds, looking up its name included; proxies are honoured."""
+    """Whether a host answers within so many seconds, looking up its name included; proxies are honored."""
     import requests
 
     answers: list[int] = []

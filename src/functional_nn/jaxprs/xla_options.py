@@ -17,7 +17,7 @@ of the time, though programs may be slower for it; and all kernels in one piece,
 what is compiled while other programs are."""
 
 FIRST_LEVEL: Any = {"xla_backend_optimization_level": 1}
-"""LLVM's first level of optimisation in place of its third. Random numbers are two thirds of the work to compile and
+"""LLVM's first level of optimization in place of its third. Random numbers are two thirds of the work to compile and
 take 1.05 of the time, train steps 0.8 to 0.97 of the work and 0.91 to 1.0 of the time, but up to 1.03 where they have
 loops in them, as an LSTM's."""
 

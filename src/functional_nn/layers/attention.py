@@ -65,7 +65,7 @@ def dot_product_attention(*, causal: bool = False, rotary: bool = False, name: s
 
     References:
         Vaswani et al. 2017, "Attention is all you need", equation 1; Su et al. 2021, "RoFormer", equation 34 (whose
-        planes are of neighbouring features; here, as in most implementations, of features half a head apart).
+        planes are of neighboring features; here, as in most implementations, of features half a head apart).
     """
 
     causal, rotary = check_flag("causal", causal), check_flag("rotary", rotary)

@@ -61,7 +61,7 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
     Math:
         axis by axis, yₙᵢ = Σⱼ Λ(pₙᵢ - j) xₙⱼ, with j over the places of this axis, the others as in i: between two
         places the value is interpolated, Λ(u) = max(0, 1 - |u|), and outside there are zeros. The place that yₙᵢ comes
-        from is pₙᵢ = iₐ + Σ_b Mₙₐ_b (i_b - c_b), for axis a, with c the centre and Mₙ (axes, axes) drawn for each
+        from is pₙᵢ = iₐ + Σ_b Mₙₐ_b (i_b - c_b), for axis a, with c the center and Mₙ (axes, axes) drawn for each
         example from -most to most. Mₙₐₐ stretches, Mₙₐ_b slants, and both slants together turn.
 
     Shapes:
@@ -79,7 +79,7 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
 
     >>> x = jnp.arange(5.0).reshape(1, 5, 1)
     >>> y, _ = random_deformation(0.5).apply({}, {}, x, train=True, key=jax.random.key(1))
-    >>> x.shape == y.shape and float(y[0, 2, 0]) == 2.0  # the centre stays
+    >>> x.shape == y.shape and float(y[0, 2, 0]) == 2.0  # the center stays
     True
 
     References:

@@ -150,5 +150,5 @@ def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:
             "x",
             f"{weight.shape[0]} features on the last axis, for a weight of shape {weight.shape}",
             f"{x.shape[-1]} (shape {x.shape})",
-            "Put flatten() before it if x are images; else initialise with this in_shape.",
+            "Put flatten() before it if x are images; else initialize with this in_shape.",
         )

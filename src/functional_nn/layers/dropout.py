@@ -1,4 +1,4 @@
-"""Regularisation by noise: values, channels or whole examples dropped at random."""
+"""Regularization by noise: values, channels or whole examples dropped at random."""
 
 from __future__ import annotations
 

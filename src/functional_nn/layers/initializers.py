@@ -30,7 +30,7 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
     ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal of variance 2/in (for ReLU), ``"lecun"`` of
     variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers and
     convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
-    is one. Any initialiser of ``jax.nn.initializers`` works too, with a zero bias.
+    is one. Any initializer of ``jax.nn.initializers`` works too, with a zero bias.
     """
     draw = initializer if callable(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
     check_key(key)

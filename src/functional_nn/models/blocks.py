@@ -97,7 +97,7 @@ def residual_block(
     activation: Activation | VectorActivation | Callable[[jax.Array], jax.Array] = relu,
     name: str = "residual_block",
 ) -> Layer:
-    """Two normalised 3×3 convolutions, added to their input.
+    """Two normalized 3×3 convolutions, added to their input.
 
     Math:
         y = f(N₂(W₂ ∗ f(N₁(W₁ ∗ x))) + s(x)) with N = ``batch_norm``, and s(x) = x or N₃(W₃ ∗ x), W₃ being 1×1

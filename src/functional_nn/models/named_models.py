@@ -43,7 +43,7 @@ def mlp(
         hidden: the sizes of the hidden layers; empty for softmax regression.
         activation: between the layers.
         dropout: the share of each hidden layer's outputs to drop in training; 0 for none.
-        batch_norm: whether each hidden layer is normalised before its activation.
+        batch_norm: whether each hidden layer is normalized before its activation.
         initializer: see ``dense``; by default He before ReLU, Glorot else.
 
     >>> from functional_nn.core import trees
@@ -79,7 +79,7 @@ def cnn(
         hidden: the channels of the convolutions; each halves the image.
         activation: after each convolution.
         dropout: the share of the last features to drop in training; 0 for none.
-        batch_norm: whether each convolution is normalised before its activation.
+        batch_norm: whether each convolution is normalized before its activation.
 
     >>> from functional_nn.core import trees
     >>> params, _ = cnn(10).init(jax.random.key(0), (28, 28, 1))
@@ -103,7 +103,7 @@ def lenet(
     activation: Activation | VectorActivation = relu,
     dropout: float | jax.Array = 0.0,
 ) -> Layer:
-    """A quick convolutional network in the manner of LeNet-5, normalised: two convolutions and two dense layers.
+    """A quick convolutional network in the manner of LeNet-5, normalized: two convolutions and two dense layers.
 
     A 5×5 convolution with stride 2; a 3×3 convolution, 2×2 max pooling; dense; dense. Batch norm and activation follow
     each layer, after the pooling where there is one, but the last: there they have a quarter of the values to do.
@@ -111,7 +111,7 @@ def lenet(
     Args:
         out_size: the number of outputs, one per class.
         hidden: the channels of the two convolutions and the size of the first dense layer.
-        activation: after each normalised layer.
+        activation: after each normalized layer.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
     >>> from functional_nn.core import trees
@@ -125,8 +125,8 @@ def lenet(
     """
     first, second, size = _sizes(hidden, 3, "two numbers of channels and a size, such as (16, 32, 128)")
     images = [
-        *_normalised(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
-        *_normalised(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
+        *_normalized(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
+        *_normalized(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
     ]
     return chain(*images, *_two_dense(size, out_size, activation, dropout), name="lenet")
 
@@ -138,7 +138,7 @@ def deep_cnn(
     activation: Activation | VectorActivation = relu,
     dropout: float | jax.Array = 0.0,
 ) -> Layer:
-    """An accurate convolutional network: four convolutions and two dense layers, all but the last normalised.
+    """An accurate convolutional network: four convolutions and two dense layers, all but the last normalized.
 
     A 5×5 convolution, 2×2 max pooling; two 3×3 convolutions, 2×2 max pooling; a 3×3 convolution; dense; dense. Batch
     norm and activation follow each layer, after the pooling where there is one, but the last.
@@ -146,7 +146,7 @@ def deep_cnn(
     Args:
         out_size: the number of outputs, one per class.
         hidden: the channels of the first, the next two and the last convolution, and the first dense layer's size.
-        activation: after each normalised layer.
+        activation: after each normalized layer.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
     >>> from functional_nn.core import trees
@@ -160,10 +160,10 @@ def deep_cnn(
     """
     first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (32, 64, 128, 128)")
     images = [
-        *_normalised(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
-        *_normalised(conv(second, 3, bias=False), activation=activation),
-        *_normalised(conv(second, 3, bias=False), max_pool(2), activation=activation),
-        *_normalised(conv(third, 3, bias=False), activation=activation),
+        *_normalized(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
+        *_normalized(conv(second, 3, bias=False), activation=activation),
+        *_normalized(conv(second, 3, bias=False), max_pool(2), activation=activation),
+        *_normalized(conv(third, 3, bias=False), activation=activation),
     ]
     return chain(*images, *_two_dense(size, out_size, activation, dropout), name="deep_cnn")
 
@@ -180,7 +180,7 @@ def resnet(
     Args:
         out_size: the number of outputs, one per class.
         hidden: the channels of the blocks; each but the first halves the image.
-        activation: after each normalised convolution.
+        activation: after each normalized convolution.
         dropout: the share of the last features to drop in training; 0 for none.
 
     >>> net = resnet(10, hidden=(8, 16))
@@ -320,14 +320,14 @@ def _sizes(hidden: Sequence[int], count: int, expected: str) -> tuple[int, ...]:
     return sizes
 
 
-def _normalised(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:
+def _normalized(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:
     return [*layers, batch_norm_layer(), activation]
 
 
 def _two_dense(
     size: int, out_size: int, activation: Activation | VectorActivation, dropout: float | jax.Array
 ) -> list[Member]:
-    """A normalised dense layer and a plain one, on all values of an image."""
+    """A normalized dense layer and a plain one, on all values of an image."""
     first = dense(size, bias=False, initializer=default_initializer(activation))
     drops = dropped(dropout)
-    return [flatten(), *drops, *_normalised(first, activation=activation), *drops, dense(out_size)]
+    return [flatten(), *drops, *_normalized(first, activation=activation), *drops, dense(out_size)]

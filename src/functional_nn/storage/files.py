@@ -110,7 +110,7 @@ def _keep_permissions(old: Path, descriptor: int) -> None:
 
 
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """A new folder of files: written and synchronised beside its place, and moved there in one step."""
+    """A new folder of files: written and synchronized beside its place, and moved there in one step."""
     temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     try:
         temporary.mkdir()
@@ -119,9 +119,9 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _synchronise(temporary)
+        _synchronize(temporary)
         os.rename(temporary, folder)
-        _synchronise(folder.parent)
+        _synchronize(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -165,7 +165,7 @@ def remove_leftovers(parent: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _synchronise(folder: Path) -> None:
+def _synchronize(folder: Path) -> None:
     """Has the names in a folder written to disk, where the system has a way to."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

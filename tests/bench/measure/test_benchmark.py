@@ -127,7 +127,7 @@ for program in programs:
 
 @pytest.mark.slow
 def test_no_program_is_above_the_roofline():
-    """With real peaks and a compiler that optimises, as users have it, in a process without the tests' settings."""
+    """With real peaks and a compiler that optimizes, as users have it, in a process without the tests' settings."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_DISABLE", "XLA_FLAGS"))}
     done = subprocess.run([sys.executable, "-c", ABOVE], env=settings, capture_output=True, text=True, check=True)
     shares = [float(line) for line in done.stdout.split()]

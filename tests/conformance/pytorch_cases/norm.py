@@ -1,11 +1,11 @@
-"""Normalisation in training and evaluation, with and without parameters."""
+"""Normalization in training and evaluation, with and without parameters."""
 
 from tests.conformance.comparison import Case, torch
 from tests.conformance.weight_maps import (
     channels_first,
     channels_last,
     layer_norm_of_images,
-    normalisation,
+    normalization,
     running_statistics,
 )
 
@@ -29,7 +29,7 @@ def batch_norm(shape, *, train, momentum=0.1, epsilon=1e-5):
         fnn.batch_norm(momentum=1 - momentum, epsilon=epsilon),
         BATCH_NORM[len(shape)](shape[1], eps=epsilon, momentum=momentum),
         (shape,),
-        normalisation,
+        normalization,
         train=train,
         state=running_statistics,
         steps=2,
@@ -44,7 +44,7 @@ def layer_norm(shape, *, scale=True, bias=True, epsilon=1e-5):
         fnn.layer_norm(epsilon=epsilon, scale=scale, bias=bias),
         theirs,
         (shape,),
-        normalisation,
+        normalization,
     )
 
 
@@ -66,7 +66,7 @@ def rms_norm(shape, *, scale=True, epsilon=1e-5):
         fnn.rms_norm(epsilon=epsilon, scale=scale),
         nn.RMSNorm(shape[-1], eps=epsilon, elementwise_affine=scale),
         (shape,),
-        normalisation,
+        normalization,
     )
 
 
@@ -76,7 +76,7 @@ def group_norm(shape, groups, *, affine=True, epsilon=1e-5):
         fnn.group_norm(groups, epsilon=epsilon, scale=affine, bias=affine),
         nn.GroupNorm(groups, shape[1], eps=epsilon, affine=affine),
         (shape,),
-        normalisation,
+        normalization,
         **images(shape),
     )
 
@@ -87,7 +87,7 @@ def instance_norm(shape, *, affine, epsilon=1e-5):
         fnn.instance_norm(epsilon=epsilon, scale=affine, bias=affine),
         INSTANCE_NORM[len(shape)](shape[1], eps=epsilon, affine=affine),
         (shape,),
-        normalisation,
+        normalization,
         **IMAGES,
     )
 

@@ -76,9 +76,9 @@ def masked_softmax(x):
     return jax.nn.softmax(jnp.where(seen, x, -1e30), axis=-1)
 
 
-def normalised(x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+def normalized(x):
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
 
 
 def convolved(x):
@@ -91,7 +91,7 @@ FUNCTIONS = [
     late_loop,
     branches,
     masked_softmax,
-    normalised,
+    normalized,
     convolved,
     jax.nn.logsumexp,
     lambda x: x[::-1].max(0) - x.min(0),

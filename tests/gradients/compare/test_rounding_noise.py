@@ -38,10 +38,10 @@ def variance(x):
 
 def test_cancellation_is_seen_where_the_absolute_terms_are_small():
     x = jnp.asarray(np.random.default_rng(0).normal(size=7))
-    centred = lambda x: jnp.mean((x - jnp.mean(x)) ** 2)  # noqa: E731
+    centered = lambda x: jnp.mean((x - jnp.mean(x)) ** 2)  # noqa: E731
     far = x + 1e3
     assert rounding(variance, far) > 1e5 * rounding(variance, x)
-    assert rounding(variance, far) > 100 * rounding(centred, far)
+    assert rounding(variance, far) > 100 * rounding(centered, far)
     single = jnp.float32(far)
     exact, size = (by(jax.grad(variance), single.astype(float)) for by in (lambda f, x: f(x), rounding))
     error = jnp.abs(jax.grad(variance)(single).astype(float) - exact)

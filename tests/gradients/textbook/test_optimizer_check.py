@@ -193,13 +193,13 @@ def test_adams_first_step_is_the_learning_rate():
 def test_penalty_is_decay_for_gradient_descent_and_not_for_adam():
     decay = {"steps": STEPS, "regimes": ["normal"]}
     add = optax.add_decayed_weights(0.1)
-    penalised = textbook.Penalised
-    assert check_optimizer(optax.chain(add, optax.sgd(0.1)), penalised(GradientDescent(0.1), l2=0.1), **decay).passed
+    penalized = textbook.Penalized
+    assert check_optimizer(optax.chain(add, optax.sgd(0.1)), penalized(GradientDescent(0.1), l2=0.1), **decay).passed
     late = optax.chain(optax.identity(), add, optax.scale_by_learning_rate(0.1))
-    assert check_optimizer(late, penalised(GradientDescent(0.1), l2=0.1), **decay).passed
+    assert check_optimizer(late, penalized(GradientDescent(0.1), l2=0.1), **decay).passed
     adamw = optax.adamw(0.1, weight_decay=0.1)
     assert check_optimizer(adamw, textbook.AdamW(0.1, weight_decay=0.1), **decay).passed
-    wrong = check_optimizer(adamw, penalised(Adam(0.1), l2=0.1), **decay)
+    wrong = check_optimizer(adamw, penalized(Adam(0.1), l2=0.1), **decay)
     assert {verdict.outcome for verdict in wrong.verdicts} == {"fail"}
     assert {verdict.step for verdict in wrong.verdicts} == {1}
 

@@ -156,7 +156,7 @@ def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that
 
 @pytest.mark.parametrize("width", [4, 5, 6, 7])
 @pytest.mark.parametrize("window", [2, 3, 4, 5])
-def test_neighbours_taken_in_pairs_change_nothing(window, width):
+def test_neighbors_taken_in_pairs_change_nothing(window, width):
     """Few channels (pairs), and the same among many (no pairs): odd and even widths and windows."""
     random = np.random.default_rng(0)
     x = random.normal(size=(2, width, 3)).astype(np.float32)

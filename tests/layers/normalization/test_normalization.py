@@ -1,4 +1,4 @@
-"""Normalisation against NumPy's own statistics, over masks, axes and devices, and at the ends of the number range."""
+"""Normalization against NumPy's own statistics, over masks, axes and devices, and at the ends of the number range."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ def test_norms_standardise_along_their_axes(layer, axes, float64):
     np.testing.assert_allclose(y, standardised(x, axes, 0.1 if axes == (1, 3) else 1e-5), atol=1e-12)
 
 
-def test_groups_are_of_neighbouring_channels(float64):
+def test_groups_are_of_neighboring_channels(float64):
     x = normal(7, 3, 6)
     y, _ = applied(fnn.group_norm(2), jnp.asarray(x))
     for channels in (slice(0, 3), slice(3, 6)):
@@ -138,7 +138,7 @@ def test_fault_04_groups_divide_the_channels():
 
 @pytest.mark.parametrize("layer", [fnn.instance_norm(), fnn.group_norm(5), fnn.layer_norm(axes=1)], ids=by_name)
 def test_fault_05_a_group_of_one_value(layer):
-    with pytest.raises(fnn.InputError, match="x: expected at least two values to normalise together"):
+    with pytest.raises(fnn.InputError, match="x: expected at least two values to normalize together"):
         applied(layer, jnp.ones((7, 1, 5)))
 
 
@@ -173,7 +173,7 @@ def test_fault_16_norms_far_from_zero(layer):
 
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
 def test_fault_16_norms_of_huge_values(layer):
-    """1e30 x is normalised as x is, and its cotangent is 1e-30 of that of x: no square overflows."""
+    """1e30 x is normalized as x is, and its cotangent is 1e-30 of that of x: no square overflows."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) * 10, jnp.float32)
     y_bar = jnp.asarray(normal(7, 5, 4, seed=1), jnp.float32)
     y, state = applied(layer, 1e30 * x)
@@ -197,7 +197,7 @@ def test_fault_16_equal_values(layer, size):
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-12, 1e-5])
-def test_small_values_are_normalised_as_epsilon_says(epsilon):
+def test_small_values_are_normalized_as_epsilon_says(epsilon):
     x = normal(7, 5) * 1e-6
     y, _ = applied(fnn.layer_norm(epsilon=epsilon), jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(y, standardised(x, 1, epsilon), rtol=1e-4, atol=1e-7)

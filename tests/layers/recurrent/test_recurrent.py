@@ -205,7 +205,7 @@ def test_a_given_state_continues_where_another_run_stopped(kind):
 
 @every_formula
 def test_a_thousand_steps_do_not_overflow(kind):
-    """As initialised, and as initialised by PyTorch; forward and backward, in float32."""
+    """As initialized, and as initialized by PyTorch; forward and backward, in float32."""
     layer = made(kind)
     x = 10 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 1000, IN)), jnp.float32)
 
@@ -297,7 +297,7 @@ def test_fault_02_input_that_does_not_fit(layer, in_shape, x, words):
         (fnn.gru_cell(2), (3,)),
     ],
 )
-def test_fault_02_shapes_that_cannot_be_initialised(layer, in_shape):
+def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(jax.random.key(0), in_shape)
 

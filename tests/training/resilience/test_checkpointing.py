@@ -209,7 +209,7 @@ def test_fault_34_two_runs_in_one_folder(tmp_path):
 
 @pytest.mark.parametrize(("room", "words"), [(14, "The checkpoint of step 3"), (13, "The metrics of epoch 3")])
 def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, monkeypatch, room, words):
-    """Saving an epoch synchronises six files and folders."""
+    """Saving an epoch synchronizes six files and folders."""
     fsync, room = os.fsync, [room]
 
     def full(descriptor):

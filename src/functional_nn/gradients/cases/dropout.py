@@ -1,4 +1,4 @@
-"""Regularisation by noise, of values and of places."""
+"""Regularization by noise, of values and of places."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase

@@ -93,7 +93,7 @@ EQUIVALENT = (
     ),
     Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
     Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
-    Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalised."),
+    Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalized."),
     Equivalent(
         "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."
     ),

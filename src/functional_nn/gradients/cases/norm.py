@@ -1,4 +1,4 @@
-"""Normalisation, and the rectifier with a learned slope."""
+"""Normalization, and the rectifier with a learned slope."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase, masked

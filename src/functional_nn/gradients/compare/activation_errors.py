@@ -144,19 +144,19 @@ def regime_points(activation: Activation, kind: np.dtype, density: int = 1) -> d
     if formula and formula.kinks:
         kinks = np.asarray(formula.kinks, kind)
         beside_zero = np.asarray([smallest, -smallest], kind)  # the next numbers but the subnormal ones
-        beside = _neighbours([kink for kink in formula.kinks if kink], kind, steps=3)
+        beside = _neighbors([kink for kink in formula.kinks if kink], kind, steps=3)
         arrays["kinks"] = kinks
         arrays["beside kinks"] = np.concatenate([beside, beside_zero] if 0.0 in formula.kinks else [beside])
     if formula and formula.zeros:
-        arrays["zeros"] = _neighbours(formula.zeros, kind, steps=12 * density)
+        arrays["zeros"] = _neighbors(formula.zeros, kind, steps=12 * density)
     return arrays
 
 
-def _neighbours(centres: Sequence[float], kind: np.dtype, steps: int) -> np.ndarray:
+def _neighbors(centers: Sequence[float], kind: np.dtype, steps: int) -> np.ndarray:
     """The next numbers of a type on both sides."""
     found = []
-    for centre in np.asarray(centres, kind):
-        up = down = centre
+    for center in np.asarray(centers, kind):
+        up = down = center
         for _ in range(steps):
             up, down = np.nextafter(up, np.asarray(np.inf, kind)), np.nextafter(down, np.asarray(-np.inf, kind))
             found += [up, down]

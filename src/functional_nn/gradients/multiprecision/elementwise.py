@@ -164,7 +164,7 @@ def _sign(arithmetic, equation, x):
 
 @CHOOSING.of("round")
 def _round(arithmetic, equation, x):
-    """Halves away from zero, or to the even neighbour."""
+    """Halves away from zero, or to the even neighbor."""
     floor, half = arithmetic.function("floor"), _constant(arithmetic, 0.5)
     size = absolute(arithmetic, x)
     nearest = floor(size + half)

@@ -87,7 +87,7 @@ def _sort(arithmetic, equation, *operands):
         again = np.argsort(arithmetic.order(np.take_along_axis(key, order, axis)), axis, kind="stable")
         order = np.take_along_axis(order, again, axis)
     ordered = [np.take_along_axis(operand, order, axis) for operand in operands]
-    _compare_neighbours(arithmetic, ordered[0], axis)
+    _compare_neighbors(arithmetic, ordered[0], axis)
     return ordered
 
 
@@ -96,11 +96,11 @@ def _top_k(arithmetic, equation, x):
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
     order = np.argsort(arithmetic.order(-x), axis, kind="stable")
     ordered = np.take_along_axis(x, order, axis)
-    _compare_neighbours(arithmetic, ordered, axis)
+    _compare_neighbors(arithmetic, ordered, axis)
     return [np.take(array, np.arange(k), axis) for array in (ordered, order.astype(np.int32))]
 
 
-def _compare_neighbours(arithmetic: Arithmetic, ordered: Values, axis: int) -> None:
+def _compare_neighbors(arithmetic: Arithmetic, ordered: Values, axis: int) -> None:
     """Lets the arithmetic see the ties."""
     slices = np.moveaxis(ordered, axis, 0)
     arithmetic.compare(np.equal, slices[1:], slices[:-1])

@@ -55,7 +55,7 @@ def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Ca
 
 
 def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[jax.Array], jax.Array]]]:
-    """Neighbouring halves, thirds or quarters of the last axis in each other's places."""
+    """Neighboring halves, thirds or quarters of the last axis in each other's places."""
     for parts, (word, pairs) in PARTS.items():
         if shape and shape[-1] % parts == 0 and shape[-1] > 2:
             for first in range(pairs):

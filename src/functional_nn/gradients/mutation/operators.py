@@ -205,7 +205,7 @@ def paddings(equation):
 
 
 def joined(equation):
-    """``concatenate`` and ``stack``: neighbours of one shape in each other's places."""
+    """``concatenate`` and ``stack``: neighbors of one shape in each other's places."""
     for number, (one, other) in enumerate(pairwise(equation.invars)):
         if one.aval.shape == other.aval.shape and one is not other:
             yield exchanged(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
@@ -219,7 +219,7 @@ def parted(equation):
 
 
 def additions_at(equation):
-    """``scatter-add``: an index that comes twice counts once, or the numbers go to their neighbours."""
+    """``scatter-add``: an index that comes twice counts once, or the numbers go to their neighbors."""
     numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
 
     def overwriting(array, indices, updates):

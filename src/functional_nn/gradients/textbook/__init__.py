@@ -25,7 +25,7 @@ from functional_nn.gradients.textbook.descent import (
     SignDescent,
     Signum,
 )
-from functional_nn.gradients.textbook.rule import Clipped, LeafRule, Penalised, TextbookRule, cosine
+from functional_nn.gradients.textbook.rule import Clipped, LeafRule, Penalized, TextbookRule, cosine
 
 __all__ = [
     "LAMB",
@@ -48,7 +48,7 @@ __all__ = [
     "Nesterov",
     "NovoGrad",
     "OptimisticGradientDescent",
-    "Penalised",
+    "Penalized",
     "RAdam",
     "RMSProp",
     "Rprop",

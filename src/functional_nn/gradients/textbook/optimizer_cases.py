@@ -13,7 +13,7 @@ import optax
 
 from functional_nn.core.layer import Params
 from functional_nn.gradients import textbook
-from functional_nn.gradients.textbook import Clipped, Penalised, TextbookRule
+from functional_nn.gradients.textbook import Clipped, Penalized, TextbookRule
 from functional_nn.losses import penalties
 
 
@@ -62,7 +62,7 @@ def _clipped_rule(rule: Callable[..., TextbookRule], rate: Any, *, max_norm: Any
     return Clipped(rule(rate, **options), max_norm)
 
 
-def _penalised(
+def _penalized(
     make: Callable[..., Any], rate: Any, *, l1: Any, l2: Any, **options: Any
 ) -> optax.GradientTransformation:
     lasso = penalties.l1(l1, "*")
@@ -70,8 +70,8 @@ def _penalised(
     return optax.chain(subgradient, optax.add_decayed_weights(l2), make(rate, **options))
 
 
-def _penalised_rule(rule: Callable[..., TextbookRule], rate: Any, *, l1: Any, l2: Any, **options: Any) -> TextbookRule:
-    return Penalised(rule(rate, **options), l1, l2)
+def _penalized_rule(rule: Callable[..., TextbookRule], rate: Any, *, l1: Any, l2: Any, **options: Any) -> TextbookRule:
+    return Penalized(rule(rate, **options), l1, l2)
 
 
 def _decayed(make: Callable[..., Any], rate: Any, *, weight_decay: Any) -> optax.GradientTransformation:
@@ -115,7 +115,7 @@ CASES: tuple[OptimizerCase, ...] = (
         quick=False,
     ),
     Case(
-        "centred rmsprop",
+        "centered rmsprop",
         partial(optax.rmsprop, centered=True),
         textbook.CenteredRMSProp,
         {"decay": 0.9, "eps": 1e-8, "momentum": 0.9},
@@ -175,23 +175,23 @@ CASES: tuple[OptimizerCase, ...] = (
         "clipped sgd", partial(_clipped, optax.sgd), partial(_clipped_rule, textbook.GradientDescent), {"max_norm": 1.0}
     ),
     Case(
-        "penalised adam",
-        partial(_penalised, optax.adam),
-        partial(_penalised_rule, textbook.Adam),
+        "penalized adam",
+        partial(_penalized, optax.adam),
+        partial(_penalized_rule, textbook.Adam),
         ADAM | {"l1": 0.003, "l2": 0.01},
         quick=False,
     ),
     Case(
-        "penalised sgd",
-        partial(_penalised, optax.sgd),
-        partial(_penalised_rule, textbook.GradientDescent),
+        "penalized sgd",
+        partial(_penalized, optax.sgd),
+        partial(_penalized_rule, textbook.GradientDescent),
         {"l1": 0.003, "l2": 0.01},
         quick=False,
     ),
     Case(
         "decayed sgd",
         partial(_decayed, optax.identity),
-        partial(_penalised_rule, textbook.GradientDescent, l1=0.0),
+        partial(_penalized_rule, textbook.GradientDescent, l1=0.0),
         {"weight_decay": 0.01},
         {"weight_decay": "l2"},
         quick=False,

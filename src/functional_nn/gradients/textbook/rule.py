@@ -136,7 +136,7 @@ class Clipped(InFront):
 
 
 @dataclass(frozen=True)
-class Penalised(InFront):
+class Penalized(InFront):
     """The loss has the penalty l1 sum |w| + l2/2 sum w² on all parameters.
 
     With plain gradient descent, l2 is the same as weight decay; with rules that divide by the gradient's size it

@@ -20,7 +20,7 @@ DIGITS = 50
 class Scenario(NamedTuple):
     """Where a run starts and which gradients it meets: at step t, ``gradients[t - 1] + curvature * parameters``.
 
-    With curvature 0 the gradients are recorded; otherwise they are those of a quadratic, whose centre the recorded
+    With curvature 0 the gradients are recorded; otherwise they are those of a quadratic, whose center the recorded
     part sets.
 
     Args:
@@ -39,7 +39,7 @@ def scenarios(parameters: Any, steps: int) -> dict[str, Scenario]:
 
     ``normal``; ``zeros``: none at all for five steps, then a tenth of them, and in every third element none ever;
     ``scales``: signs that alternate, and sizes from 1e-8 to 1e8; ``quadratic``: gradients that follow the parameters,
-    towards a centre that is far away.
+    towards a center that is far away.
     """
     random = np.random.default_rng(steps)
 

@@ -274,7 +274,7 @@ def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -
 def _check_channels(x: jax.Array, weight: jax.Array, in_size: int) -> None:
     if x.shape[-1] != in_size:
         expected = f"{in_size} channels on the last axis, for a weight of shape {weight.shape}"
-        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialise with this in_shape.")
+        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialize with this in_shape.")
 
 
 def _plus_bias(y: jax.Array, params, bias: bool) -> jax.Array:

@@ -137,16 +137,16 @@ def _product(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.Array:
 
 
 def _come_in_pairs(weight: jax.Array, windows: Windows) -> bool:
-    """Whether neighbouring outputs are better computed together: their windows overlap, and channels are few."""
+    """Whether neighboring outputs are better computed together: their windows overlap, and channels are few."""
     size, stride, dilation = windows.window[-1], windows.stride[-1], windows.dilation[-1]
     return size > 1 and stride == dilation == 1 and max(weight.shape[-2:]) <= 32
 
 
 def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.Array:
-    """The same, with two neighbours on the last spatial axis taken for one element of twice the channels.
+    """The same, with two neighbors on the last spatial axis taken for one element of twice the channels.
 
-    The patches have fewer and longer pieces and the product more columns, for zeros in the weight: neighbour b of an
-    output sees neighbour a of the input, J pairs further, by W[2 J + a - b].
+    The patches have fewer and longer pieces and the product more columns, for zeros in the weight: neighbor b of an
+    output sees neighbor a of the input, J pairs further, by W[2 J + a - b].
     """
     (size, out, n), (before, _) = (windows.window[-1], windows.out_sizes[-1], windows.in_sizes[-1]), windows.pads[-1]
     further, pairs = size // 2, -(-out // 2)
@@ -156,9 +156,9 @@ def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.
     paired_x = lax.pad(x, zero, (*flat, (before, 2 * (pairs + further) - n - before, 0), (0, 0, 0)))
     paired_x = paired_x.reshape(*x.shape[:-2], pairs + further, -1)
     above = ((0, 0, 0),) * (weight.ndim - 3)
-    neighbours = [lax.pad(weight, zero, (*above, (b, long - size - b, 0), (0, 0, 0), (0, 0, 0))) for b in (0, 1)]
+    neighbors = [lax.pad(weight, zero, (*above, (b, long - size - b, 0), (0, 0, 0), (0, 0, 0))) for b in (0, 1)]
     shape = (*weight.shape[:-3], further + 1, 2 * weight.shape[-2])
-    paired_weight = jnp.concatenate([part.reshape(*shape, -1) for part in neighbours], axis=-1)
+    paired_weight = jnp.concatenate([part.reshape(*shape, -1) for part in neighbors], axis=-1)
     paired = Windows(
         (*windows.window[:-1], further + 1),
         windows.stride,

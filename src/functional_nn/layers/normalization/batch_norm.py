@@ -1,4 +1,4 @@
-"""Normalisation over the batch, which couples its examples."""
+"""Normalization over the batch, which couples its examples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from functional_nn.core.validation import check_number, shown
 from functional_nn.layers.normalization.standardize import (
     Axes,
     Groups,
-    Normalised,
+    Normalized,
     affine,
     affine_pullback,
     along,
     check_epsilon,
     chosen_axes,
-    normalise,
-    normalise_pullback,
+    normalize,
+    normalize_pullback,
     opened,
 )
 
@@ -38,7 +38,7 @@ def batch_norm(
     epsilon: float = 1e-5,
     name: str = "batch_norm",
 ) -> Layer:
-    """Normalises each channel (the last axis) over the batch and all other axes; remembers the statistics.
+    """Normalizes each channel (the last axis) over the batch and all other axes; remembers the statistics.
 
     Math:
         In training μ and σ² are the mean and the biased variance of the m values of a channel; in evaluation
@@ -49,7 +49,7 @@ def batch_norm(
         running ← momentum · running + (1 - momentum) · batch, with the unbiased variance σ² m / (m - 1), as
         PyTorch keeps it (its ``momentum`` is one minus this one)
 
-        Of ``Masked`` sequences only real steps are normalised and counted; on padding y is 0. A channel without two
+        Of ``Masked`` sequences only real steps are normalized and counted; on padding y is 0. A channel without two
         real values, which under ``jit`` cannot be refused, has x̂ = 0 and keeps its running statistics. Statistics
         are computed in float32 at least; a running variance stays at the largest number where it would overflow.
 
@@ -116,12 +116,12 @@ def batch_norm(
         if train:
             check_batch_is_whole()
             _check_size(groups, values)
-            made, statistics = normalise(values, groups, epsilon)
+            made, statistics = normalize(values, groups, epsilon)
             state = _remembered(state, made.m, statistics, groups.axes, momentum)
         else:
             mean, variance = (along(state[name], groups.axes, values.dtype) for name in ("mean", "variance"))
             s = lax.rsqrt(variance + jnp.asarray(epsilon, values.dtype))
-            made = Normalised((values - mean) * s, s, None)
+            made = Normalized((values - mean) * s, s, None)
         y = groups.real(affine(made.x_hat, params, groups.axes)).astype(values_of(x).dtype)
         return like(x, y), state, (made, params, mask)
 
@@ -130,7 +130,7 @@ def batch_norm(
         groups = Groups(joined(made.x_hat.ndim), mask, axis_name)
         given = values_of(y_bar)
         params_bar, g = affine_pullback(made.x_hat, params, groups.axes, groups.real(given.astype(made.x_hat.dtype)))
-        return params_bar, like(y_bar, normalise_pullback(made, groups, g).astype(given.dtype))
+        return params_bar, like(y_bar, normalize_pullback(made, groups, g).astype(given.dtype))
 
     return Layer(name, init, forward, backward, takes_mask=True)
 

@@ -1,4 +1,4 @@
-"""Normalisation of each example alone: of its features, or of its channels in groups."""
+"""Normalization of each example alone: of its features, or of its channels in groups."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from functional_nn.layers.normalization.standardize import (
     affine_pullback,
     check_epsilon,
     chosen_axes,
-    normalise,
-    normalise_pullback,
+    normalize,
+    normalize_pullback,
     opened,
 )
 
@@ -34,7 +34,7 @@ def layer_norm(
     bias: bool = True,
     name: str = "layer_norm",
 ) -> Layer:
-    """Normalises the features of each example (and of each step of a sequence) to mean 0 and variance 1.
+    """Normalizes the features of each example (and of each step of a sequence) to mean 0 and variance 1.
 
     Math:
         μ and σ² are the mean and the biased variance of the m values along the axes.
@@ -55,7 +55,7 @@ def layer_norm(
         scale_bar = Σ(y_bar x̂), bias_bar = Σ y_bar
 
     Args:
-        axes: the axes of x to normalise along, without the batch axis 0; several as a tuple.
+        axes: the axes of x to normalize along, without the batch axis 0; several as a tuple.
         epsilon: ε, added to the variance. With 0, equal values have no finite gradient.
         scale: whether x̂ is multiplied by a parameter.
         bias: whether a parameter is added.
@@ -98,7 +98,7 @@ def rms_norm(
         x_bar = s (g - x̂ Σ(g x̂) / m) with the sum along the axes, scale_bar = Σ(y_bar x̂) along all others
 
     Args:
-        axes: the axes of x to normalise along, without the batch axis 0; several as a tuple.
+        axes: the axes of x to normalize along, without the batch axis 0; several as a tuple.
         epsilon: ε, added to the mean square.
         scale: whether x̂ is multiplied by a parameter.
         name: used in parameter trees and in error messages.
@@ -114,22 +114,22 @@ def rms_norm(
     def along(rank):
         return chosen_axes(axes, rank, batch=False)
 
-    return _norm(name, lambda shape: shape, along, along, epsilon, scale, False, centred=False)
+    return _norm(name, lambda shape: shape, along, along, epsilon, scale, False, centered=False)
 
 
 def group_norm(
     groups: int, *, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str = "group_norm"
 ) -> Layer:
-    """Normalises each example's channels in groups, over all positions and the channels of a group together.
+    """Normalizes each example's channels in groups, over all positions and the channels of a group together.
 
     Math:
         μ and σ² are the mean and the biased variance of the m values that an example has in a group of
-        channels / groups neighbouring channels.
+        channels / groups neighboring channels.
 
         x̂ = (x - μ) / √(σ² + ε), y = scale · x̂ + bias
 
         Of ``Masked`` sequences only real steps are counted; on padding y is 0. Statistics are computed in float32
-        at least. One group is normalisation over the whole example; for one group a channel see ``instance_norm``.
+        at least. One group is normalization over the whole example; for one group a channel see ``instance_norm``.
 
     Shapes:
         x and y (batch, …, channels); scale and bias (channels,)
@@ -165,7 +165,7 @@ def group_norm(
 def instance_norm(
     *, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str = "instance_norm"
 ) -> Layer:
-    """Normalises each channel of each example over its positions: ``group_norm`` with as many groups as channels.
+    """Normalizes each channel of each example over its positions: ``group_norm`` with as many groups as channels.
 
     Math, shapes and gradient:
         those of ``group_norm`` with one channel a group
@@ -213,7 +213,7 @@ def _norm(
     scale: bool,
     bias: bool,
     *,
-    centred: bool = True,
+    centered: bool = True,
 ) -> Layer:
     """A norm of examples alone, whose groups lie within some axes of the split shape.
 
@@ -244,9 +244,9 @@ def _norm(
             if leaf.shape != tuple(shape[axis] for axis in own(rank)):
                 raise InputError("x", f"values for {names[0]} of shape {leaf.shape}", f"shape {shape}")
         groups, parts = Groups(within(rank), mask), split(shape)
-        if centred and math.prod(parts[axis] for axis in groups.axes) < 2:
-            raise InputError("x", "at least two values to normalise together", f"one (shape {shape})")
-        made, _ = normalise(values.reshape(parts), groups, epsilon, centred=centred)
+        if centered and math.prod(parts[axis] for axis in groups.axes) < 2:
+            raise InputError("x", "at least two values to normalize together", f"one (shape {shape})")
+        made, _ = normalize(values.reshape(parts), groups, epsilon, centered=centered)
         y = groups.real(affine(made.x_hat.reshape(shape), params, shared(rank)))
         return like(x, y.astype(values_of(x).dtype)), state, (made, params, mask)
 
@@ -256,7 +256,7 @@ def _norm(
         groups, rank = Groups(within(given.ndim), mask), given.ndim
         x_hat = made.x_hat.reshape(given.shape)
         params_bar, g = affine_pullback(x_hat, params, shared(rank), groups.real(given.astype(x_hat.dtype)))
-        x_bar = normalise_pullback(made, groups, g.reshape(made.x_hat.shape), centred=centred)
+        x_bar = normalize_pullback(made, groups, g.reshape(made.x_hat.shape), centered=centered)
         return params_bar, like(y_bar, x_bar.reshape(given.shape).astype(given.dtype))
 
     return Layer(name, init, forward, backward, takes_mask=True)

@@ -1,4 +1,4 @@
-"""What normalising layers share: values brought to mean 0 and variance 1 in groups, then scaled and shifted."""
+"""What normalizing layers share: values brought to mean 0 and variance 1 in groups, then scaled and shifted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Groups(NamedTuple):
             raise InputError("axis_name", expected, repr(self.axis_name)) from None
 
 
-class Normalised(NamedTuple):
+class Normalized(NamedTuple):
     """Values with mean 0 and variance 1, with what the backward pass needs.
 
     Args:
@@ -85,17 +85,17 @@ class Normalised(NamedTuple):
     m: Any
 
 
-def normalise(
-    x: jax.Array, groups: Groups, epsilon: Any, *, centred: bool = True
-) -> tuple[Normalised, tuple[jax.Array, jax.Array]]:
-    """x̂ = (x - μ) s with s = 1/√(σ² + ε), and (μ, σ²), of every group; μ = 0 where not centred.
+def normalize(
+    x: jax.Array, groups: Groups, epsilon: Any, *, centered: bool = True
+) -> tuple[Normalized, tuple[jax.Array, jax.Array]]:
+    """x̂ = (x - μ) s with s = 1/√(σ² + ε), and (μ, σ²), of every group; μ = 0 where not centered.
 
     The mean is taken of the distances to the largest value, so it is rounded by their size and not by its own, and
     equal values have the deviation 0, however large they are. Deviations are divided by the size of the range before
     they are squared, so that no square overflows. Neither constant changes x̂, so neither has a derivative.
     """
     m = jnp.maximum(jnp.asarray(groups.size(x), x.dtype), 1)
-    if centred:
+    if centered:
         largest = groups.largest(x)
         distance = groups.real(x - largest)
         mean_distance = groups.sum(distance) / m
@@ -107,16 +107,16 @@ def normalise(
     c = deviation / size
     variance = groups.sum(jnp.square(c)) / m
     s = lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype) / size / size)
-    return Normalised(c * s, s / size, m), (mean, variance * size * size)
+    return Normalized(c * s, s / size, m), (mean, variance * size * size)
 
 
-def normalise_pullback(made: Normalised, groups: Groups, g: jax.Array, *, centred: bool = True) -> jax.Array:
+def normalize_pullback(made: Normalized, groups: Groups, g: jax.Array, *, centered: bool = True) -> jax.Array:
     """The cotangent of x, where g is that of x̂: s (g - Σg / m - x̂ Σ(g x̂) / m), without Σg where no mean is taken."""
     x_hat, s, m = made
     if m is None:
         return s * g
     through_statistics = x_hat * (groups.sum(g * x_hat) / m)
-    if centred:
+    if centered:
         through_statistics = through_statistics + groups.sum(g) / m
     return s * groups.real(g - through_statistics)
 

@@ -62,7 +62,7 @@ def lstm(
     Args:
         hidden_size: the size of h and of c.
         forget_bias: added to the forget gate's initial bias, so that the cell remembers at first; None for 1, or for
-            0 where the initialiser is ``"pytorch"``.
+            0 where the initializer is ``"pytorch"``.
         returns: ``"last"``, the last h, or ``"sequence"``, all of them.
         initial_state: ``"zeros"``; ``"learned"``, the parameters initial_hidden and initial_cell; or ``"given"``,
             where x is (sequence, (h, c)).

@@ -168,7 +168,7 @@ def starting_parameters(
 ) -> dict[str, jax.Array]:
     """W (in_size, gates · H), U (H, gates · H), b (gates · H) and maybe a hidden bias (H), drawn gate by gate.
 
-    W comes from the initialiser, U is orthogonal, so that repeated products neither grow nor shrink h, and biases are
+    W comes from the initializer, U is orthogonal, so that repeated products neither grow nor shrink h, and biases are
     zero. ``"pytorch"`` draws all from U(±1/√H), as PyTorch's recurrent layers do.
     """
     width = gates * hidden_size
@@ -253,7 +253,7 @@ def _check_input(x, input_weight, expected, rank):
         raise InputError("x", expected, f"shape {x.shape}", remedy)
     if x.shape[-1] != input_weight.shape[0]:
         expected = f"{input_weight.shape[0]} features on the last axis, as the input_weight {input_weight.shape} has"
-        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialise with this in_shape.")
+        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialize with this in_shape.")
 
 
 def _check_state_shape(recurrence, shape):

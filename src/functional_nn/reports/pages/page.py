@@ -1,4 +1,4 @@
-"""What HTML pages have in common: one file that needs no other, their style, and pictures in their colours."""
+"""What HTML pages have in common: one file that needs no other, their style, and pictures in their colors."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def write_template(
         raise InputError("path", "a file that can be written", f"{path} ({error.strerror})") from None
 
 
-def as_svg(figure: Figure, name: str, label: str, colours: Mapping[str, str]) -> str:
+def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> str:
     """A figure as SVG within a page.
 
     Args:
         figure: it is drawn here.
         name: makes the names inside the picture its own, the same in each drawing.
         label: what it shows, for those who cannot see it.
-        colours: what stands in the page for the figure's colours; black is the page's ink.
+        colors: what stands in the page for the figure's colors; black is the page's ink.
     """
     import matplotlib
 
@@ -66,6 +66,6 @@ def as_svg(figure: Figure, name: str, label: str, colours: Mapping[str, str]) ->
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"\1", svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    for colour, own in {**colours, "#000000": "currentColor"}.items():
-        svg = svg.replace(f": {colour}", f": {own}")
+    for color, own in {**colors, "#000000": "currentColor"}.items():
+        svg = svg.replace(f": {color}", f": {own}")
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace("#595959", "currentColor")

@@ -239,7 +239,7 @@ def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _picture(name: str, verdicts: Sequence[Verdict]) -> str:
-    """The errors of an activation's derivative as SVG, in the page's colours; nothing for any other subject."""
+    """The errors of an activation's derivative as SVG, in the page's colors; nothing for any other subject."""
     activation = ACTIVATIONS.get(name)
     types = {verdict.dtype for verdict in verdicts if verdict.unit == "ULP"}
     dtype = next((dtype for dtype in PICTURED if dtype in types), None)

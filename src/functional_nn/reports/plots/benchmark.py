@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 INK = "#595959"
 
@@ -44,7 +44,7 @@ def roofline(measured: Sequence[Measured]) -> Figure:
         axes.scatter(
             *points.T,
             s=42,
-            color=COLOURS[number % 6],
+            color=COLORS[number % 6],
             marker=MARKERS[number % 6],
             label=_label(what, precision),
             zorder=3,
@@ -70,7 +70,7 @@ def batch_sizes(measured: Sequence[Measured]) -> Figure:
         sizes = [one.batch_size for one in group]
         seconds = [one.result.seconds for one in group]
         low, high = np.array([(one.result.donated or one.result.steady).quartiles for one in group]).T
-        style = {"color": COLOURS[number % 6], "marker": MARKERS[number % 6], "ms": 4}
+        style = {"color": COLORS[number % 6], "marker": MARKERS[number % 6], "ms": 4}
         left.plot(sizes, np.array(seconds) * 1e3, label=_label(what, precision), **style)
         left.fill_between(sizes, low * 1e3, high * 1e3, color=style["color"], alpha=0.2, lw=0)
         right.plot(sizes, np.array(sizes) / seconds, **style)
@@ -96,15 +96,15 @@ def populations(measured: Sequence[Measured]) -> Figure:
     for number, ((_, precision), group) in enumerate(
         (key, group) for key, group in _groups(measured).items() if key[0] == "sweep"
     ):
-        colour = COLOURS[number % 6]
+        color = COLORS[number % 6]
         members = np.array([one.members for one in group])
         seconds = np.array([one.result.seconds for one in group])
         low, high = np.array([(one.result.donated or one.result.steady).quartiles for one in group]).T / members
-        axes.plot(members, seconds / members * 1e3, "o-", color=colour, ms=5, label=f"vmap, {precision}")
-        axes.fill_between(members, low * 1e3, high * 1e3, color=colour, alpha=0.2, lw=0)
+        axes.plot(members, seconds / members * 1e3, "o-", color=color, ms=5, label=f"vmap, {precision}")
+        axes.fill_between(members, low * 1e3, high * 1e3, color=color, alpha=0.2, lw=0)
         if 1 in members:
             alone = float(seconds[members == 1][0]) * 1e3
-            axes.axhline(alone, color=colour, ls=(0, (4, 3)), lw=1.2, label=f"one after another, {precision}")
+            axes.axhline(alone, color=color, ls=(0, (4, 3)), lw=1.2, label=f"one after another, {precision}")
     axes.set(xlabel="models at once", ylabel="ms for each model's step", xscale="log")
     axes.set_ylim(0, 2e3 * max(one.result.seconds / one.members for one in measured if one.what == "sweep"))
     _plain(axes)
@@ -118,12 +118,12 @@ def layer_times(costs: Sequence[LayerCost]) -> Figure:
     """How long each layer's part takes alone, forward and backward."""
     names = list(dict.fromkeys(cost.layer for cost in costs if cost.timing))
     figure, ((axes,),) = make_axes(1, 1, width=7.5, height=1.4 + 0.42 * len(names))
-    for backward, colour, shift in ((False, COLOURS[0], -0.2), (True, COLOURS[1], 0.2)):
+    for backward, color, shift in ((False, COLORS[0], -0.2), (True, COLORS[1], 0.2)):
         own = [
             (names.index(cost.layer), cost.timing.median) for cost in costs if cost.timing and cost.backward == backward
         ]
         label = "backward" if backward else "forward"
-        axes.barh([place + shift for place, _ in own], [s * 1e6 for _, s in own], 0.38, color=colour, label=label)
+        axes.barh([place + shift for place, _ in own], [s * 1e6 for _, s in own], 0.38, color=color, label=label)
         for place, seconds in own:
             note = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
             axes.annotate(f"{seconds * 1e6:.3g}", (seconds * 1e6, place + shift), **note)

@@ -41,11 +41,11 @@ def plot_errors(activation: Activation, dtype: Any = "float32") -> Figure:
     axes = figure.subplots()
     axes.axhspan(LEAST, TOLERANCE, color=HAND, alpha=0.07, lw=0)
     axes.axhline(TOLERANCE, color="0.35", lw=0.9, ls=(0, (4, 3)))
-    for errors, colour, marker, label in ((automatic, AUTOMATIC, "o", "jax.grad"), (hand, HAND, "D", "by hand")):
+    for errors, color, marker, label in ((automatic, AUTOMATIC, "o", "jax.grad"), (hand, HAND, "D", "by hand")):
         shown = np.clip(np.nan_to_num(errors, nan=MOST, posinf=MOST), LEAST, MOST)
         worst = int(np.argmax(shown))
         text = f"{label}: at most {_readable(errors[worst])} ULP, at x = {float(x[worst]):.5g}"
-        axes.plot(x.astype(float), shown, marker, ms=2.6, mew=0, alpha=0.75, color=colour, label=text)
+        axes.plot(x.astype(float), shown, marker, ms=2.6, mew=0, alpha=0.75, color=color, label=text)
     axes.set_xscale("symlog", linthresh=1.0, linscale=1.2)
     axes.set_yscale("log")
     limit = float(np.abs(x.astype(float)).max())

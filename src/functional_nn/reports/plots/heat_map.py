@@ -51,10 +51,10 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
 
     figure, ((axes,),) = make_axes(1, 1, width=2.6 + 0.75 * len(columns), height=1.7 + 0.55 * len(rows))
     low, high, extend = _limits(table, metric)
-    colours = "viridis" if metric == "test_accuracy" else "viridis_r"
+    colors = "viridis" if metric == "test_accuracy" else "viridis_r"
     axes.set_facecolor("0.93")
     axes.grid(False)
-    image = axes.imshow(table, cmap=colours, vmin=low, vmax=high, origin="lower", aspect="auto")
+    image = axes.imshow(table, cmap=colors, vmin=low, vmax=high, origin="lower", aspect="auto")
     figure.colorbar(image, label=f"mean {words(metric)}", extend=extend, fraction=0.05, pad=0.02)
     for place, cell in cells.items():
         _write(axes, place, cell, image)
@@ -80,7 +80,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
 
 
 def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
-    """Colours for the better half and what is near it; a few bad cells must not make all others look alike."""
+    """Colors for the better half and what is near it; a few bad cells must not make all others look alike."""
     values = table[np.isfinite(table)]
     if not len(values):
         return 0.0, 1.0, "neither"
@@ -100,8 +100,8 @@ def _write(axes: Axes, place: tuple[int, int], cell: Setting, image: Any) -> Non
         axes.text(column, row, "not\nfinite", fontsize=7, color=BAD, **middle)
         return
     red, green, blue, _ = image.cmap(image.norm(cell.mean))
-    colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
+    color = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
     number = f"{cell.mean:.3f}" if abs(cell.mean) < 100 else f"{cell.mean:.2g}"
-    axes.text(column, row + (0.12 if cell.not_finite else 0), number, fontsize=8, color=colour, **middle)
+    axes.text(column, row + (0.12 if cell.not_finite else 0), number, fontsize=8, color=color, **middle)
     if cell.not_finite:
-        axes.text(column, row - 0.25, f"{cell.not_finite} not finite", fontsize=5.5, color=colour, **middle)
+        axes.text(column, row - 0.25, f"{cell.not_finite} not finite", fontsize=5.5, color=color, **middle)

@@ -55,22 +55,22 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
 
 
 def confusion(matrix: np.ndarray, title: str = "") -> Figure:
-    """How often each class was taken for each other: errors in colour, right answers as numbers on the diagonal."""
+    """How often each class was taken for each other: errors in color, right answers as numbers on the diagonal."""
     classes = len(matrix)
     room = 0.48 * min(classes, MOST_NUMBERS)
     figure, ((axes,),) = _axes(1, 1, width=1.6 + room, height=1.2 + room)
     errors = np.where(np.eye(classes, dtype=bool), 0, matrix)
-    colours = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
+    colors = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
     if classes > MOST_NUMBERS:
         from matplotlib.ticker import MaxNLocator
 
-        bar = figure.colorbar(colours, shrink=0.6, fraction=0.04, pad=0.01, label="errors")
+        bar = figure.colorbar(colors, shrink=0.6, fraction=0.04, pad=0.01, label="errors")
         bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     for row, column in np.ndindex(matrix.shape):
         if classes <= MOST_NUMBERS and matrix[row, column]:
             strong = errors[row, column] > 0.6 * errors.max() and row != column
-            colour = "white" if strong else "0.55" if row == column else "black"
-            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if strong else "0.55" if row == column else "black"
+            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
     ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
     axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
     axes.set_title(title or f"{errors.sum()} of {matrix.sum()} wrong")
@@ -130,5 +130,5 @@ def _tiles(grid: np.ndarray, images: list[np.ndarray], **style) -> None:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images, strict=False):
-        grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-        axes.imshow(grey, **(style if grey.ndim == 2 else {}))
+        gray = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+        axes.imshow(gray, **(style if gray.ndim == 2 else {}))

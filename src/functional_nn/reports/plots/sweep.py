@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c613c", "#4d4d4d", "#b2a800")
-MOST_LINES = len(COLOURS)
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c613c", "#4d4d4d", "#b2a800")
+MOST_LINES = len(COLORS)
 MOST_PANELS = 6
 MOST_BINS = 60
 FEW_MEMBERS = 4
@@ -69,7 +69,7 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
     drawn = []
     most = max(len(members) for _, members in settings[:MOST_LINES])
     interval = most >= FEW_MEMBERS
-    for colour, (row, members) in zip(COLOURS, settings[:MOST_LINES], strict=False):
+    for color, (row, members) in zip(COLORS, settings[:MOST_LINES], strict=False):
         values = _aligned([member for member in members if member.status != "non-finite"], metric)
         label = _label(row.hyperparameters, by) or "all members"
         if bad := len(members) - len(values):
@@ -77,11 +77,11 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
         epochs = np.arange(1, values.shape[1] + 1)
         mean = values.mean(axis=0) if len(values) else np.zeros(0)
         marker = {"marker": "o", "ms": 3.5} if len(epochs) <= 30 else {}
-        axes.plot(epochs, mean, color=colour, lw=1.6, label=label, ls="-" if len(values) else ":", **marker)
+        axes.plot(epochs, mean, color=color, lw=1.6, label=label, ls="-" if len(values) else ":", **marker)
         if len(values) > 1:
             half = half_width(values.std(axis=0, ddof=1), len(values))
             low, high = (mean - half, mean + half) if interval else (values.min(axis=0), values.max(axis=0))
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.2 if len(settings) <= 5 else 0.1, lw=0)
+            axes.fill_between(epochs, low, high, color=color, alpha=0.2 if len(settings) <= 5 else 0.1, lw=0)
         drawn.append(mean)
     scale_losses(axes, np.concatenate(drawn), metric)
     axes.set(xlabel="epoch", ylabel=words(metric))

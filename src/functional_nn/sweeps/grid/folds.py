@@ -14,7 +14,7 @@ from functional_nn.training.fit import as_arrays
 def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
     """The training examples in so many parts; each fold trains on the others and tests on its own.
 
-    The test examples are left out, for a last judgement. Folds of equal size share a compiled program: choose a count
+    The test examples are left out, for a last judgment. Folds of equal size share a compiled program: choose a count
     that divides the examples.
 
     >>> import functional_nn as fnn

@@ -26,7 +26,7 @@ def path_mask(paths: trees.Paths = "*weight") -> Callable[[Any], Any]:
         paths: a pattern, several, or a function of the path; see ``trees.select``.
 
     Raises:
-        InputError: where Optax initialises the transformation and no parameter matches.
+        InputError: where Optax initializes the transformation and no parameter matches.
 
     >>> path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
     {'dense_0': {'bias': False, 'weight': True}}
