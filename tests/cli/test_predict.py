@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 
+from functional_nn import load_dataset
 from functional_nn.cli import run
-from functional_nn.data import load_dataset
 from functional_nn.storage.arrays import packed
 from functional_nn.storage.files import signed_text
 

@@ -40,7 +40,7 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
 
     report = json.loads(result.read_text())
     assert report["compilations"] == 1
-    assert report["plan"]["members_a_chunk"] == 1
+    assert report["plan"]["members_at_once"] == 1
     assert report["seconds"] > 0
     assert report["seconds_per_model_epoch"] > 0
     assert report["config"]["hidden"] == [8]
@@ -116,7 +116,7 @@ def test_halving_patience_and_one_order(swept, tmp_path):
     assert cli.run([*swept, *flags, "--order-seed", "1", "--plan", "vmap:2", "--json", str(result)]) == 0
     report = json.loads(result.read_text())
     assert sorted(member["epochs_run"] for member in report["members"]) == [1, 3, 3]
-    assert report["plan"]["members_a_chunk"] == 2
+    assert report["plan"]["members_at_once"] == 2
 
 
 @pytest.mark.parametrize(

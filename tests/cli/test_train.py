@@ -17,10 +17,10 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 
+from functional_nn import load_dataset
 from functional_nn.activations import table as activations
 from functional_nn.cli import options, run
 from functional_nn.cli.configuration import Configuration
-from functional_nn.data import load_dataset
 from functional_nn.models import named_models as models
 from functional_nn.reports import run_folder
 from functional_nn.training import fit as training

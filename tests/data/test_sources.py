@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
-from functional_nn.data import Dataset, dataset_names, load_dataset, make_dataset, sources, write_idx
+from functional_nn.data import Dataset, dataset_names, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -290,7 +291,7 @@ def test_cache_folder(tmp_path, monkeypatch):
 
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
     program = (
-        "import sys, functional_nn.data as data; data.load_dataset();"
+        "import sys, functional_nn as fnn; fnn.load_dataset();"
         "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax'} & set(sys.modules);"
         "assert not late, late"
     )

@@ -12,8 +12,9 @@ import pytest
 import tensorflow_datasets
 from PIL import Image
 
+from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
-from functional_nn.data import cache, load_dataset, read_idx, tfds, write_idx
+from functional_nn.data import cache, read_idx, tfds, write_idx
 from functional_nn.data.idx import read_idx_folder
 from functional_nn.data.tfds import reachable
 

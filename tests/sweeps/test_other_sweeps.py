@@ -62,7 +62,7 @@ def test_fault_44_other_data_are_refused(blobs, finished):
 
 def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
     monkeypatch.setattr(
-        "functional_nn.sweeps.execution.member_batch.Chunk.run_epoch", lambda *about: pytest.fail("trained again")
+        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
     again = sweep(blobs, finished, rule=lambda h: optax.sgd(h["rate"]))
     assert [member.status for member in again.members] == ["finished", "finished"]
@@ -103,7 +103,7 @@ def test_under_another_version_of_jax_a_sweep_goes_on(blobs, tmp_path, monkeypat
     sweep(blobs, tmp_path)
     monkeypatch.setattr("functional_nn.sweeps.execution.population.surroundings", lambda: {"jax": "another"})
     monkeypatch.setattr(
-        "functional_nn.sweeps.execution.member_batch.Chunk.run_epoch", lambda *about: pytest.fail("trained again")
+        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
     assert sweep(blobs, tmp_path).members[1].status == "finished"
     assert json.loads((tmp_path / "sweep.json").read_text())["made_with"] != {"jax": "another"}

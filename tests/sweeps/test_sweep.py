@@ -14,7 +14,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.storage.files import one_writer
 from functional_nn.sweeps.execution import plan as plans
-from functional_nn.training.programs.recipe import RecipeOf
+from functional_nn.training.programs.recipe import RecipeFunctions
 
 
 def model(h):
@@ -85,7 +85,7 @@ def test_fault_41_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blo
 
 def test_fault_41_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
     mapped = sweep(SETTINGS, blobs, plan="vmap:3")
-    assert mapped.plan["members_a_chunk"] == 3
+    assert mapped.plan["members_at_once"] == 3
     for a, b in zip(mixed.members, mapped.members, strict=True):
         assert a.hyperparameters == b.hyperparameters
         np.testing.assert_allclose(a.test_loss, b.test_loss, rtol=1e-4)
@@ -299,12 +299,12 @@ def test_an_interrupted_sweep_gives_what_was_finished(blobs):
 
 
 def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
-    from functional_nn.sweeps.execution.member_batch import Chunk
+    from functional_nn.sweeps.execution.member_batch import MemberBatch
 
     def fails(self, until):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Chunk, "run_epoch", fails)
+    monkeypatch.setattr(MemberBatch, "run_epoch", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         plain(fnn.grid(learning_rate=[0.1], seed=range(3)), blobs, plan="map")
 
@@ -443,20 +443,20 @@ def test_a_loss_may_be_a_function_of_outputs_and_labels(blobs):
         return jnp.mean((y - jax.nn.one_hot(labels, 3)) ** 2)
 
     assert plain([{"learning_rate": 0.1}], blobs, loss=squares).members[0].status == "finished"
-    assert RecipeOf(fnn.dense(3), optax.sgd(0.1), squares, None)({}).loss is squares
+    assert RecipeFunctions(fnn.dense(3), optax.sgd(0.1), squares, None)({}).loss is squares
 
 
 # The plan
 
 
 def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
-    """Chunks that hinder each other are run one after another; and the next sweep does not measure again."""
+    """Batches that hinder each other are run one after another; and the next sweep does not measure again."""
     import threading
     import time
 
-    from functional_nn.sweeps.execution.member_batch import Chunk
+    from functional_nn.sweeps.execution.member_batch import MemberBatch
 
-    run_epoch, at_once, most = Chunk.run_epoch, [0], [0]
+    run_epoch, at_once, most = MemberBatch.run_epoch, [0], [0]
     lock = threading.Lock()
 
     def hindered(self, until):
@@ -469,7 +469,7 @@ def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
             at_once[0] -= 1
         return taken + 0.02
 
-    monkeypatch.setattr(Chunk, "run_epoch", hindered)
+    monkeypatch.setattr(MemberBatch, "run_epoch", hindered)
     monkeypatch.setattr(plans, "cores", lambda: 2)
     members = fnn.grid(learning_rate=[0.1], seed=range(4))
     result = plain(members, blobs)
@@ -487,10 +487,10 @@ def test_memory_bounds_the_plan(blobs, monkeypatch):
     monkeypatch.setattr(plans, "cores", lambda: 4)
     members = fnn.grid(learning_rate=[0.1], seed=range(12))
     free = plain(members, blobs, plan="vmap:6")
-    assert free.plan["members_a_chunk"] == 6
+    assert free.plan["members_at_once"] == 6
     monkeypatch.setattr(plans, "memory_limit", lambda: 20_000)
     tight = plain(members, blobs, plan="vmap:6")
-    assert tight.plan["members_a_chunk"] < 6 or tight.plan["workers"] < 2
+    assert tight.plan["members_at_once"] < 6 or tight.plan["workers"] < 2
     np.testing.assert_allclose(tight.curves("test_loss"), free.curves("test_loss"), rtol=1e-5)
 
 

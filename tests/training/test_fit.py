@@ -1,6 +1,7 @@
 """The host's loop: what it returns, when it stops, and what it refuses."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.data import make_dataset
 from functional_nn.training.epoch import shuffled
+from functional_nn.training.programs import cache
 from functional_nn.training.programs import compile as programs
 from functional_nn.training.state import derived_key
 
@@ -94,7 +96,7 @@ def test_what_is_left_over_from_many_batches_is_trained_on(monkeypatch):
     runs = []
     for many in (1, 3):
         monkeypatch.setattr(programs, "MANY_BATCHES", many)
-        programs._programs.cache_clear()
+        cache._cached.cache_clear()
         runs.append(fit(net, data=data, epochs=2, batch_size=16))
     few, expected = (run.train_state for run in runs)
     assert few.step == expected.step == 6
@@ -168,6 +170,24 @@ def test_fault_38_non_finite_keeps_the_last_finite_state():
             expected, _ = step(expected, data.train_x[rows], data.train_labels[rows])
     np.testing.assert_allclose(run.params["weight"], expected.params["weight"], rtol=1e-5)
     assert run.train_state.step == 9
+
+
+def test_fault_38_a_run_that_is_not_finite_warns():
+    data = make_data()
+    bad = data._replace(train_x=np.where(np.arange(5) == 0, np.nan, data.train_x).astype(np.float32))
+    with pytest.warns(RuntimeWarning, match="not finite at step 0 of epoch 1"):
+        fit(data=bad, epochs=1)
+
+
+def test_a_batch_larger_than_the_data_warns():
+    with pytest.warns(UserWarning, match="batch_size 64 is larger than the 40 training examples"):
+        fit(epochs=1, batch_size=64)
+
+
+def test_progress_ends_with_a_closing_line(capfd):
+    run = fit(epochs=1, progress=True)
+    assert capfd.readouterr().err.strip().endswith(repr(run))
+    assert re.fullmatch(r"Run\(finished, 1 epoch, train loss .*, test loss .*, test accuracy 0\.\d{4}\)", repr(run))
 
 
 def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():

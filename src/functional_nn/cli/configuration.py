@@ -6,7 +6,7 @@ import inspect
 import math
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -15,18 +15,22 @@ from functional_nn.cli.run_flags import run_flag
 from functional_nn.core.errors import DataError, InputError, short_repr, suggest
 
 if TYPE_CHECKING:
+    import jax
     import optax
 
     from functional_nn.core.layer import Layer
     from functional_nn.training.step import PenaltyFunction
+
+Number: TypeAlias = "float | jax.Array"
+"""A number; for a member of a sweep, it may be a traced array inside the compiled program."""
 
 JSON_TYPES: dict[Any, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "tuple[int, ...] | None": (list, type(None)),
     "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
+    "Number": (int, float),
+    "Number | None": (int, float, type(None)),
     "bool": (bool,),
 }
 """What JSON makes of a field's type."""
@@ -53,23 +57,23 @@ class Configuration:
     model: str
     hidden: tuple[int, ...] | None
     activation: str | None
-    dropout: float
+    dropout: Number
     batch_norm: bool
-    l1: float
-    l2: float
+    l1: Number
+    l2: Number
     optimizer: str
-    learning_rate: float
+    learning_rate: Number
     schedule: str
     epochs: int
     batch_size: int
     seed: int
     precision: str
     gradient: str
-    weight_decay: float | None = None
+    weight_decay: Number | None = None
     shift: int = 0
-    deform: float = 0.0
+    deform: Number = 0.0
     devices: int = 1
-    clip_norm: float | None = None
+    clip_norm: Number | None = None
     non_finite: str = "stop"
 
     def completed(self) -> Configuration:

@@ -118,10 +118,12 @@ def sweep(
 
         from functional_nn.cli.info import versions
         from functional_nn.data.sources import load_dataset
+        from functional_nn.losses.multiclass import cross_entropy
         from functional_nn.reports import run_folder
         from functional_nn.sweeps.execution.halving import Halving
         from functional_nn.sweeps.grid.grid import crossed, grid
-        from functional_nn.sweeps.sweep import sweep as run
+        from functional_nn.sweeps.sweep import train_members
+        from functional_nn.training.programs.recipe import Recipe
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -139,13 +141,18 @@ def sweep(
             signals.keep()
         signals.check()
 
-    examples = len(data.train_images)
-    result = run(
+    def make_recipe(hyperparameters: Mapping[str, Any]) -> Recipe:
+        configuration = _configuration(base, hyperparameters)
+        optimizer = configuration.transformation(len(data.train_images))
+        return Recipe(configuration.network(data.classes), cross_entropy, optimizer, configuration.penalty())
+
+    result = train_members(
+        make_recipe,
         lambda h: _configuration(base, h).network(data.classes),
-        lambda h: _configuration(base, h).transformation(examples),
         members,
         data,
-        penalty=lambda h: _configuration(base, h).penalty(),
+        epochs=base.epochs,
+        batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
         exact=exact,
@@ -157,7 +164,6 @@ def sweep(
         identity=base.settings(),
         on_epoch=on_epoch,
         progress=False if quiet else None,
-        **{name: getattr(base, name) for name in ("epochs", "batch_size") if name not in members[0]},
     )
     click.echo(result)
     if out is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,22 +114,25 @@ def train(
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
 
-    run = fit(
-        net,
-        cross_entropy,
-        configuration.transformation(len(data.train_images)),
-        data,
-        epochs=configuration.epochs,
-        batch_size=configuration.batch_size,
-        seed=configuration.seed,
-        penalty=configuration.penalty(),
-        precision=configuration.precision,
-        devices=configuration.devices,
-        non_finite=configuration.non_finite,
-        checkpoints=checkpoints,
-        on_epoch=on_epoch,
-        progress=False if quiet else None,
-    )
+    with warnings.catch_warnings():
+        # The run's message, which is printed below, says the same.
+        warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
+        run = fit(
+            net,
+            cross_entropy,
+            configuration.transformation(len(data.train_images)),
+            data,
+            epochs=configuration.epochs,
+            batch_size=configuration.batch_size,
+            seed=configuration.seed,
+            penalty=configuration.penalty(),
+            precision=configuration.precision,
+            devices=configuration.devices,
+            non_finite=configuration.non_finite,
+            checkpoints=checkpoints,
+            on_epoch=on_epoch,
+            progress=False if quiet else None,
+        )
     seconds |= run.seconds
     seconds["total"] = time.perf_counter() - STARTED
     last = run.history[-1] if run.history else None

@@ -1,4 +1,4 @@
-"""Train a population: every member exactly the run it would have been alone, as many at a time as is fastest."""
+"""``sweep``: trains one model for each member of a grid, as many at a time as is fastest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError, inside, suggest
 from functional_nn.core.progress import progress_bar
-from functional_nn.core.validation import check_flag, check_function, shown
+from functional_nn.core.validation import check_count, check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.preparation import as_arrays
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.storage.arrays import checksum
 from functional_nn.storage.files import check_new_folder
@@ -24,21 +25,28 @@ from functional_nn.sweeps.execution.store import Store
 from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.results.member import check_names
 from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.training.fit import as_arrays
+from functional_nn.training.argument_checks import check_seed
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.devices import check_single_process
-from functional_nn.training.programs.recipe import LossOf, Model, Optimizer, PenaltyOf, RecipeOf
+from functional_nn.training.programs.recipe import (
+    LossMaker,
+    ModelFunction,
+    OptimizerFunction,
+    PenaltyMaker,
+    RecipeFunctions,
+    RecipeMaker,
+)
 from functional_nn.training.resilience.interruption import Interruption
 
 
 def sweep(
-    model: Model,
-    optimizer: Optimizer,
+    model: ModelFunction,
+    optimizer: OptimizerFunction,
     grid: Sequence[Mapping[str, Any]],
     data: Dataset | Split | Mapping[str, Dataset | Split],
     *,
-    loss: LossOf = cross_entropy,
-    penalty: PenaltyOf = None,
+    loss: LossMaker = cross_entropy,
+    penalty: PenaltyMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
@@ -54,43 +62,45 @@ def sweep(
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
-    """Trains one model for each member of a grid, and evaluates each after every epoch.
+    """Trains one model for each member of a grid, and evaluates each model after every epoch.
 
-    ``model``, ``optimizer``, ``loss`` and ``penalty`` are what ``fit`` takes, or functions of the hyper-parameters
-    ``h`` that make it. Numbers with a decimal point are traced, so that members that differ in them share a program.
-    Anything else (sizes, names, ``epochs``, ``batch_size``) makes a static group, which is compiled once. Besides the
-    grid's names there are ``h["epochs"]``, ``h["batch_size"]`` and ``h["steps"]``, the updates of the whole run.
+    ``model``, ``optimizer``, ``loss`` and ``penalty`` are what ``fit`` takes, or functions that make it from the
+    hyper-parameters ``h`` of a member. Besides the names of the grid, ``h`` has ``epochs``, ``batch_size`` and
+    ``steps``, the number of updates of the whole run.
 
-    A member's ``seed`` (0 where the grid has none) makes its initial values, noise and order of data, as in ``fit``. A
-    member that meets a number that is not finite keeps its last finite state, with the status and the step; the others
-    go on unchanged. Ctrl-C ends the sweep, and what was finished is returned.
+    Numbers with a decimal point are traced: members that differ only in them share a compiled program. Everything else
+    (sizes, names, ``epochs``, ``batch_size``) makes a static group, which is compiled once.
+
+    The ``seed`` of a member (0 if the grid has none) makes its initial values, its noise and the order of its data, as
+    in ``fit``. If a value of a member is not finite, the member keeps its last finite state, with a status and the step
+    at which it happened; the other members continue unchanged. Ctrl-C ends the sweep; what was finished is returned.
 
     Args:
-        model: a ``Layer``, or ``h -> Layer``.
-        optimizer: an Optax transformation, or ``h ->`` one.
+        model: a ``Layer``, or a function ``h -> Layer``.
+        optimizer: an Optax transformation, or a function that makes one.
         grid: a dict of hyper-parameters for each member: ``grid(…)``, ``zipped(…)``, ``draws(…)``, ``crossed(…)``.
-        data: as for ``fit``; or several by name (``folds(…)``), each for the members whose ``data`` says so, or all
-            for every member where the grid has no ``data``.
-        loss: a ``Loss``, any function of outputs and labels, or ``h ->`` one of these.
-        penalty: a ``Penalty``, or ``h ->`` any function of the parameters.
+        data: as for ``fit``; or several data sets by name (``folds(…)``). Each is used for the members whose ``data``
+            names it; if the grid has no ``data``, every member is trained on each of them.
+        loss: a ``Loss``, any function of outputs and labels, or a function ``h ->`` one of these.
+        penalty: a ``Penalty``, or a function ``h ->`` any function of the parameters.
         epochs, batch_size, precision: as for ``fit``.
-        static: names of numbers that are not to be traced, for functions that look at them.
-        plan: how to run it, see ``Plan``. ``"auto"`` measures in the first epochs whether several at a time are faster
-            than one after another, and remembers that for the device.
-        exact: that each member's bits are those of the member alone; refuses plans that do not promise it.
-        order_seed: of one order of the data for all members; None for each its own.
-        patience: a member whose test loss was better so many epochs ago is stopped early.
-        halving: successive halving: at certain epochs only the best go on.
-        keep: whether the result has the members' parameters and state.
-        out: a folder for finished chunks. The same sweep with the same folder goes on where it was; a sweep that
-            differs in anything that changes its results is refused.
-        identity: what else makes this sweep another one than those before, as text or a dict of what JSON can hold.
-            It is needed only for what cannot be compared: functions that the programs call in Python.
-        on_epoch: called after each epoch of a chunk with how many members have ended, and how many there are.
+        static: names of numbers that are not traced, because a function needs their values.
+        plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
+            several at a time are faster than one after another, and remembers the result for the device.
+        exact: whether each member must have the bits of that member trained alone; other plans are refused.
+        order_seed: the seed of one order of the data for all members; None: each member has its own order.
+        patience: stops a member early if its test loss has not improved for this many epochs.
+        halving: successive halving: after certain epochs only the best members go on.
+        keep: whether the result has the parameters and state of the members.
+        out: a folder for finished members. The same sweep with the same folder continues; a sweep that differs in
+            anything that changes its results is refused.
+        identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
+            for what cannot be compared: Python functions that the programs call.
+        on_epoch: called after each epoch with the number of members that have ended, and the number of all members.
         progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
-        InputError: for arguments that do not fit, with the member's number, before anything is computed.
+        InputError: for arguments that do not fit, with the number of the member, before anything is computed.
 
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(2))
@@ -99,31 +109,82 @@ def sweep(
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty)
+    make_recipe.check()
+    return train_members(
+        make_recipe,
+        model,
+        grid,
+        data,
+        epochs=epochs,
+        batch_size=batch_size,
+        precision=precision,
+        static=static,
+        plan=plan,
+        exact=exact,
+        order_seed=order_seed,
+        patience=patience,
+        halving=halving,
+        keep=keep,
+        out=out,
+        identity=identity,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+
+
+def train_members(
+    make_recipe: RecipeMaker,
+    model: ModelFunction,
+    grid: Sequence[Mapping[str, Any]],
+    data: Dataset | Split | Mapping[str, Dataset | Split],
+    *,
+    epochs: int,
+    batch_size: int,
+    precision: str | Precision,
+    static: Sequence[str] = (),
+    plan: str | Plan = "auto",
+    exact: bool = False,
+    order_seed: int | None = None,
+    patience: int | None = None,
+    halving: Halving | None = None,
+    keep: bool = True,
+    out: str | os.PathLike[str] | None = None,
+    identity: str | Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    progress: bool | None = None,
+) -> SweepResult:
+    """``sweep`` with one function that makes the whole recipe of a member, as the command line has it.
+
+    ``model`` makes the network again when a result needs it; the other arguments are those of ``sweep``.
+    """
     clock = time.perf_counter()
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
     _check_choices(members, order_seed, patience)
-    recipe_of = RecipeOf(model, optimizer, loss, penalty)
-    recipe_of.check()
     _check_options(static, halving, keep, exact, on_epoch, progress)
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
-    groups = static_groups(recipe_of, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
+    groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
     chosen = planned(plan, max(len(group.members) for group in groups), len(groups), exact=exact)
-    rules = {
-        "measure": isinstance(plan, str) and plan == "auto",
-        "keep": keep,
-        "order_seed": order_seed,
-        "patience": patience,
-    }
-    population = Population(groups, members, by_name, policy, chosen, **rules)
+    population = Population(
+        groups,
+        members,
+        by_name,
+        policy,
+        chosen,
+        measure=isinstance(plan, str) and plan == "auto",
+        keep=keep,
+        order_seed=order_seed,
+        patience=patience,
+    )
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
-        own = {
+        settings = {
             "grid": members,
             "data": {name: _digest(part) for name, part in by_name.items()},
             "epochs": epochs,
@@ -133,19 +194,19 @@ def sweep(
             "patience": patience,
             "halving": halving and list(halving),
             "keep": keep,
-            "members_a_chunk": population.plan.members,
+            "members_at_once": population.plan.members,
             "static": list(static),
             "identity": as_json("identity", identity),
         }
-        store = Store(out, own | population.identity())
+        store = Store(out, settings | population.identity())
 
     rungs = () if halving is None else halving.epochs
     message = ""
-    bar = progress_bar("sweep", population.chunk_epochs, progress)
-    with store as kept, Interruption() as interruption, bar as advance:
+    bar = progress_bar("sweep", population.batch_epochs, progress)
+    with store as opened_store, Interruption() as interruption, bar as advance:
         try:
             for rung in (*rungs, None):
-                for _ in population.train(rung, kept):
+                for _ in population.train(rung, opened_store):
                     if on_epoch is not None:
                         on_epoch(population.ended, len(members))
                     interruption.check()
@@ -155,16 +216,20 @@ def sweep(
                     population.leave_out(halving)
         except KeyboardInterrupt:
             message = f"Interrupted after {population.ended} of {len(members)} members; what was finished is kept."
-    train = time.perf_counter() - clock - population.compile_seconds
-    given = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
+    seconds = time.perf_counter() - clock
+    shown = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
-        members=tuple(population.member(number, given) for number in range(len(members))),
+        members=tuple(population.member(number, shown) for number in range(len(members))),
         model=model,
         precision=precision,
         in_shape=population.in_shape,
         plan=population.described(),
         compilations=population.compilations,
-        seconds={"compile": population.compile_seconds, "train": train, "total": time.perf_counter() - clock},
+        seconds={
+            "compile": population.compile_seconds,
+            "train": seconds - population.compile_seconds,
+            "total": seconds,
+        },
         message=message,
         static=tuple(static),
     )
@@ -173,7 +238,7 @@ def sweep(
 def _with_data(
     members: list[Hyperparameters], data: Any
 ) -> tuple[list[Hyperparameters], Mapping[str, Dataset | Split]]:
-    """Members that each have a seed and the name of their data."""
+    """The members, each with a seed and the name of its data, and the data sets by name."""
     if "seed" not in members[0]:
         members = [member | {"seed": 0} for member in members]
     if not isinstance(data, Mapping):
@@ -207,16 +272,12 @@ def _check_options(static: Any, halving: Any, keep: Any, exact: Any, on_epoch: A
 
 def _check_choices(members: list[Hyperparameters], order_seed: Any, patience: Any) -> None:
     for number, member in enumerate(members):
-        if not _is_count(member["seed"], 0, 2**32 - 1):
-            raise InputError("seed", "an integer from 0 to 2**32 - 1", f"{member['seed']!r} for member {number}")
-    if order_seed is not None and not _is_count(order_seed, 0, 2**32 - 1):
-        raise InputError("order_seed", "an integer from 0 to 2**32 - 1", repr(order_seed))
-    if patience is not None and not _is_count(patience, 1, 2**31):
-        raise InputError("patience", "a positive integer", repr(patience))
-
-
-def _is_count(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        with inside(f"member {number}"):
+            check_seed("seed", member["seed"])
+    if order_seed is not None:
+        check_seed("order_seed", order_seed)
+    if patience is not None:
+        check_count("patience", patience)
 
 
 def _digest(data: Dataset | Split) -> str:

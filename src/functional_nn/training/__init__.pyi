@@ -1,6 +1,5 @@
 from .epoch import make_epoch as make_epoch
-from .epoch import make_evaluate as make_evaluate
-from .epoch import make_run as make_run
+from .evaluate import make_evaluate as make_evaluate
 from .optimizers.clipping import Clipping as Clipping
 from .optimizers.clipping import with_clipping as with_clipping
 from .optimizers.constraints import max_norm as max_norm
@@ -19,4 +18,5 @@ from .state import TrainState as TrainState
 from .state import create_train_state as create_train_state
 from .step import make_train_step as make_train_step
 from .whole_run import Trained as Trained
+from .whole_run import make_run as make_run
 from .whole_run import make_train as make_train

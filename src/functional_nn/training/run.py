@@ -1,4 +1,4 @@
-"""What a run came to, as a whole and epoch by epoch."""
+"""The result of a training run: trained parameters, status, and the metrics of each epoch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from functional_nn.training.state import TrainState
 
 
 class EpochMetrics(NamedTuple):
-    """What an epoch came to.
+    """The metrics of one epoch.
 
     Args:
-        epoch: its number, from 1.
-        train_loss: the mean over its examples, each before its batch's update.
-        test_loss, test_accuracy: after it. The accuracy is NaN where labels are not integers.
-        seconds: of its training.
-        skipped_steps: those that changed nothing: not finite under the policy ``"skip"``, or in the last epoch of a run
-            that ended for it; a gradient that ``with_clipping`` left out, or that overflowed a scaled loss.
-        clipped_steps: those whose gradient ``with_clipping`` cut.
-        rate_share: the share of the learning rate that the policy ``"roll-back"`` has left.
+        epoch: the number of the epoch, from 1.
+        train_loss: the mean loss of the training examples, each computed before its batch's update.
+        test_loss, test_accuracy: on the test examples, after the epoch. The accuracy is NaN if labels are not integers.
+        seconds: the time of training, without the evaluation.
+        skipped_steps: steps that changed nothing: updates that were not finite, gradients that ``with_clipping`` left
+            out, and gradients that overflowed with a scaled loss.
+        clipped_steps: steps whose gradient ``with_clipping`` shortened.
+        rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
     """
 
     epoch: int
@@ -37,17 +37,17 @@ class EpochMetrics(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: what it ended with, how it went, and whether it went to its end.
+    """The result of ``fit``.
 
     Args:
         train_state: the last finite state; ``params`` and ``state`` are its parts.
-        history: one ``EpochMetrics`` an epoch.
+        history: one ``EpochMetrics`` per epoch.
         status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
         message: the status in words, empty for a finished run.
-        in_shape: the shape of one example as the network was given it.
-        precision: what it was trained in, as ``fit`` got it.
-        seconds: ``compile`` (0 where the programs were already compiled) and ``train``.
-        restored_epochs: how many of the epochs a checkpoint brought.
+        in_shape: the shape of one example as the network took it.
+        precision: the ``precision`` given to ``fit``.
+        seconds: ``compile`` (0 if the programs were already compiled) and ``train``.
+        restored_epochs: how many of the epochs came from a checkpoint.
     """
 
     train_state: TrainState
@@ -58,6 +58,14 @@ class Run:
     precision: str | Precision
     seconds: dict[str, float] = field(default_factory=dict)
     restored_epochs: int = 0
+
+    def __repr__(self) -> str:
+        epochs = f"{len(self.history)} epoch{'' if len(self.history) == 1 else 's'}"
+        if not self.history:
+            return f"Run({self.status}, {epochs})"
+        last = self.history[-1]
+        losses = f"train loss {last.train_loss:.4f}, test loss {last.test_loss:.4f}"
+        return f"Run({self.status}, {epochs}, {losses}, test accuracy {last.test_accuracy:.4f})"
 
     @property
     def params(self) -> Params:

@@ -13,6 +13,7 @@ import optax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.validation import check_flag
+from functional_nn.data.preparation import scale_bytes
 from functional_nn.training.argument_checks import check_batch, check_functions, check_scalar, check_train_state
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
@@ -119,7 +120,7 @@ def forward(
     key: jax.Array | None = None,
 ) -> tuple[Any, State]:
     """The network's output in ``precision.output``, computed in ``precision.compute``; bytes become x / 255."""
-    x = jax.tree.map(lambda part: part.astype(precision.compute) / 255 if part.dtype == jnp.uint8 else part, x)
+    x = scale_bytes(x, precision.compute)
     y, state = net.apply(cast(params, precision.compute), state, cast(x, precision.compute), train=train, key=key)
     return cast(y, precision.output), state
 

@@ -1,4 +1,4 @@
-"""A whole run as one pure function of its hyper-parameters, its key and its data."""
+"""Whole training runs as pure functions, to compile, to map over a population, or to differentiate."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.data.dataset import Split
 from functional_nn.losses.multiclass import cross_entropy
-from functional_nn.training.argument_checks import check_batch, check_counts
-from functional_nn.training.epoch import EpochResult, Evaluation, make_epoch, make_evaluate, make_run
+from functional_nn.training.argument_checks import check_batch, check_counts, check_stepped
+from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
+from functional_nn.training.evaluate import Evaluation, make_evaluate
 from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.programs.recipe import LossOf, Model, Optimizer, PenaltyOf, RecipeOf
+from functional_nn.training.programs.recipe import (
+    HyperparameterReader,
+    LossMaker,
+    ModelFunction,
+    OptimizerFunction,
+    PenaltyMaker,
+    RecipeFunctions,
+)
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import make_train_step
 
 
 class Trained(NamedTuple):
-    """What a run came to.
+    """The result of a whole run as a pure function.
 
     Args:
         train_state: at its end, or the last finite one.
@@ -34,11 +44,11 @@ class Trained(NamedTuple):
 
 
 def make_train(
-    model: Model,
-    optimizer: Optimizer,
+    model: ModelFunction,
+    optimizer: OptimizerFunction,
     *,
-    loss: LossOf = cross_entropy,
-    penalty: PenaltyOf = None,
+    loss: LossMaker = cross_entropy,
+    penalty: PenaltyMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
@@ -65,8 +75,8 @@ def make_train(
     """
     check_counts(epochs, batch_size)
     policy = as_precision(precision)
-    recipe_of = RecipeOf(model, optimizer, loss, penalty)
-    recipe_of.check()
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty)
+    make_recipe.check()
 
     def train(hyperparameters, key, data):
         if not isinstance(hyperparameters, Mapping):
@@ -78,10 +88,38 @@ def make_train(
         check_batch(data.test_x, data.test_labels)
         steps = epochs * -(-len(data.train_x) // batch_size)
         counts = {"epochs": epochs, "batch_size": batch_size, "steps": steps}
-        net, loss, optimizer, penalty = recipe_of(counts | dict(hyperparameters))
-        start = create_train_state(net, optimizer, key, data.train_x.shape[1:], policy)
-        train_step = make_train_step(net, loss, optimizer, penalty=penalty, precision=policy)
-        run = make_run(make_epoch(train_step, batch_size), make_evaluate(net, loss, precision=policy), epochs)
+        recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
+        start = create_train_state(recipe.net, recipe.optimizer, key, data.train_x.shape[1:], policy)
+        train_step = make_train_step(
+            recipe.net, recipe.loss, recipe.optimizer, penalty=recipe.penalty, precision=policy
+        )
+        evaluate = make_evaluate(recipe.net, recipe.loss, precision=policy)
+        run = make_run(make_epoch(train_step, batch_size), evaluate, epochs)
         return Trained(*run(start, *data))
 
     return train
+
+
+def make_run(
+    epoch: Epoch, evaluate: Callable[[TrainState, jax.Array, jax.Array], Evaluation], epochs: int
+) -> Callable[..., tuple[TrainState, EpochResult, Evaluation]]:
+    """A whole run as one pure function: ``run(train_state, x, labels, test_x, test_labels)``.
+
+    It scans over the epochs and evaluates after each; the results have one row an epoch. Under ``vmap`` it trains a
+    population. Nothing can stop it: after a step that is not finite it goes on from the state before it.
+    """
+
+    check_function("epoch", epoch, "what make_epoch gives")
+    check_function("evaluate", evaluate, "what make_evaluate gives")
+    check_count("epochs", epochs)
+
+    def run(train_state, x, labels, test_x, test_labels):
+        def body(train_state, number):
+            result = epoch(train_state, x, labels, number)
+            train_state, result = check_stepped("epoch", result, "EpochResult")
+            return train_state, (result, evaluate(train_state, test_x, test_labels))
+
+        train_state, (results, evaluations) = lax.scan(body, train_state, jnp.arange(epochs))
+        return train_state, results, evaluations
+
+    return run

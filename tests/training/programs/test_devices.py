@@ -98,14 +98,16 @@ def test_the_compiled_step_computes_half_a_batch_on_each_device():
     code = """
     import re, jax, numpy as np, optax, functional_nn as fnn
     from functional_nn.training.optimizers.precision import as_precision
-    from functional_nn.training.programs.compile import compiled
+    from functional_nn.training.programs.compile import CompiledPrograms
     from functional_nn.training.programs.recipe import Recipe
+    from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
     x, labels = np.zeros((40, 6), np.float32), np.zeros(40, np.int32)
     recipe = Recipe(fnn.chain(fnn.dense(7), fnn.tanh, fnn.dense(5)), fnn.cross_entropy, optax.sgd(0.1))
     def shapes(devices):
         data = fnn.data.Split(x, labels, x, labels)
-        programs, _ = compiled(recipe, {}, 16, as_precision("float32"), data, devices=devices)
+        spec = ProgramSpec(recipe, 16, as_precision("float32"), shapes_of(data), devices=devices)
+        programs = CompiledPrograms(spec)
         return set(re.findall(r"f32\\[[0-9]+,7\\]", programs.full_batches.as_text()))
     assert "f32[16,7]" in shapes(1)
     assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)

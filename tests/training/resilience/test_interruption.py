@@ -13,8 +13,10 @@ import optax
 
 import functional_nn as fnn
 from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.compile import compiled
+from functional_nn.training.programs.cache import compiled_programs
+from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
 NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 RULE = optax.adam(1e-2)
@@ -37,10 +39,12 @@ def interrupted(seconds: float) -> fnn.training.Run:
 def gone_on(train_state, first: int, last: int):
     """The epochs from ``first`` on, in the programs that ``fit`` has compiled."""
     split = fnn.data.Split(*map(jnp.asarray, SPLIT))
-    programs, compiled_now = compiled(Recipe(NET, fnn.cross_entropy, RULE), {}, 16, as_precision("float32"), split)
+    recipe = Recipe(NET, fnn.cross_entropy, RULE)
+    spec = ProgramSpec(recipe, 16, as_precision("float32"), shapes_of(split))
+    compiled, compiled_now = compiled_programs(spec)
     assert not compiled_now
     for number in range(first, last):
-        train_state, _ = programs.epoch({}, train_state, split.train_x, split.train_labels, jnp.int32(number), None)
+        train_state, _ = Programs(compiled).epoch(train_state, split.train_x, split.train_labels, jnp.int32(number))
     return train_state
 
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from functional_nn.bench.measure.timing import Timing, clocked, race
 from functional_nn.bench.measure.workloads import Subject, workload
 from functional_nn.jaxprs.xla_options import compile_lowered, step_options, sum_options
-from functional_nn.training.epoch import make_epoch, make_evaluate, make_run
+from functional_nn.training.epoch import make_epoch
+from functional_nn.training.evaluate import make_evaluate
+from functional_nn.training.whole_run import make_run
 
 STEPS = 32
 """In an epoch."""

@@ -10,17 +10,17 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_counts, check_number
-from functional_nn.sweeps.execution.member_batch import Course
+from functional_nn.sweeps.execution.member_batch import MemberHistory
 from functional_nn.sweeps.results.member import check_metric
 
 
 class Halving(NamedTuple):
-    """The rungs of successive halving. Nothing is compiled for a rung: who goes on uses the programs that are there.
+    """Successive halving: after certain epochs, only the best members go on. Nothing is compiled again.
 
     Args:
-        epochs: after which epochs the members are compared, rising.
-        keep: the share that goes on, at least one member.
-        metric: by which: ``test_accuracy``, or the smallest ``test_loss`` or ``train_loss``.
+        epochs: the epochs after which the members are compared, in rising order.
+        keep: the share of members that goes on; at least one member does.
+        metric: what is compared: the largest ``test_accuracy``, or the smallest ``test_loss`` or ``train_loss``.
 
     >>> Halving((1, 3), keep=0.25).kept(64)
     16
@@ -34,11 +34,11 @@ class Halving(NamedTuple):
     metric: str = "test_accuracy"
 
     def kept(self, members: int) -> int:
-        """How many of so many members go on."""
+        """How many members go on."""
         return max(1, math.ceil(members * self.keep - 1e-9))
 
     def check(self, shortest: int) -> None:
-        """Refuses rungs that do not lie in order inside the shortest run, and a share or metric that is none."""
+        """Raises an ``InputError`` for epochs in the wrong order or too late, and for a wrong share or metric."""
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
         if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
@@ -47,10 +47,10 @@ class Halving(NamedTuple):
             raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
         check_metric(self.metric)
 
-    def leave_out(self, courses: Sequence[Course]) -> None:
-        """Ends the courses that are still running and not among the best; of equal ones the first go on."""
-        running = [course for course in courses if course.running]
+    def leave_out(self, histories: Sequence[MemberHistory]) -> None:
+        """Ends the running members that are not among the best, as "halved". Of equal ones the first go on."""
+        running = [history for history in histories if history.running]
         sign = -1 if self.metric == "test_accuracy" else 1
-        values = np.nan_to_num([sign * getattr(course, self.metric)[-1] for course in running], nan=np.inf)
+        values = np.nan_to_num([sign * getattr(history, self.metric)[-1] for history in running], nan=np.inf)
         for place in np.argsort(values, kind="stable")[self.kept(len(running)) :]:
             running[place].status = "halved"

@@ -1,4 +1,4 @@
-"""A few members of one static group under way: they start, run epoch after epoch, and end each in its own way."""
+"""Batches of members: the members of a sweep that one call of a program trains, epoch after epoch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.data.dataset import Split
-from functional_nn.sweeps.execution.static_groups import Group, keys, traced_values
+from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.fit import nearest_share
-from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.compile import CompiledPrograms, Programs
+from functional_nn.training.programs.devices import Device
 from functional_nn.training.resilience.non_finite import stays_finite_on_host
 from functional_nn.training.state import TrainState
 
@@ -23,8 +24,8 @@ RUNNING = "running"
 
 
 @dataclass
-class Course:
-    """How one member has fared: a number an epoch of each metric, and what it ended with."""
+class MemberHistory:
+    """The metrics of one member after each epoch, its status, and its train state while it waits for more epochs."""
 
     number: int
     status: str = RUNNING
@@ -32,125 +33,159 @@ class Course:
     train_loss: list[float] = field(default_factory=list)
     test_loss: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
-    reached: TrainState | None = None
+    train_state: TrainState | None = None
 
     @property
     def running(self) -> bool:
         return self.status == RUNNING
 
 
-class Chunk:
-    """Members that are trained by one call of a program, on one device.
+@dataclass(frozen=True)
+class MemberRules:
+    """What holds for all members of a sweep.
 
-    Where there is one member the program is its own. Where a chunk of a mapped program has too few members the last one
-    stands in for those that are missing, so that all chunks of a group use the same program.
+    Args:
+        dtype: the type of traced hyper-parameters.
+        members_at_once: how many members one program trains by ``vmap``; None: each member by itself.
+        patience: stop a member early if its test loss has not improved for this many epochs; None: never.
+        order_key: the key of one order of examples for all members; None: each member has its own order.
+    """
+
+    dtype: Any
+    members_at_once: int | None = None
+    patience: int | None = None
+    order_key: jax.Array | None = None
+
+
+class MemberBatch:
+    """Members of one static group that one call of a program trains, on one device.
+
+    If fewer members are left than the program trains at once, the last member fills the empty places, so that all
+    batches of a group use the same program.
+
+    Args:
+        group: the static group of the members.
+        programs_on: returns the group's programs on a device.
+        grid: the hyper-parameters of all members of the sweep.
+        histories: of the members in this batch.
+        rules: what holds for all members.
     """
 
     def __init__(
         self,
-        group: Group,
-        programs_on: Callable[[Any], Programs],
+        group: StaticGroup,
+        programs_on: Callable[[Device], CompiledPrograms],
         grid: Sequence[Hyperparameters],
-        courses: Sequence[Course],
-        width: int | None,
-        dtype: Any,
-        patience: int | None = None,
-        order_key: jax.Array | None = None,
+        histories: Sequence[MemberHistory],
+        rules: MemberRules,
     ):
-        self.group, self.courses = group, tuple(courses)
-        self._programs_on, self._patience, self._order_key = programs_on, patience, order_key
-        numbers = [course.number for course in courses]
-        self._mapped, self._width = width is not None, width or 1
-        self._numbers: Any = numbers + numbers[-1:] * (self._width - len(numbers)) if self._mapped else numbers[0]
-        self._hyperparameters = traced_values(group, grid, self._numbers, dtype)
-        self._keys = keys(grid, self._numbers)
+        self.group, self.histories = group, tuple(histories)
+        self._programs_on, self._rules = programs_on, rules
+        numbers: Any = [history.number for history in histories]
+        if rules.members_at_once is None:
+            numbers = numbers[0]
+        else:
+            numbers += numbers[-1:] * (rules.members_at_once - len(numbers))
+        self._hyperparameters = traced_values(group, grid, numbers, rules.dtype)
+        self._keys = keys(grid, numbers)
         self._train_state: Any = None
         self._epoch = 0
-        self._device: Any = None
+        self._device: Device | None = None
 
-    def begin(self, device: Any, data: Split) -> None:
-        """Takes the members to a device on which the data are: at their start, or where they stood."""
-        self._device, self._data, self._programs = device, data, self._programs_on(device)
-        own = self._hyperparameters, self._keys, self._order_key
-        self._hyperparameters, self._keys, self._order_key = jax.device_put(own, device)
-        reached = [course.reached for course in self.courses]
-        if reached[0] is None:
-            self._train_state = self._programs.start(self._hyperparameters, self._keys)
-        elif self._mapped:
-            padded = reached + reached[-1:] * (self._width - len(reached))
-            self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(padded, device))
+    def begin(self, device: Device, data: Split) -> None:
+        """Moves the members to a device, which has the data: at their start, or from where they stopped."""
+        self._device, self._data = device, data
+        hyperparameters, key, self._order_key = jax.device_put(
+            (self._hyperparameters, self._keys, self._rules.order_key), device
+        )
+        self._programs = Programs(self._programs_on(device), hyperparameters)
+        train_states = [history.train_state for history in self.histories]
+        if train_states[0] is None:
+            self._train_state = self._programs.start(key)
+        elif self._rules.members_at_once is None:
+            self._train_state = jax.device_put(train_states[0], device)
         else:
-            self._train_state = jax.device_put(reached[0], device)
-        self._epoch = len(self.courses[0].test_loss)
-        for course in self.courses:
-            course.reached = None
+            filled = train_states + train_states[-1:] * (self._rules.members_at_once - len(train_states))
+            self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
+        self._epoch = len(self.histories[0].test_loss)
+        for history in self.histories:
+            history.train_state = None
 
     @property
     def begun(self) -> bool:
-        """Whether it is on a device."""
+        """Whether the members are on a device."""
         return self._device is not None
 
     def goes_on(self, until: int) -> bool:
-        """Whether any member is still to be trained, before epoch ``until``."""
-        return self._epoch < until and any(course.running for course in self.courses)
+        """Whether any member is still to be trained before epoch ``until``."""
+        return self._epoch < until and any(history.running for history in self.histories)
 
     def run_epoch(self, until: int) -> float:
-        """One epoch of all members and its evaluation, in seconds. Who runs is set down after epoch ``until``."""
+        """Trains all members for one epoch, evaluates them, and returns the seconds.
+
+        The train state of a member goes into its history when the member has ended, and after epoch ``until``.
+        """
         clock = time.perf_counter()
-        before, h = self._train_state, self._hyperparameters
+        before = self._train_state
         number = jax.device_put(np.int32(self._epoch), self._device)
-        train = (self._data.train_x, self._data.train_labels, number, self._order_key)
-        after, result = self._programs.epoch(h, before, *train)
-        evaluation = self._programs.evaluate(h, after, self._data.test_x, self._data.test_labels)
-        metrics = self._rows((result.loss, evaluation.loss, evaluation.accuracy))
-        states = [after] * len(self.courses)
-        bad_steps = self._rows(result.bad_step)
-        bad = (bad_steps >= 0) | ~self._finite(before, after)
-        if suspects := [i for i, course in enumerate(self.courses) if course.running and bad[i]]:
-            careful, result = self._programs.careful_epoch(h, before, *train)
-            evaluation = self._programs.evaluate(h, careful, self._data.test_x, self._data.test_labels)
-            rows, steps = self._rows((result.loss, evaluation.loss, evaluation.accuracy)), self._rows(result.bad_step)
+        arguments = (before, self._data.train_x, self._data.train_labels, number, self._order_key)
+        after, result = self._programs.epoch(*arguments)
+        evaluation = self._programs.evaluate(after, self._data.test_x, self._data.test_labels)
+        metrics = self._per_member((result.loss, evaluation.loss, evaluation.accuracy))
+        bad_steps = self._per_member(result.bad_step)
+        states = [after] * len(self.histories)
+
+        # The fast steps check nothing. Members that did not stay finite are run again by steps that do.
+        bad = (bad_steps >= 0) | ~self._stay_finite(before, after)
+        if suspects := [i for i, history in enumerate(self.histories) if history.running and bad[i]]:
+            careful, result = self._programs.careful_epoch(*arguments)
+            evaluation = self._programs.evaluate(careful, self._data.test_x, self._data.test_labels)
+            careful_metrics = self._per_member((result.loss, evaluation.loss, evaluation.accuracy))
+            careful_bad_steps = self._per_member(result.bad_step)
             for i in suspects:
-                states[i], bad_steps[i] = careful, steps[i]
-                for metric, row in zip(metrics, rows, strict=True):
-                    metric[i] = row[i]
+                states[i], bad_steps[i] = careful, careful_bad_steps[i]
+                for metric, careful_metric in zip(metrics, careful_metrics, strict=True):
+                    metric[i] = careful_metric[i]
+
         self._train_state = after
         self._epoch += 1
-        examples = self._data.test_labels.size
-        for i, course in enumerate(self.courses):
-            if course.running:
+        for i, history in enumerate(self.histories):
+            if history.running:
                 train_loss, test_loss, test_accuracy = (float(metric[i]) for metric in metrics)
-                course.train_loss.append(train_loss)
-                course.test_loss.append(test_loss)
-                course.test_accuracy.append(nearest_share(test_accuracy, examples))
-                self._judge(course, int(bad_steps[i]))
-                if not course.running or self._epoch >= until:
-                    course.reached = self._member(i, states[i])
+                history.train_loss.append(train_loss)
+                history.test_loss.append(test_loss)
+                history.test_accuracy.append(nearest_share(test_accuracy, self._data.test_labels.size))
+                self._update_status(history, int(bad_steps[i]))
+                if not history.running or self._epoch >= until:
+                    history.train_state = self._state_of_member(i, states[i])
         if not self.goes_on(until):
-            self._train_state = None  # what was reached is the courses' now
+            self._train_state = None  # the histories have the members' states now
         return time.perf_counter() - clock
 
-    def _judge(self, course: Course, bad_step: int) -> None:
-        steps = -(-len(self._data.train_x) // self.group.batch_size)
-        losses = course.test_loss
+    def _update_status(self, history: MemberHistory, bad_step: int) -> None:
+        steps_per_epoch = -(-len(self._data.train_x) // self.group.batch_size)
+        epochs_since_best = len(history.test_loss) - 1 - int(np.argmin(history.test_loss))
         if bad_step >= 0:
-            course.status, course.bad_step = "non-finite", (self._epoch - 1) * steps + bad_step
+            history.status = "non-finite"
+            history.bad_step = (self._epoch - 1) * steps_per_epoch + bad_step
         elif self._epoch >= self.group.epochs:
-            course.status = "finished"
-        elif self._patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= self._patience:
-            course.status = "stopped early"
+            history.status = "finished"
+        elif self._rules.patience is not None and epochs_since_best >= self._rules.patience:
+            history.status = "stopped early"
 
-    def _finite(self, before: TrainState, after: TrainState) -> np.ndarray:
-        """Whether each member's numbers stay finite."""
-        if not self._mapped:
+    def _stay_finite(self, before: TrainState, after: TrainState) -> np.ndarray:
+        """Whether the numbers of each member that were finite before an epoch are finite after it."""
+        if self._rules.members_at_once is None:
             return np.array([stays_finite_on_host(before, after)])
         sides = jax.device_get([jax.tree.leaves(side._replace(key=None)) for side in (before, after)])
         finite = [np.isfinite(new) | ~np.isfinite(old) for old, new in zip(*sides, strict=True)]
-        return np.all([rows.reshape(self._width, -1).all(axis=1) for rows in finite], axis=0)
+        return np.all([leaf.reshape(self._rules.members_at_once, -1).all(axis=1) for leaf in finite], axis=0)
 
-    def _member(self, i: int, train_state: TrainState) -> TrainState:
-        return jax.tree.map(lambda leaf: leaf[i], train_state) if self._mapped else train_state
+    def _state_of_member(self, i: int, train_state: TrainState) -> TrainState:
+        if self._rules.members_at_once is None:
+            return train_state
+        return jax.tree.map(lambda leaf: leaf[i], train_state)
 
-    def _rows(self, values: Any) -> Any:
-        """On the host, one number for each member."""
+    def _per_member(self, values: Any) -> Any:
+        """Each array on the host, with one number per member."""
         return jax.tree.map(lambda value: np.atleast_1d(np.array(value)), jax.device_get(values))

@@ -1,4 +1,4 @@
-"""How a sweep is run: how many models at a time, side by side in threads or mapped by ``vmap``."""
+"""Plans: how many members a sweep trains at a time, in parallel threads or together by ``vmap``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
 @dataclass(frozen=True)
 class Plan:
-    """A number of workers, each running a chunk of members at a time.
+    """A number of worker threads, and how many members each of them trains at once.
 
-    A worker is a thread; they take the devices in turn, and on a CPU there is one a core. A chunk of one member is that
-    member's own program, so its bits are those of a run alone; larger chunks are mapped by ``vmap``.
+    The workers take turns on the devices; on a CPU there is one worker per core. With one member at once, a member has
+    the program and the bits of a run alone. Several members at once are one program, mapped by ``vmap``.
 
     Args:
-        workers: chunks at a time.
-        members: models in a chunk.
+        workers: the number of threads.
+        members: the number of members that each thread trains at once.
 
     >>> print(Plan(workers=2, members=1), "|", Plan(1, 64))
     map, 2 at a time | vmap over 64
@@ -47,30 +47,30 @@ class Plan:
 
 
 def on_cpu() -> bool:
-    """Whether JAX computes on the CPU here."""
+    """Whether JAX computes on the CPU."""
     return jax.default_backend() == "cpu"
 
 
 def most_workers() -> int:
-    """One for each device, and on a CPU one for each core."""
+    """One worker per device, and on a CPU one per core."""
     return max(jax.local_device_count(), cores() if on_cpu() else 1)
 
 
 def maps_keys_alone() -> bool:
-    """Whether ``vmap`` over keys draws what each key draws by itself; ``rbg`` draws for all of them from the first."""
+    """Whether ``vmap`` over keys draws what each key draws alone. ``rbg`` draws for all from the first key."""
     return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
 def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
-    """The plan of that name for the largest group's members, and so many groups.
+    """The plan of a name, for a sweep whose largest static group has ``members`` members.
 
-    ``"sequential"`` is one after another, ``"map"`` one a worker, ``"vmap"`` all in chunks as large as the workers can
-    share, ``"vmap:16"`` chunks of 16. ``"auto"`` is ``"map"`` on a CPU, where mapping by ``vmap`` was never faster, and
-    ``"vmap"`` elsewhere, but not with the generator ``rbg``.
+    ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
+    ``"vmap:16"`` sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was never measured to be
+    faster. Elsewhere it is ``"vmap"``, except with the random generator ``rbg``.
 
     Raises:
-        InputError: for what is no plan, and for one that maps by ``vmap`` where exactly a run alone is asked for, or
-            where JAX's generator would not draw a member's numbers from its own key.
+        InputError: for an unknown plan; and for a plan with ``vmap`` if ``exact`` is set, or if JAX's random generator
+            would not draw a member's numbers from its own key.
     """
     workers = most_workers()
     if isinstance(plan, str) and plan == "auto":
@@ -97,12 +97,13 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
         expected = "one that runs each member alone, since the generator rbg draws for mapped members from one key"
         remedy = "Leave the plan to auto, or set jax_default_prng_impl to threefry2x32."
         raise InputError("plan", expected, str(plan), remedy)
-    chunk = min(plan.members, members)
-    return Plan(min(plan.workers, groups * -(-members // chunk)), chunk)
+    at_once = min(plan.members, members)
+    batches = groups * -(-members // at_once)
+    return Plan(min(plan.workers, batches), at_once)
 
 
 def memory_limit() -> int:
-    """Bytes that a sweep may plan with: four fifths of what is free, on the device or in the machine."""
+    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine."""
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
@@ -110,7 +111,7 @@ def memory_limit() -> int:
 
 
 def used_bytes() -> tuple[int, int]:
-    """Bytes in use now and at most so far, of the device, or on a CPU of the process."""
+    """The bytes in use now and at the peak so far, of the device, or on a CPU of the process."""
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
@@ -124,31 +125,31 @@ def used_bytes() -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), most
 
 
-def fitting(plan: Plan, chunk_bytes: int, limit: int) -> Plan:
-    """The plan with as many workers, or else members in a chunk, as memory has room for.
+def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
+    """The plan with as many workers, or else members at once, as memory has room for.
 
     >>> fitting(Plan(4, 1), 300, 1000), fitting(Plan(1, 100), 4000, 1000)
     (Plan(workers=3, members=1), Plan(workers=1, members=25))
     """
-    workers = max(1, min(plan.workers, limit // max(chunk_bytes, 1)))
-    members = plan.members if chunk_bytes <= limit else max(1, plan.members * limit // chunk_bytes)
+    workers = max(1, min(plan.workers, limit // max(batch_bytes, 1)))
+    members = plan.members if batch_bytes <= limit else max(1, plan.members * limit // batch_bytes)
     return Plan(workers, members)
 
 
 def remembered_file() -> Path | None:
-    """Where measured plans are kept; safe to delete. None where there is no safe cache folder."""
+    """The file of measured plans, which may be deleted; None if there is no safe cache folder."""
     folder = cache_folder()
     return None if folder is None else folder / "plans.json"
 
 
 def recall(situation: str) -> int | None:
-    """How many workers were the fastest when this situation was measured; None where it never was."""
+    """How many workers were fastest when this situation was measured; None if it was not."""
     workers = _remembered().get(situation)
     return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
 
 
 def remember(situation: str, workers: int) -> None:
-    """Keeps how many workers were the fastest. A cache that is not safe, or cannot be written to, is not used."""
+    """Saves how many workers were fastest; without a safe and writable cache folder, it does nothing."""
     file = remembered_file()
     if file is None:
         return
@@ -157,7 +158,7 @@ def remember(situation: str, workers: int) -> None:
 
 
 def _remembered() -> dict[str, Any]:
-    """The plans that were measured so far; none where the file is missing or damaged."""
+    """The plans measured so far; none if the file is missing or damaged."""
     file = remembered_file()
     if file is None:
         return {}

@@ -1,4 +1,4 @@
-"""A sweep on disk: finished chunks, each one file, so that a sweep that was killed goes on where it was."""
+"""The folder of a sweep: one file per finished batch of members, so that a killed sweep continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import form, packed, unpacked
 from functional_nn.storage.files import one_writer, read_signed, remove_leftovers, signed_text, write_whole
 from functional_nn.storage.identity import as_json, check_kind, difference
-from functional_nn.sweeps.execution.member_batch import Course
+from functional_nn.sweeps.execution.member_batch import MemberHistory
 
 SWEEP, CHUNKS = "sweep.json", "chunks"
 FORMAT, VERSION = "functional_nn sweep", 1
@@ -27,18 +27,18 @@ CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
 class Store:
-    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds what was finished.
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds the finished batches.
 
-    As a context manager it is the folder's one writer, and removes files that a killed writer left behind.
+    As a context manager it is the only writer of the folder, and removes files left behind by a killed writer.
 
     Args:
-        folder: of this sweep alone; made if it is not there.
-        identity: what has to be equal for a sweep to go on in the folder, by name.
+        folder: a folder for this sweep alone; created if it does not exist.
+        identity: what must be equal for a sweep to continue in the folder, by name.
 
     Raises:
-        InputError: where the folder cannot be written to, another process writes to it, or it holds another sweep, or
-            something that is no sweep.
-        DataError: where ``sweep.json`` is damaged, or of another version.
+        InputError: if the folder cannot be written to, is in use by another process, or belongs to another sweep or to
+            something else.
+        DataError: if ``sweep.json`` is damaged or of another version.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
@@ -60,7 +60,7 @@ class Store:
         self._stack.close()
 
     def _begin(self, path: Path) -> None:
-        """Writes which sweep it is, or requires the folder to be of this one."""
+        """Writes the sweep's identity, or compares it with that in the folder."""
         try:
             (self.folder / CHUNKS).mkdir(exist_ok=True)
             if not path.exists():
@@ -73,22 +73,22 @@ class Store:
         if different := difference({name: known[name] for name in known if name not in OF_THE_FILE}, self._identity):
             given = f"{self.folder}, whose sweep has {different}"
             raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
-        # It may have been made with other versions, which do not matter here. Its chunks carry its fingerprint.
+        # The folder may have been made with other versions of JAX, which do not count. Its files carry its fingerprint.
         self._fingerprint = known["fingerprint"]
 
-    def save(self, name: str, courses: Sequence[Course], kept: Sequence[Any]) -> None:
-        """Writes a chunk whole: how its members fared, and a pytree of arrays for each."""
+    def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[Any]) -> None:
+        """Writes a batch: the history of each member, and a pytree of arrays for each."""
         arrays, members = {}, []
-        for place, (course, tree) in enumerate(zip(courses, kept, strict=True)):
-            members.append({"number": course.number, "status": course.status, "bad_step": course.bad_step})
-            arrays |= {f"{place}/{curve}": np.asarray(getattr(course, curve), np.float64) for curve in CURVES}
+        for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
+            members.append({"number": history.number, "status": history.status, "bad_step": history.bad_step})
+            arrays |= {f"{place}/{curve}": np.asarray(getattr(history, curve), np.float64) for curve in CURVES}
             leaves = jax.tree.leaves(tree)
             arrays |= {f"{place}/{i}": np.asarray(leaf, order="C") for i, leaf in enumerate(leaves)}
         about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
         write_whole(self._path(name), packed(arrays, about))
 
-    def load(self, name: str, numbers: Sequence[int], like: Any) -> tuple[list[Course], list[Any]] | None:
-        """What ``save`` wrote, with pytrees like the one given; None where there is nothing, or nothing whole."""
+    def load(self, name: str, numbers: Sequence[int], like: Any) -> tuple[list[MemberHistory], list[Any]] | None:
+        """Reads what ``save`` wrote, with pytrees like the one given; None if the file is missing or damaged."""
         try:
             arrays, about = unpacked(self._path(name))
             members = json.loads(about["members"])
@@ -103,28 +103,28 @@ class Store:
             found = [form(arrays[name]) if (name := f"{place}/{i}") in arrays else "" for i in range(len(leaves))]
             if found != forms:
                 return None
-        courses = [
-            Course(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
+        histories = [
+            MemberHistory(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
             for place, member in enumerate(members)
         ]
         kept = [
             jax.tree.unflatten(structure, [arrays[f"{place}/{i}"] for i in range(len(leaves))])
             for place in range(len(members))
         ]
-        return courses, kept
+        return histories, kept
 
     def _path(self, name: str) -> Path:
         return self.folder / CHUNKS / f"{name}.safetensors"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a sweep's folder says of itself, verified.
+    """The verified contents of ``sweep.json``.
 
     Raises:
-        DataError: where the file is damaged, or of another version.
-        OSError: where it cannot be read.
+        DataError: if the file is damaged or of another version.
+        OSError: if it cannot be read.
     """
-    remedy = "Name another folder. Or delete this file: chunks of this very sweep are still used then."
+    remedy = "Name another folder. Or delete this file: finished members of this very sweep are still used then."
     try:
         known = read_signed(path.read_bytes())
     except (ValueError, RecursionError) as error:

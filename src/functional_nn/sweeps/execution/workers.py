@@ -1,4 +1,4 @@
-"""Chunks side by side: a thread a worker, each training one chunk after another on its device."""
+"""Worker threads: each trains one batch of members after another, on its device."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
-from typing import Any
+from typing import Any, TypeAlias
 
-from functional_nn.sweeps.execution.member_batch import Chunk
+from functional_nn.sweeps.execution.member_batch import MemberBatch
+from functional_nn.training.programs.devices import Device
+
+Step: TypeAlias = tuple[MemberBatch, bool]
+"""A batch after one of its epochs, and whether it is done."""
 
 
 class Workers:
-    """So many threads over the devices in turn. XLA's programs release Python's lock, so they run side by side.
+    """Threads that train batches of members in parallel. XLA's programs release Python's lock while they run.
 
     Args:
-        devices: one for each worker; several may share one.
-        begin: takes a chunk to a device.
+        devices: the device of each worker; several workers may share one.
+        begin: moves a batch to a device.
     """
 
-    def __init__(self, devices: Sequence[Any], begin: Callable[[Chunk, Any], None]):
+    def __init__(self, devices: Sequence[Device], begin: Callable[[MemberBatch, Device], None]):
         self.devices, self._begin, self.measured = list(devices), begin, False
 
-    def run(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[tuple[Chunk, bool]]:
-        """Trains the chunks to the epochs that ``until`` says; gives one after each epoch, and whether it is done.
+    def run(self, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]) -> Iterator[Step]:
+        """Trains each batch up to epoch ``until(batch)``, and yields after each epoch of a batch.
 
-        Where the caller goes no further, as after Ctrl-C, the workers end with the epoch they are in.
+        If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.
         """
-        waiting, stop = deque(chunks), threading.Event()
+        waiting, stop = deque(batches), threading.Event()
         events: Queue[Any] = Queue()
 
-        def work(device: Any) -> None:
+        def work(device: Device) -> None:
             try:
                 while waiting and not stop.is_set():
-                    chunk = waiting.popleft()
-                    if not chunk.begun:
-                        self._begin(chunk, device)
-                    while chunk.goes_on(until(chunk)) and not stop.is_set():
-                        chunk.run_epoch(until(chunk))
-                        events.put((chunk, not chunk.goes_on(until(chunk))))
+                    batch = waiting.popleft()
+                    if not batch.begun:
+                        self._begin(batch, device)
+                    while batch.goes_on(until(batch)) and not stop.is_set():
+                        batch.run_epoch(until(batch))
+                        events.put((batch, not batch.goes_on(until(batch))))
             except BaseException as error:
                 events.put(error)
             events.put(None)
@@ -63,24 +67,24 @@ class Workers:
             for thread in threads:
                 thread.join()
 
-    def measure(self, chunks: Sequence[Chunk], until: Callable[[Chunk], int]) -> Iterator[tuple[Chunk, bool]]:
-        """Keeps all workers, or one where chunks side by side take longer than one after another.
+    def measure(self, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]) -> Iterator[Step]:
+        """Measures whether the workers are faster in parallel than one after another, and keeps one worker if not.
 
-        What is measured is part of the work: the first chunk's first epoch alone, then an epoch of as many chunks as
-        there are workers. Gives what ``run`` does.
+        The measurement is part of the work: first one epoch of the first batch alone, then one epoch of as many batches
+        as there are workers. Yields what ``run`` yields.
         """
         count = len(self.devices)
-        for chunk, device in zip(chunks[: count + 1], (self.devices[0], *self.devices), strict=False):
-            self._begin(chunk, device)
-        alone = chunks[0].run_epoch(until(chunks[0]))
-        yield chunks[0], not chunks[0].goes_on(until(chunks[0]))
-        together = [chunk for chunk in chunks[: count + 1] if chunk.goes_on(until(chunk))][:count]
+        for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
+            self._begin(batch, device)
+        alone = batches[0].run_epoch(until(batches[0]))
+        yield batches[0], not batches[0].goes_on(until(batches[0]))
+        together = [batch for batch in batches[: count + 1] if batch.goes_on(until(batch))][:count]
         if len(together) < count:
             return
         clock = time.perf_counter()
         with ThreadPoolExecutor(count) as threads:
-            list(threads.map(lambda chunk: chunk.run_epoch(until(chunk)), together))
+            list(threads.map(lambda batch: batch.run_epoch(until(batch)), together))
         if time.perf_counter() - clock > count * alone:
             del self.devices[1:]
         self.measured = True
-        yield from ((chunk, not chunk.goes_on(until(chunk))) for chunk in together)
+        yield from ((batch, not batch.goes_on(until(batch))) for batch in together)

@@ -1,4 +1,4 @@
-"""Cross-validation as a population: each fold is a data set of its own."""
+"""Folds for cross-validation, each as a data set."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.preparation import as_arrays
 from functional_nn.training.argument_checks import check_seed
-from functional_nn.training.fit import as_arrays
 
 
 def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
-    """The training examples in so many parts; each fold trains on the others and tests on its own.
+    """Divides the training examples into ``count`` parts; each fold tests on one part and trains on the others.
 
-    The test examples are left out, for a last judgment. Folds of equal size share a compiled program: choose a count
-    that divides the examples.
+    The test examples are not used, so that they remain for the final test. Folds of equal size share a compiled
+    program: choose a count that divides the number of examples.
 
     >>> import functional_nn as fnn
     >>> five = folds(fnn.load_dataset("mnist5k"), 5)

@@ -1,4 +1,4 @@
-"""Several members of a sweep as one classifier, and what that gains over one of them."""
+"""Ensembles: several members of a sweep as one classifier."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import as_host_array, check_choice, is_array, shown
 from functional_nn.sweeps.execution.static_groups import traced_names
 from functional_nn.sweeps.results.member import Member, check_result
-from functional_nn.sweeps.results.results import SweepResult, given
+from functional_nn.sweeps.results.results import SweepResult, reader_of
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.prediction import predict_probabilities
-from functional_nn.training.programs.recipe import RecipeOf
+from functional_nn.training.programs.recipe import ModelFunction, network_of
 
 COMBINATIONS = ("average", "vote")
 TRAINED = ("finished", "stopped early")
 
 
 class EnsembleGain(NamedTuple):
-    """What an ensemble gains.
+    """The accuracy of an ensemble beside that of its members.
 
     Args:
         accuracy: of the ensemble.
-        mean, best: of its members' accuracies. The best one was chosen by these labels, which flatters it.
-        members: how many they are.
+        mean, best: of its members. The best member was chosen by these very labels, so its accuracy is too optimistic.
+        members: the number of members.
     """
 
     accuracy: float
@@ -41,7 +41,7 @@ class EnsembleGain(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Over a member on average: what averaging is worth, since without labels nobody knows the best one."""
+        """The gain over an average member. Without labels nobody knows the best one."""
         return self.accuracy - self.mean
 
     def __str__(self) -> str:
@@ -59,8 +59,8 @@ def ensemble_probabilities(
     Math:
         p = Σₘ pₘ / n, or by vote the share of the members whose largest probability is that of the class
 
-    A vote between equals goes to the class with the smaller number, as ``argmax`` does. Members whose networks differ
-    in parameters and traced numbers only share a compiled program.
+    In a vote with equal counts the class with the smaller number wins, as with ``argmax``. Members whose networks
+    differ only in parameters and traced numbers share a compiled program.
 
     Args:
         result: of a sweep that kept its members' parameters.
@@ -156,12 +156,12 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> It
     traced = traced_names([member.hyperparameters for member in result.members], result.static)
     sharing: dict[Any, list[Member]] = {}
     for member in members:
-        h = given(member)
-        result.recipe_of.network(h)
-        fixed = tuple((name, h[name]) for name in sorted(h.read) if name not in traced)
+        h = reader_of(member)
+        network_of(result.model, h)
+        fixed = tuple((name, h[name]) for name in sorted(h.names_read) if name not in traced)
         sharing.setdefault(fixed, []).append(member)
     for fixed, together in sharing.items():
-        net = _common_network(result.recipe_of, fixed)
+        net = _common_network(result.model, fixed)
         examples = x.reshape(len(x), *_in_shape(result, together[0], x.shape[1:]))
         for member in together:
             numbers = {name: np.asarray(member.hyperparameters[name], precision.parameters) for name in traced}
@@ -186,11 +186,11 @@ def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
 
 
 @lru_cache(maxsize=32)
-def _common_network(recipe_of: RecipeOf, fixed: tuple[tuple[str, Any], ...]) -> Layer:
+def _common_network(model: ModelFunction, fixed: tuple[tuple[str, Any], ...]) -> Layer:
     """One network for all members that share what is fixed: its state holds their other hyper-parameters."""
 
     def forward(params, state, x, *, train, key=None):
-        net = recipe_of.network(dict(fixed) | state["hyperparameters"])
+        net = network_of(model, dict(fixed) | state["hyperparameters"])
         y, _, residuals = net.forward(params, state["network"], x, train=train, key=key)
         return y, state, residuals
 

@@ -20,16 +20,16 @@ COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One model of a sweep.
+    """One trained model of a sweep.
 
     Args:
         number: its place in the grid, from 0.
-        hyperparameters: as the grid gave them, its seed among them.
-        status: ``"finished"``; ``"non-finite"``, with its last finite state kept; ``"stopped early"``; ``"halved"``,
-            left out by successive halving; ``"not run"`` to its end, since the sweep was interrupted.
-        bad_step: of a non-finite member the step of the run, from 0, that would have made it so.
-        train_loss, test_loss, test_accuracy: one number for each epoch that it ran.
-        params, state: NumPy arrays; None where they were not kept.
+        hyperparameters: from the grid, with the seed.
+        status: ``"finished"``; ``"non-finite"``, and its last finite state is kept; ``"stopped early"``; ``"halved"``,
+            left out by successive halving; or ``"not run"``, because the sweep was interrupted before its end.
+        bad_step: for a non-finite member, the first step of the run, from 0, whose result was not finite.
+        train_loss, test_loss, test_accuracy: one number for each epoch.
+        params, state: NumPy arrays; None if they were not kept.
     """
 
     number: int
@@ -41,6 +41,11 @@ class Member:
     test_accuracy: np.ndarray
     params: Any = None
     state: Any = None
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
+        accuracy = f"test accuracy {self.last('test_accuracy'):.4f}"
+        return f"Member({self.number}: {given}; {self.status} after epoch {len(self.test_loss)}, {accuracy})"
 
     @property
     def has_result(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a sweep came to: a row for each member, curves as arrays, and where to look first."""
+"""The results of a sweep: one row per member, learning curves as arrays, and the best member."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.results.member import COLUMNS, Member, check_metric, check_names
-from functional_nn.sweeps.results.statistics import Setting, summarize
+from functional_nn.sweeps.results.table import settings_table, shown_value
 from functional_nn.training.optimizers.precision import Precision
-from functional_nn.training.programs.recipe import OF_THE_RUN, Given, Model, RecipeOf
+from functional_nn.training.programs.recipe import (
+    NOT_FOR_FUNCTIONS,
+    HyperparameterReader,
+    ModelFunction,
+    network_of,
+)
 
-MOST_ROWS = 20
-"""Rows of the printed table."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -62,7 +65,7 @@ class SweepResult:
     """
 
     members: tuple[Member, ...]
-    model: Model
+    model: ModelFunction
     precision: str | Precision
     in_shape: Shape
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -140,12 +143,7 @@ class SweepResult:
         """A member's network, for its ``params`` and ``state``."""
         if not isinstance(member, Member):
             raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
-        return self.recipe_of.network(given(member))
-
-    @property
-    def recipe_of(self) -> RecipeOf:
-        """What makes the networks; of the rest of a recipe a result knows nothing."""
-        return RecipeOf(self.model, None, None, None)  # pyright: ignore[reportArgumentType]
+        return network_of(self.model, reader_of(member))
 
     def to_pandas(self) -> Any:
         """The rows as a pandas ``DataFrame``.
@@ -190,7 +188,7 @@ class SweepResult:
         }
 
     def __str__(self) -> str:
-        return "\n".join((*_table(self), *_sentences(self)))
+        return "\n".join((*settings_table(self), *_sentences(self)))
 
     __repr__ = __str__
 
@@ -230,30 +228,11 @@ def _csv_cell(value: Any) -> Any:
     return f"'{value}" if starts_formula and not NUMBER.fullmatch(value) else value
 
 
-def given(member: Member) -> Given:
-    """What a member's model is made of. A network does not depend on how long it is trained."""
+def reader_of(member: Member) -> HyperparameterReader:
+    """The hyper-parameters that make a member's network, which does not depend on how long it is trained."""
     counts = {"epochs": max(1, len(member.test_loss)), "batch_size": 1, "steps": 1}
-    own = {name: value for name, value in member.hyperparameters.items() if name not in OF_THE_RUN}
-    return Given(counts | own)
-
-
-def _table(result: SweepResult) -> list[str]:
-    """One line for each configuration, its seeds together, the best first."""
-    settings = sorted(summarize(result), key=_worst_last)
-    names = [name for name in result.varied if name != "seed"]
-    listed = settings[:MOST_ROWS]
-    uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
-    cells = [[*names, *(["epochs"] if uneven else []), "models", "test accuracy", "± 95%", "not finite"]]
-    for row in listed:
-        spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
-        mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
-        values = [shown_value(row.hyperparameters[name]) for name in names]
-        epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
-        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or "")])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
-    left_out = len(settings) - len(listed)
-    return lines + ([f"… and {left_out} more"] if left_out else [])
+    values = {name: value for name, value in member.hyperparameters.items() if name not in NOT_FOR_FUNCTIONS}
+    return HyperparameterReader(counts | values)
 
 
 def _sentences(result: SweepResult) -> list[str]:
@@ -274,14 +253,3 @@ def _sentences(result: SweepResult) -> list[str]:
 
 def _can_win(member: Member, metric: str) -> bool:
     return member.has_result and math.isfinite(member.last(metric))
-
-
-def _worst_last(row: Setting) -> tuple[bool, float]:
-    return math.isnan(row.mean), 0.0 if math.isnan(row.mean) else -row.mean
-
-
-def shown_value(value: Any) -> str:
-    """A hyper-parameter's value as tables and pictures have it."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import jax
 import optax
 
 from functional_nn.core.validation import check_choice, check_count, check_number
@@ -44,7 +46,7 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
     return OPTIMIZERS[name](learning_rate, **options)
 
 
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[Any, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
@@ -55,7 +57,7 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 """Every named schedule: a function of the learning rate and the number of steps in the run."""
 
 
-def schedule(name: str, learning_rate: float, steps: int) -> optax.Schedule:
+def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.Schedule:
     """The learning rate over a run of ``steps`` updates.
 
     ``constant``; ``cosine``, from the rate down to 0; ``one-cycle``, up to the rate in the first 30% and down to

@@ -1,16 +1,15 @@
-"""The compiled programs of a run, kept for the next run of the same network on data of the same shape."""
+"""Compilation of a run's programs: initialization, the parts of an epoch, and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,
@@ -20,228 +19,245 @@ from functional_nn.jaxprs.xla_options import (
     step_options,
     sum_options,
 )
-from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts, make_evaluate
-from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts
+from functional_nn.training.evaluate import Evaluation, make_evaluate
 from functional_nn.training.programs.devices import divided, on_each
 from functional_nn.training.programs.fingerprint import fingerprint
-from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.programs.recipe import Hyperparameters, Recipe
+from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import make_train_step
 
 MANY_BATCHES = 50
-"""From so many full batches on what is left over is compiled as if it ran once: that takes a quarter of the time, and a
-run two to five times as long, up to 5% of an epoch.
+"""With at least this many full batches the smaller last batch is compiled without optimization. That takes a quarter of
+the time to compile, and two to five times as long to run, which is at most 5% of an epoch.
 """
 
 
-class Circumstances(NamedTuple):
-    """What a run's programs are compiled for.
+class CompiledPrograms:
+    """The compiled programs of a specification.
 
-    Args:
-        recipe_of: makes the recipe inside each program, of the traced hyper-parameters.
-        hyperparameters: the shapes of those, by their names; a run alone has none.
-        batch_size, precision: as ``fit`` has them.
-        data: the shapes of a split.
-        members: so many models, over which every program is mapped: hyper-parameters, keys and train states have a
-            leading axis, data have not.
-        shared_order: whether an epoch's order is drawn from a key that is given, for all members.
-        unroll: so many steps stand in the body of an epoch's loop.
-        devices: on so many everything lies, and each computes its share of a batch.
+    An epoch is three programs: for its order, for the full batches and for what is left over. Each program is compiled
+    in a thread as soon as it is traced, while the next one is traced. The first two are the shortest, so that all cores
+    are soon at work.
+
+    Each program takes the traced hyper-parameters first. A run alone has none, and an empty dict adds nothing to a
+    program. ``Programs`` fills them in.
+
+    Attributes:
+        spec: what they were compiled from.
+        sharding: where arguments lie; None for one device.
+        train_state: the shapes and types of what ``start`` returns.
     """
 
-    recipe_of: Callable[[Mapping[str, Any]], Recipe]
-    hyperparameters: tuple[tuple[str, Any], ...]
-    batch_size: int
-    precision: Precision
-    data: Split
-    members: int | None = None
-    shared_order: bool = False
-    unroll: int = 1
-    devices: int = 1
-
-
-class Programs:
-    """``start(h, key)``, ``epoch(h, train_state, …)`` and ``evaluate(h, train_state, x, labels)``, compiled.
-
-    ``h`` are the hyper-parameters, ``train_state`` has the shapes of what ``start`` gives, and ``sharding`` says where
-    arguments lie, or is None for one device.
-
-    ``careful_epoch`` is ``epoch`` with steps that keep the last finite state. It is compiled when a run first needs it,
-    since looking at every gradient would lengthen every compilation for what few runs meet. An epoch is three programs,
-    for its order, for the full batches and for what is left over. Each is compiled as soon as it is traced, while the
-    next one is traced; the first two are the shortest, so that both cores are soon at work.
-    """
-
-    def __init__(self, about: Circumstances):
-        self._about = about
-        self.sharding = on_each(about.devices)
-        number, key = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(lambda: jax.random.key(0))
-        h = dict(about.hyperparameters)
-        self._arguments = _Arguments(h, key, number, key if about.shared_order else None)
-        if about.members is not None:
-            several = lambda a: jax.ShapeDtypeStruct((about.members, *a.shape), a.dtype)  # noqa: E731
-            self._arguments = self._arguments._replace(h=jax.tree.map(several, h), keys=several(key))
+    def __init__(self, spec: ProgramSpec):
+        self.spec = spec
+        self.sharding = on_each(spec.devices)
+        self._shapes = _argument_shapes(spec)
         self._traced: dict[str, Any] = {}
-        made = self._compile()
-        self.start: Any = made["start"]
-        self.train_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.start.out_info)
-        self.evaluate: Any = made["evaluate"]
-        self._draw: Any = made["draw"]
-        self.full_batches: Any = made["full_batches"]
-        self.last_batch: Any = made["last_batch"]
-
-    def epoch(
-        self,
-        hyperparameters: Mapping[str, Any],
-        train_state: TrainState,
-        x: Any,
-        labels: Any,
-        number: Any,
-        order_key: jax.Array | None = None,
-    ) -> tuple[TrainState, EpochResult]:
-        """Every example once."""
-        full, left = self._draw(train_state.key if order_key is None else order_key, number)
-        reached = self.full_batches(hyperparameters, train_state, full, x, labels)
-        return self.last_batch(hyperparameters, *reached, left, x, labels)
+        compiled = self._compile_all()
+        self.start: Any = compiled["start"]
+        self.draw_order: Any = compiled["draw_order"]
+        self.full_batches: Any = compiled["full_batches"]
+        self.last_batch: Any = compiled["last_batch"]
+        self.evaluate: Any = compiled["evaluate"]
+        self.train_state: TrainState = shapes_of(self.start.out_info)
 
     @cached_property
     def careful_epoch(self) -> Any:
-        """``epoch`` with ``keep_finite`` steps; the key of a shared order, or None, has to be given."""
-        h, _, number, order_key = self._arguments
-        x, labels, *_ = self._about.data
-        traced = self._program(self._careful, 2, 4).trace(h, self.train_state, x, labels, number, order_key)
+        """An epoch of steps that keep the last finite state, as one program.
+
+        It is compiled when a run first needs it. Checking every gradient would make every compilation longer for the
+        sake of few runs.
+        """
+        x, labels, *_ = self.spec.data
+        shapes = self._shapes
+        traced = self._jit(self._careful_epoch, own=2, shared=4).trace(
+            shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
+        )
         return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
-
-    def _compile(self) -> dict[str, Any]:
-        """All of them, by name."""
-        (h, keys, number, order_key), own = self._arguments, 0 if self._about.shared_order else 1
-        train_x, train_labels, test_x, test_labels = self._about.data
-        futures: dict[str, Any] = {}
-        with ThreadPoolExecutor() as threads:
-
-            def make(name: str, traced: Any, options: dict[str, Any]) -> Any:
-                """Has a program compiled, and gives the shapes of what it gives."""
-                self._traced[name] = traced.jaxpr
-                futures[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
-                return traced.out_info
-
-            order = self._program(self._order, 1, 1) if own else self._placed(self._order)
-            full, left = make("draw", order.trace(keys if own else order_key, number), QUICK | FIRST_LEVEL)
-            create = self._program(self._create, 2, 0).trace(h, keys)
-            train_state = make("start", create, QUICK | RUN_ONCE)
-            steps = self._program(self._full_batches, 2 + own, 3 - own)
-            traced_steps = steps.trace(h, train_state, full, train_x, train_labels)
-            options = step_options(traced_steps.jaxpr)
-            reached = make("full_batches", traced_steps, options)
-            rest = self._program(self._last_batch, 3 + own, 3 - own)
-            count = full.shape[-2]
-            quick = (QUICK if count else {}) | (RUN_ONCE if count >= MANY_BATCHES else {})
-            make("last_batch", rest.trace(h, *reached, left, train_x, train_labels), options | quick)
-            evaluate = self._program(self._evaluate, 2, 2)
-            make("evaluate", evaluate.trace(h, train_state, test_x, test_labels), QUICK | SUMS_AND_PRODUCTS)
-            return {name: future.result() for name, future in futures.items()}
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """A digest of what each part of the recipe computes, by the name that an error gives the part.
+        """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
 
-        They tell recipes apart whose parameters have the same shapes: two learning rates, two activations.
+        They tell recipes apart whose parameters have equal shapes: two learning rates, two activations.
         """
-        recipe, h, train_state = self._about.recipe_of, self._arguments.h, self.train_state
-        if self._about.members is not None:
-            one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)  # noqa: E731
-            h, train_state = jax.tree.map(one, (h, train_state))
+        hyperparameters, train_state = self._shapes.hyperparameters, self.train_state
+        if self.spec.members is not None:
+            hyperparameters, train_state = jax.tree.map(_without_leading_axis, (hyperparameters, train_state))
         params, optimizer_state = train_state.params, train_state.optimizer_state
-        update = jax.make_jaxpr(lambda h, *arguments: recipe(h).optimizer.update(*arguments))
-        penalty = jax.make_jaxpr(lambda h, params: (recipe(h).penalty or (lambda params: 0.0))(params))
+
+        def update(hyperparameters, *arguments):
+            return self.spec.recipe_for(hyperparameters).optimizer.update(*arguments)
+
+        def penalty(hyperparameters, params):
+            function = self.spec.recipe_for(hyperparameters).penalty
+            return 0.0 if function is None else function(params)
+
+        traced_update = jax.make_jaxpr(update)(hyperparameters, params, optimizer_state, params)
         return {
             "initial values": fingerprint(self._traced["start"]),
             "network or loss": fingerprint(self._traced["evaluate"]),
-            "optimizer": fingerprint(update(h, params, optimizer_state, params)),
-            "penalty": fingerprint(penalty(h, params)),
+            "optimizer": fingerprint(traced_update),
+            "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
             "train step": fingerprint(self._traced["full_batches"], self._traced["last_batch"]),
         }
 
-    def _placed(self, function: Any) -> Any:
+    def _compile_all(self) -> dict[str, Any]:
+        """Traces the programs one after another, each compiled in a thread meanwhile; returns them by name."""
+        shapes, shared_order = self._shapes, self.spec.shared_order
+        train_x, train_labels, test_x, test_labels = self.spec.data
+        compiling: dict[str, Future[Any]] = {}
+        with ThreadPoolExecutor() as threads:
+
+            def compile_program(name: str, traced: Any, options: dict[str, Any]) -> Any:
+                """Starts to compile a program, and returns the shapes of its results."""
+                self._traced[name] = traced.jaxpr
+                compiling[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
+                return traced.out_info
+
+            if shared_order:
+                order = self._place(self._draw_order).trace(shapes.order_key, shapes.number)
+            else:
+                order = self._jit(self._draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
+            full, rest = compile_program("draw_order", order, QUICK | FIRST_LEVEL)
+
+            start = self._jit(self._start, own=2, shared=0).trace(shapes.hyperparameters, shapes.key)
+            train_state = compile_program("start", start, QUICK | RUN_ONCE)
+
+            # The order has a row for each member, unless all share one.
+            own_order = 0 if shared_order else 1
+            steps = self._jit(self._full_batches, own=2 + own_order, shared=3 - own_order).trace(
+                shapes.hyperparameters, train_state, full, train_x, train_labels
+            )
+            options = step_options(steps.jaxpr)
+            train_state_then, losses = compile_program("full_batches", steps, options)
+
+            last = self._jit(self._last_batch, own=3 + own_order, shared=3 - own_order).trace(
+                shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
+            )
+            number_of_full_batches = full.shape[-2]
+            last_options = dict(options)
+            if number_of_full_batches:
+                last_options |= QUICK
+            if number_of_full_batches >= MANY_BATCHES:
+                last_options |= RUN_ONCE
+            compile_program("last_batch", last, last_options)
+
+            evaluate = self._jit(self._evaluate, own=2, shared=2).trace(
+                shapes.hyperparameters, train_state, test_x, test_labels
+            )
+            compile_program("evaluate", evaluate, QUICK | SUMS_AND_PRODUCTS)
+            return {name: future.result() for name, future in compiling.items()}
+
+    def _place(self, function: Callable[..., Any]) -> Any:
         return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
 
-    def _program(self, function: Any, mapped: int, shared: int) -> Any:
-        """The function, mapped over the members along its first arguments, of which each member has its own."""
-        axes = (0,) * mapped + (None,) * shared
-        return self._placed(function if self._about.members is None else jax.vmap(function, in_axes=axes))
+    def _jit(self, function: Callable[..., Any], *, own: int, shared: int) -> Any:
+        """The function to compile. With several members, its first ``own`` arguments have one row per member."""
+        if self.spec.members is not None:
+            function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
+        return self._place(function)
 
-    def _recipe(self, h) -> Recipe:
-        recipe = self._about.recipe_of(h)
+    # The functions that are compiled, for one model.
+
+    def _recipe(self, hyperparameters: Hyperparameters) -> Recipe:
+        recipe = self.spec.recipe_for(hyperparameters)
         return recipe._replace(net=divided(recipe.net, self.sharding))
 
-    def _create(self, h, key):
-        recipe, in_shape = self._recipe(h), self._about.data.train_x.shape[1:]
-        return create_train_state(recipe.net, recipe.optimizer, key, in_shape, self._about.precision)
+    def _start(self, hyperparameters, key):
+        recipe, in_shape = self._recipe(hyperparameters), self.spec.data.train_x.shape[1:]
+        return create_train_state(recipe.net, recipe.optimizer, key, in_shape, self.spec.precision)
 
-    def _order(self, key, number):
-        return drawn_batches(key, number, self._about.data.train_x.shape[0], self._about.batch_size)
+    def _draw_order(self, key, number):
+        return drawn_batches(key, number, self.spec.data.train_x.shape[0], self.spec.batch_size)
 
-    def _parts(self, h, keep_finite: bool) -> Any:
-        net, loss, optimizer, penalty = self._recipe(h)
-        precision = self._about.precision
+    def _epoch_parts(self, hyperparameters, *, keep_finite: bool):
+        recipe = self._recipe(hyperparameters)
         train_step = make_train_step(
-            net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
+            recipe.net,
+            recipe.loss,
+            recipe.optimizer,
+            penalty=recipe.penalty,
+            precision=self.spec.precision,
+            keep_finite=keep_finite,
         )
-        return make_epoch_parts(train_step, self._about.batch_size, self._about.unroll)
+        return make_epoch_parts(train_step, self.spec.batch_size, self.spec.unroll)
 
-    def _full_batches(self, h, train_state, full, x, labels):
-        return self._parts(h, False)[0](train_state, full, x, labels)
+    def _full_batches(self, hyperparameters, train_state, full, x, labels):
+        full_batches, _ = self._epoch_parts(hyperparameters, keep_finite=False)
+        return full_batches(train_state, full, x, labels)
 
-    def _last_batch(self, h, train_state, losses, left, x, labels):
-        return self._parts(h, False)[1](train_state, losses, left, x, labels)
+    def _last_batch(self, hyperparameters, train_state, losses, rest, x, labels):
+        _, last_batch = self._epoch_parts(hyperparameters, keep_finite=False)
+        return last_batch(train_state, losses, rest, x, labels)
 
-    def _careful(self, h, train_state, x, labels, number, order_key):
-        full_batches, last_batch = self._parts(h, True)
-        full, left = self._order(train_state.key if order_key is None else order_key, number)
-        return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
+    def _careful_epoch(self, hyperparameters, train_state, x, labels, number, order_key):
+        full_batches, last_batch = self._epoch_parts(hyperparameters, keep_finite=True)
+        full, rest = self._draw_order(train_state.key if order_key is None else order_key, number)
+        train_state, losses = full_batches(train_state, full, x, labels)
+        return last_batch(train_state, losses, rest, x, labels)
 
-    def _evaluate(self, h, train_state, x, labels):
-        net, loss, *_ = self._recipe(h)
-        return make_evaluate(net, loss, precision=self._about.precision)(train_state, x, labels)
+    def _evaluate(self, hyperparameters, train_state, x, labels):
+        recipe = self._recipe(hyperparameters)
+        return make_evaluate(recipe.net, recipe.loss, precision=self.spec.precision)(train_state, x, labels)
 
 
-class _Arguments(NamedTuple):
+NO_HYPERPARAMETERS: Hyperparameters = {}
+
+
+class Programs(NamedTuple):
+    """The compiled programs of one run, or of a sweep's members with their hyper-parameters."""
+
+    compiled: CompiledPrograms
+    hyperparameters: Hyperparameters = NO_HYPERPARAMETERS
+
+    def start(self, key: jax.Array) -> TrainState:
+        """The train state before the first epoch."""
+        return self.compiled.start(self.hyperparameters, key)
+
+    def epoch(
+        self, train_state: TrainState, x: Any, labels: Any, number: Any, order_key: jax.Array | None = None
+    ) -> tuple[TrainState, EpochResult]:
+        """One epoch: every example once."""
+        full, rest = self.compiled.draw_order(train_state.key if order_key is None else order_key, number)
+        train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, full, x, labels)
+        return self.compiled.last_batch(self.hyperparameters, train_state, losses, rest, x, labels)
+
+    def careful_epoch(
+        self, train_state: TrainState, x: Any, labels: Any, number: Any, order_key: jax.Array | None = None
+    ) -> tuple[TrainState, EpochResult]:
+        """The same epoch by steps that change nothing where a value would not be finite."""
+        return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
+
+    def evaluate(self, train_state: TrainState, x: Any, labels: Any) -> Evaluation:
+        """Loss and accuracy on these examples."""
+        return self.compiled.evaluate(self.hyperparameters, train_state, x, labels)
+
+
+class _ArgumentShapes(NamedTuple):
     """The shapes of what programs take besides data and train state."""
 
-    h: dict[str, Any]
-    keys: Any
-    number: Any
-    order_key: Any
+    hyperparameters: dict[str, jax.ShapeDtypeStruct]
+    key: jax.ShapeDtypeStruct
+    number: jax.ShapeDtypeStruct
+    order_key: jax.ShapeDtypeStruct | None
 
 
-def compiled(
-    recipe_of: Callable[[Mapping[str, Any]], Recipe],
-    hyperparameters: Mapping[str, Any],
-    batch_size: int,
-    precision: Precision,
-    split: Split,
-    members: int | None = None,
-    shared_order: bool = False,
-    unroll: int = 1,
-    devices: int = 1,
-) -> tuple[Programs, bool]:
-    """The programs for these arguments, and whether they had to be compiled now; the last few are kept."""
-    h, data = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (hyperparameters, split))
-    choices = (members, shared_order, unroll, devices)
-    about = Circumstances(recipe_of, tuple(h.items()), batch_size, precision, data, *choices)
-    try:
-        hash(about)
-    except TypeError:
-        return Programs(about), True
-    misses = _programs.cache_info().misses
-    programs = _programs(about, tuple(getattr(jax.config, name) for name in SETTINGS))
-    return programs, _programs.cache_info().misses > misses
+def _argument_shapes(spec: ProgramSpec) -> _ArgumentShapes:
+    key: Any = jax.eval_shape(lambda: jax.random.key(0))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    order_key = key if spec.shared_order else None
+    hyperparameters = dict(spec.hyperparameters)
+    if spec.members is not None:
+
+        def of_all_members(one: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
+
+        hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
+    return _ArgumentShapes(hyperparameters, key, number, order_key)
 
 
-SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision", "jax_default_device")
-"""What JAX's own caches would look at besides the arguments."""
-
-
-@lru_cache(maxsize=8)
-def _programs(about: Circumstances, settings: tuple[Any, ...]) -> Programs:
-    return Programs(about)
+def _without_leading_axis(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)

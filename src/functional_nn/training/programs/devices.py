@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -12,6 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import check_count
+
+Device: TypeAlias = Any
+"""A device of JAX. ``jax.Device`` is not a class for type checkers."""
 
 BATCH = "batch"
 """The name of the devices' axis."""

@@ -1,4 +1,4 @@
-"""How much memory the programs of a run need, and how much there is."""
+"""Memory checks: what the programs of a run need, and what the device has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import jax
 
 from functional_nn.core.errors import InputError
-from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.compile import CompiledPrograms
 
 
-def program_bytes(programs: Programs) -> int:
-    """What training needs while it runs: the train state before and after a step, and the largest scratch memory.
+def program_bytes(programs: CompiledPrograms) -> int:
+    """The bytes that training needs: the train state before and after a step, and the largest scratch memory.
 
-    It is 0 on a platform that does not say what a program needs.
+    It is 0 on a platform that does not report what a program needs.
     """
     sizes = [p.memory_analysis() for p in (programs.full_batches, programs.last_batch, programs.evaluate)]
     if None in sizes:
@@ -23,15 +23,15 @@ def program_bytes(programs: Programs) -> int:
 
 
 def total_bytes() -> int:
-    """All memory of the device, or of the machine where that is the CPU."""
+    """The memory of the device in bytes; for a CPU, the memory of the machine."""
     statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_memory(programs: Programs, data: Any) -> None:
-    """Refuses a model that cannot fit in memory, before anything is allocated; the system would end the process."""
+def check_memory(programs: CompiledPrograms, data: Any) -> None:
+    """Raises an ``InputError`` for a model that cannot fit in memory. Otherwise the system would kill the process."""
     needed = program_bytes(programs) + sum(array.nbytes for array in jax.tree.leaves(data))
     if needed > (there := total_bytes()):
         parameters = sum(leaf.size for leaf in jax.tree.leaves(programs.train_state.params))

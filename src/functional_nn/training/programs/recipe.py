@@ -1,11 +1,11 @@
-"""The recipe of a run: network, loss, optimizer and penalty, or functions of hyper-parameters that make them."""
+"""Recipes: the network, loss, optimizer and penalty of a run, or functions of hyper-parameters that make them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import optax
 
@@ -16,6 +16,18 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 from functional_nn.training.step import LossFunction, PenaltyFunction
 
+Hyperparameters: TypeAlias = Mapping[str, Any]
+ModelFunction: TypeAlias = Layer | Callable[[Hyperparameters], Layer]
+OptimizerFunction: TypeAlias = optax.GradientTransformation | Callable[[Hyperparameters], optax.GradientTransformation]
+LossMaker: TypeAlias = Loss | Callable[[Hyperparameters], LossFunction]
+PenaltyMaker: TypeAlias = Penalty | Callable[[Hyperparameters], PenaltyFunction | None] | None
+
+NOT_FOR_FUNCTIONS = ("seed", "data")
+"""Hyper-parameters that no function reads: the seed makes the key, and data are chosen by name."""
+
+COUNTS = ("epochs", "batch_size", "steps")
+"""What every function of hyper-parameters gets besides the grid's names; ``steps`` are the updates of the whole run."""
+
 
 class Recipe(NamedTuple):
     """What a run trains: the network, its loss, the optimizer, and the penalty or None."""
@@ -25,48 +37,34 @@ class Recipe(NamedTuple):
     optimizer: optax.GradientTransformation
     penalty: PenaltyFunction | None = None
 
-    def __call__(self, hyperparameters: Mapping[str, Any]) -> Recipe:
-        """Itself: the recipe of a run alone, which has no hyper-parameters."""
-        return self
+
+class RecipeMaker(Protocol):
+    """A function that makes the recipe of a member of a sweep from its hyper-parameters, traced or not."""
+
+    def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe: ...
 
 
-Model: TypeAlias = Layer | Callable[[Mapping[str, Any]], Layer]
+class HyperparameterReader(Mapping[str, Any]):
+    """Hyper-parameters as the user's functions read them.
 
+    An unknown name raises an error with the nearest known name. ``names_read`` collects the names that were read.
+    """
 
-Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Mapping[str, Any]], optax.GradientTransformation]
-
-
-LossOf: TypeAlias = Loss | Callable[[Mapping[str, Any]], LossFunction]
-
-
-PenaltyOf: TypeAlias = Penalty | Callable[[Mapping[str, Any]], PenaltyFunction | None] | None
-
-
-OF_THE_RUN = ("seed", "data")
-"""Hyper-parameters of the run itself: the key and the data set, which no function of them is given."""
-
-
-COUNTS = ("epochs", "batch_size", "steps")
-"""What every function of hyper-parameters is given besides them; ``steps`` are the updates of the whole run."""
-
-
-class Given(Mapping):
-    """Hyper-parameters as functions read them: an unknown name is answered with the nearest, and reading is noted."""
-
-    def __init__(self, values: Mapping[str, Any]):
-        self._values, self.read = dict(values), set()
+    def __init__(self, values: Hyperparameters):
+        self._values = dict(values)
+        self.names_read: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._values:
             remedy = "The seed makes the run's key." if name == "seed" else suggest(str(name), self._values)
             raise InputError("hyper-parameter", "a name in the grid", repr(name), remedy)
-        self.read.add(name)
+        self.names_read.add(name)
         return self._values[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._values)
 
     def __contains__(self, name: object) -> bool:
@@ -74,22 +72,17 @@ class Given(Mapping):
 
 
 @dataclass(frozen=True)
-class RecipeOf:
-    """Makes a member's recipe: the functions of a sweep, and what is the same for a static group."""
+class RecipeFunctions:
+    """Makes recipes from the arguments of ``sweep``: parts of a recipe, or functions of hyper-parameters."""
 
-    model: Model
-    optimizer: Optimizer
-    loss: LossOf
-    penalty: PenaltyOf
-    static: tuple[tuple[str, Any], ...] = ()
-
-    def __call__(self, traced: Mapping[str, Any]) -> Recipe:
-        return self.read(traced)[0]
+    model: ModelFunction
+    optimizer: OptimizerFunction
+    loss: LossMaker
+    penalty: PenaltyMaker
 
     def check(self) -> None:
-        """Refuses what is neither part of a recipe nor a function that makes one."""
-        if not isinstance(self.model, Layer) and not hasattr(self.model, "as_layer"):
-            check_function("model", self.model, "a layer, or a function of the hyper-parameters that makes one")
+        """Raises an ``InputError`` for anything that is neither a part of a recipe nor a function."""
+        check_model(self.model)
         if not hasattr(self.optimizer, "update"):
             expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
             check_function("optimizer", self.optimizer, expected)
@@ -97,22 +90,50 @@ class RecipeOf:
         if self.penalty is not None:
             check_function("penalty", self.penalty, "a penalty, or a function of the hyper-parameters that makes one")
 
-    def read(self, traced: Mapping[str, Any]) -> tuple[Recipe, set[str]]:
-        """The recipe, and the names of the hyper-parameters that went into it."""
-        h = Given(dict(self.static) | dict(traced))
-        optimizer = self.optimizer if hasattr(self.optimizer, "update") else self.optimizer(h)  # pyright: ignore
-        loss: Any = self.loss if isinstance(self.loss, Loss) or _takes_two(self.loss) else self.loss(h)
-        penalty: Any = self.penalty if self.penalty is None or isinstance(self.penalty, Penalty) else self.penalty(h)
-        return Recipe(self.network(h), loss, optimizer, penalty), h.read  # pyright: ignore[reportArgumentType]
+    def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe:
+        """The recipe for these hyper-parameters."""
+        optimizer: Any = self.optimizer
+        if not hasattr(optimizer, "update"):
+            optimizer = optimizer(hyperparameters)
+        loss: Any = self.loss
+        if not isinstance(loss, Loss) and not _is_function_of_outputs_and_labels(loss):
+            loss = loss(hyperparameters)
+        penalty: Any = self.penalty
+        if penalty is not None and not isinstance(penalty, Penalty):
+            penalty = penalty(hyperparameters)
+        return Recipe(network_of(self.model, hyperparameters), loss, optimizer, penalty)
 
-    def network(self, hyperparameters: Mapping[str, Any]) -> Layer:
-        """The network of these hyper-parameters."""
-        if isinstance(self.model, Layer) or hasattr(self.model, "as_layer"):
-            return as_layer(self.model)
-        return as_layer(self.model(hyperparameters))  # pyright: ignore[reportCallIssue]
+
+@dataclass(frozen=True)
+class WithStaticValues:
+    """A recipe maker whose static hyper-parameters are set, so that it takes the traced ones alone."""
+
+    make_recipe: RecipeMaker
+    static: tuple[tuple[str, Any], ...]
+
+    def __call__(self, traced: Hyperparameters, /) -> Recipe:
+        return self.read(traced)[0]
+
+    def read(self, traced: Hyperparameters) -> tuple[Recipe, set[str]]:
+        """The recipe, and the names of the hyper-parameters that were read to make it."""
+        reader = HyperparameterReader(dict(self.static) | dict(traced))
+        return self.make_recipe(reader), reader.names_read
 
 
-def _takes_two(function: Any) -> bool:
-    """Whether a function is a loss, of outputs and labels, and not one of hyper-parameters that makes a loss."""
+def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
+    """The network that a model makes from these hyper-parameters."""
+    if isinstance(model, Layer) or hasattr(model, "as_layer"):
+        return as_layer(model)
+    return as_layer(model(hyperparameters))
+
+
+def check_model(model: ModelFunction) -> None:
+    """Raises an ``InputError`` for anything that is neither a layer nor a function."""
+    if not isinstance(model, Layer) and not hasattr(model, "as_layer"):
+        check_function("model", model, "a layer, or a function of the hyper-parameters that makes one")
+
+
+def _is_function_of_outputs_and_labels(function: Callable[..., Any]) -> bool:
+    """Whether a function is a loss, of outputs and labels, and not a function of hyper-parameters that makes a loss."""
     required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     return len(required) == 2

@@ -1,4 +1,4 @@
-"""What ``fit`` saves of a run, so that it goes on, bit for bit, as if it had never stopped."""
+"""Checkpoints of a run: saving after an epoch, and continuing with the same bits as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from functional_nn.training.state import TrainState
 
 
 class Checkpoints(NamedTuple):
-    """Where ``fit`` saves what a run has reached, and how often.
+    """Where ``fit`` saves a run, and how often.
 
     Args:
-        folder: of this run alone; made if it is not there.
-        keep: how many of the newest checkpoints stay; that of the lowest test loss stays besides.
-        minutes: an epoch's end is saved where so many have passed since the last time; 0 for every epoch. The first
-            epoch, the last one and the one after which a run was interrupted are always saved.
-        settings: what else has to be equal for a run to go on here. ``fit`` itself compares seed, batch size,
-            precision, policy, data, and what network, loss, optimizer and penalty compute. Only what a function calls
-            in Python (``jax.pure_callback``) cannot be compared.
+        folder: a folder for this run alone; created if it does not exist.
+        keep: how many of the newest checkpoints are kept. The one with the lowest test loss is kept in addition.
+        minutes: save after an epoch if at least this many minutes have passed since the last save; 0 saves after every
+            epoch. The first epoch, the last one, and the one before an interruption are always saved.
+        settings: anything else that must be equal for a run to continue here. ``fit`` itself compares seed, batch
+            size, precision, policy, data, and what network, loss, optimizer and penalty compute. Only Python functions
+            called from a program (``jax.pure_callback``) cannot be compared.
     """
 
     folder: str | os.PathLike[str]
@@ -40,8 +40,8 @@ class Checkpoints(NamedTuple):
     settings: Mapping[str, Any] | None = None
 
 
-class Reached(NamedTuple):
-    """How far a run has come, and, in words, why it goes no further, or neither."""
+class RunProgress(NamedTuple):
+    """The state of a run after some epochs. ``status`` and ``message`` are empty unless the run has ended."""
 
     train_state: TrainState
     history: tuple[EpochMetrics, ...] = ()
@@ -50,17 +50,18 @@ class Reached(NamedTuple):
 
 
 class RunSaver:
-    """Saves a run, and finds what was saved, as a context manager; without ``checkpoints`` it does neither.
+    """Saves a run and restores it, as a context manager. Without ``checkpoints`` it does neither.
 
-    The metrics of all epochs stand once in the folder's ``History``. Each checkpoint says how many of them are its own.
+    The metrics of all epochs are kept once, in the folder's ``History``. Each checkpoint says how many of them belong
+    to it.
 
     Args:
-        checkpoints: as ``fit`` was given it.
-        settings: what has to be equal for a run to go on, by name, as far as it is known before anything is compiled.
+        checkpoints: the argument of ``fit``.
+        settings: the settings that must be equal for a run to continue, as far as they are known before compilation.
 
     Raises:
-        InputError: where the folder is another run's, another process's, or cannot be written to.
-        DataError: where nothing in it is whole.
+        InputError: if the folder belongs to another run, is in use by another process, or cannot be written to.
+        DataError: if every checkpoint in it is damaged.
     """
 
     def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, Any]):
@@ -92,12 +93,12 @@ class RunSaver:
         if self._writer is not None:
             self._writer.__exit__(*exception)
 
-    def restored(self, like: TrainState, programs: Callable[[], Mapping[str, str]]) -> Reached | None:
-        """What was saved last, or None.
+    def restored(self, like: TrainState, programs: Callable[[], Mapping[str, str]]) -> RunProgress | None:
+        """The newest saved state, or None.
 
         Args:
-            like: the structure that it must have.
-            programs: gives the fingerprints of what the run computes, which must be those that were saved.
+            like: a pytree with the structure, shapes and types that it must have.
+            programs: returns the fingerprints of what the run computes; they must equal the saved ones.
         """
         if self._writer is None:
             return None
@@ -110,10 +111,10 @@ class RunSaver:
         rows = self._history.read(about["epochs"], about["history"])
         history = tuple(_metrics(row) for row in rows)
         self._saved_epochs, self._found = len(history), None
-        return Reached(train_state, history, about["status"], about["message"])
+        return RunProgress(train_state, history, about["status"], about["message"])
 
-    def save(self, reached: Reached, *, now: bool = False) -> None:
-        """Saves what was not saved yet, if it is time."""
+    def save(self, reached: RunProgress, *, now: bool = False) -> None:
+        """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set."""
         epochs = len(reached.history)
         if self._writer is None or epochs <= self._saved_epochs:
             return
@@ -124,21 +125,26 @@ class RunSaver:
         except OSError as error:
             text = f"The metrics of epoch {epochs} were not saved; the checkpoints before are whole: {error.strerror}"
             raise OSError(error.errno, text, str(self._writer.folder)) from error
-        about = {"settings": self._settings, "status": reached.status, "message": reached.message}
-        about |= {"epochs": epochs, "history": digest}
+        about = {
+            "settings": self._settings,
+            "status": reached.status,
+            "message": reached.message,
+            "epochs": epochs,
+            "history": digest,
+        }
         tree = {"train_state": reached.train_state}
         self._writer.save(epochs, tree, loss=reached.history[-1].test_loss, about=about)
         self._saved_epochs, self._clock = epochs, time.monotonic()
 
     def _verify(self, found: Checkpoint) -> None:
-        """Requires the metrics of a checkpoint's epochs to be as they were written."""
+        """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
         about = found.about
         if not {"settings", "status", "message", "epochs", "history"} <= about.keys():
             raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
         self._history.read(about["epochs"], about["history"])
 
     def _check_same(self) -> None:
-        """Requires the settings of the checkpoint that was found, as far as they are known yet."""
+        """Raises an ``InputError`` if a known setting differs from that of the checkpoint that was found."""
         assert self._found is not None
         known = self._found.about["settings"]
         if PROGRAMS not in self._settings:
@@ -150,7 +156,7 @@ class RunSaver:
 
 
 def _checked(checkpoints: Any) -> Checkpoints:
-    """Requires a folder, or ``Checkpoints`` whose parts can be used."""
+    """The ``Checkpoints`` of an argument, which may be a folder; raises an ``InputError`` for unusable values."""
     if isinstance(checkpoints, str | os.PathLike):
         checkpoints = Checkpoints(checkpoints)
     if not isinstance(checkpoints, Checkpoints):
@@ -163,7 +169,7 @@ def _checked(checkpoints: Any) -> Checkpoints:
 
 
 def _metrics(row: Sequence[float]) -> EpochMetrics:
-    """An epoch's metrics from a row of the history, in which all numbers are float64."""
+    """The metrics of an epoch from a row of the history, in which all numbers are float64."""
     whole = ("epoch", "skipped_steps", "clipped_steps")
     numbers: Any = {name: int(x) if name in whole else x for name, x in zip(EpochMetrics._fields, row, strict=True)}
     return EpochMetrics(**numbers)

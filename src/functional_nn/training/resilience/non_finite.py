@@ -1,4 +1,4 @@
-"""What becomes of a run when a loss, a parameter or a statistic is not finite."""
+"""Policies for losses, parameters and statistics that are not finite: stop, skip, or roll back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from functional_nn.training.programs.compile import Programs
 from functional_nn.training.state import TrainState
 
 STOP, SKIP, ROLL_BACK = POLICIES = ("stop", "skip", "roll-back")
-"""End the run; go on without the steps; repeat the epoch with half of the learning rate."""
+"""End the run; go on without the bad steps; run the epoch again with half of the learning rate."""
 
 SMALLEST_SHARE = 2.0**-10
-"""Of the learning rate. An epoch that fails with so little of it does not fail for its rate."""
+"""The smallest part of the learning rate that is tried. If an epoch fails even then, the rate is not the reason."""
 
 
 class RateShare(NamedTuple):
-    """The state of an optimizer whose updates are multiplied by a share that ``fit`` lowers."""
+    """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
 
     optimizer_state: Any
     share: jax.Array
@@ -32,7 +32,7 @@ class RateShare(NamedTuple):
 
 @lru_cache(maxsize=32)
 def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with a share of its learning rate, which begins as 1.
+    """The optimizer with its updates multiplied by a share, which starts at 1.
 
     >>> rule = with_rate_share(optax.sgd(1.0))
     >>> state = rule.init(jnp.zeros(1))
@@ -53,23 +53,26 @@ def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTr
 
 
 def check_policy(policy: Any) -> None:
+    """Raises an ``InputError`` for an unknown policy."""
     if policy not in POLICIES:
         raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
 
 
-def finite_epoch(policy: str, programs: Programs, before: TrainState, *data: Any) -> tuple[TrainState, EpochResult]:
-    """An epoch by steps that do not look; where it does not stay finite, once more, by the policy.
+def finite_epoch(
+    policy: str, programs: Programs, before: TrainState, x: Any, labels: Any, number: jax.Array
+) -> tuple[TrainState, EpochResult]:
+    """Runs an epoch by fast steps, which check nothing. If a value is not finite after it, runs it again by the policy.
 
-    ``stop`` and ``skip`` repeat it from its start by steps that change nothing where they would not be finite;
-    ``roll-back`` repeats it with half of the learning rate, until it stays finite or the share is the smallest.
+    ``stop`` and ``skip`` run it again from its start, by steps that change nothing where a value would not be finite.
+    ``roll-back`` runs it again with half of the learning rate, until all stays finite or the rate is too small.
     """
-    after, result = jax.block_until_ready(programs.epoch({}, before, *data))
+    after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
     while not _stayed_finite(before, after, result):
         if policy != ROLL_BACK or before.optimizer_state.share <= SMALLEST_SHARE:
-            return jax.block_until_ready(programs.careful_epoch({}, before, *data))
-        smaller = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
-        before = before._replace(optimizer_state=smaller)
-        after, result = jax.block_until_ready(programs.epoch({}, before, *data))
+            return jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
+        halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
+        before = before._replace(optimizer_state=halved)
+        after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
     return after, result
 
 
@@ -84,14 +87,14 @@ def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
 
 
 class Counts(NamedTuple):
-    """How many steps of a run so far changed nothing, or were clipped, by what counts them in its state."""
+    """How many steps of a run so far changed nothing, and how many were clipped."""
 
     skipped_steps: int
     clipped_steps: int
 
 
 def counts(train_state: TrainState) -> Counts:
-    """Those of ``with_clipping`` and of the loss scale; zeros where there is neither."""
+    """The counts in a train state, from ``with_clipping`` and from the loss scale; zeros if it has neither."""
     nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
     clippings = [node for node in nodes if isinstance(node, Clipping)]
     skipped = [clipping.skipped_steps for clipping in clippings]
@@ -101,6 +104,6 @@ def counts(train_state: TrainState) -> Counts:
 
 
 def rate_share(train_state: TrainState) -> float:
-    """The share of the learning rate that roll-backs have left."""
+    """The part of the learning rate that roll-backs have left."""
     state = train_state.optimizer_state
     return float(state.share) if isinstance(state, RateShare) else 1.0

@@ -1,0 +1,35 @@
+"""The cache of compiled programs in memory: a run of the same network on data of the same shape compiles nothing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+
+from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs.spec import ProgramSpec
+
+JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_default_matmul_precision",
+    "jax_default_device",
+)
+"""The settings of JAX that change what is compiled. JAX's own caches look at them, too."""
+
+
+def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
+    """The programs of a specification, and whether they had to be compiled now. The last eight are kept."""
+    try:
+        hash(spec)
+    except TypeError:  # something in it, such as a loss with an array in it, cannot be compared
+        return CompiledPrograms(spec), True
+    misses = _cached.cache_info().misses
+    programs = _cached(spec, tuple(getattr(jax.config, name) for name in JAX_SETTINGS))
+    return programs, _cached.cache_info().misses > misses
+
+
+@lru_cache(maxsize=8)
+def _cached(spec: ProgramSpec, settings: tuple[Any, ...]) -> CompiledPrograms:
+    return CompiledPrograms(spec)

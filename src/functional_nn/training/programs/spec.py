@@ -1,0 +1,49 @@
+"""Program specifications: everything that the compiled programs of a run, or of a sweep's members, depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from functional_nn.data.dataset import Split
+from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.programs.recipe import Hyperparameters, Recipe, RecipeMaker
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """What the programs of a run are compiled from. Equal specifications share their compiled programs.
+
+    Args:
+        recipe: the recipe of a run; or, for the members of a sweep, the function that makes each member's recipe from
+            its hyper-parameters. That function is called inside each program, with traced values.
+        batch_size, precision: as ``fit`` takes them.
+        data: the shapes and types of a split.
+        hyperparameters: for a sweep, the shapes and types of the traced hyper-parameters by name.
+        members: the number of members that one program trains together by ``vmap``. Hyper-parameters, keys and train
+            states then have a leading axis; data do not. None: the programs train one model.
+        shared_order: whether all members see the examples in one order, drawn from a key of its own.
+        unroll: the number of train steps in the body of an epoch's loop.
+        devices: the number of devices that share each batch.
+    """
+
+    recipe: Recipe | RecipeMaker
+    batch_size: int
+    precision: Precision
+    data: Split
+    hyperparameters: tuple[tuple[str, jax.ShapeDtypeStruct], ...] = ()
+    members: int | None = None
+    shared_order: bool = False
+    unroll: int = 1
+    devices: int = 1
+
+    def recipe_for(self, hyperparameters: Hyperparameters) -> Recipe:
+        """The recipe inside a program."""
+        return self.recipe if isinstance(self.recipe, Recipe) else self.recipe(hyperparameters)
+
+
+def shapes_of(tree: Any) -> Any:
+    """The same pytree with the shape and type of each array in its place."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
