@@ -60,14 +60,30 @@ PEERS = {
     "jax_vmap_scan": "benchmarks.peers.jax_scan:population",
 }
 
-SHOWN = {
-    "functional_nn": "functional_nn",
+NAMES = {
+    "functional_nn": "functional_nn, a thread per core",
     "functional_nn_solo": "functional_nn, one model after another",
-    "equinox_tuned": "Equinox, `vmap`, partitioned once",
-    "equinox": "Equinox, `filter_vmap`, as its tutorial writes it",
-    "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
-    "stax_processes": "stax, a process a core",
     "pytorch": "PyTorch, one model after another",
-    "pytorch_processes": "PyTorch, a process a core",
-    "torch_func": "`torch.func`, `vmap`",
+    "pytorch_1_thread": "PyTorch, one model after another, one thread",
+    "pytorch_processes": "PyTorch, a process per core",
+    "torch_func": "PyTorch, `torch.func` and `vmap`",
+    "torch_func_1_thread": "PyTorch, `torch.func` and `vmap`, one thread",
+    "equinox": "Equinox, the tutorial's ensemble by `filter_vmap`",
+    "equinox_tuned": "Equinox, `vmap`, partitioned once",
+    "flax_nnx": "Flax NNX, the tutorial's ensemble by `nnx.vmap`",
+    "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
+    "stax_processes": "stax, a process per core",
+    "jax_vmap_scan": "no library: `vmap` of one `jax.lax.scan`",
 }
+SHOWN = (
+    "functional_nn",
+    "functional_nn_solo",
+    "equinox_tuned",
+    "equinox",
+    "flax_nnx_tuned",
+    "stax_processes",
+    "pytorch",
+    "pytorch_processes",
+    "torch_func",
+)
+WORK, OURS, PYTORCH = "32 networks at once, an epoch of one", "functional_nn", "pytorch"

@@ -26,11 +26,21 @@ PEERS = {
     "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
 }
 
-SHOWN = {
+NAMES = {
     "functional_nn": "functional_nn, the batch divided among the cores",
-    "functional_nn_undivided": "functional_nn on one device",
-    "functional_nn_autodiff": "the same, by `jax.grad`",
+    "functional_nn_undivided": "functional_nn, on one device",
+    "functional_nn_autodiff": "functional_nn, on one device, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
-    "jax_scan": "plain JAX, a `scan`",
+    "pytorch_1_thread": "PyTorch, `nn.LSTM`, one thread",
+    "jax_scan": "no library: a `jax.lax.scan` over time",
     "haiku": "Haiku, `dynamic_unroll`",
 }
+SHOWN = (
+    "functional_nn",
+    "functional_nn_undivided",
+    "functional_nn_autodiff",
+    "pytorch",
+    "jax_scan",
+    "haiku",
+)
+WORK, OURS, PYTORCH = "an LSTM, one step", "functional_nn", "pytorch"
