@@ -49,7 +49,7 @@ def recorded(workload: ModuleType, path: Path) -> Race:
 
 
 def table(workload: ModuleType, race: Race) -> str:
-    """The peers, the fastest first, each one's time divided by functional_nn's, and when and where that was measured."""
+    """The peers, the fastest first, with each one's time divided by functional_nn's; and date, machine and versions."""
     finished = ranked(workload, race.entries, "functional_nn")
     title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in race.options.items())))
     lines = [title, "", f"| | {workload.UNIT} | ratio to functional_nn | test accuracy |", "|---|---|---|---|"]

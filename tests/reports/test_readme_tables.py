@@ -21,7 +21,9 @@ def summary(monkeypatch):
 def races(summary):
     from benchmarks.__main__ import WORKLOADS
 
-    return {workload: summary.recorded(workload, summary.RESULTS / f"{name}.jsonl") for name, workload in WORKLOADS.items()}
+    return {
+        workload: summary.recorded(workload, summary.RESULTS / f"{name}.jsonl") for name, workload in WORKLOADS.items()
+    }
 
 
 ABOUT = dict.fromkeys(("cpu", "cores", "system", "python", "commit", "load_average"), "x")
