@@ -14,8 +14,8 @@ from benchmarks.report import print_table
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
-# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS and its peers' OPTIONS, and for
-# the tables NAMES, SHOWN, WORK, OURS and PYTORCH; see benchmarks/w1.py.
+# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS and its peers' OPTIONS, and
+# for the tables NAMES, SHOWN, WORK, OURS and PYTORCH; see benchmarks/w1.py.
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
