@@ -95,7 +95,7 @@ def overview(races: dict[ModuleType, Race]) -> str:
     about = "{cpu}, {cores} cores, {system}; Python {python}".format(**race.circumstances)
     about += f", jax {numbers['jax']}, torch {numbers['torch']}"
     command = f"`python -m benchmarks all --data-dir DIR --rounds {len(race.entries[0].seconds)}`"
-    return "\n".join((f"Date: {days}. Machine: {about}. Command: {command}.", "", *lines))
+    return "\n".join((f"Date: {days}. Machine: {about}. To measure again: {command}.", "", *lines))
 
 
 def around(path: Path, name: str) -> tuple[str, str]:

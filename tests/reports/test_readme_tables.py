@@ -69,7 +69,9 @@ def test_the_readme_has_a_row_for_each_workload(summary):
     ]
     about = ABOUT | {"date": "2026-01-02T03:04:05+00:00"}
     text = summary.overview({w4: summary.Race(entries, {}, about)})
-    assert text.startswith("Date: 2026-01-02. Machine: x, x cores, x; Python x, jax 1, torch 2. Command: `python -m")
+    assert text.startswith(
+        "Date: 2026-01-02. Machine: x, x cores, x; Python x, jax 1, torch 2. To measure again: `python -m"
+    )
     assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
 
 
