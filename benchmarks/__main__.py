@@ -96,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
 
     commands.add_parser("all", help="each of these in turn; then writes the tables of the documents")
-    commands.add_parser("tables", help="writes the tables of README.md and docs/benchmarks.md from the kept results")
+    commands.add_parser("tables", help="writes the tables of the documents from the recorded results")
 
     for name in (*WORKLOADS, "all"):
         command = commands.choices[name]

@@ -1,4 +1,4 @@
-"""The tables of speed in README.md and docs/benchmarks.md: made from the recorded races, and up to date."""
+"""The tables of speed in the documents: made from the recorded races, and up to date."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
         summary.put(page, "w5", table)
 
 
-def test_the_readme_has_a_row_for_each_workload(summary):
+def test_the_overview_has_a_row_for_each_workload(summary):
     from benchmarks import w4
     from benchmarks.race import Entry
 
@@ -92,9 +92,11 @@ def test_the_newest_complete_race_is_taken(summary, tmp_path):
         summary.recorded(w5, path)
 
 
-def test_the_readme_shows_what_was_recorded(summary, races):
-    before, after = summary.around(summary.README, summary.OVERVIEW)
-    assert summary.README.read_text("utf-8") == f"{before}\n\n{summary.overview(races)}\n\n{after}"
+def test_the_overview_shows_what_was_recorded(summary, races):
+    assert {path.name for path in summary.OVERVIEWS} == {"README.md", "performance.md"}
+    for path in summary.OVERVIEWS:
+        before, after = summary.around(path, summary.OVERVIEW)
+        assert path.read_text("utf-8") == f"{before}\n\n{summary.overview(races)}\n\n{after}"
 
 
 def test_the_page_of_benchmarks_shows_what_was_recorded(summary, races):
