@@ -1,7 +1,7 @@
 """W1: one epoch of MNIST (60,000 images) for a 784-128-64-10 ReLU network, Adam 1e-3, batch 64, shuffled.
 
-`PEERS` names who takes part: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported by
-its own worker only. A peer is added with its function and one line here.
+`PEERS` has the peers: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported only by its own
+worker. To add a peer, write its function, and add a line to `PEERS` and to `NAMES`.
 """
 
 RECIPE = "W1: MNIST 60,000, 784-128-64-10 ReLU, Adam 1e-3, batch 64"

@@ -1,8 +1,8 @@
 """W2: many models of W1's recipe at once, each with a seed, an order of the images and a learning rate of its own.
 
-`PEERS` names who takes part: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and
-the sizes of their hidden layers; all else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
-train one model after another, alone or in each process, train `FEW`: more would not change the seconds of each.
+`PEERS` has the peers: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and the
+sizes of their hidden layers. Everything else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
+train one model after another, alone or in each process, train `FEW` models.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ SCALE = 1  # from seconds an epoch of one model to UNIT
 EPOCHS_A_TURN = 1
 OPTIONS = ("models", "hidden")
 
-FEW = 4  # models that are enough where one is trained after another
+FEW = 4  # models are enough if they are trained one after another: more would not change the seconds of each
 
 
 class Member(NamedTuple):
-    """What sets one model apart from the others."""
+    """The settings in which one model differs from the others."""
 
     seed: int
     learning_rate: float
 
 
 def members(seed: int, models: int, most: int | None = None) -> list[Member]:
-    """So many models with learning rates from W1's times 10^-1/2 to times 10^1/2, or `most` of them, evenly chosen."""
+    """Models with learning rates from W1's times 10^-1/2 to times 10^1/2; at most `most` of them, evenly chosen."""
     rates = w1.LEARNING_RATE * np.logspace(-0.5, 0.5, models)
     chosen = np.linspace(0, models - 1, min(models, most or models)).round().astype(int)
     return [Member(seed + int(number), float(rates[number])) for number in chosen]

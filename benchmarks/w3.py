@@ -1,6 +1,6 @@
 """W3: a small convolutional network on MNIST; Adam 1e-3, batch 128.
 
-`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
 """
 
 RECIPE = "W3: MNIST, conv 3×3×16, ReLU, pool 2, conv 3×3×32, ReLU, pool 2, dense 10; Adam 1e-3, batch 128"

@@ -1,6 +1,6 @@
 """W4: an LSTM of 128 reads an image row by row, a dense layer reads its last state; Adam 1e-3, batch 128.
 
-`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
 """
 
 RECIPE = "W4: MNIST's 28 rows, LSTM 128, dense 10 on its last state, Adam 1e-3, batch 128"

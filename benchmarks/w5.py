@@ -1,7 +1,7 @@
-"""W5: a whole process, from its start to a model that is right on 98% of MNIST's test images, and to its end.
+"""W5: a whole process, from its start to its end, in which a model reaches 98% on MNIST's test images.
 
-`PEERS` names who takes part, as in `benchmarks.w1`. A round is one process, with another seed each; one that ends below
-`GOAL` is no result.
+`PEERS` has the peers, as in `benchmarks.w1`. A round is one process, each with another seed. A process that ends below
+`GOAL` is not a result.
 """
 
 RECIPE = "W5: from a process's start to 98% of MNIST's test images, 784-128-64-10 ReLU"

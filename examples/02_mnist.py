@@ -26,7 +26,7 @@ def main(dataset, data_dir, epochs):
     )
     print(fnn.summary(net, data.train_images.shape[1:]))
 
-    # Each epoch is one compiled program: a scan over shuffled batches, with the images on the device as bytes.
+    # All full batches of an epoch are one compiled program, a scan, with the images on the device as bytes.
     run = fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), data, epochs=epochs, batch_size=64, seed=0)
     for metrics in run.history:
         print(f"epoch {metrics.epoch}: loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}")
