@@ -9,12 +9,13 @@ from rich.console import Console
 
 from benchmarks import accuracy, depth, records, summary, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
-from benchmarks.race import ROOT, race
+from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
-# each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, SHOWN and its peers' OPTIONS
+# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS and its peers' OPTIONS, and
+# for the tables NAMES, SHOWN, WORK, OURS and PYTORCH; see benchmarks/w1.py.
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -48,7 +49,7 @@ def sizes(text: str) -> list[int]:
 def run(
     console: Console, name: str, peers: list[str], arguments: argparse.Namespace, results: Path, baseline: str
 ) -> None:
-    """Race a workload's peers; print the table, keep the results, and put the table where it is wanted."""
+    """Race a workload's peers, print the table and keep the results."""
     workload, circumstances = WORKLOADS[name], records.circumstances()
     options = {option: getattr(arguments, option) for option in workload.OPTIONS}
     with console.status("starting") as status:
@@ -73,15 +74,14 @@ def run(
     }
     records.append(results, [circumstances | conditions | asdict(entry) for entry in entries])
     print_table(console, workload, entries, baseline, options, circumstances)
-    if arguments.table is not None:
-        summary.put(arguments.table, name, summary.table(workload, entries, options, circumstances))
 
 
 def run_all(console: Console, arguments: argparse.Namespace) -> None:
-    """Race the peers that every workload shows, one workload after another."""
+    """Race the peers that every workload shows, one workload after another, and write the tables of the documents."""
     for name, workload in WORKLOADS.items():
         results = arguments.results / f"{name}.jsonl"
         run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
+    summary.put_all(WORKLOADS, arguments.results)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -95,12 +95,11 @@ def parse_arguments() -> argparse.Namespace:
         )
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
 
-    command = commands.add_parser("all", help="each of these in turn, and their tables for the README")
+    commands.add_parser("all", help="each of these in turn; then writes the tables of the documents")
+    commands.add_parser("tables", help="writes the tables of the documents from the recorded results")
 
     for name in (*WORKLOADS, "all"):
         command = commands.choices[name]
-        place = ROOT / "README.md" if name == "all" else None
-        command.add_argument("--table", type=Path, default=place, help="file to put the table into, between its marks")
         command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
         command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
         command.add_argument("--seed", type=int, default=0)
@@ -121,24 +120,21 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--rounds", type=at_least(1), default=5, help="how often each is compiled (default 5)")
 
     for name, command in commands.choices.items():
-        if name != "depth":
+        if name not in ("depth", "tables"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
-        place = "" if name == "all" else f"{name}.jsonl"
-        kind = "folder of the JSON lines" if name == "all" else "JSON lines"
-        help = f"{kind} to append to (default benchmarks/results/{place})"
+        whole_folder = name in ("all", "tables")
+        place = "" if whole_folder else f"{name}.jsonl"
+        kind = "folder of the JSON lines" if whole_folder else "JSON lines to append to"
+        help = f"{kind} (default benchmarks/results/{place})"
         command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
     arguments = parser.parse_args()
-    if arguments.command != "depth":
+    if hasattr(arguments, "data_dir"):
         try:
             read_mnist(arguments.data_dir)
         except DataError as error:
             parser.error(f"--data-dir: {error}")
-    if getattr(arguments, "table", None) is not None:
-        try:
-            for name in WORKLOADS if arguments.command == "all" else [arguments.command]:
-                summary.around(arguments.table, name)
-        except (OSError, ValueError) as error:
-            parser.error(f"--table: {error}")
+    if arguments.command == "all" and arguments.rounds < summary.FEWEST_ROUNDS:
+        parser.error(f"--rounds: the tables need at least {summary.FEWEST_ROUNDS}")
     return arguments
 
 
@@ -150,6 +146,8 @@ def main() -> None:
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
+    elif arguments.command == "tables":
+        summary.put_all(WORKLOADS, arguments.results)
     elif arguments.command == "all":
         run_all(console, arguments)
     else:

@@ -1,36 +1,109 @@
-"""A race's table in Markdown, put between two marks of a file."""
+"""Tables of races in Markdown, made from the records in results/ and put between two marks of a file."""
 
 import datetime
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 
-from benchmarks.race import Entry
-from benchmarks.report import ranked, versions
+from benchmarks.race import ROOT, Entry
+from benchmarks.records import RESULTS
+from benchmarks.report import ranked, spread, versions
+
+TABLES = ROOT / "docs" / "benchmarks.md"
+OVERVIEW = "speed"
+"""The table with one row for each workload, which is in README.md and in docs/performance.md."""
+OVERVIEWS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+FEWEST_ROUNDS = 5
+NO_LIBRARY = "no library"
+"""How the names of plain JAX programs begin, which are shown for reference but are not peers."""
 
 
-def table(workload: ModuleType, entries: list[Entry], options: dict, circumstances: dict) -> str:
-    """The peers, the quickest first, how many times as long as functional_nn each took, and when and where that was."""
-    finished = ranked(workload, entries, "functional_nn")
-    title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in options.items())))
-    lines = [title, "", f"| | {workload.UNIT} | × functional_nn | test accuracy |", "|---|---|---|---|"]
+@dataclass(frozen=True)
+class Race:
+    """What the peers of a race did, the workload's options, and when and where it was."""
+
+    entries: list[Entry]
+    options: dict
+    circumstances: dict
+
+
+def recorded(workload: ModuleType, path: Path) -> Race:
+    """The newest race in a file of records in which all shown peers finished at least five rounds.
+
+    Raises:
+        ValueError: where the file holds no such race.
+    """
+    races: dict[str, list[dict]] = {}
+    for line in path.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        races.setdefault(record["date"], []).append(record)
+    for date in sorted(races, reverse=True):
+        finished = {r["peer"] for r in races[date] if r["problem"] is None and len(r["seconds"]) >= FEWEST_ROUNDS}
+        if set(workload.SHOWN) <= finished:
+            kept = {field.name for field in fields(Entry)}
+            entries = [Entry(**{name: value for name, value in r.items() if name in kept}) for r in races[date]]
+            first = races[date][0]
+            return Race(entries, {option: first[option] for option in workload.OPTIONS}, first)
+    raise ValueError(f"expected a race of {FEWEST_ROUNDS} rounds with all of {', '.join(workload.SHOWN)} in {path}")
+
+
+def table(workload: ModuleType, race: Race) -> str:
+    """The peers, the fastest first, with each one's time divided by functional_nn's; and date, machine and versions."""
+    finished = ranked(workload, race.entries, "functional_nn")
+    title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in race.options.items())))
+    lines = [title, "", f"| | {workload.UNIT} | ratio to functional_nn | test accuracy |", "|---|---|---|---|"]
     for entry, times, ratio in finished:
-        row = [workload.SHOWN.get(entry.peer, entry.peer), times, ratio or "—"]
+        row = [workload.NAMES[entry.peer], times, ratio or "—"]
         if entry.peer == "functional_nn":
             row = [f"**{cell}**" for cell in (row[0], times, "1")]
         lines.append(f"| {' | '.join((*row, f'{entry.accuracy:.4f}'))} |")
-    day = datetime.datetime.fromisoformat(circumstances["date"]).date()
-    missing = [f" {workload.SHOWN.get(entry.peer, entry.peer)}: {entry.problem}." for entry in entries if entry.problem]
+    missing = [f" {workload.NAMES[entry.peer]}: {entry.problem}." for entry in race.entries if entry.problem]
     place = "{cpu}, {cores} cores, {system}, Python {python}, {numbers}; commit {commit}, load {load_average}"
-    about = place.format(**circumstances, numbers=versions(entries))
+    about = place.format(**race.circumstances, numbers=versions(race.entries))
     rounds = max((len(entry.seconds) for entry, _, _ in finished), default=0)
-    return "\n".join((*lines, "", f"{day}, {rounds} rounds in turn, {about}.{''.join(missing)}"))
+    return "\n".join((*lines, "", f"{day(race)}, {rounds} rounds in turn, {about}.{''.join(missing)}"))
+
+
+def day(race: Race) -> datetime.date:
+    return datetime.datetime.fromisoformat(race.circumstances["date"]).date()
+
+
+def overview(races: dict[ModuleType, Race]) -> str:
+    """One row for each workload: functional_nn, the fastest other library, and PyTorch."""
+    lines = ["| | functional_nn | fastest other library | ratio | PyTorch | ratio |", "|---|---|---|---|---|---|"]
+    for workload, race in races.items():
+        unit = workload.UNIT.split("/")[0]
+        times = {entry.peer: entry.seconds_a_model for entry in race.entries if entry.problem is None}
+        others = [peer for peer in times if not workload.NAMES[peer].startswith(("functional_nn", NO_LIBRARY))]
+        ours = times[workload.OURS]
+
+        def measured(peer: str, workload=workload, times=times, unit=unit) -> str:
+            return f"{median(times[peer]) * workload.SCALE:#.3g} {unit}"
+
+        def ratio(peer: str, times=times, ours=ours) -> str:
+            return spread([other / own for other, own in zip(times[peer], ours, strict=True)], 2).split()[0]
+
+        best = min(others, key=lambda peer, times=times: median(times[peer]))
+        library = workload.NAMES[best].split(",")[0]
+        name = workload.RECIPE.split(":")[0]
+        cells = [f"{name}: {workload.WORK}", measured(workload.OURS), f"{measured(best)} ({library})", ratio(best)]
+        lines.append(f"| {' | '.join((*cells, measured(workload.PYTORCH), ratio(workload.PYTORCH)))} |")
+    days = " and ".join(sorted({str(day(race)) for race in races.values()}))
+    race = next(iter(races.values()))
+    numbers = {library: number for entry in race.entries for library, number in entry.versions.items()}
+    about = "{cpu}, {cores} cores, {system}; Python {python}".format(**race.circumstances)
+    about += f", jax {numbers['jax']}, torch {numbers['torch']}"
+    command = f"`python -m benchmarks all --data-dir DIR --rounds {len(race.entries[0].seconds)}`"
+    return "\n".join((f"Date: {days}. Machine: {about}. To measure again: {command}.", "", *lines))
 
 
 def around(path: Path, name: str) -> tuple[str, str]:
-    """What stands up to a workload's first mark and from its second one on.
+    """The text of a file up to a table's first mark, and from its second mark on.
 
     Raises:
-        ValueError: where the file has not both of them.
+        ValueError: where one of the marks is missing.
     """
     begin, end = f"<!-- {name}: made by python -m benchmarks -->", f"<!-- end of {name} -->"
     before, found, rest = path.read_text("utf-8").partition(begin)
@@ -41,6 +114,15 @@ def around(path: Path, name: str) -> tuple[str, str]:
 
 
 def put(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between the marks."""
+    """Replaces the text between the marks."""
     before, after = around(path, name)
     path.write_text(f"{before}\n\n{text}\n\n{after}", "utf-8")
+
+
+def put_all(workloads: dict[str, ModuleType], results: Path = RESULTS) -> None:
+    """Writes the tables of docs/benchmarks.md and the overviews from the records."""
+    races = {workload: recorded(workload, results / f"{name}.jsonl") for name, workload in workloads.items()}
+    for (name, workload), race in zip(workloads.items(), races.values(), strict=True):
+        put(TABLES, name, table(workload, race))
+    for path in OVERVIEWS:
+        put(path, OVERVIEW, overview(races))

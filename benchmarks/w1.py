@@ -1,7 +1,7 @@
 """W1: one epoch of MNIST (60,000 images) for a 784-128-64-10 ReLU network, Adam 1e-3, batch 64, shuffled.
 
-`PEERS` names who takes part: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported by
-its own worker only. A peer is added with its function and one line here.
+`PEERS` has the peers: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported only by its own
+worker. To add a peer, write its function, and add a line to `PEERS` and to `NAMES`.
 """
 
 RECIPE = "W1: MNIST 60,000, 784-128-64-10 ReLU, Adam 1e-3, batch 64"
@@ -38,19 +38,42 @@ PEERS = {
     "jax_scan": "benchmarks.peers.jax_scan:whole_epoch",
 }
 
-SHOWN = {
+NAMES = {
     "functional_nn": "functional_nn",
-    "jax_scan": "plain `jax.lax.scan`, nothing tuned",
-    "stax_tuned": "stax, donated buffers",
-    "haiku_tuned": "Haiku, donated buffers",
-    "equinox_tuned": "Equinox, partitioned once",
-    "equinox": "Equinox, as its tutorial writes it",
-    "flax_nnx_functional": "Flax NNX, functional step",
-    "flax_nnx": "Flax NNX, as its tutorial writes it",
-    "keras_jax_tuned": "Keras 3 on JAX, no metrics",
+    "pytorch_torchvision": "PyTorch, the tutorial's loop with torchvision's data set",
+    "pytorch_tutorial": "PyTorch, the tutorial's loop over a `DataLoader`",
     "pytorch_tuned": "PyTorch, resident tensors, fused Adam",
+    "pytorch_1_thread": "PyTorch, resident tensors, fused Adam, one thread",
     "pytorch_compile": "PyTorch, `torch.compile`",
-    "pytorch_tutorial": "PyTorch with `DataLoader`, as its tutorial writes it",
-    "pytorch_torchvision": "the same with torchvision's transforms",
+    "keras_jax": "Keras on JAX, the tutorial's `fit`",
+    "keras_jax_tuned": "Keras on JAX, no metrics",
+    "flax_nnx": "Flax NNX, the tutorial's loop",
+    "flax_nnx_cached": "Flax NNX, `nnx.cached_partial`",
+    "flax_nnx_functional": "Flax NNX, functional step",
+    "equinox": "Equinox, the tutorial's loop",
+    "equinox_tuned": "Equinox, partitioned once",
+    "haiku": "Haiku, the tutorial's loop",
+    "haiku_tuned": "Haiku, donated buffers",
+    "stax": "stax, the tutorial's loop",
+    "stax_tuned": "stax, donated buffers",
+    "jax_scan": "no library: one `jax.lax.scan`",
 }
-"""Who takes part in `python -m benchmarks all`, and as what."""
+"""What the tables call each peer."""
+SHOWN = (
+    "functional_nn",
+    "jax_scan",
+    "stax_tuned",
+    "haiku_tuned",
+    "equinox_tuned",
+    "equinox",
+    "flax_nnx_functional",
+    "flax_nnx",
+    "keras_jax_tuned",
+    "pytorch_tuned",
+    "pytorch_compile",
+    "pytorch_tutorial",
+    "pytorch_torchvision",
+)
+"""The peers of `python -m benchmarks all`."""
+WORK, OURS, PYTORCH = "one network, one epoch", "functional_nn", "pytorch_tutorial"
+"""The README's row: what the work is, which entry stands for functional_nn, and which for PyTorch."""

@@ -1,8 +1,8 @@
 """W2: many models of W1's recipe at once, each with a seed, an order of the images and a learning rate of its own.
 
-`PEERS` names who takes part: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and
-the sizes of their hidden layers; all else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
-train one model after another, alone or in each process, train `FEW`: more would not change the seconds of each.
+`PEERS` has the peers: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and the
+sizes of their hidden layers. Everything else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
+train one model after another, alone or in each process, train `FEW` models.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ SCALE = 1  # from seconds an epoch of one model to UNIT
 EPOCHS_A_TURN = 1
 OPTIONS = ("models", "hidden")
 
-FEW = 4  # models that are enough where one is trained after another
+FEW = 4  # models are enough if they are trained one after another: more would not change the seconds of each
 
 
 class Member(NamedTuple):
-    """What sets one model apart from the others."""
+    """The settings in which one model differs from the others."""
 
     seed: int
     learning_rate: float
 
 
 def members(seed: int, models: int, most: int | None = None) -> list[Member]:
-    """So many models with learning rates from W1's times 10^-1/2 to times 10^1/2, or `most` of them, evenly chosen."""
+    """Models with learning rates from W1's times 10^-1/2 to times 10^1/2; at most `most` of them, evenly chosen."""
     rates = w1.LEARNING_RATE * np.logspace(-0.5, 0.5, models)
     chosen = np.linspace(0, models - 1, min(models, most or models)).round().astype(int)
     return [Member(seed + int(number), float(rates[number])) for number in chosen]
@@ -60,14 +60,30 @@ PEERS = {
     "jax_vmap_scan": "benchmarks.peers.jax_scan:population",
 }
 
-SHOWN = {
-    "functional_nn": "functional_nn",
+NAMES = {
+    "functional_nn": "functional_nn, a thread per core",
     "functional_nn_solo": "functional_nn, one model after another",
-    "equinox_tuned": "Equinox, `vmap`, partitioned once",
-    "equinox": "Equinox, `filter_vmap`, as its tutorial writes it",
-    "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
-    "stax_processes": "stax, a process a core",
     "pytorch": "PyTorch, one model after another",
-    "pytorch_processes": "PyTorch, a process a core",
-    "torch_func": "`torch.func`, `vmap`",
+    "pytorch_1_thread": "PyTorch, one model after another, one thread",
+    "pytorch_processes": "PyTorch, a process per core",
+    "torch_func": "PyTorch, `torch.func` and `vmap`",
+    "torch_func_1_thread": "PyTorch, `torch.func` and `vmap`, one thread",
+    "equinox": "Equinox, the tutorial's ensemble by `filter_vmap`",
+    "equinox_tuned": "Equinox, `vmap`, partitioned once",
+    "flax_nnx": "Flax NNX, the tutorial's ensemble by `nnx.vmap`",
+    "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
+    "stax_processes": "stax, a process per core",
+    "jax_vmap_scan": "no library: `vmap` of one `jax.lax.scan`",
 }
+SHOWN = (
+    "functional_nn",
+    "functional_nn_solo",
+    "equinox_tuned",
+    "equinox",
+    "flax_nnx_tuned",
+    "stax_processes",
+    "pytorch",
+    "pytorch_processes",
+    "torch_func",
+)
+WORK, OURS, PYTORCH = "32 networks at once, an epoch of one", "functional_nn", "pytorch"

@@ -1,6 +1,6 @@
 """W3: a small convolutional network on MNIST; Adam 1e-3, batch 128.
 
-`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
 """
 
 RECIPE = "W3: MNIST, conv 3×3×16, ReLU, pool 2, conv 3×3×32, ReLU, pool 2, dense 10; Adam 1e-3, batch 128"
@@ -29,13 +29,25 @@ PEERS = {
     "haiku": "benchmarks.peers.cnn_haiku:donated",
 }
 
-SHOWN = {
+NAMES = {
     "functional_nn": "functional_nn",
-    "functional_nn_divided": "the same, the batch divided among the cores",
-    "functional_nn_autodiff": "the same, by `jax.grad`",
+    "functional_nn_divided": "functional_nn, the batch divided among the cores",
+    "functional_nn_autodiff": "functional_nn, differentiated by `jax.grad`",
     "pytorch": "PyTorch",
     "pytorch_channels_last": "PyTorch, channels last",
-    "jax_loop": "plain JAX, `conv_general_dilated` and `reduce_window`",
+    "pytorch_channels_last_1_thread": "PyTorch, channels last, one thread",
+    "jax_loop": "no library: `conv_general_dilated` and `reduce_window`",
     "flax_nnx": "Flax NNX, functional step",
     "haiku": "Haiku, donated buffers",
 }
+SHOWN = (
+    "functional_nn",
+    "functional_nn_divided",
+    "functional_nn_autodiff",
+    "pytorch",
+    "pytorch_channels_last",
+    "jax_loop",
+    "flax_nnx",
+    "haiku",
+)
+WORK, OURS, PYTORCH = "a convolutional network, one step", "functional_nn", "pytorch"

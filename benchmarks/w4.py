@@ -1,6 +1,6 @@
 """W4: an LSTM of 128 reads an image row by row, a dense layer reads its last state; Adam 1e-3, batch 128.
 
-`PEERS` names who takes part, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
 """
 
 RECIPE = "W4: MNIST's 28 rows, LSTM 128, dense 10 on its last state, Adam 1e-3, batch 128"
@@ -26,11 +26,21 @@ PEERS = {
     "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
 }
 
-SHOWN = {
+NAMES = {
     "functional_nn": "functional_nn, the batch divided among the cores",
-    "functional_nn_undivided": "functional_nn on one device",
-    "functional_nn_autodiff": "the same, by `jax.grad`",
+    "functional_nn_undivided": "functional_nn, on one device",
+    "functional_nn_autodiff": "functional_nn, on one device, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
-    "jax_scan": "plain JAX, a `scan`",
+    "pytorch_1_thread": "PyTorch, `nn.LSTM`, one thread",
+    "jax_scan": "no library: a `jax.lax.scan` over time",
     "haiku": "Haiku, `dynamic_unroll`",
 }
+SHOWN = (
+    "functional_nn",
+    "functional_nn_undivided",
+    "functional_nn_autodiff",
+    "pytorch",
+    "jax_scan",
+    "haiku",
+)
+WORK, OURS, PYTORCH = "an LSTM, one step", "functional_nn", "pytorch"

@@ -1,8 +1,9 @@
-"""One neuron, y = σ(Σ wᵢ xᵢ + b), learns to tell two clouds of points apart; its decision line is drawn.
+"""One neuron, y = σ(Σ wᵢ xᵢ + b), learns to separate two clouds of points.
 
     python examples/01_neuron.py [--out neuron.png] [--quick]
 
-The gradient is taken twice, by `jax.grad` and by the neuron's hand-derived backward pass, and the two are compared.
+The gradient is computed twice, by `jax.grad` and by the neuron's hand-derived backward pass, and the two are compared.
+With --out, the points, the decision line and the loss are drawn.
 """
 
 import argparse
@@ -50,12 +51,12 @@ def main(out, steps):
     difference = max(float(jnp.max(jnp.abs(by_hand[name] - automatic[name]))) for name in params)
     share = float(jnp.mean((y > 0.5) == (labels == 1)))
 
-    print(f"loss {values[0]:.4f} -> {values[-1]:.4f} in {steps} steps, {share:.1%} of the points on their side")
+    print(f"loss {values[0]:.4f} -> {values[-1]:.4f} in {steps} steps, {share:.1%} of the points classified correctly")
     print(f"weights {params['weight']}, bias {params['bias']:.4f}")
     print(f"largest difference between the hand-derived gradient and jax.grad: {difference:.1e}")
     if out:
         draw(out, x, labels, params, values)
-        print(f"drawn: {out}")
+        print(f"picture: {out}")
     return share, difference
 
 

@@ -1,4 +1,4 @@
-"""A network of pure functions learns MNIST: what it is made of, how it trains, and its gradient by hand.
+"""A network of pure functions learns MNIST: its layers, its training, and its gradient by hand.
 
 python examples/02_mnist.py [--dataset mnist5k] [--data-dir DIR] [--quick]
 """
@@ -26,12 +26,13 @@ def main(dataset, data_dir, epochs):
     )
     print(fnn.summary(net, data.train_images.shape[1:]))
 
-    # Each epoch is one compiled program: a scan over shuffled batches, the images on the device as bytes.
+    # All full batches of an epoch are one compiled program, a scan, with the images on the device as bytes.
     run = fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), data, epochs=epochs, batch_size=64, seed=0)
     for metrics in run.history:
         print(f"epoch {metrics.epoch}: loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}")
 
-    # The same network differentiated twice: the layers' hand-derived formulas, composed by chain, and jax.grad.
+    # The gradient of the same network, computed twice: by the hand-derived formulas of its layers, composed by chain,
+    # and by jax.grad.
     x, labels = jnp.asarray(data.test_images[:100] / 255.0, jnp.float32), jnp.asarray(data.test_labels[:100])
     y, _, pullback = net.vjp(run.params, run.state, x, train=True)
     by_hand, _ = pullback(fnn.cross_entropy.gradient(y, labels))

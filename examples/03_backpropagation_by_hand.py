@@ -1,10 +1,10 @@
-"""A network trained by its hand-derived backward pass and by jax.grad; then a deeper one: compared, and broken.
+"""Networks trained by their hand-derived backward pass and by jax.grad, with and without a mistake in it.
 
     python examples/03_backpropagation_by_hand.py [--quick]
 
-Every layer's backward pass is derived by hand, and a network's is composed of them. So a mistake in one shows where the
-formula and jax.grad part: in that layer and in those before it, since gradients travel backward. It need not show in
-the loss: a network learns from a wrong gradient too.
+The backward pass of every layer is derived by hand, and that of a network is composed of them. So a mistake in one
+layer changes the gradients of that layer and of those before it, because gradients travel backward. The comparison
+with jax.grad shows where. The loss may not show it: a network also learns from a wrong gradient.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import functional_nn as fnn
 
 half_tanh = fnn.Activation("tanh", jnp.tanh, lambda x: 1 - jnp.tanh(x))
-"""tanh with a slip in its derivative, which is 1 - tanh² x."""
+"""tanh with a mistake in its derivative, which should be 1 - tanh² x."""
 
 
 def network(activation=fnn.tanh, block=fnn.residual):
-    """Reads a digit row by row, looks at every three states in a row, and takes the mean over all rows."""
+    """Reads a digit row by row, convolves three neighboring states, and takes the mean over all rows."""
     neighbors = block(fnn.chain(fnn.conv(24, 3), activation))
     return fnn.chain(
         fnn.flatten(keep=1), fnn.rnn(24, returns="sequence"), neighbors, fnn.global_average_pool(), fnn.dense(10)
@@ -29,7 +29,7 @@ def network(activation=fnn.tanh, block=fnn.residual):
 
 
 def without_shortcut(inner):
-    """A residual block y = f(x) + x whose backward pass forgets the second x: its x_bar lacks y_bar."""
+    """A residual block y = f(x) + x whose backward pass has a mistake: without the shortcut, x_bar lacks y_bar."""
     right = fnn.residual(inner)
 
     def backward(residuals, y_bar):
@@ -48,7 +48,7 @@ NETWORKS = {
 
 @partial(jax.jit, static_argnums=0)
 def by_hand(net, params, state, x, labels):
-    """The loss, and its gradient by the formulas: the loss's, then each layer's from the last to the first."""
+    """The loss, and its gradient by the formulas: of the loss, then of the layers, from the last to the first."""
     y, _, pullback = net.vjp(params, state, x, train=True)
     params_bar, _ = pullback(fnn.cross_entropy.gradient(y, labels))
     return fnn.cross_entropy(y, labels), params_bar
@@ -62,7 +62,7 @@ def by_jax(net, params, state, x, labels):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def train(gradient, net, params, state, x, labels):
-    """Gradient descent over batches (steps, batch, …): the parameters it ends with, and the loss of every step."""
+    """Gradient descent over batches (steps, batch, …): the final parameters, and the loss of every step."""
 
     def step(params, batch):
         loss, params_bar = gradient(net, params, state, *batch)
@@ -72,14 +72,14 @@ def train(gradient, net, params, state, x, labels):
 
 
 def batches_of(data, size, steps=None):
-    """Images in [0, 1] and labels, as (steps, size, …); as many steps as there are batches, or fewer."""
+    """Images in [0, 1] and labels, as (steps, size, …); all full batches, or as many as ``steps`` says."""
     steps = steps or len(data.train_labels) // size
     images = jnp.float32(data.train_images[: steps * size] / 255.0)
     return images.reshape(steps, size, *images.shape[1:]), data.train_labels[: steps * size].reshape(steps, size)
 
 
 def race(data, repetitions):
-    """An epoch of 784-128-64-10 by both gradients: how far the parameters end apart, and the seconds of each."""
+    """An epoch of 784-128-64-10 by each gradient: the largest difference of the final parameters, and the seconds."""
     net = fnn.models.mlp(10, hidden=(128, 64))
     params, state = net.init(jax.random.key(0), data.train_images.shape[1:])
     batches = batches_of(data, 50)
@@ -89,12 +89,14 @@ def race(data, repetitions):
         ended[gradient], _ = jax.block_until_ready(train(gradient, net, params, state, *batches))
         seconds[gradient].append(time.perf_counter() - begin)
     differences = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), ended[by_hand], ended[by_jax])
-    best = {gradient: min(times[1:]) for gradient, times in seconds.items()}  # the first includes compilation
+    best = {
+        gradient: min(times[1:]) for gradient, times in seconds.items()
+    }  # without the first, which includes compilation
     return float(max(jax.tree.leaves(differences))), best
 
 
 def compare(params, state, x, labels):
-    """For every leaf and network, in float64: the largest difference, as a share of the leaf's largest entry."""
+    """For each array and network, in float64: the largest difference, divided by the largest entry of the array."""
     layers = list(params)
     with jax.enable_x64(True):
         params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, x))
@@ -112,11 +114,13 @@ def main(steps, repetitions):
     apart, seconds = race(data, repetitions)
     print(f"784-128-64-10, one epoch of {len(data.train_labels)} digits from the same start")
     print(f"by hand {seconds[by_hand]:.3f} s, by jax.grad {seconds[by_jax]:.3f} s (the best of {repetitions})")
-    print(f"parameters end at most {apart:.1e} apart\n")
+    print(f"the final parameters differ by at most {apart:.1e} in any element\n")
 
     params, state = NETWORKS["right"].init(jax.random.key(0), data.train_images.shape[1:])
     batches = batches_of(data, 50, steps)
-    print("largest difference from jax.grad in each leaf, as a share of its largest entry, from the first layer on")
+    print(
+        "largest difference from jax.grad in each array, divided by its largest entry, from the first layer to the last"
+    )
     print(f"{'by hand:':32}" + "".join(f"{name:>20}" for name in NETWORKS))
     table = compare(params, state, batches[0][0], batches[1][0])
     for path, differences in table.items():
@@ -124,11 +128,11 @@ def main(steps, repetitions):
 
     ways = {"jax.grad": (by_jax, NETWORKS["right"])} | {name: (by_hand, net) for name, net in NETWORKS.items()}
     curves = {name: train(*way, params, state, *batches)[1] for name, way in ways.items()}
-    print(f"\nmean loss of every {steps // 5} of {steps} steps of training on it")
+    print(f"\nmean loss of each {steps // 5} steps, in {steps} steps of training with each gradient")
     for name, curve in curves.items():
         print(f"{name:32}" + "".join(f"{loss:9.4f}" for loss in curve.reshape(5, -1).mean(axis=1)))
     apart = float(jnp.max(jnp.abs(curves["right"] - curves["jax.grad"])))
-    print(f"by the right formula and by jax.grad it is at most {apart:.1e} apart")
+    print(f"with the right formula and with jax.grad it differs by at most {apart:.1e} in any step")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Four networks learn to write sonnets, one character after the other: rnn, lstm, gru and transformer.
+"""A network learns to write sonnets, one character after another: an rnn, lstm, gru or transformer.
 
     python examples/04_character_language_model.py [--model lstm] [--temperature 0.7] [--json FILE] [--quick]
 
-The text, 77 sonnets by Shakespeare, is in data/sonnets.txt. The last seven are held out, and the loss on them is given
-in bits per character: how many yes-or-no questions a reader with this model needs, on average, to get the next one.
+The text, 77 sonnets by Shakespeare, is in data/sonnets.txt. The last seven are held out. The loss on them is given in
+bits per character: the average number of yes-or-no questions that a reader with this model needs to guess the next one.
 """
 
 import argparse
@@ -25,25 +25,25 @@ CELLS = {"rnn": fnn.rnn_cell, "lstm": fnn.lstm_cell, "gru": fnn.gru_cell}
 
 
 def windows(tokens, stride):
-    """Pieces of the text, and the same pieces one character later, which are what the network has to say."""
+    """Pieces of the text, and the same pieces one character later, which the network has to predict."""
     starts = np.arange(0, len(tokens) - TIME, stride)[:, None]
     return tokens[starts + np.arange(TIME)], tokens[starts + np.arange(1, TIME + 1)]
 
 
 def language_model(model, count, size):
-    """A logit for each of ``count`` characters to follow, at every step: two layers between vectors and logits."""
+    """A network that gives, at every step, a logit for each of ``count`` possible next characters."""
     if model == "transformer":
         blocks = fnn.repeat(fnn.models.transformer_block(4, causal=True, rotary=True, dropout=0.2), 2)
         net = fnn.chain(fnn.embedding(count, size), blocks, fnn.layer_norm(), fnn.unembedding(count))
-        return fnn.shared(net, {"unembedding_0": "embedding_0"})  # one vector for a character, read or written
+        return fnn.shared(net, {"unembedding_0": "embedding_0"})  # one vector for a character, in input and output
     layers = [fnn.with_hand_vjp(LAYERS[model](size, returns="sequence")) for _ in range(2)]
     dropout = fnn.dropout(0.2)
     return fnn.chain(fnn.embedding(count, size), layers[0], dropout, layers[1], dropout, fnn.dense(count))
 
 
 def reader(model, net, params, state, count, size):
-    """``(memory, read)``: an empty memory, and ``read(memory, character) -> (memory, logits of the next)``."""
-    if model == "transformer":  # remembers the last characters, and looks at all of them again
+    """An empty memory, and a function ``read(memory, character) -> (memory, logits of the next character)``."""
+    if model == "transformer":  # its memory is the last characters, and it reads all of them again
 
         def read(memory, token):
             memory = jnp.append(memory[1:], token)
@@ -51,7 +51,7 @@ def reader(model, net, params, state, count, size):
 
         return jnp.zeros(TIME, jnp.int32), read
 
-    # Remembers two states. A cell is one step of the layer over time, and has the same parameters.
+    # Its memory is the states of both layers. A cell is one step of the layer over time and has the same parameters.
     embedding, cell, dense = fnn.embedding(count, size), CELLS[model](size), fnn.dense(count)
 
     def read(memory, token):
@@ -68,7 +68,7 @@ def reader(model, net, params, state, count, size):
 
 
 def sample(memory, read, prompt, key, length, temperature):
-    """Reads the prompt, then draws a character from the logits, reads it, and so on: two scans, one program."""
+    """Reads the prompt, then draws a character from the logits, reads it, and so on: two scans in one program."""
 
     def write(carry, key):
         memory, logits = carry
@@ -88,7 +88,9 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
     characters = sorted(set(text))
     tokens = np.array([characters.index(c) for c in text], np.int32)
     held_out = text.index("No longer mourn for me when I am dead")
-    full = (held_out - TIME) // stride // BATCH * BATCH  # no smaller last batch: its step would be compiled as well
+    full = (
+        (held_out - TIME) // stride // BATCH * BATCH
+    )  # without a smaller last batch, whose step would have to be compiled too
     train, test = [part[:full] for part in windows(tokens[:held_out], stride)], windows(tokens[held_out:], TIME)
     shares = np.bincount(tokens[:held_out], minlength=len(characters)) / held_out
     alone = -np.mean(np.log2(shares[test[1]]))
@@ -105,7 +107,7 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
 
     before = float(untrained(jax.random.key(seed))) / math.log(2)
     print(f"{model}, {full:,} windows of {TIME} characters; bits per character of the held-out text:")
-    print(f"  {alone:.3f} from the characters' frequencies alone, {before:.3f} untrained")
+    print(f"  {alone:.3f} from the frequencies of the characters alone, {before:.3f} untrained")
 
     def on_epoch(metrics):
         bits = metrics.train_loss / math.log(2), metrics.test_loss / math.log(2)
@@ -123,7 +125,7 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
     memory, read = reader(model, net, run.params, run.state, len(characters), size)
     drawn = sample(memory, read, tokens[held_out - TIME : held_out], jax.random.key(seed), length, temperature)
     written = "".join(characters[i] for i in drawn)
-    print(f"\nafter the last sonnet it read, at temperature {temperature}:\n\n{written}")
+    print(f"\nwritten after the last sonnet of the training text, at temperature {temperature}:\n\n{written}")
     result = {"model": model, "frequencies": float(alone), "untrained": before, "trained": after, "sample": written}
     if json_file:
         Path(json_file).write_text(json.dumps({**result, "seconds": run.seconds}, indent=2), "utf-8")
@@ -134,11 +136,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=[*LAYERS, "transformer"], default="gru")
     parser.add_argument(
-        "--temperature", type=float, default=0.7, help="below 1 for likelier characters, above for odder"
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="below 1 for more likely characters, above 1 for less likely ones",
     )
     parser.add_argument("--length", type=int, default=400, help="how many characters to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", help="file for the results")
     parser.add_argument("--quick", action="store_true", help="a small network, six epochs")
     arguments = parser.parse_args()
     effort = (32, 48, 6) if arguments.quick else (128, 32, 12)

@@ -1,11 +1,11 @@
-"""A network forecasts the next week of a daily series from eight weeks, against two simple rules.
+"""A network forecasts the next week of a daily series from eight weeks, and is compared with two simple rules.
 
     python examples/05_time_series.py [--model gru] [--out forecast.png] [--quick]
 
-The series is made up, after the daily load of a power grid: a trend, a year's and a week's season, holidays, and a
-disturbance that fades over days, as weather does. So it is known how much nobody can foresee. The network is judged by
-the last year, of which it has seen nothing, beside two rules that need no network: every day will be as today, and
-every day will be as the same day of last week.
+The series is artificial, modeled on the daily load of a power grid: a trend, seasons over the year and the week,
+holidays, and a disturbance that fades over days, as weather does. So the error that no forecast can avoid is known. The
+network is tested on the last year, which it has not seen, and compared with two rules that need no network: every day
+will be like today, and every day will be like the same day of last week.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import functional_nn as fnn
 
 WINDOW, HORIZON, YEAR = 56, 7, 365
 FADING, SHOCK = 0.8, 2.0
-"""What is left of a disturbance after a day, and the deviation of what is new each day."""
+"""The share of a disturbance that is left after a day, and the standard deviation of each day's new disturbance."""
 
 
 def make_series(seed, years):
-    """Load in GW, day by day, from a Monday, 1 January."""
+    """The load in GW for each day, from a Monday, 1 January."""
     random, day = np.random.default_rng(seed), np.arange(years * YEAR)
     trend = 60 + 1.5 * day / YEAR
     year = 8 * np.cos(2 * np.pi * day / YEAR) + 2 * np.cos(4 * np.pi * day / YEAR)
@@ -37,7 +37,7 @@ def make_series(seed, years):
 def windows(series, first, last):
     """For every day of a range: the weeks before it, the week from it on, and the dates of the weeks before.
 
-    A date is where it stands in the year and in the week, as two points on a circle.
+    A date is its place in the year and its place in the week, each as a point on a circle.
     """
     days = np.arange(first, last - HORIZON + 1)[:, None]
     before = days + np.arange(-WINDOW, 0)
@@ -47,12 +47,12 @@ def windows(series, first, last):
 
 
 def level(past):
-    """The last week's mean. All is measured from it, so that the network is not lost where the trend leads."""
+    """The mean of the last week. It is subtracted everywhere, so that the network need not extrapolate the trend."""
     return past[:, -7:].mean(axis=1, keepdims=True)
 
 
 def forecaster(model, size):
-    """The last state after eight weeks, and one number for each day of the next."""
+    """A network that reads eight weeks and gives one number for each day of the next week."""
     layer = {"gru": fnn.gru, "lstm": fnn.lstm}[model]
     return fnn.chain(fnn.with_hand_vjp(layer(size)), fnn.dropout(0.2), fnn.dense(HORIZON))
 
@@ -79,9 +79,9 @@ def main(model, size, epochs, out):
         "last value": np.repeat(past[:, -1:], HORIZON, axis=1),
     }
     errors = {name: np.abs(forecast - future).mean(axis=0) for name, forecast in forecasts.items()}
-    # The disturbance on day h is FADING^h of today's, plus h shocks, faded: that is left to whoever knows all the rest.
+    # The disturbance on day h is FADING^h of today's, plus h faded shocks: an error that remains if all else is known.
     unknown = SHOCK * np.sqrt(np.cumsum(FADING ** (2 * np.arange(HORIZON))))
-    errors["what cannot be foreseen"] = unknown * np.sqrt(2 / np.pi)
+    errors["unavoidable error"] = unknown * np.sqrt(2 / np.pi)
 
     print(
         f"{model}, {fnn.trees.size(run.params):,} parameters; mean absolute error over the last year in GW, days ahead:"
@@ -91,12 +91,12 @@ def main(model, size, epochs, out):
         print(f"{name:24}" + "".join(f"{value:7.2f}" for value in error) + f"{error.mean():8.2f}")
     if out:
         draw(out, model, past, future, forecasts, errors)
-        print(f"drawn: {out}")
+        print(f"picture: {out}")
     return errors
 
 
 def draw(out, model, past, future, forecasts, errors):
-    """The last weeks of the year, each forecast as a whole on the evening before it, and the errors by days ahead."""
+    """The last weeks of the year, each forecast on the evening before it, and the errors by days ahead."""
     from matplotlib.figure import Figure
 
     colors = {model: "#d55e00", "same day of last week": "#0072b2", "last value": "#009e73"}
@@ -105,7 +105,7 @@ def draw(out, model, past, future, forecasts, errors):
     first, weeks = 296, 9
     days = first + np.arange(-14, weeks * HORIZON)
     truth = np.concatenate([past[first, -14:], *future[first : first + weeks * HORIZON : HORIZON]])
-    left.plot(days, truth, color="black", lw=1.2, label="what came")
+    left.plot(days, truth, color="black", lw=1.2, label="truth")
     for week in range(weeks):
         days = first + week * HORIZON + np.arange(HORIZON)
         for name in ("same day of last week", model):

@@ -1,11 +1,11 @@
-"""What a gradient checker says of a right gradient and of wrong ones: jax.test_util.check_grads beside this package's.
+"""Gradient checkers on right and wrong gradients: jax.test_util.check_grads and this package's check_gradients.
 
     python examples/06_gradient_checkers.py [--quick]
 
 check_grads compares one number, the derivative in one random direction, with a difference of the loss. In float32 the
-difference rounds, and a step in all parameters at once crosses kinks of ReLU. So at its defaults it rejects right
-gradients, and with eps=1e-5 it accepts some that lack the L2 term. check_gradients looks at every parameter, and
-measures each error by what rounding alone could do to it. The second part locates slips in a formula of one's own.
+difference is rounded, and a step in all parameters at once crosses kinks of ReLU. So by default it rejects right
+gradients, and with eps=1e-5 it accepts some without the L2 term. check_gradients compares every parameter, and measures
+each error relative to the effect of rounding. The second part locates mistakes in a formula of your own.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def digits(count, size=14):
 
 
 def objective(x, labels, state):
-    """The loss with its L2 term, its gradient, and the gradient of one who forgot the L2 term."""
+    """The loss with its L2 term, its gradient, and the gradient without the L2 term."""
 
     def cross_entropy(params):
         return fnn.cross_entropy(NET.apply(params, state, x, train=True)[0], labels)
@@ -45,7 +45,7 @@ def objective(x, labels, state):
 
 
 def accepts(value, gradient, params, eps=None):
-    """What check_grads says of a loss whose backward pass is ``gradient``."""
+    """Whether check_grads accepts ``gradient`` as the backward pass of a loss."""
     loss = jax.custom_vjp(value)
     loss.defvjp(lambda p: (value(p), p), lambda p, y_bar: (jax.tree.map(lambda g: g * y_bar, gradient(p)),))
     try:
@@ -56,19 +56,19 @@ def accepts(value, gradient, params, eps=None):
 
 
 def compare(starts, examples):
-    """How often check_grads errs over starting points, and what check_gradients says where it does."""
+    """Counts the starting points at which check_grads is wrong, and calls check_gradients at one of them."""
     x, labels = digits(examples)
     points, states = zip(*(NET.init(jax.random.key(seed), x.shape[1:]) for seed in range(starts)), strict=True)
     value, right, without_l2 = objective(x, labels, states[0])
     rejected = [params for params in points if not accepts(value, right, params)]
     accepted = [params for params in points if accepts(value, without_l2, params, eps=1e-5)]
-    assert rejected, "check_grads took every right gradient for right"
-    assert accepted, "check_grads took every wrong gradient for wrong"
+    assert rejected, "check_grads accepted every right gradient"
+    assert accepted, "check_grads rejected every wrong gradient"
     reports = [
         fnn.check_gradients(NET, fnn.cross_entropy, params, states[0], x, labels, penalties=[L2], gradient=gradient)
         for params, gradient in ((rejected[0], right), (accepted[0], without_l2))
     ]
-    print(f"{'gradient of cross-entropy + L2':32}{'check_grads':>36}{'check_gradients, at one of these':>36}")
+    print(f"{'gradient of cross-entropy + L2':32}{'check_grads':>36}{'check_gradients, at one of them':>36}")
     theirs = f"rejected at {len(rejected)} of {starts} points", f"accepted at {len(accepted)} of {starts}, eps=1e-5"
     for name, said, report in zip(("right", "L2 term of 1e-4 missing"), theirs, reports, strict=True):
         print(f"{name:32}{said:>36}{'accepted' if report.passed else 'rejected':>36}")
@@ -84,12 +84,12 @@ def standardize(x, scale):
 
 
 def standardize_vjp(x, scale, y_bar, slip=""):
-    """Its backward pass, right or with a slip."""
+    """The backward pass of ``standardize``, right or with a mistake."""
     centered = x - x.mean(-1, keepdims=True)
     deviation = jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
     normal, normal_bar = centered / deviation, scale * y_bar
     x_bar = normal_bar - normal_bar.mean(-1, keepdims=True)
-    if slip != "variance taken for a constant":
+    if slip != "variance treated as a constant":
         x_bar -= normal * jnp.mean(normal * normal_bar, -1, keepdims=True)
     scale_bar = jnp.sum(normal * y_bar, 0)
     if slip == "mean over the examples, not sum":
@@ -99,12 +99,12 @@ def standardize_vjp(x, scale, y_bar, slip=""):
     return x_bar / deviation, scale_bar
 
 
-SLIPS = {"variance taken for a constant": "x", "mean over the examples, not sum": "scale"}
+SLIPS = {"variance treated as a constant": "x", "mean over the examples, not sum": "scale"}
 SLIPS["one element off by a millionth"] = "scale"
 
 
 def locate(slips):
-    """What check_vjp says of the backward pass of ``standardize`` with each slip."""
+    """Prints the verdict of check_vjp on the backward pass of ``standardize`` with each mistake."""
     random = np.random.default_rng(0)
     x, scale = np.float32(random.normal(size=(3, 5))), np.float32(random.normal(size=5))
     for slip in slips:
@@ -115,7 +115,7 @@ def locate(slips):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one slip, not three")
+    parser.add_argument("--quick", action="store_true", help="one mistake, not three")
     quick = parser.parse_args().quick
     compare(starts=8, examples=16)
     locate(list(SLIPS)[-1:] if quick else SLIPS)

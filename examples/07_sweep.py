@@ -1,4 +1,4 @@
-"""Many models at once: what the seed alone does, learning rate against decay, and what the models are worth together.
+"""Many models at once: the effect of the seed, learning rate against weight decay, and an ensemble.
 
 python examples/07_sweep.py [--dataset mnist5k] [--data-dir DIR] [--out runs/sweep] [--quick]
 """
@@ -23,13 +23,13 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     data = fnn.load_dataset(dataset, data_dir)
     folder.mkdir(parents=True, exist_ok=True)
 
-    # Members that differ in numbers only share one compiled program; each is the run that it would have been alone.
+    # Members that differ only in numbers share one compiled program. Each equals the run that it would have been alone.
     settings = fnn.grid(learning_rate=[3e-3], weight_decay=[1e-3], seed=range(seeds))
     alike = fnn.sweep(network, rule, settings, data, epochs=epochs)
     print(alike)
     fnn.plots.plot_spread(alike).savefig(folder / "seeds.png")
 
-    # One network's luck is averaged out where many vote.
+    # The mean of many networks is usually better than one of them.
     gain = fnn.sweeps.ensemble_gain(alike, data.test_images, data.test_labels)
     print(f"together: {gain.accuracy:.4f}; alone {gain.mean:.4f} on average, {gain.best:.4f} at best")
 
@@ -39,7 +39,7 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     print(crossed)
     fnn.plots.plot_heat_map(crossed, "learning_rate", "weight_decay").savefig(folder / "decay.png")
 
-    # Is a larger rate better? Pairs have the same seed and the same decay.
+    # Is a larger learning rate better? Compared are pairs with the same seed and the same decay.
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
     print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.sweeps.compare(high, low)}")
 

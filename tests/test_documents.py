@@ -1,0 +1,61 @@
+"""The documents: their links lead somewhere, and the files and names that they mention exist."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+import functional_nn as fnn
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+FOLDERS = ("", "src/functional_nn", "benchmarks")
+"""What paths of files are relative to, besides the page's own folder."""
+EXAMPLE = "feature_scale"
+"""The layer that docs/adding_a_layer.md adds, whose file and links do not exist."""
+BLOCKS = re.compile(r"^```.*?^```|^    .*?$", re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return BLOCKS.sub("", page.read_text("utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if target.startswith("https://") or EXAMPLE in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page):
+    for name in re.findall(r"`([\w./-]+\.pyi?)`", prose(page)):
+        places = [page.parent, *(ROOT / folder for folder in FOLDERS), *([ROOT / "tests"] if "test_" in name else [])]
+        assert EXAMPLE in name or any((place / name).exists() for place in places), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_package_exist(page):
+    for name in re.findall(r"`fnn\.([\w.]+)", prose(page)):
+        if EXAMPLE not in name:
+            functools.reduce(getattr, name.split("."), fnn)
+
+
+def test_the_readme_is_read_in_two_minutes():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 120
