@@ -81,7 +81,7 @@ class Programs:
         if about.members is not None:
             several = lambda a: jax.ShapeDtypeStruct((about.members, *a.shape), a.dtype)  # noqa: E731
             self._arguments = self._arguments._replace(h=jax.tree.map(several, h), keys=several(key))
-        self._traced: dict[str, Any] = {}
+        self.jaxprs: dict[str, Any] = {}
         made = self._compile()
         self.start: Any = made["start"]
         self.train_state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.start.out_info)
@@ -121,7 +121,7 @@ class Programs:
 
             def make(name: str, traced: Any, options: dict[str, Any]) -> Any:
                 """Has a program compiled, and gives the shapes of what it gives."""
-                self._traced[name] = traced.jaxpr
+                self.jaxprs[name] = traced.jaxpr
                 futures[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
                 return traced.out_info
 
@@ -155,11 +155,11 @@ class Programs:
         update = jax.make_jaxpr(lambda h, *arguments: recipe(h).optimizer.update(*arguments))
         penalty = jax.make_jaxpr(lambda h, params: (recipe(h).penalty or (lambda params: 0.0))(params))
         return {
-            "initial values": fingerprint(self._traced["start"]),
-            "network or loss": fingerprint(self._traced["evaluate"]),
+            "initial values": fingerprint(self.jaxprs["start"]),
+            "network or loss": fingerprint(self.jaxprs["evaluate"]),
             "optimizer": fingerprint(update(h, params, optimizer_state, params)),
             "penalty": fingerprint(penalty(h, params)),
-            "train step": fingerprint(self._traced["full_batches"], self._traced["last_batch"]),
+            "train step": fingerprint(self.jaxprs["full_batches"], self.jaxprs["last_batch"]),
         }
 
     def _placed(self, function: Any) -> Any:
