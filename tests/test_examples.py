@@ -106,7 +106,7 @@ def test_gradient_checkers(monkeypatch, capsys):
 def test_benchmark(monkeypatch, capsys):
     run(monkeypatch, "08_benchmark.py", "--quick")
     measured, found = capsys.readouterr().out.split("\n\n")
-    assert "argument 0 given away" in measured
+    assert "argument 0 donated" in measured
     assert "dense_0 backward" in measured
     kinds = [line.split(":")[0].split(" in ")[0] for line in found.splitlines()[1:]]
     assert kinds == ["captured constant", "donation", "retracing", "slow product"]

@@ -1,4 +1,4 @@
-"""What a program costs, how near that is to what the device can do, and what makes it slow."""
+"""Benchmarks of compiled programs: compile time, run time, share of the device's peak, and causes of slowness."""
 
 import lazy_loader
 

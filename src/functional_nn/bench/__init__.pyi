@@ -1,3 +1,3 @@
 from .diagnose.findings import Explanation as Explanation
 from .diagnose.findings import Finding as Finding
-from .measure.benchmark import Benchmark as Benchmark
+from .measure.result import Benchmark as Benchmark

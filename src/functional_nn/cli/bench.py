@@ -1,7 +1,9 @@
-"""``functional-nn bench``: how fast a network compiles and runs here, and what the device could do."""
+"""``functional-nn bench``: compile time, run time and share of the device's peak, for a network on this machine."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,14 @@ from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, D
 from functional_nn.cli.startup import importing
 
 if TYPE_CHECKING:
-    from functional_nn.bench.compare.regression import Comparison
+    from functional_nn.bench.compare.regression import RecordComparison
     from functional_nn.bench.measure.execution_modes import Mode
     from functional_nn.bench.measure.suite import Measured
+    from functional_nn.bench.measure.workloads import MeasuredNetwork
 
 WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
+WIDTH = 80
+"""Printed lines have at most this number of characters."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -39,9 +44,9 @@ WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
     metavar="NAMES",
     help=f"Some of: {', '.join(PRECISIONS)}.",
 )
-@click.option("--members", type=Doubled(), default="1,2,4,8", metavar="NUMBERS", help="Models at once, in sweep.")
-@click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement, beside compiling.")
-@click.option("--details", is_flag=True, help="All that was measured of each, and the train step layer by layer.")
+@click.option("--members", type=Doubled(), default="1,2,4,8", metavar="NUMBERS", help="Models that a sweep trains.")
+@click.option("--seconds", type=POSITIVE, default=2.0, help="Time for each measurement, without compiling.")
+@click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
 @JSON_FILE
 @click.option("--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with tables and pictures.")
 @click.option(
@@ -49,7 +54,7 @@ WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
     "old_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Compare with what an earlier --json wrote; the exit status is 1 where something is slower beyond the noise.",
+    help="Compare with a file that --json wrote. The exit status is 1 if a program is slower beyond the noise.",
 )
 def bench(
     model: str,
@@ -64,80 +69,109 @@ def bench(
     html_file: Path | None,
     old_file: Path | None,
 ) -> int:
-    """Measure how fast a network compiles and runs, and how near that is to what the device can do.
+    """Measure how fast a network compiles and runs, and how near that is to the device's peak.
 
-    Measured are a train step, predictions, the gradient by jax.grad and by the hand-derived formulas (hand), train
-    steps of many models at once (sweep), and a train step from Python, compiled, in an epoch and in a whole run
-    (modes). Every output is waited for. Products and streams of bytes take turns with the program, and say what the
-    device can do.
+    These programs can be measured:
+
+    \b
+    train     the train steps of fit, as fit compiles them
+    predict   the outputs of the network
+    gradient  the gradient by jax.grad
+    hand      the gradient by the hand-derived formulas
+    sweep     the train steps of a sweep of many models, as sweep runs them
+    modes     a train step from Python, compiled, in an epoch, and in a run
+
+    A time ends when all outputs are ready. The device's peak is measured with
+    matrix products and streams of bytes that take turns with the program.
     """
     with importing():
         import jax
-        import optax
 
-        from functional_nn.bench.compare import records
-        from functional_nn.bench.compare import regression as comparison
+        from functional_nn.bench.compare import records, regression
         from functional_nn.bench.measure.execution_modes import modes
-        from functional_nn.bench.measure.suite import measure, ways
-        from functional_nn.bench.measure.workloads import Subject
-        from functional_nn.cli.configuration import FASTER_BY_FORMULA
-        from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-        from functional_nn.losses.multiclass import cross_entropy
-        from functional_nn.models.named_models import model as make
+        from functional_nn.bench.measure.suite import cases_of, measure
         from functional_nn.reports import benchmark_tables as tables
 
     if "float64" in precisions:
         jax.config.update("jax_enable_x64", True)
 
-    programs = [name for name in what if name != "modes"]
+    # The files are checked before anything is measured.
+    cases = cases_of([name for name in what if name != "modes"], batch_sizes, precisions, members)
     about: dict[str, Any] = {"model": model, "hidden": hidden}
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
-        comparison.pairs(old_file, old, [about | way for way in ways(programs, batch_sizes, precisions, members)])
+        regression.match_records(old_file, old, [about | case.to_dict() for case in cases])
     if json_file is not None:
         records.add_records(json_file, [])
-    net = make(model, 10, **({} if hidden is None else {"hidden": hidden}))
-    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
-    subject = Subject(net, cross_entropy, optax.adam(1e-3), (28, 28, 1), 10, trained)
-    about |= records.circumstances()
-    click.echo(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
-    click.echo("\n".join(records.platform_notes(about)) + "\n")
+    network = _network(model, hidden)
+    about |= records.environment()
+    _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
+    for note in records.platform_notes(about):
+        _print_wrapped(note)
+    click.echo()
 
-    def keep(one: dict[str, Any]) -> None:
+    def save(measurement: Mapping[str, Any]) -> None:
         if json_file is not None:
-            records.add_records(json_file, [about | one])
+            records.add_records(json_file, [{**about, **measurement}])
 
-    def done(measured: Measured) -> None:
-        keep(measured.to_dict())
+    def on_measured(one: Measured) -> None:
+        save(one.to_dict())
         if details:
-            click.echo(f"{tables.called(measured)}\n{measured.result}\n")
+            click.echo(f"{tables.title(one)}\n{one.result}\n")
 
     measured = measure(
-        *(subject, programs, batch_sizes, precisions, members),
-        seconds=seconds,
-        layers=details or html_file is not None,
-        done=done,
+        network, cases, seconds=seconds, layers=details or html_file is not None, on_measured=on_measured
     )
-    compared: list[Comparison] = []
-    in_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
     if measured:
-        click.echo(tables.programs(measured))
-        if knees := tables.knees(measured):
-            click.echo(knees)
-        for finding in {finding: None for one in measured for finding in one.result.findings.findings}:
-            click.echo(f"warning: {finding}")
+        _print_measured(measured)
+    measured_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
     if "modes" in what:
         for precision in precisions:
             for batch_size in batch_sizes:
-                in_modes[batch_size, precision] = modes(subject, batch_size, precision, seconds=seconds)
-                click.echo(tables.modes(in_modes[batch_size, precision], batch_size, precision))
-                for mode in in_modes[batch_size, precision]:
-                    keep({"what": "modes", "batch_size": batch_size, "precision": precision, **mode.to_dict()})
+                several = modes(network, batch_size, precision, seconds=seconds)
+                measured_modes[batch_size, precision] = several
+                click.echo(tables.modes(several, batch_size, precision))
+                for mode in several:
+                    save({"what": "modes", "batch_size": batch_size, "precision": precision, **mode.to_dict()})
+    compared: list[RecordComparison] = []
     if old_file is not None:
-        compared = comparison.against(old_file, old, [about | one.to_dict() for one in measured])
+        compared = regression.compare_records(old_file, old, [about | one.to_dict() for one in measured])
         click.echo(tables.comparisons(compared))
     if html_file is not None:
         from functional_nn.reports.pages.benchmark import write_page
 
-        write_page(html_file, about, measured, in_modes, compared)
+        write_page(html_file, about, measured, measured_modes, compared)
     return 1 if any(one.verdict == "slower" for one in compared) else 0
+
+
+def _network(model: str, hidden: tuple[int, ...] | None) -> MeasuredNetwork:
+    """The network with its loss and its optimizer. It is trained by its formula if that is faster."""
+    import optax
+
+    from functional_nn.bench.measure.workloads import MeasuredNetwork
+    from functional_nn.cli.configuration import FASTER_BY_FORMULA
+    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.models.named_models import model as make_model
+
+    net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)
+    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
+    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10, trained)
+
+
+def _print_measured(measured: list[Measured]) -> None:
+    """Prints the tables, the knees, and each warning once."""
+    from functional_nn.reports import benchmark_tables as tables
+
+    click.echo(tables.times(measured))
+    click.echo()
+    click.echo(tables.shares(measured))
+    for knee in tables.knees(measured):
+        _print_wrapped(knee)
+    findings = dict.fromkeys(finding for one in measured for finding in one.result.findings.findings)
+    for finding in findings:
+        _print_wrapped(f"warning: {finding}")
+
+
+def _print_wrapped(text: str) -> None:
+    click.echo(textwrap.fill(text, WIDTH, subsequent_indent="  "))

@@ -1,79 +1,86 @@
-"""Benchmarks as text tables."""
+"""Text tables of benchmarks, at most 80 characters wide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from functional_nn.bench.compare.regression import Comparison
-from functional_nn.bench.measure.benchmark import in_flops
+from functional_nn.bench.compare.regression import RecordComparison
 from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.suite import NEAR_BEST, Measured, knee
-from functional_nn.bench.measure.timing import in_seconds
+from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
 
 
-def called(measured: Measured) -> str:
+def title(measured: Measured) -> str:
     """What was measured, in words."""
-    return f"{measured.result.name}, batch {measured.batch_size}, {measured.precision}"
+    case = measured.case
+    steps = f", {case.steps} steps per call" if case.steps > 1 else ""
+    return f"{measured.result.name}, batch {case.batch_size}, {case.precision}{steps}"
 
 
-def programs(measured: Sequence[Measured]) -> str:
-    """A row for each program: its times, rates, and shares of the peaks."""
-    heads = ("program", "batch", "precision", "compile", "a call", "quartiles", "an example", "operations", "of peak")
-    rows: list[tuple[str, ...]] = [(*heads, "bytes", "of peak", "nearest bound")]
+def times(measured: Sequence[Measured]) -> str:
+    """A row for each program: its compile time, and the time of a step and of an example."""
+    rows = [("program", "batch", "type", "compile", "a step (quartiles)", "an example")]
     for one in measured:
-        result, shares = one.result, one.result.shares
-        low, high = (result.donated or result.steady).quartiles
+        compile_time = in_seconds(one.result.stages["compile"])
+        rows.append((*_names(one), compile_time, one.step.describe(), in_seconds(one.seconds_per_example)))
+    return _aligned(rows)
+
+
+def shares(measured: Sequence[Measured]) -> str:
+    """A row for each program: its rates, its share of the roofline, and the bound that is nearest."""
+    rows = [("program", "batch", "type", "operations", "bytes", "roofline", "nearest bound")]
+    for one in measured:
+        result = one.result
         rows.append(
             (
-                *(result.name, str(one.batch_size), one.precision, in_seconds(result.stages["compile"])),
-                *(
-                    in_seconds(result.seconds),
-                    f"{in_seconds(low)} - {in_seconds(high)}",
-                    in_seconds(one.seconds_per_example),
-                ),
-                *(f"{in_flops(result.flops_per_second)}/s", f"{shares['compute']:.0%}"),
-                *(f"{result.bytes_per_second / 1e9:.3g} GB/s", f"{shares['memory']:.0%}"),
-                f"{result.bound} {shares[result.bound]:.0%}",
+                *_names(one),
+                f"{in_flops(result.flops_per_second)}/s",
+                f"{in_bytes(result.bytes_per_second)}/s",
+                f"{result.roofline:.0%}",
+                f"{result.bound} {result.shares[result.bound]:.0%}",
             )
         )
     return _aligned(rows)
 
 
-def knees(measured: Sequence[Measured]) -> str:
-    """A line for each kind of program of several batch sizes: from which on more examples gain little."""
+def knees(measured: Sequence[Measured]) -> list[str]:
+    """A sentence for each program of several batch sizes: the smallest batch with most of the best throughput."""
     groups: dict[tuple[str, str, int], list[Measured]] = {}
     for one in measured:
-        groups.setdefault((one.what, one.precision, one.members), []).append(one)
+        groups.setdefault((one.case.what, one.case.precision, one.case.members), []).append(one)
     lines = []
     for (_, precision, _), group in groups.items():
         if len(group) > 1:
-            size = knee([one.batch_size for one in group], [one.result.seconds for one in group])
-            share = f"{NEAR_BEST:.0%} of the best throughput"
-            lines.append(f"knee of {group[0].result.name}, {precision}: batch {size} has {share}")
-    return "\n".join(lines)
+            size = knee([one.case.batch_size for one in group], [one.step.median for one in group])
+            name = group[0].result.name
+            lines.append(f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput")
+    return lines
 
 
 def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
     """A row for each mode."""
-    quickest = min(mode.timing.median for mode in several)
-    rows = [("mode", "first call", "a step", "quartiles", "× the quickest")]
+    fastest = min(mode.timing.median for mode in several)
+    rows = [("mode", "first call", "a step (quartiles)", "× the fastest")]
     for mode in several:
-        low, high = mode.timing.quartiles
-        median = mode.timing.median
-        spread = f"{in_seconds(low)} - {in_seconds(high)}"
-        rows.append((mode.name, in_seconds(mode.compile), in_seconds(median), spread, f"{median / quickest:.2f}"))
+        relative = f"{mode.timing.median / fastest:.2f}"
+        rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
     return f"\ntrain steps in four modes, batch {batch_size}, {precision}\n{_aligned(rows)}"
 
 
-def comparisons(compared: Sequence[Comparison]) -> str:
-    """A row for each program that was measured before."""
-    rows = [("new time / old time", "ratio", "beside a product's", "", "old one's date")]
-    rows += [(one.what, str(one.time), str(one.relative), one.verdict, one.date) for one in compared]
-    return f"\n{_aligned(rows)}"
+def comparisons(compared: Sequence[RecordComparison]) -> str:
+    """Two lines for each program that was measured before: the verdict, and the ratios of new to old time."""
+    lines = ["", "new time / old time (95% interval), and the same relative to a matrix product"]
+    for one in compared:
+        lines.append(f"{one.what}: {one.verdict}")
+        lines.append(f"  {one.time}, relative {one.relative}, record of {one.date[:10]}")
+    return "\n".join(lines)
 
 
-def _aligned(rows: Sequence[Sequence[Any]]) -> str:
+def _names(measured: Measured) -> tuple[str, str, str]:
+    return measured.result.name, str(measured.case.batch_size), measured.case.precision
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -1,10 +1,12 @@
-"""The table of a network: what each layer makes of one example, and what it costs."""
+"""Table of a network: the output shape, the parameters and the operations of each layer."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
+from jax.typing import DTypeLike
 
 from functional_nn.core import trees
 from functional_nn.core.children import MARK, child_forward
@@ -16,7 +18,10 @@ from functional_nn.jaxprs.walk import equations
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its path, one example's output, and its cost. ``flops`` are those of one example's forward pass."""
+    """A layer: its path, the shape of its output, its parameters and their bytes, and its operations.
+
+    The output and the operations (``flops``) are those of one example's forward pass.
+    """
 
     layer: str
     output_shape: Shape
@@ -26,7 +31,7 @@ class SummaryRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of a network, and their sum; prints as a table."""
+    """The rows of all layers, and their sum. It prints as a table."""
 
     rows: tuple[SummaryRow, ...]
     total: SummaryRow
@@ -35,25 +40,19 @@ class Summary(NamedTuple):
         heads = ("layer", "output shape", "parameters", "bytes", "FLOPs")
         table = [heads, *(_cells(row) for row in (*self.rows, self.total))]
         widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in table
-        ]
+        lines = [_line(row, widths) for row in table]
         rule = "-" * len(lines[0])
         return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
 
     __repr__ = __str__
 
 
-def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
+def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None = None) -> Summary:
     """A table of the layers of ``net`` for one example of ``in_shape``: output shape, parameters, bytes, FLOPs.
 
-    ``dtype`` is the input's; by default floating-point numbers, or integers where the network refuses these.
-    Nothing is computed: shapes and operations are read from the traced program of the forward pass in evaluation.
-    A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.flops``.
+    ``dtype`` is the input's type; by default it is a floating-point type, or an integer type if the network refuses
+    floating-point numbers. Nothing is computed: shapes and operations are read from the traced program of the forward
+    pass in evaluation. A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.flops``.
 
     >>> import functional_nn as fnn
     >>> print(summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))
@@ -80,7 +79,7 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
     rows = []
     for scope, equation, *_ in equations(program):
         if not str(equation.params.get("name", "")).startswith(MARK):
-            continue
+            continue  # only the marks at the ends of layers are rows
         own = [leaf for path, leaf in leaves.items() if trees.is_under(path, scope)]
         rows.append(
             SummaryRow(
@@ -93,6 +92,14 @@ def summary(net: Layer, in_shape: Any, *, dtype: Any = None) -> Summary:
         )
     *layers, total = rows
     return Summary(tuple(layers), total)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A line with names and shapes on the left of their columns, and numbers on the right."""
+    layer, shape, *numbers = cells
+    texts = [layer.ljust(widths[0]), shape.ljust(widths[1])]
+    texts += [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
+    return "  ".join(texts)
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

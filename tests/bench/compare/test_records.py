@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from functional_nn.bench.compare import records
-from functional_nn.bench.compare.records import add_records, circumstances, platform_notes, read_records
-from functional_nn.bench.compare.regression import against, ratio
+from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
+from functional_nn.bench.compare.regression import compare_records, ratio
 from functional_nn.core.errors import DataError
 
 
@@ -15,12 +15,12 @@ def record(rounds, reference=None, **changes):
     times = {"round_medians": list(rounds)}
     beside = {"round_medians": list(reference or [1.0] * len(rounds))}
     about = {"date": "2026-01-01", "platform": "cpu", "device": "a", "cores": 2, "model": "mlp", "what": "train"}
-    return {**about, "batch_size": 8, "precision": "float32", "members": 1, "steady": times, "donated": None,
-            "reference": beside, **changes}  # fmt: skip
+    about |= {"batch_size": 8, "precision": "float32", "members": 1, "steps": 32}
+    return {**about, "steady": times, "donated": None, "reference": beside, **changes}
 
 
 def compared(path, new):
-    return against(path, read_records(path), new)
+    return compare_records(path, read_records(path), new)
 
 
 def written(path, *several):
@@ -29,8 +29,8 @@ def written(path, *several):
     return path
 
 
-def test_circumstances_are_complete_and_go_into_json():
-    about = circumstances()
+def test_the_environment_is_complete_and_goes_into_json():
+    about = environment()
     assert about["platform"] == "cpu"
     assert about["versions"]["jax"]
     assert about["cores"] >= 1
@@ -106,9 +106,19 @@ def test_nothing_to_compare_with_is_said(tmp_path):
         compared(written(path, record([1.0], steady={})), [record([1.0])])
 
 
+def test_steps_tell_records_of_earlier_versions_apart(tmp_path):
+    """Earlier versions measured a single train step, and their records do not say so."""
+    old = record([1.0] * 5)
+    del old["steps"]
+    path = written(tmp_path / "a", old)
+    assert compared(path, [record([1.0] * 5, steps=1)])
+    with pytest.raises(DataError, match="records of this version"):
+        compared(path, [record([1.0] * 5)])
+
+
 def test_without_git_the_commit_is_unknown(monkeypatch):
     def missing(*arguments, **options):
         raise FileNotFoundError
 
     monkeypatch.setattr(records.subprocess, "run", missing)
-    assert circumstances()["commit"] is None
+    assert environment()["commit"] is None

@@ -13,7 +13,7 @@ import functional_nn as fnn
 from functional_nn.bench.diagnose.explain import explain
 from functional_nn.bench.diagnose.findings import KINDS
 from functional_nn.bench.diagnose.hlo import narrow_product
-from functional_nn.bench.measure.workloads import Subject, workload
+from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
 from functional_nn.jaxprs.hlo_text import operations
 
 
@@ -208,11 +208,11 @@ def test_every_kind_is_planted():
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
-@pytest.mark.parametrize("what", ["train", "predict", "hand"])
+@pytest.mark.parametrize("what", ["step", "predict", "hand"])
 def test_the_networks_of_this_package_are_clean(name, what):
     net = fnn.model(name, 10, hidden=(4,))
-    subject = Subject(net, fnn.cross_entropy, optax.adam(1e-3), (28, 28, 1), 10, fnn.with_hand_vjp(net))
-    made = workload(what, subject, 4)
+    network = MeasuredNetwork(net, fnn.cross_entropy, optax.adam, (28, 28, 1), 10, fnn.with_hand_vjp(net))
+    made = workload(what, network, 4)
     assert not explain(made.function, *made.arguments, donate=made.donate).findings
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,14 +13,14 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.measure.benchmark import in_flops
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.measure.memory import Memory, in_bytes
+from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks, Rate, heaviest_products, product_name, trials
-from functional_nn.bench.measure.suite import knee, measure
-from functional_nn.bench.measure.timing import Timing, clocked, copies, in_seconds, race
-from functional_nn.bench.measure.workloads import WHATS, Subject, workload
+from functional_nn.bench.measure.suite import cases_of, knee, measure
+from functional_nn.bench.measure.timing import Timing, clocked, copies, race
+from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
 from functional_nn.core.errors import InputError
 from functional_nn.jaxprs.walk import trace
 
@@ -32,53 +33,86 @@ def strict_promotion():
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return Subject(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd(1e-2), (5,), 3)
+def network():
+    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd, (5,), 3)
 
 
 @pytest.fixture(scope="module")
-def measured(subject, small_peaks):
-    """A train step, taken apart as well."""
-    (one,) = measure(subject, ["train"], [6], seconds=0.05, layers=True)
-    return one
+def measured(network, small_peaks):
+    """A train step that is donated its state, and taken apart as well."""
+    step = workload("step", network, 6)
+    return fnn.benchmark(step.function, *step.arguments, name="step", donate=0, seconds=0.05, layers=True)
 
 
 def test_every_stage_is_there_and_the_numbers_fit(measured):
-    result = measured.result
-    assert list(result.stages) == ["trace", "lower", "compile", "first_run"]
-    assert all(seconds > 0 for seconds in result.stages.values())
-    assert result.donate == (0,)
-    assert result.seconds == result.donated.median
-    assert result.steady.quartiles[0] <= result.steady.median <= result.steady.quartiles[1]
-    assert len(result.steady.rounds) >= 5
-    assert result.memory.shared > 0
-    assert result.memory.device_peak is None
-    assert result.flops_per_second == result.flops / result.seconds
-    assert set(result.shares) == {"compute", "memory", "dispatch"}
-    assert result.shares[result.bound] == max(result.shares.values())
-    assert result.roofline > 0
-    assert result.bound in result.verdict
-    assert result.compiler_flops > 0
+    assert list(measured.stages) == ["trace", "lower", "compile", "first_run"]
+    assert all(seconds > 0 for seconds in measured.stages.values())
+    assert measured.donate == (0,)
+    assert measured.seconds == measured.donated.median
+    assert measured.steady.quartiles[0] <= measured.steady.median <= measured.steady.quartiles[1]
+    assert len(measured.steady.rounds) >= 5
+    assert measured.memory.shared > 0
+    assert measured.memory.device_peak is None
+    assert measured.flops_per_second == measured.flops / measured.seconds
+    assert set(measured.shares) == {"compute", "memory", "dispatch"}
+    assert measured.shares[measured.bound] == max(measured.shares.values())
+    assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
+    assert measured.bound in measured.verdict
+    assert measured.compiler_flops > 0
+
+
+WORDS = (
+    "compile",
+    "steady state",
+    "argument 0 donated",
+    "scratch",
+    "operations",
+    "bytes",
+    "roofline",
+    "bound",
+    "dense_0 backward",
+)
 
 
 def test_it_prints_and_goes_into_json(measured):
-    text = str(measured.result)
-    for word in (
-        "compile",
-        "steady state",
-        "given away",
-        "scratch",
-        "operations",
-        "bytes",
-        "bound",
-        "dense_0 backward",
-    ):
+    text = str(measured)
+    for word in WORDS:
         assert word in text
+    assert max(map(len, text.splitlines())) <= 80
     read = json.loads(json.dumps(measured.to_dict()))
-    assert read["what"] == "train"
-    assert read["memory"]["peak"] == measured.result.memory.peak
+    assert read["memory"]["peak"] == measured.memory.peak
+    assert read["roofline"] == measured.roofline
     assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
     assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
+
+
+def test_its_repr_is_a_short_line(measured):
+    assert re.fullmatch(r"Benchmark\(step: compile .+s, run .+s, \d+% of the roofline\)", repr(measured))
+    assert len(repr(measured)) < 80
+
+
+def test_a_suite_measures_all_cases(network):
+    done = []
+    cases = cases_of(["train", "predict", "sweep"], [2], ["float32"], [1, 3])
+    assert [(case.what, case.members, case.steps) for case in cases] == [
+        ("train", 1, 32),
+        ("predict", 1, 1),
+        ("sweep", 1, 32),
+        ("sweep", 3, 32),
+    ]
+    several = measure(network, cases, seconds=0.02, layers=True, on_measured=done.append)
+    assert done == several
+    train, predict, one, three = (measured.result for measured in several)
+    assert [result.name for result in (train, predict, one, three)] == ["train", "predict", "sweep of 1", "sweep of 3"]
+    assert list(train.stages) == ["compile", "first_run"]
+    assert {cost.layer for cost in train.layers if cost.timing} >= {"dense_0", "dense_1", OUTSIDE}
+    assert three.flops == 3 * one.flops
+    assert several[0].step.median == pytest.approx(train.seconds / 32)
+    assert several[3].seconds_per_example == pytest.approx(three.seconds / 32 / 2 / 3)
+    read = json.loads(json.dumps(several[3].to_dict()))
+    assert (read["what"], read["members"], read["steps"]) == ("sweep", 3, 32)
+    for result in (train, three):
+        assert "donation" not in result.findings.kinds  # fit and sweep keep the state on purpose
 
 
 def test_arguments_that_are_given_away_stay_with_the_caller():
@@ -106,12 +140,13 @@ def test_wrong_arguments_are_named(function, arguments, options, named):
 ABOVE = """
 import jax, jax.numpy as jnp, optax
 import functional_nn as fnn
-from functional_nn.bench.measure.workloads import Subject, workload
+from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
 
 def recurrent(x, w):
     return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
 
-made = workload("train", Subject(fnn.models.mlp(10), fnn.cross_entropy, optax.adam(1e-3), (28, 28, 1), 10), 128)
+network = MeasuredNetwork(fnn.models.mlp(10), fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
+made = workload("step", network, 128)
 programs = [
     (lambda x, w: x @ w, jnp.ones((128, 784)), jnp.ones((784, 128))),
     (lambda x, w: x @ w, jnp.ones((1, 784)), jnp.ones((784, 128))),
@@ -158,8 +193,8 @@ def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
     assert all(trial.run() > 0 for trial in tried)
 
 
-def test_the_parts_of_a_program_are_timed_and_add_up(subject):
-    made = workload("gradient", subject, 6)
+def test_the_parts_of_a_program_are_timed_and_add_up(network):
+    made = workload("gradient", network, 6)
     program = trace(made.function, *made.arguments)
     costs = layer_costs(program, made.arguments, 0.02)
     places = [(cost.layer, cost.backward) for cost in costs]
@@ -173,23 +208,23 @@ def test_the_parts_of_a_program_are_timed_and_add_up(subject):
     assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
 
 
-@pytest.mark.parametrize("what", WHATS)
-def test_workloads_run_in_16_bits_too(subject, what):
-    made = workload(what, subject, 4, "bfloat16", members=2)
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_workloads_run_in_16_bits_too(network, what):
+    made = workload(what, network, 4, "bfloat16")
     outputs = jax.tree.leaves(jax.jit(made.function)(*made.arguments))
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in outputs if jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
-def test_the_gradient_by_hand_is_that_of_jax(subject):
-    hand, automatic = (workload(what, subject, 4) for what in ("hand", "gradient"))
+def test_the_gradient_by_hand_is_that_of_jax(network):
+    hand, automatic = (workload(what, network, 4) for what in ("hand", "gradient"))
     a, b = (jax.jit(made.function)(*made.arguments) for made in (hand, automatic))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
     with pytest.raises(InputError, match="Did you mean predict"):
-        workload("predct", subject, 4)
+        workload("predct", network, 4)
 
 
 def test_modes_run_the_same_steps():
-    several = modes(Subject(fnn.dense(2), fnn.cross_entropy, optax.sgd(1e-2), (3,), 2), 2, seconds=0.01)
+    several = modes(MeasuredNetwork(fnn.dense(2), fnn.cross_entropy, optax.sgd, (3,), 2), 2, seconds=0.01)
     assert [mode.name for mode in several] == ["eager", "step", "epoch", "run"]
     assert all(mode.timing.median > 0 and mode.compile > 0 for mode in several)
     assert json.dumps([mode.to_dict() for mode in several])

@@ -8,17 +8,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from functional_nn.bench.compare.regression import Comparison, Ratio
+from functional_nn.bench.compare.regression import Ratio, RecordComparison
 from functional_nn.bench.diagnose.findings import Explanation, Finding
-from functional_nn.bench.measure.benchmark import Benchmark
 from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.layer_times import LayerCost
 from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks, Rate
-from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.measure.result import Benchmark
+from functional_nn.bench.measure.suite import BenchmarkCase, Measured
 from functional_nn.bench.measure.timing import Timing
 from functional_nn.core.errors import InputError
-from functional_nn.reports.benchmark_tables import comparisons, knees, modes, programs
+from functional_nn.reports.benchmark_tables import comparisons, knees, modes, shares, times
 from functional_nn.reports.pages.benchmark import figures, write_page
 from functional_nn.reports.plots import benchmark as plots
 
@@ -34,24 +34,25 @@ def timing(seconds):
 
 
 def measured(what="train", batch_size=8, members=1, seconds=1e-3, precision="float32", layers=(), memory=True):
+    case = BenchmarkCase(what, batch_size, precision, members)
     result = Benchmark(
-        name=what,
+        name=f"sweep of {members}" if what == "sweep" else what,
         stages={"trace": 0.1, "lower": 0.1, "compile": 1.0, "first_run": 0.01},
-        steady=timing(seconds),
+        steady=timing(seconds * case.steps),
         donated=None,
         donate=(),
         dispatch=1e-5,
         launch=timing(1e-5),
         memory=Memory(10, 20, 30, 0, None) if memory else None,
-        flops=10**6 * batch_size * members,
-        bytes=10**5 + 1000 * batch_size,
+        flops=10**6 * batch_size * members * case.steps,
+        bytes=(10**5 + 1000 * batch_size) * case.steps,
         compiler_flops=None,
         peaks=Peaks((Rate("1024³", 1e11, 1e9), Rate("stream", 1e8, 2e10))),
         reference=timing(1e-3),
         layers=tuple(layers),
         findings=Explanation((FINDING,)),
     )
-    return Measured(what, batch_size, precision, members, result)
+    return Measured(case, result)
 
 
 LAYERS = [LayerCost("dense_0", False, 10, 10, timing(1e-4)), LayerCost("dense_0", True, 10, 10, timing(2e-4)),
@@ -93,7 +94,7 @@ def test_the_knee_is_marked_on_batch_sizes():
 
 def test_populations_are_beside_one_after_another():
     shown = drawn(plots.populations(SWEPT))
-    assert {"vmap, float32", "one after another, float32", "1", "2", "4", "8"} <= set(shown)
+    assert {"sweep, float32", "one after another, float32", "1", "2", "4", "8"} <= set(shown)
     drawn(plots.populations(SWEPT[1:]))
 
 
@@ -134,7 +135,7 @@ class Page(HTMLParser):
 
 def test_the_page_holds_everything(tmp_path):
     several = {(8, "float32"): [Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))]}
-    compared = [Comparison("mlp train", "2025", Ratio(1.5, 1.4, 1.6), Ratio(1.5, 1.4, 1.6), True)]
+    compared = [RecordComparison("mlp train", "2025", Ratio(1.5, 1.4, 1.6), Ratio(1.5, 1.4, 1.6), True)]
     path = tmp_path / "page.html"
     write_page(path, ABOUT, [measured(layers=LAYERS), measured("predict", memory=False), *SWEPT], several, compared)
     text = path.read_text("utf-8")
@@ -145,7 +146,7 @@ def test_the_page_holds_everything(tmp_path):
         "Give it &lt;away&gt;.",
         "eager",
         "1.50 (1.40-1.60)",
-        "not told",
+        "not reported",
         "slower",
     ):
         assert part in text, part
@@ -157,16 +158,40 @@ def test_the_page_holds_everything(tmp_path):
 
 
 def test_tables_are_aligned():
-    table = programs([measured(), measured("predict", 4096, seconds=2.5)]).splitlines()
+    several = [measured(), measured("predict", 4096, seconds=2.5)]
+    table = times(several).splitlines()
     assert len(table) == 3
     assert table[0].index("batch") == table[1].index("8  ") == table[2].index("4096")
-    assert knees([measured(), *SWEPT]) == ""
-    lines = knees(SIZES).splitlines()
+    assert table[1].split()[:6] == ["train", "8", "float32", "1.00", "s", "1.00"]
+    assert table[2].endswith("2.50 s (2.44-2.62)   610 µs")
+    assert knees([measured(), *SWEPT]) == []
+    lines = knees(SIZES)
     assert lines[0] == "knee of train, float32: batch 256 has 80% of the best throughput"
     assert len(lines) == 2
-    several = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
-    assert several.splitlines()[-2].split()[0] == "eager"
-    assert several.splitlines()[-2].endswith("100.00")
-    one = Comparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
-    assert "slower" in comparisons([one])
+    in_modes = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
+    assert in_modes.splitlines()[-2].split()[0] == "eager"
+    assert in_modes.splitlines()[-2].endswith("100.00")
+    one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
+    assert "mlp train: slower" in comparisons([one])
     assert one._replace(time=Ratio(math.nan, math.nan, math.nan)).verdict == "level"
+
+
+def test_the_share_of_the_roofline_is_shown():
+    """8 million operations in a millisecond are 8% of 100 GFLOP/s, and 108,000 bytes are 0.5% of 20 GB/s."""
+    row = shares([measured()]).splitlines()[1]
+    assert row.split() == ["train", "8", "float32", "8", "GFLOP/s", "108", "MB/s", "8%", "compute", "8%"]
+
+
+def test_tables_fit_80_columns():
+    wide = [measured("sweep", 65536, 1024, 123.4, "bfloat16"), measured("gradient", 4096, seconds=0.999e-3)]
+    result = wide[0].result
+    many = [Mode("eager", 1000.0, timing(123.0)), Mode("run", 1e-5, timing(999e-6))]
+    one = RecordComparison(
+        "transformer sweep of 1024, batch 65536, bfloat16",
+        "2026-11-26T10:00:00+00:00",
+        Ratio(123.45, 100.0, 150.25),
+        Ratio(123.45, 100.0, 150.25),
+        False,
+    )
+    for text in (times(wide), shares(wide), modes(many, 65536, "bfloat16"), comparisons([one]), str(result)):
+        assert max(map(len, text.splitlines())) <= 80, text

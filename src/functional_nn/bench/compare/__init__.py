@@ -1,1 +1,1 @@
-"""Recorded measurements, and comparisons with older ones."""
+"""Records of measurements in files, and comparisons with older records."""

@@ -1,4 +1,4 @@
-"""Measurements as JSON lines that can be understood and compared later: when, which commit, which device, versions."""
+"""Records of measurements as JSON lines, each with date, commit, device and versions."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
-from functional_nn.bench.measure.timing import setting
 from functional_nn.core.errors import DataError, shortened
 from functional_nn.storage.files import finite_json, write_whole
 from functional_nn.training.programs.devices import cores
 
+Record: TypeAlias = Mapping[str, Any]
+"""What a measurement gave, by name, ready for JSON."""
+
+MATMUL_PRECISION = "jax_default_matmul_precision"
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
-KEY = ("model", "hidden", "what", "batch_size", "precision", "members")
-"""What two records have in common that measure the same."""
+KEY: dict[str, str | int | None] = {
+    "model": None,
+    "hidden": None,
+    "what": None,
+    "batch_size": None,
+    "precision": None,
+    "members": None,
+    "steps": 1,  # records of earlier versions do not have it
+}
+"""Two records measure the same if they agree in these; the values stand in for those that are missing."""
 
 
-def circumstances() -> dict[str, Any]:
-    """What a measurement needs to be understood: date, commit, device, cores, load, versions and settings.
+def environment() -> dict[str, Any]:
+    """The date, commit, device, cores, load, versions and settings of a measurement.
 
-    ``commit`` is that of the package's checkout, None for an installed package. ``matmul_precision`` None is the
-    platform's default: TF32 for float32 products on many GPUs, bfloat16 passes on TPUs, float32 on a CPU.
+    ``commit`` is that of the package's checkout, None for an installed package. If ``matmul_precision`` is None, the
+    platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a CPU.
     """
     device = jax.devices()[0]
     return {
@@ -40,32 +52,32 @@ def circumstances() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         "xla_flags": os.environ.get("XLA_FLAGS"),
-        "matmul_precision": setting("jax_default_matmul_precision"),
+        "matmul_precision": getattr(jax.config, MATMUL_PRECISION),
     }
 
 
-def platform_notes(about: dict[str, Any]) -> list[str]:
-    """What is different on this platform, in sentences."""
+def platform_notes(about: Record) -> list[str]:
+    """Sentences about what is different on this platform; ``about`` is an ``environment()``."""
     if about["platform"] == "cpu":
         return [
-            "CPU: float32 products are float32 throughout; a call returns before it is done, and was waited for; the "
-            "device tells no memory statistics, so memory is what the compiler planned."
+            "CPU: products of float32 are computed in float32. The device reports no memory statistics, so memory is "
+            "what the compiler planned."
         ]
     precision = about["matmul_precision"]
-    products = (
-        "in TF32 on a GPU, in bfloat16 passes on a TPU" if precision in (None, "default") else f"at {precision!r}"
-    )
+    products = f"at {precision!r}"
+    if precision in (None, "default"):
+        products = "in TF32 on a GPU, in bfloat16 passes on a TPU"
     return [
-        f"{about['device']}: float32 products are {products}, for the peaks as for the program; set "
+        f"{about['device']}: float32 products are computed {products}, for the peaks and for the program. Set "
         "jax_default_matmul_precision to 'highest' for full float32."
     ]
 
 
-def add_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Adds a line for each record, even for none looking at what is there, which stays.
+def add_records(path: Path, records: Sequence[Record]) -> None:
+    """Appends a line for each record. The lines that are there are checked and kept.
 
     Raises:
-        DataError: where the file holds something else.
+        DataError: if the file holds anything but records. It is checked even if there is nothing to append.
     """
     before = read_records(path) if path.exists() and path.stat().st_size else []
     if not records:
@@ -73,11 +85,11 @@ def add_records(path: Path, records: list[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(finite_json(record)) + "\n" for record in (*before, *records)))
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[Record]:
     """The records of a file.
 
     Raises:
-        DataError: where it cannot be read, or a line is no record; the line is named.
+        DataError: if the file cannot be read or holds no records, or a line is not a record; the error names the line.
     """
     remedy = "Give a file that 'functional-nn bench --json' wrote."
     try:
@@ -98,9 +110,9 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What a record measures: equal for records that may be compared."""
-    return tuple(json.dumps(finite_json(record.get(name))) for name in KEY)
+def key_of(record: Record) -> tuple[str, ...]:
+    """What a record measures. Records with equal keys may be compared."""
+    return tuple(json.dumps(finite_json(record.get(name, default))) for name, default in KEY.items())
 
 
 def _commit() -> str | None:
@@ -113,10 +125,13 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
+    """The processor's name on Linux; elsewhere what Python knows."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text("utf-8").splitlines() if information.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(library: str) -> str | None:

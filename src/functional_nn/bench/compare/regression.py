@@ -1,24 +1,24 @@
-"""A measurement against an older one: the ratio of their times, with its spread, and whether it is a regression."""
+"""Comparison of a measurement with an older record: ratios of times with intervals, and a verdict."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.bench.compare.records import key_of
+from functional_nn.bench.compare.records import Record, key_of
 from functional_nn.core.errors import DataError
 
 LIMIT = 1.05
-"""What a program may be slower by: compilers lay out the same program differently by as much."""
+"""Smaller ratios are no regression: the same program can differ by this much from one compilation to the next."""
 DRAWS = 2000
 
 
 class Ratio(NamedTuple):
-    """New time divided by old time, and its 95% interval."""
+    """New time divided by old time, and the 95% interval."""
 
     value: float
     low: float
@@ -28,16 +28,16 @@ class Ratio(NamedTuple):
         return f"{self.value:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-class Comparison(NamedTuple):
-    """A new record beside an old one.
+class RecordComparison(NamedTuple):
+    """A new record compared with an old one.
 
     Args:
         what: what both measure.
-        date: of the old one.
+        date: the old record's date.
         time: the ratio of seconds.
-        relative: the ratio of seconds in multiples of the product that was measured in turns with each: a machine that
-            is busier now changes the first ratio, and this one little.
-        same_device: whether device, number of cores and platform are the same.
+        relative: the ratio of seconds, each divided by those of the matrix product that took turns with the program.
+            A busier machine changes ``time``, but hardly this ratio.
+        same_device: whether platform, device and number of cores are the same.
     """
 
     what: str
@@ -48,42 +48,43 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """``slower`` or ``faster`` where both ratios are so beyond their spread and the limit, else ``level``."""
+        """``slower`` or ``faster`` if the intervals of both ratios are beyond the limit, else ``level``."""
         if not self.same_device:
             return "another device"
         ratios = (self.time, self.relative)
         if all(ratio.low > LIMIT for ratio in ratios):
             return "slower"
-        return "faster" if all(ratio.high < 1 / LIMIT for ratio in ratios) else "level"
+        if all(ratio.high < 1 / LIMIT for ratio in ratios):
+            return "faster"
+        return "level"
 
 
-def pairs(
-    path: Path, old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each new record with the last old one that measures the same; of a new one only the key is looked at.
+def match_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Pairs of a new record and the last old one that measures the same. New records need only the names in ``KEY``.
 
     Raises:
-        DataError: where no old one measures the same as any; ``path`` is the old ones' file.
+        DataError: if no old record measures the same as any new one; ``path`` is the file of the old records.
     """
     last = {key_of(record): record for record in old}
     found = [(record, last[key_of(record)]) for record in new if key_of(record) in last]
     if not found:
-        known = ", ".join(sorted({described(record) for record in last.values()}))
-        expected = f"a record of {' or '.join(map(described, new)) or 'a program'}"
-        raise DataError(str(path), expected, f"records of {known}", "Give the flags that the old ones were made with.")
+        known = ", ".join(sorted({describe(record) for record in last.values()}))
+        expected = f"a record of {' or '.join(map(describe, new)) or 'a program'}"
+        remedy = "Give the flags of the old records, and records of this version."
+        raise DataError(str(path), expected, f"records of {known}", remedy)
     return found
 
 
-def against(path: Path, old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[Comparison]:
-    """Each new record beside the last old one that measures the same.
+def compare_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[RecordComparison]:
+    """Compares each new record with the last old one that measures the same.
 
     Raises:
-        DataError: as ``pairs`` does, and for a record without times.
+        DataError: if no old record measures the same, or a record has no times.
     """
-    return [_compared(path, record, before) for record, before in pairs(path, old, new)]
+    return [_compare(path, record, before) for record, before in match_records(path, old, new)]
 
 
-def described(record: dict[str, Any]) -> str:
+def describe(record: Record) -> str:
     """What a record measures, in words."""
     members = f" of {record['members']}" if record.get("members", 1) != 1 else ""
     model, what, batch_size, precision = (record.get(name) for name in ("model", "what", "batch_size", "precision"))
@@ -91,30 +92,34 @@ def described(record: dict[str, Any]) -> str:
 
 
 def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
-    """The ratio of medians, with an interval from drawing rounds anew, with replacement, on both sides.
+    """The ratio of medians, and its interval by the bootstrap: both sides are resampled with replacement.
 
     >>> ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(value=2.0, low=2.0, high=2.0)
     """
     random = np.random.default_rng(0)
-    sides = (np.asarray(side, float) for side in (new, old))
-    drawn = [np.median(random.choice(side, (DRAWS, len(side))), axis=1) for side in sides]
-    low, high = np.quantile(drawn[0] / drawn[1], (0.025, 0.975))
+
+    def medians(times: Sequence[float]) -> np.ndarray:
+        samples = random.choice(np.asarray(times, float), (DRAWS, len(times)))
+        return np.median(samples, axis=1)
+
+    low, high = np.quantile(medians(new) / medians(old), (0.025, 0.975))
     return Ratio(statistics.median(new) / statistics.median(old), float(low), float(high))
 
 
-def _compared(path: Path, new: dict[str, Any], old: dict[str, Any]) -> Comparison:
+def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
     try:
-        (time_new, relative_new), (time_old, relative_old) = _rounds(new), _rounds(old)
+        (time_new, relative_new), (time_old, relative_old) = _round_times(new), _round_times(old)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(str(path), "records with the times of their rounds", f"one without ({error!r})") from None
     same = all(new.get(name) == old.get(name) for name in ("platform", "device", "cores"))
     time, relative = ratio(time_new, time_old), ratio(relative_new, relative_old)
-    return Comparison(described(new), str(old["date"]), time, relative, same)
+    return RecordComparison(describe(new), str(old["date"]), time, relative, same)
 
 
-def _rounds(record: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Each round's seconds, and in multiples of the reference's."""
-    own = [float(seconds) for seconds in (record["donated"] or record["steady"])["round_medians"]]
+def _round_times(record: Record) -> tuple[list[float], list[float]]:
+    """The seconds of each round, and the same divided by those of the reference."""
+    timing = record["donated"] or record["steady"]
+    seconds = [float(median) for median in timing["round_medians"]]
     reference = record["reference"]["round_medians"]
-    return own, [seconds / beside for seconds, beside in zip(own, reference, strict=True)]
+    return seconds, [own / beside for own, beside in zip(seconds, reference, strict=True)]

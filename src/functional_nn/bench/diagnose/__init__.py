@@ -1,1 +1,1 @@
-"""Reasons why a program is slow."""
+"""Causes of slowness, found in traced and compiled programs."""

@@ -1,160 +1,195 @@
-"""Causes of slowness that lie in how a program is called: buffers that are not given away, and tracing again."""
+"""Causes of slowness in how a program is called: arguments that are not donated, and calls that are traced again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
+from jax.core import AbstractValue
+from jax.extend.core import ClosedJaxpr
 
 from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.diagnose.jaxpr import argument_name
-from functional_nn.bench.measure.memory import in_bytes
+from functional_nn.bench.measure.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
 from functional_nn.jaxprs.equations import scan_sizes
 from functional_nn.jaxprs.flops import ELEMENTWISE
-from functional_nn.jaxprs.walk import Flat, flattened
+from functional_nn.jaxprs.walk import Flat, Step, flattened
 
 WORTH_DONATING = 2**16
-"""Bytes of an argument from which on its place is worth keeping."""
+"""An argument is worth donating from this number of bytes on."""
 UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy", "clamp"}
+"""Operations that change an array element by element."""
 
 
-def donations(program: Any, arguments: Sequence[Any], donated: Sequence[int]) -> Iterator[Finding]:
-    """Arguments that come back changed, and whose buffers could hold what comes back."""
-    updated = _updated(flattened(program))
+class LeafType(NamedTuple):
+    """What a call is traced anew for, if it changes: shape, type, and whether the type is that of a Python number."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    weak: bool
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}{' (weak, as of a Python number)' if self.weak else ''}"
+
+
+class _TypedTree(NamedTuple):
+    """The structure of a pytree, which can be compared, and the types of its leaves."""
+
+    structure: object
+    types: list[LeafType]
+
+
+def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequence[int]) -> Iterator[Finding]:
+    """Warns of arguments that come back changed and whose memory could hold the result."""
+    updated = _updated_inputs(flattened(program))
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
-    kept_by_caller = set(range(len(leaves))) - _given_away(program)
+    kept_by_caller = set(range(len(leaves))) - _donated_inside(program)
     for number in range(len(arguments)):
-        own = [i for i in kept_by_caller if leaves[i][0][0].idx == number]
-        sizes = {i: size_of(program.jaxpr.invars[i].aval) for i in own}
-        kept = sum(sizes[i] for i in own if i in updated)
-        if number not in donated and kept >= WORTH_DONATING and 2 * kept >= sum(sizes.values()):
+        inputs = [i for i in kept_by_caller if leaves[i][0][0].idx == number]
+        sizes = {i: size_of(program.jaxpr.invars[i].aval) for i in inputs}
+        changed_bytes = sum(sizes[i] for i in inputs if i in updated)
+        mostly_changed = 2 * changed_bytes >= sum(sizes.values())
+        if number not in donated and changed_bytes >= WORTH_DONATING and mostly_changed:
             yield Finding(
                 "donation",
                 "",
-                f"argument {number} comes back changed, and {in_bytes(kept)} are made anew in each call.",
-                f"Give it away, where it is not used again: jax.jit(function, donate_argnums={number}).",
+                f"argument {number} comes back changed, and each call allocates {in_bytes(changed_bytes)} for it.",
+                f"Donate it if it is not used again: jax.jit(function, donate_argnums={number}).",
             )
 
 
-def _given_away(program: Any) -> set[int]:
-    """The inputs that a jitted function within the program is given for good."""
-    calls = [(equation.invars, equation.params.get("donated_invars", ())) for equation in program.jaxpr.eqns]
-    given = {operand for operands, donated in calls for operand, away in zip(operands, donated, strict=False) if away}
+def _donated_inside(program: ClosedJaxpr) -> set[int]:
+    """The inputs of the program that a jitted function inside it donates."""
+    given = set()
+    for equation in program.jaxpr.eqns:
+        donated = equation.params.get("donated_invars", ())
+        given |= {operand for operand, away in zip(equation.invars, donated, strict=False) if away}
     return {number for number, variable in enumerate(program.jaxpr.invars) if variable in given}
 
 
-def _updated(flat: Flat) -> dict[int, int]:
-    """Of inputs, by number, the output that each is changed into: element by element, or carried through a loop."""
+def _updated_inputs(flat: Flat) -> set[int]:
+    """The inputs that an output is made of, element by element or carried through a loop.
+
+    From each output the search goes back through the steps, along arrays of the output's shape and type.
+    """
     makers = {out: step for step in flat.steps for out in step.outputs}
     inputs = {place: number for number, place in enumerate(flat.inputs)}
-    updated: dict[int, int] = {}
-    for number, output in enumerate(flat.outputs):
+    updated: set[int] = set()
+    for output in flat.outputs:
         waiting, seen = [output], set()
         while waiting:
             place = waiting.pop()
-            if not isinstance(place, int) or place in seen or not _alike(flat, place, output):
+            if not isinstance(place, int) or place in seen or not _same_type(flat, place, output):
                 continue
             seen.add(place)
             if place in inputs:
-                updated.setdefault(inputs[place], number)
+                updated.add(inputs[place])
             elif place in makers:
-                step = makers[place]
-                name = step.equation.primitive.name
-                if name in UPDATES:
-                    waiting += step.inputs
-                elif name == "scan":
-                    constants, carried = scan_sizes(step.equation.params)
-                    position = step.outputs.index(place)
-                    waiting += (
-                        step.inputs[constants + position : constants + position + 1] if position < carried else ()
-                    )
+                waiting += _updated_by(makers[place], place)
     return updated
 
 
-def _alike(flat: Flat, place: int, output: int) -> bool:
+def _updated_by(step: Step, output: int) -> Sequence[object]:
+    """The places whose arrays a step may have changed into this output of it."""
+    name = step.equation.primitive.name
+    if name in UPDATES:
+        return step.inputs
+    if name == "scan":
+        constants, carried = scan_sizes(step.equation.params)
+        position = step.outputs.index(output)
+        if position < carried:  # the outputs after these are stacked, not carried
+            return step.inputs[constants + position : constants + position + 1]
+    return ()
+
+
+def _same_type(flat: Flat, place: int, output: int) -> bool:
     one, other = flat.shapes[place], flat.shapes[output]
     return getattr(one, "shape", None) == getattr(other, "shape", ()) and one.dtype == other.dtype
 
 
-def carried_types(program: Any, arguments: Sequence[Any], out_info: Any) -> Iterator[Finding]:
-    """Results that are an argument of the next call, but of another type than it: that call is traced again."""
-    results = out_info if isinstance(out_info, tuple) and not hasattr(out_info, "_fields") else (out_info,)
+def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: object) -> Iterator[Finding]:
+    """Warns of results that have the structure of an argument, but other types: the next call is traced again."""
+    several = results if isinstance(results, tuple) and not hasattr(results, "_fields") else (results,)
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
-    given, given_tree = _types(program.in_avals, tuple(arguments))
-    made, made_tree = _types(program.out_avals, results)
-    for number, (own, tree) in enumerate(zip(given, given_tree, strict=True)):
-        if not own or not isinstance(arguments[number], dict | list | tuple):
+    given = _typed_trees(program.in_avals, arguments)
+    made = _typed_trees(program.out_avals, several)
+    start = 0
+    for argument, before in zip(arguments, given, strict=True):
+        own_paths = paths[start : start + len(before.types)]
+        start += len(before.types)
+        if not before.types or not isinstance(argument, dict | list | tuple):
             continue
-        for other, other_tree in zip(made, made_tree, strict=True):
-            if tree == other_tree and [t[0] for t in own] == [t[0] for t in other]:
-                start = sum(map(len, given[:number]))
-                for position, (before, after) in enumerate(zip(own, other, strict=True)):
-                    if before != after:
-                        yield _retraced(argument_name(paths[start + position]), before, after, "comes back as")
-                break
+        # The first result of the same structure and shapes is taken for the next call's argument.
+        after = next((tree for tree in made if _is_alike(before, tree)), before)
+        for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
+            if type_before != type_after:
+                yield _type_change(argument_name(path), type_before, type_after, "comes back as")
 
 
-def _types(avals: Sequence[Any], trees: Sequence[Any]) -> tuple[list[list[Any]], list[Any]]:
-    """The shape, type and weakness of every leaf, and the structure, of each of several trees."""
-    rest, types, structures = list(avals), [], []
+def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
+    same_shapes = [leaf.shape for leaf in one.types] == [leaf.shape for leaf in other.types]
+    return one.structure == other.structure and same_shapes
+
+
+def _typed_trees(avals: Sequence[AbstractValue], trees: Sequence[object]) -> list[_TypedTree]:
+    """The structure of each tree and the types of its leaves; ``avals`` are the leaves of all trees, in order."""
+    typed, start = [], 0
     for tree in trees:
         structure = jax.tree.structure(tree)
-        own, rest = rest[: structure.num_leaves], rest[structure.num_leaves :]
-        types.append([_type(aval) for aval in own])
-        structures.append(structure)
-    return types, structures
+        end = start + structure.num_leaves
+        typed.append(_TypedTree(structure, [_type_of(aval) for aval in avals[start:end]]))
+        start = end
+    return typed
 
 
-def _type(aval: Any) -> tuple[tuple[int, ...], str, bool]:
-    return aval.shape, str(aval.dtype), bool(getattr(aval, "weak_type", False))
+def _type_of(aval: AbstractValue) -> LeafType:
+    shape, dtype = getattr(aval, "shape", ()), getattr(aval, "dtype", None)
+    return LeafType(shape, str(dtype), bool(getattr(aval, "weak_type", False)))
 
 
-def retraced(function: Callable[..., Any], calls: Sequence[Sequence[Any]]) -> Iterator[Finding]:
-    """Calls after the first that are traced again, and by which argument."""
-    count = 0
+def retraced(function: Callable[..., object], calls: Sequence[Sequence[object]]) -> Iterator[Finding]:
+    """Warns of calls after the first that are traced again, and names the argument that causes it."""
+    traces = 0
 
     def counted(*arguments):
-        nonlocal count
-        count += 1
+        nonlocal traces
+        traces += 1
         return function(*arguments)
 
-    jitted: Any = jax.jit(counted)
-    traced: list[tuple[Sequence[Any], list[Any]]] = []
+    jitted = jax.jit(counted)
+    last: tuple[Sequence[object], list[LeafType]] | None = None
     for arguments in calls:
-        before = count
-        types = [_type(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
-        if count > before and traced:
-            yield _difference(arguments, types, *traced[-1])
-        if count > before:
-            traced.append((arguments, types))
+        before = traces
+        types = [_type_of(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
+        if traces > before:
+            if last is not None:
+                yield _difference(arguments, types, *last)
+            last = arguments, types
 
 
-def _difference(arguments: Any, types: list[Any], earlier: Any, earlier_types: list[Any]) -> Finding:
+def _difference(
+    arguments: Sequence[object], types: list[LeafType], earlier: Sequence[object], earlier_types: list[LeafType]
+) -> Finding:
     if jax.tree.structure(tuple(arguments)) != jax.tree.structure(tuple(earlier)):
         for number, (new, old) in enumerate(zip(arguments, earlier, strict=False)):
             if jax.tree.structure(new) != jax.tree.structure(old):
-                return _finding(f"argument {number} has another structure than in an earlier call")
-        return _finding(f"there are {len(arguments)} arguments, after {len(earlier)}")
+                return _retracing(f"argument {number} has another structure than in an earlier call")
+        return _retracing(f"there are {len(arguments)} arguments, after {len(earlier)}")
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
     for path, new, old in zip(paths, types, earlier_types, strict=True):
         if new != old:
-            return _retraced(argument_name(path), old, new, "is now")
-    return _finding("its arguments have the same types, so a setting or where they lie has changed")
+            return _type_change(argument_name(path), old, new, "is now")
+    return _retracing("its arguments have the same types, so a setting has changed, or the device they are on")
 
 
-def _retraced(argument: str, before: Any, after: Any, how: str) -> Finding:
-    words = [
-        f"{dtype}{list(shape)}{' (weak, as of a Python number)' if weak else ''}"
-        for shape, dtype, weak in (before, after)
-    ]
-    if before[0] != after[0]:
+def _type_change(argument: str, before: LeafType, after: LeafType, how: str) -> Finding:
+    remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype})."
+    if before.shape != after.shape:
         remedy = "Keep shapes the same: pad the last batch, or leave it out."
-    else:
-        remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after[1]})."
-    return _finding(f"argument {argument} was {words[0]} and {how} {words[1]}", remedy)
+    return _retracing(f"argument {argument} was {before} and {how} {after}", remedy)
 
 
-def _finding(what: str, remedy: str = "Call it with arguments of one structure, shape and type.") -> Finding:
-    return Finding("retracing", "", f"{what}: such a call is traced and compiled again.", remedy)
+def _retracing(change: str, remedy: str = "Call it with arguments of one structure, shape and type.") -> Finding:
+    return Finding("retracing", "", f"{change}: such a call is traced and compiled again.", remedy)

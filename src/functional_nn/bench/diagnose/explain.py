@@ -1,13 +1,14 @@
-"""``explain(function, *arguments)``: reads the traced and the compiled program, and says what makes it slow."""
+"""``explain(function, *arguments)``: causes of slowness in a traced and compiled program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
+from jax.stages import Compiled
 
-from functional_nn.bench.argument_checks import check_call, check_calls
+from functional_nn.bench.call_checks import check_call, check_later_calls
 from functional_nn.bench.diagnose.calls import carried_types, donations, retraced
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.diagnose.hlo import looped_convolutions, slow_products
@@ -17,54 +18,61 @@ from functional_nn.jaxprs.walk import fresh, live
 
 
 def explain(
-    function: Callable[..., Any], *arguments: Any, donate: int | Sequence[int] = (), then: Sequence[Sequence[Any]] = ()
+    function: Callable[..., object],
+    *arguments: object,
+    donate: int | Sequence[int] = (),
+    then: Sequence[Sequence[object]] = (),
 ) -> Explanation:
-    """Looks for what makes a function slow as a compiled program; it is compiled, and not run.
+    """Finds what makes a function slow as a compiled program. The function is compiled and not run.
 
-    Looked for are: a convolution in a loop that XLA has no quick routine for there; a pooling gradient that is a
-    scatter; large arrays that the function closes over; 64-bit numbers that no argument has, and conversions that take
-    a narrow type's speed away; an argument that comes back changed and could be given away; calls that are traced
-    again, and by which argument; products that the platform has no quick routine for.
+    It looks for:
+
+    - a convolution in a loop for which XLA has no fast routine;
+    - a pooling gradient that is a scatter;
+    - large arrays that the function closes over;
+    - 64-bit numbers where no argument has 64 bits, and conversions that make products of a narrow type slow;
+    - an argument that comes back changed and could be donated;
+    - calls that are traced again, and the argument that causes it;
+    - products for which the platform has no fast routine.
 
     Args:
-        function: of pytrees of arrays.
-        *arguments: what it is called with.
-        donate: numbers of the arguments that are given away already.
-        then: the arguments of later calls, to see whether they are traced again.
+        function: a function of pytrees of arrays.
+        *arguments: the arguments of its call.
+        donate: the numbers of the arguments that are donated already.
+        then: the arguments of later calls, to see whether these are traced again.
 
     Raises:
-        InputError: for what is no function, arguments that are no arrays, and numbers that are no argument's.
+        InputError: if ``function`` is not a function, an argument is not an array, or a number to donate is not an
+            argument's.
 
     >>> import jax.numpy as jnp
     >>> w = jnp.ones((600, 600))
     >>> print(explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
     Pass it as an argument.
     """
-    donate, then = check_call(function, arguments, donate), check_calls(function, then)
+    donate = check_call(function, arguments, donate)
+    later_calls = check_later_calls(function, then)
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
-    return explained(function, traced, traced.lower().compile(), arguments, donate, then)
+    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate)
+    again = retraced(function, (arguments, *later_calls)) if later_calls else ()
+    return Explanation(tuple(dict.fromkeys((*found.findings, *again))))
 
 
-def explained(
-    function: Callable[..., Any],
-    traced: Any,
-    compiled: Any,
-    arguments: Sequence[Any],
-    donate: Sequence[int] = (),
-    then: Sequence[Sequence[Any]] = (),
+def find_causes(
+    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int] = ()
 ) -> Explanation:
-    """The same of a function that is traced and compiled already."""
-    program, platform = live(traced.jaxpr), jax.default_backend()
+    """The causes of slowness in a program that is traced and compiled already."""
+    program, platform = live(jaxpr), jax.default_backend()
     found = list(operations(compiled.as_text() or ""))
-    findings = [
+    results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
+    findings = (
         *looped_convolutions(found, platform),
         *scatters_of_pooling(program),
         *captured_constants(program),
         *wide_numbers(program, arguments),
         *widened_products(program),
         *donations(program, arguments, donate),
-        *carried_types(traced.jaxpr, arguments, traced.out_info),
-        *retraced(function, (arguments, *then) if then else ()),
+        *carried_types(jaxpr, arguments, results),
         *slow_products(program, found, platform),
-    ]
+    )
     return Explanation(tuple(dict.fromkeys(findings)))

@@ -1,14 +1,20 @@
-"""What a warning about a program says: the cause, the layer, and what to do."""
+"""Warnings about a program: the cause of slowness, the layer, and the remedy."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 KINDS = (
-    *("convolution in a loop", "scatter of a pooling gradient", "captured constant", "float64", "conversion"),
-    *("donation", "retracing", "slow product"),
+    "convolution in a loop",
+    "scatter of a pooling gradient",
+    "captured constant",
+    "float64",
+    "conversion",
+    "donation",
+    "retracing",
+    "slow product",
 )
-"""Everything that is warned of."""
+"""All kinds of warnings."""
 
 
 class Finding(NamedTuple):
@@ -16,7 +22,7 @@ class Finding(NamedTuple):
 
     Args:
         kind: one of ``KINDS``.
-        layer: the path of the layer it is in, and the direction; empty outside of layers.
+        layer: the path of the layer, and the direction; empty outside of layers.
         message: what was found, in a sentence.
         remedy: what to do, in a sentence.
     """
@@ -32,7 +38,7 @@ class Finding(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What was found; prints as one line each, or says that there is nothing.
+    """The findings. It prints one line for each, or says that there are none.
 
     >>> print(Explanation(()))
     nothing to warn of
@@ -45,9 +51,9 @@ class Explanation(NamedTuple):
 
     @property
     def kinds(self) -> set[str]:
-        """The kinds that were found."""
+        """The kinds of the findings."""
         return {finding.kind for finding in self.findings}
 
-    def to_list(self) -> list[dict[str, Any]]:
-        """For JSON."""
+    def to_list(self) -> list[dict[str, str]]:
+        """The findings, ready for JSON."""
         return [finding._asdict() for finding in self.findings]

@@ -1,28 +1,30 @@
-"""Causes of slowness that the traced program shows: pooling, constants, types."""
+"""Causes of slowness in the traced program: pooling gradients, captured constants, and types."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.tree_util import KeyPath
 
 from functional_nn.bench.diagnose.findings import Finding
-from functional_nn.bench.measure.memory import in_bytes
 from functional_nn.bench.measure.peaks import PRODUCTS
+from functional_nn.bench.measure.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
-from functional_nn.jaxprs.walk import equations, flattened, inner_programs, layer_of, within
+from functional_nn.jaxprs.walk import Step, equations, flattened, inner_programs, layer_of, within
 from functional_nn.training.optimizers.precision import x64_enabled
 
 LARGE_CONSTANT = 2**20
-"""Bytes of a constant from which on compiling takes noticeably longer."""
+"""From this number of bytes on, a constant makes compiling noticeably longer."""
 SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
 WIDE = frozenset(("float64", "complex128"))
 PASSED_ON = VIEWS | {"broadcast_in_dim", "slice", "pad", "concatenate", "rev", "copy"}
+"""Operations that keep the numbers of their first operand, and only move them."""
 
 
 def place(scope: str) -> str:
@@ -31,14 +33,21 @@ def place(scope: str) -> str:
     return f"{layer} (backward)" if layer and backward else layer
 
 
-def line_of(equation: Any) -> str:
-    """The user's line that an equation comes from: ``model.py:12``; empty where it is not known."""
+def line_of(equation: JaxprEqn) -> str:
+    """The user's line that an equation comes from, such as ``model.py:12``; empty if it is unknown."""
     where = source_info_util.summarize(equation.source_info).split(" ")[0]
-    return "" if where.startswith("unknown") else ":".join(Path(where).name.split(":")[:2])
+    if where.startswith("unknown"):
+        return ""
+    return ":".join(Path(where).name.split(":")[:2])
 
 
-def scatters_of_pooling(program: Any) -> Iterator[Finding]:
-    """``reduce_window``'s maximum, differentiated: the gradient is put into place element by element."""
+def _at_line(equation: JaxprEqn) -> str:
+    line = line_of(equation)
+    return f" at {line}" if line else ""
+
+
+def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
+    """Warns of the gradient of ``reduce_window``'s maximum: it is scattered element by element."""
     for scope, equation, *_ in equations(program):
         if equation.primitive.name in ("select_and_scatter_add", "select_and_gather_add"):
             yield Finding(
@@ -50,18 +59,21 @@ def scatters_of_pooling(program: Any) -> Iterator[Finding]:
             )
 
 
-def captured_constants(program: Any, scope: str = "") -> Iterator[Finding]:
-    """Arrays that a function closes over: they are compiled into the program."""
-    jaxpr = getattr(program, "jaxpr", program)
-    for variable, value in zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True):
-        if size_of(variable.aval) >= LARGE_CONSTANT:
-            users = [equation for equation in jaxpr.eqns if variable in equation.invars]
-            at = f", used at {line_of(users[0])}" if users and line_of(users[0]) else ""
+def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterator[Finding]:
+    """Warns of large arrays that a function closes over: they are compiled into the program."""
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    constants = program.consts if isinstance(program, ClosedJaxpr) else ()
+    for variable, value in zip(jaxpr.constvars, constants, strict=True):
+        size = size_of(variable.aval)
+        if size >= LARGE_CONSTANT:
+            user = next((equation for equation in jaxpr.eqns if variable in equation.invars), None)
+            line = "" if user is None else line_of(user)
+            used = f", used at {line}" if line else ""
             yield Finding(
                 "captured constant",
-                place(within(scope, users[0]) if users else scope),
-                f"an array {np.dtype(value.dtype).name}{list(value.shape)} of {in_bytes(size_of(variable.aval))} is "
-                f"a constant of the program{at}, which lengthens every compilation.",
+                place(scope if user is None else within(scope, user)),
+                f"an array {np.dtype(value.dtype).name}{list(value.shape)} of {in_bytes(size)} is a constant of the "
+                f"program{used}, which lengthens every compilation.",
                 "Pass it as an argument.",
             )
     for equation in jaxpr.eqns:
@@ -69,61 +81,69 @@ def captured_constants(program: Any, scope: str = "") -> Iterator[Finding]:
             yield from captured_constants(inner, within(scope, equation))
 
 
-def wide_numbers(program: Any, arguments: Sequence[Any]) -> Iterator[Finding]:
-    """64-bit numbers that no argument has; and arguments that are converted in every call."""
+def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[Finding]:
+    """Warns of 64-bit numbers where no argument has 64 bits, and of arguments that every call converts."""
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
     for path, leaf in leaves:
         if isinstance(leaf, np.ndarray) and leaf.dtype.name in WIDE and not x64_enabled():
             yield Finding(
                 "conversion",
                 "",
-                f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which is converted in each "
-                "call.",
+                f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which every call converts.",
                 "Convert it once: jax.numpy.asarray(argument).",
             )
-    if any(jnp.result_type(leaf).name in WIDE for _, leaf in leaves if not isinstance(leaf, float | complex | int)):
+    arrays = [leaf for _, leaf in leaves if not isinstance(leaf, float | complex | int)]
+    if any(jnp.result_type(array).name in WIDE for array in arrays):
         return
     for scope, equation, *_ in equations(program):
         if any(str(getattr(out.aval, "dtype", "")) in WIDE for out in equation.outvars):
-            at = f" at {line_of(equation)}" if line_of(equation) else ""
             yield Finding(
                 "float64",
                 place(scope),
-                f"{equation.primitive.name} gives {equation.outvars[0].aval.dtype.name}{at}, and no argument does.",
+                f"{equation.primitive.name} gives {equation.outvars[0].aval.dtype.name}{_at_line(equation)}, but no "
+                "argument has this type.",
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
-            return
+            return  # all later operations of this type follow from the first
 
 
-def widened_products(program: Any) -> Iterator[Finding]:
-    """Products in 32 bits of what had 16: a promotion that took the speed of the narrow type away."""
+def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
+    """Warns of products in 32 bits of numbers that had 16: a promotion has made them as slow as the wide type."""
     flat = flattened(program)
-    narrow: dict[Any, str] = {}
+    was_narrow: dict[int, str] = {}  # places of 32-bit arrays, with the 16-bit type that their numbers had before
     for step in flat.steps:
         name = step.equation.primitive.name
         operand = step.inputs[0] if step.inputs else None
-        known = isinstance(operand, int)
-        if name == "convert_element_type" and known and flat.shapes[operand].dtype.name in SIXTEEN_BITS:
+        if name in PRODUCTS:
+            yield from _widened_product(step, was_narrow)
+        elif not isinstance(operand, int):
+            continue
+        elif name == "convert_element_type" and flat.shapes[operand].dtype.name in SIXTEEN_BITS:
             if flat.shapes[step.outputs[0]].dtype in (jnp.float32, jnp.float64):
-                narrow[step.outputs[0]] = flat.shapes[operand].dtype.name
-        elif name in PASSED_ON and known and operand in narrow:
-            narrow[step.outputs[0]] = narrow[operand]
-        elif name in PRODUCTS:
-            types: list[str] = [variable.aval.dtype.name for variable in step.equation.invars]
-            operands = zip(step.inputs, types, strict=True)
-            came = {narrow.get(place, own) if isinstance(place, int) else own for place, own in operands}
-            if came & SIXTEEN_BITS and (came != {*types} or len(came) > 1):
-                wide, own = step.equation.outvars[0].aval.dtype.name, min(came & SIXTEEN_BITS)
-                at = f" at {line_of(step.equation)}" if line_of(step.equation) else ""
-                yield Finding(
-                    "conversion",
-                    place(step.scope),
-                    f"a product{at} is computed in {wide}, though an operand comes in {own} and is converted.",
-                    f"Give both operands the type {own}, or keep the array in {wide} from the start.",
-                )
+                was_narrow[step.outputs[0]] = flat.shapes[operand].dtype.name
+        elif name in PASSED_ON and operand in was_narrow:
+            was_narrow[step.outputs[0]] = was_narrow[operand]
 
 
-def argument_name(path: Any) -> str:
-    """A leaf among the arguments: ``0['weight']``."""
+def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding]:
+    """A finding if an operand of this product had 16 bits and another operand has, or had, another type."""
+    types: list[str] = [variable.aval.dtype.name for variable in step.equation.invars]
+    original_types = set()
+    for operand, type_now in zip(step.inputs, types, strict=True):
+        original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
+    narrow_types = original_types & SIXTEEN_BITS
+    if narrow_types and (original_types != {*types} or len(original_types) > 1):
+        narrow, wide = min(narrow_types), step.equation.outvars[0].aval.dtype.name
+        yield Finding(
+            "conversion",
+            place(step.scope),
+            f"a product{_at_line(step.equation)} is computed in {wide}, though an operand comes in {narrow} and is "
+            "converted.",
+            f"Give both operands the type {narrow}, or keep the array in {wide} from the start.",
+        )
+
+
+def argument_name(path: KeyPath) -> str:
+    """The name of a leaf among the arguments, such as ``0['weight']``."""
     number, *rest = path
-    return f"{number.idx}{jax.tree_util.keystr(tuple(rest))}"
+    return f"{getattr(number, 'idx', number)}{jax.tree_util.keystr(tuple(rest))}"

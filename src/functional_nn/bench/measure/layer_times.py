@@ -1,13 +1,13 @@
-"""A program taken apart: what each layer costs forward and backward, each part compiled and timed alone."""
+"""Cost of each layer, forward and backward: its part of the program, compiled and timed alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from functional_nn.bench.measure.timing import Timing, clocked, race
 from functional_nn.jaxprs.bytes_moved import bytes_by_scope
@@ -16,18 +16,25 @@ from functional_nn.jaxprs.flops import flops_by_scope
 from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
 
 OUTSIDE = "outside"
-"""What stands in no layer: the loss, the optimizer, keys."""
+"""The name for everything in no layer: the loss, the optimizer, keys."""
+
+
+class Part(NamedTuple):
+    """An outermost layer in one direction."""
+
+    layer: str
+    backward: bool
 
 
 class LayerCost(NamedTuple):
-    """What one outermost layer costs in one direction.
+    """The cost of one outermost layer in one direction.
 
     Args:
-        layer: its name; ``outside`` for what stands in no layer.
-        backward: whether it is the backward pass.
-        flops: operations, counted.
-        bytes: that are moved at the least, counted.
-        timing: of the part compiled alone, its start included; None where it cannot be taken out of a loop.
+        layer: its name; ``outside`` for everything in no layer.
+        backward: whether this is the backward pass.
+        flops: floating-point operations, counted.
+        bytes: the least number of bytes moved, counted.
+        timing: of the part compiled alone, with its launch; None if it cannot be taken out of a loop.
     """
 
     layer: str
@@ -37,69 +44,82 @@ class LayerCost(NamedTuple):
     timing: Timing | None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The cost, ready for JSON."""
         return {**self._asdict(), "timing": self.timing and self.timing.to_dict()}
 
 
-def layer_costs(program: Any, arguments: Sequence[Any], seconds: float) -> tuple[LayerCost, ...]:
-    """The parts of a traced program in their order, timed in turns for so many seconds; with 0 they are counted only.
+def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: float) -> tuple[LayerCost, ...]:
+    """The costs of the parts of a traced program, in their order.
 
-    Parts are compiled apart, so what the compiler would have fused across layers is not, and every part pays for its
-    start: together they take longer than the whole.
+    The parts take turns for about ``seconds``; with 0 they are counted and not timed. Each part is compiled alone, so
+    operations of two layers are never fused, and each part has a launch of its own. Together the parts take longer
+    than the whole program.
     """
-    flops, moved = (_by_part(by_scope(program)) for by_scope in (flops_by_scope, bytes_by_scope))
+    flops, moved = _by_part(flops_by_scope(program)), _by_part(bytes_by_scope(program))
     flat = flattened(program)
-    parts: dict[tuple[str, bool], list[Step]] = {}
+    steps_of: dict[Part, list[Step]] = {}
     for step in flat.steps:
-        parts.setdefault(_part_of(step.scope), []).append(step)
-    timings = _timings(flat, parts, jax.tree.leaves(tuple(arguments)), seconds) if seconds else {}
-    places = dict.fromkeys((*parts, *flops, *moved))
+        steps_of.setdefault(_part_of(step.scope), []).append(step)
+    timings: Mapping[Part, Timing] = {}
+    if seconds:
+        timings = _timings(flat, steps_of, jax.tree.leaves(tuple(arguments)), seconds)
     return tuple(
-        LayerCost(*place, flops[place], moved[place], timings.get(place))
-        for place in places
-        if flops[place] or moved[place]
+        LayerCost(*part, flops[part], moved[part], timings.get(part))
+        for part in dict.fromkeys((*steps_of, *flops, *moved))
+        if flops[part] or moved[part]
     )
 
 
-def _part_of(scope: str) -> tuple[str, bool]:
+def _part_of(scope: str) -> Part:
     layer, backward = layer_of(scope)
     outermost = layer.split("/")[0]
-    return (outermost, backward) if outermost else (OUTSIDE, False)
+    return Part(outermost, backward) if outermost else Part(OUTSIDE, False)
 
 
-def _by_part(counts: Counter[str]) -> Counter[tuple[str, bool]]:
-    parts: Counter[tuple[str, bool]] = Counter()
+def _by_part(counts: Counter[str]) -> Counter[Part]:
+    parts: Counter[Part] = Counter()
     for scope, number in counts.items():
         parts[_part_of(scope)] += number
     return parts
 
 
-def _timings(flat: Flat, parts: dict[Any, list[Step]], leaves: Sequence[Any], seconds: float) -> dict[Any, Timing]:
-    made = {place: {out for step in steps for out in step.outputs} for place, steps in parts.items()}
-    read = {place: {place for step in steps for place in step.inputs if isinstance(place, int)} - made[place]
-            for place, steps in parts.items()}  # fmt: skip
-    wanted = set().union(*read.values(), (place for place in flat.outputs if isinstance(place, int)))
-    ends = sorted(wanted.difference(flat.inputs, flat.constants))
-    whole = jax.jit(_runner(flat.steps, flat.inputs, ends, flat.constants))
-    values = {**flat.constants, **dict(zip(flat.inputs, leaves, strict=True))}
-    values |= zip(ends, whole(*leaves), strict=True)
-    contestants: dict[Any, Callable[[], float]] = {}
-    for place, steps in parts.items():
-        given, gives = sorted(read[place]), sorted(made[place] & wanted)
-        operands = [values[number] for number in given]
-        compiled = jax.jit(_runner(steps, given, gives, {})).lower(*operands).compile()
-        contestants[place] = lambda compiled=compiled, operands=operands: clocked(compiled, *operands)[0]
+def _timings(
+    flat: Flat, steps_of: Mapping[Part, Sequence[Step]], arguments: Sequence[object], seconds: float
+) -> dict[Part, Timing]:
+    """Compiles and times each part alone, on the values that it reads in the whole program."""
+    made: dict[Part, set[int]] = {}
+    read: dict[Part, set[int]] = {}
+    for part, steps in steps_of.items():
+        made[part] = {out for step in steps for out in step.outputs}
+        read[part] = {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
+
+    # The whole program runs once. It gives the values that parts read, and those that are results.
+    results = {place for place in flat.outputs if isinstance(place, int)}
+    wanted = results.union(*read.values())
+    computed = sorted(wanted.difference(flat.inputs, flat.constants))
+    whole = jax.jit(_runner(flat.steps, flat.inputs, computed, flat.constants))
+    values: dict[int, object] = {**flat.constants, **dict(zip(flat.inputs, arguments, strict=True))}
+    values |= zip(computed, whole(*arguments), strict=True)
+
+    contestants: dict[Part, Callable[[], float]] = {}
+    for part, steps in steps_of.items():
+        inputs, outputs = sorted(read[part]), sorted(made[part] & wanted)
+        operands = [values[place] for place in inputs]
+        compiled = jax.jit(_runner(steps, inputs, outputs, {})).lower(*operands).compile()
+        contestants[part] = lambda compiled=compiled, operands=operands: clocked(compiled, *operands)[0]
     return race(contestants, seconds)
 
 
-def _runner(steps: Sequence[Step], given: Sequence[int], gives: Sequence[int], known: dict[int, Any]) -> Any:
-    """A function that runs steps, from what stands in the places ``given`` to what then stands in ``gives``."""
+def _runner(
+    steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], constants: Mapping[int, object]
+) -> Callable[..., list[object]]:
+    """A function that runs steps: from the values in the places ``inputs`` to those in the places ``outputs``."""
 
     def run(*operands):
-        values = {**known, **dict(zip(given, operands, strict=True))}
+        values = {**constants, **dict(zip(inputs, operands, strict=True))}
         for step in steps:
-            inputs = [place.val if isinstance(place, Literal) else values[place] for place in step.inputs]
-            values.update(zip(step.outputs, bind(step.equation, inputs), strict=True))
-        return [values[place] for place in gives]
+            step_inputs = [place.val if isinstance(place, Literal) else values[place] for place in step.inputs]
+            values.update(zip(step.outputs, bind(step.equation, step_inputs), strict=True))
+        return [values[place] for place in outputs]
 
     return run

@@ -1,22 +1,25 @@
-"""What a compiled program needs of memory, and what the device says."""
+"""Memory of a compiled program."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jax.stages import Compiled
+
+from functional_nn.bench.measure.units import in_bytes
 
 
 class Memory(NamedTuple):
     """Bytes of a program's arguments, results and scratch memory, as its compiler planned them.
 
     Args:
-        arguments: of what goes in; what the program does not read is not in it.
-        outputs: of what comes out.
-        temporary: of what lives only while it runs.
-        shared: of outputs that take a donated argument's place.
-        device_peak: the most that was in use on the device since the process began, by anything; None on a CPU, which
-            does not say.
+        arguments: bytes of the arguments that the program reads.
+        outputs: bytes of the results.
+        temporary: bytes of the scratch memory that is used while the program runs.
+        shared: bytes of the results that take the place of a donated argument.
+        device_peak: the largest number of bytes in use on the device since the process began, by any program; None on
+            a CPU, which does not report it.
     """
 
     arguments: int
@@ -27,18 +30,21 @@ class Memory(NamedTuple):
 
     @property
     def peak(self) -> int:
-        """All at once: arguments, outputs that have a place of their own, scratch memory."""
+        """The sum of arguments, results with a place of their own, and scratch memory."""
         return self.arguments + self.outputs - self.shared + self.temporary
 
     def __str__(self) -> str:
         parts = f"{in_bytes(self.arguments)} in, {in_bytes(self.outputs)} out, {in_bytes(self.temporary)} scratch"
-        shared = f", {in_bytes(self.shared)} shared by donation" if self.shared else ""
-        device = "" if self.device_peak is None else f"; device {in_bytes(self.device_peak)} at most so far"
-        return f"{in_bytes(self.peak)} at the peak: {parts}{shared}{device}"
+        text = f"{in_bytes(self.peak)} at the peak: {parts}"
+        if self.shared:
+            text += f", {in_bytes(self.shared)} shared by donation"
+        if self.device_peak is not None:
+            text += f"; device {in_bytes(self.device_peak)} at most so far"
+        return text
 
 
-def memory_of(compiled: Any) -> Memory | None:
-    """The memory of a compiled program; None where the platform does not tell."""
+def memory_of(compiled: Compiled) -> Memory | None:
+    """The memory of a compiled program; None where the platform does not report it."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
@@ -50,16 +56,3 @@ def memory_of(compiled: Any) -> Memory | None:
         analysis.alias_size_in_bytes,
         statistics.get("peak_bytes_in_use"),
     )
-
-
-def in_bytes(number: float) -> str:
-    """Bytes in three digits.
-
-    >>> in_bytes(512), in_bytes(1_714_568)
-    ('512 B', '1.71 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"

@@ -1,4 +1,4 @@
-"""What the device can do, measured beside the program: products and streams of bytes."""
+"""Peak speed of the device, measured beside the program with products and streams of bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.measure.timing import Timing, clocked
 from functional_nn.jaxprs.bytes_moved import size_of
@@ -19,21 +22,25 @@ from functional_nn.jaxprs.equations import bind
 from functional_nn.jaxprs.flops import flops_of
 from functional_nn.jaxprs.walk import equations
 
+MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None
+
 PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 OWN_SHAPES = 3
-"""Products of the program that its peaks are measured at: those with most operations in all."""
+"""The number of the program's own products that are measured: those with most operations."""
 SIZES = {"cpu": (1024,)}
 LARGE = (1024, 4096)
-"""Sizes of the square products: a large accelerator is not filled by the smaller one."""
+"""Sizes of the square products: the smaller one does not fill a large accelerator."""
 WORK = {"cpu": (2e8, 2.5e8)}
 MUCH = (2e11, 4e9)
-"""Operations and bytes that one call of a measurement has at the least, so that its launch takes little of it."""
+"""Operations and bytes of one call of a measurement, at least, so that its launch takes little of the time."""
 MOST_REPEATS = 1000
-LEAST_STREAM, LARGE_STREAM = 65_536, {"cpu": 32 * 2**20}
+LEAST_STREAM = 65_536
+LARGE_STREAM = {"cpu": 32 * 2**20}
+LARGE_STREAM_OF_ACCELERATORS = 256 * 2**20
 
 
 class Rate(NamedTuple):
-    """What was reached at something: operations and bytes a second, in the best of so many calls."""
+    """Operations and bytes per second that one measurement reached in its best call."""
 
     name: str
     flops_per_second: float
@@ -41,7 +48,7 @@ class Rate(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """What the device reached beside the program: the best that was seen at anything, and all that was tried.
+    """The largest rates that the device reached beside the program, and all measured rates.
 
     >>> peaks = Peaks((Rate("1024³", 2e12, 1e9), Rate("stream of 64 MB", 1e8, 1e11)))
     >>> peaks.flops_per_second, peaks.bytes_per_second
@@ -52,17 +59,25 @@ class Peaks(NamedTuple):
 
     @property
     def flops_per_second(self) -> float:
-        """The largest number of operations a second."""
+        """The largest number of operations per second."""
         return max(rate.flops_per_second for rate in self.rates)
 
     @property
     def bytes_per_second(self) -> float:
-        """The largest number of bytes a second."""
+        """The largest number of bytes per second."""
         return max(rate.bytes_per_second for rate in self.rates)
 
 
 class Trial(NamedTuple):
-    """A program that does one thing so many times, and what one time costs."""
+    """A program that repeats one operation.
+
+    Args:
+        name: the operation.
+        run: makes a call; returns its seconds.
+        repeats: how often a call repeats the operation.
+        flops: floating-point operations of one repeat.
+        bytes: bytes that one repeat moves.
+    """
 
     name: str
     run: Callable[[], float]
@@ -71,32 +86,33 @@ class Trial(NamedTuple):
     bytes: int
 
     def rate(self, timing: Timing) -> Rate:
-        """What it reached in its best call."""
+        """The rate of the best call."""
         seconds = timing.best / self.repeats
         return Rate(self.name, self.flops / seconds, self.bytes / seconds)
 
 
-def trials(program: Any, working_set: int) -> list[Trial]:
-    """What the peaks of a traced program are measured by.
+def trials(program: ClosedJaxpr, working_set: int) -> list[Trial]:
+    """The measurements that give the peaks for a traced program.
 
-    Square products in the type of its heaviest product (float32 where it has none), its own heaviest products, and
-    streams over arrays as large as its working set, and over large ones. A stream reads and writes an array, or
-    reads and sums it up.
+    They are square products in the type of the program's heaviest product (float32 if it has none), its own heaviest
+    products, and streams over arrays of two sizes: the program's working set, and a large one. One kind of stream reads
+    and writes an array, the other reads an array and sums it up.
     """
     platform = jax.default_backend()
-    own = heaviest_products(program)
-    dtype = own[0].invars[0].aval.dtype if own else jnp.dtype(jnp.float32)
-    precision = own[0].params["precision"] if own else None
-    made = [_square(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
-    made += [_own(_product_of(equation)) for equation in own]
+    heaviest = heaviest_products(program)
+    dtype = operand_types(heaviest[0])[0].dtype if heaviest else jnp.dtype(jnp.float32)
+    precision = heaviest[0].params["precision"] if heaviest else None
+    made = [_square_product(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
+    made += [_product_of_program(_product_of(equation)) for equation in heaviest]
+    # A power of two, so that programs of nearly the same working set share a compiled stream.
     within = 2 ** math.ceil(math.log2(max(working_set // 2, LEAST_STREAM)))
-    for size in sorted({within, LARGE_STREAM.get(platform, 256 * 2**20)}):
-        made += [_stream(size, False), _stream(size, True)]
+    for size in sorted({within, LARGE_STREAM.get(platform, LARGE_STREAM_OF_ACCELERATORS)}):
+        made += [_stream(size), _sum(size)]
     return made
 
 
-def heaviest_products(program: Any) -> list[Any]:
-    """An equation of each kind of product that the program has, at most three, those with most operations first."""
+def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
+    """An equation of each kind of product in the program, at most three, those with most operations first."""
     totals: Counter[_Product] = Counter()
     for _, equation, repeats, _ in equations(program):
         if equation.primitive.name in PRODUCTS:
@@ -104,13 +120,18 @@ def heaviest_products(program: Any) -> list[Any]:
     return [product.equation for product, _ in totals.most_common(OWN_SHAPES)]
 
 
-def product_name(equation: Any) -> str:
-    """A product in words: ``128×784 · 784×128``.
+def operand_types(equation: JaxprEqn) -> list[ShapedArray]:
+    """The shapes and types of a product's operands, which are always arrays."""
+    return [cast(ShapedArray, variable.aval) for variable in equation.invars]
+
+
+def product_name(equation: JaxprEqn) -> str:
+    """The shapes of a product: ``128×784 · 784×128``.
 
     >>> product_name(jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns[0])
     '2×3 · 3×4'
     """
-    left, right = (v.aval for v in equation.invars)
+    left, right = operand_types(equation)
     kind = "" if equation.primitive.name == "dot_general" else " convolution"
     name = f"{'×'.join(map(str, left.shape))} · {'×'.join(map(str, right.shape))}{kind}"
     return name if left.dtype == jnp.float32 else f"{name} {left.dtype.name}"
@@ -118,44 +139,50 @@ def product_name(equation: Any) -> str:
 
 @dataclass(frozen=True)
 class _Product:
-    """A product of a program; those of the same shapes, types and parameters are equal."""
+    """A product of a program. Two of them are equal if their shapes, types and parameters are."""
 
     text: str
-    equation: Any = field(compare=False)
+    equation: JaxprEqn = field(compare=False)
 
 
-def _product_of(equation: Any) -> _Product:
+def _product_of(equation: JaxprEqn) -> _Product:
     types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
     return _Product(f"{equation.primitive.name} {types} {sorted(equation.params.items(), key=str)}", equation)
 
 
-def _work() -> tuple[float, float]:
+def _least_work() -> tuple[float, float]:
     return WORK.get(jax.default_backend(), MUCH)
 
 
-def _repeats(own: float, work: float) -> int:
-    return max(1, min(MOST_REPEATS, math.ceil(work / max(own, 1))))
+def _repeats(work_of_one: float, least_work: float) -> int:
+    return max(1, min(MOST_REPEATS, math.ceil(least_work / max(work_of_one, 1))))
 
 
 @lru_cache(maxsize=64)
-def _square(size: int, dtype: Any, precision: Any) -> Trial:
+def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> Trial:
     x = jnp.ones((size, size), dtype)
     return _repeated(f"{size}³", lambda x, y: jnp.matmul(x, y, precision=precision), (x, x), 2 * size**3)
 
 
 @lru_cache(maxsize=64)
-def _own(product: _Product) -> Trial:
+def _product_of_program(product: _Product) -> Trial:
     equation = product.equation
-    operands = tuple(jnp.ones(variable.aval.shape, variable.aval.dtype) for variable in equation.invars)
-    return _repeated(product_name(equation), lambda *o: bind(equation, o)[0], operands, flops_of(equation))
+    left, right = (jnp.ones(operand.shape, operand.dtype) for operand in operand_types(equation))
+    return _repeated(product_name(equation), lambda x, y: bind(equation, (x, y))[0], (left, right), flops_of(equation))
 
 
-def _repeated(name: str, product: Callable[..., Any], operands: tuple[Any, ...], flops: int) -> Trial:
-    """Each product waits for the one before: an element of that one is put into its first operand.
+def _repeated(
+    name: str,
+    product: Callable[[jax.Array, jax.Array], jax.Array],
+    operands: tuple[jax.Array, jax.Array],
+    flops: int,
+) -> Trial:
+    """A loop in which each product waits for the one before, because it reads an element of its result.
 
-    The loop carries the whole result, so all of it is computed. Unrolled, XLA made one element of an outer product.
+    The loop carries the whole result, so that all of it is computed. In an unrolled loop XLA computed only one element
+    of an outer product.
     """
-    repeats = _repeats(flops, _work()[0])
+    repeats = _repeats(flops, _least_work()[0])
     out = jax.eval_shape(product, *operands)
 
     def run(x, y):
@@ -167,30 +194,39 @@ def _repeated(name: str, product: Callable[..., Any], operands: tuple[Any, ...],
         return lax.fori_loop(0, repeats, again, (x, jnp.zeros(out.shape, out.dtype)))[1]
 
     moved = sum(size_of(operand) for operand in operands) + size_of(out)
-    return Trial(name, _caller(run, *operands), repeats, flops, moved)
+    return Trial(name, _timed_call(run, *operands), repeats, flops, moved)
 
 
 @lru_cache(maxsize=64)
-def _stream(size: int, summed: bool) -> Trial:
+def _stream(size: int) -> Trial:
+    """A loop that reads and writes an array of ``size`` bytes."""
     x = jnp.ones(size // 4, jnp.float32)
-    moved = size if summed else 2 * size
-    repeats = _repeats(moved, _work()[1])
+    repeats = _repeats(2 * size, _least_work()[1])
+
+    def run(x):
+        return lax.fori_loop(0, repeats, lambda _, x: x * 0.999 + 0.001, x)
+
+    return Trial(f"stream of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, 2 * (size // 4), 2 * size)
+
+
+@lru_cache(maxsize=64)
+def _sum(size: int) -> Trial:
+    """A loop that reads an array of ``size`` bytes and sums it up."""
+    x = jnp.ones(size // 4, jnp.float32)
+    repeats = _repeats(size, _least_work()[1])
 
     def add_up(_, carry):
         x, total = carry
-        x = x.at[0].set(total)
+        x = x.at[0].set(total)  # each sum depends on the one before, so that none is left out
         return x, jnp.sum(x)
 
     def run(x):
-        if summed:
-            return lax.fori_loop(0, repeats, add_up, (x, jnp.float32(0)))[1]
-        return lax.fori_loop(0, repeats, lambda _, x: x * 0.999 + 0.001, x)
+        return lax.fori_loop(0, repeats, add_up, (x, jnp.float32(0)))[1]
 
-    name = f"{'sum' if summed else 'stream'} of {size / 2**20:.3g} MiB"
-    return Trial(name, _caller(run, x), repeats, size // 4 * (1 if summed else 2), moved)
+    return Trial(f"sum of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, size // 4, size)
 
 
-def _caller(run: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
+def _timed_call(run: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[], float]:
     compiled = jax.jit(run).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
     return lambda: clocked(compiled, *arguments)[0]

@@ -1,73 +1,100 @@
-"""A table of measurements: one network in several ways, batch sizes, precisions and numbers of models."""
+"""Measurements of one network: several programs, batch sizes, precisions and numbers of models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from functional_nn.bench.measure.benchmark import Benchmark, benchmark
-from functional_nn.bench.measure.workloads import Subject, workload
+from functional_nn.bench.measure.benchmark import benchmark, measure_call
+from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
+from functional_nn.bench.measure.result import Benchmark
+from functional_nn.bench.measure.timing import Timing
+from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep_call
+from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
+from functional_nn.jaxprs.walk import trace
 
+PROGRAMS = ("train", "predict", "gradient", "hand", "sweep")
+"""The programs that ``measure`` knows: those of ``fit`` and of ``sweep``, and the functions of ``workload``."""
 NEAR_BEST = 0.8
-"""The knee: the smallest batch or population whose throughput is this share of the best."""
+"""The knee is the smallest batch or population with this share of the best throughput."""
 
 
-class Measured(NamedTuple):
-    """What was measured of what; ``members`` is how many models one call trains."""
+class BenchmarkCase(NamedTuple):
+    """A program to measure.
+
+    Args:
+        what: one of ``PROGRAMS``.
+        batch_size: the number of examples in a batch.
+        precision: its name.
+        members: the number of models that a sweep trains; 1 for other programs.
+    """
 
     what: str
     batch_size: int
     precision: str
-    members: int
+    members: int = 1
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that one call runs."""
+        return STEPS if self.what in ("train", "sweep") else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The case, ready for JSON."""
+        return {**self._asdict(), "steps": self.steps}
+
+
+class Measured(NamedTuple):
+    """A case and its measurements."""
+
+    case: BenchmarkCase
     result: Benchmark
 
     @property
+    def step(self) -> Timing:
+        """The timing of one step of all models: a call of ``fit``'s program runs several steps."""
+        return self.result.timing.divided_by(self.case.steps)
+
+    @property
     def seconds_per_example(self) -> float:
-        """Of one model and one example."""
-        return self.result.seconds / self.batch_size / self.members
+        """Seconds for one example of one model."""
+        return self.step.median / self.case.batch_size / self.case.members
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        about = {"what": self.what, "batch_size": self.batch_size, "precision": self.precision}
-        return {**about, "members": self.members, **self.result.to_dict()}
+        """The case and the measurements, ready for JSON."""
+        return {**self.case.to_dict(), **self.result.to_dict()}
 
 
 def measure(
-    subject: Subject,
-    what: Sequence[str],
-    batch_sizes: Sequence[int],
-    precisions: Sequence[str] = ("float32",),
-    members: Sequence[int] = (1,),
+    network: MeasuredNetwork,
+    cases: Sequence[BenchmarkCase],
     *,
     seconds: float = 2.0,
     layers: bool = False,
-    done: Callable[[Measured], None] = lambda measured: None,
+    on_measured: Callable[[Measured], None] = lambda measured: None,
 ) -> list[Measured]:
-    """Measures everything in every way; ``done`` is called with each as soon as it is there.
+    """Measures every case, each for about ``seconds``.
 
-    ``members`` are for ``sweep``. With ``layers`` the train step is taken apart, layer by layer.
+    Args:
+        network: the network and how it is trained.
+        cases: what to measure.
+        seconds: about how long to measure each.
+        layers: whether to time a train step layer by layer as well.
+        on_measured: called with each measurement when it is done.
     """
     results = []
-    for way in ways(what, batch_sizes, precisions, members):
-        made = workload(way["what"], subject, way["batch_size"], way["precision"], way["members"])
-        result = benchmark(
-            *(made.function, *made.arguments),
-            name=made.name,
-            donate=made.donate,
-            seconds=seconds,
-            layers=layers and way["what"] == "train",
-        )
-        results.append(Measured(**way, result=result))
-        done(results[-1])
+    for case in cases:
+        results.append(Measured(case, _measure_one(network, case, seconds, layers)))
+        on_measured(results[-1])
     return results
 
 
-def ways(
-    what: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str], members: Sequence[int]
-) -> list[dict[str, Any]]:
-    """All that is to be measured, by the names that records have."""
+def cases_of(
+    what: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str], members: Sequence[int] = (1,)
+) -> list[BenchmarkCase]:
+    """All combinations; ``members`` are for sweeps only."""
     return [
-        {"what": name, "batch_size": batch_size, "precision": precision, "members": count}
+        BenchmarkCase(name, batch_size, precision, count)
         for precision in precisions
         for batch_size in batch_sizes
         for name in what
@@ -75,8 +102,31 @@ def ways(
     ]
 
 
+def _measure_one(network: MeasuredNetwork, case: BenchmarkCase, seconds: float, layers: bool) -> Benchmark:
+    what, batch_size, precision, members = case
+    if what == "train":
+        call = fit_call(network, batch_size, precision)
+        costs = _layers_of_a_step(network, batch_size, precision, seconds) if layers else ()
+        return measure_call(what, call, seconds, costs)
+    if what == "sweep":
+        call = sweep_call(network, batch_size, precision, members)
+        return measure_call(f"sweep of {members}", call, seconds, ())
+    made = workload(what, network, batch_size, precision)
+    return benchmark(made.function, *made.arguments, name=made.name, donate=made.donate, seconds=seconds)
+
+
+def _layers_of_a_step(
+    network: MeasuredNetwork, batch_size: int, precision: str, seconds: float
+) -> tuple[LayerCost, ...]:
+    """The layers of a single step, because layers cannot be taken out of the loop over the steps."""
+    step = workload("step", network, batch_size, precision)
+    return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
+
+
 def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:
-    """The smallest size whose throughput, size / seconds, is four fifths of the best: less is waste, more is waiting.
+    """The smallest size with at least 80% of the best throughput, size / seconds.
+
+    A smaller size does not fill the device; with a larger one each step only takes longer.
 
     >>> knee([1, 8, 64, 512], [1.0, 1.0, 2.0, 15.0])
     64

@@ -1,9 +1,9 @@
-"""What the command measures of a network: training, predicting, its gradient in two ways, and many networks at once."""
+"""Functions of a network that are measured: a train step, predictions, and the gradient in two ways."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,56 +14,71 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
 from functional_nn.losses.loss import Loss
 from functional_nn.training.optimizers.precision import as_precision, cast
-from functional_nn.training.state import create_train_state
-from functional_nn.training.step import forward, make_train_step
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import TrainStep, forward, make_train_step
 
-WHATS = ("train", "predict", "gradient", "hand", "sweep")
+FUNCTIONS = ("step", "predict", "gradient", "hand")
 
 
 class Workload(NamedTuple):
-    """A function with its arguments, and the numbers of those that it may be given for good."""
+    """A function, its arguments, and the numbers of the arguments that may be donated."""
 
     name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
     donate: tuple[int, ...]
 
 
-class Subject(NamedTuple):
-    """What is measured: a network, its loss and optimizer, on examples of this shape in so many classes.
+class MeasuredNetwork(NamedTuple):
+    """The network to measure, and how it is trained.
 
-    ``trained`` is the network as ``fit`` is to be given it, by default ``net``: with ``with_hand_vjp`` around it where
-    that is quicker.
+    Args:
+        net: the network.
+        loss: the loss.
+        make_optimizer: makes the optimizer from a learning rate, which a sweep gives as a traced value.
+        in_shape: the shape of one example.
+        classes: the number of classes.
+        trained: the network that ``fit`` and ``sweep`` are given, such as ``with_hand_vjp(net)``; by default ``net``.
+        learning_rate: the learning rate of all runs.
     """
 
     net: Layer
     loss: Loss
-    optimizer: optax.GradientTransformation
+    make_optimizer: Callable[[float | jax.Array], optax.GradientTransformation]
     in_shape: Shape
     classes: int
     trained: Layer | None = None
+    learning_rate: float = 1e-3
+
+    @property
+    def trained_net(self) -> Layer:
+        """The network that ``fit`` and ``sweep`` are given."""
+        return self.trained or self.net
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer with the learning rate of all runs."""
+        return self.make_optimizer(self.learning_rate)
 
 
-def workload(what: str, subject: Subject, batch_size: int, precision: str = "float32", members: int = 1) -> Workload:
-    """One of ``WHATS`` for a batch of so many made-up examples.
+def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: str = "float32") -> Workload:
+    """One of ``FUNCTIONS`` for a batch of random examples.
 
-    ``train`` is a step with its optimizer, ``predict`` the outputs in evaluation, ``gradient`` that of the loss by
-    ``jax.grad``, ``hand`` the same by the hand-derived backward pass, and ``sweep`` a step of so many members, each
-    with a state of its own, on one batch.
+    ``step`` is a train step with its optimizer, ``predict`` the outputs in evaluation, ``gradient`` the gradient of the
+    loss by ``jax.grad``, and ``hand`` the same gradient by the hand-derived backward pass.
 
     Raises:
         InputError: for an unknown name or precision.
     """
-    if what not in WHATS:
-        raise InputError("what", "a known name", repr(what), suggest(what, WHATS))
-    policy = as_precision(precision)
-    net, loss = subject.net, subject.loss
-    key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.uniform(key_x, (batch_size, *subject.in_shape), policy.parameters)
-    labels = jax.random.randint(key_labels, (batch_size,), 0, subject.classes, jnp.int32)
+    if what not in FUNCTIONS:
+        raise InputError("what", "a known name", repr(what), suggest(what, FUNCTIONS))
+    step, (train_state, x, labels) = step_and_arguments(network, batch_size, precision)
+    if what == "step":
+        return Workload(what, step, (train_state, x, labels), (0,))
 
-    def start(key):
-        return create_train_state(net, subject.optimizer, key, subject.in_shape, policy)
+    policy = as_precision(precision)
+    net, loss = network.net, network.loss
+    params, state, key = train_state.params, train_state.state, train_state.key
 
     def predict(params, state, x):
         return forward(net, policy, params, state, x, train=False)[0]
@@ -72,20 +87,30 @@ def workload(what: str, subject: Subject, batch_size: int, precision: str = "flo
         return loss(forward(net, policy, params, state, x, train=True, key=key)[0], labels)
 
     def hand(params, state, x, labels, key):
-        inner, x = cast(params, policy.compute), cast(x, policy.compute)
-        y, _, pullback = net.vjp(inner, state, x, train=True, key=key)
+        compute_params, x = cast(params, policy.compute), cast(x, policy.compute)
+        y, _, pullback = net.vjp(compute_params, state, x, train=True, key=key)
         y_bar = loss.gradient(cast(y, policy.output), labels)
-        return cast(pullback(cast(y_bar, y.dtype))[0], policy.parameters)
+        params_bar, _ = pullback(cast(y_bar, y.dtype))
+        return cast(params_bar, policy.parameters)
 
-    if what == "sweep":
-        step = make_train_step(subject.trained or net, loss, subject.optimizer, precision=policy, keep_finite=False)
-        states = jax.jit(jax.vmap(start))(jax.random.split(key_start, members))
-        return Workload(f"sweep of {members}", jax.vmap(step, in_axes=(0, None, None)), (states, x, labels), (0,))
-    train_state = jax.jit(start)(key_start)
-    params, state, key = train_state.params, train_state.state, train_state.key
-    if what == "train":
-        step = make_train_step(subject.trained or net, loss, subject.optimizer, precision=policy, keep_finite=False)
-        return Workload(what, step, (train_state, x, labels), (0,))
     if what == "predict":
         return Workload(what, predict, (params, state, x), ())
-    return Workload(what, hand if what == "hand" else jax.grad(value), (params, state, x, labels, key), ())
+    function = hand if what == "hand" else jax.grad(value)
+    return Workload(what, function, (params, state, x, labels, key), ())
+
+
+def step_and_arguments(
+    network: MeasuredNetwork, batch_size: int, precision: str
+) -> tuple[TrainStep, tuple[TrainState, jax.Array, jax.Array]]:
+    """A train step, and a train state, a batch and its labels to call it with."""
+    policy = as_precision(precision)
+    key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.uniform(key_x, (batch_size, *network.in_shape), policy.parameters)
+    labels = jax.random.randint(key_labels, (batch_size,), 0, network.classes, jnp.int32)
+    net, optimizer = network.trained_net, network.optimizer
+
+    def start(key):
+        return create_train_state(net, optimizer, key, network.in_shape, policy)
+
+    step = make_train_step(net, network.loss, optimizer, precision=policy, keep_finite=False)
+    return step, (jax.jit(start)(key_start), x, labels)

@@ -48,13 +48,14 @@ class CompiledPrograms:
         spec: what they were compiled from.
         sharding: where arguments lie; None for one device.
         train_state: the shapes and types of what ``start`` returns.
+        jaxprs: the traced program of each compiled one, by name.
     """
 
     def __init__(self, spec: ProgramSpec):
         self.spec = spec
         self.sharding = on_each(spec.devices)
         self._shapes = _argument_shapes(spec)
-        self._traced: dict[str, Any] = {}
+        self.jaxprs: dict[str, Any] = {}
         compiled = self._compile_all()
         self.start: Any = compiled["start"]
         self.draw_order: Any = compiled["draw_order"]
@@ -97,11 +98,11 @@ class CompiledPrograms:
 
         traced_update = jax.make_jaxpr(update)(hyperparameters, params, optimizer_state, params)
         return {
-            "initial values": fingerprint(self._traced["start"]),
-            "network or loss": fingerprint(self._traced["evaluate"]),
+            "initial values": fingerprint(self.jaxprs["start"]),
+            "network or loss": fingerprint(self.jaxprs["evaluate"]),
             "optimizer": fingerprint(traced_update),
             "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
-            "train step": fingerprint(self._traced["full_batches"], self._traced["last_batch"]),
+            "train step": fingerprint(self.jaxprs["full_batches"], self.jaxprs["last_batch"]),
         }
 
     def _compile_all(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class CompiledPrograms:
 
             def compile_program(name: str, traced: Any, options: dict[str, Any]) -> Any:
                 """Starts to compile a program, and returns the shapes of its results."""
-                self._traced[name] = traced.jaxpr
+                self.jaxprs[name] = traced.jaxpr
                 compiling[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
                 return traced.out_info
 

@@ -1,11 +1,10 @@
-"""What ``benchmark`` and ``explain`` refuse before anything is traced."""
+"""Checks of the function and the arguments that ``benchmark`` and ``explain`` are given."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,8 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
 
 
-def check_call(function: Any, arguments: Any, donate: Any) -> tuple[int, ...]:
-    """Refuses what is no function, no pytrees of arrays and numbers, or no argument's number; gives the numbers."""
+def check_call(function: object, arguments: Sequence[object], donate: object) -> tuple[int, ...]:
+    """Checks the function, its arguments and the numbers of the donated arguments; returns these numbers."""
     check_function("function", function, "a function of arrays")
     check_leaves(arguments)
     numbers = (donate,) if isinstance(donate, Integral) else donate
@@ -24,8 +23,8 @@ def check_call(function: Any, arguments: Any, donate: Any) -> tuple[int, ...]:
     return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
 
 
-def check_calls(function: Callable[..., Any], calls: Any) -> Sequence[Sequence[Any]]:
-    """Refuses what are no tuples of arguments, as many as the function takes."""
+def check_later_calls(function: Callable[..., object], calls: object) -> Sequence[Sequence[object]]:
+    """Checks that each later call is a tuple of arguments that the function takes; returns the calls."""
     if not isinstance(calls, tuple | list) or not all(isinstance(call, tuple | list) for call in calls):
         raise InputError("then", "tuples of arguments, one for each later call", shown(calls))
     for call in calls:
@@ -34,19 +33,24 @@ def check_calls(function: Callable[..., Any], calls: Any) -> Sequence[Sequence[A
             inspect.signature(function).bind(*call)
         except TypeError as error:
             raise InputError("then", "tuples of arguments that the function takes", shown(call), f"{error}.") from None
-        except ValueError:  # a function without a signature, such as some of C
+        except ValueError:  # some functions written in C have no signature
             continue
     return calls
 
 
-def check_leaves(arguments: Sequence[Any]) -> None:
-    """Refuses arguments that JAX cannot trace, by their number and path."""
+def check_leaves(arguments: Sequence[object]) -> None:
+    """Refuses arguments that JAX cannot trace. The error names the argument's number and the path inside it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
         number, *rest = path
-        known = isinstance(leaf, bool | float | complex) or (isinstance(leaf, int) and abs(leaf) <= LARGEST)
-        if is_array(leaf):
-            known = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or is_numeric(leaf) or leaf.dtype.kind == "c"
-        if not known:
+        if not _is_traceable(leaf):
             where = f"argument {number.idx}{jax.tree_util.keystr(tuple(rest))}"
-            remedy = "Bind what is no array to the function: functools.partial(function, option=…)."
+            remedy = "Bind other values to the function: functools.partial(function, option=…)."
             raise InputError(where, "an array or a number", shown(leaf), remedy)
+
+
+def _is_traceable(leaf: object) -> bool:
+    if is_array(leaf):
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or is_numeric(leaf) or leaf.dtype.kind == "c"
+    if isinstance(leaf, int):
+        return abs(leaf) <= LARGEST
+    return isinstance(leaf, float | complex)

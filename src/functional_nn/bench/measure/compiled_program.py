@@ -1,0 +1,60 @@
+"""A compiled program with what is known about it before it is timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+from jax.stages import Compiled
+
+from functional_nn.bench.measure.timing import clocked, copies
+from functional_nn.jaxprs.walk import fresh
+
+STAGES = ("trace", "lower", "compile", "first_run")
+"""The stages of a program, in order. A program that ``fit`` compiles has only the last two: its ``compile`` covers
+tracing and lowering too."""
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A traced and compiled program.
+
+    Args:
+        jaxpr: the traced program.
+        compiled: the executable.
+        stages: seconds of each stage, by its name in ``STAGES``.
+    """
+
+    jaxpr: ClosedJaxpr
+    compiled: Compiled
+    stages: dict[str, float]
+
+    @property
+    def compiler_flops(self) -> float | None:
+        """Floating-point operations as XLA counts them, the body of a loop once; None where XLA does not say."""
+        flops = (self.compiled.cost_analysis() or {}).get("flops")
+        if flops is None or not math.isfinite(flops) or flops < 0:
+            return None
+        return flops
+
+
+def compile_program(
+    function: Callable[..., object], arguments: Sequence[object], donate: Sequence[int] = ()
+) -> CompiledProgram:
+    """Traces, lowers, compiles and runs a function, and times each of these stages."""
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate))
+    seconds_trace, traced = clocked(lambda: jitted.trace(*arguments))
+    seconds_lower, lowered = clocked(traced.lower)
+    seconds_compile, compiled = clocked(lowered.compile)
+    seconds_first_run, _ = clocked(compiled, *copies(arguments, donate))
+    seconds = (seconds_trace, seconds_lower, seconds_compile, seconds_first_run)
+    return CompiledProgram(traced.jaxpr, compiled, dict(zip(STAGES, seconds, strict=True)))
+
+
+def compile_empty_program(arguments: Sequence[object]) -> Compiled:
+    """Compiles a program that takes these arguments and computes nothing."""
+    return jax.jit(lambda *_: jnp.zeros(()), keep_unused=True).lower(*arguments).compile()

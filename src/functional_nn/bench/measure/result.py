@@ -1,0 +1,202 @@
+"""The result of a benchmark: times, rates, shares of the device's peaks, and what limits the program."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from functional_nn.bench.diagnose.findings import Explanation
+from functional_nn.bench.measure.compiled_program import STAGES
+from functional_nn.bench.measure.layer_times import LayerCost
+from functional_nn.bench.measure.memory import Memory
+from functional_nn.bench.measure.peaks import Peaks
+from functional_nn.bench.measure.timing import Timing
+from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+
+NEAR = 0.5
+"""A bound is said to limit a program if it accounts for at least this share of a call."""
+BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "dispatch": "starting the program"}
+WIDTH = 80
+"""Printed lines have at most this number of characters."""
+LABEL_WIDTH = 14
+
+
+@dataclass(frozen=True, repr=False)
+class Benchmark:
+    """The measurements of a program. It prints as a table; its ``repr`` is one line.
+
+    Args:
+        name: the function's name, or the given one.
+        stages: seconds for ``trace``, ``lower``, ``compile`` and ``first_run``.
+        steady: the calls after the first.
+        donated: the same calls with the ``donate`` arguments donated; None if there are none.
+        donate: the numbers of the donated arguments.
+        dispatch: the seconds until a call returns, while its outputs are still being computed.
+        launch: calls of a program that takes the same arguments and computes nothing.
+        memory: bytes that the program needs, with donation if it was measured; None where the platform does not report
+            them. If a call runs several programs, this is the memory of one of them.
+        flops: floating-point operations of one call, counted from the traced program.
+        bytes: the least number of bytes that one call moves, counted from the traced program.
+        compiler_flops: floating-point operations as XLA counts them, the body of a loop once; None where XLA does not
+            say.
+        peaks: the rates that the device reached in turns with this program.
+        reference: calls of the first measurement of the peaks, round by round beside the program's.
+        layers: the cost of each outermost layer, forward and backward.
+        findings: the causes of slowness that ``explain`` finds in the program.
+    """
+
+    name: str
+    stages: dict[str, float]
+    steady: Timing
+    donated: Timing | None
+    donate: tuple[int, ...]
+    dispatch: float
+    launch: Timing
+    memory: Memory | None
+    flops: int
+    bytes: int
+    compiler_flops: float | None
+    peaks: Peaks
+    reference: Timing
+    layers: tuple[LayerCost, ...]
+    findings: Explanation
+
+    @property
+    def timing(self) -> Timing:
+        """The calls in steady state, with donation if it was measured."""
+        return self.donated or self.steady
+
+    @property
+    def seconds(self) -> float:
+        """The median seconds of a call in steady state, with donation if it was measured."""
+        return self.timing.median
+
+    @property
+    def flops_per_second(self) -> float:
+        """Floating-point operations per second in steady state."""
+        return self.flops / self.seconds
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes per second in steady state."""
+        return self.bytes / self.seconds
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of a call that each bound accounts for.
+
+        ``compute`` divides the program's operations per second by the largest rate that was measured beside it, and
+        ``memory`` does the same for bytes. ``dispatch`` is the time of a call that computes nothing, divided by the
+        time of a call.
+        """
+        return {
+            "compute": self.flops_per_second / self.peaks.flops_per_second,
+            "memory": self.bytes_per_second / self.peaks.bytes_per_second,
+            "dispatch": min(self.launch.median / self.seconds, 1.0),
+        }
+
+    @property
+    def bound(self) -> str:
+        """``compute``, ``memory`` or ``dispatch``: the bound that accounts for most of a call."""
+        return max(self.shares, key=self.shares.__getitem__)
+
+    @property
+    def roofline(self) -> float:
+        """The share of the roofline: 1 if the program is as fast as its operations and its bytes allow."""
+        return max(self.shares["compute"], self.shares["memory"])
+
+    @property
+    def verdict(self) -> str:
+        """The bound in words."""
+        share = self.shares[self.bound]
+        if share >= NEAR:
+            return f"{self.bound}: {BOUND_NAMES[self.bound]} accounts for {share:.0%} of a call"
+        return f"none is near; the nearest is {self.bound}, with {share:.0%} of a call"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All measurements, ready for JSON."""
+        return {
+            "name": self.name,
+            "seconds": self.seconds,
+            "stages": self.stages,
+            "steady": self.steady.to_dict(),
+            "donated": self.donated and self.donated.to_dict(),
+            "donate": self.donate,
+            "dispatch_seconds": self.dispatch,
+            "launch_seconds": self.launch.median,
+            "memory": self.memory and {**self.memory._asdict(), "peak": self.memory.peak},
+            "flops": self.flops,
+            "bytes": self.bytes,
+            "compiler_flops": self.compiler_flops,
+            "flops_per_second": self.flops_per_second,
+            "bytes_per_second": self.bytes_per_second,
+            "shares": self.shares,
+            "bound": self.bound,
+            "roofline": self.roofline,
+            "reference": self.reference.to_dict(),
+            "peaks": [rate._asdict() for rate in self.peaks.rates],
+            "layers": [cost.to_dict() for cost in self.layers],
+            "findings": self.findings.to_list(),
+        }
+
+    def __repr__(self) -> str:
+        compile_time, run_time = in_seconds(self.stages["compile"]), in_seconds(self.seconds)
+        return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {self.roofline:.0%} of the roofline)"
+
+    def __str__(self) -> str:
+        lines = []
+        for label, text in self._labeled_lines():
+            lines += textwrap.wrap(
+                text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
+            )
+        return "\n".join([*lines, *self._layer_lines()])
+
+    def _labeled_lines(self) -> Iterator[tuple[str, str]]:
+        yield (
+            f"{self.name} ",  # the space keeps a long name apart from the text
+            ", ".join(f"{stage.replace('_', ' ')} {in_seconds(self.stages[stage])}" for stage in STAGES
+                      if stage in self.stages),
+        )  # fmt: skip
+        yield "steady state", str(self.steady)
+        if self.donated:
+            numbers = ", ".join(map(str, self.donate))
+            yield "donated", f"{self.donated}, argument {numbers} donated"
+        yield (
+            "dispatch",
+            f"a call returns after {in_seconds(self.dispatch)}; an empty program takes "
+            f"{in_seconds(self.launch.median)}",
+        )
+        yield "memory", str(self.memory) if self.memory else "not reported by this platform"
+        yield (
+            "operations",
+            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.shares['compute']:.0%} of "
+            f"{in_flops(self.peaks.flops_per_second)}/s",
+        )
+        if self.compiler_flops is not None:
+            yield "", f"XLA counts {in_flops(self.compiler_flops)}, the body of a loop once"
+        yield (
+            "bytes",
+            f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "
+            f"{in_bytes(self.peaks.bytes_per_second)}/s",
+        )
+        yield "roofline", f"{self.roofline:.0%} of what the peaks allow for these operations and bytes"
+        yield "bound", self.verdict
+        for finding in self.findings.findings:
+            yield "warning", str(finding)
+
+    def _layer_lines(self) -> Iterator[str]:
+        timed = [(cost, cost.timing.median) for cost in self.layers if cost.timing]
+        if not timed:
+            return
+        width = max(len(cost.layer) for cost, _ in timed) + len(" backward")
+        yield f"{'each alone':{width}}  {'time':>8}  {'operations':>11}  {'of peak':>7}  {'bytes':>7}  {'of peak':>7}"
+        for cost, seconds in timed:
+            name = f"{cost.layer} backward" if cost.backward else cost.layer
+            compute = cost.flops / seconds / self.peaks.flops_per_second
+            memory = cost.bytes / seconds / self.peaks.bytes_per_second
+            yield (
+                f"{name:{width}}  {in_seconds(seconds):>8}  {in_flops(cost.flops):>11}  {compute:7.0%}"
+                f"  {in_bytes(cost.bytes):>7}  {memory:7.0%}"
+            )

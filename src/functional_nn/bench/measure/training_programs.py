@@ -1,0 +1,180 @@
+"""The compiled programs of ``fit`` and of ``sweep``, with arguments to measure them.
+
+They are compiled from a ``ProgramSpec``, as ``fit`` and ``sweep`` make them: from the same functions, with the
+same compile options, and for a sweep with the plan that ``sweep`` chooses on this device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.stages import Compiled
+
+from functional_nn.bench.measure.benchmark import MeasuredCall
+from functional_nn.bench.measure.compiled_program import CompiledProgram, compile_empty_program
+from functional_nn.bench.measure.timing import clocked
+from functional_nn.bench.measure.workloads import MeasuredNetwork
+from functional_nn.data.dataset import Split
+from functional_nn.jaxprs.xla_options import compiling_anew
+from functional_nn.sweeps.execution.group_programs import UNROLL
+from functional_nn.sweeps.execution.plan import planned
+from functional_nn.training.epoch import drawn_batches
+from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs.recipe import Hyperparameters, Recipe
+from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+
+STEPS = 32
+"""The number of train steps in the measured program: an epoch of this many full batches."""
+TRAIN_STATE = 1
+"""The number of the train state among the program's arguments. ``fit`` and ``sweep`` do not donate it: if an epoch
+produces a non-finite value, it is rerun from the state before."""
+
+
+def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
+    """The program that ``fit`` runs in each epoch for all full batches."""
+    split = _random_split(network, batch_size)
+    recipe = _recipe(network, network.learning_rate)
+    spec = ProgramSpec(recipe, batch_size, as_precision(precision), shapes_of(split))
+    with compiling_anew():
+        seconds, programs = clocked(lambda: CompiledPrograms(spec))
+        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split, batch_size)
+        empty = compile_empty_program(arguments)
+    program = _with_first_run(programs, arguments, seconds)
+    return MeasuredCall(
+        program,
+        arguments,
+        run=lambda: program.compiled(*arguments),
+        run_empty=lambda: empty(*arguments),
+        kept=(TRAIN_STATE,),
+    )
+
+
+def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, members: int) -> MeasuredCall:
+    """An epoch of a sweep over learning rates, with the plan that ``sweep`` chooses by default.
+
+    On a CPU each member has its own execution of the program, and threads run several of them at the same time. On an
+    accelerator one execution trains many members, mapped by ``vmap``.
+    """
+    plan = planned("auto", members)
+    mapped = plan.members if plan.members > 1 else None
+    device_count = min(plan.workers, jax.local_device_count())
+    on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count)
+    # The members of one device are alike, so they can have the same arguments. Devices take turns, as in a sweep.
+    count = math.ceil(members / plan.members)
+    executions = [on_devices[number % len(on_devices)] for number in range(count)]
+    threads = ThreadPoolExecutor(plan.workers)
+    first = on_devices[0]
+    return MeasuredCall(
+        _with_first_run(first.programs, first.arguments, sum(one.compile_seconds for one in on_devices)),
+        first.arguments,
+        run=lambda: list(threads.map(_Execution.run, executions)),
+        run_empty=lambda: list(threads.map(_Execution.run_empty, executions)),
+        executions=count,
+        kept=(TRAIN_STATE,),
+    )
+
+
+@lru_cache(maxsize=1)
+def _sweep_executions(
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, device_count: int
+) -> tuple[_Execution, ...]:
+    """The programs of a sweep on each device.
+
+    The last ones are kept, because on a CPU sweeps of all numbers of members use the same programs.
+    """
+    learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
+    rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
+    split = _random_split(network, batch_size)
+
+    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
+        return _recipe(network, hyperparameters["learning_rate"])
+
+    spec = ProgramSpec(
+        make_recipe,
+        batch_size,
+        as_precision(precision),
+        shapes_of(split),
+        hyperparameters=(("learning_rate", shapes_of(learning_rate)),),
+        members=mapped,
+        unroll=UNROLL,
+    )
+    executions = []
+    with compiling_anew():
+        for number, device in enumerate(jax.local_devices()[:device_count]):
+            with nullcontext() if number == 0 else jax.default_device(device):
+                seconds, programs = clocked(lambda: CompiledPrograms(spec))
+            hyperparameters = jax.device_put({"learning_rate": rates}, device)
+            keys, device_split = jax.device_put((_keys(mapped), split), device)
+            arguments = _epoch_arguments(programs, hyperparameters, keys, device_split, batch_size, mapped=mapped)
+            executions.append(_Execution(programs, arguments, compile_empty_program(arguments), seconds))
+    return tuple(executions)
+
+
+class _Execution(NamedTuple):
+    """The programs on one device, and the arguments of an execution there."""
+
+    programs: CompiledPrograms
+    arguments: tuple[object, ...]
+    empty: Compiled
+    compile_seconds: float
+
+    def run(self) -> None:
+        jax.block_until_ready(self.programs.full_batches(*self.arguments))
+
+    def run_empty(self) -> None:
+        jax.block_until_ready(self.empty(*self.arguments))
+
+
+def _recipe(network: MeasuredNetwork, learning_rate: float | jax.Array) -> Recipe:
+    return Recipe(network.trained_net, network.loss, network.make_optimizer(learning_rate))
+
+
+def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
+    """Random examples for an epoch. They are bytes, like the images of a data set."""
+    random = np.random.default_rng(0)
+    examples = STEPS * batch_size
+    x = random.integers(0, 256, (examples, *network.in_shape), np.uint8)
+    labels = random.integers(0, network.classes, examples, np.int32)
+    return Split(x, labels, x, labels)
+
+
+def _keys(mapped: int | None) -> jax.Array:
+    return jax.random.key(0) if mapped is None else jax.random.split(jax.random.key(0), mapped)
+
+
+def _epoch_arguments(
+    programs: CompiledPrograms,
+    hyperparameters: Mapping[str, jax.Array],
+    keys: jax.Array,
+    split: Split,
+    batch_size: int,
+    *,
+    mapped: int | None = None,
+) -> tuple[object, ...]:
+    """The arguments of the program for the full batches of the first epoch."""
+    train_state = programs.start(hyperparameters, keys)
+
+    def draw(key):
+        full_batches, _ = drawn_batches(key, 0, len(split.train_x), batch_size)
+        return full_batches
+
+    order = jax.jit(draw if mapped is None else jax.vmap(draw))(train_state.key)
+    x, labels = jax.tree.map(jax.numpy.asarray, (split.train_x, split.train_labels))
+    return hyperparameters, train_state, order, x, labels
+
+
+def _with_first_run(
+    programs: CompiledPrograms, arguments: tuple[object, ...], compile_seconds: float
+) -> CompiledProgram:
+    executable: Compiled = programs.full_batches
+    first_run, _ = clocked(executable, *arguments)
+    stages = {"compile": compile_seconds, "first_run": first_run}
+    return CompiledProgram(programs.jaxprs["full_batches"], executable, stages)

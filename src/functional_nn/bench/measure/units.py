@@ -1,0 +1,52 @@
+"""Seconds, bytes and floating-point operations as short texts with units."""
+
+from __future__ import annotations
+
+
+def seconds_scale(seconds: float) -> tuple[float, str]:
+    """The factor that brings seconds to an easily read number, and the unit's name."""
+    if seconds >= 1:
+        return 1.0, "s"
+    if seconds >= 1e-3:
+        return 1e3, "ms"
+    return 1e6, "µs"
+
+
+def in_seconds(seconds: float) -> str:
+    """Seconds with three digits.
+
+    >>> in_seconds(0.01234), in_seconds(2.5e-5)
+    ('12.3 ms', '25.0 µs')
+    """
+    scale, unit = seconds_scale(seconds)
+    number = seconds * scale
+    return f"{number:.3g} {unit}" if number >= 100 else f"{number:#.3g} {unit}"
+
+
+def in_bytes(number: float) -> str:
+    """Bytes with three digits.
+
+    >>> in_bytes(512), in_bytes(1_714_568)
+    ('512 B', '1.71 MB')
+    """
+    prefix, scaled = _metric(number)
+    return f"{scaled:.3g} {prefix}B"
+
+
+def in_flops(number: float) -> str:
+    """Floating-point operations with three digits.
+
+    >>> in_flops(59_765_128)
+    '59.8 MFLOP'
+    """
+    prefix, scaled = _metric(number)
+    return f"{scaled:.3g} {prefix}FLOP"
+
+
+def _metric(number: float) -> tuple[str, float]:
+    """The prefix of the unit, and the number divided by it; numbers up to 999.5 keep the smaller unit."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 999.5:
+            return prefix, number
+        number /= 1000
+    return "T", number
