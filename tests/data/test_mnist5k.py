@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_nn.data import idx, load_dataset
-from functional_nn.data.sources import MNIST5K
+from functional_nn.data import idx
+from functional_nn.data.sources import MNIST5K, load_dataset
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 

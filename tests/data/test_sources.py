@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from functional_nn.core.errors import DataError
-from functional_nn.data import Dataset, dataset_names, load_dataset, make_dataset, sources, write_idx
+from functional_nn.data import Dataset, Split, dataset_names, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
+from functional_nn.data.sources import load_dataset
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -47,6 +48,17 @@ def test_idx_files_of_ones_own(tmp_path):
     assert dataset.classes == 3
     assert str(tmp_path / "letters") in dataset.source
     np.testing.assert_array_equal(dataset.test_labels, LABELS)
+
+
+def test_the_repr_is_one_line():
+    dataset = small()
+    assert repr(dataset) == "<Dataset small: 3 training and 3 test images, 4x5x1, 3 classes>"
+    split = Split(dataset.train_images, dataset.train_labels, (dataset.test_images, [1, 2]), dataset.test_labels)
+    expected = (
+        "<Split: training examples uint8 of shape (3, 4, 5, 1), labels int32 of shape (3,); "
+        "test examples (uint8 of shape (3, 4, 5, 1), [1, 2]), labels int32 of shape (3,)>"
+    )
+    assert repr(split) == expected
 
 
 def test_the_names_start_with_the_embedded_set():
@@ -290,7 +302,7 @@ def test_cache_folder(tmp_path, monkeypatch):
 
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
     program = (
-        "import sys, functional_nn.data as data; data.load_dataset();"
+        "import sys, functional_nn as fnn; fnn.load_dataset();"
         "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax'} & set(sys.modules);"
         "assert not late, late"
     )

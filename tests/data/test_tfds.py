@@ -13,8 +13,9 @@ import tensorflow_datasets
 from PIL import Image
 
 from functional_nn.core.errors import DataError
-from functional_nn.data import cache, load_dataset, read_idx, tfds, write_idx
+from functional_nn.data import cache, read_idx, tfds, write_idx
 from functional_nn.data.idx import read_idx_folder
+from functional_nn.data.sources import load_dataset
 from functional_nn.data.tfds import reachable
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"

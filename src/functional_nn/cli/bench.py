@@ -80,9 +80,9 @@ def bench(
         from functional_nn.bench.measure.execution_modes import modes
         from functional_nn.bench.measure.suite import measure, ways
         from functional_nn.bench.measure.workloads import Subject
-        from functional_nn.cli.configuration import FASTER_BY_FORMULA
         from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
         from functional_nn.losses.multiclass import cross_entropy
+        from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
         from functional_nn.models.named_models import model as make
         from functional_nn.reports import benchmark_tables as tables
 

@@ -220,6 +220,11 @@ def finite_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all. A number that is not finite becomes null."""
+    write_whole(path, json.dumps(finite_json(value), indent=2) + "\n")
+
+
 def signed_text(entries: Mapping[str, Any]) -> str:
     """JSON with the SHA-256 of all entries as the last one: the only text that these entries can have."""
     plain = finite_json(entries)

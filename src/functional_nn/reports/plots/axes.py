@@ -1,4 +1,4 @@
-"""What the pictures of a sweep have in common: their axes, and the values on them."""
+"""Axes of plots, their limits and scales, and the texts of values on them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ def make_axes(rows: int, columns: int, *, width: float, height: float, sharey: b
     return figure, grid
 
 
+def limit_accuracy(axes: Axes, metric: str = "test_accuracy") -> None:
+    """Ends the vertical axis of an accuracy at 0 and 1, where matplotlib's margin would go beyond them."""
+    if metric == "test_accuracy":
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0.0), min(high, 1.0))
+
+
 def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
-    """Losses over several powers of ten stand on a logarithmic axis."""
+    """Makes the vertical axis logarithmic for losses that span several powers of ten."""
     values = values[np.isfinite(values)]
     if metric != "test_accuracy" and len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from functional_nn.core import trees
+from functional_nn.core.layer import Layer, Params
+from functional_nn.data.dataset import Dataset
+from functional_nn.metrics import confusion_matrix
+from functional_nn.reports.plots.axes import limit_accuracy
 from functional_nn.storage.files import write_whole
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.run import EpochMetrics, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +26,30 @@ if TYPE_CHECKING:
 TRAIN, TEST = "#0072b2", "#d55e00"
 MOST_NUMBERS = 30
 """Classes up to which a confusion matrix has its numbers, and room for them."""
+
+
+def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
+    """Draws the pictures of a run into its folder, and returns their names: none if matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return []
+    x = data.test_images.reshape(len(data.test_images), *run.in_shape)
+    probabilities = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
+    matrix = confusion_matrix(np.nan_to_num(probabilities), data.test_labels)
+    figures = {
+        "confusion.png": confusion(np.asarray(matrix, int)),
+        "most_wrong.png": most_wrong(data.test_images, data.test_labels, probabilities),
+    }
+    if run.history:
+        figures["learning_curves.png"] = learning_curves(run.history, data.name)
+    image_shape = data.test_images.shape[1:]
+    weight = _weight_on_pixels(run.params, image_shape)
+    if weight is not None:
+        figures["first_layer_weights.png"] = first_layer_weights(weight)
+    for name, figure in figures.items():
+        write_picture(folder / name, figure)
+    return sorted(figures)
 
 
 def write_picture(path: Path, figure: Figure) -> None:
@@ -39,7 +69,8 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(frameon=False)
     accuracies = [metrics.test_accuracy for metrics in history]
-    right.plot(epochs, accuracies, "s-", color=TEST, ms=size)
+    right.plot(epochs, accuracies, "s-", color=TEST, ms=size, clip_on=False)
+    limit_accuracy(right)
     if math.isfinite(accuracies[-1]):
         place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         right.annotate(f"{accuracies[-1]:.4f}", (epochs[-1], accuracies[-1]), **place)
@@ -115,6 +146,17 @@ def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
         f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
     )
     return figure
+
+
+def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
+    """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
+    for leaf in trees.flatten(params).values():
+        weight = np.asarray(leaf)
+        if weight.ndim == 2 and weight.shape[0] == math.prod(image_shape):  # a dense layer on flattened images
+            weight = weight.reshape(*image_shape, -1)
+        if weight.ndim == 4 and weight.shape[2] == image_shape[-1]:
+            return weight
+    return None
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:

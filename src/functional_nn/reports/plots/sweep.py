@@ -16,6 +16,7 @@ from functional_nn.reports.plots.axes import (
     POINT,
     are_numbers,
     check_hyperparameters,
+    limit_accuracy,
     make_axes,
     scale_losses,
     spans_decades,
@@ -77,13 +78,15 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
         epochs = np.arange(1, values.shape[1] + 1)
         mean = values.mean(axis=0) if len(values) else np.zeros(0)
         marker = {"marker": "o", "ms": 3.5} if len(epochs) <= 30 else {}
-        axes.plot(epochs, mean, color=color, lw=1.6, label=label, ls="-" if len(values) else ":", **marker)
+        style = "-" if len(values) else ":"
+        axes.plot(epochs, mean, color=color, lw=1.6, label=label, ls=style, clip_on=False, **marker)
         if len(values) > 1:
             half = half_width(values.std(axis=0, ddof=1), len(values))
             low, high = (mean - half, mean + half) if interval else (values.min(axis=0), values.max(axis=0))
             axes.fill_between(epochs, low, high, color=color, alpha=0.2 if len(settings) <= 5 else 0.1, lw=0)
         drawn.append(mean)
     scale_losses(axes, np.concatenate(drawn), metric)
+    limit_accuracy(axes, metric)
     axes.set(xlabel="epoch", ylabel=words(metric))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     some = f"the best {MOST_LINES} of {len(settings)} settings: " if len(settings) > MOST_LINES else ""
@@ -116,6 +119,7 @@ def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
         _effect(axes, result, name, metric)
         scale_losses(axes, np.array(finite), metric)
         axes.set_xlabel(name)
+    limit_accuracy(grid[0, 0], metric)  # the other axes share its limits
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
@@ -145,6 +149,9 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if _counts(m, metric)]) for _, members in shown]
     edges = _bins(panels)
+    if metric == "test_accuracy":
+        # The bin around 1 ends there, and so does the axis.
+        edges = np.append(edges[edges < 1], min(edges[-1], 1))
     titles = [_spread(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
     height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
     figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
@@ -245,7 +252,7 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
 
     size = 4 if len(good) <= 200 else 2.5
     y = [result.members[i].last(metric) for i in good]
-    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45)
+    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45, clip_on=False)
     edge = axes.get_xaxis_transform()
     at = 0.02 if metric == "test_accuracy" else 0.98
     if bad:
