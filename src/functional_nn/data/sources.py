@@ -8,7 +8,8 @@ from pathlib import Path
 from functional_nn.core.errors import DataError
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
-from functional_nn.data.tfds import NAMES, load_tfds
+from functional_nn.data.tfds import load_tfds
+from functional_nn.data.tfds_download import NAMES
 from functional_nn.storage.files import check_path
 
 MNIST5K = Path(__file__).parent / "mnist5k"
