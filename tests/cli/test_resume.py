@@ -121,7 +121,7 @@ def test_fault_32_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, 
 
 
 def test_a_warning_is_one_line_without_code():
-    script = "import warnings; from functional_nn import cli\nwith cli._warnings_in_a_line(): warnings.warn('damaged')"
+    script = "import warnings; from functional_nn import cli\nwith cli._one_line_warnings(): warnings.warn('damaged')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "Warning: damaged\n"
 

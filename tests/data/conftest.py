@@ -2,6 +2,8 @@
 
 import pytest
 
+from functional_nn.data import tfds_download
+
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
