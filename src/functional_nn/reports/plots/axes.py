@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
-def make_axes(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+def make_axes(
+    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure, and an array of its axes with the shape (rows, columns)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
@@ -48,6 +51,7 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 
 
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
+    """Checks names of hyper-parameters of a sweep, and returns them as a list."""
     check_result(result)
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise InputError(argument, "names of hyper-parameters", shown(names))
@@ -60,25 +64,28 @@ def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argum
 
 
 def values_of(result: SweepResult, name: str) -> list[Any]:
-    """The values of a hyper-parameter: numbers by size, others in the order of the grid."""
+    """The values of a hyper-parameter: numbers in ascending order, others in the order of the grid."""
     values = list(dict.fromkeys(member.hyperparameters[name] for member in result.members))
     return sorted(values) if are_numbers(values) else values
 
 
-def are_numbers(values: Sequence[Any]) -> bool:
+def are_numbers(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
+    """Whether all values are numbers. True and False are not."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def spans_decades(values: Sequence[Any]) -> bool:
+def spans_decades(values: Sequence[object]) -> bool:
+    """Whether the values are positive numbers that span more than a power of ten."""
     return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
 
 
 def words(metric: str) -> str:
+    """The name of a metric for people: ``test accuracy``."""
     return metric.replace("_", " ")
 
 
-def tick_texts(values: Sequence[Any]) -> list[str]:
-    """What is below 1 in powers of ten where some are very small, so that a row of them reads alike."""
+def tick_texts(values: Sequence[object]) -> list[str]:
+    """The texts of values on an axis. If some are very small, all numbers below 1 are written as 1e-4 is."""
     if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
         return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
     return [shown_value(value) for value in values]

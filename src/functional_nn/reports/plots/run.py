@@ -1,4 +1,4 @@
-"""Pictures of a run, as matplotlib figures; matplotlib is the extra ``functional-nn[plots]``."""
+"""Plots of a run, as matplotlib figures. matplotlib is in the extra ``functional-nn[plots]``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "#0072b2", "#d55e00"
 MOST_NUMBERS = 30
-"""Classes up to which a confusion matrix has its numbers, and room for them."""
+"""The largest number of classes for which a confusion matrix shows its numbers."""
 
 
 def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
@@ -60,7 +60,7 @@ def write_picture(path: Path, figure: Figure) -> None:
 
 
 def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
-    """Loss on training and test data, and test accuracy, epoch by epoch."""
+    """Plots the loss on training and test data, and the test accuracy, over the epochs."""
     figure, (left, right) = _axes(1, 2, width=9, height=3.6)
     epochs = [metrics.epoch for metrics in history]
     size = 4 if len(epochs) <= 60 else 0
@@ -86,7 +86,7 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
 
 
 def confusion(matrix: np.ndarray, title: str = "") -> Figure:
-    """How often each class was taken for each other: errors in color, right answers as numbers on the diagonal."""
+    """Plots the confusion matrix: errors in color, and right answers as numbers on the diagonal."""
     classes = len(matrix)
     room = 0.48 * min(classes, MOST_NUMBERS)
     figure, ((axes,),) = _axes(1, 1, width=1.6 + room, height=1.2 + room)
@@ -100,7 +100,9 @@ def confusion(matrix: np.ndarray, title: str = "") -> Figure:
     for row, column in np.ndindex(matrix.shape):
         if classes <= MOST_NUMBERS and matrix[row, column]:
             strong = errors[row, column] > 0.6 * errors.max() and row != column
-            color = "white" if strong else "0.55" if row == column else "black"
+            color = "0.55" if row == column else "black"
+            if strong:
+                color = "white"
             axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
     ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
     axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
@@ -109,7 +111,7 @@ def confusion(matrix: np.ndarray, title: str = "") -> Figure:
 
 
 def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, count: int = 24) -> Figure:
-    """The test images that the network gave its label the least probability, worst first."""
+    """Plots the misclassified test images with the least probability of their label, the worst first."""
     given = probabilities[np.arange(len(labels)), labels]
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -130,11 +132,11 @@ def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
 
 
 def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
-    """What each unit of the first layer looks for: its weights as an image, red for positive, blue for negative.
+    """Plots the weights of each unit of the first layer as an image, red for positive and blue for negative.
 
     Args:
         weight: (height, width, channels, units), of a convolution or of a dense layer on whole images.
-        count: how many units to show.
+        count: the largest number of units to show.
     """
     units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
     columns = min(16, max(4, len(units)))
