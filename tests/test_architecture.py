@@ -1,6 +1,7 @@
 """The rules of the structure: imports point downward, formulas are by hand, everything public is documented."""
 
 import ast
+import fnmatch
 import re
 import types
 from pathlib import Path
@@ -29,6 +30,22 @@ BY_PUBLIC_NAMES = ("gradients/cases/", "gradients/coverage.py")
 """What tries everything public says ``fnn.conv``, as a user does."""
 SIDE_BY_SIDE = {("training", "gradients"), ("gradients", "training")}
 AT_THE_ROOT = {"__init__.py", "__init__.pyi", "__main__.py", "metrics.py", "py.typed"}
+IN_THE_REPOSITORY = {
+    ".ci",
+    ".git",
+    ".gitignore",
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "benchmarks",
+    "docs",
+    "examples",
+    "pyproject.toml",
+    "scripts",
+    "src",
+    "tests",
+}
+"""The files and folders at the repository's root, besides those that .gitignore ignores."""
 FORMULAS = [
     path.relative_to(SOURCE).as_posix()
     for area in ("activations", "losses", "layers")
@@ -103,6 +120,20 @@ def test_formulas_are_by_hand(file):
 
 def test_nothing_is_loose_in_the_package():
     assert {path.name for path in SOURCE.iterdir() if path.is_file()} == AT_THE_ROOT
+
+
+def ignored(path: Path) -> bool:
+    """Whether .gitignore has a pattern for a file or folder at the root."""
+    for pattern in (ROOT / ".gitignore").read_text("utf-8").split():
+        matches = fnmatch.fnmatchcase(path.name, pattern.rstrip("/"))
+        if matches and (path.is_dir() or not pattern.endswith("/")):
+            return True
+    return False
+
+
+@pytest.mark.skipif(not (ROOT / ".gitignore").exists(), reason="a source distribution has other files")
+def test_nothing_is_loose_in_the_repository():
+    assert {path.name for path in ROOT.iterdir() if not ignored(path)} <= IN_THE_REPOSITORY
 
 
 def test_layer_files_know_no_other_family_of_layers():

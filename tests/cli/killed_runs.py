@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from functional_nn import cli
 
-for module in ("data.sources", "reports.run_folder", "reports.plots.sweep", "sweeps.sweep", "training.fit"):
+for module in ("data.sources", "reports.plots.run", "reports.plots.sweep", "sweeps.sweep", "training.fit"):
     importlib.import_module(f"functional_nn.{module}")
 
 RESULTS = ("parameters.safetensors", "members.csv")

@@ -8,7 +8,7 @@ import pytest
 
 from functional_nn import DataError, cli
 from functional_nn.cli.configuration import Configuration
-from functional_nn.reports.run_folder import read_configuration
+from functional_nn.storage.run_folder import read_configuration
 
 GOOD = {
     "dataset": "mnist",
@@ -103,7 +103,7 @@ def test_fault_50_true_is_no_number(tmp_path, name):
 @pytest.fixture
 def unsigned(monkeypatch):
     """Leaves out the checksums of a run folder, which refuse a changed configuration before it is looked at."""
-    monkeypatch.setattr("functional_nn.reports.run_folder.check_files", lambda folder: None)
+    monkeypatch.setattr("functional_nn.storage.run_folder.verify_run_folder", lambda folder: None)
 
 
 IMAGE_SHAPES = [

@@ -10,12 +10,12 @@ import pytest
 
 from functional_nn.cli import run
 from functional_nn.core.errors import InputError
-from functional_nn.reports.run_folder import RESULT, TIED, check_files
 from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import newest
 from functional_nn.storage.files import read_signed
 from functional_nn.storage.metrics_history import History
+from functional_nn.storage.run_folder import RESULT, VERIFIED, verify_run_folder
 from functional_nn.training.run import EpochMetrics
 
 FOR_PEOPLE = (".png", ".csv", ".jsonl")
@@ -26,7 +26,7 @@ FOR_PEOPLE = (".png", ".csv", ".jsonl")
 def folders(tiny, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("flips")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.run_folder._draw", lambda *about: [])
+        patch.setattr("functional_nn.reports.plots.run.draw_all", lambda *about: [])
         patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
         assert run([*tiny, "--epochs", "3", "--out", str(place / "run"), "--quiet"]) == 0
         assert run(["sweep", *tiny[1:], "--seeds", "2", "--out", str(place / "sweep"), "--quiet"]) == 0
@@ -46,8 +46,8 @@ def resumed(folder: Path) -> tuple:
 
 def read(folders: Path, path: Path) -> object:
     """Reads a file as the package does; raises where it is not as it was written."""
-    if path.name in (*TIED, RESULT):
-        return check_files(path.parent)
+    if path.name in (*VERIFIED, RESULT):
+        return verify_run_folder(path.parent)
     if "checkpoints" in path.parts:
         return resumed(folders / "run" / "checkpoints")
     if path.name == "sweep.json":
@@ -59,7 +59,7 @@ def read(folders: Path, path: Path) -> object:
 def flips(folders: Path, count: int, seed: int) -> Counter:
     chance, outcomes = random.Random(seed), Counter()
     everything = [path for path in sorted(folders.rglob("*")) if path.is_file() and path.name != ".lock"]
-    files = [path for path in everything if path.suffix not in FOR_PEOPLE or path.name in TIED]
+    files = [path for path in everything if path.suffix not in FOR_PEOPLE or path.name in VERIFIED]
     good = {path: (path.read_bytes(), read(folders, path)) for path in files}
     for number in range(count):
         path = files[number % len(files)]

@@ -1,8 +1,11 @@
 """``functional-nn info``."""
 
 import platform
+import re
+import tomllib
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,17 @@ def test_info_prints_versions_and_devices(capsys):
         assert lines[name] == version(name)
     assert lines.keys() >= {*info.OPTIONAL, "device"}
     assert lines["device"].startswith("cpu 0")
+    for name, package in info.OPTIONAL.items():
+        assert f"for {package.purpose}" in lines[name]
+
+
+def test_info_lists_the_packages_of_the_extras():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {name: project["optional-dependencies"][name] for name in ("plots", "exact", "sweeps")}
+    listed = {re.match(r"[\w-]+", line)[0]: name for name, lines in extras.items() for line in lines}
+    for package, extra in listed.items():
+        assert info.OPTIONAL[package].install == f"'functional-nn[{extra}]'"
+    assert info.OPTIONAL.keys() - listed == {"tensorflow"}
 
 
 def test_fault_46_info_says_where_the_cache_is_or_why_there_is_none(capsys, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+from importlib import import_module
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,8 @@ from functional_nn import load_dataset
 from functional_nn.cli import run
 from functional_nn.storage.arrays import packed
 from functional_nn.storage.files import signed_text
+
+predict_module = import_module("functional_nn.cli.predict")
 
 DIGITS = 30
 
@@ -126,23 +129,34 @@ def test_a_digit_is_known_in_any_format(predicted, digits, ending, save):
     assert (classes == plain).mean() >= 0.95
 
 
-def test_the_table_shows_every_image_and_probability(finished, digits, tmp_path, capsys):
+def test_the_table_shows_the_best_classes_of_every_image(finished, digits, tmp_path, capsys):
     images, _ = digits
-    paths = [tmp_path / "a.png", tmp_path / "longer name.png"]
+    paths = [tmp_path / "a.png", tmp_path / f"a {'long ' * 20}name.png"]
     for image, path in zip(images, paths, strict=False):
         PIL.Image.fromarray(image).save(path)
     assert run(["predict", str(finished.folder), *map(str, paths), "--json", str(tmp_path / "rows.json")]) == 0
     head, *table = capsys.readouterr().out.splitlines()
-    assert head.split() == ["image", "class", *map(str, range(10))]
-    assert {len(line) for line in table} == {len(head)}
+    assert head.split() == ["image", "class", "probability", "next", "best"]
+    assert max(map(len, [head, *table])) <= 80
     rows = json.loads((tmp_path / "rows.json").read_text())
     for path, line, row in zip(paths, table, rows, strict=True):
-        assert line.startswith(str(path))
-        class_, *shares = line.removeprefix(str(path)).split()
+        name, class_, share, *others = re.split("  +", line)
+        assert str(path).endswith(name.removeprefix("…"))
         assert (row["image"], row["class"]) == (str(path), int(class_))
-        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
-        np.testing.assert_allclose([float(share[:-1]) / 100 for share in shares], row["probabilities"], atol=1e-4)
-        assert max(row["probabilities"]) == row["probabilities"][row["class"]]
+        probabilities = np.array(row["probabilities"])
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+        first, second, third = probabilities.argsort()[::-1][:3]
+        assert (int(class_), share) == (first, f"{probabilities[first]:.2%}")
+        expected = f"{second} ({probabilities[second]:.2%}), {third} ({probabilities[third]:.2%})"
+        assert others == [expected]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_the_table_fits_a_terminal_of_80_columns(classes):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), 20)
+    table = predict_module._table([f"{'folder/' * number}digit.png" for number in range(20)], probabilities)
+    assert max(map(len, table)) <= 80
+    assert len(set(table)) == len(table)
 
 
 def test_fault_43_files_that_are_no_images(finished, tmp_path, capsys):

@@ -13,14 +13,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from functional_nn.cli import run
-from functional_nn.reports import run_folder
+from functional_nn.storage import run_folder
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(run_folder, "_draw", lambda *run: [])
+    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
 
 
 def outcome(folder: Path) -> tuple:
@@ -81,14 +81,14 @@ def test_fault_37_the_same_command_goes_on_after_an_interruption(tiny, whole, tm
     append = run_folder.append_metrics
 
     def interrupted(folder, metrics):
-        if metrics.epoch == 4:
+        if metrics["epoch"] == 4:
             raise KeyboardInterrupt
         append(folder, metrics)
 
     command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patched:
         patched.setattr(run_folder, "append_metrics", interrupted)
-        patched.setattr(run_folder, "finish_run_folder", lambda *arguments: ["nothing"])
+        patched.setattr(run_folder, "finish_run_folder", lambda *arguments: None)
         assert run(command) == 130
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     capsys.readouterr()
@@ -121,7 +121,7 @@ def test_fault_32_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, 
 
 
 def test_a_warning_is_one_line_without_code():
-    script = "import warnings; from functional_nn import cli\nwith cli._warnings_in_a_line(): warnings.warn('damaged')"
+    script = "import warnings; from functional_nn import cli\nwith cli._one_line_warnings(): warnings.warn('damaged')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "Warning: damaged\n"
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,7 +113,18 @@ def test_draws_and_a_grid_file(swept, tmp_path):
 
 def test_halving_patience_and_one_order(swept, tmp_path):
     result = tmp_path / "s.json"
-    flags = ["--learning-rate", "0.001,0.01,0.1", "--epochs", "3", "--halving", "1", "--keep", "0.4", "--patience", "2"]
+    flags = [
+        "--learning-rate",
+        "0.001,0.01,0.1",
+        "--epochs",
+        "3",
+        "--halving",
+        "1",
+        "--halving-keep",
+        "0.4",
+        "--patience",
+        "2",
+    ]
     assert cli.run([*swept, *flags, "--order-seed", "1", "--plan", "vmap:2", "--json", str(result)]) == 0
     report = json.loads(result.read_text())
     assert sorted(member["epochs_run"] for member in report["members"]) == [1, 3, 3]
@@ -170,6 +182,29 @@ def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_pa
         finished = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     assert len(finished) >= 3
     assert all(np.isfinite(float(row["test_loss"])) for row in finished)
+
+
+def test_fault_43_ctrl_c_prints_the_table_of_what_was_finished(swept):
+    """The process gets the signal at its fifth check, when some models have finished and others have not begun."""
+    script = (
+        "import os, signal, sys, functional_nn.cli as cli\n"
+        "from functional_nn.cli.signals import Signals\n"
+        "check, epochs = Signals.check, []\n"
+        "def interrupt(signals):\n"
+        "    epochs.append(0)\n"
+        "    if len(epochs) == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    check(signals)\n"
+        "Signals.check = interrupt\n"
+        "sys.exit(cli.run(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, *swept, "--seeds", "24", "--plan", "sequential"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "models  test accuracy" in ended.stdout
+    assert re.search(r"\nInterrupted after [1-9]\d? of 24 members; what was finished is kept\.\n$", ended.stdout)
 
 
 def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys):

@@ -21,8 +21,12 @@ from functional_nn import load_dataset
 from functional_nn.activations import table as activations
 from functional_nn.cli import options, run
 from functional_nn.cli.configuration import Configuration
+from functional_nn.cli.options import Several
+from functional_nn.cli.run_flags import SweptOption
+from functional_nn.cli.sweep import AXES, sweep
+from functional_nn.cli.train import train
 from functional_nn.models import named_models as models
-from functional_nn.reports import run_folder
+from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
 from functional_nn.training.optimizers import lookup as optimizers
 from functional_nn.training.optimizers import precision
@@ -142,12 +146,46 @@ def test_files_of_a_run_can_be_read_by_whom_the_umask_allows(tiny, tmp_path):
     assert len(files) > len(FILES)
 
 
+def test_files_are_written_before_pictures_are_drawn(tiny, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", broken)
+    with pytest.raises(RuntimeError):
+        run([*tiny, "--out", str(tmp_path)])
+    verify_run_folder(tmp_path)
+
+
 def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "_draw", lambda *run: [])
+    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert run([*tiny, "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
     a, b, c = ((tmp_path / name / "parameters.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "swept"),
+    [
+        ("--learning-rate", "1e-3,1e-2", True),
+        ("--optimizer", "adam,sgd", True),
+        ("--hidden", "128/64", True),
+        ("--epochs", "1,2", True),
+        ("--learning-rate", "fast", False),
+        ("--seed", "0,1", False),
+    ],
+)
+def test_fault_43_several_values_are_for_sweep(capsys, flag, values, swept):
+    assert run(["train", flag, values]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert ("To train with several values, use functional-nn sweep." in error) == swept
+
+
+def test_a_flag_with_several_values_in_sweep_says_so_in_train():
+    swept = {flag.name for flag in train.params if isinstance(flag, SweptOption)}
+    assert swept == set(AXES)
+    for flag in sweep.params:
+        assert isinstance(flag.type, Several) == (flag.name in {*AXES, "halving"})
 
 
 CHANGES = {
@@ -282,7 +320,7 @@ def test_the_formula_is_trained_on_when_asked_for(tiny, unchanged, tmp_path, con
     assert result["config"]["gradient"] == "formula"
     assert result["train_loss"] == pytest.approx(unchanged["train_loss"], rel=1e-4)
     derivatives = [configuration(gradient=gradient).network(3).forward for gradient in ("jax", "formula")]
-    assert derivatives[0].__module__.endswith("combinators")
+    assert derivatives[0].__module__.endswith("combinators.chain")
     assert derivatives[1].__module__.endswith("hand_vjp")
 
 
@@ -356,7 +394,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     ("arguments", "words"),
     [
         (["tran"], "Did you mean train?"),
-        (["train", "--optimizer", "adam"], "--optimizer"),
+        (["train", "--optimizer", "adma"], "--optimizer"),
         (["train", "--optimizer", "admm"], "Did you mean adam?"),
         (["train", "--optimizer", ""], "Known: adabelief"),
         (["train", "--activation", "rleu"], "Did you mean relu?"),

@@ -20,9 +20,9 @@ from functional_nn.cli.configuration import Configuration
 from functional_nn.core.errors import InputError
 from functional_nn.data import read_idx
 from functional_nn.data.images import read_image
-from functional_nn.reports.run_folder import read_configuration
 from functional_nn.storage.arrays import packed
 from functional_nn.storage.parameters import load_parameters
+from functional_nn.storage.run_folder import read_configuration
 from functional_nn.sweeps.grid.grid_file import read_grid
 
 ARRAYS = {"params/weight": np.ones((2, 3), np.float32), "params/bias": np.zeros(3, np.float32)}
@@ -213,7 +213,9 @@ def test_a_million_hostile_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["json", "image", "safetensors"])
 def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.run_folder.check_files", lambda folder: None)  # or it would answer first
+    monkeypatch.setattr(
+        "functional_nn.storage.run_folder.verify_run_folder", lambda folder: None
+    )  # or it would answer first
     chance = random.Random(name)
     _, seeds = READERS[name]
     image = tmp_path / "image.png"

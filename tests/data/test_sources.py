@@ -14,7 +14,7 @@ import pytest
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
-from functional_nn.data import Dataset, dataset_names, make_dataset, sources, write_idx
+from functional_nn.data import Dataset, Split, dataset_names, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -48,6 +48,17 @@ def test_idx_files_of_ones_own(tmp_path):
     assert dataset.classes == 3
     assert str(tmp_path / "letters") in dataset.source
     np.testing.assert_array_equal(dataset.test_labels, LABELS)
+
+
+def test_the_repr_is_one_line():
+    dataset = small()
+    assert repr(dataset) == "<Dataset small: 3 training and 3 test images, 4x5x1, 3 classes>"
+    split = Split(dataset.train_images, dataset.train_labels, (dataset.test_images, [1, 2]), dataset.test_labels)
+    expected = (
+        "<Split: training examples uint8 of shape (3, 4, 5, 1), labels int32 of shape (3,); "
+        "test examples (uint8 of shape (3, 4, 5, 1), [1, 2]), labels int32 of shape (3,)>"
+    )
+    assert repr(split) == expected
 
 
 def test_the_names_start_with_the_embedded_set():

@@ -1,4 +1,7 @@
-"""The command ``functional-nn``. Its modules import JAX inside their functions, so ``--help`` does not wait for it."""
+"""The command ``functional-nn``.
+
+Its modules import JAX inside their functions, so that ``--help`` does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,11 @@ from functional_nn.core.errors import InputError, suggest
 
 
 class _Commands(click.Group):
-    """A group that suggests the nearest command for a mistyped one."""
+    """A group of commands that suggests the nearest one for a mistyped name."""
 
-    def resolve_command(self, ctx, args):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], self.commands)}", ctx)
         return super().resolve_command(ctx, args)
@@ -36,18 +41,31 @@ def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-for subcommand in (train, predict, sweep, bench, info, verify):
+# The line that ``functional-nn --help`` prints for each command. 65 characters fit a terminal of 80 columns.
+SHORT_HELP = {
+    train: "Train a network on images and print its test accuracy.",
+    predict: "Classify image files with a trained network.",
+    sweep: "Train a model for each combination of settings and seeds.",
+    bench: "Measure how fast a network compiles and runs.",
+    info: "Print versions, optional packages, and devices.",
+    verify: "Compare the hand-derived gradients with jax.grad.",
+}
+for subcommand, short_help in SHORT_HELP.items():
+    subcommand.short_help = short_help
     command.add_command(subcommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits: 1 where it failed, 2 for wrong input, 130 or 143 for Ctrl-C or SIGTERM, else 0."""
+    """Runs the command and exits with its status.
+
+    The status is 0 for success, 1 for a failure, 2 for wrong input, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and gives its exit status."""
-    with Signals() as signals, _warnings_in_a_line():
+    """Runs the command and returns its exit status."""
+    with Signals() as signals, _one_line_warnings():
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
         except click.ClickException as error:
@@ -65,8 +83,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """Without the line of code that a warning came from."""
+def _one_line_warnings() -> Iterator[None]:
+    """Prints warnings without the line of code that they came from."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *about, **more: f"Warning: {message}\n"
     try:

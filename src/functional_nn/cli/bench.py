@@ -149,9 +149,9 @@ def _network(model: str, hidden: tuple[int, ...] | None) -> MeasuredNetwork:
     import optax
 
     from functional_nn.bench.measure.workloads import MeasuredNetwork
-    from functional_nn.cli.configuration import FASTER_BY_FORMULA
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
     from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
     from functional_nn.models.named_models import model as make_model
 
     net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk for the next start, in JAX's persistent compilation cache."""
+"""JAX's persistent compilation cache: compiled programs on disk, for the next start of the command."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import click
 from functional_nn.storage.cache_folder import cache_folder
 
 MOST_FILES = 1000
-"""So many programs are kept, some 50 MB in all. The oldest are removed first."""
+"""The largest number of programs in the cache, about 50 MB in all. The oldest are removed first."""
 
 
 def use_compilation_cache(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    """Keeps compiled programs in the folder ``compiled`` of the cache, unless JAX was given another folder.
+    """Sets JAX's compilation cache to the folder ``compiled`` of the cache, unless it is set already.
 
-    JAX reads this from the environment, so it need not be imported yet; where it is already, nothing changes. Programs
-    from the folder are run, so it is used only if nobody else can write to it (see ``cache_folder``).
+    JAX reads the setting from the environment when it is imported. If it was imported before, nothing changes. Programs
+    from the folder are run, so it is used only if no other user can write to it (see ``cache_folder``).
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -31,12 +31,12 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
         if folder is None:
             return
         try:
-            _forget_oldest(folder)
+            _remove_oldest(folder)
         except OSError:  # another process removes the same files
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        _forget_damaged(folder)
+        _remove_damaged_programs(folder)
 
 
 COMPILATION_CACHE = click.option(
@@ -52,16 +52,19 @@ def _oldest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
 
 
-def _forget_oldest(folder: Path) -> None:
+def _remove_oldest(folder: Path) -> None:
     for path in _oldest_first(folder)[:-MOST_FILES]:
         path.unlink(missing_ok=True)
 
 
-def _forget_damaged(folder: Path) -> None:
-    """JAX compiles anew where a program cannot be read, but warns and leaves it there, so it would warn each time."""
+def _remove_damaged_programs(folder: Path) -> None:
+    """Removes a program that JAX cannot read, instead of showing a warning.
+
+    JAX itself would compile the program again but leave the damaged file, and so would warn at each start.
+    """
     show = warnings.showwarning
 
-    def show_or_forget(message: Any, *arguments: Any, **options: Any) -> None:
+    def show_or_remove(message: Warning | str, *arguments: Any, **options: Any) -> None:
         text = str(message)
         if "reading persistent compilation cache" not in text:
             return show(message, *arguments, **options)
@@ -71,4 +74,4 @@ def _forget_damaged(folder: Path) -> None:
                 path.unlink(missing_ok=True)
         return None
 
-    warnings.showwarning = show_or_forget
+    warnings.showwarning = show_or_remove

@@ -1,4 +1,4 @@
-"""What a run is made of, as flags and ``config.json`` name it."""
+"""The configuration of a training run: flags, ``config.json``, and the network and optimizer they make."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from functional_nn.cli.flag_values import flag_value
+from functional_nn.cli.options import LARGEST_SEED
 from functional_nn.cli.run_flags import run_flag
 from functional_nn.core.errors import DataError, InputError, short_repr, suggest
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Number: TypeAlias = "float | jax.Array"
 """A number; for a member of a sweep, it may be a traced array inside the compiled program."""
 
-JSON_TYPES: dict[Any, tuple[type, ...]] = {
+JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "tuple[int, ...] | None": (list, type(None)),
@@ -33,24 +34,21 @@ JSON_TYPES: dict[Any, tuple[type, ...]] = {
     "Number | None": (int, float, type(None)),
     "bool": (bool,),
 }
-"""What JSON makes of a field's type."""
+"""The types that JSON gives the value of a field, by the annotation of the field."""
 
-MOST = 2**32 - 1
-"""The largest integer of a configuration, which is the largest seed. No count comes near it."""
+LARGEST_INTEGER = LARGEST_SEED
+"""The largest integer of a configuration. Of all its integers, seeds may be the largest."""
 
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
-"""The flags that go to the model, as far as it takes them."""
+"""The flags that are passed to the model if it takes them."""
 
-DESCENT = ("sgd", "momentum", "nesterov")
-"""The optimizers whose weight decay is added to the gradient, as an L2 penalty's."""
-
-FASTER_BY_FORMULA = ("cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru")
-"""The models that train faster on their hand-derived backward pass than by ``jax.grad``; see docs/performance.md."""
+GRADIENT_DESCENT = ("sgd", "momentum", "nesterov")
+"""The optimizers for which weight decay is added to the gradient, as for an L2 penalty."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Every choice of a training run; the names are the command's flags."""
+    """The choices of a training run. The fields have the names of the command's flags."""
 
     dataset: str
     data_dir: str | None
@@ -77,11 +75,12 @@ class Configuration:
     non_finite: str = "stop"
 
     def completed(self) -> Configuration:
-        """With the model's own values where nothing was chosen.
+        """The configuration with the model's defaults where no value was given.
 
         Raises:
             InputError: for a flag that the model does not take.
         """
+        from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
         from functional_nn.models.named_models import MODELS
 
         if self.model not in MODELS:
@@ -101,24 +100,29 @@ class Configuration:
         return replace(self, **changes)
 
     def network(self, classes: int) -> Layer:
-        """The network for so many classes."""
+        """The network, with one output per class."""
         from functional_nn.activations.table import activation
         from functional_nn.layers.augmentation import random_deformation, random_shift
         from functional_nn.layers.combinators.chain import chain
         from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
         from functional_nn.models.named_models import model
 
-        options = {name: value for name in MODEL_FLAGS if is_given(value := getattr(self, name))}
+        given = {name: getattr(self, name) for name in MODEL_FLAGS}
+        options = {name: value for name, value in given.items() if is_given(value)}
         if "activation" in options:
             options["activation"] = activation(options["activation"])
         net = model(self.model, classes, **options)
-        augmentation = [random_deformation(self.deform)] if is_given(self.deform) else []
-        augmentation += [random_shift(self.shift)] if self.shift else []
-        net = chain(*augmentation, net) if augmentation else net
+        augmentation = []
+        if is_given(self.deform):
+            augmentation.append(random_deformation(self.deform))
+        if self.shift:
+            augmentation.append(random_shift(self.shift))
+        if augmentation:
+            net = chain(*augmentation, net)
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
-        """The optimizer with its schedule over the run's steps, its decay and its clipping."""
+        """The optimizer, with its schedule over the steps of the run, its weight decay and its clipping."""
         from functional_nn.training.optimizers.clipping import with_clipping
         from functional_nn.training.optimizers.lookup import schedule
 
@@ -127,60 +131,78 @@ class Configuration:
         rule = self._rule(self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps))
         return rule if self.clip_norm is None else with_clipping(rule, self.clip_norm)
 
-    def _rule(self, rate: Any) -> optax.GradientTransformation:
+    def _rule(self, rate: Number | optax.Schedule) -> optax.GradientTransformation:
         import optax
 
         from functional_nn.training.optimizers.lookup import OPTIMIZERS, optimizer
 
         if self.weight_decay is None:
             return optimizer(self.optimizer, rate)
-        if self.optimizer in DESCENT:
+        if self.optimizer in GRADIENT_DESCENT:
             return optax.chain(optax.add_decayed_weights(self.weight_decay), optimizer(self.optimizer, rate))
         able = [name for name, make in OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
         if self.optimizer not in able:
-            expected = f"an optimizer with weight decay ({', '.join((*DESCENT, *able))})"
+            expected = f"an optimizer with weight decay ({', '.join((*GRADIENT_DESCENT, *able))})"
             raise InputError("--weight-decay", expected, self.optimizer)
         return optimizer(self.optimizer, rate, weight_decay=self.weight_decay)
 
     def penalty(self) -> PenaltyFunction | None:
-        """The sum of the penalties, or None where there is none."""
+        """The sum of the penalties, or None if there is none."""
         from functional_nn.losses.penalties import l1, l2
 
-        penalties = [penalty(rate) for penalty, rate in ((l1, self.l1), (l2, self.l2)) if is_given(rate)]
+        penalties: list[PenaltyFunction] = []
+        if is_given(self.l1):
+            penalties.append(l1(self.l1))
+        if is_given(self.l2):
+            penalties.append(l2(self.l2))
         if not penalties:
             return None
-        return lambda params: sum((penalty(params) for penalty in penalties[1:]), penalties[0](params))
+        first, *others = penalties
+        return lambda params: sum((penalty(params) for penalty in others), first(params))
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``config.json`` holds it."""
+        """The configuration as ``config.json`` stores it."""
         return {**asdict(self), "hidden": self.hidden and list(self.hidden)}
 
     def settings(self) -> dict[str, Any]:
-        """What has to be equal for a run to go on: all but where data lie, and the length that no schedule follows."""
-        free = {"data_dir"} | ({"epochs"} if self.schedule == "constant" else set())
-        return {name: value for name, value in self.to_dict().items() if name not in free}
+        """The values that must stay the same for a run to be resumed.
+
+        The folder of the data may change. The number of epochs may change unless the schedule depends on it.
+        """
+        may_change = {"data_dir"}
+        if self.schedule == "constant":
+            may_change.add("epochs")
+        return {name: value for name, value in self.to_dict().items() if name not in may_change}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
-        values = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | values
-        read = cls(**{field.name: _from_json(field, values.get(field.name, ...), path) for field in fields(cls)})
+        # A folder of an earlier version lacks the fields that were added since. Those have defaults.
+        defaults = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        values = defaults | values
+        configuration = cls(
+            **{field.name: _from_json(field, values.get(field.name, ...), path) for field in fields(cls)}
+        )
         try:
-            complete = read.completed()
+            complete = configuration.completed()
         except InputError as error:
             raise DataError(str(path), "a run's configuration", f"one whose model does not fit ({error})") from None
-        if missing := [name for name, value in asdict(read).items() if value != getattr(complete, name)]:
+        # A run writes its completed configuration, so a field that is still open was removed from the file.
+        if missing := [name for name, value in asdict(configuration).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
-        return read
+        return configuration
 
 
 def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
-    """A field's value as its flag of ``functional-nn train`` takes it, from what JSON made of it."""
-    # True is an int in Python, and so is 10**400, so types are compared, and numbers bounded.
+    """Converts the JSON value of a field as the flag of ``functional-nn train`` does; ``...`` means it is missing."""
+    # JSON may hold integers of any size, and True counts as an int in Python. So types are compared exactly, and
+    # integers are bounded.
+    is_of_type = type(value) in JSON_TYPES[str(field.type)]
     numbers = value if type(value) is list else [value]
-    allowed = JSON_TYPES[field.type]
-    is_of_type = type(value) in allowed and (type(value) is not list or all(type(size) is int for size in value))
-    if not is_of_type or any(type(number) is int and abs(number) > MOST for number in numbers):
+    if type(value) is list:
+        is_of_type = is_of_type and all(type(size) is int for size in value)
+    is_too_large = any(type(number) is int and abs(number) > LARGEST_INTEGER for number in numbers)
+    if not is_of_type or is_too_large:
         given = f"one with {field.name} missing" if value is ... else f"one with {field.name} {short_repr(value)}"
         raise DataError(str(path), "a run's configuration", given)
     if value is None:
@@ -192,11 +214,13 @@ def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
         raise DataError(str(path), "a run's configuration", given) from None
 
 
-def is_given(value: Any) -> bool:
-    """Whether a flag was given: not None, no flag that is off, and no 0; what is traced may be anything."""
-    return value is not None and (not isinstance(value, bool | int | float) or bool(value))
+def is_given(value: object) -> bool:
+    """Whether a flag was given and is not off: None, False and 0 are off. A traced value always counts as given."""
+    if isinstance(value, bool | int | float):
+        return bool(value)
+    return value is not None
 
 
 def flag_of(name: str) -> str:
-    """A field as the command line writes it."""
+    """The flag that sets a field: ``--batch-norm`` for ``batch_norm``."""
     return "--" + name.replace("_", "-")

@@ -1,8 +1,8 @@
-"""Values from files, converted and checked by the types of the command's own flags."""
+"""Conversion and checks of values from files, by the types of the command's flags."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import click
 from functional_nn.cli.options import Several
 from functional_nn.core.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
 
-OF_ONE_VALUE = ("batch_norm", "gradient")
-"""Flags that take one value on the command line, and may still differ from member to member in a grid file."""
+SINGLE_VALUE_FLAGS = ("batch_norm", "gradient")
+"""Flags that take one value on the command line. In a grid file they may differ from member to member."""
 
 
-def flag_value(flag: click.Parameter, value: Any) -> Any:
-    """What the flag makes of a value, as if it had been written on the command line.
+def flag_value(flag: click.Parameter, value: object) -> Any:
+    """Converts a value as the flag does for a value on the command line.
 
     Raises:
-        click.BadParameter: for a value that the flag refuses, in the flag's words.
+        click.BadParameter: for a value that the flag refuses, with the flag's own message.
     """
     kind = flag.type.kind if isinstance(flag.type, Several) else flag.type
     text = _as_written(value)
@@ -28,7 +28,7 @@ def flag_value(flag: click.Parameter, value: Any) -> Any:
     except click.BadParameter as error:
         if len(text) <= MOST_SHOWN:
             raise
-        # The flag's message repeats the value, which from a file may be of any length.
+        # The flag's message repeats the value, and a value from a file can be of any length.
         message = f"expected a value that {flag.opts[0]} takes, got {short_repr(text)}."
         raise click.BadParameter(message, error.ctx, flag) from None
 
@@ -36,26 +36,26 @@ def flag_value(flag: click.Parameter, value: Any) -> Any:
 def members_of_flags(
     members: Sequence[Mapping[str, Any]], path: Path, command: click.Command, several: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The members of a grid file with each value converted by the flag that has its name.
+    """Converts each value of a grid file's members by the flag of the same name.
 
     Args:
         members: as ``read_grid`` gives them.
         path: of the file, for errors.
-        command: whose flags they are.
+        command: the command that has the flags.
         several: names of the flags that take several values.
 
     Raises:
         InputError: for a name that no such flag has.
         click.BadParameter: for a value that the flag refuses; it names file, member and column.
     """
-    known = (*several, "seed", *OF_ONE_VALUE)
+    known = (*several, "seed", *SINGLE_VALUE_FLAGS)
     if unknown := sorted(members[0].keys() - set(known)):
         raise InputError("--grid", f"names of flags ({', '.join(known)})", shortened(", ".join(unknown)))
     flags = {parameter.name: parameter for parameter in command.params if parameter.name in known}
-    # A grid repeats few values in many members. True and 1 are equal and not the same, so the type is in the key.
-    converted: dict[tuple[str, type, Any], Any] = {}
+    # A grid repeats few values in many members, so each value is converted once. The key has the type, since True == 1.
+    converted: dict[tuple[str, type, Hashable], Any] = {}
 
-    def convert(number: int, name: str, value: Any) -> Any:
+    def convert(number: int, name: str, value: Hashable) -> Any:
         key = name, type(value), value
         if key not in converted:
             try:
@@ -72,12 +72,12 @@ def members_of_flags(
 
 
 def _place(path: Path, number: int) -> str:
-    """Where a member stands in the file. In CSV the first row has the names."""
+    """The place of a member in the file. In CSV the first row has the names."""
     return f"row {number + 2}" if path.suffix == ".csv" else f"member {number}"
 
 
-def _as_written(value: Any) -> str:
-    """A value as it is written after its flag: ``true``, ``0.1``, ``adam``, ``128,64``, or ``none``."""
+def _as_written(value: object) -> str:
+    """The text of a value on the command line: ``true``, ``0.1``, ``adam``, ``128,64``, or ``none``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -1,9 +1,10 @@
-"""``functional-nn info``: versions, devices, and what is optional and missing."""
+"""``functional-nn info``: versions of packages, optional packages and what they are for, and devices."""
 
 from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 import click
 
@@ -11,25 +12,46 @@ from functional_nn.cli.startup import importing
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
+
+
+class OptionalPackage(NamedTuple):
+    """What a package is for, and how to install it."""
+
+    purpose: str
+    install: str
+
+
+PLOTS, SWEEPS, EXACT = "'functional-nn[plots]'", "'functional-nn[sweeps]'", "'functional-nn[exact]'"
 OPTIONAL = {
-    "matplotlib": "pictures: pip install 'functional-nn[plots]'",
-    "pandas": "tables of sweeps as data frames and Parquet: pip install 'functional-nn[sweeps]'",
-    "tensorflow": "TFDS sets whose builder needs it: pip install tensorflow",
+    "matplotlib": OptionalPackage("pictures", PLOTS),
+    "jinja2": OptionalPackage("HTML pages", PLOTS),
+    "latex2mathml": OptionalPackage("formulas in HTML pages", PLOTS),
+    "markdown-it-py": OptionalPackage("text in HTML pages", PLOTS),
+    "gmpy2": OptionalPackage("faster many-digit numbers in verify", EXACT),
+    "pandas": OptionalPackage("tables of sweeps as data frames", SWEEPS),
+    "pyarrow": OptionalPackage("tables of sweeps as Parquet", SWEEPS),
+    "optuna": OptionalPackage("search for the best settings", SWEEPS),
+    "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
+"""The packages of the extras, and TensorFlow."""
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages that matter to a result."""
+    """The versions of Python and of the packages that a result depends on."""
     return {"python": platform.python_version()} | {name: _version(name) for name in REQUIRED}
 
 
 @click.command()
 def info() -> None:
-    """Print versions, devices, and what is optional and missing."""
+    """Print versions, optional packages, the cache folder and devices."""
     for name, number in versions().items():
         click.echo(f"{name:20} {number}")
-    for name, purpose in OPTIONAL.items():
-        click.echo(f"{name:20} {_version(name) or f'missing; for {purpose}'}")
+    for name, package in OPTIONAL.items():
+        number = _version(name)
+        if number is None:
+            click.echo(f"{name:20} missing; for {package.purpose}: pip install {package.install}")
+        else:
+            click.echo(f"{name:20} {number}; for {package.purpose}")
     click.echo(f"{'cache':20} {_cache()}")
     with importing():
         import jax
@@ -39,7 +61,7 @@ def info() -> None:
 
 
 def _cache() -> str:
-    """Where compiled programs and decoded data sets are kept, or why they are not."""
+    """The folder of compiled programs and decoded data sets, or the reason why there is none."""
     try:
         return str(safe_cache_folder())
     except UnsafeCache as error:

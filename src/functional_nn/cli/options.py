@@ -1,10 +1,11 @@
-"""The kinds of values that flags take, and the names they know (a test holds these against the package's tables)."""
+"""Types of flag values, and the names that flags know (a test compares these with the package's tables)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -12,21 +13,55 @@ from functional_nn.core.errors import short_repr, suggest
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (
-    *("identity", "sigmoid", "tanh", "softsign", "softplus", "log_sigmoid", "relu", "leaky_relu", "elu", "selu"),
-    *("gelu", "gelu_tanh", "silu", "mish", "relu6", "hard_tanh", "hard_sigmoid", "hard_silu", "softmax", "log_softmax"),
+    "identity",
+    "sigmoid",
+    "tanh",
+    "softsign",
+    "softplus",
+    "log_sigmoid",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "mish",
+    "relu6",
+    "hard_tanh",
+    "hard_sigmoid",
+    "hard_silu",
+    "softmax",
+    "log_softmax",
 )
 OPTIMIZERS = (
-    *("sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "adamax", "nadam", "radam"),
-    *("amsgrad", "adabelief", "lamb", "lion"),
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "adadelta",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "adamax",
+    "nadam",
+    "radam",
+    "amsgrad",
+    "adabelief",
+    "lamb",
+    "lion",
 )
 GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
 NON_FINITE = ("stop", "skip", "roll-back")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+DISTRIBUTIONS = ("uniform", "log-uniform")
+
+LARGEST_SEED = 2**32 - 1
 
 
 class Named(click.Choice):
-    """One of several names; a wrong one is answered with the nearest."""
+    """A name out of a list. For an unknown one the error suggests the nearest."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:
@@ -35,7 +70,7 @@ class Named(click.Choice):
 
 
 class Number(click.ParamType):
-    """A number that a condition holds for, such as ``Number("a number above 0", lambda x: x > 0)``."""
+    """A number that meets a condition, such as ``Number("a number above 0", lambda x: x > 0)``."""
 
     name = "number"
 
@@ -53,7 +88,7 @@ class Number(click.ParamType):
 
 
 class Sizes(click.ParamType):
-    """Positive integers separated by commas; ``none`` for none."""
+    """Positive integers separated by commas, or ``none`` for no sizes."""
 
     name = "sizes"
 
@@ -71,12 +106,20 @@ class Sizes(click.ParamType):
         return sizes
 
 
+class Distribution(NamedTuple):
+    """A distribution to draw a flag's values from: ``log-uniform:1e-4:1e-2`` on the command line."""
+
+    name: str
+    low: float
+    high: float
+
+
 class Several(click.ParamType):
-    """Values of one kind, or a distribution to draw them from; ``("log-uniform", low, high)`` for the latter.
+    """A list of values of one type, or a ``Distribution`` to draw them from.
 
     Args:
-        kind: of each value.
-        separator: between values.
+        kind: the type of each value.
+        separator: the text between two values.
     """
 
     name = "values"
@@ -84,55 +127,55 @@ class Several(click.ParamType):
     def __init__(self, kind: click.ParamType, separator: str = ","):
         self.kind, self.separator = kind, separator
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any] | Distribution | None:
         if not isinstance(value, str):
             return value
         name, *bounds = value.split(":")
         if bounds and name in DISTRIBUTIONS:
             if not isinstance(self.kind, Number) or len(bounds) != 2:
                 self.fail(f"expected numbers as in {name}:LOW:HIGH, got {value!r}.", param, ctx)
-            return (name, *(self.kind.convert(bound, param, ctx) for bound in bounds))
+            low, high = (self.kind.convert(bound, param, ctx) for bound in bounds)
+            return Distribution(name, low, high)
         return [self.kind.convert(part, param, ctx) for part in value.split(self.separator)]
 
 
-COUNT = click.IntRange(min=1)
-
-
 class Doubled(Several):
-    """Counts separated by commas; ``1..4096`` for all that doubling gives from the first to the second."""
+    """Counts separated by commas. ``1..4096`` stands for 1, 2, 4, … up to 4096."""
 
     def __init__(self):
         super().__init__(COUNT)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        low, dots, high = value.partition("..") if isinstance(value, str) else ("", "", "")
-        if not dots:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any] | Distribution | None:
+        if not isinstance(value, str) or ".." not in value:
             return super().convert(value, param, ctx)
-        bounds = super().convert(f"{low},{high}", param, ctx)
-        if len(bounds) != 2 or bounds[0] > bounds[1]:
+        first, _, last = value.partition("..")
+        low, high = self.kind.convert(first, param, ctx), self.kind.convert(last, param, ctx)
+        if low > high:
             self.fail(f"expected two numbers, the smaller number first, got {value!r}.", param, ctx)
-        first, last = bounds
-        return [first * 2**n for n in range((last // first).bit_length())]
-
-
-DISTRIBUTIONS = ("uniform", "log-uniform")
+        return [low * 2**n for n in range((high // low).bit_length())]
 
 
 class NewFile(click.Path):
-    """A file to write, in a folder that exists. Devices and pipes are written to; links are followed."""
+    """A file to write, in a folder that exists. Devices and pipes are written to, and links are followed."""
 
     def __init__(self):
         super().__init__(path_type=Path, dir_okay=False)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not value or "\0" in str(value):
             self.fail(f"expected the path of a file, got {short_repr(value)}.", param, ctx)
-        path: Any = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
         return path
 
 
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=LARGEST_SEED)
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)

@@ -1,16 +1,25 @@
-"""``functional-nn predict``: what a trained network takes an image file for."""
+"""``functional-nn predict``: classifying image files with a trained network."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.options import JSON_FILE
 from functional_nn.cli.startup import importing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from functional_nn.core.layer import Params, State
+
+TABLE_WIDTH = 80
+NEXT_BEST = 2
+"""Classes whose probabilities are printed besides the most probable one. ``--json`` writes all of them."""
 
 
 @click.command()
@@ -30,12 +39,13 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         from functional_nn.cli.configuration import Configuration
         from functional_nn.core.errors import DataError, InputError, shortened
         from functional_nn.data.images import read_image
-        from functional_nn.reports import run_folder
+        from functional_nn.storage import run_folder
+        from functional_nn.storage.files import write_json
         from functional_nn.storage.parameters import load_parameters
         from functional_nn.training.prediction import predict_probabilities
 
     values = run_folder.read_configuration(run)
-    run_folder.check_files(run)
+    run_folder.verify_run_folder(run)
     path = run / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
     classes, image_shape = _shapes(values, path)
@@ -50,20 +60,20 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         _check_finite(params, state, run / run_folder.PARAMETERS)
         x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
         probabilities = predict_probabilities(net, params, state, x, precision=configuration.precision)
-    _report(images, probabilities)
+    click.echo("\n".join(_table([click.format_filename(image) for image in images], probabilities)))
     if json_file is not None:
         rows: list[dict[str, Any]] = [
             {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
             for image, row in zip(images, probabilities, strict=True)
         ]
-        run_folder.write_json(json_file, rows)
+        write_json(json_file, rows)
 
 
 def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, int]]:
-    """How many classes a run has, and height, width and channels of its images.
+    """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:
-        DataError: where the configuration does not say so, or images would be larger than any that is read.
+        DataError: if the configuration lacks them, or its images are larger than any image that is read.
     """
     from functional_nn.core.errors import DataError, InputError, short_repr
     from functional_nn.core.validation import check_count, check_counts
@@ -82,8 +92,8 @@ def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, in
     return classes, (height, width, channels)
 
 
-def _check_finite(params: Any, state: Any, path: Path) -> None:
-    """Requires numbers: what comes from a parameter that is NaN looks like an answer, and is none."""
+def _check_finite(params: Params, state: State, path: Path) -> None:
+    """Requires finite parameters. With NaN in them, the network would still seem to give an answer."""
     import numpy as np
 
     from functional_nn.core import trees
@@ -95,14 +105,21 @@ def _check_finite(params: Any, state: Any, path: Path) -> None:
 
 
 def is_digits(dataset: str) -> bool:
-    """Whether a set's images were centered as MNIST's digits were, so that a new one has to be."""
+    """Whether a data set has centered digits as MNIST has, so that new images must be centered too."""
     return dataset.startswith("mnist")
 
 
-def _report(images: tuple[Path, ...], probabilities: Any) -> None:
-    names = [click.format_filename(image) for image in images]
-    width = max(map(len, names))
-    classes = probabilities.shape[1]
-    click.echo(f"{'image':{width}}  class  " + "  ".join(f"{number:>6}" for number in range(classes)))
-    for name, row in zip(names, probabilities, strict=True):
-        click.echo(f"{name:{width}}  {row.argmax():5}  " + "  ".join(f"{share:6.2%}" for share in row))
+def _table(names: list[str], probabilities: np.ndarray) -> list[str]:
+    """The lines of a table: each image with its class, the class's probability, and the next best classes."""
+    best = probabilities.argsort(axis=1)[:, ::-1][:, : NEXT_BEST + 1]
+    cells = []
+    for row, classes in zip(probabilities, best, strict=True):
+        others = ", ".join(f"{number} ({row[number]:.2%})" for number in classes[1:])
+        cells.append((f"{classes[0]:5}", f"{row[classes[0]]:11.2%}", others))
+    room = TABLE_WIDTH - max(len("  ".join(("", *row))) for row in cells)
+    # The end of a path tells images apart, so a long one is cut at its start.
+    names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
+    width = max(len(name) for name in ("image", *names))
+    lines = [f"{'image':{width}}  class  probability  next best"]
+    lines.extend("  ".join((f"{name:{width}}", *row)) for name, row in zip(names, cells, strict=True))
+    return lines

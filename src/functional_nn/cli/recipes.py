@@ -1,4 +1,4 @@
-"""Recipes: values for flags that go together, which a flag of one's own overrides."""
+"""Recipes: named sets of values for flags. A flag on the command line overrides the recipe's value."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ from functional_nn.cli.options import Named
 RECIPES: dict[str, dict[str, str]] = {
     "fast": {"model": "lenet", "epochs": "1", "learning_rate": "0.02", "schedule": "one-cycle"},
     "best": {
-        **{"model": "deep_cnn", "dropout": "0.25", "shift": "2", "deform": "0.2", "epochs": "15"},
-        **{"batch_size": "128", "optimizer": "adamw", "learning_rate": "0.003", "weight_decay": "0.01"},
+        "model": "deep_cnn",
+        "dropout": "0.25",
+        "shift": "2",
+        "deform": "0.2",
+        "epochs": "15",
+        "batch_size": "128",
+        "optimizer": "adamw",
+        "learning_rate": "0.003",
+        "weight_decay": "0.01",
         "schedule": "one-cycle",
     },
 }
-"""What docs/models.md shows the figures of; written as on the command line."""
+"""Values by flag, written as on the command line. docs/models.md has the measured accuracies and times."""
 
 
 def use_recipe(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
-    """Puts the recipe's values in the place of the flags' defaults."""
+    """Replaces the defaults of the flags by the recipe's values."""
     if name is not None:
         context.default_map = {**(context.default_map or {}), **RECIPES[name]}
 

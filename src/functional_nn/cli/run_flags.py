@@ -1,9 +1,9 @@
-"""The flags of one training run, which ``train`` takes and ``config.json`` is read by."""
+"""The flags of one training run. ``train`` takes them, and the values in ``config.json`` are checked by them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -18,13 +18,31 @@ from functional_nn.cli.options import (
     POSITIVE,
     PRECISIONS,
     SCHEDULES,
+    SEED,
     SHARE,
     Named,
     Sizes,
 )
 from functional_nn.cli.recipes import RECIPE
 
-RUN_FLAGS: tuple[Callable[..., Any], ...] = (
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+
+class SweptOption(click.Option):
+    """A flag that takes one value in ``train`` and several in ``sweep``. An error for several values says so."""
+
+    def type_cast_value(self, ctx: click.Context, value: object) -> object:
+        try:
+            return super().type_cast_value(ctx, value)
+        except click.BadParameter as error:
+            if not isinstance(value, str) or not ("," in value or "/" in value):
+                raise
+            message = f"{error.message.rstrip('.')}. To train with several values, use functional-nn sweep."
+            raise click.BadParameter(message, error.ctx, error.param) from None
+
+
+RUN_FLAGS: tuple[Decorator, ...] = (
     click.option(
         "--dataset",
         default="mnist5k",
@@ -33,37 +51,64 @@ RUN_FLAGS: tuple[Callable[..., Any], ...] = (
     ),
     click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder."),
     RECIPE,
-    click.option("--model", type=Named(MODELS), default="mlp", help="The network."),
+    click.option("--model", cls=SweptOption, type=Named(MODELS), default="mlp", help="The network."),
     click.option(
-        "--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes, such as 128,64, or none.  [default: the model's]"
+        "--hidden",
+        cls=SweptOption,
+        type=Sizes(),
+        metavar="SIZES",
+        help="Hidden sizes, such as 128,64, or none.  [default: the model's]",
     ),
     click.option(
         "--activation",
+        cls=SweptOption,
         type=Named(ACTIVATIONS),
         metavar="NAME",
         help=f"One of: {', '.join(ACTIVATIONS)}.  [default: the model's]",
     ),
-    click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training."),
-    click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch."),
-    click.option("--shift", type=click.IntRange(min=0), default=0, help="Places that training images move by at most."),
-    click.option("--deform", type=SHARE, default=0.0, help="Largest stretch and slant of training images."),
-    click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights."),
-    click.option("--l2", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights."),
     click.option(
-        "--optimizer", type=Named(OPTIMIZERS), default="adam", metavar="NAME", help=f"One of: {', '.join(OPTIMIZERS)}."
+        "--dropout", cls=SweptOption, type=SHARE, default=0.0, help="Share of hidden outputs to drop in training."
     ),
-    click.option("--learning-rate", type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest."),
+    click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch."),
+    click.option(
+        "--shift",
+        cls=SweptOption,
+        type=click.IntRange(min=0),
+        default=0,
+        help="Places that training images move by at most.",
+    ),
+    click.option(
+        "--deform", cls=SweptOption, type=SHARE, default=0.0, help="Largest stretch and slant of training images."
+    ),
+    click.option(
+        "--l1", cls=SweptOption, type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights."
+    ),
+    click.option(
+        "--l2", cls=SweptOption, type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights."
+    ),
+    click.option(
+        "--optimizer",
+        cls=SweptOption,
+        type=Named(OPTIMIZERS),
+        default="adam",
+        metavar="NAME",
+        help=f"One of: {', '.join(OPTIMIZERS)}.",
+    ),
+    click.option(
+        "--learning-rate", cls=SweptOption, type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest."
+    ),
     click.option(
         "--weight-decay",
+        cls=SweptOption,
         type=NOT_NEGATIVE,
         help="Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
     ),
-    click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run."),
-    click.option("--epochs", type=COUNT, default=10, help="Passes over the training data."),
-    click.option("--batch-size", type=COUNT, default=64, help="Examples a step."),
     click.option(
-        "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, help="For initial values, shuffling and noise."
+        "--schedule", cls=SweptOption, type=Named(SCHEDULES), default="constant", help="Learning rate over the run."
     ),
+    click.option("--epochs", cls=SweptOption, type=COUNT, default=10, help="Passes over the training data."),
+    click.option("--batch-size", cls=SweptOption, type=COUNT, default=64, help="Examples in a step."),
+    click.option("--seed", type=SEED, default=0, help="For initial values, shuffling and noise."),
     click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in."),
     click.option("--devices", type=COUNT, default=1, help="Devices that share each batch; on a CPU, as many cores."),
     click.option(
@@ -72,7 +117,9 @@ RUN_FLAGS: tuple[Callable[..., Any], ...] = (
         default="auto",
         help="jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
     ),
-    click.option("--clip-norm", type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]"),
+    click.option(
+        "--clip-norm", cls=SweptOption, type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]"
+    ),
     click.option(
         "--non-finite",
         type=Named(NON_FINITE),
@@ -82,15 +129,15 @@ RUN_FLAGS: tuple[Callable[..., Any], ...] = (
 )
 
 
-def with_run_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the flags of a run."""
+def with_run_flags(function: Function) -> Function:
+    """Adds the flags of a run to a command."""
     for option in reversed(RUN_FLAGS):
         function = option(function)
     return function
 
 
 def run_flag(name: str) -> click.Parameter:
-    """The flag that sets a field of a configuration."""
+    """The flag that sets a field of ``Configuration``."""
     return _PARAMETERS[name]
 
 

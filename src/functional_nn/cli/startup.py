@@ -1,4 +1,4 @@
-"""What takes a command time before its work: importing JAX, and reading data."""
+"""Fast start of the command: importing and starting JAX while data are read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STARTED = time.perf_counter()
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For importing JAX and what needs it: Python does not look for garbage meanwhile, nor later among what is there.
+    """Switches garbage collection off while the body imports JAX, and exempts the imported objects from it later.
 
-    Imports make a hundred thousand objects and no garbage, and looking at them again and again is a fifth of the time.
+    Imports make a hundred thousand objects and no garbage. Searching them again and again takes a fifth of the time.
     """
     if "jax" in sys.modules:
         yield
@@ -31,18 +31,22 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def jax_beginning(precision: str, devices: int) -> Iterator[None]:
-    """JAX is imported and begins, set for this precision and so many devices, while the body reads data.
+def starting_jax(precision: str, devices: int) -> Iterator[None]:
+    """Imports and starts JAX in a thread while the body reads data.
 
-    Both run at the same time, since zlib, hashes and NumPy leave Python to other threads.
+    The two run at the same time, since zlib, hashes and NumPy release Python's lock.
+
+    Args:
+        precision: ``float64`` switches JAX's 64-bit numbers on.
+        devices: the number of CPU devices that JAX starts with.
     """
     with ThreadPoolExecutor(1) as threads:
-        beginning = threads.submit(_begin, precision, devices)
+        started = threads.submit(_start_jax, precision, devices)
         yield
-        beginning.result()
+        started.result()
 
 
-def _begin(precision: str, devices: int) -> None:
+def _start_jax(precision: str, devices: int) -> None:
     with importing():
         import jax
 
@@ -50,7 +54,7 @@ def _begin(precision: str, devices: int) -> None:
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     if devices > 1:
-        with suppress(RuntimeError):  # JAX has begun already: fit says if there are too few
+        with suppress(RuntimeError):  # JAX has started already; fit raises an error if it has too few devices
             jax.config.update("jax_num_cpu_devices", devices)
-    jax.config.update("jax_traceback_in_locations_limit", 0)  # less to compile, and nobody sees these programs
-    jax.random.key(0)  # a first program, with which comes what every other one needs
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # shorter programs compile faster
+    jax.random.key(0)  # the first program loads what every other program needs

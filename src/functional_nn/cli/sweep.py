@@ -1,12 +1,12 @@
-"""``functional-nn sweep``: many models in one call, and which of them was best."""
+"""``functional-nn sweep``: training many models in one call, and the table of their results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,7 +23,9 @@ from functional_nn.cli.options import (
     POSITIVE,
     PRECISIONS,
     SCHEDULES,
+    SEED,
     SHARE,
+    Distribution,
     Named,
     Several,
     Sizes,
@@ -36,56 +38,87 @@ from functional_nn.core.errors import InputError
 if TYPE_CHECKING:
     from functional_nn.sweeps.results.results import SweepResult
 
-SEED = click.IntRange(min=0, max=2**32 - 1)
 AXES = (
-    *("model", "hidden", "activation", "dropout", "l1", "l2", "optimizer", "learning_rate", "weight_decay", "schedule"),
-    *("shift", "deform", "clip_norm", "epochs", "batch_size"),
+    "model",
+    "hidden",
+    "activation",
+    "dropout",
+    "l1",
+    "l2",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "schedule",
+    "shift",
+    "deform",
+    "clip_norm",
+    "epochs",
+    "batch_size",
 )
 """The flags that take several values."""
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-def several(name: str, kind: Any, default: Any, help: str, separator: str = ",") -> Any:
-    """A flag with values separated by commas."""
-    return click.option(name, type=Several(kind, separator), default=default, metavar="VALUES", help=help)
+
+def axis(
+    name: str, kind: click.ParamType, default: str | None, help: str, *, metavar: str = "NUMBERS", separator: str = ","
+) -> Callable[[Command], Command]:
+    """A flag of ``AXES``: it takes values of one type, with a separator between them."""
+    return click.option(name, type=Several(kind, separator), default=default, metavar=metavar, help=help)
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--dataset", default="mnist5k", metavar="NAME", help="As for train.")
 @click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
 @RECIPE
-@several("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.")
-@several("--hidden", Sizes(), None, "Hidden sizes, one set or several: 128,64/256.  [default: the model's]", "/")
-@several("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]")
-@several("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
+@axis("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.", metavar="NAMES")
+@axis(
+    "--hidden",
+    Sizes(),
+    None,
+    "Hidden sizes, one list or several: 128,64/256.  [default: the model's]",
+    metavar="SIZES",
+    separator="/",
+)
+@axis("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]", metavar="NAMES")
+@axis("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
 @click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch.")
-@several("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
-@several("--deform", SHARE, "0", "Largest stretches and slants of training images.")
-@several("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
-@several("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
-@several("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.")
-@several("--learning-rate", POSITIVE, "1e-3", "Learning rates.")
-@several("--weight-decay", NOT_NEGATIVE, None, "Decays of the weights, for sgd, adamw and their like.")
-@several("--clip-norm", POSITIVE, None, "Largest norms of a step's gradient.  [default: none]")
-@several("--schedule", Named(SCHEDULES), "constant", f"Some of: {', '.join(SCHEDULES)}.")
-@several("--epochs", COUNT, "10", "Passes over the training data.")
-@several("--batch-size", COUNT, "64", "Examples a step.")
-@click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with seeds in a row.")
-@click.option("--seed", type=SEED, default=0, help="The first seed, and that of the draws.")
+@axis("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
+@axis("--deform", SHARE, "0", "Largest stretches and slants of training images.")
+@axis("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
+@axis("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
+@axis("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.", metavar="NAMES")
+@axis("--learning-rate", POSITIVE, "1e-3", "Learning rates.")
+@axis("--weight-decay", NOT_NEGATIVE, None, "Decays of the weights, for sgd, adamw and their like.")
+@axis("--clip-norm", POSITIVE, None, "Largest norms of a step's gradient.  [default: none]")
+@axis("--schedule", Named(SCHEDULES), "constant", f"Some of: {', '.join(SCHEDULES)}.", metavar="NAMES")
+@axis("--epochs", COUNT, "10", "Passes over the training data.")
+@axis("--batch-size", COUNT, "64", "Examples in a step.")
+@click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
+@click.option("--seed", type=SEED, default=0, help="The first seed, and the seed of --draws.")
 @click.option("--draws", type=COUNT, metavar="N", help="Settings to draw for flags such as log-uniform:1e-4:1e-2.")
 @click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML or CSV file of settings.")
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for chunks of N.")
-@click.option("--exact", is_flag=True, help="Each model's bits are those of the model alone.")
+@click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
-@click.option("--patience", type=COUNT, help="Stop models whose test loss was better so many epochs ago.")
-@click.option("--halving", type=Several(COUNT), metavar="EPOCHS", help="After these epochs only the best go on.")
-@click.option("--keep", type=SHARE, default=1 / 3, show_default="1/3", help="The share that goes on at --halving.")
+@click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower test loss.")
+@click.option(
+    "--halving", type=Several(COUNT), metavar="EPOCHS", help="After each of these epochs, only the best models go on."
+)
+@click.option(
+    "--halving-keep",
+    type=SHARE,
+    default=1 / 3,
+    show_default="1/3",
+    help="Share of the models that go on at each epoch of --halving.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for finished models, tables and pictures; the same command goes on there where it was.",
+    help="Folder for finished models, tables and pictures. After an interruption the same command goes on there.",
 )
 @JSON_FILE
 @COMPILATION_CACHE
@@ -104,7 +137,7 @@ def sweep(
     order_seed: int | None,
     patience: int | None,
     halving: list[int] | None,
-    keep: float,
+    halving_keep: float,
     **flags: Any,
 ) -> int:
     """Train a model for every combination of values and seeds, and print which are best.
@@ -119,7 +152,7 @@ def sweep(
         from functional_nn.cli.info import versions
         from functional_nn.data.sources import load_dataset
         from functional_nn.losses.multiclass import cross_entropy
-        from functional_nn.reports import run_folder
+        from functional_nn.storage.files import write_json
         from functional_nn.sweeps.execution.halving import Halving
         from functional_nn.sweeps.grid.grid import crossed, grid
         from functional_nn.sweeps.sweep import train_members
@@ -137,8 +170,7 @@ def sweep(
         click.echo(f"{len(members)} models on {jax.devices()[0].device_kind}")
 
     def on_epoch(ended: int, count: int) -> None:
-        if out is not None:
-            signals.keep()
+        signals.defer()
         signals.check()
 
     def make_recipe(hyperparameters: Mapping[str, Any]) -> Recipe:
@@ -158,7 +190,7 @@ def sweep(
         exact=exact,
         order_seed=order_seed,
         patience=patience,
-        halving=None if halving is None else Halving(tuple(halving), keep),
+        halving=None if halving is None else Halving(tuple(halving), halving_keep),
         keep=out is not None,
         out=out,
         identity=base.settings(),
@@ -170,63 +202,71 @@ def sweep(
         _finish(out, result, quiet)
     if json_file is not None:
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
-        whole = result.to_dict() | {"seconds_import": seconds_import, **about}
-        run_folder.write_json(json_file, whole)
+        write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
     return signals.status if result.message else 0
 
 
 def _members(
     flags: Mapping[str, Any], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, Any]]]:
-    """What is the same for all models, and what differs."""
+    """The configuration that all models share, and the hyper-parameters of each."""
     from functional_nn.cli.flag_values import members_of_flags
     from functional_nn.sweeps.grid import grid as grids
     from functional_nn.sweeps.grid.grid_file import read_grid
 
-    one, axes, lots = {}, {}, {}
+    single: dict[str, Any] = {}
+    several: dict[str, list[Any]] = {}
+    drawn = {}
     for name, value in flags.items():
         if name not in AXES:
-            one[name] = value
-        elif isinstance(value, tuple):
-            kind, *bounds = value
-            lots[name] = {"uniform": grids.uniform, "log-uniform": grids.log_uniform}[kind](*bounds)
-        elif value is None or len(value) == 1:
-            one[name] = value and value[0]
+            single[name] = value
+        elif isinstance(value, Distribution):
+            draw = grids.uniform if value.name == "uniform" else grids.log_uniform
+            drawn[name] = draw(value.low, value.high)
+        elif value is None:
+            single[name] = None
+        elif len(value) == 1:
+            single[name] = value[0]
         else:
-            axes[name] = value
-    if bool(lots) != (draws is not None):
-        given = f"--draws {draws} without one" if draws else f"{', '.join(lots)} without --draws"
+            several[name] = value
+    if bool(drawn) != (draws is not None):
+        given = f"--draws {draws} without one" if draws else f"{', '.join(drawn)} without --draws"
         raise InputError("--draws", "a number, and flags such as --learning-rate log-uniform:1e-4:1e-2", given)
-    parts = [grids.grid(**axes)]
+    parts = [grids.grid(**several)]
     if draws is not None:
-        parts.append(grids.draws(draws, seed=flags["seed"], **lots))
+        parts.append(grids.draws(draws, seed=flags["seed"], **drawn))
     if grid_file is not None:
         parts.append(members_of_flags(read_grid(grid_file), grid_file, sweep, AXES))
     members = grids.crossed(*parts)
-    # What has several values stands in every member; the first one fills the common configuration.
-    return Configuration(**(one | {name: members[0][name] for name in members[0]})), members
+    # Every member has its own value for what varies. The shared configuration takes that of the first member.
+    return Configuration(**(single | members[0])), members
 
 
 def _configuration(base: Configuration, hyperparameters: Mapping[str, Any]) -> Configuration:
-    """A member's, complete; traced numbers are put in last, since they cannot be looked at."""
+    """The configuration of one member.
+
+    Some of its numbers are traced. ``completed`` looks at the values, so traced numbers are put in after it.
+    """
     import jax
 
     known = {field.name for field in fields(Configuration)}
-    own = {name: hyperparameters[name] for name in hyperparameters if name in known}
-    traced = {name: value for name, value in own.items() if isinstance(value, jax.Array)}
-    plain = {name: value for name, value in own.items() if name not in traced}
+    given = {name: value for name, value in hyperparameters.items() if name in known}
+    traced = {name: value for name, value in given.items() if isinstance(value, jax.Array)}
+    plain = {name: value for name, value in given.items() if name not in traced}
+    # A model that does not take a flag refuses it unless it is off, also where the value is traced.
     off = {name: 0.0 for name in traced if name in ("dropout", "l1", "l2")}
     return replace(replace(base, **(plain | off)).completed(), **traced)
 
 
 def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
-    """The tables and pictures of a finished sweep."""
-    for suffix in ("csv", "jsonl"):
-        result.save(out / f"members.{suffix}")
+    """Writes the tables and pictures of a sweep."""
     from functional_nn.reports.plots.sweep import draw_all
 
+    tables = ["members.csv", "members.jsonl"]
+    for table in tables:
+        result.save(out / table)
     pictures = draw_all(result, out)
     if not pictures:
         click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
     if not quiet:
-        click.echo(f"{click.format_filename(out)}: {', '.join(('members.csv', 'members.jsonl', *pictures))}")
+        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures)}")

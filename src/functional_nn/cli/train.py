@@ -1,4 +1,4 @@
-"""``functional-nn train``: from a data set's name to a trained network, its accuracy and its pictures."""
+"""``functional-nn train``: training one network, with its metrics, checkpoints and pictures."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import (
-    JSON_FILE,
-    NOT_NEGATIVE,
-)
+from functional_nn.cli.options import JSON_FILE, NOT_NEGATIVE
 from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import STARTED, jax_beginning
+from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
-    from functional_nn.training.run import EpochMetrics
+    from functional_nn.training.run import EpochMetrics, Run
 
 CLEAR_LINE = "\r\x1b[2K"
-"""For a terminal on which the last line is the progress bar, which draws itself anew."""
+"""Clears the progress bar on the last line of a terminal. The bar draws itself again."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -42,7 +39,7 @@ CLEAR_LINE = "\r\x1b[2K"
     "--checkpoint-minutes",
     type=NOT_NEGATIVE,
     default=0.0,
-    help="Save at an epoch's end every so often; 0: every epoch.",
+    help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
 @JSON_FILE
 @COMPILATION_CACHE
@@ -65,54 +62,46 @@ def train(
     if resume and out is None:
         raise InputError("--resume", "the run's folder in --out", "none")
 
-    seconds, clock = {}, time.perf_counter()
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
     from functional_nn.data.sources import load_dataset
 
-    with jax_beginning(configuration.precision, configuration.devices):
+    with starting_jax(configuration.precision, configuration.devices):
         clock_load = time.perf_counter()
         data = load_dataset(configuration.dataset, configuration.data_dir)
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
     from functional_nn.cli.info import versions
-    from functional_nn.core import trees
     from functional_nn.losses.multiclass import cross_entropy
-    from functional_nn.reports import run_folder
+    from functional_nn.storage import run_folder
+    from functional_nn.storage.files import write_json
     from functional_nn.training.fit import fit
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
-    seconds["import"] = time.perf_counter() - clock  # beside the loading
+    seconds["import"] = time.perf_counter() - clock  # at the same time as the loading
     configuration = configuration.completed()
-    say = (lambda text: None) if quiet else click.echo
-    say(data.describe())
     device = jax.devices()[0]
-    say(f"{_described(configuration, data.classes)} on {device.device_kind}")
-
-    if out is not None:
-        run_folder.check_run_folder(out, resume)
-    net = configuration.network(data.classes)
-
-    over_bar = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
-
-    def on_epoch(metrics: EpochMetrics) -> None:
-        signals.keep()
-        if metrics.epoch == 1:
-            if out is not None:
-                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
-                run_folder.create_run_folder(out, configuration.to_dict() | about)
-            say(f"{over_bar}epoch  train loss  test loss  test accuracy  seconds")
-        say(
-            f"{over_bar}{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
-            f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}{_remarks(metrics)}"
-        )
-        if out is not None:
-            run_folder.append_metrics(out, metrics)
-        signals.check()
-
+    if not quiet:
+        click.echo(data.describe())
+        click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}")
     checkpoints = None
     if out is not None:
+        run_folder.check_run_folder(out, resume)
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
+    net = configuration.network(data.classes)
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        signals.defer()
+        if out is not None:
+            if metrics.epoch == 1:
+                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
+                run_folder.create_run_folder(out, configuration.to_dict() | about)
+            run_folder.append_metrics(out, metrics._asdict())
+        if not quiet:
+            _print_epoch(metrics)
+        signals.check()
 
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
@@ -135,9 +124,41 @@ def train(
         )
     seconds |= run.seconds
     seconds["total"] = time.perf_counter() - STARTED
+    result = _result(run, seconds) | {
+        "device": f"{device.platform}: {device.device_kind}",
+        "versions": versions(),
+        "config": configuration.to_dict(),
+    }
+    if out is not None:
+        from functional_nn.reports.plots.run import draw_all
+
+        run_folder.finish_run_folder(out, run.params, run.state, [metrics._asdict() for metrics in run.history], result)
+        pictures = draw_all(out, net, run, data)
+        if not pictures:
+            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+        if not quiet:
+            contents = ", ".join(["configuration", "metrics", "parameters", *pictures])
+            click.echo(f"{click.format_filename(out)}: {contents}")
+    if json_file is not None:
+        write_json(json_file, result)
+    if run.message:
+        click.echo(run.message, err=True)
+    if run.history:
+        _print_accuracy(run, seconds)
+    if run.status == "interrupted":
+        click.echo("Stopped.", err=True)
+        return signals.status
+    return 0 if run.status == "finished" else 1
+
+
+def _result(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """The numbers of a run, for ``result.json``."""
+    from functional_nn.core import trees
+
     last = run.history[-1] if run.history else None
+    # The first epoch also pays for what happens once, so it is left out of the median where there are others.
     steady = [metrics.seconds for metrics in run.history[1:] or run.history]
-    result = {
+    return {
         "test_accuracy": last and last.test_accuracy,
         "test_loss": last and last.test_loss,
         "train_loss": last and last.train_loss,
@@ -149,32 +170,30 @@ def train(
         "parameters": trees.size(run.params),
         "seconds": seconds,
         "seconds_per_epoch": statistics.median(steady) if steady else None,
-        "device": f"{device.platform}: {device.device_kind}",
-        "versions": versions(),
-        "config": configuration.to_dict(),
     }
-    if out is not None:
-        pictures = run_folder.finish_run_folder(out, net, run, data, result)
-        if not pictures:
-            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
-        say(f"{click.format_filename(out)}: {', '.join(('configuration', 'metrics', 'parameters', *pictures))}")
-    if json_file is not None:
-        run_folder.write_json(json_file, result)
-    if run.message:
-        click.echo(run.message, err=True)
-    if last is not None:
-        times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
-        epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
-        restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-        click.echo(f"test accuracy {last.test_accuracy:.4f} after {epochs}{restored} ({times})")
-    if run.status == "interrupted":
-        click.echo("Stopped.", err=True)
-        return signals.status
-    return 0 if run.status == "finished" else 1
+
+
+def _print_epoch(metrics: EpochMetrics) -> None:
+    """Prints the metrics of an epoch as a line of the table, after the head of the table for the first epoch."""
+    start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
+    if metrics.epoch == 1:
+        click.echo(f"{start}epoch  train loss  test loss  test accuracy  seconds")
+    click.echo(
+        f"{start}{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
+        f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}{_remarks(metrics)}"
+    )
+
+
+def _print_accuracy(run: Run, seconds: dict[str, float]) -> None:
+    """Prints the test accuracy of a run, its number of epochs, and the times it took."""
+    times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
+    epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
+    restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
+    click.echo(f"test accuracy {run.history[-1].test_accuracy:.4f} after {epochs}{restored} ({times})")
 
 
 def _remarks(metrics: EpochMetrics) -> str:
-    """What was unusual in an epoch."""
+    """Skipped steps, clipped steps and a smaller learning rate, where an epoch had them."""
     remarks = [f"{metrics.skipped_steps} steps skipped"] if metrics.skipped_steps else []
     if metrics.clipped_steps:
         remarks.append(f"{metrics.clipped_steps} clipped")
@@ -184,7 +203,8 @@ def _remarks(metrics: EpochMetrics) -> str:
 
 
 def _described(configuration: Configuration, classes: int) -> str:
-    sizes = "-".join(map(str, (*(configuration.hidden or ()), classes)))
+    """The network, the optimizer and the batch size in one line."""
+    sizes = "-".join(str(size) for size in (*(configuration.hidden or ()), classes))
     activation = f", {configuration.activation}" if configuration.activation else ""
     return (
         f"{configuration.model} {sizes}{activation}; {configuration.optimizer}, learning rate "

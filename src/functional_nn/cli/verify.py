@@ -34,7 +34,7 @@ def verify(
     report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
     click.echo(report)
     if json_file:
-        from functional_nn.reports.run_folder import write_json
+        from functional_nn.storage.files import write_json
 
         write_json(json_file, report.to_dict())
     if html_file:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError, short_repr, suggest
 from functional_nn.core.masked import Masked
 
@@ -52,7 +53,7 @@ def check_count(argument: str, value: Any, *, least: int = 1, most: int = LARGES
         ...
     functional_nn.core.errors.InputError: epochs: expected a positive integer, got 0.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+    if not is_count(value, least=least, most=most):
         limit = f" up to {most:,}" if isinstance(value, Integral) and int(value) > most else ""
         kind = "a positive integer" if least == 1 else f"an integer not below {least}"
         raise InputError(argument, kind + limit, shown(value))

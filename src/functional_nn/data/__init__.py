@@ -1,4 +1,4 @@
-"""Data sets: loading by name, the IDX file format, the checks."""
+"""Data sets: loading by name, the IDX file format, checks of arrays."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Cache of decoded data sets: IDX files with a manifest of checksums, which every reading verifies."""
+"""Cache of decoded data sets, as IDX files with checksums that are verified whenever a set is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from functional_nn.core.errors import DataError, shortened
 from functional_nn.data.dataset import Dataset, make_dataset
@@ -20,20 +19,20 @@ from functional_nn.storage.cache_folder import cache_folder
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MANIFEST = "manifest.json"
 VERSION = 1
-"""Of the manifest's format. Data sets of other versions are made again, as if they were not there."""
+"""The version of the manifest's format. Data sets of other versions are made again."""
 
 
 def datasets_folder() -> Path | None:
-    """Where decoded data sets are kept; safe to delete. None where there is no safe cache folder."""
+    """The folder of decoded data sets, which is safe to delete; None if there is no safe cache folder."""
     return cache_folder("datasets")
 
 
 def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
-    """Takes a data set from the cache, or reads it and keeps it there.
+    """Reads a data set from the cache. If it is not there, ``read`` reads it, and it is added to the cache.
 
     Args:
         name: the data set's name.
-        fingerprint: a checksum of what ``read`` reads, so that a change of that is never missed.
+        fingerprint: a checksum of the files that ``read`` reads, so that a change of them is noticed.
         read: reads the data set itself.
 
     Returns:
@@ -41,7 +40,7 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
         written to, is not used.
 
     Raises:
-        DataError: what ``read`` raises.
+        DataError: if ``read`` raises it.
     """
     datasets = datasets_folder()
     if datasets is None:
@@ -49,12 +48,12 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
     folder = datasets / f"{name}-{fingerprint[:16]}"
     if folder.is_dir():
         try:
-            known = _read(folder)
+            found = _read(folder)
         except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(f"The cached data set {folder} is damaged and made again: {error}", stacklevel=2)
-            known = None
-        if known is not None:
-            return known
+            found = None
+        if found is not None:
+            return found
         shutil.rmtree(folder, ignore_errors=True)
     dataset = read()
     with contextlib.suppress(OSError):
@@ -63,10 +62,10 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
 
 
 def _read(folder: Path) -> Dataset | None:
-    """The data set, with all checksums verified; None where the manifest has another format version.
+    """Reads a data set and verifies all checksums; None if the manifest has another format version.
 
     Raises:
-        DataError: for a damaged file; so may be any other error that a damaged manifest leads to.
+        DataError: for a damaged file. A damaged manifest may lead to other errors.
     """
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     if manifest.get("version") != VERSION:
@@ -97,13 +96,13 @@ def _write(folder: Path, dataset: Dataset) -> None:
         complete.rename(folder)
 
 
-def _check_sha256(path: Path, expected: Any, given: str) -> None:
+def _check_sha256(path: Path, expected: object, given: str) -> None:
     if given != expected:
         raise DataError(str(path), f"the SHA-256 {shortened(expected)}", given)
 
 
-def _sha256_of_json(value: Any) -> str:
-    """The checksum of a value that JSON can hold; it does not depend on the order of names."""
+def _sha256_of_json(value: object) -> str:
+    """The checksum of a value that JSON can hold. The order of names has no effect."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""IDX, the file format of MNIST: reading with every length checked, and writing at one stroke."""
+"""The IDX file format of MNIST: reading with checks of every length, and atomic writing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from functional_nn.core.counts import is_count
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.inflate import Inflated
 from functional_nn.storage.files import check_path, opened_whole
@@ -26,8 +27,8 @@ DTYPES = {
     0x0E: np.dtype(np.float64),
 }
 MAXIMUM_BYTES = 4 * 2**30
-MAXIMUM_RANK = 64  # NumPy's own
-DEFLATE_RATIO = 1032  # gzip never makes one byte of more than this many
+MAXIMUM_RANK = 64  # the limit of NumPy
+DEFLATE_RATIO = 1032  # a byte of a gzip file never holds more bytes than this
 
 FILE_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -45,26 +46,26 @@ MD5_SUMS = {
         "15d484375f8d13e6eb1aabb0c3f46965",
     ),
 }
-"""MD5 of the decompressed files, in the order of `FILE_STEMS`; a file compressed anew keeps it."""
+"""MD5 of the decompressed files, in the order of `FILE_STEMS`. It does not depend on how a file is compressed."""
 
 
 def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES) -> np.ndarray:
-    """Reads one IDX file, gzipped or not (its content says which, not its name).
+    """Reads one IDX file. Whether it is gzipped is found from its content, not from its name.
 
     Args:
         path: the file.
-        maximum_bytes: the most its array may take; no more than this is ever decompressed.
+        maximum_bytes: the largest size of its array. No more than this is ever decompressed.
 
     Returns:
         The array, in this machine's byte order.
 
     Raises:
         DataError: if the file cannot be read, is not IDX, is longer or shorter than its header says,
-            announces more than ``maximum_bytes``, or its gzip layer is damaged. It names the byte (of the
-            decompressed file) where that is known.
+            has more than ``maximum_bytes``, or its gzip layer is damaged. The error names the byte of the
+            decompressed file if it is known.
     """
     check_path("path", path)
-    if isinstance(maximum_bytes, bool) or not isinstance(maximum_bytes, int) or maximum_bytes < 0:
+    if not is_count(maximum_bytes, least=0):
         raise InputError("maximum_bytes", "a number of bytes", short_repr(maximum_bytes))
     try:
         with open(path, "rb") as file:
@@ -118,10 +119,10 @@ def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Writes one IDX file at one stroke: a reader sees the old file or the new one, never a part.
+    """Writes one IDX file. A reader sees the old file or the new one, never a part.
 
     Args:
-        path: the file; gzipped if it ends in ``.gz``, with bytes that depend on nothing but the array.
+        path: the file. It is gzipped if the path ends in ``.gz``. Its bytes depend on the array only.
         array: uint8, int8, int16, int32, float32 or float64, with at least one dimension.
 
     Raises:
@@ -166,14 +167,14 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
     """Finds the four files of an MNIST-like data set.
 
     Args:
-        folder: where to look: in it, in its ``raw`` and in torchvision's ``MNIST/raw`` (for ``mnist``).
+        folder: the folder to search, with its ``raw`` and torchvision's ``MNIST/raw`` (for ``mnist``).
         name: the data set's name.
 
     Returns:
-        Training images, training labels, test images, test labels; None if no such file is there.
+        Training images, training labels, test images, test labels; None if there are none.
 
     Raises:
-        DataError: if some of the four are there and others are not.
+        DataError: if some of the four are missing.
     """
     places = [folder, folder / "raw"]
     if name in TORCHVISION_FOLDERS:
@@ -209,22 +210,24 @@ def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarr
     """Reads the four files of an MNIST-like data set.
 
     Args:
-        folder: where they are; `find_idx_files` says which names and subfolders.
+        folder: their folder; see `find_idx_files` for names and subfolders.
         name: the data set's name; the files of ``mnist`` and ``fashion_mnist`` have known checksums.
 
     Returns:
         Training images, training labels, test images, test labels.
 
     Raises:
-        DataError: if a file is missing or damaged, has another checksum than the known one, or if there are
-            not as many labels as images.
+        DataError: if a file is missing or damaged, differs from its known checksum, or has not one label for
+            each image.
     """
     files = find_idx_files(Path(folder), name)
     if files is None:
         raise DataError(str(folder), f"the IDX files {', '.join(FILE_STEMS)}", "none of them")
-    train_images, train_labels, test_images, test_labels = arrays = tuple(map(read_idx, files))
-    for position, md5 in enumerate(MD5_SUMS.get(name, ())):
-        _check_md5(files[position], arrays[position], md5, name)
+    arrays = [read_idx(file) for file in files]
+    if name in MD5_SUMS:
+        for file, array, md5 in zip(files, arrays, MD5_SUMS[name], strict=True):
+            _check_md5(file, array, md5, name)
+    train_images, train_labels, test_images, test_labels = arrays
     for images, labels, file in (
         (train_images, train_labels, files[1]),
         (test_images, test_labels, files[3]),
@@ -235,7 +238,7 @@ def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarr
 
 
 def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
-    """An array has only one IDX encoding, so its checksum is that of the decompressed file."""
+    """Checks the checksum of the decompressed file, from its array: an array has only one encoding in IDX."""
     digest = hashlib.md5(usedforsecurity=False)
     for part in _encode(path, array):
         digest.update(part)

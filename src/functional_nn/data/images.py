@@ -1,4 +1,4 @@
-"""Image files of any size and polarity, brought to the form of a data set's images."""
+"""Reading of image files of any size and polarity, in the form of a data set's images."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DIGIT_SHARE = 20 / 28
+"""The size of a digit, as a share of the image's size."""
+
 INK = 40
+"""The least difference in brightness, of 255, that counts as ink."""
+
 MOST_PIXELS = 50_000_000
-"""More than the cameras of most telephones have; no file that unpacks to more is decoded."""
+"""The largest image that is decoded. Most telephones have cameras with fewer pixels."""
+
 MOST_KEPT_PIXELS = 2**21
+"""Larger images are reduced to this size first, since more pixels are of no use."""
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
-    """Reads an image file as bytes of ``shape``, (height, width, channels), bright on dark where it is gray.
+    """Reads an image file as bytes of ``shape``, (height, width, channels). Gray images become bright on dark.
 
-    An image of that height and width keeps its pixels. Another is scaled; a digit is first cut out, and then placed as
-    MNIST's were: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
+    An image of that height and width keeps its pixels. Other images are scaled. A digit is first cut out and then
+    placed as in MNIST: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
 
     Args:
-        path: PNG, JPEG or whatever else Pillow reads.
-        shape: what the network was trained on.
-        digits: whether the set's images are single digits, centered.
+        path: a PNG, JPEG or any other image file that Pillow reads.
+        shape: the shape of the images that the network was trained on.
+        digits: whether the images of the data set are single, centered digits.
 
     Raises:
-        DataError: for a file that is missing or is no image, or a digit's image without anything on it.
+        DataError: if the file is missing or not an image, or if a digit's image is blank.
     """
     height, width, channels = shape
     if channels == 3:
@@ -69,13 +75,13 @@ def _open(path: str | os.PathLike[str]) -> Image:
 
 
 def _reduced(image: Image) -> Image:
-    """An image of no more pixels than are of use: each the mean of a square of the old ones."""
+    """A smaller image, if there are more pixels than are of use. Each pixel is the mean of a square of old ones."""
     factor = math.ceil(math.sqrt(image.width * image.height / MOST_KEPT_PIXELS))
     return image.reduce(factor) if factor > 1 else image
 
 
 def _opaque(image: Image) -> Image:
-    """8-bit gray or colors. What is transparent shows white behind it, or black where white would show nothing."""
+    """An image without transparency, 8-bit gray or colors. The background is white, or black if white hides all ink."""
     import PIL.Image
 
     if image.mode.startswith("I"):

@@ -1,7 +1,7 @@
-"""Gzip decompression in pieces of a megabyte, with bounded work for hostile files.
+"""Gzip decompression in pieces of a megabyte, with a bound on the work for hostile files.
 
-Python's ``gzip`` reads pieces of 8 KiB (up to Python 3.11) and waits for the interpreter's lock after each of them:
-beside another busy thread that takes several times as long.
+Python's ``gzip`` reads pieces of 8 KiB (up to Python 3.11) and waits for the interpreter's lock after each of them.
+While another thread is busy, that takes several times as long.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ PIECE = 2**20
 """Compressed bytes that are read at a time."""
 
 FIRST_STEP = 2**10
-"""Compressed bytes that a member is given first; each next step is twice as long, up to a piece.
+"""Compressed bytes of the first step of a member. Each next step is twice as long, up to a piece.
 
-What a member does not use of its last step is copied. With short first steps a piece full of short members is not
-copied once for each of them.
+The bytes that a member leaves over from its last step are copied. Short first steps avoid that a piece with many short
+members is copied once for each of them.
 """
 
 MOST_MEMBERS = 10_000
-"""Members of a file. Tools that write one for every 64 KiB of content, such as bgzip, reach it at 640 MB."""
+"""The largest number of members in a file. bgzip writes one for every 64 KiB and reaches it at 640 MB."""
 
 GZIP = 16 + zlib.MAX_WBITS
-"""For zlib: the largest window, and gzip's header and checksum."""
+"""The code of zlib for the largest window with gzip's header and checksum."""
 
 ZEROS = re.compile(rb"\0*")
 
 
 class Inflated:
-    """The content of an open gzip file: of all its members, which zeros may follow.
+    """The decompressed content of an open gzip file with one or more members. Zeros may follow each member.
 
     Args:
         file: the open file.
@@ -44,17 +44,21 @@ class Inflated:
     """
 
     def __init__(self, file: BinaryIO, place: str = "gzip file"):
-        self._file, self._place = file, place
-        self._piece, self._start = memoryview(b""), 0
-        self._member, self._members, self._step = zlib.decompressobj(GZIP), 1, FIRST_STEP
+        self._file = file
+        self._place = place
+        self._piece = memoryview(b"")
+        self._start = 0  # the first byte of the piece that was not used yet
+        self._member = zlib.decompressobj(GZIP)
+        self._members = 1
+        self._step = FIRST_STEP
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, and fewer only at the end, where the checksum was right.
+        """Reads the next ``size`` bytes. There are fewer only at the end, after the checksums were verified.
 
         Raises:
-            zlib.error: for what is not gzip, or damaged.
-            EOFError: for a file that ends too early.
-            DataError: for a file of too many members.
+            zlib.error: if the file is not gzip, or is damaged.
+            EOFError: if the file ends too early.
+            DataError: if the file has too many members.
         """
         parts = []
         while size and not (self._member.eof and self._ended()):
@@ -75,7 +79,7 @@ class Inflated:
         self._piece, self._start = memoryview(self._file.read(PIECE)), 0
 
     def _ended(self) -> bool:
-        """Whether no other member follows; if one does, it is the next to be read."""
+        """Whether the file has no further member. If there is one, prepares to read it."""
         while True:
             zeros = ZEROS.match(self._piece, self._start)
             self._start = zeros.end() if zeros else self._start

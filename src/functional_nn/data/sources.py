@@ -8,7 +8,8 @@ from pathlib import Path
 from functional_nn.core.errors import DataError
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
-from functional_nn.data.tfds import NAMES, load_tfds
+from functional_nn.data.tfds import load_tfds
+from functional_nn.data.tfds_download import NAMES
 from functional_nn.storage.files import check_path
 
 MNIST5K = Path(__file__).parent / "mnist5k"
@@ -16,18 +17,18 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Loads a data set by its name; what cannot be had is an error, never another set.
+    """Loads a data set by its name. If it cannot be loaded, that is an error: no other set takes its place.
 
     Args:
         name: ``mnist5k`` (embedded), a set of TensorFlow Datasets, or any name for IDX files of your own.
-        data_dir: a folder with the four IDX files or with a set that TFDS prepared, only read; None to look
-            where the set is installed (Debian's ``fashion_mnist``), then to ask TFDS, which may download it.
+        data_dir: a folder with the four IDX files, or with a set that TFDS prepared. It is only read. If it is
+            None, an installed set is read (Debian's ``fashion_mnist``), or TFDS loads or downloads the set.
 
     Returns:
         The data set.
 
     Raises:
-        DataError: if the set is unknown, damaged, or cannot be had; then it names the ways to get it.
+        DataError: if the set is unknown, damaged, or not available; then it names the ways to get it.
 
     >>> load_dataset().describe().partition(", from")[0]
     'mnist5k: 4,000 training and 1,000 test images, 28x28x1, 10 classes'
@@ -51,7 +52,7 @@ def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None 
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names worth listing in a help text; `load_dataset` knows every set of TFDS besides.
+    """The names of data sets for help texts. `load_dataset` also loads any other image set of TFDS.
 
     >>> dataset_names()[:3]
     ('mnist5k', 'mnist', 'fashion_mnist')

@@ -1,4 +1,4 @@
-"""Pytrees as arrays under their paths, which is what files hold, and back; with checksums."""
+"""Pytrees as named arrays and back, their checksums, and safetensors files of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, shortened
 
+PyTree: TypeAlias = Any
+Tree = TypeVar("Tree", bound=PyTree)
+Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+
 MOST_LISTED = 12
-"""So many differences are said."""
+"""The number of differences that a message lists."""
 
 
-def named_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves as NumPy arrays under their paths; a random key as the numbers that make it.
+def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """The leaves of a pytree as NumPy arrays by path. A random key becomes its array of integers.
 
     Raises:
-        InputError: for leaves that are no arrays, and for two with the same path.
+        InputError: for a leaf that is not an array, and for two leaves with the same path.
 
     >>> named_arrays({"layer": {"bias": np.float32([1, 2])}})
     {'layer/bias': array([1., 2.], dtype=float32)}
@@ -36,19 +41,19 @@ def named_arrays(tree: Any) -> dict[str, np.ndarray]:
     return {path: _native(jax.random.key_data(leaf) if is_key(leaf) else leaf) for path, leaf in leaves.items()}
 
 
-def _native(array: Any) -> np.ndarray:
-    """An array of NumPy in this machine's byte order, with its elements in the order of C."""
-    array = np.asarray(array, order="C")
+def _native(leaf: ArrayLike) -> np.ndarray:
+    """A NumPy array in this machine's byte order, with its elements in C order."""
+    array = np.asarray(leaf, order="C")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def is_key(leaf: Any) -> bool:
-    """Whether an array, or a shape, is one of random keys."""
+def is_key(leaf: Shaped) -> bool:
+    """Whether an array, or its shape, is one of random keys."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def form(leaf: Any) -> str:
-    """Type and shape in words.
+def form(leaf: Shaped) -> str:
+    """The type and the shape of an array as text.
 
     >>> form(np.zeros((2, 3), np.float32))
     'float32(2, 3)'
@@ -57,15 +62,17 @@ def form(leaf: Any) -> str:
 
 
 def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """What differs between two trees' forms by path, in words; empty where nothing does.
+    """The differences between the arrays of two trees as text; empty if there are none.
+
+    Args:
+        found, expected: the type and shape of each array by its path, as ``form`` gives them.
 
     >>> differences({"w": "float32(3,)"}, {"w": "float32(4,)", "b": "int32()"})
     'w float32(3,) instead of float32(4,); b nothing instead of int32()'
     """
-    # In the order of the tree's parts, so that parameters come before what the optimizer keeps for each of them.
-    parts = dict.fromkeys(path.partition("/")[0] for path in (*expected, *found))
-    places = {part: place for place, part in enumerate(parts)}
-    paths = sorted(found.keys() | expected.keys(), key=lambda path: (places[path.partition("/")[0]], path))
+    # The parts of the tree keep their order, so that parameters come before the optimizer's arrays for them.
+    parts = list(dict.fromkeys(path.partition("/")[0] for path in (*expected, *found)))
+    paths = sorted(found.keys() | expected.keys(), key=lambda path: (parts.index(path.partition("/")[0]), path))
     return listed(
         [
             f"{shortened(path)} {shortened(found.get(path, 'nothing'))} instead of {expected.get(path, 'nothing')}"
@@ -76,16 +83,22 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """The first differences in one sentence, and how many more there are."""
+    """The first differences in one sentence, and the number of the others."""
     left_out = len(differences) - MOST_LISTED
     return "; ".join(differences[:MOST_LISTED]) + (f"; and {left_out} more" if left_out > 0 else "")
 
 
-def tree_like(like: Any, found: Mapping[str, np.ndarray], place: str, key_types: Mapping[str, str]) -> Any:
-    """The tree whose arrays stand in ``found`` under the paths of ``like``; keys are made anew, of the types given.
+def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types: Mapping[str, str]) -> Tree:
+    """A pytree with the structure of one and the arrays of another: the reverse of ``named_arrays``.
+
+    Args:
+        like: the structure.
+        found: the arrays by path.
+        place: the file of the arrays, for errors.
+        key_types: the generators of the random keys by path.
 
     Raises:
-        DataError: for 64-bit numbers while JAX has them switched off; it names ``place``.
+        DataError: for 64-bit numbers while JAX has them switched off.
     """
     paths = list(trees.flatten(like))
     wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
@@ -101,8 +114,8 @@ def tree_like(like: Any, found: Mapping[str, np.ndarray], place: str, key_types:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def checksum(arrays: Mapping[str, Any], more: str = "") -> str:
-    """The SHA-256 of arrays with their names, types and shapes, in the names' order, and of a text before them.
+def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
+    """The SHA-256 of a text and of arrays with their names, types and shapes. The order of the names has no effect.
 
     >>> checksum({"a": np.zeros(2)}) == checksum({"a": np.zeros((2, 1))})
     False
@@ -116,22 +129,22 @@ def checksum(arrays: Mapping[str, Any], more: str = "") -> str:
 
 
 def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
-    """A safetensors file's content, with texts about the arrays and the checksum of it all in its header."""
+    """The content of a safetensors file. Its header has texts about the arrays, and a checksum of everything."""
     from safetensors.numpy import save
 
     return save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})
 
 
-def unpacked(path: Path, *, own: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a safetensors file, and what ``packed`` was told about them.
+def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads a safetensors file: the arrays, and the texts about them.
 
     Args:
         path: the file.
-        own: whether ``packed`` made it, so that it has a checksum.
+        has_checksum: whether ``packed`` made the file, so that its header has a checksum to verify.
 
     Raises:
-        FileNotFoundError: where there is none.
-        DataError: for one that is damaged.
+        FileNotFoundError: if there is no such file.
+        DataError: if it is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -142,7 +155,7 @@ def unpacked(path: Path, *, own: bool = True) -> tuple[dict[str, np.ndarray], di
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
-    if not own:
+    if not has_checksum:
         return arrays, about
     expected = about.pop("sha256", None)
     if expected is None:

@@ -1,6 +1,6 @@
-"""The cache: a folder of this user's alone for what can be made again, such as compiled programs.
+"""The cache folder of this user, for files that can be made again, such as compiled programs.
 
-What lies in the cache is trusted: compiled programs are run. So it is used only where nobody else can put anything.
+Files in the cache are trusted: compiled programs are run. So the folder is used only if no other user can write to it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 class UnsafeCache(Exception):
-    """Why the cache is not used, in words."""
+    """The reason why the cache is not used."""
 
 
 def cache_folder(name: str = "") -> Path | None:
-    """A folder of the cache, made if it is not there; None where no safe one can be had.
+    """A folder of the cache, which is made if it does not exist; None if there is no safe one.
 
     The cache is ``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else in ``$XDG_CACHE_HOME``, else in ``~/.cache``. It
-    is safe to delete. ``safe_cache_folder`` says when it is not used.
+    is safe to delete. ``safe_cache_folder`` lists the cases in which it is not used.
 
     Args:
-        name: of a folder in the cache; empty for the cache itself.
+        name: the name of a folder in the cache; empty for the cache itself.
     """
     try:
         return safe_cache_folder(name)
@@ -30,19 +30,19 @@ def cache_folder(name: str = "") -> Path | None:
 
 
 def safe_cache_folder(name: str = "") -> Path:
-    """As ``cache_folder``, with the reason where there is none.
+    """The same folder as ``cache_folder``, with an error if there is none.
 
     Raises:
-        UnsafeCache: where the path is relative or there is no home directory; where another user than this one and root
-            could replace a folder of the path; where a folder of the cache is a symbolic link or can be written to by
-            others; where something in the folder belongs to another user; where the folder cannot be made.
+        UnsafeCache: if the path is relative, or there is no home directory; if a user other than this one and root
+            could replace a folder of the path; if a folder of the cache is a symbolic link, or others can write to it;
+            if something in the folder belongs to another user; or if the folder cannot be made.
     """
     given = os.environ.get("FUNCTIONAL_NN_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     base = Path(os.path.expanduser(given))
     if not base.is_absolute():
         raise UnsafeCache(f"{given!r} is not an absolute path")
     try:
-        # Links above the cache are the user's own choice, and followed once, here. Below only real folders are taken.
+        # Links above the cache are the user's choice, and are followed once, here. Within the cache there must be none.
         base = Path(os.path.realpath(base))
         existing = next(folder for folder in (base, *base.parents) if folder.exists())
         for folder in (existing, *existing.parents):
@@ -53,7 +53,7 @@ def safe_cache_folder(name: str = "") -> Path:
             folder = folder / part
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_own_folder(folder)
-        # Somebody else may have made a folder between the first look and mkdir.
+        # Another user may have made a folder between the first check and mkdir.
         for parent in (base, *base.parents):
             _check_parent(parent)
         for entry in folder.iterdir():
@@ -66,11 +66,11 @@ def safe_cache_folder(name: str = "") -> Path:
 
 
 def _check_parent(folder: Path) -> None:
-    """Requires that only this user and root can rename or replace what is in a folder."""
+    """Checks that only this user and root can rename or replace the entries of a folder."""
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode):
         raise UnsafeCache(f"{folder} is not a folder")
-    # In a sticky folder, such as /tmp, everybody may write but rename only what is their own.
+    # In a sticky folder, such as /tmp, all users may write, but each can rename only their own files.
     if _others_may_write(about) and not about.st_mode & stat.S_ISVTX:
         raise UnsafeCache(f"other users may write to {folder}")
     if hasattr(os, "getuid") and about.st_uid not in (0, os.getuid()):

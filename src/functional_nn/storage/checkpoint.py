@@ -1,12 +1,12 @@
-"""One checkpoint: a folder with the arrays of a pytree and a manifest by which every bit of them is verified."""
+"""Reading and writing a checkpoint: a folder with the arrays of a pytree, and a manifest with their checksums."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -17,29 +17,34 @@ from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
 from functional_nn.storage.files import signed_text, write_folder_whole
 
-MANIFEST, ARRAYS = "manifest.json", "arrays.safetensors"
+Tree = TypeVar("Tree")
+Value = TypeVar("Value")
+
+MANIFEST = "manifest.json"
+ARRAYS = "arrays.safetensors"
 
 ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
+"""The entries of a manifest, in their order."""
 
 VERSION = 2
-"""The format of this package. Every version's manifest is a JSON object with the integer ``version``."""
+"""The version of the format. The manifest of every version is a JSON object with the integer ``version``."""
 
 
 class DamagedCheckpoint(DataError):
-    """A checkpoint that is not what was written: flipped, cut short, or with a file missing."""
+    """A checkpoint that differs from what was written: with flipped bits, cut short, or with a file missing."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint as it was read and verified.
+    """A checkpoint that was read and verified.
 
     Args:
         path: its folder.
         step: its number.
-        loss: what it was judged by, or None.
-        about: what else was said of it, as JSON has it.
-        arrays: by path; random keys are the numbers that make them.
-        forms: type and shape of each array by path, and the names of nodes that hold none.
-        key_types: of the arrays that are keys, the generator.
+        loss: its loss, or None.
+        about: further entries, as JSON has them.
+        arrays: by path; a random key is its array of integers.
+        forms: the type and shape of each array by path, and the types of nodes without arrays.
+        key_types: the generators of the random keys by path.
     """
 
     path: Path
@@ -50,26 +55,30 @@ class Checkpoint(NamedTuple):
     forms: dict[str, str]
     key_types: dict[str, str]
 
-    def tree(self, like: Any, root: str = "") -> Any:
-        """The pytree, or the part of it under a path, in the structure of ``like``: arrays or shapes.
+    def tree(self, like: Tree, root: str = "") -> Tree:
+        """The saved pytree, or the part of it under a path.
+
+        Args:
+            like: a pytree of the same structure, of arrays or shapes.
+            root: the path of the part.
 
         Raises:
-            DataError: where it has another structure, or arrays of other shapes or types; it lists their paths.
+            DataError: if the structure, or the shape or type of an array, is another; it lists the paths.
         """
-        own = self._under(root) if root else self
-        if different := differences(own.forms, forms(like)):
+        part = self._under(root) if root else self
+        if different := differences(part.forms, forms(like)):
             raise DataError(str(self.path), "a checkpoint of this very tree", different)
-        return tree_like(like, own.arrays, str(self.path), own.key_types)
+        return tree_like(like, part.arrays, str(self.path), part.key_types)
 
     def _under(self, root: str) -> Checkpoint:
-        def below(named: Mapping[str, Any]) -> dict[str, Any]:
+        def below(named: Mapping[str, Value]) -> dict[str, Value]:
             return {path[len(root) + 1 :]: value for path, value in named.items() if trees.is_under(path, root)}
 
         return self._replace(arrays=below(self.arrays), forms=below(self.forms), key_types=below(self.key_types))
 
 
-def write(path: Path, step: int, tree: Any, loss: float | None, about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint whole; raises ``OSError`` where it cannot, and leaves nothing then."""
+def write(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
+    """Writes a checkpoint whole. If that fails it raises ``OSError`` and leaves no files."""
     from safetensors.numpy import save
 
     arrays = named_arrays(tree)
@@ -80,9 +89,17 @@ def write(path: Path, step: int, tree: Any, loss: float | None, about: Mapping[s
     for name, key_type in _key_types(tree).items():
         entries[name]["key"] = key_type
     file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    values = ("functional_nn checkpoint", VERSION, step, loss, dict(about), file, entries)
+    manifest = {
+        "format": "functional_nn checkpoint",
+        "version": VERSION,
+        "step": step,
+        "loss": loss,
+        "about": dict(about),
+        "file": file,
+        "tree": entries,
+    }
     try:
-        text = signed_text(dict(zip(ENTRIES, values, strict=True)))
+        text = signed_text(manifest)
     except (TypeError, ValueError) as error:
         raise InputError("about", "what JSON can hold", f"{about!r} ({error})") from None
     write_folder_whole(path, {ARRAYS: content, MANIFEST: text.encode()})
@@ -92,8 +109,8 @@ def read(path: Path, step: int) -> Checkpoint:
     """Reads a checkpoint and verifies all of it.
 
     Raises:
-        DamagedCheckpoint: for one that is not as it was written.
-        DataError: for one of another version of the format.
+        DamagedCheckpoint: if it differs from what was written.
+        DataError: if it has another version of the format.
     """
     manifest = read_manifest(path)
     if manifest["step"] != step:
@@ -108,9 +125,9 @@ def read(path: Path, step: int) -> Checkpoint:
     entries = manifest["tree"]
     expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
     try:
-        arrays, _ = unpacked(path / ARRAYS, own=False)  # the manifest has the checksums
+        arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
         wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    except (DataError, FileNotFoundError):
+    except (DataError, FileNotFoundError):  # the header is damaged; the checksum of the file tells so below
         arrays, wrong = {}, []
     if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
         raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
@@ -120,7 +137,7 @@ def read(path: Path, step: int) -> Checkpoint:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint in a folder, verified; raises as ``read`` does."""
+    """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read``."""
     place = str(path / MANIFEST)
     try:
         text = (path / MANIFEST).read_bytes().decode()
@@ -141,10 +158,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def forms(tree: Any) -> dict[str, str]:
-    """Each array's type and shape by its path, and the kind of each node that holds none."""
+def forms(tree: object) -> dict[str, str]:
+    """The type and shape of each array by its path, and the type of each node without arrays."""
 
-    def is_empty(node: Any) -> bool:
+    def is_empty(node: object) -> bool:
         return not jax.tree.leaves(node)
 
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
@@ -154,13 +171,18 @@ def forms(tree: Any) -> dict[str, str]:
     }
 
 
-def _kind(node: Any) -> str:
-    """Of a node without arrays: ``EmptyState()``, ``tuple(EmptyState(), dict())``."""
-    parts = node.values() if isinstance(node, dict) else node if isinstance(node, tuple | list) else ()
-    return f"{type(node).__name__}({', '.join(map(_kind, parts))})"
+def _kind(node: object) -> str:
+    """The type of a node without arrays, and of its parts: ``EmptyState()``, ``tuple(EmptyState(), dict())``."""
+    parts: Iterable[object] = ()
+    if isinstance(node, dict):
+        parts = node.values()
+    elif isinstance(node, tuple | list):
+        parts = node
+    return f"{type(node).__name__}({', '.join(_kind(part) for part in parts)})"
 
 
-def _key_types(tree: Any) -> dict[str, str]:
+def _key_types(tree: object) -> dict[str, str]:
+    """The generator of each random key by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): str(jax.random.key_impl(leaf))

@@ -1,4 +1,4 @@
-"""A folder of checkpoints: who may write there, which are kept, and which one is restored."""
+"""Folders of checkpoints: saving and restoring, the number that is kept, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LARGEST_STEP = 2**63 - 1
 
 
 class CheckpointWriter:
-    """The one writer of a folder, as a context manager. It removes files that a killed writer left behind.
+    """The only writer of a folder, as a context manager. It removes files that a killed writer left behind.
 
     Args:
-        folder: made if it is not there.
-        keep: how many of the newest checkpoints stay. The one with the lowest loss stays besides.
+        folder: made if it does not exist.
+        keep: the number of the newest checkpoints that stay. The one with the lowest loss stays too.
 
     Raises:
-        InputError: where another process, or another writer of this one, has the folder, or it cannot be written to.
+        InputError: if another writer has the folder, in this process or another, or it cannot be written to.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -42,21 +42,23 @@ class CheckpointWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def save(self, step: int, tree: Any, *, loss: float | None = None, about: Mapping[str, Any] | None = None) -> Path:
-        """Writes one whole, in the place of a damaged one if there is one; then removes those that are not kept.
+    def save(
+        self, step: int, tree: object, *, loss: float | None = None, about: Mapping[str, object] | None = None
+    ) -> Path:
+        """Writes a checkpoint, and then removes those that are not kept. A damaged one of this step is replaced.
 
         Raises:
-            InputError: where the folder has a good checkpoint of this step.
-            OSError: where it could not be written; the others are as they were.
+            InputError: if the folder has a good checkpoint of this step.
+            OSError: if it could not be written; the other checkpoints are unchanged.
         """
         path = _path(self.folder, step)
         if step in self._losses:
             self._clear(path, step)
         try:
-            if not path.exists():  # as it does after an interruption just behind its writing
+            if not path.exists():  # it exists if an earlier call was interrupted right after writing it
                 checkpoint.write(path, step, tree, loss, about or {})
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
@@ -68,6 +70,7 @@ class CheckpointWriter:
         return path
 
     def _clear(self, path: Path, step: int) -> None:
+        """Removes a damaged checkpoint, and refuses to replace a good one."""
         try:
             checkpoint.read(path, step)
         except DamagedCheckpoint:
@@ -77,19 +80,23 @@ class CheckpointWriter:
             raise InputError("step", "one that is not there yet", f"{step}, which {self.folder} has", remedy)
 
     def _kept(self) -> set[int]:
-        newest = sorted(self._losses)[-self._keep :]
+        """The newest checkpoints, and the one with the lowest loss."""
+        kept = set(sorted(self._losses)[-self._keep :])
         judged = [(loss, step) for step, loss in self._losses.items() if loss is not None]
-        return {*newest, *(step for _, step in sorted(judged)[:1])}
+        if judged:
+            _, best = min(judged)
+            kept.add(best)
+        return kept
 
 
 class Restored(NamedTuple):
-    """What ``restore_checkpoint`` found.
+    """A restored checkpoint.
 
     Args:
-        step: the checkpoint's number.
-        tree: in the structure that was asked for.
-        loss: what it was judged by, or None.
-        about: what else was said of it.
+        step: its number.
+        tree: the pytree, in the structure that was asked for.
+        loss: its loss, or None.
+        about: its further entries.
     """
 
     step: int
@@ -101,28 +108,31 @@ class Restored(NamedTuple):
 def save_checkpoint(
     folder: str | os.PathLike[str],
     step: int,
-    tree: Any,
+    tree: object,
     *,
     loss: float | None = None,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Saves a pytree of arrays, such as a ``TrainState``, as the checkpoint of a step, and gives its folder.
+    """Saves a pytree of arrays, such as a ``TrainState``, as the checkpoint of a step.
 
-    A kill at any moment leaves the checkpoints before it whole, and this one whole or not there. One process at a time
-    writes to a folder.
+    If the process is killed at any moment, the earlier checkpoints stay whole, and this one is either whole or absent.
+    Only one process at a time can write to a folder.
 
     Args:
-        folder: of all the run's checkpoints; made if it is not there.
-        step: its number, which is not there yet; restoring takes the largest.
-        tree: arrays and random keys, in dicts, tuples, or whatever else JAX knows as a pytree.
-        loss: keeps the checkpoint that has the lowest.
+        folder: the folder of all checkpoints of a run; made if it does not exist.
+        step: the number of the checkpoint. The folder must not have it yet. By default the largest is restored.
+        tree: arrays and random keys, in dicts, tuples, or any other pytree of JAX.
+        loss: the checkpoint with the lowest loss is never removed.
         about: anything else that JSON can hold.
-        keep: how many of the newest stay.
+        keep: the number of the newest checkpoints that stay.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
-        InputError: for what cannot be saved, and where another process writes to the folder.
-        OSError: where it could not be written, such as on a full disk.
+        InputError: for a tree that cannot be saved, and if another process writes to the folder.
+        OSError: if it could not be written, for instance because the disk is full.
 
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -136,20 +146,20 @@ def save_checkpoint(
 
 
 def restore_checkpoint(
-    folder: str | os.PathLike[str], like: Any, *, step: int | Literal["newest", "best"] = "newest", part: str = ""
+    folder: str | os.PathLike[str], like: object, *, step: int | Literal["newest", "best"] = "newest", part: str = ""
 ) -> Restored:
-    """Reads a checkpoint, verified bit for bit; where the newest is damaged it warns, and takes the one before.
+    """Reads a checkpoint and verifies every bit of it. If the newest is damaged, it warns and reads the one before.
 
     Args:
-        folder: as ``save_checkpoint`` or ``fit`` had it.
-        like: the structure: arrays, or shapes as ``jax.eval_shape`` gives them.
-        step: the newest, the best, which is the one with the lowest loss, or one by its number.
-        part: the path of a part of the tree that ``like`` is the structure of, such as ``train_state/params`` of what
-            ``fit`` saves.
+        folder: the folder that was given to ``save_checkpoint`` or ``fit``.
+        like: a pytree of the same structure, of arrays, or of shapes as ``jax.eval_shape`` gives them.
+        step: ``"newest"``, ``"best"`` for the one with the lowest loss, or the number of a checkpoint.
+        part: the path of a part of the saved tree, such as ``train_state/params`` of what ``fit`` saves. ``like`` is
+            the structure of this part.
 
     Raises:
-        DataError: where there is no good checkpoint, for a later version's, and for one of another tree, with the paths
-            that differ.
+        DataError: if there is no good checkpoint, if it has a later version of the format, and if it has another
+            structure; then it lists the paths that differ.
 
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -179,14 +189,14 @@ def restore_checkpoint(
 
 
 def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: None) -> Checkpoint | None:
-    """The newest good checkpoint, with a warning about those that are not; None where there is none at all.
+    """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
 
     Args:
         folder: of checkpoints.
-        verify: looks at what a checkpoint refers to outside of itself, and raises ``DamagedCheckpoint``.
+        verify: checks the files that a checkpoint refers to, and raises ``DamagedCheckpoint``.
 
     Raises:
-        DataError: where all are damaged.
+        DataError: if all are damaged.
     """
     damaged = []
     for step in reversed(steps(folder)):
@@ -206,7 +216,7 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
 
 
 def steps(folder: Path) -> list[int]:
-    """The numbers of the checkpoints in a folder, from the smallest."""
+    """The numbers of the checkpoints in a folder, in ascending order."""
     return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch(r"\d{10,}", path.name))
 
 
@@ -215,6 +225,7 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _loss(folder: Path, step: int) -> float | None:
+    """The loss of a checkpoint; None if it has none or is damaged."""
     try:
         return checkpoint.read_manifest(_path(folder, step))["loss"]
     except DamagedCheckpoint:

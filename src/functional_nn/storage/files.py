@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all, and folders with one writer at a time."""
+"""Atomic writing of files and folders, locks for folders with one writer, and JSON files with checksums."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 from functional_nn.core.errors import InputError, short_repr
 
 TEMPORARY = "functional_nn.tmp"
-"""How the names end of what is half written, so that nobody else's files are taken for leftovers."""
+"""The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
 
 LOCK = ".lock"
 
 
-def check_path(argument: str, value: Any) -> Path:
-    """Requires the path of a file or folder. A number is refused: Python would take it for an open file."""
+def check_path(argument: str, value: object) -> Path:
+    """Checks the path of a file or folder. A number is an error, since Python would take it for an open file."""
     expected = "the path of a file or folder"
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
@@ -33,8 +33,8 @@ def check_path(argument: str, value: Any) -> Path:
     return Path(text)
 
 
-def check_new_folder(argument: str, value: Any) -> Path:
-    """Requires the path of a folder to write in, which is not the working directory itself.
+def check_new_folder(argument: str, value: object) -> Path:
+    """Checks the path of a folder to write in. It must not be the working directory itself.
 
     ``Path("")`` is the working directory, so an empty name would quietly fill it with files.
     """
@@ -53,7 +53,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def opened_whole(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file beside the old one and moves it there at the end; an interruption leaves the old one.
+    """Opens a new file, which replaces the old one at the end. An interruption leaves the old one.
 
     Symbolic links are followed, and the permissions of the old file are kept. A device, a pipe or another open file is
     written to directly, since replacing it would destroy it.
@@ -76,12 +76,13 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _destination(path: Path) -> Path | int | None:
-    """The regular file, or the free place, that a path leads to.
+    """The path of the regular file that a path leads to, or of the file that does not exist yet.
 
-    For what must not be replaced it is the number of this process's open file, as for ``/dev/stdout``, or else None.
+    A file that must not be replaced has another result: the number of an open file of this process, as for
+    ``/dev/stdout``, or else None.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # of what links lead to; links in a circle are an error here
+        if not stat.S_ISREG(path.stat().st_mode):  # follows links; a circle of links is an error
             return None
     except FileNotFoundError:
         pass
@@ -110,7 +111,7 @@ def _keep_permissions(old: Path, descriptor: int) -> None:
 
 
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """A new folder of files: written and synchronized beside its place, and moved there in one step."""
+    """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
     temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     try:
         temporary.mkdir()
@@ -128,7 +129,7 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Moves a folder aside before its files go, so that a part of it is never taken for the whole."""
+    """Removes a folder. It is renamed first, so that a half-removed folder is never taken for a whole one."""
     temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     os.rename(folder, temporary)
     shutil.rmtree(temporary)
@@ -136,11 +137,11 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def one_writer(argument: str, folder: Path) -> Iterator[None]:
-    """Makes a folder and is its one writer; first removes what an earlier one left half written when it was killed.
+    """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
 
     Raises:
-        InputError: for the argument, where another process, or another writer of this one, has the folder, or it cannot
-            be written to.
+        InputError: for the argument, if another writer has the folder, in this process or another, or if it cannot be
+            written to.
     """
     with ExitStack() as stack:
         try:
@@ -157,7 +158,7 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Removes what the functions above left behind when their process was killed; nobody else may be writing there."""
+    """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
     for temporary in parent.glob(f".*.{TEMPORARY}"):
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -166,7 +167,7 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def _synchronize(folder: Path) -> None:
-    """Has the names in a folder written to disk, where the system has a way to."""
+    """Writes the names in a folder to the disk, if the system has a way to do so."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -177,13 +178,13 @@ def _synchronize(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock file, which one process at a time can; the system lets go of it when the process dies.
+    """Holds a lock file. Only one process at a time can, and the system releases the lock when the process dies.
 
     Raises:
-        BlockingIOError: where another one holds it; its text is that process's number.
-        OSError: where the file cannot be written.
+        BlockingIOError: if another process holds it; its text is that process's number.
+        OSError: if the file cannot be written.
     """
-    # Never through a link: the file is emptied before the number is written.
+    # A link is not followed, since the file that it leads to would be emptied here.
     with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
         try:
             _lock(file.fileno())
@@ -207,8 +208,8 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def finite_json(value: Any) -> Any:
-    """A value for JSON: what is not finite as None, and any sequence but a string as a list.
+def finite_json(value: object) -> Any:
+    """Converts a value for JSON: numbers that are not finite become None, and sequences become lists.
 
     >>> finite_json({"loss": float("nan"), "sizes": (1, 2)})
     {'loss': None, 'sizes': [1, 2]}
@@ -220,18 +221,23 @@ def finite_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def signed_text(entries: Mapping[str, Any]) -> str:
-    """JSON with the SHA-256 of all entries as the last one: the only text that these entries can have."""
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON whole or not at all. A number that is not finite becomes null."""
+    write_whole(path, json.dumps(finite_json(value), indent=2) + "\n")
+
+
+def signed_text(entries: Mapping[str, object]) -> str:
+    """JSON text with the SHA-256 of all entries as the last one. The same entries always give the same text."""
     plain = finite_json(entries)
     return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
 
 
 def read_signed(content: bytes) -> dict[str, Any]:
-    """The entries of a text that ``signed_text`` made.
+    """Reads the entries of a text that ``signed_text`` made.
 
     Raises:
         ValueError: for any other text, such as one with a flipped bit.
-        RecursionError: for one that is nested too deeply.
+        RecursionError: for a text that is nested too deeply.
     """
     text = content.decode()
     entries = json.loads(text)

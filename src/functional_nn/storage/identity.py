@@ -1,4 +1,4 @@
-"""Which run or sweep a folder belongs to: what both wrote down, compared entry by entry."""
+"""Identity of runs and sweeps: whether a folder belongs to the same run, compared entry by entry."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from functional_nn.storage.arrays import listed
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import finite_json
 
-PROGRAMS, SURROUNDINGS = "programs", "made_with"
-"""Two entries of an identity: fingerprints of compiled programs, and the versions and the machine. Fingerprints can be
-compared only where versions and machine are the same."""
+PROGRAMS = "programs"
+"""The entry of an identity with the fingerprints of compiled programs."""
+
+SURROUNDINGS = "made_with"
+"""The entry with the versions of packages and the machine. Only where these are equal can fingerprints be compared."""
 
 GROUPS = "groups"
-"""An entry of a sweep's identity: loss and shapes of each static group."""
+"""The entry of a sweep's identity with the loss and the shapes of each static group."""
 
-MARKS = {"a run": "config.json", "a sweep": "sweep.json"}
-"""The file by which a folder is known."""
+FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
+"""The file that shows what a folder holds."""
 
 
-def as_json(argument: str, value: Any) -> Any:
-    """A value as JSON gives it back; requires what JSON can hold."""
+def as_json(argument: str, value: object) -> Any:
+    """The value as it would be read back from JSON. Raises an error for a value that JSON cannot hold."""
     try:
         return json.loads(json.dumps(finite_json(value)))
     except (TypeError, ValueError, RecursionError) as error:
@@ -33,62 +35,70 @@ def as_json(argument: str, value: Any) -> Any:
 
 
 def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """How a folder's identity differs from the one given, in words; empty where nothing does.
+    """The differences between a folder's identity and a given one, as text; empty if there are none.
 
     >>> difference({"seed": 0, "loss": "mse"}, {"seed": 0, "loss": "mae"})
     'loss "mse" instead of "mae"'
     """
-    comparable = known.get(SURROUNDINGS) == given.get(SURROUNDINGS)
-    # Other settings make other shapes, and those make other programs. So a part is named where none before it differs.
-    parts = [
-        [{name: side[name] for name in side.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}} for side in (known, given)],
-        [side.get(GROUPS, {}) for side in (known, given)],
-        [side.get(PROGRAMS, {}) if comparable else {} for side in (known, given)],
+    settings = [
+        {name: identity[name] for name in identity.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}}
+        for identity in (known, given)
     ]
-    return listed(next(filter(None, (_differences(*map(_flat, part)) for part in parts)), []))
+    groups = [identity.get(GROUPS, {}) for identity in (known, given)]
+    programs = [{}, {}]
+    if known.get(SURROUNDINGS) == given.get(SURROUNDINGS):
+        programs = [identity.get(PROGRAMS, {}) for identity in (known, given)]
+    # Other settings lead to other shapes, and those to other programs. So only the first part that differs is named.
+    for known_part, given_part in (settings, groups, programs):
+        if found := _differences(_flat(known_part), _flat(given_part)):
+            return listed(found)
+    return ""
 
 
-def check_kind(argument: str, folder: Path, own: str) -> None:
-    """Refuses a folder that holds something of another kind: a sweep where a run is to go, and so on.
+def check_kind(argument: str, folder: Path, expected: str) -> None:
+    """Raises an error for a folder that holds something else, such as a sweep in the folder for a run.
 
     Args:
-        argument: the folder's, for the error.
-        folder: need not be there.
-        own: ``"a run"``, ``"a sweep"`` or ``"checkpoints"``.
+        argument: the argument with the folder, for the error.
+        folder: need not exist.
+        expected: ``"a run"``, ``"a sweep"`` or ``"checkpoints"``.
     """
     if not os.path.isdir(folder):
         return
-    found = [kind for kind, mark in MARKS.items() if (folder / mark).exists()]
-    found += ["checkpoints"] if steps(folder) else []
+    found = [kind for kind, file in FILE_OF_KIND.items() if (folder / file).exists()]
+    if steps(folder):
+        found.append("checkpoints")
     for kind in found:
-        if kind != own:
-            raise InputError(argument, f"a new folder, or one with {own}", f"{folder}, which holds {kind}")
+        if kind != expected:
+            raise InputError(argument, f"a new folder, or one with {expected}", f"{folder}, which holds {kind}")
 
 
-def _differences(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _differences(known: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
     names = [name for name in (*given, *(known.keys() - given.keys())) if known.get(name) != given.get(name)]
-    return [_words(name, known, given) for name in sorted(names)]
+    return [_in_words(name, known, given) for name in sorted(names)]
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested entries under one name each: ``{"grid": [{"seed": 0}]}`` as ``{"grid 0 seed": 0}``."""
-    flat: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object] | list[object], prefix: str = "") -> dict[str, object]:
+    """Nested entries with one name each: ``{"grid": [{"seed": 0}]}`` becomes ``{"grid 0 seed": 0}``."""
+    flat: dict[str, object] = {}
     for name, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
         place = f"{name}" if prefix == "identity" else f"{prefix} {name}".strip()
-        nested = isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping))
-        flat |= _flat(value, place) if nested else {place: value}
+        if isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping)):
+            flat |= _flat(value, place)
+        else:
+            flat[place] = value
     return flat
 
 
-def _is_digest(value: Any) -> bool:
+def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64
 
 
-def _words(name: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def _in_words(name: str, known: Mapping[str, object], given: Mapping[str, object]) -> str:
     if _is_digest(known.get(name)) or _is_digest(given.get(name)):
         return f"different {name}"
     return f"{name} {_shown(known, name)} instead of {_shown(given, name)}"
 
 
-def _shown(entries: Mapping[str, Any], name: str) -> str:
+def _shown(entries: Mapping[str, object], name: str) -> str:
     return shortened(json.dumps(entries[name])) if name in entries else "nothing"

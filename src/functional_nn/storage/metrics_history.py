@@ -1,8 +1,8 @@
-"""The metrics of a run's epochs on disk: one row an epoch, appended once and verified when read.
+"""The metrics of a run's epochs on disk: one row for each epoch, appended once and verified when read.
 
-Each row ends with a SHA-256 of all rows up to it. So a checkpoint that notes the last one ties the rows to itself, and
-appending a row costs the same however long the run is. There are two copies, since every later checkpoint needs the
-rows: a damaged copy is replaced by the other one.
+Each row ends with the SHA-256 of all rows up to it. A checkpoint records the last one, which verifies all rows before
+it, and appending a row takes the same time however long the run is. Every later checkpoint needs the rows, so there
+are two copies: a damaged copy is replaced by the other one.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from functional_nn.storage.checkpoint import DamagedCheckpoint
 COPIES = ("history.bin", "history.copy.bin")
 DIGEST_BYTES = 32
 START = hashlib.sha256(b"functional_nn history").digest()
-"""What stands for the digest of no rows."""
+"""The digest before the first row."""
 
 
 class History:
-    """The rows of a folder of checkpoints, which has one writer.
+    """The rows in a folder of checkpoints. Only one process at a time writes to the folder.
 
     Args:
-        folder: need not be there before the first row is added.
-        columns: numbers in a row; each is written as a float64.
+        folder: need not exist before the first row is added.
+        columns: the numbers in a row; each is written as a float64.
     """
 
     def __init__(self, folder: Path, columns: int):
@@ -34,18 +34,18 @@ class History:
         self._row = struct.Struct(f"<{columns}d")
         self._row_bytes = self._row.size + DIGEST_BYTES
         self._rows, self._digest = 0, START
-        # What the files must begin with before rows are added; None once they do.
+        # The content that the files must start with before rows are added; None if they are known to have it.
         self._beginning: bytes | None = b""
 
     def read(self, rows: int, digest: str) -> list[tuple[float, ...]]:
-        """The first rows, verified. What is added next goes behind them.
+        """Reads and verifies the first rows. The next rows are added after them.
 
         Args:
-            rows: how many.
-            digest: what ``extend`` gave for the last of them.
+            rows: the number of rows.
+            digest: the digest that ``extend`` returned for the last of them.
 
         Raises:
-            DamagedCheckpoint: where neither copy has them as they were written.
+            DamagedCheckpoint: if neither copy has them as they were written.
         """
         for path in self._files:
             content = path.read_bytes()[: rows * self._row_bytes] if path.exists() else b""
@@ -57,9 +57,10 @@ class History:
         raise DamagedCheckpoint(place, f"the {rows} rows that were written", "other ones, or fewer")
 
     def extend(self, rows: Sequence[Sequence[float]]) -> str:
-        """Adds rows to both copies, and gives the digest of all rows in hexadecimal digits.
+        """Appends rows to both copies, and returns the digest of all rows in hexadecimal digits.
 
-        Rows behind those that were read are dropped: a run that goes on from an earlier checkpoint writes them anew.
+        Rows after those that were read are removed, since a run that goes on from an earlier checkpoint writes them
+        again.
         """
         digest, added = self._digest, b""
         for row in rows:
@@ -68,6 +69,7 @@ class History:
             added += packed + digest
         for path in self._files:
             with open(path, "r+b" if path.exists() else "w+b") as file:
+                # A damaged copy gets the verified rows of the other one.
                 if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
                     file.seek(0)
                     file.write(self._beginning)
@@ -80,7 +82,7 @@ class History:
         return digest.hex()
 
     def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], bytes]:
-        """The rows as far as they are as they were written, and the digest of the last one."""
+        """The rows before the first damaged one, and the digest of the last of them."""
         read, digest = [], START
         for start in range(0, len(content), self._row_bytes):
             packed = content[start : start + self._row.size]

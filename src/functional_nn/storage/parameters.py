@@ -1,10 +1,9 @@
-"""Parameters on disk: one safetensors file, written whole or not at all."""
+"""Saving and loading of parameters, in a safetensors file with a checksum."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError
@@ -15,10 +14,10 @@ from functional_nn.storage.files import check_path, write_whole
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
-    """Writes parameters and state under the paths ``params/dense_0/weight``, ``state/batch_norm_0/mean``, ….
+    """Writes parameters and state under the names ``params/dense_0/weight``, ``state/batch_norm_0/mean``, ….
 
-    The file is written beside its place and moved there, so that an interrupted call leaves the old one. Its header has
-    a checksum, which ``load_parameters`` verifies.
+    The file is written under a temporary name first, so that an interrupted call leaves the old file. Its header has a
+    checksum, which ``load_parameters`` verifies.
     """
     path = check_path("path", path)
     check_trees(params, state)
@@ -27,15 +26,15 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
 
 
-def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Any, Any]:
-    """Reads what ``save_parameters`` wrote and checks it against the structure of ``like``, a network's own.
+def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Params, State]:
+    """Reads a file that ``save_parameters`` wrote, and checks it against the structure of a network.
 
     Args:
         path: the file.
         like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
 
     Raises:
-        DataError: for a file that is missing, damaged, or of another network; it lists the paths that differ.
+        DataError: if the file is missing, damaged, or of another network; it lists the paths that differ.
     """
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
@@ -46,8 +45,9 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
         remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
     named = {"params": like[0], "state": like[1]}
-    forms = ({path: form(leaf) for path, leaf in leaves.items()} for leaves in (found, trees.flatten(named)))
-    if different := differences(*forms):
+    found_forms = {path: form(leaf) for path, leaf in found.items()}
+    expected_forms = {path: form(leaf) for path, leaf in trees.flatten(named).items()}
+    if different := differences(found_forms, expected_forms):
         raise DataError(str(path), "the parameters of this network", different)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]

@@ -65,6 +65,18 @@ def test_curves_are_means_in_a_band(rates):
     assert {"rate", "epoch", "test accuracy", "mean of 4 members, and its 95% interval"} <= set(texts(figure))
 
 
+def test_axes_of_accuracies_end_at_1():
+    made = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.9))], 4, deviation=0)
+    low = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.0))], 4, deviation=0)
+    for one in (made, low):
+        for plot in (fnn.plots.plot_curves, fnn.plots.plot_effects):
+            bottom, top = drawn(plot(one)).axes[0].get_ylim()
+            assert 0 <= bottom < top == 1
+        figure = drawn(fnn.plots.plot_spread(one))
+        assert figure.axes[-1].get_xlim()[1] == 1
+        assert sum(patch.get_height() for axes in figure.axes for patch in axes.patches) == 8
+
+
 def test_curves_of_few_members_reach_from_the_lowest_to_the_highest():
     made = result(*over_seeds([0.8, 0.9]))
     figure = drawn(fnn.plots.plot_curves(made))

@@ -1,4 +1,4 @@
-"""What HTML pages have in common: one file that needs no other, their style, and pictures in their colors."""
+"""HTML pages from templates: their style, and plots as SVG in their colors. A page needs no other file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from functional_nn.core.errors import InputError
 from functional_nn.storage.files import check_path, write_whole
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_libraries(libraries: Sequence[str]) -> None:
-    """Refuses where what the extra ``[plots]`` brings is missing."""
+    """Raises an error if a library of the extra ``[plots]`` is missing."""
     for library in libraries:
         try:
             __import__(library)
@@ -26,12 +26,12 @@ def check_libraries(libraries: Sequence[str]) -> None:
 
 
 def write_template(
-    template: str, path: str | Path, filters: Mapping[str, Callable[..., Any]], values: Mapping[str, Any]
+    template: str, path: str | Path, filters: Mapping[str, Callable[..., str]], values: Mapping[str, object]
 ) -> None:
-    """Fills a template of this folder, which extends ``page.html`` with its style, and writes it.
+    """Fills a template of this folder, and writes the page. The templates extend ``page.html``, which has the style.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
     """
     import jinja2
 
@@ -49,13 +49,13 @@ def write_template(
 
 
 def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> str:
-    """A figure as SVG within a page.
+    """Draws a figure as SVG for a page.
 
     Args:
-        figure: it is drawn here.
-        name: makes the names inside the picture its own, the same in each drawing.
-        label: what it shows, for those who cannot see it.
-        colors: what stands in the page for the figure's colors; black is the page's ink.
+        figure: the figure.
+        name: a text that makes the identifiers in the picture unique in the page. They do not change between runs.
+        label: a description for people who cannot see the picture.
+        colors: the page's color for each color of the figure. Black becomes the color of the page's text.
     """
     import matplotlib
 
@@ -66,6 +66,6 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"\1", svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    for color, own in {**colors, "#000000": "currentColor"}.items():
-        svg = svg.replace(f": {color}", f": {own}")
+    for color, page_color in {**colors, "#000000": "currentColor"}.items():
+        svg = svg.replace(f": {color}", f": {page_color}")
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace("#595959", "currentColor")

@@ -1,9 +1,9 @@
-"""What the pictures of a sweep have in common: their axes, and the values on them."""
+"""Axes of plots, their limits and scales, and the texts of values on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
-def make_axes(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+def make_axes(
+    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure, and an array of its axes with the shape (rows, columns)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
@@ -31,8 +34,15 @@ def make_axes(rows: int, columns: int, *, width: float, height: float, sharey: b
     return figure, grid
 
 
+def limit_accuracy(axes: Axes, metric: str = "test_accuracy") -> None:
+    """Ends the vertical axis of an accuracy at 0 and 1, where matplotlib's margin would go beyond them."""
+    if metric == "test_accuracy":
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0.0), min(high, 1.0))
+
+
 def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
-    """Losses over several powers of ten stand on a logarithmic axis."""
+    """Makes the vertical axis logarithmic for losses that span several powers of ten."""
     values = values[np.isfinite(values)]
     if metric != "test_accuracy" and len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
@@ -41,6 +51,7 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 
 
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
+    """Checks names of hyper-parameters of a sweep, and returns them as a list."""
     check_result(result)
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise InputError(argument, "names of hyper-parameters", shown(names))
@@ -53,25 +64,28 @@ def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argum
 
 
 def values_of(result: SweepResult, name: str) -> list[Any]:
-    """The values of a hyper-parameter: numbers by size, others in the order of the grid."""
+    """The values of a hyper-parameter: numbers in ascending order, others in the order of the grid."""
     values = list(dict.fromkeys(member.hyperparameters[name] for member in result.members))
     return sorted(values) if are_numbers(values) else values
 
 
-def are_numbers(values: Sequence[Any]) -> bool:
+def are_numbers(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
+    """Whether all values are numbers. True and False are not."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def spans_decades(values: Sequence[Any]) -> bool:
+def spans_decades(values: Sequence[object]) -> bool:
+    """Whether the values are positive numbers that span more than a power of ten."""
     return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
 
 
 def words(metric: str) -> str:
+    """The name of a metric for people: ``test accuracy``."""
     return metric.replace("_", " ")
 
 
-def tick_texts(values: Sequence[Any]) -> list[str]:
-    """What is below 1 in powers of ten where some are very small, so that a row of them reads alike."""
+def tick_texts(values: Sequence[object]) -> list[str]:
+    """The texts of values on an axis. If some are very small, all numbers below 1 are written as 1e-4 is."""
     if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
         return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
     return [shown_value(value) for value in values]

@@ -1,4 +1,4 @@
-"""A picture of two hyper-parameters against a metric; matplotlib is the extra ``functional-nn[plots]``."""
+"""Heat map of a metric over two hyper-parameters. matplotlib is in the extra ``functional-nn[plots]``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CELLS = 20
-"""Values of a hyper-parameter that there are rows or columns for."""
+"""The largest number of rows and of columns."""
 
 
 def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accuracy") -> Figure:
-    """The mean of a metric for every pair of values of two hyper-parameters, over all else; the best has a frame.
+    """Plots the mean of a metric for each pair of values of two hyper-parameters, with a frame around the best.
 
     Args:
         result: of a sweep.
@@ -30,7 +30,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
 
     Raises:
-        InputError: for an unknown name, twice the same, or more values than there is room for.
+        InputError: for an unknown name, the same name twice, or a hyper-parameter with too many values.
     """
     check_hyperparameters(result, (x, y), "x and y")
     if x == y:
@@ -80,7 +80,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
 
 
 def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
-    """Colors for the better half and what is near it; a few bad cells must not make all others look alike."""
+    """The range of the colors. A few very bad cells are outside it, so that the colors of the others still differ."""
     values = table[np.isfinite(table)]
     if not len(values):
         return 0.0, 1.0, "neither"
@@ -93,7 +93,7 @@ def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
 
 
 def _write(axes: Axes, place: tuple[int, int], cell: Setting, image: Any) -> None:
-    """The mean, and how many members it leaves out."""
+    """Writes the mean into a cell, and the number of members that it leaves out."""
     row, column = place
     middle: dict[str, Any] = {"ha": "center", "va": "center"}
     if math.isnan(cell.mean):

@@ -1,4 +1,4 @@
-"""Pictures of a run, as matplotlib figures; matplotlib is the extra ``functional-nn[plots]``."""
+"""Plots of a run, as matplotlib figures. matplotlib is in the extra ``functional-nn[plots]``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from functional_nn.core import trees
+from functional_nn.core.layer import Layer, Params
+from functional_nn.data.dataset import Dataset
+from functional_nn.metrics import confusion_matrix
+from functional_nn.reports.plots.axes import limit_accuracy
 from functional_nn.storage.files import write_whole
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.run import EpochMetrics, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +25,31 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "#0072b2", "#d55e00"
 MOST_NUMBERS = 30
-"""Classes up to which a confusion matrix has its numbers, and room for them."""
+"""The largest number of classes for which a confusion matrix shows its numbers."""
+
+
+def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
+    """Draws the pictures of a run into its folder, and returns their names: none if matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return []
+    x = data.test_images.reshape(len(data.test_images), *run.in_shape)
+    probabilities = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
+    matrix = confusion_matrix(np.nan_to_num(probabilities), data.test_labels)
+    figures = {
+        "confusion.png": confusion(np.asarray(matrix, int)),
+        "most_wrong.png": most_wrong(data.test_images, data.test_labels, probabilities),
+    }
+    if run.history:
+        figures["learning_curves.png"] = learning_curves(run.history, data.name)
+    image_shape = data.test_images.shape[1:]
+    weight = _weight_on_pixels(run.params, image_shape)
+    if weight is not None:
+        figures["first_layer_weights.png"] = first_layer_weights(weight)
+    for name, figure in figures.items():
+        write_picture(folder / name, figure)
+    return sorted(figures)
 
 
 def write_picture(path: Path, figure: Figure) -> None:
@@ -30,7 +60,7 @@ def write_picture(path: Path, figure: Figure) -> None:
 
 
 def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
-    """Loss on training and test data, and test accuracy, epoch by epoch."""
+    """Plots the loss on training and test data, and the test accuracy, over the epochs."""
     figure, (left, right) = _axes(1, 2, width=9, height=3.6)
     epochs = [metrics.epoch for metrics in history]
     size = 4 if len(epochs) <= 60 else 0
@@ -39,7 +69,8 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(frameon=False)
     accuracies = [metrics.test_accuracy for metrics in history]
-    right.plot(epochs, accuracies, "s-", color=TEST, ms=size)
+    right.plot(epochs, accuracies, "s-", color=TEST, ms=size, clip_on=False)
+    limit_accuracy(right)
     if math.isfinite(accuracies[-1]):
         place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         right.annotate(f"{accuracies[-1]:.4f}", (epochs[-1], accuracies[-1]), **place)
@@ -55,7 +86,7 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
 
 
 def confusion(matrix: np.ndarray, title: str = "") -> Figure:
-    """How often each class was taken for each other: errors in color, right answers as numbers on the diagonal."""
+    """Plots the confusion matrix: errors in color, and right answers as numbers on the diagonal."""
     classes = len(matrix)
     room = 0.48 * min(classes, MOST_NUMBERS)
     figure, ((axes,),) = _axes(1, 1, width=1.6 + room, height=1.2 + room)
@@ -69,7 +100,9 @@ def confusion(matrix: np.ndarray, title: str = "") -> Figure:
     for row, column in np.ndindex(matrix.shape):
         if classes <= MOST_NUMBERS and matrix[row, column]:
             strong = errors[row, column] > 0.6 * errors.max() and row != column
-            color = "white" if strong else "0.55" if row == column else "black"
+            color = "0.55" if row == column else "black"
+            if strong:
+                color = "white"
             axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
     ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
     axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
@@ -78,7 +111,7 @@ def confusion(matrix: np.ndarray, title: str = "") -> Figure:
 
 
 def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, count: int = 24) -> Figure:
-    """The test images that the network gave its label the least probability, worst first."""
+    """Plots the misclassified test images with the least probability of their label, the worst first."""
     given = probabilities[np.arange(len(labels)), labels]
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -99,11 +132,11 @@ def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
 
 
 def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
-    """What each unit of the first layer looks for: its weights as an image, red for positive, blue for negative.
+    """Plots the weights of each unit of the first layer as an image, red for positive and blue for negative.
 
     Args:
         weight: (height, width, channels, units), of a convolution or of a dense layer on whole images.
-        count: how many units to show.
+        count: the largest number of units to show.
     """
     units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
     columns = min(16, max(4, len(units)))
@@ -115,6 +148,17 @@ def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
         f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
     )
     return figure
+
+
+def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
+    """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
+    for leaf in trees.flatten(params).values():
+        weight = np.asarray(leaf)
+        if weight.ndim == 2 and weight.shape[0] == math.prod(image_shape):  # a dense layer on flattened images
+            weight = weight.reshape(*image_shape, -1)
+        if weight.ndim == 4 and weight.shape[2] == image_shape[-1]:
+            return weight
+    return None
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:

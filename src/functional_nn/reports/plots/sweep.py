@@ -1,11 +1,11 @@
-"""Pictures of a sweep, as matplotlib figures; matplotlib is the extra ``functional-nn[plots]``."""
+"""Plots of a sweep, as matplotlib figures. matplotlib is in the extra ``functional-nn[plots]``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from functional_nn.reports.plots.axes import (
     POINT,
     are_numbers,
     check_hyperparameters,
+    limit_accuracy,
     make_axes,
     scale_losses,
     spans_decades,
@@ -38,25 +39,25 @@ MOST_LINES = len(COLORS)
 MOST_PANELS = 6
 MOST_BINS = 60
 FEW_MEMBERS = 4
-"""Below so many a 95% interval is wider than the picture, and a band goes from the lowest to the highest member."""
+"""With fewer members a 95% interval is wider than the picture, so the band is drawn from the lowest to the highest."""
 MOST_TICKS = 12
-"""Values that stand evenly on an axis, each with its name; more of them stand where they are as numbers."""
+"""Up to this number, values have even distances on an axis, each with a tick. More numbers are placed by value."""
 
 
 def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Sequence[str] | None = None) -> Figure:
-    """A metric epoch by epoch: the mean of each setting's members and a band around it, which the title explains.
+    """Plots a metric over the epochs: the mean of each setting's members, and a band that the title explains.
 
-    Members that stopped early keep their last value. A line ends where successive halving or an interruption took one
-    of its members, since a mean over those that are left would jump. Members that are not finite are in no mean.
+    Members that stopped early keep their last value. A line ends when successive halving or an interruption ends one
+    of its members, since the mean over the others would jump. Members that are not finite are left out of means.
 
     Args:
         result: of a sweep.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``.
-        by: the hyper-parameters that make a line; by default all that vary, but the seed. Of more than 10 lines the
-            best are drawn.
+        by: the hyper-parameters that distinguish the lines; by default all that vary except the seed. At most 10
+            lines are drawn, those of the best settings.
 
     Raises:
-        InputError: for an unknown metric or hyper-parameter, or where no member ran an epoch.
+        InputError: for an unknown metric or hyper-parameter, or if no member ran an epoch.
     """
     check_result(result)
     check_metric(metric)
@@ -77,13 +78,15 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
         epochs = np.arange(1, values.shape[1] + 1)
         mean = values.mean(axis=0) if len(values) else np.zeros(0)
         marker = {"marker": "o", "ms": 3.5} if len(epochs) <= 30 else {}
-        axes.plot(epochs, mean, color=color, lw=1.6, label=label, ls="-" if len(values) else ":", **marker)
+        style = "-" if len(values) else ":"
+        axes.plot(epochs, mean, color=color, lw=1.6, label=label, ls=style, clip_on=False, **marker)
         if len(values) > 1:
             half = half_width(values.std(axis=0, ddof=1), len(values))
             low, high = (mean - half, mean + half) if interval else (values.min(axis=0), values.max(axis=0))
             axes.fill_between(epochs, low, high, color=color, alpha=0.2 if len(settings) <= 5 else 0.1, lw=0)
         drawn.append(mean)
     scale_losses(axes, np.concatenate(drawn), metric)
+    limit_accuracy(axes, metric)
     axes.set(xlabel="epoch", ylabel=words(metric))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     some = f"the best {MOST_LINES} of {len(settings)} settings: " if len(settings) > MOST_LINES else ""
@@ -94,14 +97,14 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
 
 
 def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
-    """Each hyper-parameter that varies against the metric: a point for every member, and the mean for every value.
+    """Plots a metric against each hyper-parameter that varies: a point for each member, and the mean for each value.
 
     Args:
         result: of a sweep.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
 
     Raises:
-        InputError: for an unknown metric, or where no hyper-parameter but the seed varies.
+        InputError: for an unknown metric, or if only the seed varies.
     """
     check_result(result)
     check_metric(metric)
@@ -111,11 +114,12 @@ def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     columns = 2 if len(names) == 4 else min(3, len(names))
     lines = math.ceil(len(names) / columns)
     figure, grid = make_axes(lines, columns, width=3.6 * columns + 0.6, height=3.1 * lines + 0.3, sharey=True)
-    finite = [member.last(metric) for member in result.members if _counts(member, metric)]
+    finite = [member.last(metric) for member in result.members if _is_finite(member, metric)]
     for axes, name in zip(grid.flat, names, strict=False):
         _effect(axes, result, name, metric)
         scale_losses(axes, np.array(finite), metric)
         axes.set_xlabel(name)
+    limit_accuracy(grid[0, 0], metric)  # the other axes share its limits
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
@@ -127,14 +131,14 @@ def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
 
 
 def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
-    """How a metric spreads over seeds: a histogram for each setting, of at most 6 the best.
+    """Plots the spread of a metric over seeds: a histogram for each of at most 6 settings, the best ones.
 
     Args:
         result: of a sweep.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
 
     Raises:
-        InputError: for an unknown metric, or where no member ended with a finite number.
+        InputError: for an unknown metric, or if no member ended with a finite number.
     """
     check_result(result)
     check_metric(metric)
@@ -143,9 +147,12 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     if not settings:
         raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
     shown = settings[:MOST_PANELS]
-    panels = [np.array([m.last(metric) for m in members if _counts(m, metric)]) for _, members in shown]
+    panels = [np.array([m.last(metric) for m in members if _is_finite(m, metric)]) for _, members in shown]
     edges = _bins(panels)
-    titles = [_spread(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
+    if metric == "test_accuracy":
+        # The bin around 1 ends there, and so does the axis.
+        edges = np.append(edges[edges < 1], min(edges[-1], 1))
+    titles = [_spread_title(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
     height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
     figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
     for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
@@ -163,7 +170,7 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
 
 
 def draw_all(result: SweepResult, folder: Path, metric: str = "test_accuracy") -> list[str]:
-    """Draws what there is to see of a sweep into a folder, and gives the pictures' names: none without matplotlib."""
+    """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -177,14 +184,14 @@ def draw_all(result: SweepResult, folder: Path, metric: str = "test_accuracy") -
         pictures["effects.png"] = lambda: plot_effects(result, metric)
     if len(few) > 1:
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
-    if "seed" in result.varied and any(_counts(member, metric) for member in result.members):
+    if "seed" in result.varied and any(_is_finite(member, metric) for member in result.members):
         pictures["spread.png"] = lambda: plot_spread(result, metric)
     for name, draw in pictures.items():
         write_picture(folder / name, draw())
     return sorted(pictures)
 
 
-def _counts(member: Member, metric: str) -> bool:
+def _is_finite(member: Member, metric: str) -> bool:
     return member.has_result and math.isfinite(member.last(metric))
 
 
@@ -196,7 +203,7 @@ def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tup
 
 
 def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
-    """(members, epochs) as far as all go; those that stopped early stay where they were."""
+    """The curves as (members, epochs), cut to the shortest. Members that stopped early keep their last value."""
     curves = [np.asarray(getattr(member, metric), float) for member in members]
     if not curves:
         return np.zeros((0, 0))
@@ -205,12 +212,12 @@ def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
     return np.array([np.pad(c, (0, max(0, epochs - len(c))), "edge")[:epochs] if len(c) else c for c in curves])
 
 
-def _label(hyperparameters: Mapping[str, Any], by: Sequence[str]) -> str:
+def _label(hyperparameters: Mapping[str, object], by: Sequence[str]) -> str:
     values = [hyperparameters[name] for name in by]
     return ", ".join(f"{value:.3g}" if isinstance(value, float) else shown_value(value) for value in values)
 
 
-def _spread(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
+def _spread_title(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
     about = ", ".join(f"{name} {shown_value(row.hyperparameters[name])}" for name in by)
     count = f"{row.models} members" if row.models > 1 else "1 member"
     deviation = "" if math.isnan(row.deviation) else f", sd {row.deviation:.4f}"
@@ -220,7 +227,7 @@ def _spread(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
 
 
 def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Edges halfway between values: a bin holds as many of the values that an accuracy can take as the next one."""
+    """Edges of bins, halfway between values, so that each bin covers the same number of possible accuracies."""
     values = np.unique(np.concatenate(panels))
     if len(values) == 1:
         room = max(abs(values[0]) * 0.01, 1e-6)
@@ -232,12 +239,13 @@ def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
+    """Draws the points and means of one hyper-parameter."""
     values = values_of(result, name)
     even = len(values) <= MOST_TICKS or not are_numbers(values)
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
     places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
-    good = [i for i, member in enumerate(result.members) if _counts(member, metric)]
-    bad = [i for i, member in enumerate(result.members) if not _counts(member, metric)]
+    good = [i for i, member in enumerate(result.members) if _is_finite(member, metric)]
+    bad = [i for i, member in enumerate(result.members) if not _is_finite(member, metric)]
 
     def x(members: Sequence[int]) -> np.ndarray:
         at = np.array([places[result.members[i].hyperparameters[name]] for i in members], float)
@@ -245,7 +253,7 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
 
     size = 4 if len(good) <= 200 else 2.5
     y = [result.members[i].last(metric) for i in good]
-    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45)
+    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45, clip_on=False)
     edge = axes.get_xaxis_transform()
     at = 0.02 if metric == "test_accuracy" else 0.98
     if bad:

@@ -2,11 +2,15 @@
 
 import io
 import math
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
+import functional_nn as fnn
+from functional_nn.data.dataset import make_dataset
 from functional_nn.reports.plots import run as plots
 from functional_nn.training.run import EpochMetrics
 
@@ -45,9 +49,13 @@ def test_learning_curves(accuracies):
     drawn(figure)
     assert {"mnist5k", "epoch", "loss", "test accuracy", "training", "test"} <= set(texts(figure))
     assert f"{accuracies[-1]:.4f}" in texts(figure)
+    low, high = figure.axes[1].get_ylim()
+    assert 0 <= low < high <= 1
 
 
-@pytest.mark.parametrize("accuracies", [[0.1], [0.9, 0.1], [0.1, 0.9], np.linspace(1, 0, 40), np.linspace(0, 1, 40)])
+@pytest.mark.parametrize(
+    "accuracies", [[0.1], [1.0], [0.9, 0.1], [0.1, 0.9], np.linspace(1, 0, 40), np.linspace(0, 1, 40)]
+)
 def test_the_last_accuracy_stands_inside_the_picture(accuracies):
     figure = plots.learning_curves(epochs(*accuracies))
     drawn(figure)
@@ -177,3 +185,39 @@ def test_first_layer_weights_belong_to_their_unit():
 def test_first_layer_weights_that_are_all_equal():
     for value in (0, -1, 1e38):
         drawn(plots.first_layer_weights(np.full((4, 4, 1, 4), value, np.float32)))
+
+
+def finished(net, data):
+    shape = data.test_images.shape[1:]
+    in_shape = shape if net.name in ("mlp", "cnn") else (math.prod(shape),)
+    params, state = net.init(jax.random.key(0), in_shape)
+    return SimpleNamespace(
+        params=params, state=state, history=epochs(0.75), status="finished", in_shape=in_shape, precision="float32"
+    )
+
+
+def dataset(shape=(6, 6, 1), classes=3):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (20, *shape), np.uint8)
+    labels = np.arange(20) % classes
+    return make_dataset("made", images, labels, images, labels, classes=classes, source="a test")
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 1), (6, 5, 3)])
+@pytest.mark.parametrize("classes", [2, 12])
+def test_all_pictures_of_a_run(tmp_path, shape, classes):
+    data, net = dataset(shape, classes), fnn.models.mlp(classes, hidden=(5,), batch_norm=True)
+    pictures = plots.draw_all(tmp_path, net, finished(net, data), data)
+    assert pictures == ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == pictures
+
+
+def test_a_convolution_shows_its_filters(tmp_path):
+    data, net = dataset((6, 6, 3)), fnn.model("cnn", 3, hidden=(5,))
+    assert "first_layer_weights.png" in plots.draw_all(tmp_path, net, finished(net, data), data)
+
+
+def test_a_network_without_a_layer_on_the_pixels_has_no_picture_of_weights(tmp_path):
+    data, net = dataset(classes=36), fnn.chain(fnn.flatten(), name="mlp")
+    pictures = plots.draw_all(tmp_path, net, finished(net, data), data)
+    assert pictures == ["confusion.png", "learning_curves.png", "most_wrong.png"]

@@ -1,4 +1,4 @@
-"""Importing JAX without looking for garbage, and beginning it beside other work."""
+"""Importing and starting JAX without garbage collection, beside other work."""
 
 import gc
 import json
@@ -8,14 +8,14 @@ import threading
 
 import pytest
 
-from functional_nn.cli import startup as beginning
+from functional_nn.cli import startup
 
 SCRIPT = """
 import gc, json, sys
-from functional_nn.cli import startup as beginning
+from functional_nn.cli import startup
 
 during = []
-with beginning.jax_beginning("float64", 2):
+with startup.starting_jax("float64", 2):
     while "jax" not in sys.modules:
         pass
     during.append(gc.isenabled())
@@ -27,7 +27,7 @@ print(json.dumps({
 """
 
 
-def test_jax_begins_in_a_thread_as_it_was_asked_to_and_what_was_imported_is_not_looked_at_again():
+def test_jax_starts_in_a_thread_with_the_given_settings_and_its_objects_are_exempt_from_collection():
     ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     result = json.loads(ended.stdout)
     assert result.pop("frozen") > 50_000
@@ -43,14 +43,14 @@ def test_garbage_is_looked_for_again_after_an_import_that_fails(monkeypatch):
         during.append(gc.isenabled())
         raise ImportError
 
-    with pytest.raises(ImportError), beginning.importing():
+    with pytest.raises(ImportError), startup.importing():
         imports()
     assert (during, gc.isenabled()) == ([False], True)
 
 
 def test_where_jax_is_there_nothing_is_frozen():
     before = gc.get_freeze_count()
-    with beginning.importing():
+    with startup.importing():
         assert gc.isenabled()
     assert gc.get_freeze_count() == before
 
@@ -61,8 +61,8 @@ def test_what_fails_in_the_thread_is_raised_after_the_body(monkeypatch):
     def fail(precision, devices):
         raise RuntimeError("no such platform")
 
-    monkeypatch.setattr(beginning, "_begin", fail)
-    with pytest.raises(RuntimeError, match="no such platform"), beginning.jax_beginning("float32", 1):
+    monkeypatch.setattr(startup, "_start_jax", fail)
+    with pytest.raises(RuntimeError, match="no such platform"), startup.starting_jax("float32", 1):
         done.append("read")
     assert done == ["read"]
 
@@ -74,12 +74,12 @@ def test_an_error_of_the_body_waits_for_the_thread(monkeypatch):
         goes_on.wait()
         ended.append((precision, devices))
 
-    monkeypatch.setattr(beginning, "_begin", begin)
+    monkeypatch.setattr(startup, "_start_jax", begin)
 
     def read():
         goes_on.set()
         raise FileNotFoundError
 
-    with pytest.raises(FileNotFoundError), beginning.jax_beginning("bfloat16", 2):
+    with pytest.raises(FileNotFoundError), startup.starting_jax("bfloat16", 2):
         read()
     assert ended == [("bfloat16", 2)]

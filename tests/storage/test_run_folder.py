@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,12 +10,11 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.data.dataset import make_dataset
-from functional_nn.reports import run_folder
+from functional_nn.storage import run_folder
+from functional_nn.storage.files import write_json
 from functional_nn.storage.parameters import load_parameters
-from functional_nn.training.run import EpochMetrics
 
-EPOCH = EpochMetrics(1, 0.5, 0.25, 0.75, 0.125)
+EPOCH = {"epoch": 1, "train_loss": 0.5, "test_loss": 0.25, "test_accuracy": 0.75, "seconds": 0.125}
 
 
 def test_checking_makes_the_folder_and_leaves_it_empty(tmp_path):
@@ -70,18 +68,18 @@ def test_fault_34_a_place_below_a_file_is_refused(tmp_path):
 
 def test_metrics_grow_by_a_line_an_epoch(tmp_path):
     for epoch in (1, 2):
-        run_folder.append_metrics(tmp_path, EPOCH._replace(epoch=epoch))
+        run_folder.append_metrics(tmp_path, EPOCH | {"epoch": epoch})
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == list(range(1, epoch + 1))
-    assert json.loads(lines[0]) == EPOCH._asdict()
+    assert json.loads(lines[0]) == EPOCH
 
 
 def test_fault_38_what_is_not_finite_becomes_null(tmp_path):
-    run_folder.append_metrics(tmp_path, EPOCH._replace(train_loss=math.inf, test_accuracy=math.nan))
+    run_folder.append_metrics(tmp_path, EPOCH | {"train_loss": math.inf, "test_accuracy": math.nan})
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert (line["train_loss"], line["test_accuracy"], line["test_loss"]) == (None, None, 0.25)
     nested = {"a": [1, math.nan, {"b": (-math.inf, "x", None, True)}], "c": "NaN"}
-    run_folder.write_json(tmp_path / "file", nested)
+    write_json(tmp_path / "file", nested)
     read = json.loads((tmp_path / "file").read_text(), parse_constant=pytest.fail)
     assert read == {"a": [1, None, {"b": [None, "x", None, True]}], "c": "NaN"}
 
@@ -90,12 +88,12 @@ def test_fault_34_failed_writing_keeps_the_old_json_and_leaves_no_other(tmp_path
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    run_folder.write_json(tmp_path / "file", [1])
+    write_json(tmp_path / "file", [1])
     with pytest.raises(TypeError):
-        run_folder.write_json(tmp_path / "file", [object()])
+        write_json(tmp_path / "file", [object()])
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_folder.write_json(tmp_path / "file", [2])
+        write_json(tmp_path / "file", [2])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert json.loads((tmp_path / "file").read_text()) == [1]
 
@@ -107,63 +105,38 @@ def test_fault_43_configurations_that_are_none(tmp_path, content):
         run_folder.read_configuration(tmp_path)
 
 
-def finished(net, data, status="finished", history=(EPOCH,)):
-    shape = data.test_images.shape[1:]
-    in_shape = shape if net.name in ("mlp", "cnn") else (math.prod(shape),)
-    params, state = net.init(jax.random.key(0), in_shape)
-    return SimpleNamespace(
-        params=params, state=state, history=history, status=status, in_shape=in_shape, precision="float32"
-    )
+@pytest.fixture
+def trained():
+    """Parameters and state of a network with both."""
+    return fnn.models.mlp(3, hidden=(5,), batch_norm=True).init(jax.random.key(0), (6, 6, 1))
 
 
-def dataset(shape=(6, 6, 1), classes=3):
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (20, *shape), np.uint8)
-    labels = np.arange(20) % classes
-    return make_dataset("made", images, labels, images, labels, classes=classes, source="a test")
-
-
-@pytest.mark.parametrize("shape", [(6, 6, 1), (6, 5, 3)])
-@pytest.mark.parametrize("classes", [2, 12])
-def test_a_finished_run_is_written_whole(tmp_path, shape, classes):
-    data, net = dataset(shape, classes), fnn.models.mlp(classes, hidden=(5,), batch_norm=True)
-    run = finished(net, data)
-    pictures = run_folder.finish_run_folder(tmp_path, net, run, data, {"test_accuracy": 0.5})
-    assert pictures == ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
-    others = ["metrics.jsonl", "parameters.safetensors", "result.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*pictures, *others])
-    params, state = load_parameters(tmp_path / "parameters.safetensors", (run.params, run.state))
-    for found, given in ((params, run.params), (state, run.state)):
+def test_a_finished_run_is_written_whole(tmp_path, trained):
+    run_folder.create_run_folder(tmp_path, {"seed": 1})
+    run_folder.finish_run_folder(tmp_path, *trained, [EPOCH], {"test_accuracy": 0.5})
+    names = ["config.json", "metrics.jsonl", "parameters.safetensors", "result.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for found, given in zip(load_parameters(tmp_path / "parameters.safetensors", trained), trained, strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, given)
+    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] == 0.5
+    run_folder.verify_run_folder(tmp_path)
 
 
-def test_a_convolution_shows_its_filters(tmp_path):
-    data, net = dataset((6, 6, 3)), fnn.model("cnn", 3, hidden=(5,))
-    assert "first_layer_weights.png" in run_folder.finish_run_folder(tmp_path, net, finished(net, data), data, {})
-
-
-def test_a_network_without_a_layer_on_the_pixels_has_no_picture_of_weights(tmp_path):
-    data, net = dataset(classes=36), fnn.chain(fnn.flatten(), name="mlp")
-    pictures = run_folder.finish_run_folder(tmp_path, net, finished(net, data), data, {})
-    assert pictures == ["confusion.png", "learning_curves.png", "most_wrong.png"]
-
-
-def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path):
+def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path, trained):
     run_folder.append_metrics(tmp_path, EPOCH)
-    net, data = fnn.models.mlp(3, hidden=()), dataset()
-    run = finished(net, data, history=(EPOCH, EPOCH._replace(epoch=2)))
-    run_folder.finish_run_folder(tmp_path, net, run, data, {})
+    run_folder.finish_run_folder(tmp_path, *trained, [EPOCH, EPOCH | {"epoch": 2}], {})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
-def test_parameters_are_written_before_pictures_are_drawn(tmp_path, monkeypatch):
-    def broken(*arguments):
-        raise RuntimeError("no font")
-
-    monkeypatch.setattr(run_folder, "_draw", broken)
-    net, data = fnn.models.mlp(3, hidden=()), dataset()
-    with pytest.raises(RuntimeError):
-        run_folder.finish_run_folder(tmp_path, net, finished(net, data), data, {})
-    written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == ["metrics.jsonl", "parameters.safetensors", "result.json"]
+def test_fault_48_a_changed_or_a_missing_file_is_named(tmp_path, trained):
+    run_folder.create_run_folder(tmp_path, {"seed": 1})
+    with pytest.raises(DataError, match=r"result\.json: expected the result of a run"):
+        run_folder.verify_run_folder(tmp_path)
+    run_folder.finish_run_folder(tmp_path, *trained, [EPOCH], {})
+    run_folder.append_metrics(tmp_path, EPOCH)
+    with pytest.raises(DataError, match=r"metrics\.jsonl: expected the file that belongs to result\.json"):
+        run_folder.verify_run_folder(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(DataError, match=r"config\.json: expected a file of the run"):
+        run_folder.verify_run_folder(tmp_path)

@@ -1,0 +1,17 @@
+"""The check for a whole number within bounds, for modules that are imported before JAX."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import TypeGuard
+
+
+def is_count(value: object, *, least: int = 1, most: int | None = None) -> TypeGuard[int]:
+    """Whether a value is an integer from ``least`` to ``most``; True and False are not.
+
+    >>> is_count(3), is_count(0), is_count(True), is_count(2.0)
+    (True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return least <= int(value) and (most is None or int(value) <= most)

@@ -1,0 +1,151 @@
+"""The folder of a run: its configuration, metrics, parameters and result, which are verified together.
+
+Pictures and checkpoints lie in the same folder; other modules write them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.layer import Params, State
+from functional_nn.storage.checkpoint_folder import steps
+from functional_nn.storage.files import (
+    check_new_folder,
+    finite_json,
+    read_signed,
+    remove_leftovers,
+    signed_text,
+    write_json,
+    write_whole,
+)
+from functional_nn.storage.identity import check_kind
+from functional_nn.storage.parameters import save_parameters
+
+CONFIGURATION = "config.json"
+METRICS = "metrics.jsonl"
+PARAMETERS = "parameters.safetensors"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+
+VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
+"""The files that have their checksums in the result."""
+
+
+def check_run_folder(folder: Path, resume: bool = False) -> None:
+    """Makes the folder of a run. It stays empty until the run has something to write.
+
+    Raises:
+        InputError: if the folder has a run already, which would be lost, or cannot be written to; or if a run without
+            checkpoints is to be resumed.
+    """
+    check_new_folder("--out", folder)
+    check_kind("--out", folder, "a run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError("--out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+    has_checkpoints = bool(steps(folder / CHECKPOINTS))
+    has_run = has_checkpoints or (folder / CONFIGURATION).exists()
+    if has_run and not resume:
+        remedy = "Name another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
+        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", remedy)
+    if has_run and not has_checkpoints:
+        given = f"{folder}, whose run has none"
+        raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Name another folder.")
+
+
+def create_run_folder(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Writes the configuration, which makes the folder a run's folder, and an empty file of metrics."""
+    # This process holds the lock of the checkpoints, so a half-written file here comes from an earlier, killed process.
+    remove_leftovers(folder)
+    write_json(folder / CONFIGURATION, configuration)
+    write_whole(folder / METRICS, "")
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Reads the configuration of a run.
+
+    Raises:
+        DataError: if it is missing or cannot be read.
+    """
+    path = folder / CONFIGURATION
+    remedy = "Give a folder that 'functional-nn train --out' wrote."
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(str(path), "a run's configuration", error.strerror, remedy) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
+    if not isinstance(configuration, dict):
+        raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    return configuration
+
+
+def append_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Appends the metrics of an epoch as a line of JSON."""
+    with open(folder / METRICS, "a", encoding="utf-8") as file:
+        file.write(_metrics_line(metrics))
+
+
+def finish_run_folder(
+    folder: Path,
+    params: Params,
+    state: State,
+    history: Iterable[Mapping[str, float]],
+    result: Mapping[str, Any],
+) -> None:
+    """Writes the metrics, the parameters and the result of a finished run.
+
+    The result has the checksums of the other files, so that ``verify_run_folder`` knows that they belong together.
+
+    Args:
+        folder: of the run.
+        params, state: of the trained network.
+        history: the metrics of each epoch.
+        result: anything that JSON can hold.
+    """
+    write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
+    save_parameters(folder / PARAMETERS, params, state)
+    checksums = {name: _sha256(folder / name) for name in VERIFIED if (folder / name).exists()}
+    write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
+
+
+def verify_run_folder(folder: Path) -> None:
+    """Checks that the configuration, the metrics and the parameters are those that the run wrote.
+
+    Raises:
+        DataError: if a file was changed, or the run has not finished; it names the file.
+    """
+    path = folder / RESULT
+    try:
+        checksums = read_signed(path.read_bytes()).get("files")
+    except OSError as error:
+        remedy = "Let the run come to its end: functional-nn train … --resume."
+        raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
+    for name in VERIFIED:
+        expected = checksums.get(name) if isinstance(checksums, dict) else None
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise DataError(str(folder / name), "a file of the run", error.strerror) from None
+        if found != expected:
+            remedy = "Train again, or take the file from a copy. If the run was interrupted, let it come to its end."
+            raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
+
+
+def _metrics_line(metrics: Mapping[str, float]) -> str:
+    return json.dumps(finite_json(dict(metrics))) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
