@@ -252,8 +252,8 @@ def calls():
             {"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 0.0, "steps": 2, "dtype": "float64"}
             | {"tolerance": None, "regimes": ()},
         ),
-        "compare_elementwise": (
-            fnn.gradients.compare_elementwise,
+        "check_activation": (
+            fnn.gradients.check_activation,
             {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
         ),
         "mutate": (

@@ -8,8 +8,8 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.check import check_gradients, check_vjp
-from functional_nn.gradients.compare import jacobians as parties
-from functional_nn.gradients.compare.comparison import Comparison
+from functional_nn.gradients.compare import jacobians
+from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
 from functional_nn.gradients.compare.problem import Problem
 
 QUICK = {"second_order": False, "mutants": False}
@@ -209,7 +209,7 @@ def test_a_kink_at_another_point_excuses_nothing():
         return [(jnp.sign(x) + jnp.where(x == 0, 1, 0) + jax.lax.stop_gradient(jnp.cos(x))) * y_bar]
 
     made = Problem(["x"], [np.array([0.5, -1.0, 2.0])], function, pullback)
-    compared = Comparison("f", lambda dtype: made, kinks_as_automatic=True)
+    compared = JacobianComparison("f", lambda dtype: made, kinks_as_automatic=True)
     assert {verdict.outcome for verdict in compared.first_order()} == {"pass"}
     at_kink = list(compared.first_order([np.zeros(3)], regime="zeros"))
     assert "3 of 9 at a kink" in at_kink[0].note
@@ -219,7 +219,7 @@ def test_a_kink_at_another_point_excuses_nothing():
 def test_a_formula_found_wrong_at_one_point_is_not_the_truth_after_another():
     cubed = lambda leaves: [leaves[0] ** 3]  # noqa: E731
     wrong = Problem(["x"], [np.array([0.5, -1.0])], cubed, lambda leaves, bars: [2 * leaves[0] ** 2 * bars[0]])
-    compared = Comparison("cube", lambda dtype: wrong)
+    compared = JacobianComparison("cube", lambda dtype: wrong)
     assert [v.outcome for v in compared.first_order(jvp=False)] == ["fail"]
     assert [v.outcome for v in compared.first_order([np.zeros(2)], jvp=False)] == ["pass"]
     assert {v.outcome for v in compared.in_type("float64")} == {"fail"}
@@ -313,7 +313,7 @@ def test_one_wrong_element_of_a_large_leaf_is_found(place):
 
 
 def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
-    monkeypatch.setattr(parties, "MOST_ELEMENTS", 30)
+    monkeypatch.setattr(jacobians, "MOST_ELEMENTS", 30)
     x = draw(3, 4)
     check_vjp(jnp.sin, sine_vjp, x, **QUICK).raise_if_failed()
     report = check_vjp(jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), x, **QUICK)
