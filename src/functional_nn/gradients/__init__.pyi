@@ -1,3 +1,4 @@
+from .check import check_layer as check_layer
 from .compare.activation_errors import check_activation as check_activation
 from .compare.report import Report as Report
 from .compare.report import Survivor as Survivor

@@ -154,7 +154,7 @@ def check_layer(
     ...     params_bar, x_bar = dense.backward(residuals, y_bar)
     ...     return params_bar, -x_bar
     >>> print(check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
-    dense: x, element (0, 0) (vjp, float64, jit, normal): ... It has the wrong sign.
+    dense: x, element (...) (vjp, float64, jit, normal): the formula gives ... It has the wrong sign.
     """
     layer = as_layer(layer)
     check_flag("train", train)

@@ -124,9 +124,10 @@ class Report:
     @property
     def _verdict_line(self) -> str:
         """Whether it passed, and the sentence."""
-        verdict = "Passed" if self.passed else "Not passed"
+        if not self.passed:
+            return f"Not passed. {self.sentence}"
         title = f": {self.title}" if self.title else ""
-        return f"{verdict}{title}. {self.sentence}"
+        return f"Passed{title}. {self.sentence}"
 
     def __str__(self) -> str:
         verdict_line = textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)
