@@ -170,12 +170,12 @@ def scaled(tree, factor):
 def unasked(reference_jacobian):
     """An arbiter that gives no element an answer, so that automatic differentiation is taken for the truth."""
 
-    def arbitrate_nothing(function, leaves, doubts, **options):
+    def reference_to_nothing(function, leaves, doubts, **options):
         reference = reference_jacobian(function, leaves, doubts, **options)
         nothing = [np.zeros((value.shape[0], 0)) for value in reference.values]
         return reference._replace(columns=[np.zeros(0, int)] * len(leaves), values=nothing, error=nothing)
 
-    return arbitrate_nothing
+    return reference_to_nothing
 
 
 @pytest.mark.parametrize(("place", "name", "broken", "canary"), BREAKS)

@@ -112,12 +112,14 @@ def check_activation(
     >>> report.passed, len(report.wrong_automatic)
     (True, 2)
     """
-    kind = comparison_dtype(activation, dtype)
+    dtype = comparison_dtype(activation, dtype)
     if points is None:
-        regimes = regime_points(activation, kind)
+        regimes = regime_points(activation, dtype)
     else:
         by_regime = dict(points) if isinstance(points, Mapping) else {"given": points}
-        regimes = {name: as_host_array("points", values).astype(kind).reshape(-1) for name, values in by_regime.items()}
+        regimes = {
+            name: as_host_array("points", values).astype(dtype).reshape(-1) for name, values in by_regime.items()
+        }
     if not regimes or not all(len(values) and not np.isnan(values.astype(float)).any() for values in regimes.values()):
         raise InputError("points", "numbers, at least one in each regime", shown(points))
     with jax.enable_x64(True):
@@ -128,19 +130,19 @@ def check_activation(
         part = slice(start, start + len(values))
         start += len(values)
         verdicts.extend(
-            _verdicts(activation, kind, regime, Computed(*(array[part] for array in computed)), exact[part])
+            _verdicts(activation, dtype, regime, Computed(*(array[part] for array in computed)), exact[part])
         )
-    return Report(tuple(verdicts), title=f"{activation.name}, {kind.name}")
+    return Report(tuple(verdicts), title=f"{activation.name}, {dtype.name}")
 
 
 def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
     """The type to compare an activation in. Raises InputError if one of them is not what its name says."""
     if not isinstance(activation, Activation):
         raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
-    kind = np.dtype(check_dtype("dtype", dtype))
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise InputError("dtype", "a floating-point type", kind.name)
-    return kind
+    dtype = np.dtype(check_dtype("dtype", dtype))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError("dtype", "a floating-point type", dtype.name)
+    return dtype
 
 
 def compute(activation: Activation, x: np.ndarray) -> Computed:
@@ -167,8 +169,8 @@ def derivative_errors(activation: Activation, x: np.ndarray) -> tuple[np.ndarray
     return _ulp_errors(computed.derivative, exact, x.dtype), _ulp_errors(computed.automatic, exact, x.dtype)
 
 
-def _ulp_errors(results: np.ndarray, exact: Sequence[tuple[Number, ...]], kind: np.dtype) -> np.ndarray:
-    return np.array([ulp_error(result, right, kind) for result, right in zip(results, exact, strict=True)])
+def _ulp_errors(results: np.ndarray, exact: Sequence[tuple[Number, ...]], dtype: np.dtype) -> np.ndarray:
+    return np.array([ulp_error(result, right, dtype) for result, right in zip(results, exact, strict=True)])
 
 
 def _exact(activation: Activation, x: np.ndarray) -> list[Exact]:
@@ -200,16 +202,16 @@ def _exact_without_formula(activation: Activation, x: np.floating) -> Exact:
     return Exact((), (mp.mpf(float(reference.values[0][0, 0])),), float(reference.error[0][0, 0]))
 
 
-def ulp_error(computed: float | np.floating, exact: Sequence[Number], kind: np.dtype, at_least: float = 0.0) -> float:
+def ulp_error(computed: float | np.floating, exact: Sequence[Number], dtype: np.dtype, at_least: float = 0.0) -> float:
     """|computed - exact| in units of the last place, by the rules of this module; the least over the exact numbers.
 
     Args:
         computed: a number of the type.
         exact: ``mpmath`` numbers, all of which are right.
-        kind: the type.
+        dtype: the type.
         at_least: the unit is that of this number or of a larger one.
     """
-    limits = jnp.finfo(kind)
+    limits = jnp.finfo(dtype)
     smallest, largest = float(limits.smallest_normal), float(limits.max)
     y = float(computed)
 
@@ -220,22 +222,22 @@ def ulp_error(computed: float | np.floating, exact: Sequence[Number], kind: np.d
             return 0.0
         if math.isinf(y):
             return 0.0 if value * int(math.copysign(1, y)) > largest else math.inf
-        return in_units(y - value, max(abs(value), at_least), kind)
+        return in_units(y - value, max(abs(value), at_least), dtype)
 
     return min(map(error, exact))
 
 
-def in_units(error: Number, value: Number, kind: np.dtype) -> float:
+def in_units(error: Number, value: Number, dtype: np.dtype) -> float:
     """|error| in units of the last place of a value in the type."""
     import mpmath as mp
 
-    limits = jnp.finfo(kind)
+    limits = jnp.finfo(dtype)
     _, exponent = mp.frexp(min(max(abs(mp.mpf(value)), float(limits.smallest_normal)), float(limits.max)))
     return float(mp.ldexp(abs(mp.mpf(error)), limits.nmant + 1 - int(exponent)))
 
 
 def _verdicts(
-    activation: Activation, kind: np.dtype, regime: str, computed: Computed, exact: Sequence[Exact]
+    activation: Activation, dtype: np.dtype, regime: str, computed: Computed, exact: Sequence[Exact]
 ) -> Iterator[Verdict]:
     """The verdicts of one regime: on the derivative in reverse and in forward mode, and on the function."""
     derivatives = [point.derivatives for point in exact]
@@ -249,10 +251,10 @@ def _verdicts(
     if exact and exact[0].values:
         compared.append(ErrorsInULP("value", [point.values for point in exact], computed.value, None, error))
     for errors in compared:
-        yield _verdict(activation, kind, regime, computed.x, errors)
+        yield _verdict(activation, dtype, regime, computed.x, errors)
 
 
-def _verdict(activation: Activation, kind: np.dtype, regime: str, x: np.ndarray, compared: ErrorsInULP) -> Verdict:
+def _verdict(activation: Activation, dtype: np.dtype, regime: str, x: np.ndarray, compared: ErrorsInULP) -> Verdict:
     """The verdict at the point where the formula is worst.
 
     If the formula passes and automatic differentiation does not, the values shown are those where the latter is worst.
@@ -261,11 +263,11 @@ def _verdict(activation: Activation, kind: np.dtype, regime: str, x: np.ndarray,
     if compared.kind == "value":
         least_gate, tolerance = LEAST_GATE.get(activation.name, 0.0), VALUE_TOLERANCE
     errors = [
-        ulp_error(result, right, kind, least_gate * abs(float(point)))
+        ulp_error(result, right, dtype, least_gate * abs(float(point)))
         for result, right, point in zip(compared.hand, compared.exact, x, strict=True)
     ]
     reference_errors = [
-        in_units(error, right[0], kind) for error, right in zip(compared.reference_error, compared.exact, strict=True)
+        in_units(error, right[0], dtype) for error, right in zip(compared.reference_error, compared.exact, strict=True)
     ]
     outcomes = [judge(error, other, tolerance) for error, other in zip(errors, reference_errors, strict=True)]
     outcome: Outcome = "pass"
@@ -278,7 +280,7 @@ def _verdict(activation: Activation, kind: np.dtype, regime: str, x: np.ndarray,
         worst = outcomes.index(outcome)
     shown_at, automatic_error = worst, None
     if compared.automatic is not None:
-        automatic_errors = _ulp_errors(compared.automatic, compared.exact, kind).tolist()
+        automatic_errors = _ulp_errors(compared.automatic, compared.exact, dtype).tolist()
         automatic_worst = _worst(automatic_errors)
         automatic_error = automatic_errors[automatic_worst]
         automatic_error = math.inf if math.isnan(automatic_error) else automatic_error
@@ -291,7 +293,7 @@ def _verdict(activation: Activation, kind: np.dtype, regime: str, x: np.ndarray,
         errors[worst],
         tolerance,
         kind=compared.kind,
-        dtype=kind.name,
+        dtype=dtype.name,
         regime=regime,
         unit="ULP",
         automatic_error=automatic_error,

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from functional_nn.gradients.references.activation_definitions import Formula
 
 
-def regime_points(activation: Activation, kind: np.dtype, density: int = 1) -> dict[str, np.ndarray]:
+def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> dict[str, np.ndarray]:
     """Makes points of a type for each regime, some 150 for a density of 1.
 
     The regimes are normal numbers, tails that reach to where the derivative underflows, ±0, subnormal and huge numbers,
     and for the package's own activations kinks, their neighbors, and neighbors of the derivative's zeros.
     """
-    limits = jnp.finfo(kind)
+    limits = jnp.finfo(dtype)
     smallest, largest = float(limits.smallest_normal), float(limits.max)
     rng = np.random.default_rng(0)
     far = 1.3 * -math.log(smallest)
@@ -47,31 +47,31 @@ def regime_points(activation: Activation, kind: np.dtype, density: int = 1) -> d
         "subnormal": np.concatenate([subnormal, -subnormal]),
         "huge": np.concatenate([huge[huge <= largest], -huge[huge <= largest]]),
     }
-    arrays = {name: values.astype(kind) for name, values in regimes.items()}
+    arrays = {name: values.astype(dtype) for name, values in regimes.items()}
     formula = mpmath_formula(activation)
     if formula and formula.kinks:
-        kinks = np.asarray(formula.kinks, kind)
+        kinks = np.asarray(formula.kinks, dtype)
         # XLA on the CPU takes subnormal numbers for 0, so these are the neighbors of 0.
-        beside_zero = np.asarray([smallest, -smallest], kind)
-        beside = _neighbors([kink for kink in formula.kinks if kink], kind, steps=3)
+        beside_zero = np.asarray([smallest, -smallest], dtype)
+        beside = _neighbors([kink for kink in formula.kinks if kink], dtype, steps=3)
         arrays["kinks"] = kinks
         arrays["beside kinks"] = np.concatenate([beside, beside_zero] if 0.0 in formula.kinks else [beside])
     if formula and formula.zeros:
-        arrays["zeros"] = _neighbors(formula.zeros, kind, steps=12 * density)
+        arrays["zeros"] = _neighbors(formula.zeros, dtype, steps=12 * density)
     return arrays
 
 
-def _neighbors(centers: Sequence[float], kind: np.dtype, steps: int) -> np.ndarray:
+def _neighbors(centers: Sequence[float], dtype: np.dtype, steps: int) -> np.ndarray:
     """The next numbers of a type on both sides of some centers."""
-    infinity = np.asarray(np.inf, kind)
+    infinity = np.asarray(np.inf, dtype)
     found = []
-    for center in np.asarray(centers, kind):
+    for center in np.asarray(centers, dtype):
         up = down = center
         for _ in range(steps):
             up = np.nextafter(up, infinity)
             down = np.nextafter(down, -infinity)
             found += [up, down]
-    return np.asarray(found, kind)
+    return np.asarray(found, dtype)
 
 
 def mpmath_formula(activation: Activation) -> Formula | None:

@@ -37,29 +37,26 @@ class ReferenceJacobian(NamedTuple):
     error: list[np.ndarray]
 
 
-def reference_jacobian(
-    function: Function, leaves: Leaves, doubts: list[np.ndarray], *, exact: bool = True
-) -> ReferenceJacobian:
+def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarray]) -> ReferenceJacobian:
     """Differentiates a function of float64 leaves in a way that shares no derivative rule with JAX.
+
+    The derivatives are computed in 50 digits, or if an operation has no rule for them, from differences in float64.
 
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
         doubts: for each leaf how far the formula and automatic differentiation disagree, element by element. In a
             large leaf the elements with the greatest doubt are computed, and others spread evenly over it.
-        exact: whether 50 digits are tried. Otherwise, or if an operation has no rule for them, differences are taken.
     """
-    if exact:
-        try:
-            return _in_many_digits(function, leaves, doubts)
-        except InputError:  # an operation has no rule
-            pass
-    columns = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
-    return ReferenceJacobian("differences", columns, *difference_jacobian(function, leaves, columns=columns))
+    try:
+        return _in_many_digits(function, leaves, doubts)
+    except InputError:  # an operation has no rule
+        columns = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
+        return ReferenceJacobian("differences", columns, *difference_jacobian(function, leaves, columns=columns))
 
 
 def reference_second_order(
-    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray], *, exact: bool = True
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t, as one row for each leaf.
 
@@ -71,16 +68,20 @@ def reference_second_order(
         y_bars: the cotangent ȳ.
         directions: the direction u.
         doubts: see ``reference_jacobian``.
-        exact: whether many digits are tried.
     """
-    if exact:
-        try:
-            change = partial(_change_along, problem.function, y_bars, directions)
-            found = _in_many_digits(change, problem.leaves, doubts, digits=80)
-            values, error = ([part / (2 * STEP) for part in parts] for parts in (found.values, found.error))
-            return found._replace(values=values, error=error)
-        except InputError:  # an operation has no rule
-            pass
+    try:
+        change = partial(_change_along, problem.function, y_bars, directions)
+        found = _in_many_digits(change, problem.leaves, doubts, digits=80)
+    except InputError:  # an operation has no rule
+        return _difference_of_pullback(problem, y_bars, directions, doubts)
+    values, error = ([part / (2 * STEP) for part in parts] for parts in (found.values, found.error))
+    return found._replace(values=values, error=error)
+
+
+def _difference_of_pullback(
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
+) -> ReferenceJacobian:
+    """The same as a difference of the formula in float64, with respect to t at t = 0."""
 
     def pulled_back(t: Leaves) -> Leaves:
         at = [leaf + t[0] * direction for leaf, direction in zip(problem.leaves, directions, strict=True)]

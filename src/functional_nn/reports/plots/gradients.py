@@ -31,8 +31,8 @@ def plot_errors(activation: Activation, dtype: DTypeLike = "float32") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    kind = comparison_dtype(activation, dtype)
-    x = _points(activation, kind)
+    dtype = comparison_dtype(activation, dtype)
+    x = _points(activation, dtype)
     hand, automatic = derivative_errors(activation, x)
     figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)
     axes = figure.subplots()
@@ -61,21 +61,21 @@ def plot_errors(activation: Activation, dtype: DTypeLike = "float32") -> Figure:
         color="0.35",
     )
     axes.set(xlabel="x", ylabel="error of the derivative, in ULP")
-    axes.set_title(f"{activation.name}′ in {kind.name}: {_conclusion(hand, automatic)}", loc="left", fontsize=11)
+    axes.set_title(f"{activation.name}′ in {dtype.name}: {_conclusion(hand, automatic)}", loc="left", fontsize=11)
     axes.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16), markerscale=2.5, fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _points(activation: Activation, kind: np.dtype) -> np.ndarray:
+def _points(activation: Activation, dtype: np.dtype) -> np.ndarray:
     """Points spread evenly over the axis, up to where derivatives underflow, and beside kinks and zeros."""
-    far = 1.3 * -math.log(float(jnp.finfo(kind).smallest_normal))
+    far = 1.3 * -math.log(float(jnp.finfo(dtype).smallest_normal))
     inner = np.linspace(-1, 1, POINTS // 4, endpoint=False)
     outer = np.geomspace(1, far, POINTS * 3 // 8)
-    regimes = regime_points(activation, kind)
+    regimes = regime_points(activation, dtype)
     beside = [regimes[name] for name in ("kinks", "beside kinks", "zeros") if name in regimes]
-    return np.unique(np.concatenate([inner.astype(kind), outer.astype(kind), -outer.astype(kind), *beside]))
+    return np.unique(np.concatenate([inner.astype(dtype), outer.astype(dtype), -outer.astype(dtype), *beside]))
 
 
 def _readable(error: float) -> str:
