@@ -22,3 +22,8 @@ def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
         pytest.param(case, id=case.name, marks=pytest.mark.slow if case.name in LARGE else ()) for case in cases
     ]
     return {"argvalues": parameters}
+
+
+def named_cases(cases: Iterable[Any]) -> dict[str, Any]:
+    """The arguments of ``pytest.mark.parametrize``, with the names of the cases as identifiers."""
+    return {"argvalues": cases, "ids": [case.name for case in cases]}

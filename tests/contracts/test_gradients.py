@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import large_are_slow
+from tests.contracts.composed import large_are_slow, named_cases
 from tests.contracts.public_names import public_names
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, of, started
-from functional_nn.gradients.compare.problem import split
+from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, draw_inputs
+from functional_nn.gradients.compare.problem import differentiable_leaves
 from functional_nn.jaxprs.quick_compile import compiled
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -32,15 +32,17 @@ def without_gradient(tree):
 
 def cotangent(y, make):
     """``make(leaf)`` for every floating-point part of an output, None for the others."""
-    parts = split(y)
+    parts = differentiable_leaves(y)
     return parts.join([make(leaf) for leaf in parts.leaves], None)
 
 
 def automatic(layer, params, state, x, y_bar, *, train, key=None):
     """What ``jax.vjp`` of ``apply`` makes of a cotangent, in the structure that the formula gives."""
-    parts = split(x)
+    parts = differentiable_leaves(x)
     _y, pullback = jax.vjp(
-        lambda p, leaves: split(layer.apply(p, state, parts.join(leaves), train=train, key=key)[0]).leaves,
+        lambda p, leaves: (
+            differentiable_leaves(layer.apply(p, state, parts.join(leaves), train=train, key=key)[0]).leaves
+        ),
         params,
         parts.leaves,
     )
@@ -55,7 +57,7 @@ def drawn_cotangent(case, inputs, *, train, seed):
     return cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
 
 
-@pytest.mark.parametrize("case", **of(LAYERS))
+@pytest.mark.parametrize("case", **named_cases(LAYERS))
 def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case):
     """The formula is that of ``apply``, is linear in ``y_bar``, and differs from any of its mutants.
 
@@ -78,13 +80,13 @@ def both_ways(case, train):
         theirs = automatic(case.layer, params, state, x, y_bar, train=train, key=key)
         return without_gradient(y), without_gradient(again), pullback(y_bar), theirs
 
-    inputs = started(case)
+    inputs = draw_inputs(case)
     return both.lower(*inputs, drawn_cotangent(case, inputs, train=train, seed=0), jax.random.key(0))
 
 
 def check_formula(case, both, *, train):
     for seed in range(3):
-        inputs, key = started(case, seed), jax.random.key(seed)
+        inputs, key = draw_inputs(case, seed), jax.random.key(seed)
         y_bar = drawn_cotangent(case, inputs, train=train, seed=seed)
         y, again, ours, theirs = both(*inputs, y_bar, key)
         assert worst(y, again) < TOLERANCE
@@ -111,7 +113,7 @@ def mutants(bars):
 @pytest.mark.parametrize("case", **large_are_slow(LAYERS))
 def test_pullbacks_pass_through_jit_and_vmap(case):
     """The pullback is a pytree: it leaves one jitted, vmapped function and enters another."""
-    members = [started(case, seed) for seed in range(2)]
+    members = [draw_inputs(case, seed) for seed in range(2)]
     given = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
     keys = jax.random.split(jax.random.key(0), 2)
 
@@ -135,7 +137,7 @@ def test_pullbacks_pass_through_jit_and_vmap(case):
         assert worst(*jax.tree.map(own, jax.device_get((ours, theirs)))) < TOLERANCE
 
 
-@pytest.mark.parametrize("case", **of(LOSSES))
+@pytest.mark.parametrize("case", **named_cases(LOSSES))
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_loss_agrees_with_jax_grad(case, weighted):
     y, labels = jnp.asarray(case.y), jnp.asarray(case.labels)
@@ -150,7 +152,7 @@ def test_loss_agrees_with_jax_grad(case, weighted):
     assert worst(jitted, theirs) < TOLERANCE
 
 
-@pytest.mark.parametrize("case", **of(LOSSES))
+@pytest.mark.parametrize("case", **named_cases(LOSSES))
 def test_loss_is_the_weighted_mean_of_its_values(case):
     values = np.asarray(case.loss.per_example(case.y, case.labels))
     weights = np.random.default_rng(1).uniform(size=values.shape)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import large_are_slow
+from tests.contracts.composed import large_are_slow, named_cases
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import BATCH, LAYERS, of, started
+from functional_nn.gradients.cases import BATCH, LAYERS, draw_inputs
 from functional_nn.jaxprs.quick_compile import compiled
 
 DRAWING = [case for case in LAYERS if case.draws]
@@ -20,7 +20,7 @@ def same(a, b):
     )
 
 
-@pytest.mark.parametrize("case", **of(LAYERS))
+@pytest.mark.parametrize("case", **named_cases(LAYERS))
 def test_init_gives_nested_dicts_of_float32_arrays(case):
     params, state = jax.eval_shape(lambda key: case.layer.init(key, case.in_shape), jax.random.key(0))
     for path, leaf in (fnn.trees.flatten(params) | fnn.trees.flatten(state)).items():
@@ -34,9 +34,9 @@ def is_floating(leaf):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("case", **of(LAYERS))
+@pytest.mark.parametrize("case", **named_cases(LAYERS))
 def test_apply_keeps_batch_type_and_state(case, train, dtype):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     low = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, (params, x))
     key = jax.random.key(1)
     y, new_state = jax.eval_shape(
@@ -49,9 +49,9 @@ def test_apply_keeps_batch_type_and_state(case, train, dtype):
     assert jax.tree.map(jnp.result_type, new_state) == jax.tree.map(jnp.result_type, state)
 
 
-@pytest.mark.parametrize("case", **of(LAYERS))
+@pytest.mark.parametrize("case", **named_cases(LAYERS))
 def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alone(case):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     apply = compiled(lambda params, state, x: case.layer.apply(params, state, x, train=False))
     program = apply.lower(params, state, x).compile()
     y, new_state = program(params, state, x)
@@ -67,18 +67,18 @@ def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alon
     assert memory.output_size_in_bytes <= sum(leaf.nbytes for leaf in kept) + 8 * len(kept) + 8
 
 
-@pytest.mark.parametrize("case", **of(DRAWING))
+@pytest.mark.parametrize("case", **named_cases(DRAWING))
 def test_training_without_a_key_names_the_layer_that_draws(case):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     with pytest.raises(fnn.InputError, match="key: expected a key") as caught:
         jax.eval_shape(lambda p, s, x: case.layer.apply(p, s, x, train=True), params, state, x)
     if case.layer.name == "mlp":
         assert caught.value.path == ("dropout_0",)
 
 
-@pytest.mark.parametrize("case", **of(QUIET))
+@pytest.mark.parametrize("case", **named_cases(QUIET))
 def test_training_needs_no_key_where_nothing_is_drawn(case):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     jaxpr = jax.make_jaxpr(lambda p, s, x, key: case.layer.apply(p, s, x, train=True, key=key))
     without = jax.make_jaxpr(lambda p, s, x: case.layer.apply(p, s, x, train=True))(params, state, x)
     assert without.out_avals == jaxpr(params, state, x, jax.random.key(0)).out_avals
@@ -87,7 +87,7 @@ def test_training_needs_no_key_where_nothing_is_drawn(case):
 
 @pytest.mark.parametrize("case", **large_are_slow(LAYERS))
 def test_vmap_scan_and_checkpoint_compute_the_same(case):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     key = jax.random.key(1)
 
     def apply(params, state, x):

@@ -10,7 +10,7 @@ from tests.contracts.composed import large_are_slow
 from tests.contracts.wrong_arguments import KEY, abstractly, faults_of, strict_promotion, using  # noqa: F401
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import LAYERS, LOSSES, started
+from functional_nn.gradients.cases import LAYERS, LOSSES, draw_inputs
 
 
 def tokens():
@@ -152,7 +152,7 @@ def one_of_each(cases):
 
 
 def faults_of_passes(case):
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     layer = case.layer
 
     def call(key, in_shape, params, state, x, train, noise):

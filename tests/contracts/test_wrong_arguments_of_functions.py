@@ -247,13 +247,18 @@ def calls():
             lambda point, **given: fnn.check_vjp(*NEGATED, point, **given),
             {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0},
         ),
+        "check_layer": (
+            fnn.gradients.check_layer,
+            {"layer": NET, "in_shape": (3,), "x": None, "train": True, "key": None, "dtype": "float32"}
+            | {"second_order": False, "mutants": False, "seed": 0},
+        ),
         "check_optimizer": (
             lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
             {"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 0.0, "steps": 2, "dtype": "float64"}
             | {"tolerance": None, "regimes": ()},
         ),
-        "compare_elementwise": (
-            fnn.gradients.compare_elementwise,
+        "check_activation": (
+            fnn.gradients.check_activation,
             {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
         ),
         "mutate": (

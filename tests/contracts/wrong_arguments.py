@@ -98,7 +98,17 @@ def complaint(call, *arguments, **options) -> str:
     return ""
 
 
-COSTLY = {"transformer", "resnet", "residual_block", "transformer_block", "check_gradients", "cnn", "fit", "sweep"}
+COSTLY = {
+    "transformer",
+    "resnet",
+    "residual_block",
+    "transformer_block",
+    "check_gradients",
+    "check_layer",
+    "cnn",
+    "fit",
+    "sweep",
+}
 
 
 def faults_of(name, call, valid) -> list[str]:

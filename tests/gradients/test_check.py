@@ -7,9 +7,9 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.check import check_gradients, check_vjp
-from functional_nn.gradients.compare import jacobians as parties
-from functional_nn.gradients.compare.comparison import Comparison
+from functional_nn.gradients.check import check_gradients, check_layer, check_vjp
+from functional_nn.gradients.compare import jacobians
+from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
 from functional_nn.gradients.compare.problem import Problem
 
 QUICK = {"second_order": False, "mutants": False}
@@ -209,7 +209,7 @@ def test_a_kink_at_another_point_excuses_nothing():
         return [(jnp.sign(x) + jnp.where(x == 0, 1, 0) + jax.lax.stop_gradient(jnp.cos(x))) * y_bar]
 
     made = Problem(["x"], [np.array([0.5, -1.0, 2.0])], function, pullback)
-    compared = Comparison("f", lambda dtype: made, kinks_as_automatic=True)
+    compared = JacobianComparison("f", lambda dtype: made, kinks_as_automatic=True)
     assert {verdict.outcome for verdict in compared.first_order()} == {"pass"}
     at_kink = list(compared.first_order([np.zeros(3)], regime="zeros"))
     assert "3 of 9 at a kink" in at_kink[0].note
@@ -219,7 +219,7 @@ def test_a_kink_at_another_point_excuses_nothing():
 def test_a_formula_found_wrong_at_one_point_is_not_the_truth_after_another():
     cubed = lambda leaves: [leaves[0] ** 3]  # noqa: E731
     wrong = Problem(["x"], [np.array([0.5, -1.0])], cubed, lambda leaves, bars: [2 * leaves[0] ** 2 * bars[0]])
-    compared = Comparison("cube", lambda dtype: wrong)
+    compared = JacobianComparison("cube", lambda dtype: wrong)
     assert [v.outcome for v in compared.first_order(jvp=False)] == ["fail"]
     assert [v.outcome for v in compared.first_order([np.zeros(2)], jvp=False)] == ["pass"]
     assert {v.outcome for v in compared.in_type("float64")} == {"fail"}
@@ -313,7 +313,7 @@ def test_one_wrong_element_of_a_large_leaf_is_found(place):
 
 
 def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
-    monkeypatch.setattr(parties, "MOST_ELEMENTS", 30)
+    monkeypatch.setattr(jacobians, "MOST_ELEMENTS", 30)
     x = draw(3, 4)
     check_vjp(jnp.sin, sine_vjp, x, **QUICK).raise_if_failed()
     report = check_vjp(jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), x, **QUICK)
@@ -335,3 +335,86 @@ def test_gradients_of_a_network_and_of_ones_own():
     arguments = (net, fnn.cross_entropy, params, state, x, labels)
     report = check_gradients(*arguments, penalties=penalties, gradient=without_l2)
     assert {verdict.leaf for verdict in report.failures} == {"weight"}
+
+
+LAYERS = {
+    # name: (layer, in_shape, options)
+    "dense": (fnn.dense(2), (3,), {}),
+    "of a function": (fnn.tanh, (3,), {}),
+    "with state": (fnn.batch_norm(), (2,), {}),
+    "with state, in evaluation": (fnn.batch_norm(), (2,), {"train": False}),
+    "that draws": (fnn.dropout(0.5), (3,), {}),
+    "that draws with a key": (fnn.dropout(0.5), (3,), {"key": jax.random.key(3)}),
+    "with several inputs": (fnn.rnn_cell(2), ((3,), (2,)), {}),
+    "of tokens": (fnn.embedding(5, 2), (3,), {"x": np.array([[0, 4, 4], [1, 0, 2]])}),
+    "in float64": (fnn.dense(2), (3,), {"dtype": "float64"}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_right_layers_pass(name):
+    layer, in_shape, options = LAYERS[name]
+    report = check_layer(layer, in_shape, **options, **QUICK)
+    report.raise_if_failed()
+    assert {verdict.dtype for verdict in report.verdicts} == {"float64", options.get("dtype", "float32")}
+
+
+def test_a_layer_is_compared_by_every_parameter_and_its_input_and_errors_are_planted():
+    report = check_layer(fnn.dense(2), (3,))
+    report.raise_if_failed()
+    assert {verdict.leaf for verdict in report.verdicts} == {"weight", "bias", "x"}
+    assert {verdict.kind for verdict in report.verdicts} == {"vjp", "jvp", "second order"}
+    assert report.mutants > 10
+    assert report.title == "dense"
+
+
+@pytest.mark.parametrize("leaf", ["bias", "weight", "x"])
+def test_a_wrong_sign_in_a_layer_is_found(leaf):
+    right = fnn.dense(2)
+
+    def backward(residuals, y_bar):
+        params_bar, x_bar = right.backward(residuals, y_bar)
+        bars = {**params_bar, "x": x_bar}
+        bars[leaf] = -bars[leaf]
+        return {name: bars[name] for name in params_bar}, bars["x"]
+
+    report = check_layer(right._replace(backward=backward), (3,), **QUICK)
+    assert {verdict.leaf for verdict in report.failures} == {leaf}
+    assert "wrong sign" in report.sentence
+
+
+def test_an_error_in_the_backward_pass_of_evaluation_alone_is_found_there():
+    right = fnn.dense(1)
+
+    def forward(params, state, x, *, train, key=None):
+        y, state, residuals = right.forward(params, state, x, train=train, key=key)
+        return y, state, (residuals, 1.0 if train else 2.0)
+
+    def backward(residuals, y_bar):
+        params_bar, x_bar = right.backward(residuals[0], y_bar)
+        return params_bar, x_bar * jnp.asarray(residuals[1], x_bar.dtype)
+
+    layer = right._replace(forward=forward, backward=backward)
+    assert check_layer(layer, (2,), **QUICK).passed
+    assert not check_layer(layer, (2,), train=False, **QUICK).passed
+
+
+def test_biases_are_not_left_at_zero():
+    """A formula that forgets the bias would pass at a bias of 0."""
+    right = fnn.chain(fnn.dense(1), fnn.tanh)
+
+    def forward(params, state, x, *, train, key=None):
+        y, new_state, _ = right.forward(params, state, x, train=train, key=key)
+        without = {"dense_0": {**params["dense_0"], "bias": 0 * params["dense_0"]["bias"]}}
+        return y, new_state, right.forward(without, state, x, train=train, key=key)[2]
+
+    assert not check_layer(right._replace(forward=forward), (2,), **QUICK).passed
+
+
+def test_what_is_no_layer_has_no_formula_or_nothing_to_differentiate_by():
+    with pytest.raises(InputError, match="layers: expected layers"):
+        check_layer(3, (2,))
+    with pytest.raises(fnn.FormulaMissing, match="plain function"):
+        check_layer(jnp.sin, (2,))
+    with pytest.raises(InputError, match="at least one array of floating-point numbers"):
+        check_layer(fnn.flatten(), (2,), x=np.ones((2, 2), int))

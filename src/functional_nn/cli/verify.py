@@ -1,4 +1,4 @@
-"""``functional-nn verify``: the hand-derived formulas against automatic differentiation and an arbiter."""
+"""The command ``functional-nn verify``: compares the hand-derived formulas with ``jax.grad`` and an arbiter."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from functional_nn.cli.startup import importing
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--quick/--full", default=True, help="One minute or some ten.  [default: quick]")
-@click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Only verdicts of this type.")
+@click.option(
+    "--quick/--full", default=True, help="A few minutes on two cores, or several times as long.  [default: quick]"
+)
+@click.option(
+    "--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Keep only the verdicts of this type."
+)
 @JSON_FILE
 @click.option(
-    "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with formulas, derivations and pictures."
+    "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with derivations, tables and pictures."
 )
-@click.option("--jobs", type=COUNT, default=2, show_default=True, help="Processes that share the work.")
+@click.option("--jobs", type=COUNT, default=2, show_default=True, help="Number of processes that share the work.")
 def verify(
     names: tuple[str, ...], quick: bool, dtype: str | None, json_file: Path | None, html_file: Path | None, jobs: int
 ) -> int:
     """Compare hand-derived gradients with jax.grad and with an arbiter in 50 digits.
 
-    NAME is a layer, an activation, a loss, a penalty, or "optimizers"; without one, everything that is public. The
-    exit status is 1 where a formula fails, a comparison is inconclusive, a planted error is not found, or something
+    NAME is a layer, an activation, a loss, a penalty, or "optimizers"; by default everything public is compared. The
+    quick comparison (--quick) compares each public name once; the full one (--full) adds all variants, types and
+    transforms.
+
+    The exit status is 1 if a formula fails, a comparison is inconclusive, a planted error is not found, or something
     public is not compared.
     """
     with importing():

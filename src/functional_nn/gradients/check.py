@@ -1,40 +1,54 @@
-"""The comparison for formulas of one's own: of a function, and of a network with its loss."""
+"""Checks of your own formulas: the backward pass of a function or of a layer, and the gradient of a network's loss."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key, check_trees
+from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import (
     as_array,
     as_host_array,
     check_arrays,
+    check_choice,
     check_count,
     check_flag,
     check_function,
     shown,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.comparison import Comparison
-from functional_nn.gradients.compare.problem import Problem, cast, function_problem, split
+from functional_nn.gradients.compare.drawn_inputs import draw_input, draw_parameters
+from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES, JacobianComparison
+from functional_nn.gradients.compare.problem import (
+    Leaves,
+    Problem,
+    PyTree,
+    cast,
+    differentiable_leaves,
+    function_problem,
+    layer_problem,
+)
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.mutation.planting import plant
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
+EXAMPLES = 3
+"""Examples in the batch that a layer is compared on: each of them lengthens the Jacobians."""
+
 
 def check_vjp(
-    function: Callable[..., Any],
-    hand_vjp: Callable[..., Any],
-    *arguments: Any,
+    function: Callable[..., PyTree],
+    hand_vjp: Callable[..., PyTree],
+    *arguments: PyTree,
     second_order: bool = True,
     kinks_as_automatic: bool = False,
     mutants: bool = True,
@@ -44,25 +58,25 @@ def check_vjp(
 ) -> Report:
     """Compares a hand-derived backward pass with automatic differentiation and with an arbiter, element by element.
 
-    In float64 every element of the full Jacobian ∂y/∂x is computed three times: by the formula, by ``jax.vjp``, and by
-    differences of the function in 50 digits, which use no derivative rule; then the formula in the arguments' own type
-    under ``jit``, ``vmap`` and ``scan``. An error is measured by what rounding alone could do to the element, so a
-    formula is neither rejected for rounding nor accepted for being wrong where the values are small. Last, errors are
-    planted in the formula, and the comparison has to find each.
+    In float64, every element of the full Jacobian ∂y/∂x is computed three times: by the formula, by ``jax.vjp``, and by
+    an arbiter: differences of the function in 50 digits, which use no derivative rule. Then the formula is compared in
+    the arguments' own type, under ``jit``, ``vmap`` and ``scan``. An error is measured relative to what rounding alone
+    can do to the element. So a right formula is not rejected for rounding, and a wrong one is not accepted because its
+    values are small. Last, errors are planted in the formula, and the comparison has to find each of them.
 
     Args:
         function: ``function(*arguments) -> y``, pytrees of arrays.
         hand_vjp: ``hand_vjp(*arguments, y_bar) -> bars``, one cotangent for each argument, in its structure; None
-            for what has no derivative (integers, masks). Of a single argument the cotangent itself.
-        arguments: the point; sizes that differ along the axes show more.
-        second_order: whether the formula's own derivative is compared, too.
-        kinks_as_automatic: whether at kinks the formula has to give what ``jax.grad`` gives. Otherwise a kink among
+            for what has no derivative (integers, masks). For a single argument it may give the cotangent itself.
+        arguments: the point. Axes of different sizes show more errors.
+        second_order: whether the derivative of the formula is compared, too.
+        kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks. Otherwise a kink among
             the arguments is inconclusive.
         mutants: whether errors are planted.
-        equivalent: planted errors that are none, such as ``{"reduce_max: became min": "The shift cancels."}``, by what
-            the report says of them, each with the reason.
-        subject: what the report calls the formula; by default the function's name.
-        seed: of the cotangents that are drawn.
+        equivalent: planted errors that change nothing, such as ``{"reduce_max: became min": "The shift cancels."}``:
+            the description in the report, with your reason.
+        subject: the name in the report; by default the function's name.
+        seed: for drawing the cotangents.
 
     Raises:
         InputError: ``hand_vjp`` gives other structures or shapes than the arguments'.
@@ -75,12 +89,9 @@ def check_vjp(
     """
     check_function("function", function, "a function of the arguments")
     check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
-    for argument, value in (
-        ("second_order", second_order),
-        ("kinks_as_automatic", kinks_as_automatic),
-        ("mutants", mutants),
-    ):
-        check_flag(argument, value)
+    check_flag("second_order", second_order)
+    check_flag("kinks_as_automatic", kinks_as_automatic)
+    check_flag("mutants", mutants)
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
@@ -91,55 +102,122 @@ def check_vjp(
             raise InputError("arguments", "finite numbers", shown(array))
     if not any(array.size for array in arrays):
         raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
-    smooth = split(arguments).leaves
-    if not smooth:
-        remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
-        raise InputError("arguments", "at least one array of floating-point numbers", "none", remedy)
+    leaves = _checked_leaves("arguments", arguments)
     name = subject or getattr(function, "__name__", "function").strip("<>")
 
     def problem_in(dtype: str) -> Problem:
         return function_problem(function, hand_vjp, cast(arguments, dtype))
 
-    comparison = Comparison(name, problem_in, seed=seed, kinks_as_automatic=kinks_as_automatic)
-    return _report(comparison, _types(smooth), second_order=second_order, mutants=mutants, equivalent=equivalent)
+    comparison = JacobianComparison(name, problem_in, seed=seed, kinks_as_automatic=kinks_as_automatic)
+    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
+
+
+def check_layer(
+    layer: Layer | Callable[[jax.Array], jax.Array],
+    in_shape: Shape,
+    *,
+    x: PyTree = None,
+    train: bool = True,
+    key: jax.Array | None = None,
+    dtype: str = "float32",
+    second_order: bool = True,
+    mutants: bool = True,
+    equivalent: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Compares the hand-derived backward pass of a layer with automatic differentiation and with an arbiter.
+
+    The parameters, the state and the input are drawn at random; biases are not left at 0. Then the comparison is that
+    of ``check_vjp``, by every parameter and by the input. At kinks, the formula has to give the values of ``jax.grad``.
+
+    Args:
+        layer: the layer.
+        in_shape: the shape of its input without the batch axis, or a tuple of such shapes for several inputs.
+        x: an input of this shape, with a batch axis; by default normal numbers. Give one for tokens or ``Masked``
+            sequences. A small batch is enough: each example takes time.
+        train: whether the pass of training is compared, or that of evaluation.
+        key: for layers that draw random numbers; by default one made from the seed.
+        dtype: the type that the layer is compared in besides float64.
+        second_order: whether the derivative of the formula is compared, too.
+        mutants: whether errors are planted.
+        equivalent: planted errors that change nothing, see ``check_vjp``.
+        seed: for drawing.
+
+    Raises:
+        InputError: the backward pass gives other structures or shapes than the parameters' and the input's.
+
+    >>> import functional_nn as fnn
+    >>> dense = fnn.dense(2)
+    >>> check_layer(dense, (3,)).passed
+    True
+    >>> def wrong_sign(residuals, y_bar):
+    ...     params_bar, x_bar = dense.backward(residuals, y_bar)
+    ...     return params_bar, -x_bar
+    >>> print(check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
+    dense: x, element (...) (vjp, float64, jit, normal): the formula gives ... It has the wrong sign.
+    """
+    layer = as_layer(layer)
+    check_flag("train", train)
+    check_flag("second_order", second_order)
+    check_flag("mutants", mutants)
+    check_choice("dtype", dtype, TOLERANCES)
+    check_count("seed", seed, least=0)
+    key = jax.random.key(seed) if key is None else check_key(key)
+    random = np.random.default_rng(seed)
+    params, state = draw_parameters(layer, in_shape, random)
+    if x is None:
+        x = draw_input(in_shape, random, EXAMPLES)
+    else:
+        check_arrays("x", x)
+        x = tree_in_native_order(x)
+    # The numbers are rounded to the type first, so that all types are compared at the same point.
+    params, x = cast((params, x), dtype)
+    leaves = _checked_leaves("x", (params, x))
+
+    def problem_in(dtype: str) -> Problem:
+        return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
+
+    comparison = JacobianComparison(layer.name, problem_in, seed=seed, kinks_as_automatic=True)
+    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_gradients(
-    net: Layer | Any,
+    net: Layer | Callable[[jax.Array], jax.Array],
     loss: Loss,
-    params: Any,
-    state: Any,
-    x: Any,
-    labels: Any,
+    params: Params,
+    state: State,
+    x: PyTree,
+    labels: ArrayLike,
     *,
     penalties: Sequence[Penalty] = (),
-    weights: Any = None,
+    weights: ArrayLike | None = None,
     train: bool = True,
     key: jax.Array | None = None,
-    gradient: Callable[[Any], Any] | None = None,
+    gradient: Callable[[Params], Params] | None = None,
     mutants: bool = False,
     seed: int = 0,
 ) -> Report:
-    """Compares the composed hand-derived gradient of a whole network's loss with ``jax.grad`` and with an arbiter.
+    """Compares the hand-derived gradient of a whole network's loss with ``jax.grad`` and with an arbiter.
 
-    L(params) = loss(net(params, x), labels) + Σ penalties; its gradient by hand is the network's pullback of
-    ``loss.gradient``, plus the penalties' gradients. See ``check_vjp`` for the comparison. Of parameters with many
-    elements those are arbitrated where the parties disagree most, and others spread evenly.
+    L(params) = loss(net(params, x), labels) + Σ penalties. Its gradient by hand is the network's pullback of
+    ``loss.gradient``, plus the penalties' gradients. See ``check_vjp`` for the comparison. In parameters with many
+    elements the arbiter computes some of them: those where the formula and ``jax.grad`` disagree most, and others
+    spread evenly.
 
     Args:
-        net: the network, or whatever ``chain`` takes.
+        net: the network, or anything that ``chain`` takes.
         loss: a ``Loss``, which has a gradient.
-        params: its parameters.
+        params: the network's parameters.
         state: its state.
-        x: a batch, not large: every example costs.
-        labels: what the loss takes.
+        x: a small batch; every example takes time.
+        labels: the labels that the loss takes.
         penalties: added to the loss.
         weights: of the examples.
-        train: whether it is the training pass that is compared.
-        key: for what draws in training; the same draws in all parties.
-        gradient: a gradient of one's own, ``gradient(params) -> bars``, that is compared in place of the package's.
+        train: whether the pass of training is compared.
+        key: for layers that draw random numbers; all sources of the gradient draw the same ones.
+        gradient: a gradient of your own, ``gradient(params) -> bars``; it is compared instead of the package's.
         mutants: whether errors are planted.
-        seed: of the directions that are drawn.
+        seed: for drawing the directions.
 
     >>> import functional_nn as fnn
     >>> net = fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2))
@@ -167,40 +245,56 @@ def check_gradients(
         check_key(key)
 
     def problem_in(dtype: str) -> Problem:
-        own_params, own_x, own_weights = cast((params, x, weights), dtype)
-        own_state = cast(state, np.float64 if dtype == "float64" else np.float32)
+        cast_params, cast_x, cast_weights = cast((params, x, weights), dtype)
+        cast_state = cast(state, np.float64 if dtype == "float64" else np.float32)
 
-        def value(params: Any) -> jax.Array:
-            y, _ = layer.apply(params, own_state, own_x, train=train, key=key)
-            total = loss(y, labels, own_weights)
+        def value(params: Params) -> jax.Array:
+            y, _ = layer.apply(params, cast_state, cast_x, train=train, key=key)
+            total = loss(y, labels, cast_weights)
             return sum((penalty(params) for penalty in penalties), total)
 
-        def by_hand(params: Any, y_bar: jax.Array) -> Any:
-            if gradient is not None:
-                bars = gradient(params)
-            else:
-                y, _, pullback = layer.vjp(params, own_state, own_x, train=train, key=key)
-                bars, _ = pullback(loss.gradient(y, labels, own_weights))
-                for penalty in penalties:
-                    bars = jax.tree.map(jnp.add, bars, penalty.gradient(params))
+        def package_gradient(params: Params) -> Params:
+            y, _, pullback = layer.vjp(params, cast_state, cast_x, train=train, key=key)
+            bars, _ = pullback(loss.gradient(y, labels, cast_weights))
+            for penalty in penalties:
+                bars = jax.tree.map(jnp.add, bars, penalty.gradient(params))
+            return bars
+
+        def by_hand(params: Params, y_bar: jax.Array) -> Params:
+            bars = (gradient or package_gradient)(params)
             return jax.tree.map(lambda bar: bar * y_bar.astype(bar.dtype), bars)
 
-        problem = function_problem(value, by_hand, (own_params,))
+        problem = function_problem(value, by_hand, (cast_params,))
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
 
-    comparison = Comparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
-    return _report(comparison, _types(split(params).leaves), second_order=False, mutants=mutants)
+    comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
+    return _report(comparison, _types(differentiable_leaves(params).leaves), second_order=False, mutants=mutants)
 
 
-def _types(leaves: Sequence[Any]) -> list[str]:
-    """float64, and the arguments' own type, the widest of them, where it is another."""
-    own = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
-    return ["float64"] if own == "float64" else ["float64", own]
+def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
+    """The floating-point leaves of what a derivative is taken by. Raises InputError if there are none."""
+    leaves = differentiable_leaves(tree).leaves
+    if not leaves:
+        remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
+        raise InputError(argument, "at least one array of floating-point numbers", "none", remedy)
+    return leaves
+
+
+def _types(leaves: Leaves) -> list[str]:
+    """The types to compare in: float64, and the widest type of the arguments if that is another one."""
+    widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
+    return ["float64"] if widest == "float64" else ["float64", widest]
 
 
 def _report(
-    comparison: Comparison, types: Sequence[str], *, second_order: bool, mutants: bool, equivalent: Any = None
+    comparison: JacobianComparison,
+    types: Sequence[str],
+    *,
+    second_order: bool,
+    mutants: bool,
+    equivalent: Mapping[str, str] | None = None,
 ) -> Report:
+    """Runs the comparison. Errors are planted only in a formula that passes."""
     started = time.perf_counter()
     verdicts = list(comparison.first_order())
     if second_order:

@@ -1,4 +1,4 @@
-"""Runs the comparison of everything public, or of chosen subjects, in several processes."""
+"""The comparison of everything public, or of chosen subjects, in several processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dataclasses import replace
 from functional_nn.core.errors import InputError, suggest
 from functional_nn.core.progress import progress_bar
 from functional_nn.core.validation import check_count, check_flag, shown
-from functional_nn.gradients import coverage as matrix
-from functional_nn.gradients.compare.report import Report, Verdict, together
+from functional_nn.gradients import coverage
+from functional_nn.gradients.compare.report import Report, combine_reports
+from functional_nn.gradients.compare.verdict import Verdict
 
 SLOWEST = (
     "optimizers",
@@ -27,7 +28,7 @@ SLOWEST = (
     "transformer_block",
     "residual_block",
 )
-"""What is begun first, so that no process ends long after the others."""
+"""Subjects that start first, so that no process ends long after the others."""
 
 
 def verify(
@@ -41,13 +42,14 @@ def verify(
     """Compares the hand-derived formulas of this package with automatic differentiation and with an arbiter.
 
     Args:
-        names: public names, such as ``"lstm"``, with all their variants, or names of variants; all where there is none.
-            A public name that makes something differentiable and is not compared is a failure then.
-        quick: one minute on two cores: each public name once, in float64 (activations in float32). Otherwise every
-            variant, in three types, under ``jit``, ``vmap`` and ``scan``, to second order, in some ten minutes.
-        dtype: only the verdicts of one type.
-        jobs: processes that share the work.
-        progress: whether a progress bar is shown; None where standard error is a terminal.
+        names: public names, such as ``"lstm"``, with all their variants, or names of variants. By default everything
+            is compared; a public name with a derivative that no case compares is then a failure.
+        quick: a quick comparison takes a few minutes on two cores: each public name once, in float64 (activations in
+            float32). A full one takes several times as long: every variant, in three types, under ``jit``, ``vmap``
+            and ``scan``, to second order.
+        dtype: keep only the verdicts of this type.
+        jobs: the number of processes that share the work.
+        progress: whether a progress bar is shown; None shows one if standard error is a terminal.
 
     Raises:
         InputError: a name that is not known.
@@ -61,49 +63,51 @@ def verify(
         raise InputError("dtype", "the name of a type", shown(dtype))
     if progress is not None:
         check_flag("progress", progress)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     chosen = _chosen(names, quick)
     reports = {}
     with progress_bar("verifying", len(chosen), progress) as advance:
         for name, report in _reports(chosen, quick, min(jobs, len(chosen))):
             reports[name] = report
             advance(name)
-    report = together([reports[name] for name in chosen], title="quick" if quick else "full")
-    absent = () if names else tuple(map(_absent, matrix.missing()))
-    kept = tuple(verdict for verdict in report.verdicts if dtype in (None, verdict.dtype))
-    return replace(report, verdicts=(*kept, *absent), seconds=time.perf_counter() - begun)
+    report = combine_reports([reports[name] for name in chosen], title="quick run" if quick else "full run")
+    verdicts = [verdict for verdict in report.verdicts if dtype in (None, verdict.dtype)]
+    if not names:
+        verdicts += map(_missing_case, coverage.missing())
+    return replace(report, verdicts=tuple(verdicts), seconds=time.perf_counter() - started)
 
 
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
-    known = list(matrix.subjects())
+    """The names of the subjects to compare, the slowest first."""
+    known = list(coverage.subjects())
     if not names:
-        chosen = matrix.quick_subjects() if quick else known
+        chosen = coverage.quick_subjects() if quick else known
     else:
         chosen = []
         for name in names:
-            own = [subject for subject in known if name in (subject, matrix.public_name(subject))]
-            if not own:
-                public = {matrix.public_name(subject) for subject in known}
+            variants = [subject for subject in known if name in (subject, coverage.public_name(subject))]
+            if not variants:
+                public = {coverage.public_name(subject) for subject in known}
                 raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
-            chosen += own
+            chosen += variants
     return sorted(dict.fromkeys(chosen), key=lambda name: name not in SLOWEST)
 
 
 def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str, Report]]:
     if jobs <= 1:
-        yield from ((name, matrix.check_subject(name, quick)) for name in names)
+        yield from ((name, coverage.check_subject(name, quick)) for name in names)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        running = {pool.submit(matrix.check_subject, name, quick): name for name in names}
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
+        running = {pool.submit(coverage.check_subject, name, quick): name for name in names}
         for done in as_completed(running):
             yield running[done], done.result()
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     """Called in each process before JAX starts: the processes share the cores."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 
-def _absent(name: str) -> Verdict:
-    note = "It is public and makes something differentiable, but no case compares it."
+def _missing_case(name: str) -> Verdict:
+    note = "It is public and has a derivative, but no case compares it."
     return Verdict(name, "", "fail", float("inf"), 0.0, kind="coverage", note=note)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
-from functional_nn.training.state import TrainState, check_optimizer
+from functional_nn.training.state import TrainState, check_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
 
@@ -18,7 +18,7 @@ LARGEST_SEED = 2**32 - 1
 def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
     """Refuses what is no loss, no Optax transformation, or no penalty."""
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
-    check_optimizer(optimizer)
+    check_gradient_transformation(optimizer)
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
 

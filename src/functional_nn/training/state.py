@@ -53,13 +53,13 @@ def create_train_state(
     """
     net, policy = as_layer(net), as_precision(precision)
     check_key(key)
-    check_optimizer(optimizer)
+    check_gradient_transformation(optimizer)
     params, state = cast(net.init(derived_key(key, "init"), in_shape), policy.parameters)
     loss_scale = LossScale.first() if policy.scales_loss else None
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
-def check_optimizer(optimizer: Any) -> None:
+def check_gradient_transformation(optimizer: Any) -> None:
     """Refuses what is no Optax transformation."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from functional_nn.gradients import check
-from functional_nn.gradients.compare import comparison, report
-from functional_nn.gradients.compare import jacobians as parties
+from functional_nn.gradients.compare import jacobian_comparison, jacobians, report
 from functional_nn.gradients.mutation import planting
 
 X = np.random.default_rng(0).normal(size=3).astype(np.float32)
@@ -108,31 +107,56 @@ def all_of(mutants):
     return np.ones(len(mutants), bool), np.ones(len(mutants), bool)
 
 
-def without_an_error(opinion):
-    return opinion._replace(error=[np.zeros_like(error) for error in opinion.error])
+def without_an_error(reference):
+    return reference._replace(error=[np.zeros_like(error) for error in reference.error])
 
 
 BREAKS = [
     # place, name, what takes its place (made of the original), the canary that dies of it
-    (comparison, "judge", lambda judge: lambda *_: "pass", canary_of_a_millionth),
-    (comparison, "judge", lambda judge: lambda *_: "pass", canary_of_nan),
-    (comparison, "judge", lambda judge: lambda error, its, most: judge(error, 0.0, most), canary_of_kinks),
-    (comparison, "judge", lambda judge: lambda error, its, most: judge(error, its, 0.0), canary_of_the_right),
-    (comparison, "_share", lambda share: lambda d, t: 0 * share(d, t), canary_of_a_millionth),
-    (comparison, "_share", lambda share: lambda d, t: share(d, t) + 1e-6, canary_of_the_right),
-    (comparison, "_share", lambda share: lambda d, t: np.nan_to_num(share(d, t), nan=0.0), canary_of_nan),
-    (parties, "absolute_terms", lambda terms: lambda *a: scaled(terms(*a), 1e9), canary_of_a_millionth),
-    (parties, "rounding", lambda size: lambda *a: scaled(size(*a), 1e12), canary_of_planting),
-    (comparison, "TOLERANCES", lambda known: known | {"float64": 1e-5}, canary_of_a_millionth),
-    (comparison, "TOLERANCES", lambda known: known | {"float32": 1.0}, canary_of_types),
-    (comparison, "SECOND_ORDER_TOLERANCE", lambda _: 10.0, canary_of_second_order),
-    (comparison, "arbitrate", lambda arbitrate: unasked(arbitrate), canary_of_the_arbiter),
-    (comparison, "arbitrate", lambda ask: lambda *a, **k: without_an_error(ask(*a, **k)), canary_of_kinks),
-    (comparison.Comparison, "in_type", lambda _: lambda *_, **__: [], canary_of_types),
-    (comparison.Comparison, "second_order", lambda _: lambda *_: [], canary_of_second_order),
-    (comparison.Comparison, "first_order", lambda _: lambda *_, **__: [], canary_of_the_arbiter),
-    (comparison.Comparison, "killed", lambda _: lambda self, all, *_: none_of(all), canary_of_planting),
-    (comparison.Comparison, "killed", lambda _: lambda self, all, *_: all_of(all), canary_of_planting_in_vain),
+    (jacobian_comparison, "judge", lambda judge: lambda *_: "pass", canary_of_a_millionth),
+    (jacobian_comparison, "judge", lambda judge: lambda *_: "pass", canary_of_nan),
+    (jacobian_comparison, "judge", lambda judge: lambda error, its, most: judge(error, 0.0, most), canary_of_kinks),
+    (jacobian_comparison, "judge", lambda judge: lambda error, its, most: judge(error, its, 0.0), canary_of_the_right),
+    (jacobian_comparison, "_relative_error", lambda share: lambda d, t: 0 * share(d, t), canary_of_a_millionth),
+    (jacobian_comparison, "_relative_error", lambda share: lambda d, t: share(d, t) + 1e-6, canary_of_the_right),
+    (
+        jacobian_comparison,
+        "_relative_error",
+        lambda share: lambda d, t: np.nan_to_num(share(d, t), nan=0.0),
+        canary_of_nan,
+    ),
+    (jacobians, "absolute_terms", lambda terms: lambda *a: scaled(terms(*a), 1e9), canary_of_a_millionth),
+    (jacobians, "rounding", lambda size: lambda *a: scaled(size(*a), 1e12), canary_of_planting),
+    (jacobian_comparison, "TOLERANCES", lambda known: known | {"float64": 1e-5}, canary_of_a_millionth),
+    (jacobian_comparison, "TOLERANCES", lambda known: known | {"float32": 1.0}, canary_of_types),
+    (jacobian_comparison, "SECOND_ORDER_TOLERANCE", lambda _: 10.0, canary_of_second_order),
+    (
+        jacobian_comparison,
+        "reference_jacobian",
+        lambda reference_jacobian: unasked(reference_jacobian),
+        canary_of_the_arbiter,
+    ),
+    (
+        jacobian_comparison,
+        "reference_jacobian",
+        lambda ask: lambda *a, **k: without_an_error(ask(*a, **k)),
+        canary_of_kinks,
+    ),
+    (jacobian_comparison.JacobianComparison, "in_type", lambda _: lambda *_, **__: [], canary_of_types),
+    (jacobian_comparison.JacobianComparison, "second_order", lambda _: lambda *_: [], canary_of_second_order),
+    (jacobian_comparison.JacobianComparison, "first_order", lambda _: lambda *_, **__: [], canary_of_the_arbiter),
+    (
+        jacobian_comparison.JacobianComparison,
+        "killed",
+        lambda _: lambda self, all, *_: none_of(all),
+        canary_of_planting,
+    ),
+    (
+        jacobian_comparison.JacobianComparison,
+        "killed",
+        lambda _: lambda self, all, *_: all_of(all),
+        canary_of_planting_in_vain,
+    ),
     (planting, "mutate", lambda mutate: lambda *a, **_: mutate(*a, limit=0), canary_of_planting),
     (report.Report, "failures", lambda _: (), canary_of_a_millionth),
     (report.Report, "unexplained", lambda _: (), canary_of_planting_in_vain),
@@ -143,15 +167,15 @@ def scaled(tree, factor):
     return jax.tree.map(lambda leaf: factor * leaf, tree)
 
 
-def unasked(arbitrate):
+def unasked(reference_jacobian):
     """An arbiter that gives no element an answer, so that automatic differentiation is taken for the truth."""
 
-    def arbitrate_nothing(function, leaves, doubts, **options):
-        opinion = arbitrate(function, leaves, doubts, **options)
-        nothing = [np.zeros((value.shape[0], 0)) for value in opinion.values]
-        return opinion._replace(columns=[np.zeros(0, int)] * len(leaves), values=nothing, error=nothing)
+    def reference_to_nothing(function, leaves, doubts, **options):
+        reference = reference_jacobian(function, leaves, doubts, **options)
+        nothing = [np.zeros((value.shape[0], 0)) for value in reference.values]
+        return reference._replace(columns=[np.zeros(0, int)] * len(leaves), values=nothing, error=nothing)
 
-    return arbitrate_nothing
+    return reference_to_nothing
 
 
 @pytest.mark.parametrize(("place", "name", "broken", "canary"), BREAKS)

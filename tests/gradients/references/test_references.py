@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax import nn
 
-from functional_nn.gradients.cases import LAYERS, LOSSES, started
-from functional_nn.gradients.compare.problem import split
+from functional_nn.gradients.cases import LAYERS, LOSSES, draw_inputs
+from functional_nn.gradients.compare.problem import differentiable_leaves
 from functional_nn.gradients.references.numerical import complex_step_jacobian, difference_jacobian, exact_jacobian
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -120,17 +120,21 @@ TRIED += [(complex_step_jacobian, "lstm"), (complex_step_jacobian, "attention"),
 def test_formulas_of_layers_pass(reference, name):
     """Some columns of every leaf; a formula that is wrong by a thousandth does not pass."""
     case = CASES[name]
-    params, state, x = started(case)
+    params, state, x = draw_inputs(case)
     x = jax.tree.map(lambda leaf: leaf[:3], x)
-    key, parts = jax.random.key(0), split((params, x))
+    key, parts = jax.random.key(0), differentiable_leaves((params, x))
 
     def function(leaves):
-        return split(
+        return differentiable_leaves(
             case.layer.apply(*parts.join(leaves)[:1], state, parts.join(leaves)[1], train=True, key=key)[0]
         ).leaves
 
     y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
-    hand = hand_jacobian(lambda bars: split(pullback(split(y).join(bars))).leaves, parts.leaves, split(y).leaves)
+    hand = hand_jacobian(
+        lambda bars: differentiable_leaves(pullback(differentiable_leaves(y).join(bars))).leaves,
+        parts.leaves,
+        differentiable_leaves(y).leaves,
+    )
     columns = [np.arange(leaf.size)[:: max(1, leaf.size // 5)] for leaf in parts.leaves]
     found = reference(function, parts.leaves, columns=columns)
     for value, error, ours, chosen in zip(found.values, found.error, hand, columns, strict=True):

@@ -13,7 +13,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients import textbook
 from functional_nn.gradients.textbook import Adam, GradientDescent, TextbookRule
 from functional_nn.gradients.textbook.optimizer_cases import CASES
-from functional_nn.gradients.textbook.optimizer_check import check_optimizer, checks
+from functional_nn.gradients.textbook.optimizer_check import check_optimizer, optimizer_verdicts
 from functional_nn.gradients.textbook.trajectories import exact_trajectory, optax_trajectories, scenarios
 from functional_nn.training import OPTIMIZERS
 
@@ -155,14 +155,14 @@ def test_all_named_optimizers_have_a_rule():
 
 
 def test_quick_checks_pass():
-    verdicts = list(checks(quick=True))
+    verdicts = list(optimizer_verdicts(quick=True))
     assert len(verdicts) >= 90
     assert [verdict.sentence for verdict in verdicts if verdict.outcome != "pass"] == []
 
 
 @pytest.mark.slow
 def test_full_checks_pass():
-    verdicts = list(checks())
+    verdicts = list(optimizer_verdicts())
     assert len({(v.subject, v.leaf, v.dtype, v.regime) for v in verdicts}) == len(verdicts) >= 600
     assert [verdict.sentence for verdict in verdicts if verdict.outcome != "pass"] == []
 

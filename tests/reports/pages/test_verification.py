@@ -9,7 +9,8 @@ import pytest
 
 from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.report import Report, Survivor, Verdict
+from functional_nn.gradients.compare.report import Report, Survivor
+from functional_nn.gradients.compare.verdict import Verdict
 from functional_nn.reports.pages import verification
 from functional_nn.reports.pages.verification import derivations, derived_as, figure, typeset, write_page
 
@@ -96,9 +97,9 @@ def test_failures_that_are_alike_are_told_once(page):
     alike = [verdict("dense", "weight", "fail", error=size, transform=f"t{size}") for size in (0.2, 0.9, math.nan)]
     others = [verdict("dense", f"leaf{number}", "fail") for number in range(verification.MOST_SENTENCES + 4)]
     shown = page(Report((*alike, *others)))
-    assert shown.words.count("So in 3 comparisons by weight") == 1
+    assert shown.words.count("3 comparisons by weight disagree") == 1
     assert shown.words.count("Derivation and table") == verification.MOST_SENTENCES
-    assert "… and more, by 5 other arguments" in shown.words
+    assert "… and 5 more, in the tables" in shown.words
     assert "not a number" in shown.words
 
 
@@ -121,9 +122,9 @@ def test_planted_errors_that_nobody_explains_come_first_and_spoil_the_verdict(pa
     survivors = (Survivor("dense", "x doubled", "equal for this shape"), Survivor("elsewhere", "sign dropped"))
     shown = page(Report((verdict(),), 10, survivors))
     assert "Not passed. elsewhere: a planted error was not found" in shown.words
-    table = shown.words[shown.words.index("why it is no error") :]
+    table = shown.words[shown.words.index("why it changes nothing") :]
     assert table.index("sign dropped") < table.index("x doubled")
-    assert "1 planted error was not found, and nobody has said why" in shown.words
+    assert "1 planted error was not found, and the reason is not known" in shown.words
     assert shown.words.count("not explained") == 1
     assert "equal for this shape" in shown.words
     assert "10 planted, 8 found, 1 listed as equivalent" in shown.words
@@ -141,7 +142,9 @@ def test_where_automatic_differentiation_is_wrong_the_worst_of_each_formula_is_s
         for number, error in enumerate((1.0, 33.0, 2.0))
     ]
     shown = page(Report((*wrong, verdict("tanh", automatic_error=77.0, error=2e-14))))
-    table = shown.words[shown.words.index("wrong party") : shown.words.index("Planted errors")]
+    table = shown.words[
+        shown.words.index("Where automatic differentiation is wrong") : shown.words.index("Planted errors")
+    ]
     assert table.index("77") < table.index("33") < table.index("All 4")
     short, full = table.split("All 4")
     assert "regime1" in short
@@ -191,7 +194,19 @@ def test_every_subject_has_a_section_and_a_shared_derivation_is_shown_once(page)
     shown = page(Report(tuple(verdict(name) for name in names)))
     assert shown.tags.count("section") == 4 + len(names)
     assert shown.text.count('class="derivation"') == 3
-    assert re.search(r'conv <small.*?shown at <a href="#subject-1">conv_strided</a>', shown.text, re.DOTALL)
+    assert re.search(r'conv <small.*?shown at <a href="#conv_strided">conv_strided</a>', shown.text, re.DOTALL)
+
+
+def test_links_lead_to_sections_by_name(page):
+    names = ["lstm", "relu in ULP", "planted", "optimizers", "<>"]
+    shown = page(Report(tuple(verdict(name) for name in names)))
+    assert {"lstm", "relu-in-ULP", "planted", "planted-2", "optimizers", "formula"} <= {*shown.identifiers}
+    assert "#relu-in-ULP" in shown.links
+
+
+def test_the_page_knows_its_own_sections(page):
+    shown = page(Report((verdict(),), skipped=(("a", "b"),)))
+    assert {*shown.identifiers} == {*verification.SECTIONS, "dense"}
 
 
 def test_whose_derivation():
@@ -203,8 +218,8 @@ def test_whose_derivation():
 
 
 def test_links_of_a_derivation_stay_on_the_page():
-    anchors = {"softmax": "subject-7"}.get
-    assert typeset("[step 2](activations.md#softmax)", anchors) == '<p><a href="#subject-7">step 2</a></p>\n'
+    anchors = {"softmax": "softmax"}.get
+    assert typeset("[step 2](activations.md#softmax)", anchors) == '<p><a href="#softmax">step 2</a></p>\n'
     assert typeset("[a $x$](losses.md#how)", anchors).startswith("<p>a <math")
     assert typeset("[page](index.md)", anchors) == "<p>page</p>\n"
 

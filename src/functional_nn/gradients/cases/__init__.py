@@ -1,10 +1,10 @@
-"""Every layer, activation, loss and penalty with inputs to try it on: what the contracts run over.
+"""Every layer, activation, loss and penalty with an input to compare it at.
 
-Sizes are small, distinct and prime, so that a transposed or broadcast axis cannot pass unseen.
+Sizes are small, and mostly distinct primes: an axis that is transposed or broadcast by mistake then shows.
 """
 
 from functional_nn.gradients.cases.attention import LAYERS as ATTENTION
-from functional_nn.gradients.cases.case import BATCH, LayerCase, LossCase, of, started
+from functional_nn.gradients.cases.case import BATCH, LayerCase, LossCase, draw_inputs
 from functional_nn.gradients.cases.combinators import LAYERS as COMBINATORS
 from functional_nn.gradients.cases.conv import LAYERS as CONV
 from functional_nn.gradients.cases.core import LAYERS as CORE
@@ -17,4 +17,4 @@ from functional_nn.gradients.cases.recurrent import LAYERS as RECURRENT
 
 LAYERS = [*CORE, *COMBINATORS, *RECURRENT, *ATTENTION, *EMBEDDING, *CONV, *NORM, *DROPOUT, *MODELS]
 
-__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "of", "started"]
+__all__ = ["BATCH", "LAYERS", "LOSSES", "PENALTIES", "LayerCase", "LossCase", "draw_inputs"]

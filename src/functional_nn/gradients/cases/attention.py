@@ -1,4 +1,4 @@
-"""Attention of a sequence to itself and to another, and positions."""
+"""Cases of attention, of position encodings, and of a transformer block."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase, masked
@@ -8,11 +8,12 @@ HEADS = (5, 2, 4), (3, 2, 4), (3, 2, 3)
 
 
 def of_shapes(*shapes):
+    """Makes several arrays of normal numbers."""
     return lambda random, batch: tuple(random.normal(size=(batch, *shape)) for shape in shapes)
 
 
 def with_masked_memory(random, batch):
-    """One memory is empty: fault 13."""
+    """Makes a sequence and a memory; one example of the memory is masked completely (fault 13)."""
     memory = masked(MEMORY)(random, batch)
     memory.mask[2] = False
     return masked(SEQUENCE)(random, batch), memory
@@ -34,7 +35,7 @@ LAYERS = [
         "transformer_block",
         fnn.models.transformer_block(3, hidden_size=7, dropout=0.2),
         SEQUENCE,
-        True,
-        masked(SEQUENCE),
+        draws=True,
+        make_x=masked(SEQUENCE),
     ),
 ]

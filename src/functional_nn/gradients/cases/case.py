@@ -1,15 +1,19 @@
-"""What a case is, and how one is started."""
+"""Cases: layers and losses with an input to compare them at."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 import functional_nn as fnn
+from functional_nn.core.layer import Params, State
+from functional_nn.gradients.compare.drawn_inputs import draw_input, draw_parameters
+from functional_nn.gradients.compare.problem import PyTree
 
 BATCH = 7
 
@@ -18,50 +22,50 @@ class LayerCase(NamedTuple):
     """A layer with an input to try it on.
 
     Args:
-        name: what tests and reports call it: that of a public function, or one that begins with it.
+        name: the name in tests and reports: that of a public function, or one that begins with it.
         layer: the layer.
-        in_shape: what ``init`` takes.
+        in_shape: the argument of ``init``.
         draws: whether it draws random numbers in training.
-        make_x: ``make_x(random, batch) -> x`` where x is not one array of normal numbers: integers, a ``Masked``
-            sequence, or several arrays.
-        no_jvp: why there is no forward mode to compare with.
-        no_bfloat16: why it cannot be compared in bfloat16.
+        make_x: ``make_x(random, batch) -> x``, for an input other than one array of normal numbers: integers, a
+            ``Masked`` sequence, or several arrays.
+        no_jvp: the reason if there is no forward mode to compare with.
+        no_bfloat16: the reason if it cannot be compared in bfloat16.
     """
 
     name: str
     layer: fnn.Layer
-    in_shape: Any
+    in_shape: PyTree
     draws: bool = False
-    make_x: Callable[[np.random.Generator, int], Any] | None = None
+    make_x: Callable[[np.random.Generator, int], PyTree] | None = None
     no_jvp: str = ""
     no_bfloat16: str = ""
 
 
 class LossCase(NamedTuple):
+    """A loss with an output and labels to try it on."""
+
     name: str
     loss: fnn.Loss
     y: np.ndarray
     labels: np.ndarray
 
 
-def started(case: LayerCase, seed: int = 0) -> tuple[Any, Any, Any]:
-    """Parameters and state drawn at random everywhere (no zero biases to hide behind), and an input."""
-    shapes = jax.eval_shape(lambda key: case.layer.init(key, case.in_shape), jax.random.key(seed))
+def draw_inputs(case: LayerCase, seed: int = 0) -> tuple[Params, State, PyTree]:
+    """Draws parameters and a state at random everywhere, so that no bias is 0, and an input."""
     random = np.random.default_rng(seed)
-    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes[0])
-    state = jax.tree.map(lambda leaf: jnp.asarray(np.abs(random.normal(size=leaf.shape)) + 0.5, leaf.dtype), shapes[1])
-    x = random.normal(size=(BATCH, *case.in_shape)) if case.make_x is None else case.make_x(random, BATCH)
+    params, state = draw_parameters(case.layer, case.in_shape, random)
+    x = case.make_x(random, BATCH) if case.make_x else draw_input(case.in_shape, random, BATCH)
     return params, state, jax.tree.map(as_input, x)
 
 
-def as_input(array: Any) -> jax.Array:
-    """Floating-point numbers in the type that JAX computes in by default; others as they are."""
+def as_input(array: ArrayLike) -> jax.Array:
+    """Converts floating-point numbers to JAX's default type; others keep their type."""
     array = np.asarray(array)
     return jnp.asarray(array, float if np.issubdtype(array.dtype, np.floating) else None)
 
 
 def masked(in_shape: tuple[int, ...]) -> Callable[[np.random.Generator, int], fnn.Masked]:
-    """Makes normal numbers of (time, …) with different lengths, one of them full, one of a single step."""
+    """Makes sequences (time, …) of normal numbers with different lengths; the first is full, the next has one step."""
 
     def make(random: np.random.Generator, batch: int) -> fnn.Masked:
         lengths = random.integers(1, in_shape[0] + 1, batch)
@@ -72,10 +76,5 @@ def masked(in_shape: tuple[int, ...]) -> Callable[[np.random.Generator, int], fn
 
 
 def ties(in_shape: tuple[int, ...]) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """Makes the numbers 0, 1 and 2, so that the largest of some is often there twice and more often."""
+    """Makes inputs of the numbers 0, 1 and 2, so that several elements of a window are often the largest."""
     return lambda random, batch: random.integers(0, 3, (batch, *in_shape)).astype(float)
-
-
-def of(cases: Any) -> dict[str, Any]:
-    """The arguments of ``pytest.mark.parametrize``, with readable names."""
-    return {"argvalues": cases, "ids": [case[0] for case in cases]}

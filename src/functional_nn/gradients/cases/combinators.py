@@ -1,4 +1,4 @@
-"""Layers made of layers."""
+"""Cases of layers made of layers."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase, masked

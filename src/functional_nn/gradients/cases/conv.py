@@ -1,4 +1,4 @@
-"""Convolution, its transpose, and pooling."""
+"""Cases of convolution, transposed convolution and pooling."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase, masked, ties

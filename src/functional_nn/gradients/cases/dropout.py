@@ -1,4 +1,4 @@
-"""Regularization by noise, of values and of places."""
+"""Cases of layers that draw random numbers: dropout and augmentation of images."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase

@@ -1,10 +1,11 @@
-"""Tokens to vectors and back."""
+"""Cases of embeddings."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase
 
 
 def tokens(random, batch):
+    """Makes sequences of five tokens out of eleven."""
     return random.integers(0, 11, (batch, 5))
 
 

@@ -1,7 +1,8 @@
-"""The list of planted errors that are none here, or that another case finds, each with a reason.
+"""Planted errors that change nothing here, each with the reason.
 
-Some compute the same as the formula that they were made from. Others differ by less than what is compared, or only for
-inputs that a case does not have. The reasons were written by people who looked at each of them; they are not proofs.
+Some compute the same as the formula that they were made from. Others change less than the tolerance, or only inputs
+that a case does not have; then another case finds them. The reasons were written by people who looked at each planted
+error; they are not proofs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import NamedTuple
 
 
 class Equivalent(NamedTuple):
-    """Mutants and why they are no errors; the first three are regular expressions.
+    """Mutants of one kind, and why they change nothing. The first three fields are regular expressions.
 
     Args:
-        subjects: whose formula.
+        subjects: names of the subjects.
         place: file and function of the equation, such as ``pooling.py (pool_back)``.
-        mutants: what is wrong with it.
-        reason: why that changes nothing, or nothing here.
+        mutants: descriptions of the errors.
+        reason: why they change nothing, or nothing here.
     """
 
     subjects: str
@@ -28,18 +29,18 @@ class Equivalent(NamedTuple):
 
 IN_ULP = "It changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both."
 SHIFT = "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow."
-PADDING = "What stands on padding is 0 already, or is masked once more afterwards."
+PADDING = "Padding is 0 already, or is masked once more later."
 CROPPED = "What is padded here is cropped, or multiplied by 0, later on."
-TIES = "No window has so many equal values at these points; max_pool_of_ties has, and finds it."
-VALID = "A guard for labels that mean nothing, of which this case has none; tests of losses do."
+TIES = "No window has this many equal values at these points; max_pool_of_ties has, and finds it."
+VALID = "A guard for labels that mean nothing. This case has none; tests of losses do."
 NOT_HERE = (
     "No label is ignored here, and targets sum to 1; the variants with ignored labels and class weights cover it."
 )
-ZERO = "The cotangent of the last state comes with the outputs, and is 0 by itself already."
+ZERO = "The cotangent of the last state comes with the outputs, and is 0 already."
 ONE = "The factor is 1 here; the variant with another value covers it."
 UNUSED = "A guard against overflow in the branch that is not chosen."
-SCALED = "A scale that cancels, against overflow, and a guard for vectors of zeros, of which this case has none."
-STEP = "heaviside looks at this branch only for x = 0, where both sides are 0, and for NaN."
+SCALED = "A scale against overflow, which cancels, and a guard for vectors of zeros, which this case does not have."
+STEP = "heaviside uses this branch only for x = 0, where both sides are 0, and for NaN."
 
 EQUIVALENT = (
     Equivalent(".*", r"accurate_derivatives\.py \(.*\)", ".*", IN_ULP),
@@ -49,7 +50,9 @@ EQUIVALENT = (
     Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
     Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
     Equivalent("elu", r"table\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
-    Equivalent("hard_silu", r"table\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "It asks this of |x| ≥ 3 alone."),
+    Equivalent(
+        "hard_silu", r"table\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
+    ),
     Equivalent("(log_)?softmax", r"table\.py \(_(log_)?softmax_pullback\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
     Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "(reduce_max|sub): .*", SHIFT),
@@ -72,7 +75,7 @@ EQUIVALENT = (
         "multi.*",
         r"multiclass\.py \(_margins\)",
         "(eq: 1 became 2|select_n: always the first branch)",
-        "The label's own margin becomes 1 in place of 0: what is added to the label is taken off again.",
+        "The label's own margin becomes 1 in place of 0: what is added to the label is subtracted again.",
     ),
     Equivalent(
         "multi.*",
@@ -89,7 +92,7 @@ EQUIVALENT = (
         "global_max_pool.*",
         r"pooling\.py \(.*pool_back\)",
         "max: (second dropped|1 became 0)",
-        "Some element is always the largest, so the count is 1 at least.",
+        "Some element is always the largest, so the count is at least 1.",
     ),
     Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
     Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
@@ -97,15 +100,24 @@ EQUIVALENT = (
     Equivalent(
         "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."
     ),
-    Equivalent("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*", "No number that is drawn lies between the two."),
+    Equivalent("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*", "No random number lies between the two."),
 )
 
 
 def reason_for(subject: str, mutant: str) -> str:
-    """Why a surviving mutant is no error; nothing where that is not known. It reads ``file.py:1 (function): what``."""
-    place, _, description = re.sub(r"(\.py):\d+", r"\1", mutant).partition(": ")
+    """Looks up why a surviving mutant changes nothing; gives an empty text if that is not known.
+
+    Args:
+        subject: the name of the formula.
+        mutant: the mutant as text, such as ``pooling.py:12 (pool_back): mul: second factor dropped``.
+    """
+    without_line = re.sub(r"(\.py):\d+", r"\1", mutant)
+    place, _, description = without_line.partition(": ")
     for known in EQUIVALENT:
-        given = zip((known.subjects, known.place, known.mutants), (subject, place, description), strict=True)
-        if all(re.fullmatch(pattern, text) for pattern, text in given):
+        if (
+            re.fullmatch(known.subjects, subject)
+            and re.fullmatch(known.place, place)
+            and re.fullmatch(known.mutants, description)
+        ):
             return known.reason
     return ""

@@ -1,4 +1,4 @@
-"""Losses and penalties with outputs and labels."""
+"""Cases of losses and penalties."""
 
 import numpy as np
 

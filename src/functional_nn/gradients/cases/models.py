@@ -1,7 +1,13 @@
-"""The named models, small."""
+"""Cases of the named models, in small sizes."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase
+
+MOVED_KINK = "rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves"
+"""The reason why networks with max pooling are not compared in bfloat16."""
+RECURRENT = [
+    LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")
+]
 
 LAYERS = [
     LayerCase("mlp", fnn.models.mlp(3, hidden=(11, 7)), (5, 2)),
@@ -15,23 +21,23 @@ LAYERS = [
         "cnn",
         fnn.model("cnn", 3, hidden=(2, 5), activation=fnn.tanh),
         (7, 5, 2),
-        no_bfloat16="rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves",
+        no_bfloat16=MOVED_KINK,
     ),
     LayerCase(
         "lenet",
         fnn.model("lenet", 3, hidden=(2, 3, 5), activation=fnn.tanh),
         (13, 11, 1),
-        no_bfloat16="rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves",
+        no_bfloat16=MOVED_KINK,
     ),
     LayerCase(
         "deep_cnn",
         fnn.model("deep_cnn", 3, hidden=(2, 2, 2, 3), activation=fnn.tanh, dropout=0.2),
         (12, 10, 1),
         True,
-        no_bfloat16="rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves",
+        no_bfloat16=MOVED_KINK,
     ),
     LayerCase("residual_block", fnn.models.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     LayerCase("resnet", fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
-    *(LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
+    *RECURRENT,
     LayerCase("transformer", fnn.model("transformer", 3, hidden=(4, 4), heads=2), (3, 5)),
 ]

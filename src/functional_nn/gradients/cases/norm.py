@@ -1,4 +1,4 @@
-"""Normalization, and the rectifier with a learned slope."""
+"""Cases of normalization, and of PReLU."""
 
 import functional_nn as fnn
 from functional_nn.gradients.cases.case import LayerCase, masked

@@ -1,4 +1,4 @@
-"""Recurrent layers: cells and layers over time, masked, with every kind of initial state, from both ends, stacked."""
+"""Cases of recurrent cells and layers: masked, bidirectional, stacked, with every kind of initial state."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ MASKED = masked(SEQUENCE)
 
 
 def with_state(parts, make_sequence=None):
-    """Makes a sequence and a state of that many parts."""
+    """Makes a sequence and an initial state of this many parts."""
 
     def make(random: np.random.Generator, batch: int):
         sequence = make_sequence(random, batch) if make_sequence else random.normal(size=(batch, *SEQUENCE))
@@ -20,8 +20,8 @@ def with_state(parts, make_sequence=None):
     return make
 
 
-def at_once(parts):
-    """Makes the input of one step and a state of that many parts."""
+def one_step(parts):
+    """Makes the input of one step and a state of this many parts."""
 
     def make(random: np.random.Generator, batch: int):
         sequence, state = with_state(parts)(random, batch)
@@ -30,7 +30,10 @@ def at_once(parts):
     return make
 
 
-cell, given = ((5,), (HIDDEN,)), (SEQUENCE, (HIDDEN,))
+CELL_SHAPES = ((5,), (HIDDEN,))
+"""Shapes of the input of one step and of the state."""
+GIVEN_SHAPES = (SEQUENCE, (HIDDEN,))
+"""Shapes of a sequence and of the initial state."""
 stacked = fnn.chain(
     fnn.bidirectional(fnn.gru(3, returns="sequence"), fnn.lstm(2, returns="sequence")),
     fnn.dense(5),
@@ -38,10 +41,10 @@ stacked = fnn.chain(
 )
 
 LAYERS = [
-    LayerCase("rnn_cell", fnn.rnn_cell(HIDDEN), cell, make_x=at_once(1)),
-    LayerCase("lstm_cell", fnn.lstm_cell(HIDDEN), ((5,), ((HIDDEN,), (HIDDEN,))), make_x=at_once(2)),
-    LayerCase("gru_cell", fnn.gru_cell(HIDDEN), cell, make_x=at_once(1)),
-    LayerCase("gru_cell_reset_before", fnn.gru_cell(HIDDEN, reset_after=False), cell, make_x=at_once(1)),
+    LayerCase("rnn_cell", fnn.rnn_cell(HIDDEN), CELL_SHAPES, make_x=one_step(1)),
+    LayerCase("lstm_cell", fnn.lstm_cell(HIDDEN), ((5,), ((HIDDEN,), (HIDDEN,))), make_x=one_step(2)),
+    LayerCase("gru_cell", fnn.gru_cell(HIDDEN), CELL_SHAPES, make_x=one_step(1)),
+    LayerCase("gru_cell_reset_before", fnn.gru_cell(HIDDEN, reset_after=False), CELL_SHAPES, make_x=one_step(1)),
     LayerCase("rnn_relu_sequence", fnn.rnn(HIDDEN, activation=fnn.relu, returns="sequence"), SEQUENCE),
     LayerCase("rnn_learned_masked", fnn.rnn(HIDDEN, initial_state="learned"), SEQUENCE, make_x=MASKED),
     LayerCase("lstm", fnn.lstm(HIDDEN), SEQUENCE),
@@ -56,7 +59,7 @@ LAYERS = [
     LayerCase(
         "gru_given_reset_before",
         fnn.gru(HIDDEN, reset_after=False, initial_state="given"),
-        given,
+        GIVEN_SHAPES,
         make_x=with_state(1),
     ),
     LayerCase("recurrent_stacked_masked", stacked, SEQUENCE, make_x=MASKED),

@@ -1,20 +1,25 @@
-"""What is compared, in one form for all: a function and its pullback over lists of floating-point arrays."""
+"""The common form of everything that is compared: a function and its pullback over lists of floating-point arrays."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, Params, Residuals, State
 
-Leaves = list[Any]
-Function = Callable[[Leaves], Leaves]
+PyTree: TypeAlias = Any
+"""Nested tuples, lists and dicts of arrays, ``Masked`` sequences among them. Python has no type for this."""
+Array: TypeAlias = jax.Array | np.ndarray
+Leaves: TypeAlias = Sequence[Array]
+"""The floating-point arrays of a pytree, in order."""
+Function: TypeAlias = Callable[[Leaves], Leaves]
+Pullback: TypeAlias = Callable[[Leaves, Leaves], Leaves]
 
 
 class Problem(NamedTuple):
@@ -25,136 +30,181 @@ class Problem(NamedTuple):
         leaves: these arrays.
         function: ``function(leaves) -> outputs``, both lists of floating-point arrays.
         pullback: ``pullback(leaves, y_bars) -> bars``, a cotangent for each leaf from one for each output.
-        residuals: ``residuals(leaves)``, what a layer's forward pass keeps, where the pullback has such halves.
-        backward: ``backward(residuals, y_bars) -> bars``, the other half.
+        residuals: ``residuals(leaves)``, what a layer's forward pass keeps for its backward pass; None for a function.
+        backward: ``backward(residuals, y_bars) -> bars``, the layer's backward pass; None for a function.
     """
 
     names: list[str]
     leaves: Leaves
-    function: Callable[[Leaves], Leaves]
-    pullback: Callable[[Leaves, Leaves], Leaves]
-    residuals: Callable[[Leaves], Any] | None = None
-    backward: Callable[[Any, Leaves], Leaves] | None = None
+    function: Function
+    pullback: Pullback
+    residuals: Callable[[Leaves], Residuals] | None = None
+    backward: Callable[[Residuals, Leaves], Leaves] | None = None
 
 
-class Split(NamedTuple):
-    """A pytree taken apart: its floating-point leaves, their paths, and ``join``, which puts others in their place."""
+class DifferentiableLeaves(NamedTuple):
+    """The floating-point leaves of a pytree, with their paths, and the way back.
+
+    Args:
+        names: the paths of the leaves.
+        leaves: the floating-point arrays.
+        join: ``join(leaves)`` gives the tree with other leaves in their place; ``join(leaves, None)`` also puts None
+            in the place of everything without a derivative: integers, masks, keys.
+    """
 
     names: list[str]
-    leaves: Leaves
-    join: Callable[..., Any]
+    leaves: list[Array]
+    join: Callable[..., PyTree]
 
 
-def split(tree: Any, names: Sequence[str] = ()) -> Split:
-    """The leaves that a derivative exists for.
+def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> DifferentiableLeaves:
+    """Takes the leaves of a pytree that have a derivative.
 
-    ``join(leaves)`` gives the tree with other leaves, ``join(leaves, None)`` with None in place of what has no
-    derivative: integers, masks, keys. ``names`` are those of the tree's first level, where it is a tuple.
+    Args:
+        tree: the pytree.
+        names: names for the first level, if the tree is a tuple.
 
-    >>> parts = split(({"weight": jnp.ones(2)}, jnp.arange(3)), ("params", "tokens"))
+    >>> parts = differentiable_leaves(({"weight": jnp.ones(2)}, jnp.arange(3)), ("params", "tokens"))
     >>> parts.names, parts.join([7.0], None)
     (['params/weight'], ({'weight': 7.0}, None))
     """
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    everything = [leaf for _, leaf in paths]
-    smooth = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in everything]
+    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    all_leaves = [leaf for _, leaf in paths_and_leaves]
+    is_floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in all_leaves]
 
-    def join(leaves: Leaves, others: Any = everything) -> Any:
-        others = [None] * len(everything) if others is None else others
-        chosen = iter(leaves)
-        return jax.tree.unflatten(structure, [next(chosen) if s else o for s, o in zip(smooth, others, strict=True)])
+    def join(leaves: Leaves, others: Sequence[Any] | None = all_leaves) -> PyTree:
+        others = [None] * len(all_leaves) if others is None else others
+        remaining = iter(leaves)
+        joined = [next(remaining) if floats else other for floats, other in zip(is_floating, others, strict=True)]
+        return jax.tree.unflatten(structure, joined)
 
-    found = [_name(path, names) for (path, _), s in zip(paths, smooth, strict=True) if s]
-    return Split(found, [leaf for leaf, s in zip(everything, smooth, strict=True) if s], join)
+    chosen = [pair for pair, floats in zip(paths_and_leaves, is_floating, strict=True) if floats]
+    return DifferentiableLeaves([_name(path, names) for path, _ in chosen], [leaf for _, leaf in chosen], join)
 
 
-def _name(path: Any, names: Sequence[str]) -> str:
-    first, *rest = path or [None]
-    if first is not None and names:
-        parts = [names[first.idx], *([jax.tree_util.keystr(tuple(rest), simple=True, separator="/")] if rest else [])]
-        return "/".join(parts)
+def _name(path: tuple[Any, ...], names: Sequence[str]) -> str:
+    """A path as text, such as ``params/dense_0/weight``, with the given names on the first level."""
+    if not path or not names:
+        return _joined(path)
+    place: int = path[0].idx
+    first, rest = names[place], _joined(path[1:])
+    return f"{first}/{rest}" if rest else first
+
+
+def _joined(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def cast(tree: Any, dtype: Any) -> Any:
-    """Floating-point leaves in another type, as NumPy arrays, so that float64 does not need JAX's permission."""
+def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
+    """Converts floating-point leaves to another type. They become NumPy arrays: float64 then works without x64 mode."""
 
     def convert(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic):
-            return leaf  # a key
+        is_key = isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic)
+        if is_key:
+            return leaf
         array = np.asarray(leaf)
         return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     return jax.tree.map(convert, tree)
 
 
-def function_problem(function: Callable[..., Any], hand_vjp: Callable[..., Any], arguments: Sequence[Any]) -> Problem:
-    """``function(*arguments) -> y`` with ``hand_vjp(*arguments, y_bar) -> bars``, one for each argument."""
-    parts = split(tuple(arguments), _argument_names(function, len(arguments)))
+def function_problem(
+    function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
+) -> Problem:
+    """The problem of ``function(*arguments) -> y`` with ``hand_vjp(*arguments, y_bar) -> bars``, one per argument."""
+    inputs = differentiable_leaves(tuple(arguments), _argument_names(function, len(arguments)))
 
     def outputs(leaves: Leaves) -> Leaves:
-        return split(function(*parts.join(leaves))).leaves
+        return differentiable_leaves(function(*inputs.join(leaves))).leaves
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
-        given = parts.join(leaves)
-        y = split(jax.eval_shape(function, *given))
-        bars = hand_vjp(*given, y.join(y_bars, None))
+        joined = inputs.join(leaves)
+        y = differentiable_leaves(jax.eval_shape(function, *joined))
+        bars = hand_vjp(*joined, y.join(y_bars, None))
+        # A pullback of one argument may give its cotangent alone, without a tuple around it.
         if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
             bars = (bars,)
-        return bars_of(bars, parts)
+        return bars_of(bars, inputs)
 
-    return Problem(parts.names, parts.leaves, outputs, pullback)
+    return Problem(inputs.names, inputs.leaves, outputs, pullback)
 
 
-def bars_of(bars: Any, parts: Split) -> Leaves:
-    """The leaves of a pytree of cotangents, checked against the pytree that they belong to."""
-    expected, given = (jax.tree.structure(tree) for tree in (parts.join([0] * len(parts.leaves), None), bars))
+def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
+    """The leaves of a pytree of cotangents, after a check that it has the structure and the shapes of the inputs."""
+    expected = jax.tree.structure(inputs.join([0] * len(inputs.leaves), None))
+    given = jax.tree.structure(bars)
     if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."
         raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
-    chosen = jax.tree.leaves(bars)
-    for name, bar, leaf in zip(parts.names, chosen, parts.leaves, strict=True):
+    leaves = jax.tree.leaves(bars)
+    for name, bar, leaf in zip(inputs.names, leaves, inputs.leaves, strict=True):
         if jnp.shape(bar) != jnp.shape(leaf):
             remedy = "A cotangent has the shape of what it belongs to: sum over axes that were broadcast."
             raise InputError(f"hand_vjp: {name}", f"a cotangent of shape {jnp.shape(leaf)}", jnp.shape(bar), remedy)
-    return chosen
+    return leaves
 
 
 def layer_problem(
-    layer: Layer, params: Any, state: Any, x: Any, *, train: bool, key: Any = None, dtype: Any = None
+    layer: Layer,
+    params: Params,
+    state: State,
+    x: PyTree,
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+    dtype: str | None = None,
 ) -> Problem:
-    """A layer's output by its parameters and its input. ``dtype`` converts these, and the state to at least float32."""
+    """The problem of a layer's output as a function of its parameters and its input.
+
+    Args:
+        layer: the layer.
+        params: its parameters.
+        state: its state.
+        x: its input.
+        train: whether this is the pass of training.
+        key: for layers that draw random numbers.
+        dtype: the type that the parameters and the input are converted to. The state gets at least float32.
+    """
     if dtype is not None:
         params, x = cast((params, x), dtype)
         state = cast(state, np.float64 if dtype == "float64" else np.float32)
-    parts = split((params, x), ("", "x"))
-    names = [name.removeprefix("/") for name in parts.names]
+    inputs = differentiable_leaves((params, x), ("", "x"))
+    names = [name.removeprefix("/") for name in inputs.names]
 
     def outputs(leaves: Leaves) -> Leaves:
-        params, x = parts.join(leaves)
-        return split(layer.apply(params, state, x, train=train, key=key)[0]).leaves
+        params, x = inputs.join(leaves)
+        return differentiable_leaves(layer.apply(params, state, x, train=train, key=key)[0]).leaves
 
-    def forward(leaves: Leaves) -> tuple[Any, Any]:
-        params, x = parts.join(leaves)
+    def forward(leaves: Leaves) -> tuple[PyTree, Residuals]:
+        params, x = inputs.join(leaves)
         y, _, residuals = layer.forward(params, state, x, train=train, key=key)
         return y, residuals
 
-    shape, _ = jax.eval_shape(forward, parts.leaves)
+    y_shape, _ = jax.eval_shape(forward, inputs.leaves)
 
-    def backward(residuals: Any, y_bars: Leaves) -> Leaves:
-        return bars_of(layer.backward(residuals, split(shape).join(y_bars, None)), parts)
+    def residuals(leaves: Leaves) -> Residuals:
+        return forward(leaves)[1]
+
+    def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
+        return bars_of(layer.backward(residuals, differentiable_leaves(y_shape).join(y_bars, None)), inputs)
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
-        return backward(forward(leaves)[1], y_bars)
+        return backward(residuals(leaves), y_bars)
 
-    return Problem(names, parts.leaves, outputs, pullback, lambda leaves: forward(leaves)[1], backward)
+    return Problem(names, inputs.leaves, outputs, pullback, residuals, backward)
 
 
-def _argument_names(function: Callable[..., Any], count: int) -> list[str]:
+def _argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
+    """The names of a function's first arguments, or numbers where it does not tell them."""
+    names = list(_positional(function))
+    return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
+
+
+def _positional(function: Callable[..., PyTree]) -> Iterator[str]:
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        parameters = ()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
-    return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
+    except (TypeError, ValueError):  # functions written in C have no signature
+        return
+    for parameter in parameters:
+        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            yield parameter.name

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.gradients.cases.equivalent import reason_for
-from functional_nn.gradients.compare.comparison import Comparison
+from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
 from functional_nn.gradients.compare.problem import Leaves
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.mutation.mutants import mutate
@@ -23,7 +23,7 @@ UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same 
 
 
 def plant(
-    comparison: Comparison, *, limit: int = MOST_MUTANTS, equivalent: Mapping[str, str] | None = None
+    comparison: JacobianComparison, *, limit: int = MOST_MUTANTS, equivalent: Mapping[str, str] | None = None
 ) -> tuple[int, tuple[Survivor, ...]]:
     """Plants errors in a problem's pullback, or in its backward half: how many, and which were not found.
 

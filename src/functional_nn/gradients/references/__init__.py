@@ -1,1 +1,1 @@
-"""Independent derivatives that decide who is right."""
+"""Independent derivatives: the references that formulas and automatic differentiation are measured by."""

@@ -1,17 +1,17 @@
-"""The activations and their derivatives from their definitions, in mpmath: to be right, not to be quick.
+"""Activations and their derivatives in mpmath, written from the definitions.
 
-They are written independently of ``functional_nn.activations``: plain formulas, evaluated with digits to spare. All
-take and return ``mpmath.mpf``, at the precision that is set.
+They are independent of ``functional_nn.activations``: plain formulas, evaluated in more digits than are needed. Speed
+does not matter here. All functions take and return ``mpmath.mpf`` numbers, in mpmath's current precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import mpmath as mp
 
-Number = Any
+Number: TypeAlias = Any
 """An ``mpmath.mpf``; mpmath has no types."""
 
 
@@ -21,8 +21,8 @@ class Formula(NamedTuple):
     Args:
         function: f.
         derivative: f', with the declared value at kinks. Both take the activation's parameters after x.
-        kinks: where f' jumps.
-        zeros: about where f' crosses 0.
+        kinks: the points where f' jumps.
+        zeros: the points, roughly, where f' crosses 0.
     """
 
     function: Callable[..., Number]
@@ -36,7 +36,7 @@ def _sigma(x: Number) -> Number:
 
 
 def _cumulative(x: Number) -> Number:
-    """Φ(x). mpmath fails for huge numbers, where Φ is 0 or 1 to a billion digits."""
+    """Φ(x). Huge numbers are cut: mpmath fails for them, and Φ is 0 or 1 there to a billion digits."""
     return mp.ncdf(_clip(x, -(10**6), 10**6))
 
 
@@ -62,7 +62,7 @@ def _mish_derivative(x: Number) -> Number:
 
 
 def _selu_constants() -> tuple[Number, Number]:
-    """α and λ, which leave mean 0 and variance 1 of a normal variable as they are, to the digits that are in use."""
+    """α and λ, which keep the mean 0 and the variance 1 of a normal variable, to the digits in common use."""
     return mp.mpf("1.6732632423543772848170429916717"), mp.mpf("1.0507009873554804934193349852946")
 
 
@@ -117,28 +117,4 @@ FORMULAS: dict[str, Formula] = {
         (-1.5,),
     ),
 }
-"""Every elementwise activation of ``functional_nn.ACTIVATIONS`` under its name."""
-
-
-def softmax(x: Sequence[Number]) -> list[Number]:
-    """e^{xᵢ} / Σ e^x."""
-    exponentials = [mp.exp(value) for value in x]
-    return [value / mp.fsum(exponentials) for value in exponentials]
-
-
-def log_softmax(x: Sequence[Number]) -> list[Number]:
-    """xᵢ - log Σ e^x."""
-    total = mp.log(mp.fsum(mp.exp(value) for value in x))
-    return [value - total for value in x]
-
-
-def softmax_jacobian(x: Sequence[Number]) -> list[list[Number]]:
-    """∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ - yⱼ)."""
-    y = softmax(x)
-    return [[y[i] * ((i == j) - y[j]) for j in range(len(x))] for i in range(len(x))]
-
-
-def log_softmax_jacobian(x: Sequence[Number]) -> list[list[Number]]:
-    """∂yᵢ/∂xⱼ = δᵢⱼ - softmax(x)ⱼ."""
-    y = softmax(x)
-    return [[(i == j) - y[j] for j in range(len(x))] for i in range(len(x))]
+"""Every activation that acts on single elements, by its name in ``functional_nn.activations.ACTIVATIONS``."""

@@ -1,42 +1,46 @@
-"""Jacobians that share no derivative rule with JAX: arbiters between a hand-derived formula and ``jax.grad``.
+"""Jacobians that share no derivative rule with JAX: references for a hand-derived formula and for ``jax.grad``.
 
-All take a function in the flat form, ``function(leaves) -> outputs``, both lists of floating-point arrays, and give for
-each leaf the array (elements of all outputs, elements of the leaf), with an estimate of its own error. They are to be
-called under ``jax.enable_x64(True)``.
+Each takes a function in the flat form, ``function(leaves) -> outputs``, both lists of floating-point arrays. Each gives
+for every leaf the array (elements of all outputs, elements of the leaf), with an estimate of its own error. Call them
+under ``jax.enable_x64(True)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.gradients.compare.problem import Function, Leaves
 from functional_nn.gradients.multiprecision.complex_step import EPSILON, ComplexStep
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.multiprecision.numbers import Digits
 
-Function = Callable[[list[Any]], Sequence[Any]]
-Columns = Sequence[np.ndarray] | None
+Columns: TypeAlias = Sequence[np.ndarray] | None
+"""For each leaf the flat elements that derivatives are wanted by; None for all."""
 
 MORE_DIGITS = 30
-"""By how many the second evaluation has more than the first."""
+"""The second evaluation has this many digits more than the first."""
 AT_ONCE = 2_000_000
-"""How many numbers are in memory, about."""
+"""About how many numbers are in memory at once."""
 NOISY_RUNS = 3
+"""Runs with random rounding, from which the error of a complex step is estimated."""
 STEPS = 2.0 ** -np.arange(2, 16)
+"""The relative steps of differences in float64."""
 ORDERS = 7
+"""Columns of Richardson's table: the last one has lost six even powers of the step."""
 
 
-class Reference(NamedTuple):
+class JacobianEstimate(NamedTuple):
     """A Jacobian with its own error.
 
     Args:
-        values: for each leaf (m, size), m counting the elements of all outputs in order.
-        error: the estimated absolute error of each; infinite where the function is not differentiable, or where this
-            reference cannot say.
+        values: for each leaf an array (m, size), where m counts the elements of all outputs in order.
+        error: the estimated absolute error of each value; infinite where the function is not differentiable, or where
+            this method cannot say.
     """
 
     values: list[np.ndarray]
@@ -45,19 +49,20 @@ class Reference(NamedTuple):
 
 @np.errstate(all="ignore")
 def exact_jacobian(
-    function: Function, leaves: Sequence[Any], *, digits: int = 50, columns: Columns = None
-) -> Reference:
-    """Central differences of the forward pass in 50 and in 80 digits: some 30 and 50 digits are right, before rounding.
+    function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None
+) -> JacobianEstimate:
+    """Computes central differences of the forward pass in 50 and in 80 digits; some 30 and 50 of them are right.
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0. The error is the difference between
-    the two precisions and half a unit in the last place of float64. Where (f(x + h) - f(x)) / h and
-    (f(x) - f(x - h)) / h differ by as much at the smaller step as at the larger, there is a kink, and the error is
-    infinite. Rounding inside the function (casts to a lower type, too) does not take place, and ``stop_gradient`` and
-    custom derivatives have no effect: this is the derivative of what the function computes.
+    the two precisions, plus half a unit in the last place of float64. There is a kink, and the error is infinite, if
+    (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at the smaller step as at the larger.
+
+    This is the derivative of what the function computes: nothing is rounded inside it, not by casts to a lower type
+    either, and ``stop_gradient`` and custom derivatives have no effect.
 
     Args:
         function: ``function(leaves) -> outputs``.
-        leaves: taken as the exact binary values that they hold, in the type that the function is traced for.
+        leaves: the point, as the exact binary values, in the types that the function is traced for.
         digits: of the first evaluation; the second has 30 more.
         columns: for each leaf the flat elements wanted; None for all.
 
@@ -77,22 +82,25 @@ def exact_jacobian(
     program = Program(function, leaves)
     values, errors = [], []
     for number, chosen in enumerate(_chosen(leaves, columns)):
-        coarse, fine = (_differences(program, leaves, number, chosen, d) for d in (digits, digits + MORE_DIGITS))
+        coarse = _differences(program, leaves, number, chosen, digits)
+        fine = _differences(program, leaves, number, chosen, digits + MORE_DIGITS)
         value = fine.central.astype(np.float64)
+        # Half a unit in the last place is lost when the many digits are rounded to float64.
         error = np.abs(fine.central - coarse.central).astype(np.float64) + np.spacing(np.abs(value)) / 2
+        # The step is 10^10 times smaller in the finer evaluation. In a smooth function the jump shrinks with the step.
         kink = (fine.jump > coarse.jump / 1000) & (fine.jump > fine.noise)
         values.append(value)
         errors.append(np.where(kink.astype(bool) | ~np.isfinite(value) | np.isnan(error), np.inf, error))
-    return Reference(values, errors)
+    return JacobianEstimate(values, errors)
 
 
 class _Differences(NamedTuple):
-    """Arrays of numbers with many digits, (m, columns).
+    """Differences in many digits, as arrays (m, columns).
 
     Args:
         central: central differences.
-        jump: by how much the differences to the right and to the left disagree.
-        noise: what rounding may make of a jump: far above it, and far below any other.
+        jump: how far the differences to the right and to the left disagree.
+        noise: a bound on a jump that comes from rounding: far above it, and far below the jump at a kink.
     """
 
     central: np.ndarray
@@ -100,8 +108,10 @@ class _Differences(NamedTuple):
     noise: np.ndarray
 
 
-def _differences(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray, digits: int):
+def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int) -> _Differences:
+    """Differences by these elements of one leaf, with the number of digits that their size needs."""
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
+    # Steps are relative, so the smallest x has the smallest step; beside numbers of size 1 it needs more digits.
     smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
     arithmetic = Digits(digits + int(np.ceil(-np.log10(smallest))))
     one, ten = arithmetic.numbers([1, 10])
@@ -112,6 +122,7 @@ def _differences(program: Program, leaves: Sequence[Any], number: int, columns: 
         for part in _parts(columns, program.numbers * 2):
             h = steps[part]
             count = len(h)
+            # All points together, as a last axis: count times x + h, count times x - h, and x itself.
             points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
             points[columns[part], np.arange(count)] += h
             points[columns[part], count + np.arange(count)] -= h
@@ -119,32 +130,36 @@ def _differences(program: Program, leaves: Sequence[Any], number: int, columns: 
             y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
             right, left = (y[:, :count] - y[:, -1:]) / h, (y[:, -1:] - y[:, count:-1]) / h
             size = np.maximum(np.abs(y[:, -1:]), one)
-            parts.append(((right + left) / 2, np.abs(right - left), size / h / ten ** (digits - 15)))
-        none = np.zeros((program.outputs, 0), object)
-        return _Differences(*(np.concatenate(arrays, 1) for arrays in zip((none,) * 3, *parts, strict=True)))
+            noise = size / h / ten ** (digits - 15)
+            parts.append(_Differences((right + left) / 2, np.abs(right - left), noise))
+        no_columns = np.zeros((program.outputs, 0), object)  # for a leaf of which nothing is wanted
+        arrays_by_field = zip((no_columns,) * 3, *parts, strict=True)
+        return _Differences(*(np.concatenate(arrays, 1) for arrays in arrays_by_field))
 
 
-def _chosen(leaves: Sequence[Any], columns: Columns) -> list[np.ndarray]:
-    return [np.arange(np.size(leaf)) for leaf in leaves] if columns is None else [np.asarray(c, int) for c in columns]
+def _chosen(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
+    if columns is None:
+        return [np.arange(np.size(leaf)) for leaf in leaves]
+    return [np.asarray(chosen, int) for chosen in columns]
 
 
 def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
-    """The columns in parts that fit into memory."""
+    """The columns in parts that fit into memory; each column takes ``numbers`` numbers."""
     count = max(1, AT_ONCE // numbers)
     for start in range(0, len(columns), count):
         yield slice(start, start + count)
 
 
-def complex_step_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
-    """Im f(x + ih) / h with h = 10^-30 |x|: no cancellation, all digits of double precision.
+def complex_step_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:
+    """Computes Im f(x + ih) / h with h = 10^-30 |x|: nothing cancels, so all digits of double precision are right.
 
-    The error is four times what the result changes by with half the step when every operation sees its operands wrong
-    at random in the last place (three runs), and two units in the last place of the result. It is infinite where a
-    comparison or a maximum was a tie that the step breaks, and where the result is no number.
+    The error is estimated from three runs with half the step, in which the operands of every operation are changed at
+    random in the last place: four times the largest change of the result, plus two units in its last place. It is
+    infinite if the step decides a tie in a comparison or a maximum, and where the result is not a number.
 
     Args:
         function: ``function(leaves) -> outputs``.
-        leaves: taken as the exact binary values that they hold.
+        leaves: the point, as the exact binary values.
         columns: for each leaf the flat elements wanted; None for all.
 
     Raises:
@@ -164,14 +179,15 @@ def complex_step_jacobian(function: Function, leaves: Sequence[Any], *, columns:
         parts = [
             _complex_steps(program, leaves, number, chosen[part]) for part in _parts(chosen, program.numbers // 4 + 1)
         ]
-        none = np.zeros((program.outputs, 0))
-        values.append(np.concatenate([none, *(value for value, _ in parts)], 1))
-        errors.append(np.concatenate([none, *(error for _, error in parts)], 1))
-    return Reference(values, errors)
+        no_columns = np.zeros((program.outputs, 0))
+        values.append(np.concatenate([no_columns, *(value for value, _ in parts)], 1))
+        errors.append(np.concatenate([no_columns, *(error for _, error in parts)], 1))
+    return JacobianEstimate(values, errors)
 
 
 @np.errstate(all="ignore")
-def _complex_steps(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray):
+def _complex_steps(program: Program, leaves: Leaves, number: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The derivatives by these elements of one leaf, and their errors."""
     x = np.asarray(leaves[number]).astype(np.float64).reshape(-1)
     steps = 1e-30 * np.where(x == 0, 1.0, np.maximum(np.abs(x), 1e-270))[columns]
 
@@ -181,8 +197,8 @@ def _complex_steps(program: Program, leaves: Sequence[Any], number: int, columns
         moved = points.reshape(*np.shape(leaves[number]), -1)
         arithmetic = ComplexStep(len(columns), noise)
         inputs = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
-        y: Any = program(arithmetic, [*inputs[:number], moved, *inputs[number + 1 :]])
-        return np.where(np.isfinite(y), y.imag, np.nan) / steps, arithmetic.doubtful
+        y = np.asarray(program(arithmetic, [*inputs[:number], moved, *inputs[number + 1 :]]))
+        return np.where(np.isfinite(y), np.imag(y), np.nan) / steps, arithmetic.doubtful
 
     value, doubtful = jacobian(steps, None)
     noisy = [jacobian(steps / 2, np.random.default_rng(run))[0] for run in range(NOISY_RUNS)]
@@ -190,18 +206,18 @@ def _complex_steps(program: Program, leaves: Sequence[Any], number: int, columns
     return value, np.where(doubtful | np.isnan(error), np.inf, error)
 
 
-def difference_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
-    """Central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
+def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:
+    """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
 
     With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
-    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other. Of
-    the table's entries that with the smallest error is taken: ten times its distance from those it is made of (the
-    smallest of many is small by chance, too), and rounding, 4 ε max|f| / h with the largest of all outputs. Where the
-    differences to the right and to the left keep disagreeing as h shrinks, it is infinite.
+    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
+    The table's entry with the smallest error is taken. Its error is ten times its distance from the entries that it is
+    made of (ten, since the smallest of many is also small by chance), plus rounding, 4 ε max|f| / h with the largest of
+    all outputs. The error is infinite if the differences to the right and to the left still disagree as h shrinks.
 
     Args:
         function: ``function(leaves) -> outputs``, anything that JAX can run.
-        leaves: in float64, or else converted.
+        leaves: the point; it is converted to float64.
         columns: for each leaf the flat elements wanted; None for all.
 
     >>> with jax.enable_x64(True):
@@ -222,24 +238,42 @@ def difference_jacobian(function: Function, leaves: Sequence[Any], *, columns: C
 
     @jax.jit
     def at(places: jax.Array, moved: jax.Array) -> jax.Array:
-        one = lambda place_and_value: outputs(jnp.asarray(everything).at[place_and_value[0]].set(place_and_value[1]))  # noqa: E731
-        return jax.lax.map(one, (places, moved), batch_size=64)
+        """The outputs at points that differ from the given one in a single number each."""
+
+        def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
+            place, value = place_and_value
+            return outputs(jnp.asarray(everything).at[place].set(value))
+
+        return jax.lax.map(at_one, (places, moved), batch_size=64)
 
     chosen = [c + end - leaf.size for c, end, leaf in zip(_chosen(leaves, columns), ends, flat, strict=True)]
     places = np.concatenate([np.zeros(0, int), *chosen])
     x = everything[places]
+    # A power of two: the steps are exact.
     scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
     h = STEPS[:, None] * scale
     moved = np.stack([x + h, x - h, np.broadcast_to(x, h.shape)])
     y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
     up, down, middle = np.moveaxis(y.reshape(*moved.shape, -1), -1, 2)
-    value, error = _extrapolated(up, middle, down, (moved[0] - x)[:, None], (x - moved[1])[:, None])
+    # The steps that were really taken, after the rounding of x + h and x - h.
+    ahead, back = (moved[0] - x)[:, None], (x - moved[1])[:, None]
+    value, error = _extrapolated(up, middle, down, ahead, back)
     splits = np.cumsum([len(c) for c in chosen])[:-1]
-    return Reference(np.split(value, splits, 1), np.split(error, splits, 1))
+    return JacobianEstimate(np.split(value, splits, 1), np.split(error, splits, 1))
 
 
-def _extrapolated(up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray):
-    """The value and its error from f at x + h, x and x - h, arrays (steps, m, columns)."""
+def _extrapolated(
+    up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The derivative and its error.
+
+    Args:
+        up: f at x + h, an array (steps, m, columns), like the next two.
+        middle: f at x.
+        down: f at x - h.
+        ahead: (x + h) - x, (steps, 1, columns).
+        back: x - (x - h).
+    """
     with np.errstate(all="ignore"):
         right, left = (up - middle) / ahead, (middle - down) / back
         rounding = 8 * EPSILON * np.max(np.maximum(np.abs(up), np.abs(down)), 1, keepdims=True) / (ahead + back)
@@ -251,8 +285,9 @@ def _extrapolated(up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: n
             distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
             distance = np.where(np.isnan(distance), np.inf, 10 * distance + rounding[order:])
             best = np.argmin(distance, 0)[None]
-            found, its_error = (np.take_along_axis(a, best, 0)[0] for a in (table[-1], distance))
-            value, error = np.where(its_error < error, found, value), np.minimum(its_error, error)
+            found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
+            value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
+        # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
         jump = np.abs(right - left)
         kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[-1])
     return value, np.where(kink, np.inf, error)

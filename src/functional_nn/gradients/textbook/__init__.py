@@ -1,4 +1,4 @@
-"""Optimizers' rules in their textbook form, each written by hand from its paper, in any arithmetic."""
+"""Textbook forms of optimizers, each written by hand from its paper; they work with any kind of number."""
 
 from functional_nn.gradients.textbook.adam import (
     LAMB,

@@ -1,28 +1,27 @@
-"""Adam and its kin: running means of the gradients and of their squares, corrected for having started at 0."""
+"""Textbook rules of Adam and its relatives: moving averages of gradients and of their squares, without bias."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from functional_nn.gradients.textbook.rule import LeafRule, mean, norm
+from functional_nn.gradients.textbook.rule import Array, LeafRule, Number, mean, norm
 
 
 @dataclass(frozen=True)
 class Adam(LeafRule):
-    """The corrected mean of the gradients over the root of their corrected mean square.
+    """The corrected mean of the gradients, divided by the root of their corrected mean square.
 
-    eps stands outside of the root, as in Algorithm 1; the form "just before section 2.1" of the paper (TensorFlow's
-    "epsilon hat") adds it to the root of the uncorrected v. eps_root is Optax's alone. The first step is
+    eps is added outside of the root, as in Algorithm 1. The form "just before section 2.1" of the paper (TensorFlow's
+    "epsilon hat") adds it to the root of the uncorrected v. Only Optax has eps_root. The first step is
     learning_rate g / (|g| + eps).
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-8
-    eps_root: Any = 0.0
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
 
     formula = (
         "m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g²;  m_hat = m / (1 - b1^t);  v_hat = v / (1 - b2^t);  "
@@ -33,7 +32,7 @@ class Adam(LeafRule):
     def start_leaf(self, w):
         return 0 * w, 0 * w
 
-    def first(self, m: Any, g: Any, t: int) -> Any:
+    def first(self, m: Array, g: Array, t: int) -> Array:
         """The corrected mean of the gradients."""
         return m / (1 - self.b1**t)
 
@@ -47,8 +46,8 @@ class Adam(LeafRule):
 class NAdam(Adam):
     """Adam with Nesterov's momentum, with one b1 for all steps.
 
-    Optax and this form leave out two things of the paper: the factor b2 of its v_hat, and the warming of b1
-    (PyTorch has the latter).
+    Optax and this form leave out two things of the paper: the factor b2 of its v_hat, and a b1 that grows with the
+    steps (PyTorch has the latter).
     """
 
     formula = (
@@ -63,13 +62,13 @@ class NAdam(Adam):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam, and weights that decay by themselves: the decay is not divided by the gradients' size.
+    """Adam with weight decay that is not divided by the size of the gradients.
 
-    The learning rate multiplies the decay too (Optax, PyTorch). In the paper it does not: only the schedule's factor
-    does, so that its weight decay is learning_rate times the one here.
+    The learning rate multiplies the decay too, as in Optax and PyTorch. In the paper only the schedule's factor does,
+    so its weight decay is learning_rate times the one here.
     """
 
-    weight_decay: Any = 1e-4
+    weight_decay: Number = 1e-4
 
     formula = "m_hat, v_hat as Adam;  w = w - learning_rate (m_hat / (sqrt(v_hat + eps_root) + eps) + weight_decay w)"
     source = "Loshchilov and Hutter 2019, Algorithm 2"
@@ -81,31 +80,33 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class LAMB(AdamW):
-    """AdamW's direction, scaled to each array's own norm. An array or a direction of zeros is not scaled."""
+    """AdamW's direction, scaled to the norm of each array. An array or a direction of zeros is not scaled."""
 
-    eps: Any = 1e-6
-    weight_decay: Any = 0.0
+    eps: Number = 1e-6
+    weight_decay: Number = 0.0
 
     formula = "d = m_hat / (sqrt(v_hat + eps_root) + eps) + weight_decay w;  w = w - learning_rate norm(w) / norm(d) d"
     source = "You et al. 2020, Algorithm 2, with phi(z) = z"
 
     def direction(self, w, g, state, t):
         d, state = super().direction(w, g, state, t)
-        return (d * (norm(w) / norm(d)) if norm(w) > 0 and norm(d) > 0 else d), state
+        if norm(w) > 0 and norm(d) > 0:
+            d = d * (norm(w) / norm(d))
+        return d, state
 
 
 @dataclass(frozen=True)
 class AMSGrad(LeafRule):
-    """Adam over the largest mean square so far, so that steps never grow again.
+    """Adam with the largest mean square so far, so that steps never grow again.
 
-    The paper corrects no bias. Optax corrects the mean, and takes the maximum of corrected mean squares; PyTorch takes
-    the maximum of the uncorrected ones and corrects that.
+    The paper does not correct the bias. Optax corrects the mean, and takes the maximum of corrected mean squares.
+    PyTorch takes the maximum of the uncorrected ones and corrects that.
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-8
-    eps_root: Any = 0.0
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
 
     formula = (
         "m_hat, v_hat as Adam;  v_max = max(v_max, v_hat);  "
@@ -125,15 +126,15 @@ class AMSGrad(LeafRule):
 
 @dataclass(frozen=True)
 class AdaMax(LeafRule):
-    """Adam with the largest gradient, which fades, in the place of the mean square; it has no bias to correct.
+    """Adam with a fading maximum of |g| instead of the root of the mean square; this maximum has no bias.
 
     The paper has no eps; Optax adds it to every |g|.
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-8
-    weight_decay: Any = 0.0
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    weight_decay: Number = 0.0
 
     formula = (
         "m = b1 m + (1 - b1) g;  u = max(b2 u, |g| + eps);  w = w - learning_rate (m / (1 - b1^t) / u + weight_decay w)"
@@ -151,17 +152,17 @@ class AdaMax(LeafRule):
 
 @dataclass(frozen=True)
 class RAdam(LeafRule):
-    """Adam with a factor for the variance of the mean square; until that is tractable, momentum alone.
+    """Adam with a factor for the variance of the mean square. As long as this has no finite value, momentum alone.
 
-    The paper rectifies where rho > 4; Optax and the authors' code where rho >= ``threshold`` = 5, which with b2 = 0.999
-    is one step later: step 5 differs. eps is not in the paper.
+    The paper applies the factor if rho > 4; Optax and the authors' code if rho >= ``threshold`` = 5. With b2 = 0.999
+    this is one step later, so step 5 differs. eps is not in the paper.
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-8
-    eps_root: Any = 0.0
-    threshold: Any = 5.0
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0
+    threshold: Number = 5.0
 
     formula = (
         "m_hat, v_hat as Adam;  rho_inf = 2 / (1 - b2) - 1;  rho = rho_inf - 2 t b2^t / (1 - b2^t);  "
@@ -178,22 +179,22 @@ class RAdam(LeafRule):
         m, v = state
         m, v = mean(self.b1, m, g), mean(self.b2, v, g * g)
         m_hat, v_hat = m / (1 - self.b1**t), v / (1 - self.b2**t)
-        end = 2 / (1 - self.b2) - 1
-        rho = end - 2 * t * self.b2**t / (1 - self.b2**t)
+        rho_inf = 2 / (1 - self.b2) - 1
+        rho = rho_inf - 2 * t * self.b2**t / (1 - self.b2**t)
         if rho < self.threshold:
             return m_hat, (m, v)
-        r = np.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
+        r = np.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         return r * m_hat / (np.sqrt(v_hat + self.eps_root) + self.eps), (m, v)
 
 
 @dataclass(frozen=True)
 class AdaBelief(LeafRule):
-    """Adam over the mean square of the gradients' distance from their own mean. eps_root adds up inside of s."""
+    """Adam with the mean square of the gradients' distance from their own mean. eps_root is added to s in each step."""
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-16
-    eps_root: Any = 1e-16
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-16
+    eps_root: Number = 1e-16
 
     formula = (
         "m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) (g - m)² + eps_root;  "
@@ -213,15 +214,15 @@ class AdaBelief(LeafRule):
 
 @dataclass(frozen=True)
 class Yogi(LeafRule):
-    """Adam whose mean square moves by steps of the gradient's square, up or down, and so cannot fall too fast.
+    """Adam with a mean square that moves by the squared gradient, up or down, and so cannot fall too fast.
 
-    The paper corrects no bias and starts m at 0; Optax corrects both means, and starts both at ``initial``.
+    The paper does not correct the bias and starts m at 0. Optax corrects both means, and starts both at ``initial``.
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.999
-    eps: Any = 1e-3
-    initial: Any = 1e-6
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-3
+    initial: Number = 1e-6
 
     formula = (
         "m = b1 m + (1 - b1) g;  v = v - (1 - b2) sign(v - g²) g²;  "
@@ -241,15 +242,15 @@ class Yogi(LeafRule):
 
 @dataclass(frozen=True)
 class NovoGrad(LeafRule):
-    """Each array's gradient over its own norm's running mean, with the decay inside of the momentum.
+    """The gradient of each array, divided by a moving average of its norm; weight decay is inside the momentum.
 
-    Both accumulators start at the first step's values, so there is no bias. The paper's first step has no eps.
+    Both accumulators start with the values of the first step, so there is no bias. The paper's first step has no eps.
     """
 
-    b1: Any = 0.9
-    b2: Any = 0.25
-    eps: Any = 1e-6
-    weight_decay: Any = 0.0
+    b1: Number = 0.9
+    b2: Number = 0.25
+    eps: Number = 1e-6
+    weight_decay: Number = 0.0
 
     formula = (
         "v = b2 v + (1 - b2) norm(g)²;  m = b1 m + g / (sqrt(v) + eps) + weight_decay w;  w = w - learning_rate m;  "

@@ -1,25 +1,24 @@
-"""Rules that divide by the running size of the gradients, without correcting its bias."""
+"""Textbook rules of AdaGrad, AdaDelta and RMSProp: gradients divided by their own moving size, with its bias."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from functional_nn.gradients.textbook.rule import Array, LeafRule, mean
+from functional_nn.gradients.textbook.rule import Array, LeafRule, Number, mean
 
 
 @dataclass(frozen=True)
 class AdaGrad(LeafRule):
-    """Each parameter's rate falls with the squares of its gradients so far; none at all, no movement.
+    """The rate of each parameter falls with the sum of its squared gradients. If all were 0, it does not move.
 
-    The paper starts at ``initial`` 0 and adds its delta outside of the root; Optax starts at 0.1 and adds inside.
+    The paper starts at ``initial`` 0 and adds its delta outside of the root. Optax starts at 0.1 and adds eps inside.
     """
 
-    initial: Any = 0.0
-    eps: Any = 0.0
-    eps_root: Any = 0.0
+    initial: Number = 0.0
+    eps: Number = 0.0
+    eps_root: Number = 0.0
 
     formula = (
         "s = s + g²;  w = w - learning_rate g / (sqrt(s + eps_root) + eps), no movement where s = 0;  "
@@ -38,10 +37,10 @@ class AdaGrad(LeafRule):
 
 @dataclass(frozen=True)
 class AdaDelta(LeafRule):
-    """The ratio of the running sizes of updates and of gradients takes the learning rate's place (1 in the paper)."""
+    """The moving sizes of updates and of gradients, whose ratio replaces the learning rate (it is 1 in the paper)."""
 
-    rho: Any = 0.9
-    eps_root: Any = 1e-6
+    rho: Number = 0.9
+    eps_root: Number = 1e-6
 
     formula = (
         "s = rho s + (1 - rho) g²;  d = sqrt(u + eps_root) / sqrt(s + eps_root) g;  u = rho u + (1 - rho) d²;  "
@@ -61,15 +60,15 @@ class AdaDelta(LeafRule):
 
 @dataclass(frozen=True)
 class RMSProp(LeafRule):
-    """The gradient over its running root mean square, with momentum if wanted; the learning rate is inside of it.
+    """The gradient divided by the root of its moving mean square. The learning rate is inside the momentum, if any.
 
-    Hinton's lecture has no eps. Graves and Optax add it inside of the root, PyTorch outside; none corrects the bias.
+    Hinton's lecture has no eps. Graves and Optax add it inside the root, PyTorch outside. None corrects the bias.
     """
 
-    decay: Any = 0.9
-    eps: Any = 0.0
-    eps_root: Any = 1e-8
-    momentum: Any = 0.0
+    decay: Number = 0.9
+    eps: Number = 0.0
+    eps_root: Number = 1e-8
+    momentum: Number = 0.0
 
     formula = "s = decay s + (1 - decay) g²;  m = momentum m + learning_rate g / (sqrt(s + eps_root) + eps);  w = w - m"
     source = "Tieleman and Hinton 2012, lecture 6e; Graves 2013, equations 38 to 45, without the mean"
@@ -78,7 +77,7 @@ class RMSProp(LeafRule):
         return 0 * w, 0 * w, 0 * w
 
     def spread(self, s: Array, mean_g: Array) -> Array:
-        """What the root is taken of."""
+        """The number under the root."""
         return s
 
     def update_leaf(self, w, g, state, t):
@@ -90,9 +89,9 @@ class RMSProp(LeafRule):
 
 
 class CenteredRMSProp(RMSProp):
-    """RMSProp over the running standard deviation: the mean's square is taken from the mean square.
+    """RMSProp with the moving standard deviation: the squared mean is subtracted from the mean square.
 
-    Where gradients hardly change, that difference cancels: rounding decides, and can make it negative.
+    If gradients hardly change, the two nearly cancel. The difference is then rounding, and can be negative.
     """
 
     formula = (

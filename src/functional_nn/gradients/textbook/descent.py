@@ -1,17 +1,16 @@
-"""Rules that follow the gradient, its accumulated momentum, or its sign."""
+"""Textbook rules of gradient descent, momentum, methods with the gradient's sign, LARS and Fromage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from functional_nn.gradients.textbook.rule import LeafRule, mean, norm
+from functional_nn.gradients.textbook.rule import LeafRule, Number, mean, norm
 
 
 class GradientDescent(LeafRule):
-    """Along the gradient, downhill. No gradient, no movement."""
+    """A step against the gradient."""
 
     formula = "w = w - learning_rate g"
     source = "Cauchy 1847; Goodfellow, Bengio, Courville 2016, Algorithm 8.1"
@@ -22,13 +21,13 @@ class GradientDescent(LeafRule):
 
 @dataclass(frozen=True)
 class Momentum(LeafRule):
-    """The heavy ball: gradients accumulate without damping (no factor 1 - momentum), the first one whole.
+    """The heavy ball: gradients accumulate without a factor 1 - momentum.
 
-    The learning rate stands outside of the accumulator. Where it is constant, that is Polyak's
+    The learning rate is outside of the accumulator. If it is constant, this is Polyak's
     w - learning_rate g + momentum (w - w_before); with a schedule, the two differ.
     """
 
-    momentum: Any = 0.9
+    momentum: Number = 0.9
 
     formula = "m = momentum m + g;  w = w - learning_rate m"
     source = "Polyak 1964; Sutskever et al. 2013, equations 1 and 2"
@@ -44,8 +43,8 @@ class Momentum(LeafRule):
 class Nesterov(Momentum):
     """Momentum that looks ahead: the accumulator is advanced once more before it is used.
 
-    The textbook takes the gradient at w + momentum v; here w stands for that advanced point, which leaves a rule of the
-    gradient at w alone (the usual change of variables).
+    The textbook takes the gradient at w + momentum v. Here w is that advanced point, so the gradient is taken at w (the
+    usual change of variables).
     """
 
     formula = "m = momentum m + g;  w = w - learning_rate (g + momentum m)"
@@ -57,7 +56,7 @@ class Nesterov(Momentum):
 
 
 class SignDescent(LeafRule):
-    """By the gradient's sign alone; sign(0) = 0."""
+    """A step against the sign of the gradient; sign(0) = 0."""
 
     formula = "w = w - learning_rate sign(g)"
     source = "Bernstein et al. 2018, Algorithm 1"
@@ -68,9 +67,9 @@ class SignDescent(LeafRule):
 
 @dataclass(frozen=True)
 class Signum(LeafRule):
-    """By the sign of the gradients' moving average, which needs no bias correction."""
+    """A step against the sign of the gradients' moving average; a sign needs no bias correction."""
 
-    beta: Any = 0.9
+    beta: Number = 0.9
 
     formula = "m = beta m + (1 - beta) g;  w = w - learning_rate sign(m)"
     source = "Bernstein et al. 2018, Algorithm 2"
@@ -85,16 +84,17 @@ class Signum(LeafRule):
 
 @dataclass(frozen=True)
 class Rprop(LeafRule):
-    """Each parameter has its own step, which grows while the gradient's sign lasts and shrinks when it turns.
+    """Each parameter has a step size of its own, which grows while the gradient keeps its sign and shrinks otherwise.
 
-    The variant iRprop-: after a turn, the parameter waits for one step. ``learning_rate`` is the first step's size.
-    Optax 0.2.8 moves by the step before instead, so that it stands still at step 1 and answers every gradient late.
+    This is the variant iRprop-: after a change of sign, the parameter waits for one step. ``learning_rate`` is the
+    first step size. Optax 0.2.8 moves by the previous step instead: it stands still at step 1, and is always one step
+    late.
     """
 
-    eta_minus: Any = 0.5
-    eta_plus: Any = 1.2
-    min_step_size: Any = 1e-6
-    max_step_size: Any = 50.0
+    eta_minus: Number = 0.5
+    eta_plus: Number = 1.2
+    min_step_size: Number = 1e-6
+    max_step_size: Number = 50.0
 
     formula = (
         "d = min(eta_plus d, max_step_size) where g g_before > 0;  d = max(eta_minus d, min_step_size), g = 0 where "
@@ -116,11 +116,11 @@ class Rprop(LeafRule):
 
 @dataclass(frozen=True)
 class Lion(LeafRule):
-    """By the sign of a mixture of momentum and gradient, while the momentum itself has another memory."""
+    """A step against the sign of a mixture of momentum and gradient; the momentum itself has another decay."""
 
-    b1: Any = 0.9
-    b2: Any = 0.99
-    weight_decay: Any = 0.0
+    b1: Number = 0.9
+    b2: Number = 0.99
+    weight_decay: Number = 0.0
 
     formula = (
         "d = sign(b1 m + (1 - b1) g);  w = w - learning_rate (d + weight_decay w);  m = b2 m + (1 - b2) g;  sign(0) = 0"
@@ -136,10 +136,10 @@ class Lion(LeafRule):
 
 @dataclass(frozen=True)
 class OptimisticGradientDescent(LeafRule):
-    """The gradient and how it has changed since the step before; at the first step it has not."""
+    """A step against the gradient plus its change since the previous step, which is 0 at the first step."""
 
-    alpha: Any = 1.0
-    beta: Any = 1.0
+    alpha: Number = 1.0
+    beta: Number = 1.0
 
     formula = "w = w - learning_rate (alpha g + beta (g - g_before));  g_before = g at step 1"
     source = "Daskalakis et al. 2018; Mokhtari, Ozdaglar, Pattathil 2020"
@@ -154,16 +154,16 @@ class OptimisticGradientDescent(LeafRule):
 
 @dataclass(frozen=True)
 class LARS(LeafRule):
-    """Each array's step is as large as a share of the array itself; the learning rate is inside of the momentum.
+    """The step of each array is proportional to the array's norm; the learning rate is inside the momentum.
 
-    The paper divides by norm(g) + weight_decay norm(w); Optax by the norm of the sum, as written here. An array or a
+    The paper divides by norm(g) + weight_decay norm(w); Optax divides by the norm of the sum, as here. An array or a
     direction of zeros is not scaled.
     """
 
-    weight_decay: Any = 0.0
-    trust_coefficient: Any = 0.001
-    eps: Any = 0.0
-    momentum: Any = 0.9
+    weight_decay: Number = 0.0
+    trust_coefficient: Number = 0.001
+    eps: Number = 0.0
+    momentum: Number = 0.9
 
     formula = (
         "d = g + weight_decay w;  d = trust_coefficient norm(w) / (norm(d) + eps) d;  "
@@ -184,12 +184,12 @@ class LARS(LeafRule):
 
 @dataclass(frozen=True)
 class Fromage(LeafRule):
-    """A step as large as a share of each array, after which the array is made smaller so that it does not grow.
+    """The step of each array is proportional to the array's norm; then the array is scaled so that it does not grow.
 
-    The paper has no ``min_norm``; Optax takes norms below it for as large.
+    The paper has no ``min_norm``; Optax replaces smaller norms by it.
     """
 
-    min_norm: Any = 0.0
+    min_norm: Number = 0.0
 
     formula = (
         "w = (w - learning_rate norm(w) / norm(g) g) / sqrt(1 + learning_rate²), where each norm is at least min_norm"

@@ -1,11 +1,10 @@
-"""Optax's optimizers against their textbook rules, over whole trajectories."""
+"""The comparison of Optax's optimizers with their textbook rules, over whole trajectories."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,9 @@ import optax
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, suggest
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
-from functional_nn.gradients.compare.report import Outcome, Report, Verdict
+from functional_nn.gradients.compare.problem import PyTree
+from functional_nn.gradients.compare.report import Report
+from functional_nn.gradients.compare.verdict import Outcome, Verdict
 from functional_nn.gradients.textbook import TextbookRule
 from functional_nn.gradients.textbook.optimizer_cases import CASES
 from functional_nn.gradients.textbook.trajectories import (
@@ -27,43 +28,42 @@ from functional_nn.gradients.textbook.trajectories import (
 )
 
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
-"""What a parameter may be off, in parts of the sum of the absolute values of its start and of all its moves."""
-
-
+"""The largest distance of a parameter, relative to the sum of the absolute values of its start and of all its moves."""
 MARGIN = 10
 """Rounding in another order may lead this many times further away than it led the rule itself."""
 
 
 @dataclass(frozen=True)
 class TrajectoryVerdict(Verdict):
-    """The verdict on one parameter's trajectory: ``hand`` is where Optax is, ``arbiter`` where the textbook rule is.
+    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value, ``arbiter`` that of the textbook rule.
 
     Args:
-        step: the first step, counted from 1, at which the outcome is decided; where all agree, the one that is worst.
+        step: the first step, counted from 1, at which the outcome is decided; if all agree, the one with the largest
+            error.
     """
 
     step: int = 0
 
     @property
     def sentence(self) -> str:
-        """Where Optax and the textbook rule part, in words."""
-        place = f"{self.subject}: {self.leaf}" + (f", element {self.index}" if self.index else "")
-        circumstances = ", ".join([self.kind, self.dtype, self.transform, self.regime])
+        """At which step Optax and the textbook rule differ, in words."""
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
-        said = {
-            "pass": f"Optax and the textbook rule agree ({size})",
-            "fail": f"differs first at step {self.step}: Optax {self.hand:.9g}, textbook {self.arbiter:.9g} ({size})",
-            "inconclusive": f"cannot be told from step {self.step} on, where rounding alone is too large ({size})",
-        }[self.outcome]
-        return f"{place} ({circumstances}): {said}. {self.note}".strip()
+        if self.outcome == "pass":
+            conclusion = f"Optax and the textbook rule agree ({size})"
+        elif self.outcome == "fail":
+            values = f"Optax {self.hand:.9g}, textbook {self.arbiter:.9g}"
+            conclusion = f"differs first at step {self.step}: {values} ({size})"
+        else:
+            conclusion = f"cannot be told from step {self.step} on, because rounding alone is too large ({size})"
+        return f"{self._place}: {conclusion}. {self.note}".strip()
 
 
 def check_optimizer(
     transformation: optax.GradientTransformation,
     textbook_rule: TextbookRule,
-    parameters: Any = None,
+    parameters: PyTree = None,
     *,
-    gradients: Any = None,
+    gradients: PyTree = None,
     curvature: float = 0.0,
     steps: int = 1000,
     dtype: str = "float64",
@@ -71,30 +71,30 @@ def check_optimizer(
     subject: str = "",
     regimes: Sequence[str] = (),
 ) -> Report:
-    """Follows an Optax optimizer and a textbook rule step by step, and says where they part.
+    """Follows an Optax optimizer and a textbook rule step by step, and says at which step they differ.
 
-    Optax runs in one compiled scan, in ``dtype``; the rule runs at 50 decimal digits, on the exact binary values of
-    the parameters, the gradients and the hyper-parameters. Each element's distance, after every step, is divided by
-    the sum of the absolute values of its start and of all its moves so far. The rule runs in ``dtype`` as well: from
-    where that is off by more than ``tolerance``, rounding decides, and the verdict is inconclusive.
+    Optax runs in one compiled scan, in ``dtype``. The rule runs in 50 decimal digits, on the exact binary values of
+    the parameters, the gradients and the hyper-parameters. After every step, the distance of each element is divided
+    by the sum of the absolute values of its start and of all its moves so far. The rule also runs in ``dtype``: from
+    the step on where this is off by more than ``tolerance``, rounding decides, and the verdict is inconclusive.
 
-    In float32, build the optimizer from float32 numbers and the rule from the same ones: of a Python float 0.999,
-    Optax sees both float32(0.999) and float32(1 - 0.999), which do not sum to 1.
+    In float32, build the optimizer and the rule from the same float32 numbers: from a Python float 0.999, Optax makes
+    both float32(0.999) and float32(1 - 0.999), whose sum is not 1.
 
     Args:
-        transformation: the optimizer, or any chain that ends in updates which are added to the parameters.
-        textbook_rule: of ``functional_nn.gradients.textbook``, or your own.
+        transformation: the optimizer, or any chain with updates that are added to the parameters.
+        textbook_rule: a rule from ``functional_nn.gradients.textbook``, or your own.
         parameters: a tree of arrays; by default a weight of shape (2, 3) and a bias of shape (3,).
-        gradients: the same tree with steps in front; by default four regimes, see ``trajectories.scenarios``.
+        gradients: the same tree with a leading axis of steps; by default four regimes, see ``trajectories.scenarios``.
         curvature: the gradients at step t are ``gradients[t - 1] + curvature * parameters``.
-        steps: how many, where no gradients are given.
+        steps: the number of steps, if no gradients are given.
         dtype: ``"float64"`` or ``"float32"``.
-        tolerance: what an element may be off; by default 1e-12 in float64 and 1e-4 in float32.
+        tolerance: the largest error of an element; by default 1e-12 in float64 and 1e-4 in float32.
         subject: the name in tables; by default the rule's.
-        regimes: which of the default regimes; by default all.
+        regimes: names of the default regimes to run; by default all.
 
     Raises:
-        InputError: where an argument cannot be used.
+        InputError: an argument cannot be used.
 
     >>> from functional_nn.gradients.textbook import Adam
     >>> check_optimizer(optax.adam(0.1), Adam(0.1), steps=20).passed
@@ -104,7 +104,7 @@ def check_optimizer(
     >>> print(report.sentence)
     Adam: w, element (0,) (trajectory, float64, scan, given): differs first at step 1: Optax -0.099999999, ...
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     if not (callable(getattr(transformation, "init", None)) and callable(getattr(transformation, "update", None))):
         raise InputError("transformation", "an Optax transformation", shown(transformation))
     check_choice("dtype", dtype, TOLERANCES)
@@ -126,31 +126,27 @@ def check_optimizer(
         check_count("steps", steps)
         if curvature:
             raise InputError("curvature", "0 without gradients", curvature, "Give gradients too.")
-        known = scenarios(parameters, steps)
-        for name in regimes:
-            if name not in known:
-                raise InputError("regimes", "known names", repr(name), suggest(name, known))
-        runs = {name: known[name] for name in (regimes or known)}
+        runs = _chosen_scenarios(parameters, steps, regimes)
     else:
-        runs = {"given": _given(parameters, gradients, number(curvature))}
+        runs = {"given": _given_scenario(parameters, gradients, number(curvature))}
     with jax.enable_x64(dtype == "float64"):
         visited = optax_trajectories(transformation, list(runs.values()))
-    allowed = TOLERANCES[dtype] if tolerance is None else tolerance
+    comparison = _TrajectoryComparison(
+        textbook_rule, subject or textbook_rule.name, dtype, TOLERANCES[dtype] if tolerance is None else tolerance
+    )
     verdicts = [
         verdict
-        for (regime, scenario), optax_visited in zip(runs.items(), visited, strict=True)
-        for verdict in _verdicts(
-            textbook_rule, scenario, optax_visited, allowed, subject or textbook_rule.name, dtype, regime
-        )
+        for (regime, scenario), by_optax in zip(runs.items(), visited, strict=True)
+        for verdict in comparison.verdicts(scenario, by_optax, regime)
     ]
-    return Report(tuple(verdicts), seconds=time.perf_counter() - began)
+    return Report(tuple(verdicts), seconds=time.perf_counter() - started, title=comparison.subject)
 
 
-def checks(quick: bool = False) -> Iterator[Verdict]:
-    """The verdicts of every Optax optimizer that has a textbook rule, in every regime, type and kind of learning rate.
+def optimizer_verdicts(quick: bool = False) -> Iterator[Verdict]:
+    """Compares every Optax optimizer that has a textbook rule, in every regime, type and kind of learning rate.
 
-    In full, 1,000 steps in float64 at a constant rate, and 300 on a cosine schedule and in float32; quick, 100 steps
-    in float64 of those that share no formula.
+    A full comparison takes 1,000 steps in float64 at a constant rate, 300 on a cosine schedule, and 300 in float32. A
+    quick one takes 100 steps in float64, and leaves out cases that share a formula with another.
     """
     full = [("float64", 1000, None), ("float64", 300, 300), ("float32", 300, None)]
     for case in CASES:
@@ -164,7 +160,15 @@ def checks(quick: bool = False) -> Iterator[Verdict]:
             yield from report.verdicts
 
 
-def _given(parameters: Any, gradients: Any, curvature: Any) -> Scenario:
+def _chosen_scenarios(parameters: PyTree, steps: int, regimes: Sequence[str]) -> dict[str, Scenario]:
+    known = scenarios(parameters, steps)
+    for name in regimes:
+        if name not in known:
+            raise InputError("regimes", "known names", repr(name), suggest(name, known))
+    return {name: known[name] for name in (regimes or known)}
+
+
+def _given_scenario(parameters: PyTree, gradients: PyTree, curvature: np.floating) -> Scenario:
     if jax.tree.structure(gradients) != jax.tree.structure(parameters):
         expected = f"the parameters' tree {jax.tree.structure(parameters)}"
         raise InputError("gradients", expected, jax.tree.structure(gradients))
@@ -178,51 +182,76 @@ def _given(parameters: Any, gradients: Any, curvature: Any) -> Scenario:
     return Scenario(parameters, gradients, np.asarray(curvature))
 
 
-def _verdicts(
-    rule: TextbookRule, scenario: Scenario, visited: Any, tolerance: float, subject: str, dtype: str, regime: str
-) -> list[TrajectoryVerdict]:
-    starts = trees.flatten(scenario.parameters)
-    leaves = [leaf.astype(np.float64) for leaf in jax.tree.leaves(visited)]
-    exact, rounded = exact_trajectory(rule, scenario), rounded_trajectory(rule, scenario)
-    found = []
-    for path, start, ours, true, own in zip(starts, starts.values(), leaves, exact, rounded, strict=True):
-        moves = np.abs(np.diff(true, axis=0, prepend=start[None].astype(np.float64)))
-        terms = np.abs(start) + np.cumsum(moves, axis=0)
-        error = relative(ours - true, terms)
-        rounding = np.maximum.accumulate(relative(own - true, terms), axis=0)
-        rounding = np.broadcast_to(rounding.max(axis=tuple(range(1, rounding.ndim)), keepdims=True), rounding.shape)
-        outcome, where = _decide(error, rounding, tolerance)
-        found.append(
-            TrajectoryVerdict(
-                subject,
-                path,
-                outcome,
-                float(error[where]),
-                tolerance,
-                kind="trajectory",
-                dtype=dtype,
-                transform="scan",
-                regime=regime,
-                reference=f"textbook rule, {DIGITS} digits",
-                reference_error=float(rounding[where]),
-                index=tuple(map(int, where[1:])),
-                hand=float(ours[where]),
-                arbiter=float(true[where]),
-                step=int(where[0]) + 1,
+@dataclass(frozen=True)
+class _TrajectoryComparison:
+    """Compares trajectories of Optax with those of a textbook rule.
+
+    Args:
+        rule: the textbook rule.
+        subject: the name in the verdicts.
+        dtype: the type that Optax computes in.
+        tolerance: the largest error allowed.
+    """
+
+    rule: TextbookRule
+    subject: str
+    dtype: str
+    tolerance: float
+
+    def verdicts(self, scenario: Scenario, visited: PyTree, regime: str) -> list[TrajectoryVerdict]:
+        """One verdict for each array of parameters.
+
+        Args:
+            scenario: the start and the gradients.
+            visited: Optax's parameters after every step.
+            regime: the name of the scenario.
+        """
+        starts = trees.flatten(scenario.parameters)
+        by_optax = [leaf.astype(np.float64) for leaf in jax.tree.leaves(visited)]
+        exact, rounded = exact_trajectory(self.rule, scenario), rounded_trajectory(self.rule, scenario)
+        found = []
+        for (path, start), ours, right, in_type in zip(starts.items(), by_optax, exact, rounded, strict=True):
+            # The sum of the absolute values of the start and of all moves so far.
+            moves = np.abs(np.diff(right, axis=0, prepend=start[None].astype(np.float64)))
+            terms = np.abs(start) + np.cumsum(moves, axis=0)
+            error = relative_distance(ours - right, terms)
+            # The largest rounding error so far, over all elements: rounding may move from one element to another.
+            rounding = np.maximum.accumulate(relative_distance(in_type - right, terms), axis=0)
+            largest = rounding.max(axis=tuple(range(1, rounding.ndim)), keepdims=True)
+            rounding = np.broadcast_to(largest, rounding.shape)
+            outcome, place = _decide(error, rounding, self.tolerance)
+            step, *index = place
+            found.append(
+                TrajectoryVerdict(
+                    self.subject,
+                    path,
+                    outcome,
+                    float(error[place]),
+                    self.tolerance,
+                    kind="trajectory",
+                    dtype=self.dtype,
+                    transform="scan",
+                    regime=regime,
+                    reference=f"textbook rule, {DIGITS} digits",
+                    reference_error=float(rounding[place]),
+                    index=tuple(index),
+                    hand=float(ours[place]),
+                    arbiter=float(right[place]),
+                    step=step + 1,
+                )
             )
-        )
-    return found
+        return found
 
 
-def relative(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """|difference| / terms, 0 where there is no difference, and infinite where that is not a number."""
+def relative_distance(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """|difference| / terms; 0 if there is no difference, and infinite if the quotient is not a number."""
     with np.errstate(all="ignore"):
         quotient = np.where(difference == 0, 0.0, np.abs(difference) / terms)
     return np.where(np.isnan(quotient), np.inf, quotient)
 
 
-def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[Any, ...]]:
-    """The outcome, and the step and element that decide it: the worst element of the first step that is not right."""
+def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[int, ...]]:
+    """The outcome, and the place that decides it, (step, *element): the worst element of the first wrong step."""
     rounding = np.minimum(rounding, MARGIN * tolerance)
     failed = (error - MARGIN * rounding > tolerance) & (rounding <= tolerance)
     unclear = error + rounding > tolerance
@@ -230,7 +259,8 @@ def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[
     for outcome, places in decisive.items():
         steps = np.flatnonzero(places.reshape(len(places), -1).any(axis=1))
         if len(steps):
-            step = steps[0]
+            step = int(steps[0])
             worst = np.argmax(np.where(places[step], error[step], -1.0))
-            return outcome, (step, *np.unravel_index(worst, error.shape[1:]))
-    return "pass", np.unravel_index(np.argmax(error), error.shape)
+            element = np.unravel_index(worst, error.shape[1:])
+            return outcome, (step, *map(int, element))
+    return "pass", tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))

@@ -1,8 +1,8 @@
-"""What a textbook rule is, what can stand in front of one, and the schedule.
+"""Base classes of textbook optimizer rules, gradient clipping, penalties, and the cosine schedule.
 
-The letters are the same in every rule: w a parameter, g its gradient, t the step, counted from 1, ``learning_rate``
-the step's size, ``eps`` what is added outside of a root and ``eps_root`` what is added inside. Every accumulator
-starts at 0 unless a rule says otherwise.
+The letters are the same in every rule: w is a parameter, g its gradient, t the step, counted from 1. ``learning_rate``
+is the size of a step; ``eps`` is added outside of a root, and ``eps_root`` inside. Every accumulator starts at 0 unless
+a rule says otherwise.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+Number: TypeAlias = Any
+"""A hyper-parameter: a float, a NumPy number, ``Decimal`` or ``mpmath.mpf``. Python has no type for all of them."""
 Array: TypeAlias = Any
-"""A NumPy array of floating numbers, or of objects with +, -, *, / and ``sqrt()``: ``Decimal``, ``mpmath.mpf``."""
+"""A NumPy array of floating-point numbers, or of objects with +, -, *, / and ``sqrt()``, such as ``Decimal``."""
+RuleState: TypeAlias = Any
+"""What a rule keeps from step to step: numbers and arrays, in tuples and lists."""
+Schedule: TypeAlias = Callable[[int], Number]
+"""The learning rate as a function of the number of steps done: 0 at the first step, as Optax counts."""
 
 
 @dataclass(frozen=True)
 class TextbookRule:
-    """What an optimizer keeps, and how it moves the parameters: a list of arrays, a list of gradients, a step.
+    """An optimizer as in its paper: what it keeps from step to step, and how it moves the parameters.
 
-    A rule of your own is a dataclass like those below. Its numbers are its fields, or whole: any other literal would be
-    a binary fraction that Optax does not see, and an exact number refuses to be mixed with it.
+    A rule of your own is a dataclass like those below. All its numbers are fields, or integers in the code. Any other
+    literal would be a binary fraction that Optax does not have, and ``Decimal`` numbers cannot be mixed with it.
 
-    ``formula`` and ``source`` say what it computes, in the letters of the code, and where that is written.
+    ``formula`` says what the rule computes, in the letters of the code, and ``source`` where that is published.
     """
 
     formula = ""
@@ -33,32 +39,32 @@ class TextbookRule:
 
     @property
     def name(self) -> str:
-        """What tables call the rule."""
+        """The name in tables."""
         return type(self).__name__
 
-    def start(self, parameters: Sequence[Array]) -> Any:
+    def start(self, parameters: Sequence[Array]) -> RuleState:
         """The state before the first step."""
         raise NotImplementedError
 
     def update(
-        self, parameters: Sequence[Array], gradients: Sequence[Array], state: Any, step: int
-    ) -> tuple[list[Array], Any]:
-        """The parameters and the state after the step of that number, counted from 1."""
+        self, parameters: Sequence[Array], gradients: Sequence[Array], state: RuleState, step: int
+    ) -> tuple[list[Array], RuleState]:
+        """The parameters and the state after this step, counted from 1."""
         raise NotImplementedError
 
-    def in_arithmetic(self, number: Callable[[float], Any]) -> Self:
-        """The same rule with every hyper-parameter as ``number`` makes it of a Python float, without rounding.
+    def in_arithmetic(self, number: Callable[[float], Number]) -> Self:
+        """The same rule with every hyper-parameter converted by ``number`` from a Python float, without rounding.
 
         >>> from decimal import Decimal; from functional_nn.gradients.textbook import GradientDescent
         >>> GradientDescent(0.5).in_arithmetic(Decimal)
         GradientDescent(learning_rate=Decimal('0.5'))
         """
 
-        def convert(value: Any) -> Any:
+        def convert(value: Number | Schedule | TextbookRule) -> Number | Schedule | TextbookRule:
             if isinstance(value, TextbookRule):
                 return value.in_arithmetic(number)
             if callable(value):
-                schedule: Callable[[int], Any] = value
+                schedule: Schedule = value
                 return lambda count: number(float(schedule(count)))
             return number(float(value))
 
@@ -67,27 +73,27 @@ class TextbookRule:
 
 @dataclass(frozen=True)
 class LeafRule(TextbookRule):
-    """A rule that treats every parameter array alone: ``w = w - learning_rate * direction``.
+    """A rule that treats every array of parameters by itself: ``w = w - learning_rate * direction``.
 
-    ``learning_rate`` is a number, or a schedule: a function of how many steps are done, 0 at the first one, as Optax
-    counts for its schedules (where the papers write alpha_t with t = 1 at the first step).
+    ``learning_rate`` is a number or a schedule. A schedule counts the steps done, from 0, as Optax does; papers write
+    alpha_t with t = 1 at the first step.
     """
 
-    learning_rate: Any
+    learning_rate: Number | Schedule
 
-    def rate(self, t: int) -> Any:
+    def rate(self, t: int) -> Number:
         """The learning rate of step t."""
         return self.learning_rate(t - 1) if callable(self.learning_rate) else self.learning_rate
 
-    def start_leaf(self, w: Array) -> Any:
-        """What is kept for one array before the first step."""
+    def start_leaf(self, w: Array) -> RuleState:
+        """The state of one array before the first step."""
         return ()
 
-    def direction(self, w: Array, g: Array, state: Any, t: int) -> tuple[Array, Any]:
-        """What the learning rate is multiplied by, and the state after the step."""
+    def direction(self, w: Array, g: Array, state: RuleState, t: int) -> tuple[Array, RuleState]:
+        """The direction of step t, which the learning rate multiplies, and the state after it."""
         raise NotImplementedError
 
-    def update_leaf(self, w: Array, g: Array, state: Any, t: int) -> tuple[Array, Any]:
+    def update_leaf(self, w: Array, g: Array, state: RuleState, t: int) -> tuple[Array, RuleState]:
         """One array and its state after step t."""
         direction, state = self.direction(w, g, state, t)
         return w - self.rate(t) * direction, state
@@ -96,18 +102,21 @@ class LeafRule(TextbookRule):
         return [self.start_leaf(w) for w in parameters]
 
     def update(self, parameters, gradients, state, step):
-        moved = [self.update_leaf(w, g, kept, step) for w, g, kept in zip(parameters, gradients, state, strict=True)]
-        return [w for w, _ in moved], [kept for _, kept in moved]
+        updated = [
+            self.update_leaf(w, g, leaf_state, step)
+            for w, g, leaf_state in zip(parameters, gradients, state, strict=True)
+        ]
+        return [w for w, _ in updated], [leaf_state for _, leaf_state in updated]
 
 
 @dataclass(frozen=True)
-class InFront(TextbookRule):
-    """Something that changes the gradients before a rule follows them."""
+class ChangedGradients(TextbookRule):
+    """Base class of what changes the gradients before a rule uses them."""
 
     rule: TextbookRule
 
     def changed(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> list[Array]:
-        """The gradients that the rule sees."""
+        """The gradients that the rule uses."""
         raise NotImplementedError
 
     @property
@@ -122,29 +131,31 @@ class InFront(TextbookRule):
 
 
 @dataclass(frozen=True)
-class Clipped(InFront):
-    """Gradients whose common norm is ``max_norm`` or more are scaled down to it."""
+class Clipped(ChangedGradients):
+    """Scales the gradients down to ``max_norm`` if their common norm is larger."""
 
-    max_norm: Any
+    max_norm: Number
 
     formula = "g = g max_norm / norm(g) where norm(g) >= max_norm, of all gradients together"
     source = "Pascanu, Mikolov, Bengio 2013, Algorithm 1"
 
     def changed(self, parameters, gradients):
         size = norm(*gradients)
-        return [g * self.max_norm / size for g in gradients] if size >= self.max_norm else list(gradients)
+        if size >= self.max_norm:
+            return [g * self.max_norm / size for g in gradients]
+        return list(gradients)
 
 
 @dataclass(frozen=True)
-class Penalized(InFront):
-    """The loss has the penalty l1 sum |w| + l2/2 sum w² on all parameters.
+class Penalized(ChangedGradients):
+    """Adds the gradient of the penalty l1 sum |w| + l2/2 sum w² on all parameters.
 
-    With plain gradient descent, l2 is the same as weight decay; with rules that divide by the gradient's size it
-    is not.
+    With plain gradient descent, l2 is the same as weight decay. With rules that divide by the gradient's size it is
+    not.
     """
 
-    l1: Any = 0.0
-    l2: Any = 0.0
+    l1: Number = 0.0
+    l2: Number = 0.0
 
     formula = "g = g + l1 sign(w) + l2 w"
     source = "Goodfellow, Bengio, Courville 2016, sections 7.1.1 and 7.1.2; sign(0) = 0"
@@ -153,12 +164,12 @@ class Penalized(InFront):
         return [g + self.l1 * np.sign(w) + self.l2 * w for w, g in zip(parameters, gradients, strict=True)]
 
 
-def norm(*arrays: Array) -> Any:
+def norm(*arrays: Array) -> Number:
     """The Euclidean norm of all elements of all arrays together."""
     return np.sqrt(sum(np.sum(array * array) for array in arrays))
 
 
-def mean(b: Any, old: Array, new: Array) -> Array:
+def mean(b: Number, old: Array, new: Array) -> Array:
     """The exponential moving average: b old + (1 - b) new."""
     return b * old + (1 - b) * new
 

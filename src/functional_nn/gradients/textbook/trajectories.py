@@ -1,4 +1,4 @@
-"""Whole runs of an optimizer: the Optax transformation in one compiled scan, the textbook rule in any arithmetic."""
+"""Trajectories of an optimizer: by Optax in one compiled scan, and by a textbook rule with any kind of number."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ import decimal
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 
+from functional_nn.gradients.compare.problem import PyTree
 from functional_nn.gradients.textbook import TextbookRule
+from functional_nn.gradients.textbook.rule import Array
 
 DIGITS = 50
 
 
 class Scenario(NamedTuple):
-    """Where a run starts and which gradients it meets: at step t, ``gradients[t - 1] + curvature * parameters``.
+    """The start of a run and its gradients: at step t, ``gradients[t - 1] + curvature * parameters``.
 
-    With curvature 0 the gradients are recorded; otherwise they are those of a quadratic, whose center the recorded
-    part sets.
+    With curvature 0 the gradients are fixed in advance. Otherwise they are those of a quadratic function; the recorded
+    part sets its center.
 
     Args:
         parameters: a tree of NumPy arrays of one floating type.
         gradients: the same tree, of arrays of shape (steps, *shape of the parameter).
-        curvature: a number of that type.
+        curvature: a number of that type, as an array without axes.
     """
 
-    parameters: Any
-    gradients: Any
-    curvature: Any
+    parameters: PyTree
+    gradients: PyTree
+    curvature: np.ndarray
 
 
-def scenarios(parameters: Any, steps: int) -> dict[str, Scenario]:
-    """Runs of every kind from the same parameters, always the same ones, by name of their regime.
+def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
+    """Makes scenarios of four kinds from the same parameters, by the name of their regime.
 
-    ``normal``; ``zeros``: none at all for five steps, then a tenth of them, and in every third element none ever;
-    ``scales``: signs that alternate, and sizes from 1e-8 to 1e8; ``quadratic``: gradients that follow the parameters,
-    towards a center that is far away.
+    - ``normal``: gradients from a normal distribution;
+    - ``zeros``: all gradients are 0 for five steps, then nine in ten; every third element never has one;
+    - ``scales``: signs alternate, and sizes go from 1e-8 to 1e8;
+    - ``quadratic``: gradients depend on the parameters, and lead towards a center far away.
     """
     random = np.random.default_rng(steps)
 
@@ -69,8 +72,8 @@ def scenarios(parameters: Any, steps: int) -> dict[str, Scenario]:
     }
 
 
-def optax_trajectories(transformation: optax.GradientTransformation, runs: Sequence[Scenario]) -> list[Any]:
-    """The parameters after every step, of all runs at once: for each a tree of arrays of shape (steps, *shape)."""
+def optax_trajectories(transformation: optax.GradientTransformation, runs: Sequence[Scenario]) -> list[PyTree]:
+    """Runs Optax on several scenarios at once. Gives for each a tree of parameters by step, (steps, *shape)."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         visited = jax.tree.map(np.asarray, _run(transformation, stacked))
@@ -79,7 +82,7 @@ def optax_trajectories(transformation: optax.GradientTransformation, runs: Seque
 
 @partial(jax.jit, static_argnums=0)
 @partial(jax.vmap, in_axes=(None, 0))
-def _run(transformation: optax.GradientTransformation, scenario: Scenario) -> Any:
+def _run(transformation: optax.GradientTransformation, scenario: Scenario) -> PyTree:
     def step(carry, recorded):
         parameters, state = carry
         gradients = jax.tree.map(lambda g, w: g + scenario.curvature * w, recorded, parameters)
@@ -92,9 +95,9 @@ def _run(transformation: optax.GradientTransformation, scenario: Scenario) -> An
 
 
 def exact_trajectory(rule: TextbookRule, scenario: Scenario, *, digits: int = DIGITS) -> list[np.ndarray]:
-    """The textbook rule in decimal numbers of so many digits, from the exact binary values, rounded at the very end.
+    """Runs the textbook rule in decimal numbers, from the exact binary values. The result is rounded at the very end.
 
-    Decimal numbers are the standard library's, in C: seven times quicker than mpmath's, with the same result.
+    The numbers are the standard library's ``Decimal``, in C: seven times as fast as mpmath's, with the same result.
     """
     with decimal.localcontext(decimal.Context(prec=digits, traps=[])):
         exact = np.vectorize(Decimal, otypes=[object])
@@ -102,13 +105,14 @@ def exact_trajectory(rule: TextbookRule, scenario: Scenario, *, digits: int = DI
 
 
 def rounded_trajectory(rule: TextbookRule, scenario: Scenario) -> list[np.ndarray]:
-    """The textbook rule in the run's own floating numbers: how far rounding alone leads away from the exact run."""
+    """Runs the textbook rule in the scenario's own type: it shows how far rounding alone leads from the exact run."""
     dtype = scenario.curvature.dtype
     with np.errstate(all="ignore"):
         return _follow(rule.in_arithmetic(dtype.type), scenario, lambda array: array)
 
 
-def _follow(rule: TextbookRule, scenario: Scenario, convert: Callable[[np.ndarray], Any]) -> list[np.ndarray]:
+def _follow(rule: TextbookRule, scenario: Scenario, convert: Callable[[np.ndarray], Array]) -> list[np.ndarray]:
+    """The parameters after every step of a rule, with numbers of the type that ``convert`` gives."""
     parameters = [convert(leaf) for leaf in jax.tree.leaves(scenario.parameters)]
     recorded = [convert(leaf) for leaf in jax.tree.leaves(scenario.gradients)]
     curvature = convert(scenario.curvature)

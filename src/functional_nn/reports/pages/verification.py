@@ -1,16 +1,18 @@
-"""The verdicts on all formulas as one HTML page, with derivations and pictures; it needs the extra ``[plots]``."""
+"""The HTML page of a gradient comparison, with derivations and pictures; it needs the extra ``[plots]``."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from functional_nn.activations.activation_types import Activation
 from functional_nn.activations.table import ACTIVATIONS
-from functional_nn.gradients.compare.report import MARKS, Outcome, Report, Verdict, worst
+from functional_nn.gradients.compare.report import Report
+from functional_nn.gradients.compare.report_table import VerdictGroup, group_verdicts, worst_outcome
+from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess
 from functional_nn.reports.pages.page import as_svg, check_libraries, write_template
 
 PACKAGE = Path(__file__).parents[2]
@@ -25,50 +27,53 @@ SPACING = {
         r'\1<mo form="prefix" lspace="0" rspace="0">&#x02212;</mo>'
     ),
 }
-"""What browsers need to be told: primes that are raised in every font, sinh x, |x|, and (−x) with a sign, no minus."""
+"""Corrections of MathML for browsers: raised primes, a space after sinh, |x|, and (−x) with a sign, not a minus."""
 PLACE = "\ue000{}\ue001"
-"""What stands for a formula while the text around it becomes HTML: letters of nobody's alphabet."""
-ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+"""The placeholder of a formula while the text around it becomes HTML: private-use characters of Unicode."""
+SECTIONS = ("disagreements", "automatic", "planted", "left-out", "reading", "formulas")
+"""Anchors of the page's own sections."""
 PICTURED = ("float32", "float64", "bfloat16", "float16")
-"""The types an activation's picture may be of: the first that it was compared in, in units in the last place."""
+"""Types for an activation's picture. The first type that the activation was compared in is taken."""
 MOST_SENTENCES = 25
-"""Failures that are told in words at the top; the others are in the tables of their subjects."""
+"""Failures described in words at the top of the page; all failures are in the tables."""
 MOST_CELLS = 8
-"""A subject's comparisons that are shown one by one; of more, those of a leaf and kind are one row."""
-
-
-class Group(NamedTuple):
-    """Comparisons that are one row: the one where the formula is worst, and the one where the other party is."""
-
-    times: int
-    outcome: Outcome
-    worst: Verdict
-    automatic: Verdict
+"""With more comparisons of a subject than this, those by the same argument and of the same kind become one row."""
 
 
 class Subject(NamedTuple):
-    """A section of the page. Of subjects that share a derivation the first shows it, and the others name that one."""
+    """A section of the page.
+
+    Args:
+        name: the name of the formula.
+        anchor: the identifier of the section in links, made of the name.
+        outcome: the worst outcome of its comparisons.
+        verdicts: its comparisons.
+        groups: its comparisons as fewer rows, if there are many.
+        derivation: the derivation as HTML; empty if another section shows it, or if there is none.
+        shown_at: the section that shows the derivation, if several subjects share it.
+        picture: the picture as SVG, or nothing.
+    """
 
     name: str
     anchor: str
     outcome: Outcome
     verdicts: list[Verdict]
-    groups: list[Group]
+    groups: list[VerdictGroup]
     derivation: str
     shown_at: Subject | None
     picture: str
 
 
 def write_page(report: Report, path: str | Path, *, title: str) -> None:
-    """Writes a report as one HTML file that needs no other: counts, what failed, derivations, tables and pictures.
+    """Writes a report as one self-contained HTML file: counts, failures, derivations, tables and pictures.
 
-    The pictures of activations are drawn here, which takes about a second for each.
+    The pictures of activations are drawn here; each takes about a second.
 
     Args:
-        report: of any subjects; those named like something public, alone or before an underscore (``conv_strided``),
-            get its derivation.
+        report: the report. A subject gets the derivation of the public name that it is or begins with: that of
+            ``conv_strided`` is the derivation of ``conv``.
         path: the file, in a folder that exists.
-        title: the page's heading.
+        title: the heading of the page.
 
     Raises:
         InputError: Jinja, latex2mathml, markdown-it or matplotlib is missing, or the file cannot be written.
@@ -81,11 +86,11 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
         "report": report,
         "subjects": subjects,
         "anchors": {subject.name: subject.anchor for subject in subjects},
-        "failures": list(_groups(report.failures, "subject", "leaf", "outcome")),
-        "wrong_automatic": sorted(report.wrong_automatic, key=_automatic_excess, reverse=True),
+        "failures": group_verdicts(report.failures, "subject", "leaf", "outcome"),
+        "wrong_automatic": sorted(report.wrong_automatic, key=automatic_excess, reverse=True),
         "wrong_groups": sorted(
-            _groups(report.wrong_automatic, "subject", "leaf", "dtype"),
-            key=lambda group: _automatic_excess(group.automatic),
+            group_verdicts(report.wrong_automatic, "subject", "leaf", "dtype"),
+            key=lambda group: automatic_excess(group.worst_automatic),
             reverse=True,
         ),
         "survivors": sorted(report.survivors, key=lambda survivor: bool(survivor.reason)),
@@ -98,7 +103,7 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
 
 
 def derivations() -> dict[str, str]:
-    """The derivation of everything public, as Markdown, by name: from the installed package, or from a checkout."""
+    """The derivations of everything public, as Markdown by name, from the installed package or from a checkout."""
     installed = PACKAGE / "formulas"
     folder = installed if installed.is_dir() else PACKAGE.parents[1] / "docs" / "formulas"
     sections = (match for page in sorted(folder.glob("*.md")) for match in SECTION.finditer(page.read_text("utf-8")))
@@ -106,7 +111,9 @@ def derivations() -> dict[str, str]:
 
 
 def derived_as(subject: str, names: Iterable[str]) -> str | None:
-    """Whose derivation is a subject's: of the names that it is or begins with, before an underscore, the longest.
+    """The name of the derivation that belongs to a subject: the longest name that it is, or that begins it.
+
+    The name has to end at an underscore of the subject.
 
     >>> names = ["conv", "conv_transpose"]
     >>> derived_as("conv_strided", names), derived_as("conv_transpose_strided", names), derived_as("convex", names)
@@ -116,11 +123,11 @@ def derived_as(subject: str, names: Iterable[str]) -> str | None:
 
 
 def typeset(markdown: str, anchors: Callable[[str], str | None]) -> str:
-    """Markdown with formulas between dollars as HTML with MathML.
+    """Converts Markdown with formulas between dollars to HTML with MathML.
 
     Args:
         markdown: the text.
-        anchors: where on this page a linked section is; of those that are nowhere on it the link is left out.
+        anchors: gives the anchor of a linked section on this page, or None; the link is then left out.
     """
     from markdown_it import MarkdownIt
 
@@ -164,12 +171,12 @@ def figure(error: float | None) -> str:
 
 
 def value(number: float | None) -> str:
-    """A value in nine digits, which tell float32 numbers apart."""
+    """A value in nine digits, enough to tell float32 numbers apart."""
     return _readable(number, ".9g")
 
 
 def in_few_digits(note: str) -> str:
-    """A note with its long numbers shortened.
+    """A note with long numbers shortened.
 
     >>> in_few_digits("x = -0.7517916560173035")
     'x = −0.751791656'
@@ -190,7 +197,7 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
     by_name: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_name.setdefault(verdict.subject, []).append(verdict)
-    anchor_of = {name: f"subject-{number}" for number, name in enumerate(by_name, 1)}
+    anchor_of = anchors_of(by_name)
     section_of = {name: derived_as(name, sections) for name in by_name}
     first_of = {section_of[name]: name for name in reversed(by_name) if section_of[name]}
 
@@ -198,37 +205,42 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
         return anchor_of.get(first_of.get(section, ""))
 
     subjects: dict[str, Subject] = {}
-    for name, own in by_name.items():
+    for name, of_subject in by_name.items():
         section = section_of[name]
+        # The first subject of a section shows its derivation; the others link to it.
         shown_at = subjects.get(first_of[section]) if section else None
-        derivation = typeset(sections[section], anchors) if section and not shown_at else ""
-        groups = list(_groups(own, "leaf", "kind")) if len(own) > MOST_CELLS else []
-        outcome = _outcome(own)
-        subjects[name] = Subject(name, anchor_of[name], outcome, own, groups, derivation, shown_at, _picture(name, own))
+        subjects[name] = Subject(
+            name,
+            anchor_of[name],
+            worst_outcome(of_subject),
+            of_subject,
+            group_verdicts(of_subject, "leaf", "kind") if len(of_subject) > MOST_CELLS else [],
+            typeset(sections[section], anchors) if section and not shown_at else "",
+            shown_at,
+            _picture(name, of_subject),
+        )
     return list(subjects.values())
 
 
-def _groups(verdicts: Sequence[Verdict], *alike: str) -> Iterator[Group]:
-    """Those that are alike in these fields together, groups with failures first."""
-    groups: dict[tuple[str, ...], list[Verdict]] = {}
-    for verdict in verdicts:
-        groups.setdefault(tuple(getattr(verdict, field) for field in alike), []).append(verdict)
-    for group in sorted(groups.values(), key=lambda group: ORDER.index(_outcome(group))):
-        outcome = _outcome(group)
-        (shown,) = worst((verdict for verdict in group if verdict.outcome == outcome), 1)
-        yield Group(len(group), outcome, shown, max(group, key=_automatic_excess))
+def anchors_of(names: Iterable[str]) -> dict[str, str]:
+    """The anchor of each subject: its name, with a hyphen for everything but letters, digits, hyphens and underscores.
 
+    If this is taken, also by a section of the page itself, a number is added.
 
-def _outcome(verdicts: Collection[Verdict]) -> Outcome:
-    found = {verdict.outcome for verdict in verdicts}
-    return next(outcome for outcome in ORDER if outcome in found)
-
-
-def _automatic_excess(verdict: Verdict) -> float:
-    """The error of automatic differentiation in multiples of what is allowed, -1 where it was not compared."""
-    if verdict.automatic_error is None:
-        return -1.0
-    return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
+    >>> anchors_of(["lstm", "relu in ULP", "a b", "a-b", "planted"])
+    {'lstm': 'lstm', 'relu in ULP': 'relu-in-ULP', 'a b': 'a-b', 'a-b': 'a-b-2', 'planted': 'planted-2'}
+    """
+    taken: set[str] = set(SECTIONS)
+    found = {}
+    for name in names:
+        plain = re.sub(r"[^\w-]+", "-", name).strip("-") or "formula"
+        anchor, number = plain, 1
+        while anchor in taken:
+            number += 1
+            anchor = f"{plain}-{number}"
+        taken.add(anchor)
+        found[name] = anchor
+    return found
 
 
 def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -239,7 +251,7 @@ def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _picture(name: str, verdicts: Sequence[Verdict]) -> str:
-    """The errors of an activation's derivative as SVG, in the page's colors; nothing for any other subject."""
+    """The picture of the errors of an activation's derivative, as SVG in the page's colors; else nothing."""
     activation = ACTIVATIONS.get(name)
     types = {verdict.dtype for verdict in verdicts if verdict.unit == "ULP"}
     dtype = next((dtype for dtype in PICTURED if dtype in types), None)

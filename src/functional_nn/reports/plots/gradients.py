@@ -1,41 +1,38 @@
-"""Where automatic differentiation loses digits: a picture for each activation. matplotlib is an extra, ``[plots]``."""
+"""Pictures of the errors of activations' derivatives, by hand and by ``jax.grad``; they need the extra ``[plots]``."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.activations.activation_types import Activation
-from functional_nn.gradients.compare.activation_errors import (
-    TOLERANCE,
-    derivative_errors,
-    elementwise_type,
-    regime_points,
-)
+from functional_nn.gradients.compare.activation_errors import TOLERANCE, comparison_dtype, derivative_errors
+from functional_nn.gradients.compare.activation_points import regime_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HAND, AUTOMATIC = "#0072b2", "#d55e00"
 LEAST, MOST = 0.03, 1e9
-"""The errors shown, in ULP: smaller ones stand on the lower edge, greater ones and what is no number on the upper."""
+"""The range of errors shown, in ULP. Smaller errors are drawn on the lower edge; larger ones and NaN on the upper."""
 POINTS = 700
 
 
-def plot_errors(activation: Activation, dtype: Any = "float32") -> Figure:
-    """The errors of the derivative, by hand and by ``jax.grad``, in ULP against x.
+def plot_errors(activation: Activation, dtype: DTypeLike = "float32") -> Figure:
+    """Draws the errors of the derivative, by hand and by ``jax.grad``, in ULP against x.
 
     Args:
         activation: one of ``ACTIVATIONS``, or your own.
-        dtype: what is computed in.
+        dtype: the type of the computation.
     """
     from matplotlib.figure import Figure
 
-    kind = elementwise_type(activation, dtype)
-    x = _points(activation, kind)
+    dtype = comparison_dtype(activation, dtype)
+    x = _points(activation, dtype)
     hand, automatic = derivative_errors(activation, x)
     figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)
     axes = figure.subplots()
@@ -64,21 +61,21 @@ def plot_errors(activation: Activation, dtype: Any = "float32") -> Figure:
         color="0.35",
     )
     axes.set(xlabel="x", ylabel="error of the derivative, in ULP")
-    axes.set_title(f"{activation.name}′ in {kind.name}: {_conclusion(hand, automatic)}", loc="left", fontsize=11)
+    axes.set_title(f"{activation.name}′ in {dtype.name}: {_conclusion(hand, automatic)}", loc="left", fontsize=11)
     axes.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.16), markerscale=2.5, fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _points(activation: Activation, kind: np.dtype) -> np.ndarray:
-    """Evenly on the axis that is shown, up to where derivatives underflow, and beside kinks and zeros."""
-    far = 1.3 * -math.log(float(jnp.finfo(kind).smallest_normal))
+def _points(activation: Activation, dtype: np.dtype) -> np.ndarray:
+    """Points spread evenly over the axis, up to where derivatives underflow, and beside kinks and zeros."""
+    far = 1.3 * -math.log(float(jnp.finfo(dtype).smallest_normal))
     inner = np.linspace(-1, 1, POINTS // 4, endpoint=False)
     outer = np.geomspace(1, far, POINTS * 3 // 8)
-    regimes = regime_points(activation, kind)
+    regimes = regime_points(activation, dtype)
     beside = [regimes[name] for name in ("kinks", "beside kinks", "zeros") if name in regimes]
-    return np.unique(np.concatenate([inner.astype(kind), outer.astype(kind), -outer.astype(kind), *beside]))
+    return np.unique(np.concatenate([inner.astype(dtype), outer.astype(dtype), -outer.astype(dtype), *beside]))
 
 
 def _readable(error: float) -> str:
@@ -88,9 +85,7 @@ def _readable(error: float) -> str:
 
 
 def _conclusion(hand: np.ndarray, automatic: np.ndarray) -> str:
-    def right(errors):
-        return bool(np.all(errors <= TOLERANCE))
-
-    if right(hand):
-        return "both are right" if right(automatic) else "jax.grad is wrong"
-    return "the formula is wrong" if right(automatic) else "both are wrong"
+    hand_is_right, automatic_is_right = (bool(np.all(errors <= TOLERANCE)) for errors in (hand, automatic))
+    if hand_is_right:
+        return "both are right" if automatic_is_right else "jax.grad is wrong"
+    return "the formula is wrong" if automatic_is_right else "both are wrong"

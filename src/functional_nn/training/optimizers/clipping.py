@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.core.validation import check_number
-from functional_nn.training.state import check_optimizer
+from functional_nn.training.state import check_gradient_transformation
 
 
 class Clipping(NamedTuple):
@@ -52,7 +52,7 @@ def with_clipping(
     References:
         Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
-    check_optimizer(optimizer)
+    check_gradient_transformation(optimizer)
     check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
     inner = optax.with_extra_args_support(optimizer)
 

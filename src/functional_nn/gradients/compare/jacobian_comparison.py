@@ -1,0 +1,326 @@
+"""The comparison of one problem: full Jacobians from three sources in float64, then other types and transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+
+from functional_nn.gradients.compare.jacobians import (
+    Derivatives,
+    condensed,
+    forward_products,
+    jacobians,
+    pullbacks,
+    second_order,
+    under_transforms,
+)
+from functional_nn.gradients.compare.problem import Array, Leaves, Problem, PyTree
+from functional_nn.gradients.compare.verdict import Verdict, judge
+from functional_nn.gradients.mutation.mutants import Mutants
+from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order
+from functional_nn.jaxprs.quick_compile import compiled
+
+TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
+"""The largest error allowed, relative to the sum of absolute terms: in float64 some 450 units in the last place."""
+SECOND_ORDER_TOLERANCE = 1e-10
+TRANSFORMS = ("jit", "vmap", "scan")
+SAME = 1e-14
+"""Relative changes up to this can come from compiling the same formula twice."""
+NEARLY_ZERO = 1e-25
+"""Rounding in 50 digits leaves less than this of a derivative that is 0."""
+
+
+@dataclass(frozen=True)
+class ComparedValues:
+    """Values of one derivative from three sources, as arrays of one shape.
+
+    Args:
+        hand: by the hand-derived formula.
+        automatic: by automatic differentiation.
+        arbiter: by the arbiter.
+        arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
+        scale: what errors are divided by.
+    """
+
+    hand: np.ndarray
+    automatic: np.ndarray
+    arbiter: np.ndarray
+    arbiter_error: np.ndarray
+    scale: np.ndarray
+
+    def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
+        """The products of these Jacobians with a direction; that of automatic differentiation is given."""
+        size = np.abs(direction)
+        arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
+        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
+
+
+class JacobianComparison:
+    """Compares the formula of a problem with automatic differentiation and an arbiter; each method gives verdicts.
+
+    Args:
+        subject: the name in the verdicts.
+        problem_in: ``problem_in(dtype)`` gives the problem in that type, always in the same structure.
+        seed: for drawing the cotangents and directions.
+        kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks. Otherwise a kink is
+            inconclusive.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        problem_in: Callable[[str], Problem],
+        *,
+        seed: int = 0,
+        kinks_as_automatic: bool = False,
+    ):
+        self.subject = subject
+        self._problem_in = problem_in
+        self._kinks_as_automatic = kinks_as_automatic
+        with jax.enable_x64(True):
+            self.problem = condensed(problem_in("float64"))
+            self.y_bars, self.directions = self._drawn(seed)
+            self._jacobians = compiled(partial(jacobians, self.problem))
+            self._forward_products = compiled(partial(forward_products, self.problem))
+            self._pullbacks = compiled(partial(pullbacks, self.problem))
+        self._formula_is_right = dict.fromkeys(self.problem.names, True)
+        self._automatic_is_right = dict.fromkeys(self.problem.names, True)
+        self._at_kink = False
+
+    def _drawn(self, seed: int) -> tuple[Leaves, Leaves]:
+        """A cotangent of the outputs and a direction for the leaves. Their numbers are exact in every type."""
+        random = np.random.default_rng(seed)
+        draw = lambda leaf: (np.round(random.normal(size=np.shape(leaf)) * 64) + 0.5) / 64  # noqa: E731
+        outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
+        return [draw(leaf) for leaf in outputs], [draw(leaf) for leaf in self.problem.leaves]
+
+    def first_order(
+        self, leaves: Leaves | None = None, *, regime: str = "normal", jvp: bool = True
+    ) -> Iterator[Verdict]:
+        """Compares every element of the Jacobian in float64, and with ``jvp`` its product with a direction.
+
+        Args:
+            leaves: another point than the problem's own.
+            regime: the name of this point in the verdicts.
+            jvp: whether ``jax.jvp`` is compared too.
+        """
+        with jax.enable_x64(True):
+            leaves = self.problem.leaves if leaves is None else leaves
+            found = _as_rows(self._jacobians(leaves), leaves)
+            forward = self._forward_products(leaves, self.directions) if jvp else None
+            # The arbiter looks where the other two disagree most.
+            doubts = [
+                np.max(_relative_error(hand - automatic, scale), 0, initial=0)
+                for hand, automatic, scale in zip(*found, strict=True)
+            ]
+            reference = reference_jacobian(self.problem.function, leaves, doubts)
+        if leaves is self.problem.leaves:
+            self._at_kink = any(bool(np.isinf(error).any()) for error in reference.error)
+        for number, name in enumerate(self.problem.names):
+            values, note = self._with_arbiter(found, reference, number)
+            judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
+            verdict = judged(values)
+            self._formula_is_right[name] &= verdict.outcome == "pass"
+            self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
+            yield verdict
+            if forward is not None:
+                direction = np.asarray(self.directions[number]).reshape(-1)
+                product = np.asarray(forward[number], np.float64).reshape(-1)
+                yield judged(values.along(direction, product), kind="jvp")
+
+    def _with_arbiter(
+        self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
+    ) -> tuple[ComparedValues, str]:
+        """The values of one leaf with the arbiter's beside them, and a note for the reader.
+
+        The arbiter is asked for some elements of a large leaf only; for the others automatic differentiation takes its
+        place. It also takes the arbiter's place at kinks, if they are declared to have the values of ``jax.grad``.
+        The note then says so.
+
+        Args:
+            found: the derivatives by the formula and by automatic differentiation.
+            reference: the arbiter's derivatives.
+            number: the leaf.
+            everywhere: whether all elements are at a kink: second derivatives in a direction that leads through the
+                kink of one element are infinite for all of them.
+        """
+        hand, automatic, scale = (np.asarray(leaves[number]) for leaves in found)
+        values, error = automatic.copy(), np.zeros_like(automatic)
+        columns = reference.columns[number]
+        values[:, columns] = reference.values[number]
+        error[:, columns] = reference.error[number]
+        note = ""
+        at_kink = np.isinf(error) | everywhere
+        if self._kinks_as_automatic and at_kink.any():
+            note = f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
+            values[at_kink], error[at_kink] = automatic[at_kink], 0
+        return ComparedValues(hand, automatic, values, error, scale), note
+
+    def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
+        """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction."""
+        with jax.enable_x64(True):
+            program = compiled(partial(second_order, self.problem))
+            found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves)
+            doubts = [
+                _relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)
+            ]
+            reference = reference_second_order(self.problem, self.y_bars, self.directions, doubts)
+        for number, name in enumerate(self.problem.names):
+            values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
+            yield self._verdict(
+                name,
+                values,
+                kind="second order",
+                tolerance=SECOND_ORDER_TOLERANCE,
+                reference=reference.name,
+                transform="jit",
+                regime=regime,
+                note=note,
+            )
+
+    def in_type(
+        self, dtype: str, *, regime: str = "normal", transforms: Sequence[str] = TRANSFORMS
+    ) -> Iterator[Verdict]:
+        """Compares a pulled-back cotangent in a type, under ``jit``, ``vmap`` and ``scan``, with float64.
+
+        The right values are those of the formula in float64, at the same point; if ``first_order`` has found it wrong,
+        those of automatic differentiation in float64. If both passed, their difference counts as the error of the
+        reference.
+        """
+        with jax.enable_x64(True):  # random bits are those of float64 in every type
+            problem = condensed(self._problem_in(dtype))
+            outputs = jax.eval_shape(problem.function, problem.leaves)
+            y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
+            program = compiled(partial(under_transforms, problem, transforms))
+            bars_by_transform, automatic = program(problem.leaves, y_bars)
+            wide_leaves = [np.asarray(leaf).astype(np.float64) for leaf in problem.leaves]
+            wide_bars = [np.asarray(bar).astype(np.float64) for bar in y_bars]
+            in_float64 = self._pullbacks(wide_leaves, wide_bars)
+        for transform, bars in bars_by_transform.items():
+            for number, name in enumerate(self.problem.names):
+                hand, other, scale, found, found_automatic = (
+                    np.asarray(leaves[number]).astype(np.float64).reshape(1, -1)
+                    for leaves in (*in_float64, bars, automatic)
+                )
+                right, error = hand, np.zeros_like(other)
+                if not self._formula_is_right[name]:
+                    right = other
+                elif self._automatic_is_right[name]:
+                    error = np.abs(hand - other)
+                values = ComparedValues(found, found_automatic, right, error, scale)
+                yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
+
+    def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
+        """Finds out which mutants give wrong values at a point, and which differ from the formula at all.
+
+        Args:
+            mutants: of the formula.
+            arguments: the mutants' arguments there, the cotangents of the outputs last.
+            leaves: the point.
+
+        Returns:
+            Two arrays of booleans, one element for each mutant.
+        """
+        with jax.enable_x64(True):
+            bars = jax.tree.leaves(mutants.evaluate(*arguments))
+            right = Derivatives(*self._pullbacks(leaves, arguments[-1]))
+        dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
+        for name, found, *values in zip(self.problem.names, bars, *right, strict=True):
+            rows = np.asarray(found).reshape(len(mutants), -1)
+            hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
+            truth = automatic if self._automatic_is_right[name] else hand
+            largest = np.max(_relative_error(rows - truth, scale), 1, initial=0)
+            dead |= ~(largest <= TOLERANCES["float64"])  # what is not a number is dead too
+            changed |= ~np.all(np.abs(rows - hand) <= SAME * np.abs(hand), 1)
+        return dead, changed
+
+    def _verdict(
+        self,
+        leaf: str,
+        values: ComparedValues,
+        *,
+        reference: str,
+        transform: str,
+        regime: str,
+        kind: str = "vjp",
+        dtype: str = "float64",
+        tolerance: float | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """The verdict at the element where the formula is worst: a sure failure first, then a doubtful element."""
+        tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
+        hand_error = _relative_error(values.hand - values.arbiter, values.scale)
+        automatic_error = _relative_error(values.automatic - values.arbiter, values.scale)
+        arbiter_error = _relative_error(values.arbiter_error, values.scale)
+        if not hand_error.size:
+            return Verdict(
+                self.subject,
+                leaf,
+                "pass",
+                0.0,
+                tolerance,
+                kind=kind,
+                dtype=dtype,
+                transform=transform,
+                regime=regime,
+                reference=reference,
+                note="It has no elements.",
+            )
+        # The true error lies between these two. What is not a number counts as infinitely wrong.
+        with np.errstate(invalid="ignore"):
+            least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
+        least = np.where(np.isnan(hand_error), np.inf, least)
+        most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
+        at = np.unravel_index(np.argmax(least if np.max(least) > tolerance else most), hand_error.shape)
+        return Verdict(
+            self.subject,
+            leaf,
+            judge(float(hand_error[at]), float(arbiter_error[at]), tolerance),
+            float(hand_error[at]),
+            tolerance,
+            kind=kind,
+            dtype=dtype,
+            transform=transform,
+            regime=regime,
+            automatic_error=float(np.max(np.nan_to_num(automatic_error, nan=np.inf))),
+            reference=reference,
+            reference_error=float(arbiter_error[at]),
+            index=self._index(leaf, tuple(map(int, at))),
+            hand=float(values.hand[at]),
+            automatic=float(values.automatic[at]),
+            arbiter=float(values.arbiter[at]),
+            note=note,
+        )
+
+    def _index(self, leaf: str, at: tuple[int, ...]) -> tuple[int, ...]:
+        """The index in the leaf of a column of its Jacobian; for a product with a direction, that of the output."""
+        if len(at) == 1:
+            return at
+        shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
+        return tuple(map(int, np.unravel_index(at[-1], shape)))
+
+
+def _as_rows(derivatives: Derivatives, leaves: Leaves) -> Derivatives:
+    """The same derivatives as float64 matrices, (outputs, elements of the leaf)."""
+
+    def rows(arrays: Leaves) -> list[np.ndarray]:
+        wide = [np.asarray(array, np.float64) for array in arrays]
+        # The rows of a leaf without elements cannot be inferred: their number is the length of the leading axis.
+        return [
+            array.reshape(-1 if np.size(leaf) else len(array), np.size(leaf))
+            for array, leaf in zip(wide, leaves, strict=True)
+        ]
+
+    return Derivatives(*map(rows, derivatives))
+
+
+def _relative_error(difference: Array, scale: Array) -> np.ndarray:
+    """|difference| / scale. With a scale of 0 it is infinite, unless the difference is rounding in many digits."""
+    with np.errstate(all="ignore"):
+        relative = np.abs(difference) / scale
+    is_zero = (difference == 0) | ((scale == 0) & (np.abs(difference) < NEARLY_ZERO))
+    return np.where(is_zero, 0.0, relative)

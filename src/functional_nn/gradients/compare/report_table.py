@@ -1,0 +1,130 @@
+"""Tables of verdicts for a terminal and for a notebook, with equal rows merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import NamedTuple
+
+from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess, worst
+
+WIDTH = 80
+"""Columns of a terminal."""
+MOST_ROWS = 40
+"""Rows of a table, unless more comparisons failed."""
+ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
+"""The columns: the mark, the argument, the comparison, how often, the formula's worst error, and jax.grad's."""
+NUMBERS_FROM = 3
+"""The first column that is aligned to the right."""
+
+
+class VerdictGroup(NamedTuple):
+    """Verdicts that make up one row of a table.
+
+    Args:
+        times: how many verdicts there are.
+        outcome: the worst outcome of them.
+        worst: the verdict with this outcome where the formula's error is largest.
+        worst_automatic: the verdict where the error of automatic differentiation is largest.
+    """
+
+    times: int
+    outcome: Outcome
+    worst: Verdict
+    worst_automatic: Verdict
+
+
+def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGroup]:
+    """Groups the verdicts that are equal in these fields; groups with failures come first, otherwise in their order."""
+    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(tuple(getattr(verdict, field) for field in fields), []).append(verdict)
+    found = []
+    for group in groups.values():
+        outcome = worst_outcome(group)
+        (shown,) = worst((verdict for verdict in group if verdict.outcome == outcome), 1)
+        found.append(VerdictGroup(len(group), outcome, shown, max(group, key=automatic_excess)))
+    return sorted(found, key=lambda group: ORDER.index(group.outcome))
+
+
+def worst_outcome(verdicts: Iterable[Verdict]) -> Outcome:
+    """A failure if there is one, else what is inconclusive, else a pass."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    return next(outcome for outcome in ORDER if outcome in outcomes)
+
+
+def text_table(verdicts: Sequence[Verdict]) -> str:
+    """A table of at most 80 columns: each subject on a line of its own, the comparisons of its arguments below."""
+    groups, left_out = _rows(verdicts)
+    rows = [_cells(group) for group in groups]
+    widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS))]
+    # Only names of arguments can be too long: their column gets what the others leave, and their ends are kept.
+    rest = sum(widths) - widths[1] + 2 * (len(HEADS) - 1)
+    widths[1] = min(widths[1], WIDTH - rest)
+    lines = [_line(HEADS, widths)]
+    subject = None
+    for group, row in zip(groups, rows, strict=True):
+        if group.worst.subject != subject:
+            subject = group.worst.subject
+            lines += ["", _cut_at_the_start(subject, WIDTH)]
+        lines.append(_line(row, widths))
+    if left_out:
+        lines += ["", f"… and {left_out:,} more comparisons that pass"]
+    return "\n".join(lines)
+
+
+def html_table(verdicts: Sequence[Verdict]) -> str:
+    """The same table as HTML, with the subject in each row."""
+    groups, left_out = _rows(verdicts)
+    heads = (HEADS[0], "subject", *HEADS[1:])
+    head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in heads)
+    rows = []
+    for group in groups:
+        mark, *others = _cells(group)
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (mark, group.worst.subject, *others))
+        rows.append(f"<tr>{cells}</tr>")
+    more = f"<p>… and {left_out:,} more comparisons that pass</p>" if left_out else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+
+
+def _rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
+    """The rows that are shown, those of a subject together, and how many comparisons are left out, which all pass."""
+    groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
+    if len(groups) > MOST_ROWS:
+        failed = [group for group in groups if group.outcome != "pass"]
+        passed = [group for group in groups if group.outcome == "pass"]
+        nearest = worst((group.worst for group in passed), max(0, MOST_ROWS - len(failed)))
+        groups = failed + [group for group in passed if any(group.worst is verdict for verdict in nearest)]
+    subjects = list(dict.fromkeys(group.worst.subject for group in groups))
+    shown = sorted(groups, key=lambda group: subjects.index(group.worst.subject))
+    return shown, len(verdicts) - sum(group.times for group in shown)
+
+
+def _cells(group: VerdictGroup) -> tuple[str, ...]:
+    verdict, automatic = group.worst, group.worst_automatic.automatic_error
+    unit = "" if verdict.unit == "terms" else f" {verdict.unit}"
+    return (
+        MARKS[group.outcome],
+        verdict.leaf,
+        f"{verdict.kind} {verdict.dtype}",
+        str(group.times),
+        f"{verdict.error:.2g}",
+        f"{verdict.tolerance:.2g}{unit}",
+        "" if automatic is None else f"{automatic:.2g}",
+    )
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(_padded(cells, widths)).rstrip()
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        cut = _cut_at_the_start(cell, width)
+        yield cut.rjust(width) if column >= NUMBERS_FROM else cut.ljust(width)
+
+
+def _cut_at_the_start(text: str, width: int) -> str:
+    """The end of a long text: names of parameters differ there."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"

@@ -1,0 +1,151 @@
+"""The verdict on one comparison of a hand-derived derivative with automatic differentiation and an arbiter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+LARGEST_FACTOR = 1024
+"""The largest whole number that is tried as the factor between a wrong value and the right one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of one comparison. The hand-derived formula and automatic differentiation are measured by an arbiter.
+
+    The arbiter is an independent reference: derivatives in 50 digits, or from differences of the function.
+
+    Args:
+        subject: the function or layer with the formula.
+        leaf: the argument or parameter that the derivative is taken by.
+        kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``.
+        dtype: the type that the formula was computed in.
+        transform: the transform that it was computed under: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``.
+        regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
+        outcome: of the hand-derived formula, see ``judge``.
+        error: the largest error of the hand-derived formula over all elements, in ``unit``.
+        tolerance: the largest error allowed, in ``unit``.
+        unit: ``"terms"``: the error divided by the sum of the absolute values of the terms that make up the element,
+            plus what rounding does to them. Or ``"ULP"``, units in the last place.
+        automatic_error: the largest error of automatic differentiation, in ``unit``.
+        reference: the name of the arbiter.
+        reference_error: the arbiter's estimate of its own error, in ``unit``.
+        index: the element with the largest error of the formula.
+        hand: the formula's value there.
+        automatic: the value of automatic differentiation there.
+        arbiter: the arbiter's value there.
+        note: other things that a reader should know.
+    """
+
+    subject: str
+    leaf: str
+    outcome: Outcome
+    error: float
+    tolerance: float
+    kind: str = "vjp"
+    dtype: str = "float64"
+    transform: str = "plain"
+    regime: str = "normal"
+    unit: str = "terms"
+    automatic_error: float | None = None
+    reference: str = ""
+    reference_error: float = 0.0
+    index: tuple[int, ...] = ()
+    hand: float | None = None
+    automatic: float | None = None
+    arbiter: float | None = None
+    note: str = ""
+
+    @property
+    def automatic_outcome(self) -> Outcome | None:
+        """The outcome of automatic differentiation, by the same rule; None if it was not compared."""
+        if self.automatic_error is None:
+            return None
+        return judge(self.automatic_error, self.reference_error, self.tolerance)
+
+    @property
+    def sentence(self) -> str:
+        """What disagrees, at which element, and which of the three is right, in words."""
+        return f"{self._place}: {self._values}. {self._conclusion}".strip()
+
+    @property
+    def _place(self) -> str:
+        """The element, and how it was computed."""
+        element = f", element {self.index}" if self.index else ""
+        return f"{self.subject}: {self.leaf}{element} ({self.kind}, {self.dtype}, {self.transform}, {self.regime})"
+
+    @property
+    def _values(self) -> str:
+        arbiter = f"the arbiter ({self.reference})" if self.reference else "the arbiter"
+        values = {"the formula": self.hand, "automatic differentiation": self.automatic, arbiter: self.arbiter}
+        return ", ".join(f"{source} gives {value:.9g}" for source, value in values.items() if value is not None)
+
+    @property
+    def _conclusion(self) -> str:
+        automatic_is_wrong = self.automatic_outcome == "fail"
+        if self.outcome == "inconclusive":
+            return f"The arbiter's own error ({self.reference_error:.1e}) is too large to tell."
+        if self.outcome == "pass":
+            return "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
+        wrong = "The formula is wrong"
+        if automatic_is_wrong:
+            wrong = "The formula and automatic differentiation are wrong"
+        size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter)}{self.note}".strip()
+
+
+def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
+    """Decides the outcome of an error that was measured by a reference with an error of its own.
+
+    The true error lies within ``error ± reference_error``. If this range lies wholly inside the tolerance, the
+    comparison passes; if it lies wholly outside, it fails; otherwise it is inconclusive. An error that is not a number
+    fails.
+
+    >>> judge(1e-15, 1e-30, 1e-13), judge(1e-6, 1e-30, 1e-13), judge(1e-15, 1e-9, 1e-13)
+    ('pass', 'fail', 'inconclusive')
+    """
+    if math.isnan(error):
+        return "fail"
+    if error + reference_error <= tolerance:
+        return "pass"
+    return "fail" if error - reference_error > tolerance else "inconclusive"
+
+
+def worst(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
+    """The verdicts with the largest errors, as multiples of what is allowed; errors that are not numbers come first."""
+    return sorted(verdicts, key=_excess, reverse=True)[:count]
+
+
+def _excess(verdict: Verdict) -> float:
+    """The formula's error as a multiple of what is allowed."""
+    if math.isnan(verdict.error) or not verdict.tolerance:
+        return math.inf
+    return verdict.error / verdict.tolerance
+
+
+def automatic_excess(verdict: Verdict) -> float:
+    """The error of automatic differentiation as a multiple of what is allowed; -1 if it was not compared."""
+    if verdict.automatic_error is None:
+        return -1.0
+    return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
+
+
+def _likely_cause(hand: float | None, arbiter: float | None) -> str:
+    """A hint in words, from the quotient of the formula's value and the right one."""
+    if hand == 0 and arbiter:
+        return "A term is missing: it is 0. "
+    if not hand or not arbiter or not math.isfinite(hand / arbiter):
+        return ""
+    quotient = hand / arbiter
+    if math.isclose(quotient, -1, rel_tol=1e-4):
+        return "It has the wrong sign. "
+    for factor in range(2, LARGEST_FACTOR + 1):
+        if math.isclose(abs(quotient), factor, rel_tol=1e-5):
+            return f"It is {factor} times too large. "
+        if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
+            return f"It is {factor} times too small. "
+    return ""
