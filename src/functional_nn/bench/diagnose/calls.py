@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.extend.core import Literal
 
 from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.diagnose.jaxpr import argument_name
 from functional_nn.bench.measure.memory import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
-from functional_nn.jaxprs.equations import scan_sizes
 from functional_nn.jaxprs.flops import ELEMENTWISE
-from functional_nn.jaxprs.walk import Flat, flattened
+from functional_nn.jaxprs.inner_programs import scan_parts
+from functional_nn.jaxprs.walk import Flat, Place, flattened
 
 WORTH_DONATING = 2**16
 """Bytes of an argument from which on its place is worth keeping."""
@@ -51,7 +52,10 @@ def _updated(flat: Flat) -> dict[int, int]:
     inputs = {place: number for number, place in enumerate(flat.inputs)}
     updated: dict[int, int] = {}
     for number, output in enumerate(flat.outputs):
-        waiting, seen = [output], set()
+        if isinstance(output, Literal):
+            continue
+        waiting: list[Place] = [output]
+        seen = set()
         while waiting:
             place = waiting.pop()
             if not isinstance(place, int) or place in seen or not _alike(flat, place, output):
@@ -65,11 +69,9 @@ def _updated(flat: Flat) -> dict[int, int]:
                 if name in UPDATES:
                     waiting += step.inputs
                 elif name == "scan":
-                    constants, carried = scan_sizes(step.equation.params)
+                    _, carry, _ = scan_parts(step.equation).split_operands(step.inputs)
                     position = step.outputs.index(place)
-                    waiting += (
-                        step.inputs[constants + position : constants + position + 1] if position < carried else ()
-                    )
+                    waiting += carry[position : position + 1]
     return updated
 
 

@@ -15,7 +15,8 @@ from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.measure.memory import in_bytes
 from functional_nn.bench.measure.peaks import PRODUCTS
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
-from functional_nn.jaxprs.walk import equations, flattened, inner_programs, layer_of, within
+from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+from functional_nn.jaxprs.walk import equations, flattened, layer_of, within
 from functional_nn.training.optimizers.precision import x64_enabled
 
 LARGE_CONSTANT = 2**20
@@ -89,7 +90,8 @@ def wide_numbers(program: Any, arguments: Sequence[Any]) -> Iterator[Finding]:
             yield Finding(
                 "float64",
                 place(scope),
-                f"{equation.primitive.name} gives {equation.outvars[0].aval.dtype.name}{at}, and no argument does.",
+                f"{equation.primitive.name} gives {array_type(equation.outvars[0]).dtype.name}{at}, and no argument "
+                "does.",
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
             return
@@ -109,11 +111,11 @@ def widened_products(program: Any) -> Iterator[Finding]:
         elif name in PASSED_ON and known and operand in narrow:
             narrow[step.outputs[0]] = narrow[operand]
         elif name in PRODUCTS:
-            types: list[str] = [variable.aval.dtype.name for variable in step.equation.invars]
+            types: list[str] = [array_type(variable).dtype.name for variable in step.equation.invars]
             operands = zip(step.inputs, types, strict=True)
             came = {narrow.get(place, own) if isinstance(place, int) else own for place, own in operands}
             if came & SIXTEEN_BITS and (came != {*types} or len(came) > 1):
-                wide, own = step.equation.outvars[0].aval.dtype.name, min(came & SIXTEEN_BITS)
+                wide, own = array_type(step.equation.outvars[0]).dtype.name, min(came & SIXTEEN_BITS)
                 at = f" at {line_of(step.equation)}" if line_of(step.equation) else ""
                 yield Finding(
                     "conversion",

@@ -22,7 +22,7 @@ from functional_nn.gradients.compare.problem import Leaves, Problem
 from functional_nn.gradients.compare.report import Verdict, judge
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import Opinion, arbitrate, arbitrate_along
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
 """What an error may be as a share of the sum of absolute terms: in float64 some 450 units in the last place."""
@@ -63,9 +63,9 @@ class Comparison:
         with jax.enable_x64(True):
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions = self._drawn(seed)
-            self._jacobians = compiled(partial(jacobians, self.problem))
-            self._pushed = compiled(partial(pushed, self.problem))
-            self._pulled = compiled(partial(pulled, self.problem))
+            self._jacobians = quick_jit(partial(jacobians, self.problem))
+            self._pushed = quick_jit(partial(pushed, self.problem))
+            self._pulled = quick_jit(partial(pulled, self.problem))
         self._formula_is_right = dict.fromkeys(self.problem.names, True)
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -131,7 +131,7 @@ class Comparison:
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """In float64 the derivative of the pulled-back cotangent along a direction: Hessian-vector products."""
         with jax.enable_x64(True):
-            program = compiled(partial(second_order, self.problem))
+            program = quick_jit(partial(second_order, self.problem))
             parties = program(self.problem.leaves, self.y_bars, self.directions)
             parties = Parties(*(_rows(party, self.problem.leaves) for party in parties))
             doubts = [_share(h - a, t)[0] for h, a, t in zip(*parties, strict=True)]
@@ -161,7 +161,7 @@ class Comparison:
             problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            ways, automatic = compiled(partial(in_ways, problem, transforms))(problem.leaves, y_bars)
+            ways, automatic = quick_jit(partial(in_ways, problem, transforms))(problem.leaves, y_bars)
             given = [np.asarray(leaf).astype(np.float64) for leaf in (*problem.leaves, *y_bars)]
             truth = self._pulled(given[: len(problem.leaves)], given[len(problem.leaves) :])
         for transform, bars in ways.items():

@@ -13,7 +13,7 @@ from functional_nn.gradients.compare.comparison import Comparison
 from functional_nn.gradients.compare.problem import Leaves
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.mutation.mutants import mutate
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
 """Mutants of the inner steps of a formula; those of what it gives come on top."""
@@ -33,7 +33,7 @@ def plant(
     """
     problem = comparison.problem
     with jax.enable_x64(True):
-        residuals = compiled(problem.residuals) if problem.residuals else lambda leaves: list(map(jnp.asarray, leaves))
+        residuals = quick_jit(problem.residuals) if problem.residuals else lambda leaves: list(map(jnp.asarray, leaves))
         first = residuals(problem.leaves), list(map(jnp.asarray, comparison.y_bars))
         mutants = mutate(problem.backward or problem.pullback, *first, limit=limit)
     if not len(mutants):

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.gradients.multiprecision.complex_step import EPSILON, ComplexStep
 from functional_nn.gradients.multiprecision.interpreter import Program
-from functional_nn.gradients.multiprecision.numbers import Digits
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
 
 Function = Callable[[list[Any]], Sequence[Any]]
 Columns = Sequence[np.ndarray] | None
@@ -25,7 +24,7 @@ MORE_DIGITS = 30
 """By how many the second evaluation has more than the first."""
 AT_ONCE = 2_000_000
 """How many numbers are in memory, about."""
-NOISY_RUNS = 3
+EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 ORDERS = 7
 
@@ -103,7 +102,7 @@ class _Differences(NamedTuple):
 def _differences(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray, digits: int):
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
     smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
-    arithmetic = Digits(digits + int(np.ceil(-np.log10(smallest))))
+    arithmetic = Arithmetic(digits + int(np.ceil(-np.log10(smallest))))
     one, ten = arithmetic.numbers([1, 10])
     with arithmetic.precision():
         base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
@@ -133,61 +132,6 @@ def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
     count = max(1, AT_ONCE // numbers)
     for start in range(0, len(columns), count):
         yield slice(start, start + count)
-
-
-def complex_step_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
-    """Im f(x + ih) / h with h = 10^-30 |x|: no cancellation, all digits of double precision.
-
-    The error is four times what the result changes by with half the step when every operation sees its operands wrong
-    at random in the last place (three runs), and two units in the last place of the result. It is infinite where a
-    comparison or a maximum was a tie that the step breaks, and where the result is no number.
-
-    Args:
-        function: ``function(leaves) -> outputs``.
-        leaves: taken as the exact binary values that they hold.
-        columns: for each leaf the flat elements wanted; None for all.
-
-    Raises:
-        InputError: the function uses an operation without a rule.
-
-    >>> with jax.enable_x64(True):
-    ...     found = complex_step_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
-    >>> print(found.values[0])
-    [[1.]]
-
-    References:
-        Martins, Sturdza, Alonso 2003, "The complex-step derivative approximation".
-    """
-    program = Program(function, leaves)
-    values, errors = [], []
-    for number, chosen in enumerate(_chosen(leaves, columns)):
-        parts = [
-            _complex_steps(program, leaves, number, chosen[part]) for part in _parts(chosen, program.numbers // 4 + 1)
-        ]
-        none = np.zeros((program.outputs, 0))
-        values.append(np.concatenate([none, *(value for value, _ in parts)], 1))
-        errors.append(np.concatenate([none, *(error for _, error in parts)], 1))
-    return Reference(values, errors)
-
-
-@np.errstate(all="ignore")
-def _complex_steps(program: Program, leaves: Sequence[Any], number: int, columns: np.ndarray):
-    x = np.asarray(leaves[number]).astype(np.float64).reshape(-1)
-    steps = 1e-30 * np.where(x == 0, 1.0, np.maximum(np.abs(x), 1e-270))[columns]
-
-    def jacobian(steps: np.ndarray, noise: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        points = np.repeat(x[:, None], len(columns), 1).astype(np.complex128)
-        points[columns, np.arange(len(columns))] += 1j * steps
-        moved = points.reshape(*np.shape(leaves[number]), -1)
-        arithmetic = ComplexStep(len(columns), noise)
-        inputs = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
-        y: Any = program(arithmetic, [*inputs[:number], moved, *inputs[number + 1 :]])
-        return np.where(np.isfinite(y), y.imag, np.nan) / steps, arithmetic.doubtful
-
-    value, doubtful = jacobian(steps, None)
-    noisy = [jacobian(steps / 2, np.random.default_rng(run))[0] for run in range(NOISY_RUNS)]
-    error = 4 * np.max([np.abs(other - value) for other in noisy], 0) + 2 * EPSILON * np.abs(value)
-    return value, np.where(doubtful | np.isnan(error), np.inf, error)
 
 
 def difference_jacobian(function: Function, leaves: Sequence[Any], *, columns: Columns = None) -> Reference:
