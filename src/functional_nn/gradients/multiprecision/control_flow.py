@@ -56,9 +56,10 @@ def _at(x: Operand, step: int) -> Operand:
 
 
 def _stacked(lift: Lift, values: Sequence[Operand]) -> Operand:
-    if any(isinstance(value, Points) for value in values):
-        return Points(np.stack(together(*(lift(value) for value in values))))
-    return jnp.stack(values)  # pyright: ignore
+    arrays = [value for value in values if not isinstance(value, Points)]
+    if len(arrays) == len(values):
+        return jnp.stack(arrays)
+    return Points(np.stack(together(*(lift(value) for value in values))))
 
 
 def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:

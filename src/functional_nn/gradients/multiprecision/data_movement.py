@@ -132,8 +132,8 @@ def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Val
 def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     combine = {
         **{"scatter-add": np.add, "scatter-sub": np.subtract, "scatter-mul": np.multiply},
-        "scatter-max": lambda a, b: maximum(a, b),
-        "scatter-min": lambda a, b: minimum(a, b),
+        "scatter-max": maximum,
+        "scatter-min": minimum,
     }[equation.primitive.name]
 
     def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
@@ -151,10 +151,10 @@ def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indi
 def _targets(equation: JaxprEqn, shape: Sequence[int], indices: np.ndarray, updates: Sequence[int]) -> np.ndarray:
     """The flat place that each update goes to, found by the gather that reads what the scatter changes; -1 for none."""
     numbers = equation.params["dimension_numbers"]
-    # An axis in neither of these groups has the size of its axis in the updates; the others are read one by one.
-    alone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    # Along these axes the updates have no axis: one element is read. Along the others they say how many are read.
+    single = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     window = iter(numbers.update_window_dims)
-    sizes = [1 if axis in alone else updates[next(window)] for axis in range(len(shape))]
+    sizes = [1 if axis in single else updates[next(window)] for axis in range(len(shape))]
     taken = lax.GatherDimensionNumbers(
         offset_dims=numbers.update_window_dims,
         collapsed_slice_dims=numbers.inserted_window_dims,
