@@ -7,6 +7,7 @@ or whatever the hook understands.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -30,9 +31,11 @@ Value: TypeAlias = Any
 """An array, or a pytree that a hook takes in place of an array."""
 Compute: TypeAlias = Callable[[Sequence[Value]], list[Value]]
 """``compute(operands) -> results``."""
+Results: TypeAlias = Callable[..., list[Value]]
+"""``results(*arguments)`` of a program."""
 EquationPath: TypeAlias = tuple[int, ...]
-"""The place of an equation: its number in its program; before it, for each equation that it stands inside, that one's
-number and the number of the inner program."""
+"""Where an equation stands: (3,) is equation number 3 of the program, and (3, 0, 7) is equation number 7 of the first
+program inside of that equation."""
 
 
 class Hook(Protocol):
@@ -81,10 +84,7 @@ def evaluate(
     for number, equation in enumerate(jaxpr.eqns):
         here = (*path, number)
         operands = [read(variable) for variable in equation.invars]
-
-        def compute(operands: Sequence[Value], equation: JaxprEqn = equation, here: EquationPath = here) -> list[Value]:
-            return _compute(equation, operands, hook, here)
-
+        compute = partial(_compute, equation, hook, here)
         results = hook(here, equation, operands, compute) if hook else compute(operands)
         values.update(zip(equation.outvars, results, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
@@ -97,7 +97,7 @@ def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> li
     return list(results) if primitive.multiple_results else [results]
 
 
-def run_scan(scan: Scan, operands: Sequence[Value], body: Callable[..., list[Value]]) -> list[Value]:
+def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
     """The results of a ``scan`` with ``body(*constants, *carry, *inputs)`` in place of its own."""
     constants, carry, inputs = scan.split_operands(operands)
 
@@ -108,17 +108,20 @@ def run_scan(scan: Scan, operands: Sequence[Value], body: Callable[..., list[Val
     return [*carry, *outputs]
 
 
-def _run_while(loop: While, operands: Sequence[Value], condition: Callable, body: Callable) -> list[Value]:
+def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
     condition_constants, body_constants, carry = loop.split_operands(operands)
-    return lax.while_loop(
-        lambda carry: condition(*condition_constants, *carry)[0], lambda carry: body(*body_constants, *carry), carry
-    )
+
+    def goes_on(carry: list[Value]) -> jax.Array:
+        (result,) = condition(*condition_constants, *carry)
+        return result
+
+    return lax.while_loop(goes_on, lambda carry: body(*body_constants, *carry), carry)
 
 
-def _compute(equation: JaxprEqn, operands: Sequence[Value], hook: Hook | None, path: EquationPath) -> list[Value]:
+def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands: Sequence[Value]) -> list[Value]:
     """An equation's results; programs inside it are evaluated with the hook."""
 
-    def inner(program: TracedProgram, number: int = 0) -> Callable[..., list[Value]]:
+    def inner(program: TracedProgram, number: int = 0) -> Results:
         return lambda *arguments: evaluate(program, arguments, hook, (*path, number))
 
     name = equation.primitive.name

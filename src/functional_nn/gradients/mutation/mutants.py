@@ -52,7 +52,7 @@ class Mutant:
         number: which one of its population.
         description: what is wrong with it.
         place: the file and line of the equation, or the path of the bar.
-        family: ``"bar"``, where what the formula gives is changed, or ``"equation"``.
+        family: ``"bar"`` if a result of the formula is changed, ``"equation"`` if one of its equations is.
     """
 
     number: int
@@ -89,9 +89,9 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
 
     Args:
         hand_vjp: ``hand_vjp(*arguments) -> bars``, any pytree; of a layer ``layer.backward``.
-        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Numbers, masks and
-            integers may all be other ones later, of the same shapes and types.
-        limit: how many of the mutated equations' mutants to keep, drawn at random; those of the bars all stay.
+        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Later calls may have
+            other numbers, masks and integers of the same shapes and types.
+        limit: how many mutants of the equations to keep, drawn at random. Those of the bars are always kept.
         seed: of the draw.
 
     >>> mutants = mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
