@@ -19,12 +19,10 @@ from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 from functional_nn.jaxprs.walk import Flat, Place, Step, flattened, times, trace
 
 READ_WHOLE = frozenset(
-    (
-        *("dot_general", "ragged_dot_general", "conv_general_dilated", "sort", "fft", "select_and_scatter_add"),
-        *("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window"),
-        *("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "custom_call", "ffi_call", "pallas_call"),
-        *("cholesky", "triangular_solve", "lu", "qr", "eigh", "svd"),
-    )
+    {"dot_general", "ragged_dot_general", "conv_general_dilated", "sort", "fft", "select_and_scatter_add"}
+    | {"reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window"}
+    | {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "custom_call", "ffi_call", "pallas_call"}
+    | {"cholesky", "triangular_solve", "lu", "qr", "eigh", "svd"}
 )
 """Operations that read their operands from memory and write their results there."""
 TAKEN = frozenset(("gather", "dynamic_slice"))

@@ -22,18 +22,14 @@ from functional_nn.jaxprs.inner_programs import TracedProgram, array_type, close
 from functional_nn.jaxprs.walk import times, trace, within
 
 ELEMENTWISE = frozenset(
-    (
-        *("add", "add_any", "sub", "mul", "div", "rem", "neg", "abs", "sign", "max", "min", "floor", "ceil", "round"),
-        *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p"),
-        *("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
-        *("logistic", "erf", "erfc", "erf_inv"),
-    )
+    {"add", "add_any", "sub", "mul", "div", "rem", "neg", "abs", "sign", "max", "min", "floor", "ceil", "round"}
+    | {"pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p"}
+    | {"sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"}
+    | {"logistic", "erf", "erfc", "erf_inv"}
 )
 REDUCTIONS = frozenset(
-    (
-        *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"),
-        *("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"),
-    )
+    {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"}
+    | {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 )
 OVER_WINDOWS = frozenset(("reduce_window_sum", "reduce_window_max", "reduce_window_min"))
 ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-mul", "scatter_mul"))

@@ -14,10 +14,7 @@ TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
 Value = TypeVar("Value")
 
 CALLS = frozenset(
-    (
-        *("jit", "call", "closed_call", "eval_jaxpr", "remat2"),
-        *("custom_jvp_call", "custom_vjp_call", "custom_vmap_call"),
-    )
+    {"jit", "call", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
 )
 """Equations that only call another program, once, with their own operands and results.
 

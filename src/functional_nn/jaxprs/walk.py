@@ -120,8 +120,10 @@ def layer_of(scope: str) -> tuple[str, bool]:
     (('dense_0', False), ('residual_0/dense_1', True), ('dense_0', True))
     """
     text = re.sub(r"\bp?jit\([^()]*\)", "", scope)
-    while text != (text := re.sub(r"\b\w+\(([^()]*)\)", r"\1", text)):
-        pass
+    # Transforms stand around names: the innermost of transpose(jvp(dense_0)) goes first, until none is left.
+    transforms = 1
+    while transforms:
+        text, transforms = re.subn(r"\b\w+\(([^()]*)\)", r"\1", text)
     names = [name for name in text.split("/") if name not in NO_LAYERS]
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 

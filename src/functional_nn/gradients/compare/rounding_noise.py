@@ -18,11 +18,12 @@ RUNS = 4
 
 SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
 """Operations that are rounded at every term they add."""
-ROUNDED = SUMS | {
-    *("acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"),
-    *("div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic"),
-    *("mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"),
-}
+ROUNDED = (
+    SUMS
+    | {"acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"}
+    | {"div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic"}
+    | {"mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"}
+)
 """Operations whose results are rounded. Maxima, choices and movements are exact, and stay consistent."""
 
 

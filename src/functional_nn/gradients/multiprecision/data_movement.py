@@ -131,7 +131,9 @@ def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Val
 @RULES.of("scatter-add", "scatter-sub", "scatter-mul", "scatter-max", "scatter-min")
 def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     combine = {
-        **{"scatter-add": np.add, "scatter-sub": np.subtract, "scatter-mul": np.multiply},
+        "scatter-add": np.add,
+        "scatter-sub": np.subtract,
+        "scatter-mul": np.multiply,
         "scatter-max": maximum,
         "scatter-min": minimum,
     }[equation.primitive.name]

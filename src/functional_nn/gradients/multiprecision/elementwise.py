@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.multiprecision.numbers import NAMES, Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values
 from functional_nn.jaxprs.inner_programs import array_type
 
@@ -51,19 +51,27 @@ def _by_arithmetic(name: str) -> Rule:
 
 
 RULES |= {
-    **{"add": _by_numpy(np.add), "add_any": _by_numpy(np.add), "sub": _by_numpy(np.subtract)},
-    **{"mul": _by_numpy(np.multiply), "square": _by_numpy(np.square), "neg": _by_numpy(np.negative)},
-    **{"and": _by_numpy(np.bitwise_and), "or": _by_numpy(np.bitwise_or), "xor": _by_numpy(np.bitwise_xor)},
-    **{"not": _by_numpy(np.invert), "eq": _by_numpy(np.equal), "ne": _by_numpy(np.not_equal)},
-    **{"lt": _by_numpy(np.less), "le": _by_numpy(np.less_equal)},
-    **{"gt": _by_numpy(np.greater), "ge": _by_numpy(np.greater_equal)},
-    **{"max": _by_numpy(maximum), "min": _by_numpy(minimum), "abs": _by_numpy(absolute)},
+    "add": _by_numpy(np.add),
+    "add_any": _by_numpy(np.add),
+    "sub": _by_numpy(np.subtract),
+    "mul": _by_numpy(np.multiply),
+    "square": _by_numpy(np.square),
+    "neg": _by_numpy(np.negative),
+    "and": _by_numpy(np.bitwise_and),
+    "or": _by_numpy(np.bitwise_or),
+    "xor": _by_numpy(np.bitwise_xor),
+    "not": _by_numpy(np.invert),
+    "eq": _by_numpy(np.equal),
+    "ne": _by_numpy(np.not_equal),
+    "lt": _by_numpy(np.less),
+    "le": _by_numpy(np.less_equal),
+    "gt": _by_numpy(np.greater),
+    "ge": _by_numpy(np.greater_equal),
+    "max": _by_numpy(maximum),
+    "min": _by_numpy(minimum),
+    "abs": _by_numpy(absolute),
 }
-for name in (
-    *("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "floor", "ceil"),
-    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "lgamma", "digamma"),
-):
-    RULES[name] = _by_arithmetic(name)
+RULES |= {name: _by_arithmetic(name) for name in (*NAMES, "lgamma")}
 
 
 @RULES.of("div")

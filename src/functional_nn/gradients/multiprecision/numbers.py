@@ -11,13 +11,17 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+Number: TypeAlias = Any
+"""A number of one of the two libraries."""
 Function: TypeAlias = Callable[..., Any]
 """A function of numbers, or an elementwise function of arrays of them."""
 
-NAMES = [
-    *("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh"),
-    *("tanh", "asinh", "acosh", "atanh", "erf", "erfc", "digamma", "floor", "ceil"),
-]
+ALGEBRAIC = ("sqrt", "floor", "ceil")
+EXPONENTIAL = ("exp", "expm1", "log", "log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
+SPECIAL = ("erf", "erfc", "digamma")
+NAMES = ALGEBRAIC + EXPONENTIAL + TRIGONOMETRIC + SPECIAL
+"""Functions that both libraries have under these names."""
 
 
 class Arithmetic:
@@ -94,16 +98,16 @@ def _mpmath(digits: int) -> _Library:
     def real(function: Function) -> Function:
         """The function with NaN outside of its domain, where mpmath goes on with complex numbers."""
 
-        def value(*operands: Any) -> Any:
+        def value(*operands: Number) -> Number:
             result = function(*operands)
             return numbers.nan if isinstance(result, numbers.mpc) else result
 
         return value
 
-    def divide(a: Any, b: Any) -> Any:
+    def divide(a: Number, b: Number) -> Number:
         return a / b if b else a * numbers.inf
 
-    def power(a: Any, b: Any) -> Any:
+    def power(a: Number, b: Number) -> Number:
         return divide(numbers.one, a) if not a and b < 0 else numbers.power(a, b)
 
     functions = {name: _elementwise(real(getattr(numbers, name)), 2 if name == "atan2" else 1) for name in NAMES}

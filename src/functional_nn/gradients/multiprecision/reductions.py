@@ -76,13 +76,19 @@ def _log_add_exp(arithmetic: Arithmetic) -> Combine:
 
 
 RULES |= {
-    **{"reduce_sum": _reduction(np.add), "reduce_prod": _reduction(np.multiply)},
-    **{"reduce_and": _reduction(np.bitwise_and), "reduce_or": _reduction(np.bitwise_or)},
+    "reduce_sum": _reduction(np.add),
+    "reduce_prod": _reduction(np.multiply),
+    "reduce_and": _reduction(np.bitwise_and),
+    "reduce_or": _reduction(np.bitwise_or),
     "reduce_xor": _reduction(np.bitwise_xor),
-    **{"reduce_max": _extreme(maximum), "reduce_min": _extreme(minimum)},
-    **{"argmax": _place_of_extreme(maximum), "argmin": _place_of_extreme(minimum)},
-    **{"cummax": _running(lambda arithmetic: maximum), "cummin": _running(lambda arithmetic: minimum)},
-    **{"cumsum": _running(lambda arithmetic: np.add), "cumprod": _running(lambda arithmetic: np.multiply)},
+    "reduce_max": _extreme(maximum),
+    "reduce_min": _extreme(minimum),
+    "argmax": _place_of_extreme(maximum),
+    "argmin": _place_of_extreme(minimum),
+    "cummax": _running(lambda arithmetic: maximum),
+    "cummin": _running(lambda arithmetic: minimum),
+    "cumsum": _running(lambda arithmetic: np.add),
+    "cumprod": _running(lambda arithmetic: np.multiply),
     "cumlogsumexp": _running(_log_add_exp),
 }
 
