@@ -44,6 +44,15 @@ def is_boolean(variable: Variable) -> bool:
     return array_type(variable).dtype == bool
 
 
+def literal(variable: Variable) -> float | None:
+    """The number that is written in the formula; None for a variable."""
+    return float(variable.val) if isinstance(variable, Literal) and is_floating(variable) else None
+
+
+def shape_of(variable: Variable) -> tuple[int, ...]:
+    return array_type(variable).shape
+
+
 def bodies(equation: JaxprEqn) -> list[Body]:
     """The programs inside an equation that can be changed safely."""
     name = equation.primitive.name
