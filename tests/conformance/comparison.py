@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.conformance.quick import compiled
 from tests.conformance.weight_maps import Map, nothing
 
 import functional_nn as fnn
+from functional_nn.jaxprs.xla_options import quick_jit
 
 torch = pytest.importorskip("torch", reason="the extra 'conformance' is not installed")
 torch.set_num_threads(1)  # small arrays: more threads would wait for each other
@@ -137,7 +137,7 @@ def _ours(case, weights, state, inputs, y_bar):
         x_bar = jax.tree.unflatten(jax.tree.structure(x), jax.tree.leaves(x_bar))
         return y, state, pull_params(params_bar)[0], list(pull_x(x_bar))
 
-    return compiled(both)(weights, state, inputs, y_bar)
+    return quick_jit(both)(weights, state, inputs, y_bar)
 
 
 def _shape_of(x):

@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from tests.conformance import onnx_recurrent
-from tests.conformance.quick import compiled
 from tests.conformance.weight_maps import channels_first, channels_last, convolution
 
 import functional_nn as fnn
+from functional_nn.jaxprs.xla_options import quick_jit
 
 
 def outputs(layer, params, x, state=None, *, train=False):
     """(y, new state) of a layer, compiled at once."""
     params, state, x = jax.tree.map(jnp.asarray, (params, state or {}, x))
-    return compiled(lambda params, state, x: layer.apply(params, state, x, train=train))(params, state, x)
+    return quick_jit(lambda params, state, x: layer.apply(params, state, x, train=train))(params, state, x)
 
 
 def images(layer, x, params=None, **options):
@@ -192,7 +192,7 @@ def softmax_cross_entropy(attributes, inputs):
         }
         return {"output": values[reduction](), "log_prob": channels_first(fnn.log_softmax(y))}
 
-    return compiled(reduced)(inputs["scores"])
+    return quick_jit(reduced)(inputs["scores"])
 
 
 def gemm(attributes, inputs):

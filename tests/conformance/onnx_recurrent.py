@@ -13,9 +13,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from tests.conformance.quick import compiled
 
 import functional_nn as fnn
+from functional_nn.jaxprs.xla_options import quick_jit
 
 GATES = {"RNN": (0,), "LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2)}
 """Which of ONNX's gates stands first, second … here."""
@@ -88,4 +88,4 @@ def _compiled(operator, hidden, reset_after):
             state, _ = fnn.lstm_cell(hidden).apply(params, {}, (x[:, step], state), train=False)
         return y, state[1]
 
-    return compiled(both)
+    return quick_jit(both)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tests.conformance.comparison import torch, worst
 from tests.conformance.pytorch_cases.losses import CASES, channels_last
-from tests.conformance.quick import compiled
 from tests.conformance.weight_maps import channels_first
+
+from functional_nn.jaxprs.xla_options import quick_jit
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12
@@ -43,6 +44,6 @@ def test_loss_agrees_with_pytorch(case):
     per_example = jax.eval_shape(case.ours.per_example, y, labels).shape
     v = np.random.default_rng(1).uniform(0.5, 2, per_example)
     back = channels_first if case.layout is channels_last else case.layout
-    for reduction, (value, gradient) in compiled(lambda y, v: ours(case, y, labels, v))(y, v).items():
+    for reduction, (value, gradient) in quick_jit(lambda y, v: ours(case, y, labels, v))(y, v).items():
         expected = theirs(case, reduction, v)
         assert worst((value, back(gradient)), expected) < TOLERANCE, reduction

@@ -12,7 +12,7 @@ from tests.contracts.public_names import public_names
 import functional_nn as fnn
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, draw_inputs
 from functional_nn.gradients.compare.problem import differentiable_leaves
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 pytestmark = pytest.mark.usefixtures("float64")
 TOLERANCE = 1e-12
@@ -73,7 +73,7 @@ def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case):
 def both_ways(case, train):
     """The lowered program of the formula and of automatic differentiation: y, y again, our bars, theirs."""
 
-    @compiled
+    @quick_jit
     def both(params, state, x, y_bar, key):
         y, _, pullback = case.layer.vjp(params, state, x, train=train, key=key)
         again, _ = case.layer.apply(params, state, x, train=train, key=key)
@@ -125,13 +125,13 @@ def test_pullbacks_pass_through_jit_and_vmap(case):
         (params, state, x), y_bar, key = arguments
         return automatic(case.layer, params, state, x, y_bar, train=True, key=key)
 
-    @compiled
+    @quick_jit
     def program(given, keys):
         y_bars, pullback = jax.vmap(forward)(*given, keys)
         return y_bars, pullback, jax.lax.map(alone, (given, y_bars, keys))  # one member after the other, not vmapped
 
     y_bars, pullback, theirs = program(given, keys)
-    ours = compiled(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(y_bars, pullback)
+    ours = quick_jit(jax.vmap(lambda y_bar, pullback: pullback(y_bar)))(y_bars, pullback)
     for i in range(len(members)):
         own = lambda leaf, i=i: leaf[i]  # noqa: E731
         assert worst(*jax.tree.map(own, jax.device_get((ours, theirs)))) < TOLERANCE
@@ -144,7 +144,7 @@ def test_loss_agrees_with_jax_grad(case, weighted):
     shape = case.loss.per_example(y, labels).shape
     weights = np.random.default_rng(1).uniform(size=shape) if weighted else None
     ours = np.asarray(case.loss.gradient(y, labels, weights))
-    jitted, theirs = compiled(lambda *given: (case.loss.gradient(*given), jax.grad(case.loss)(*given)))(
+    jitted, theirs = quick_jit(lambda *given: (case.loss.gradient(*given), jax.grad(case.loss)(*given)))(
         y, labels, weights
     )
     assert worst(ours, theirs) < TOLERANCE
@@ -227,7 +227,7 @@ def test_the_composed_backward_pass_of_the_mnist_network():
     random = np.random.default_rng(0)
     x, labels = jnp.asarray(random.uniform(size=(13, 28, 28, 1))), jnp.asarray(random.integers(0, 10, 13))
 
-    @compiled
+    @quick_jit
     def both(params):
         y, _, pullback = net.vjp(params, state, x, train=True)
         theirs = jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, x, train=True)[0], labels))(params)

@@ -8,7 +8,7 @@ from tests.contracts.composed import large_are_slow, named_cases
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import BATCH, LAYERS, draw_inputs
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 DRAWING = [case for case in LAYERS if case.draws]
 QUIET = [case for case in LAYERS if not case.draws]
@@ -52,7 +52,7 @@ def test_apply_keeps_batch_type_and_state(case, train, dtype):
 @pytest.mark.parametrize("case", **named_cases(LAYERS))
 def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alone(case):
     params, state, x = draw_inputs(case)
-    apply = compiled(lambda params, state, x: case.layer.apply(params, state, x, train=False))
+    apply = quick_jit(lambda params, state, x: case.layer.apply(params, state, x, train=False))
     program = apply.lower(params, state, x).compile()
     y, new_state = program(params, state, x)
     assert same((y, new_state), program(params, state, x))
@@ -93,7 +93,7 @@ def test_vmap_scan_and_checkpoint_compute_the_same(case):
     def apply(params, state, x):
         return case.layer.apply(params, state, x, train=True, key=key)
 
-    @compiled
+    @quick_jit
     def in_four_ways(params, state, x):
         twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, state, x))
         last = lambda tree: jax.tree.map(lambda leaf: leaf[1], tree)  # noqa: E731

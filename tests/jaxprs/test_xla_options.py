@@ -17,6 +17,8 @@ from functional_nn.jaxprs.xla_options import (
     SUMS_AND_PRODUCTS,
     compile_lowered,
     compiling_anew,
+    known_options,
+    quick_jit,
     step_options,
     sum_options,
 )
@@ -155,6 +157,25 @@ def test_an_option_that_xla_does_not_have_is_left_out():
     assert compile_lowered(lowered, {"xla_of_tomorrow": 1, **RUN_ONCE})(jnp.ones(3)).tolist() == [2, 2, 2]
     with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
         compile_lowered(lowered, {"xla_cpu_parallel_codegen_split_count": "x"})
+
+
+def test_options_of_other_versions_are_left_out_of_those_that_are_known():
+    assert known_options({"xla_of_tomorrow": 1, "xla_of_the_day_after": True, **RUN_ONCE}) == RUN_ONCE
+    assert known_options({}) == {}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
+        known_options({"xla_backend_optimization_level": "x"})
+
+
+def test_a_function_for_a_few_runs_is_jitted():
+    traces = []
+
+    def double(x):
+        traces.append(x)
+        return 2 * x
+
+    quick = quick_jit(double)
+    assert [float(quick(1.0)), float(quick(2.0))] == [2, 4]
+    assert len(traces) == 1
 
 
 def test_jax_told_to_optimize_little_has_its_own_level():

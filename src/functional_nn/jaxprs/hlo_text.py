@@ -20,9 +20,9 @@ class Operation(NamedTuple):
 
     Args:
         kind: ``dot``, ``convolution``, ``fusion`` and so on.
-        type: of its result, such as ``f32[128,10]{1,0}``.
-        operand_types: of what it reads.
-        text: all that follows its kind.
+        type: the type of its result, such as ``f32[128,10]{1,0}``.
+        operand_types: the types of its operands.
+        text: everything after its kind.
         in_loop: whether it runs in the body of a ``while``.
     """
 
@@ -34,7 +34,7 @@ class Operation(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """The names under which JAX traced it, without its own: ``jit(step)/jvp(dense_0)``."""
+        """The names of the scopes in which JAX traced it: ``jit(step)/jvp(dense_0)``."""
         found = OP_NAME.search(self.text)
         return found[1].rpartition("/")[0] if found else ""
 
@@ -64,7 +64,7 @@ def operations(text: str) -> Iterator[Operation]:
 
 
 def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:
-    """The computations that some call, and those that these call in turn."""
+    """The computations in ``start``, those that they call, those that these call, and so on."""
     reached: set[str] = set()
     waiting = list(start)
     while waiting:

@@ -1,4 +1,4 @@
-"""Reading traced programs: every equation with its layer and how often it runs; calls inside calls laid flat."""
+"""Walking through traced programs: every equation with its layer and repeats, and programs without calls."""
 
 from __future__ import annotations
 
@@ -6,55 +6,59 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
-from jax.extend.core import Literal
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 from jax.interpreters import partial_eval
 
 from functional_nn.core.children import BACKWARD
-
-CALLS = frozenset(
-    (
-        *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
-        *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
-    )
+from functional_nn.jaxprs.inner_programs import (
+    CALLS,
+    LOOPS,
+    TracedProgram,
+    array_type,
+    called_program,
+    closed,
+    inner_programs,
 )
-"""What only calls another program, once. Derivatives that it may bring are other programs, and never run here."""
-LOOPS = frozenset(("scan", "while"))
-WITH_RULES = ("scatter", "reduce", "arg", "select_and_scatter", "sort")
-"""Operations whose parameters hold how two elements become one: no program that runs by itself."""
+
 NO_LAYERS = frozenset(
     ("while", "body", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
 )  # JAX 0.12 calls "eval_jaxpr" what was "closed_call"
 
 
 class Located(NamedTuple):
-    """An equation, the scope it stands in, how often it runs, and whether that is in a loop."""
+    """An equation, the scope it stands in, how often it runs, and in how many loops it stands."""
 
     scope: str
-    equation: Any
+    equation: JaxprEqn
     repeats: int
-    in_loop: bool
+    loops: int
+
+
+Place: TypeAlias = int | Literal
+"""The number of a place that holds an array, or the array itself where it is written in the program."""
 
 
 class Step(NamedTuple):
-    """An equation of a program laid flat: it reads and writes numbered places, or reads literals."""
+    """An equation of a flat program: it reads and writes numbered places, or reads literals."""
 
     scope: str
-    equation: Any
-    inputs: tuple[Any, ...]
+    equation: JaxprEqn
+    inputs: tuple[Place, ...]
     outputs: tuple[int, ...]
 
 
 class Flat(NamedTuple):
-    """A program without calls: ``shapes`` of all places, and what stands in those of ``constants``."""
+    """A program without calls: ``shapes`` of all places, and the values in the places of ``constants``."""
 
     inputs: tuple[int, ...]
     constants: dict[int, Any]
     steps: tuple[Step, ...]
-    outputs: tuple[Any, ...]
-    shapes: dict[int, Any]
+    outputs: tuple[Place, ...]
+    shapes: dict[int, ShapedArray]
 
 
 def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,39 +71,39 @@ def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
     return anew
 
 
-def trace(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The program that a function becomes, without what none of its results needs."""
+def trace(function: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
+    """The program that a function becomes, without equations that none of its results needs."""
     return live(jax.make_jaxpr(function)(*arguments))
 
 
-def live(program: Any) -> Any:
-    """A traced program without what none of its results needs, which no compiler would run."""
+def live(program: ClosedJaxpr) -> ClosedJaxpr:
+    """A traced program without equations that none of its results needs, which no compiler would run."""
     jaxpr, _ = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
     return program.replace(jaxpr=jaxpr)
 
 
-def equations(program: Any) -> Iterator[Located]:
-    """Every equation of a traced program, inner programs included. Of a ``cond`` each branch is there."""
-    yield from _equations(program, "", 1, False)
+def equations(program: TracedProgram) -> Iterator[Located]:
+    """Every equation without an inner program, those of inner programs included; of a ``cond`` those of each branch."""
+    yield from _equations(program, "", 1, 0)
 
 
-def _equations(program: Any, scope: str, repeats: int, in_loop: bool) -> Iterator[Located]:
-    for equation in getattr(program, "jaxpr", program).eqns:
-        own = within(scope, equation)
+def _equations(program: TracedProgram, scope: str, repeats: int, loops: int) -> Iterator[Located]:
+    for equation in closed(program).jaxpr.eqns:
+        place = within(scope, equation)
         inner = inner_programs(equation)
         if not inner:
-            yield Located(own, equation, repeats, in_loop)
-        for program_inside in inner:
-            looped = in_loop or equation.primitive.name in LOOPS
-            yield from _equations(program_inside, own, repeats * times(equation), looped)
+            yield Located(place, equation, repeats, loops)
+        for inner_program in inner:
+            deeper = loops + (equation.primitive.name in LOOPS)
+            yield from _equations(inner_program, place, repeats * times(equation), deeper)
 
 
-def within(scope: str, equation: Any) -> str:
+def within(scope: str, equation: JaxprEqn) -> str:
     """The scope of an equation of a program that was called in a scope."""
     return "/".join(part for part in (scope, str(equation.source_info.name_stack)) if part)
 
 
-def times(equation: Any) -> int:
+def times(equation: JaxprEqn) -> int:
     """How often an equation's inner programs run: a ``scan`` says it, a ``while`` is counted once.
 
     What ``shard_map`` maps is a device's share, and runs on every one.
@@ -109,60 +113,54 @@ def times(equation: Any) -> int:
     return equation.params["mesh"].size if equation.primitive.name == "shard_map" else 1
 
 
-def inner_programs(equation: Any) -> list[Any]:
-    """The programs in an equation's parameters."""
-    if equation.primitive.name.startswith(WITH_RULES):
-        return []
-    values = (value if isinstance(value, tuple | list) else (value,) for value in equation.params.values())
-    return [part for value in values for part in value if hasattr(getattr(part, "jaxpr", part), "eqns")]
-
-
 def layer_of(scope: str) -> tuple[str, bool]:
-    """The layer's path that a scope is of, and whether it is the backward pass.
+    """The path of the layer that a scope belongs to, and whether the scope is in the backward pass.
 
     >>> layer_of("jvp(dense_0)"), layer_of("transpose(jvp(residual_0))/dense_1"), layer_of("dense_0/backward")
     (('dense_0', False), ('residual_0/dense_1', True), ('dense_0', True))
     """
     text = re.sub(r"\bp?jit\([^()]*\)", "", scope)
-    while text != (text := re.sub(r"\b\w+\(([^()]*)\)", r"\1", text)):
-        pass
+    # Transforms stand around names: the innermost of transpose(jvp(dense_0)) goes first, until none is left.
+    transforms = 1
+    while transforms:
+        text, transforms = re.subn(r"\b\w+\(([^()]*)\)", r"\1", text)
     names = [name for name in text.split("/") if name not in NO_LAYERS]
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 
 
-def flattened(program: Any) -> Flat:
-    """A traced program with its calls replaced by what they call; loops and branches stay."""
+def flattened(program: ClosedJaxpr) -> Flat:
+    """A traced program with its calls replaced by the programs they call; loops and branches stay."""
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, Any] = {}
-    shapes: dict[int, Any] = {}
+    shapes: dict[int, ShapedArray] = {}
 
-    def place(variable: Any) -> int:
+    def new_place(variable: Var) -> int:
         number = next(numbers)
-        shapes[number] = variable.aval
+        shapes[number] = array_type(variable)
         return number
 
-    def lay(program: Any, scope: str, inputs: Sequence[Any]) -> list[Any]:
-        jaxpr = getattr(program, "jaxpr", program)
-        known = dict(zip(jaxpr.invars, inputs, strict=True))
-        for variable, value in zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True):
-            known[variable] = place(variable)
-            constants[known[variable]] = value
+    def lay(program: ClosedJaxpr, scope: str, inputs: Sequence[Place]) -> list[Place]:
+        """Adds the steps of a program whose arguments stand in these places; returns the places of its results."""
+        places: dict[Var, Place] = dict(zip(program.jaxpr.invars, inputs, strict=True))
+        for variable, value in zip(program.jaxpr.constvars, program.consts, strict=True):
+            places[variable] = number = new_place(variable)
+            constants[number] = value
 
-        def read(variable: Any) -> Any:
-            return variable if isinstance(variable, Literal) else known[variable]
+        def read(variable: Var | Literal) -> Place:
+            return variable if isinstance(variable, Literal) else places[variable]
 
-        for equation in jaxpr.eqns:
-            own, operands = within(scope, equation), [read(variable) for variable in equation.invars]
-            inner = inner_programs(equation) if equation.primitive.name in CALLS else []
-            if inner:
-                results = lay(inner[0], own, operands)
+        for equation in program.jaxpr.eqns:
+            inner_scope = within(scope, equation)
+            operands = [read(variable) for variable in equation.invars]
+            if equation.primitive.name in CALLS:
+                results = lay(called_program(equation), inner_scope, operands)
             else:
-                results = [place(variable) for variable in equation.outvars]
-                steps.append(Step(own, equation, tuple(operands), tuple(results)))
-            known.update(zip(equation.outvars, results, strict=True))
-        return [read(variable) for variable in jaxpr.outvars]
+                results = [new_place(variable) for variable in equation.outvars]
+                steps.append(Step(inner_scope, equation, tuple(operands), tuple(results)))
+            places.update(zip(equation.outvars, results, strict=True))
+        return [read(variable) for variable in program.jaxpr.outvars]
 
-    inputs = tuple(place(variable) for variable in program.jaxpr.invars)
+    inputs = tuple(new_place(variable) for variable in program.jaxpr.invars)
     outputs = tuple(lay(program, "", inputs))
     return Flat(inputs, constants, tuple(steps), outputs, shapes)

@@ -149,10 +149,13 @@ def test_push_forwards_and_trees_and_transforms():
     np.testing.assert_allclose(many, jnp.stack([terms(loop, x, x)] * 2))
 
 
-@given(st.lists(st.sampled_from("+-*~"), min_size=1, max_size=8), st.floats(-3, 3))
+@given(st.lists(st.sampled_from("+-*~"), min_size=1, max_size=8), st.floats(-3, 3).map(lambda x: round(x, 3)))
 @settings(deadline=None, max_examples=30)
 def test_a_random_chain_of_linear_steps(steps, factor):
-    """A pair of coefficient and sum of absolute coefficients, kept beside, says the same."""
+    """A pair of coefficient and sum of absolute coefficients, kept beside, says the same.
+
+    Factors have three decimals, so that no product is subnormal: XLA takes such numbers for 0.
+    """
 
     def linear(t):
         a = b = t

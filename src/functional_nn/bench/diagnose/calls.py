@@ -13,9 +13,9 @@ from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.diagnose.jaxpr import argument_name
 from functional_nn.bench.measure.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
-from functional_nn.jaxprs.equations import scan_sizes
 from functional_nn.jaxprs.flops import ELEMENTWISE
-from functional_nn.jaxprs.walk import Flat, Step, flattened
+from functional_nn.jaxprs.inner_programs import scan_parts
+from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
 
 WORTH_DONATING = 2**16
 """An argument is worth donating from this number of bytes on."""
@@ -78,7 +78,10 @@ def _updated_inputs(flat: Flat) -> set[int]:
     inputs = {place: number for number, place in enumerate(flat.inputs)}
     updated: set[int] = set()
     for output in flat.outputs:
-        waiting, seen = [output], set()
+        if not isinstance(output, int):  # a literal
+            continue
+        waiting: list[Place] = [output]
+        seen = set()
         while waiting:
             place = waiting.pop()
             if not isinstance(place, int) or place in seen or not _same_type(flat, place, output):
@@ -91,16 +94,15 @@ def _updated_inputs(flat: Flat) -> set[int]:
     return updated
 
 
-def _updated_by(step: Step, output: int) -> Sequence[object]:
+def _updated_by(step: Step, output: int) -> Sequence[Place]:
     """The places whose arrays a step may have changed into this output of it."""
     name = step.equation.primitive.name
     if name in UPDATES:
         return step.inputs
     if name == "scan":
-        constants, carried = scan_sizes(step.equation.params)
+        _, carry, _ = scan_parts(step.equation).split_operands(step.inputs)
         position = step.outputs.index(output)
-        if position < carried:  # the outputs after these are stacked, not carried
-            return step.inputs[constants + position : constants + position + 1]
+        return carry[position : position + 1]  # nothing for an output after the carry, which is stacked
     return ()
 
 

@@ -16,7 +16,8 @@ from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.measure.peaks import PRODUCTS
 from functional_nn.bench.measure.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
-from functional_nn.jaxprs.walk import Step, equations, flattened, inner_programs, layer_of, within
+from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+from functional_nn.jaxprs.walk import Step, equations, flattened, layer_of, within
 from functional_nn.training.optimizers.precision import x64_enabled
 
 LARGE_CONSTANT = 2**20
@@ -100,8 +101,8 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
             yield Finding(
                 "float64",
                 place(scope),
-                f"{equation.primitive.name} gives {equation.outvars[0].aval.dtype.name}{_at_line(equation)}, but no "
-                "argument has this type.",
+                f"{equation.primitive.name} gives {array_type(equation.outvars[0]).dtype.name}{_at_line(equation)}, "
+                "but no argument has this type.",
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
             return  # all later operations of this type follow from the first
@@ -127,13 +128,13 @@ def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
 
 def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding]:
     """A finding if an operand of this product had 16 bits and another operand has, or had, another type."""
-    types: list[str] = [variable.aval.dtype.name for variable in step.equation.invars]
+    types: list[str] = [array_type(variable).dtype.name for variable in step.equation.invars]
     original_types = set()
     for operand, type_now in zip(step.inputs, types, strict=True):
         original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
     narrow_types = original_types & SIXTEEN_BITS
     if narrow_types and (original_types != {*types} or len(original_types) > 1):
-        narrow, wide = min(narrow_types), step.equation.outvars[0].aval.dtype.name
+        narrow, wide = min(narrow_types), array_type(step.equation.outvars[0]).dtype.name
         yield Finding(
             "conversion",
             place(step.scope),

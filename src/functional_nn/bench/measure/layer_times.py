@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from functional_nn.bench.measure.timing import Timing, clocked, race
 from functional_nn.jaxprs.bytes_moved import bytes_by_scope
-from functional_nn.jaxprs.equations import bind
+from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.flops import flops_by_scope
 from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
 

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.measure.timing import Timing, clocked
 from functional_nn.jaxprs.bytes_moved import size_of
-from functional_nn.jaxprs.equations import bind
+from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.flops import flops_of
 from functional_nn.jaxprs.walk import equations
 

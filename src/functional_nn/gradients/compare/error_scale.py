@@ -1,34 +1,29 @@
-"""The sum of the absolute values of the terms that a derivative is the sum of: what errors are measured by."""
+"""The scale of errors in a derivative: the sum of the absolute values of the terms that it is the sum of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from functional_nn.jaxprs.equations import bind, scan_sizes
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan
+from functional_nn.jaxprs.inner_programs import CALLS, Scan, branches, scan_parts
 
-CALLS = ("jaxpr", "call_jaxpr")
 
+class Terms(NamedTuple):
+    """What depends on the argument of the linear function, by the sum of its absolute terms.
 
-class Term(NamedTuple):
-    """What is known of a variable.
-
-    Args:
-        value: its value; None where it depends on the argument of the linear function.
-        bound: of what depends on the argument the sum of absolute terms, otherwise None.
+    What does not depend on the argument is an ordinary array.
     """
 
-    value: Any
-    bound: Any
+    sum: jax.Array
 
-    @property
-    def is_linear(self) -> bool:
-        return self.value is None
+
+Value: TypeAlias = Terms | jax.Array
 
 
 def absolute_terms(linear: Callable[[Any], Any], argument: Any) -> Any:
@@ -47,139 +42,111 @@ def absolute_terms(linear: Callable[[Any], Any], argument: Any) -> Any:
     5.0
     """
     program, shape = jax.make_jaxpr(linear, return_shape=True)(argument)
-    arguments = [Term(None, jnp.abs(leaf)) for leaf in jax.tree.leaves(argument)]
-    results = _evaluate(program.jaxpr, list(map(_constant, program.consts)), arguments)
-    return jax.tree.unflatten(jax.tree.structure(shape), [_bound(term) for term in results])
+    arguments = [Terms(jnp.abs(leaf)) for leaf in jax.tree.leaves(argument)]
+    results = evaluate(program, arguments, _in_absolute_terms)
+    return jax.tree.unflatten(jax.tree.structure(shape), [_sum(result) for result in results])
 
 
-def _constant(value: Any) -> Term:
-    return Term(value, None)
-
-
-def _is_floating(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.floating)
-
-
-def _evaluate(jaxpr: Any, constants: Sequence[Term], arguments: Sequence[Term]) -> list[Term]:
-    known: dict[Any, Term] = dict(zip(jaxpr.constvars, constants, strict=True))
-    known.update(zip(jaxpr.invars, arguments, strict=True))
-
-    def read(variable: Any) -> Term:
-        if isinstance(variable, Literal):
-            return _constant(jnp.asarray(variable.val, jnp.result_type(variable.aval)))
-        return known[variable]
-
-    for equation in jaxpr.eqns:
-        known.update(zip(equation.outvars, _equation(equation, list(map(read, equation.invars))), strict=True))
-    return list(map(read, jaxpr.outvars))
-
-
-def _equation(equation: Any, terms: list[Term]) -> list[Term]:
+def _in_absolute_terms(
+    path: EquationPath, equation: JaxprEqn, operands: Sequence[Value], compute: Compute
+) -> list[Value]:
+    """The hook for ``evaluate``: sums of absolute terms for what depends on the argument."""
     name = equation.primitive.name
     if name == "scan":
-        return _scan(equation, terms)
+        return _scan(equation, operands)
     if name == "cond":
-        return _cond(equation, terms)
-    inner = [equation.params[parameter] for parameter in CALLS if parameter in equation.params]
-    if inner and name != "while":
-        jaxpr, constants = (inner[0].jaxpr, inner[0].consts) if hasattr(inner[0], "consts") else (inner[0], [])
-        return _evaluate(jaxpr, list(map(_constant, constants)), terms)
-    if any(term.is_linear for term in terms):
-        return [Term(None, bound) for bound in _linear(equation, terms)]
-    return list(map(_constant, bind(equation, [term.value for term in terms])))
-
-
-def _linear(equation: Any, terms: list[Term]) -> list[Any]:
-    """The bounds of what depends on the argument: differences are added, coefficients lose their signs."""
-    name, positive = equation.primitive.name, list(map(_positive, terms))
+        return _cond(equation, operands)
+    if name in CALLS or not any(_is_linear(operand) for operand in operands):
+        return compute(operands)
+    # Coefficients lose their signs, and so does the operation: a difference adds.
+    positive = [_positive(operand) for operand in operands]
     if name == "neg":
-        return positive
+        return [Terms(positive[0])]
     if name == "sub":
-        return [positive[0] + positive[1]]
-    return bind(equation, positive)
+        return [Terms(positive[0] + positive[1])]
+    return [Terms(result) for result in bind(equation, positive)]
 
 
-def _positive(term: Term) -> Any:
-    """A bound, or a coefficient without its sign; integers and masks as they are."""
-    return _bound(term) if term.is_linear or _is_floating(term.value) else term.value
+def _is_linear(value: Value) -> bool:
+    return isinstance(value, Terms)
 
 
-def _bound(term: Term) -> Any:
-    return term.bound if term.is_linear else jnp.abs(term.value)
+def _sum(value: Value) -> jax.Array:
+    return value.sum if isinstance(value, Terms) else jnp.abs(value)
 
 
-def _cond(equation: Any, terms: list[Term]) -> list[Term]:
-    index, *operands = terms
-    branches = equation.params["branches"]
-    linear = [any(flags) for flags in zip(*(_flags(b, [t.is_linear for t in operands]) for b in branches), strict=True)]
-
-    def branch(closed: Any) -> Callable[..., Any]:
-        return lambda given: _packed(
-            _evaluate(closed.jaxpr, list(map(_constant, closed.consts)), _unpacked(given, operands)), linear
-        )
-
-    results = lax.switch(index.value, [branch(closed) for closed in branches], [tuple(term) for term in operands])
-    return [Term(*result) for result in results]
+def _positive(value: Value) -> jax.Array:
+    """A sum of absolute terms, or a coefficient without its sign; integers and masks as they are."""
+    if isinstance(value, Terms) or jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        return _sum(value)
+    return value
 
 
-def _unpacked(given: Sequence[tuple[Any, Any]], like: Sequence[Term]) -> list[Term]:
-    return [Term(None if old.is_linear else value, bound) for (value, bound), old in zip(given, like, strict=True)]
+# A scan carries, and a cond returns, values of one structure: ``Terms`` or arrays. Which of them are ``Terms`` is found
+# first, by evaluating the programs inside with ``True`` for what depends on the argument and ``False`` for the rest.
+# Then the loop and the branches run as in ``evaluate``, but return ``Terms`` wherever this was found.
 
 
-def _packed(results: Sequence[Term], linear: Sequence[bool]) -> list[tuple[Any, Any]]:
-    """Results as pytrees; what depends on the argument in another branch, or in a later step, has no value here."""
-    return [(None, _bound(term)) if flag else (term.value, None) for term, flag in zip(results, linear, strict=True)]
+def _scan(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+    """A loop; its carry may depend on the argument from the start, or from some step on."""
+    scan = scan_parts(equation)
+    linear = _linear_in_any_step(scan, [_is_linear(operand) for operand in operands])
+    linear_results = _linear_results(scan.body, linear)
+
+    def body(*arguments: Value) -> list[Value]:
+        return _as_terms(evaluate(scan.body, arguments, _in_absolute_terms), linear_results)
+
+    return run_scan(scan, _as_terms(operands, linear), body)
 
 
-def _scan(equation: Any, terms: list[Term]) -> list[Term]:
-    """A loop; its carry may depend on the argument from the start or from some step on."""
-    closed = equation.params["jaxpr"]
-    outside, carried = scan_sizes(equation.params)
-    flags = _reached(closed, outside, carried, [term.is_linear for term in terms])
-    outputs = _flags(closed, flags)
-    given = _packed(terms, flags)
+def _cond(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+    """A branch; its result may depend on the argument in another branch only."""
+    index, *others = operands
+    programs = branches(equation)
+    linear = _linear_in_any_branch(programs, [_is_linear(operand) for operand in others])
 
-    def step(carry: Any, x: Any) -> Any:
-        arguments = [Term(*pair) for pair in (*given[:outside], *carry, *x)]
-        results = _packed(_evaluate(closed.jaxpr, list(map(_constant, closed.consts)), arguments), outputs)
-        return results[:carried], results[carried:]
+    def branch(program: ClosedJaxpr) -> Callable[..., list[Value]]:
+        return lambda *operands: _as_terms(evaluate(program, operands, _in_absolute_terms), linear)
 
-    first, xs = given[outside : outside + carried], given[outside + carried :]
-    extra = {name: equation.params[name] for name in ("length", "reverse")}
-    carry, ys = lax.scan(step, first, xs, **extra)
-    return [Term(*pair) for pair in (*carry, *ys)]
+    return list(lax.switch(index, [branch(program) for program in programs], *others))
 
 
-def _reached(closed: Any, outside: int, carried: int, linear: Sequence[bool]) -> list[bool]:
-    """Which inputs of a loop's body depend on the argument, once every dependence has gone around."""
-    flags = list(linear)
-    while True:
-        outputs = _flags(closed, flags)
-        grown = [a or b for a, b in zip(flags[outside : outside + carried], outputs[:carried], strict=True)]
-        if grown == flags[outside : outside + carried]:
-            return flags
-        flags[outside : outside + carried] = grown
+def _as_terms(values: Sequence[Value], linear: Sequence[bool]) -> list[Value]:
+    """The values as ``Terms`` where ``linear`` says so."""
+    return [Terms(_sum(value)) if flag else value for value, flag in zip(values, linear, strict=True)]
 
 
-def _flags(closed: Any, linear: Sequence[bool]) -> list[bool]:
-    """Which outputs of a program depend on the argument, when these inputs do."""
-    jaxpr = getattr(closed, "jaxpr", closed)
-    known = dict.fromkeys(jaxpr.constvars, False)
-    known.update(zip(jaxpr.invars, linear, strict=True))
-    is_linear = lambda variable: not isinstance(variable, Literal) and known[variable]  # noqa: E731
-    for equation in jaxpr.eqns:
-        known.update(zip(equation.outvars, _flags_of(equation, list(map(is_linear, equation.invars))), strict=True))
-    return list(map(is_linear, jaxpr.outvars))
+def _linear_results(program: ClosedJaxpr, linear: Sequence[bool]) -> list[bool]:
+    """Which results of a program depend on the argument, when these of its inputs do."""
+    return [result is True for result in evaluate(program, linear, _dependence)]
 
 
-def _flags_of(equation: Any, linear: list[bool]) -> list[bool]:
-    name, parameters = equation.primitive.name, equation.params
+def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[Any], compute: Compute) -> list[Any]:
+    """The hook for ``evaluate`` whose values are True for what depends on the argument."""
+    name = equation.primitive.name
+    linear = [operand is True for operand in operands]  # constants and literals are arrays
     if name == "scan":
-        outside, carried = scan_sizes(parameters)
-        return _flags(parameters["jaxpr"], _reached(parameters["jaxpr"], outside, carried, linear))
+        scan = scan_parts(equation)
+        return _linear_results(scan.body, _linear_in_any_step(scan, linear))
     if name == "cond":
-        return [any(flags) for flags in zip(*(_flags(b, linear[1:]) for b in parameters["branches"]), strict=True)]
-    for parameter in CALLS:
-        if parameter in parameters and name != "while":
-            return _flags(parameters[parameter], linear)
+        return _linear_in_any_branch(branches(equation), linear[1:])
+    if name in CALLS:
+        return compute(operands)
     return [any(linear)] * len(equation.outvars)
+
+
+def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
+    """Which inputs of a loop's body depend on the argument in some step, when these operands of the loop do."""
+    constants, carry, inputs = scan.split_operands(linear)
+    while True:
+        after_step, _ = scan.split_results(_linear_results(scan.body, [*constants, *carry, *inputs]))
+        grown = [before or after for before, after in zip(carry, after_step, strict=True)]
+        if grown == carry:
+            return [*constants, *carry, *inputs]
+        carry = grown
+
+
+def _linear_in_any_branch(programs: Sequence[ClosedJaxpr], linear: Sequence[bool]) -> list[bool]:
+    """Which results of a ``cond`` depend on the argument in some branch."""
+    results = [_linear_results(program, linear) for program in programs]
+    return [any(flags) for flags in zip(*results, strict=True)]

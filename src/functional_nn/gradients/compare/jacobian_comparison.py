@@ -22,7 +22,7 @@ from functional_nn.gradients.compare.problem import Array, Leaves, Problem, PyTr
 from functional_nn.gradients.compare.verdict import Verdict, judge
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
 """The largest error allowed, relative to the sum of absolute terms: in float64 some 450 units in the last place."""
@@ -84,9 +84,9 @@ class JacobianComparison:
         with jax.enable_x64(True):
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions = self._drawn(seed)
-            self._jacobians = compiled(partial(jacobians, self.problem))
-            self._forward_products = compiled(partial(forward_products, self.problem))
-            self._pullbacks = compiled(partial(pullbacks, self.problem))
+            self._jacobians = quick_jit(partial(jacobians, self.problem))
+            self._forward_products = quick_jit(partial(forward_products, self.problem))
+            self._pullbacks = quick_jit(partial(pullbacks, self.problem))
         self._formula_is_right = dict.fromkeys(self.problem.names, True)
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -163,7 +163,7 @@ class JacobianComparison:
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction."""
         with jax.enable_x64(True):
-            program = compiled(partial(second_order, self.problem))
+            program = quick_jit(partial(second_order, self.problem))
             found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves)
             doubts = [
                 _relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)
@@ -195,7 +195,7 @@ class JacobianComparison:
             problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            program = compiled(partial(under_transforms, problem, transforms))
+            program = quick_jit(partial(under_transforms, problem, transforms))
             bars_by_transform, automatic = program(problem.leaves, y_bars)
             wide_leaves = [np.asarray(leaf).astype(np.float64) for leaf in problem.leaves]
             wide_bars = [np.asarray(bar).astype(np.float64) for bar in y_bars]

@@ -1,1 +1,1 @@
-"""Evaluates the forward pass of any JAX function in another arithmetic than JAX's, without any derivative rule."""
+"""Evaluation of traced functions in numbers of many digits, without any derivative rule."""

@@ -1,41 +1,44 @@
-"""Rules for what moves numbers without computing: the simple ones by NumPy, the others by letting JAX move numbers.
+"""Rules for operations that move numbers without computing: simple ones by NumPy, the others by JAX.
 
-The latter (gather, scatter, pad…) bind the very primitive to arrays that hold the elements' positions in place of
-their values; what comes back says which element goes where.
+Gathers, scatters, pads and the like are done by JAX's own primitive, on arrays that hold the positions of the elements
+in place of their values. The result says which element goes where.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.multiprecision.elementwise import is_floating, maximum, minimum
+from functional_nn.gradients.multiprecision.elementwise import gives_floating, maximum, minimum
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rules, Values, together
+from functional_nn.jaxprs.evaluate import bind
+from functional_nn.jaxprs.inner_programs import array_type
 
-MOVING = Rules()
-
-
-@MOVING.of("reshape")
-def _reshape(arithmetic, equation, x):
-    return x.reshape(*equation.outvars[0].aval.shape, x.shape[-1])
+RULES = Rules()
 
 
-@MOVING.of("squeeze")
-def _squeeze(arithmetic, equation, x):
+@RULES.of("reshape")
+def _reshape(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
+
+
+@RULES.of("squeeze")
+def _squeeze(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.squeeze(x, equation.params["dimensions"])
 
 
-@MOVING.of("transpose")
-def _transpose(arithmetic, equation, x):
+@RULES.of("transpose")
+def _transpose(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.transpose(x, (*equation.params["permutation"], x.ndim - 1))
 
 
-@MOVING.of("broadcast_in_dim")
-def _broadcast_in_dim(arithmetic, equation, x):
+@RULES.of("broadcast_in_dim")
+def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     shape, kept = equation.params["shape"], equation.params["broadcast_dimensions"]
     aligned = [1] * len(shape)
     for axis, size in zip(kept, x.shape, strict=False):
@@ -43,64 +46,65 @@ def _broadcast_in_dim(arithmetic, equation, x):
     return np.broadcast_to(x.reshape(*aligned, x.shape[-1]), (*shape, x.shape[-1]))
 
 
-@MOVING.of("rev")
-def _rev(arithmetic, equation, x):
+@RULES.of("rev")
+def _rev(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.flip(x, equation.params["dimensions"])
 
 
-@MOVING.of("slice")
-def _slice(arithmetic, equation, x):
+@RULES.of("slice")
+def _slice(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     start, stop = equation.params["start_indices"], equation.params["limit_indices"]
     return x[tuple(map(slice, start, stop, equation.params["strides"] or [1] * len(start)))]
 
 
-@MOVING.of("concatenate")
-def _concatenate(arithmetic, equation, *operands):
+@RULES.of("concatenate")
+def _concatenate(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
     return np.concatenate(together(*operands), equation.params["dimension"])
 
 
-@MOVING.of("split")
-def _split(arithmetic, equation, x):
+@RULES.of("split")
+def _split(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     return np.split(x, np.cumsum(equation.params["sizes"])[:-1], equation.params["axis"])
 
 
-@MOVING.of("stack")
-def _stack(arithmetic, equation, *operands):
+@RULES.of("stack")
+def _stack(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
     return np.stack(together(*operands), equation.params["axis"])
 
 
-@MOVING.of("unstack")
-def _unstack(arithmetic, equation, x):
+@RULES.of("unstack")
+def _unstack(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     return list(np.moveaxis(x, equation.params["axis"], 0))
 
 
-@MOVING.of("tile")
-def _tile(arithmetic, equation, x):
+@RULES.of("tile")
+def _tile(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.tile(x, (*equation.params["reps"], 1))
 
 
-@MOVING.of("pad")
-def _pad(arithmetic, equation, x, filling):
+@RULES.of("pad")
+def _pad(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, filling: Values) -> Values:
     return _moved(equation, [x, filling], [])
 
 
-@MOVING.of("dynamic_slice")
-def _dynamic_slice(arithmetic, equation, x, *starts):
+@RULES.of("dynamic_slice")
+def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *starts: Values) -> Values:
     return _at_each_point(lambda starts, x: _moved(equation, [x], starts), starts, x)
 
 
-@MOVING.of("dynamic_update_slice")
-def _dynamic_update_slice(arithmetic, equation, x, update, *starts):
+@RULES.of("dynamic_update_slice")
+def _dynamic_update_slice(
+    arithmetic: Arithmetic, equation: JaxprEqn, x: Values, update: Values, *starts: Values
+) -> Values:
     return _at_each_point(lambda starts, *moved: _moved(equation, moved, starts), starts, x, update)
 
 
-@MOVING.of("gather")
-def _gather(arithmetic, equation, x, indices):
+@RULES.of("gather")
+def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values) -> Values:
     filling = equation.params["fill_value"]
     if filling is None:
-        floating = is_floating(equation.outvars[0].aval)
-        filling = np.nan if floating else 0 if x.dtype == bool else np.iinfo(x.dtype).min
-    outside = arithmetic.numbers(filling) if is_floating(equation.outvars[0].aval) else np.asarray(filling, x.dtype)
+        filling = _default_filling(equation, x)
+    outside = arithmetic.numbers(filling) if gives_floating(equation) else np.asarray(filling, x.dtype)
     outside = outside.reshape(1, 1)
 
     def gather(indices: Sequence[np.ndarray], x: Values) -> Values:
@@ -109,20 +113,29 @@ def _gather(arithmetic, equation, x, indices):
     return _at_each_point(gather, [indices], x)
 
 
-@MOVING.of("scatter")
-def _scatter(arithmetic, equation, x, indices, updates):
+def _default_filling(equation: JaxprEqn, x: Values) -> float:
+    """What JAX's gather gives for an index outside of the array, if the equation does not say it."""
+    if gives_floating(equation):
+        return np.nan
+    return 0 if x.dtype == bool else np.iinfo(x.dtype).min
+
+
+@RULES.of("scatter")
+def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
         return _moved(equation, [x, updates], indices, between=True)
 
     return _at_each_point(scatter, [indices], x, updates)
 
 
-@MOVING.of("scatter-add", "scatter-sub", "scatter-mul", "scatter-max", "scatter-min")
-def _scatter_combine(arithmetic, equation, x, indices, updates):
+@RULES.of("scatter-add", "scatter-sub", "scatter-mul", "scatter-max", "scatter-min")
+def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     combine = {
-        **{"scatter-add": np.add, "scatter-sub": np.subtract, "scatter-mul": np.multiply},
-        "scatter-max": lambda a, b: maximum(arithmetic, a, b),
-        "scatter-min": lambda a, b: minimum(arithmetic, a, b),
+        "scatter-add": np.add,
+        "scatter-sub": np.subtract,
+        "scatter-mul": np.multiply,
+        "scatter-max": maximum,
+        "scatter-min": minimum,
     }[equation.primitive.name]
 
     def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
@@ -137,12 +150,13 @@ def _scatter_combine(arithmetic, equation, x, indices, updates):
     return _at_each_point(scatter, [indices], x, updates)
 
 
-def _targets(equation: Any, shape: Sequence[int], indices: np.ndarray, updates: Sequence[int]) -> np.ndarray:
-    """Where each update goes: the gather that takes the elements which the scatter would change; -1 is nowhere."""
+def _targets(equation: JaxprEqn, shape: Sequence[int], indices: np.ndarray, updates: Sequence[int]) -> np.ndarray:
+    """The flat place that each update goes to, found by the gather that reads what the scatter changes; -1 for none."""
     numbers = equation.params["dimension_numbers"]
-    alone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    # Along these axes the updates have no axis: one element is read. Along the others they say how many are read.
+    single = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     window = iter(numbers.update_window_dims)
-    sizes = [1 if axis in alone else updates[next(window)] for axis in range(len(shape))]
+    sizes = [1 if axis in single else updates[next(window)] for axis in range(len(shape))]
     taken = lax.GatherDimensionNumbers(
         offset_dims=numbers.update_window_dims,
         collapsed_slice_dims=numbers.inserted_window_dims,
@@ -156,20 +170,25 @@ def _targets(equation: Any, shape: Sequence[int], indices: np.ndarray, updates: 
 
 
 def _moved(
-    equation: Any,
+    equation: JaxprEqn,
     arrays: Sequence[Values],
     indices: Sequence[np.ndarray],
     *,
     numbered: int | None = None,
     between: bool = False,
-    **changed: Any,
+    **changed: object,
 ) -> Values:
-    """Binds the equation's primitive to positions in all arrays, laid end to end; then takes what lies there.
+    """Moves the elements of arrays as the equation does.
 
     Args:
-        numbered: how many of the arrays are operands, the others being only what a changed parameter names.
-        between: whether the indices stand after the first operand.
+        equation: the operation.
+        arrays: the elements that may be in the result.
+        indices: further operands, as they are.
+        numbered: how many of the arrays are operands. A changed parameter refers to the positions of the others.
+        between: whether the indices are the operands after the first one; otherwise they come last.
+        changed: parameters of the equation.
     """
+    # Positions are numbers of elements in all arrays laid end to end.
     arrays = together(*arrays)
     flat = np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays])
     positions, start = [], 0
@@ -180,11 +199,11 @@ def _moved(
         start += size
     given = [jnp.asarray(index) for index in indices]
     operands = [positions[0], *given, *positions[1:]] if between else [*positions, *given]
-    return flat[np.asarray(equation.primitive.bind(*operands, **(equation.params | changed)))]
+    return flat[np.asarray(bind(equation, operands, **changed)[0])]
 
 
 def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *arrays: Values) -> Values:
-    """``move(indices, *arrays)``, at once where the indices agree at all points, else point by point."""
+    """``move(indices, *arrays)``: once for all points if the indices agree at all of them, else point by point."""
     indices = together(*indices)
     if all(np.all(index == index[..., :1]) for index in indices):
         return move([index[..., 0] for index in indices], *arrays)

@@ -1,36 +1,35 @@
-"""Evaluates the forward pass that JAX traced, equation by equation, in an arithmetic of choice."""
+"""Evaluation of a traced function, equation by equation, in numbers of many digits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.multiprecision import data_movement as movement
-from functional_nn.gradients.multiprecision import elementwise, products, reductions
-from functional_nn.gradients.multiprecision.control_flow import CONTROL
-from functional_nn.gradients.multiprecision.rules import Arithmetic, Points, Values
+from functional_nn.gradients.multiprecision import data_movement, elementwise, products, reductions
+from functional_nn.gradients.multiprecision.control_flow import CONTROL, Operand
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.multiprecision.rules import Points, Values
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
+from functional_nn.jaxprs.inner_programs import CALLS, array_type
 
-CALLS = {
-    **dict.fromkeys(("jit", "pjit", "closed_call", "remat2", "remat", "checkpoint"), "jaxpr"),
-    **dict.fromkeys(("core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
-}
-"""What only calls another program, and which parameter holds it. Derivatives that it may bring are not looked at."""
+RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES
 
-COMPUTING = elementwise.COMPUTING | reductions.COMPUTING | products.COMPUTING
-RULES = COMPUTING | elementwise.CHOOSING | reductions.CHOOSING | movement.MOVING
+Results: TypeAlias = list[Operand]
+VARYING: Any = object()
+"""Any value that depends on the inputs, before the inputs are known."""
 
 
 class Program:
     """A function of arrays, traced once.
 
     What does not depend on the inputs (random bits, masks, labels, numbers made of them) is computed by JAX itself, as
-    in the program; the rest in the arithmetic, from the exact binary values of the inputs and literals.
+    in the program. The rest is computed in the arithmetic, from the exact binary values of the inputs and literals.
 
     Args:
         function: ``function(leaves) -> outputs``, lists of floating-point arrays.
@@ -38,102 +37,100 @@ class Program:
     """
 
     def __init__(self, function: Callable[[list[Any]], Sequence[Any]], leaves: Sequence[Any]):
-        closed = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-        self._jaxpr: Any = closed.jaxpr
-        self._known = dict(zip(self._jaxpr.constvars, closed.consts, strict=True))
-        self._equations: list[Any] = []
-        varying = set(self._jaxpr.invars)
-        for equation in self._jaxpr.eqns:
-            if any(variable in varying for variable in equation.invars if not isinstance(variable, Literal)):
-                self._equations.append(equation)
-                varying.update(equation.outvars)
-            else:
-                _Evaluation(None, self._known).compute(equation)
+        self._program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+        self._constant_results: dict[EquationPath, Results] = {}
+        evaluate(self._program, [VARYING for _ in leaves], self._find_constant)
+
+    def _find_constant(
+        self, path: EquationPath, equation: JaxprEqn, operands: list[Any], compute: Compute
+    ) -> list[Any]:
+        """The hook that keeps the results of the outermost equations that do not depend on the inputs."""
+        if any(operand is VARYING for operand in operands):
+            return [VARYING for _ in equation.outvars]
+        results = _computed_by_jax(equation, operands, compute)
+        if len(path) == 1:
+            self._constant_results[path] = results
+        return results
 
     @property
     def numbers(self) -> int:
-        """How many numbers one evaluation makes, at the least: what it takes of memory for every point."""
-        made: list[Any] = [*self._jaxpr.invars, *(out for equation in self._equations for out in equation.outvars)]
-        return sum(int(np.prod(variable.aval.shape)) for variable in made)
+        """The least count of numbers that one evaluation makes: the memory that it takes for every point."""
+        jaxpr = self._program.jaxpr
+        made = list(jaxpr.invars)
+        for number, equation in enumerate(jaxpr.eqns):
+            if (number,) not in self._constant_results:
+                made += equation.outvars
+        return sum(array_type(variable).size for variable in made)
 
     @property
     def outputs(self) -> int:
         """How many elements all outputs have."""
-        return sum(int(np.prod(variable.aval.shape)) for variable in self._jaxpr.outvars)
+        return sum(array_type(variable).size for variable in self._program.jaxpr.outvars)
 
     def __call__(self, arithmetic: Arithmetic, leaves: Sequence[Values]) -> Values:
         """All elements of all outputs, (elements, points), from leaves of shape (\\*shape, points)."""
-        values = self._known | {v: Points(leaf) for v, leaf in zip(self._jaxpr.invars, leaves, strict=True)}
-        evaluation = _Evaluation(arithmetic, values)
-        for equation in self._equations:
-            evaluation.compute(equation)
-        outputs = [evaluation.lift(evaluation.read(variable)) for variable in self._jaxpr.outvars]
+        hook = _InManyDigits(arithmetic, self._constant_results)
+        outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
         points = max(leaf.shape[-1] for leaf in leaves)
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
 
 
-class _Evaluation:
-    """The values of variables so far, each ``Points`` or, where it does not depend on the inputs, an ordinary array."""
+def _computed_by_jax(equation: JaxprEqn, operands: Sequence[Operand], compute: Compute) -> Results:
+    """The results of an equation whose operands do not depend on the inputs."""
+    return compute(operands) if equation.primitive.name in CALLS else list(bind(equation, operands))
 
-    def __init__(self, arithmetic: Arithmetic | None, values: dict[Any, Any]):
-        self._arithmetic: Any = arithmetic
-        self._values = values
 
-    def read(self, variable: Any) -> Any:
-        """A literal has the precision of the program: 0.1 in a float32 program is float32(0.1)."""
-        if isinstance(variable, Literal):
-            aval: Any = variable.aval
-            return np.asarray(variable.val, aval.dtype)
-        return self._values[variable]
+class _InManyDigits:
+    """The hook that evaluates in an arithmetic. Values are ``Points``, or arrays if they do not depend on the inputs.
 
-    def lift(self, value: Any) -> Values:
-        """What does not depend on the inputs, as values that agree at all points."""
+    Args:
+        arithmetic: of the values that depend on the inputs.
+        constant_results: the results of outermost equations that do not depend on the inputs, by path.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, constant_results: dict[EquationPath, Results]):
+        self._arithmetic = arithmetic
+        self._constant_results = constant_results
+
+    def __call__(self, path: EquationPath, equation: JaxprEqn, operands: list[Operand], compute: Compute) -> Results:
+        name = equation.primitive.name
+        if path in self._constant_results:
+            return self._constant_results[path]
+        if not any(isinstance(operand, Points) for operand in operands):
+            return _computed_by_jax(equation, operands, compute)
+        if name in CALLS:
+            return compute(operands)
+        if name in CONTROL:
+            return CONTROL[name](self._run, self.lift, equation, operands)
+        return self._apply(equation, operands)
+
+    def lift(self, value: Operand) -> Values:
+        """Any value as ``Values``; an array has the same ones at all points."""
         if isinstance(value, Points):
             return value.values
         array = np.asarray(value)
         return (self._arithmetic.numbers(array) if elementwise.is_floating(array) else array)[..., None]
 
-    def compute(self, equation: Any) -> None:
-        operands = [self.read(variable) for variable in equation.invars]
-        name = equation.primitive.name
-        if name in CALLS:
-            outputs = self._run(equation.params[CALLS[name]], operands)
-        elif not any(isinstance(operand, Points) for operand in operands):
-            outputs = equation.primitive.bind(*operands, **equation.params)
-        elif name in CONTROL:
-            outputs = CONTROL[name](self._run, self.lift, equation, operands)
-        else:
-            outputs = self._apply(equation, list(map(self.lift, operands)))
-        many = equation.primitive.multiple_results
-        self._values.update(zip(equation.outvars, outputs if many else [outputs], strict=True))
+    def _run(self, program: ClosedJaxpr, operands: Sequence[Operand]) -> Results:
+        return evaluate(program, operands, self, path=(0, 0))  # inside an equation, not among the outermost ones
 
-    def _run(self, program: Any, operands: Sequence[Any]) -> list[Any]:
-        jaxpr, consts = (program.jaxpr, program.consts) if hasattr(program, "consts") else (program, [])
-        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *operands), strict=True))
-        inner = _Evaluation(self._arithmetic, values)
-        for equation in jaxpr.eqns:
-            inner.compute(equation)
-        return [inner.read(variable) for variable in jaxpr.outvars]
-
-    def _apply(self, equation: Any, operands: list[Values]) -> Any:
+    def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
+        """The results by the rule of the primitive."""
         name = equation.primitive.name
         if name not in RULES:
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
             raise InputError("function", "operations with a rule", f"{name}, used in {_place(equation)}", remedy)
-        if name in COMPUTING:
-            operands = list(map(self._arithmetic.rounded, operands))
-        outputs = RULES[name](self._arithmetic, equation, *operands)
+        outputs = RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
         for output, variable in zip(outputs, equation.outvars, strict=True):
-            if output.shape[:-1] != variable.aval.shape:
-                raise AssertionError(f"the rule for {name} made {output.shape[:-1]} of {variable.aval.shape}")
-        made = list(map(Points, outputs))
-        return made if equation.primitive.multiple_results else made[0]
+            if output.shape[:-1] != array_type(variable).shape:
+                raise AssertionError(f"the rule for {name} made {output.shape[:-1]} of {variable.aval}")
+        return [Points(output) for output in outputs]
 
 
-def _place(equation: Any) -> str:
+def _place(equation: JaxprEqn) -> str:
     """The user's line: the innermost that is not JAX's own."""
     traceback = equation.source_info.traceback
     frames = [] if traceback is None else traceback.frames

@@ -1,23 +1,33 @@
-"""Numbers of as many digits as asked for: MPFR's where gmpy2 is installed, some ten times as fast, else mpmath's."""
+"""Arithmetic in many digits: by MPFR if gmpy2 is installed, which is about ten times as fast, else by mpmath."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-NAMES = [
-    *("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh"),
-    *("tanh", "asinh", "acosh", "atanh", "erf", "erfc", "digamma", "floor", "ceil"),
-]
+Number: TypeAlias = Any
+"""A number of one of the two libraries."""
+Function: TypeAlias = Callable[..., Any]
+"""A function of numbers, or an elementwise function of arrays of them."""
+
+ALGEBRAIC = ("sqrt", "floor", "ceil")
+EXPONENTIAL = ("exp", "expm1", "log", "log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
+SPECIAL = ("erf", "erfc", "digamma")
+NAMES = ALGEBRAIC + EXPONENTIAL + TRIGONOMETRIC + SPECIAL
+"""Functions that both libraries have under these names."""
 
 
-class Digits:
-    """An arithmetic of ``digits`` decimal digits, and an exponent that neither overflows nor underflows in practice.
+class Arithmetic:
+    """Numbers of ``digits`` decimal digits, with an exponent that neither overflows nor underflows in practice.
+
+    Arrays of them are NumPy arrays of objects, which add, subtract, multiply and compare as other arrays do.
 
     Args:
         digits: of every number.
@@ -26,24 +36,34 @@ class Digits:
 
     def __init__(self, digits: int, library: str | None = None):
         make = {"gmpy2": _mpfr, "mpmath": _mpmath}[library or _fastest()]
-        self.precision, self._number, self._functions = make(digits)
+        made = make(digits)
+        self.precision = made.precision
+        self._number = made.number
+        self._functions = made.functions
 
-    def numbers(self, array: Any) -> np.ndarray:
+    def numbers(self, array: ArrayLike) -> np.ndarray:
+        """The exact values of floating-point numbers, integers or booleans."""
         array = np.asarray(array)
         exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
         return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
 
-    def function(self, name: str) -> Callable[..., np.ndarray]:
+    def function(self, name: str) -> Function:
+        """An elementwise function: one of ``NAMES``, ``"divide"``, ``"power"``, ``"lgamma"`` or ``"is_finite"``."""
         return self._functions[name]
 
-    def compare(self, relation: Callable[..., Any], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.asarray(relation(a, b), bool)
 
-    def order(self, values: np.ndarray) -> np.ndarray:
-        return values
+class _Library(NamedTuple):
+    """What an arithmetic takes from a library.
 
-    def rounded(self, values: np.ndarray) -> np.ndarray:
-        return values
+    Args:
+        precision: makes the context in which numbers are computed with the right count of digits.
+        number: makes a number of a Python number.
+        functions: by name.
+    """
+
+    precision: Callable[[], AbstractContextManager[Any]]
+    number: Function
+    functions: dict[str, Function]
 
 
 def _fastest() -> str:
@@ -54,43 +74,44 @@ def _fastest() -> str:
     return "gmpy2"
 
 
-def _elementwise(function: Callable[..., Any], operands: int = 1) -> Callable[..., Any]:
+def _elementwise(function: Function, operands: int = 1) -> Function:
     return np.frompyfunc(function, operands, 1)
 
 
-def _mpfr(digits: int) -> tuple[Callable[[], Any], Callable[..., Any], dict[str, Callable[..., Any]]]:
+def _mpfr(digits: int) -> _Library:
     import gmpy2
 
     numbers: Any = gmpy2
     functions = {name: _elementwise(getattr(numbers, name), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": np.true_divide, "power": np.power, "is_finite": _elementwise(numbers.is_finite)}
     functions["lgamma"] = _elementwise(lambda x: numbers.lgamma(x)[0])
-    return partial(numbers.context, precision=math.ceil(digits * math.log2(10))), numbers.mpfr, functions
+    precision = partial(numbers.context, precision=math.ceil(digits * math.log2(10)))
+    return _Library(precision, numbers.mpfr, functions)
 
 
-def _mpmath(digits: int) -> tuple[Callable[[], Any], Callable[..., Any], dict[str, Callable[..., Any]]]:
+def _mpmath(digits: int) -> _Library:
     import mpmath
 
     numbers: Any = mpmath.MPContext()
     numbers.dps = digits
 
-    def real(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Not a number outside of the domain, where mpmath goes on with complex numbers."""
+    def real(function: Function) -> Function:
+        """The function with NaN outside of its domain, where mpmath goes on with complex numbers."""
 
-        def value(*operands: Any) -> Any:
+        def value(*operands: Number) -> Number:
             result = function(*operands)
             return numbers.nan if isinstance(result, numbers.mpc) else result
 
         return value
 
-    def divide(a: Any, b: Any) -> Any:
+    def divide(a: Number, b: Number) -> Number:
         return a / b if b else a * numbers.inf
 
-    def power(a: Any, b: Any) -> Any:
+    def power(a: Number, b: Number) -> Number:
         return divide(numbers.one, a) if not a and b < 0 else numbers.power(a, b)
 
     functions = {name: _elementwise(real(getattr(numbers, name)), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": _elementwise(divide, 2), "power": _elementwise(real(power), 2)}
     functions["lgamma"] = _elementwise(lambda x: numbers.loggamma(x).real)
     functions["is_finite"] = _elementwise(numbers.isfinite)
-    return nullcontext, numbers.mpf, functions
+    return _Library(nullcontext, numbers.mpf, functions)

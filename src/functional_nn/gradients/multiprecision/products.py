@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from functional_nn.core.errors import InputError
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.reductions import windows
 from functional_nn.gradients.multiprecision.rules import Rules, Values
+from functional_nn.jaxprs.inner_programs import array_type
 
-COMPUTING = Rules()
+RULES = Rules()
 
 
 def _multiplied(a: Values, b: Values) -> Values:
@@ -16,8 +19,8 @@ def _multiplied(a: Values, b: Values) -> Values:
     return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
 
 
-@COMPUTING.of("dot_general")
-def _dot_general(arithmetic, equation, a, b):
+@RULES.of("dot_general")
+def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
     (contracted_a, contracted_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     free_a = [axis for axis in range(a.ndim - 1) if axis not in (*contracted_a, *batch_a)]
     free_b = [axis for axis in range(b.ndim - 1) if axis not in (*contracted_b, *batch_b)]
@@ -30,34 +33,37 @@ def _dot_general(arithmetic, equation, a, b):
     product = _multiplied(
         grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
     )
-    return product.reshape(*equation.outvars[0].aval.shape, product.shape[-1])
+    return product.reshape(*array_type(equation.outvars[0]).shape, product.shape[-1])
 
 
-@COMPUTING.of("conv_general_dilated")
-def _conv_general_dilated(arithmetic, equation, x, kernel):
-    p = equation.params
-    if p["batch_group_count"] != 1:
+@RULES.of("conv_general_dilated")
+def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, kernel: Values) -> Values:
+    parameters = equation.params
+    if parameters["batch_group_count"] != 1:
         remedy = "difference_jacobian takes any function."
-        raise InputError("function", "convolutions with batch_group_count 1", p["batch_group_count"], remedy)
-    groups = p["feature_group_count"]
-    x_axes, kernel_axes, y_axes = p["dimension_numbers"]
+        raise InputError("function", "convolutions with batch_group_count 1", parameters["batch_group_count"], remedy)
+    groups = parameters["feature_group_count"]
+    # Both arrays get JAX's usual order of axes: (batch, channels, *sizes) and (out, in, *sizes).
+    x_axes, kernel_axes, y_axes = parameters["dimension_numbers"]
     x = np.transpose(x, (*x_axes, x.ndim - 1))
     kernel = np.transpose(kernel, (*kernel_axes, kernel.ndim - 1))
     out_size, in_size, *sizes = kernel.shape[:-1]
+    # Every window is a row of a matrix, and the weights of a group are another matrix.
     found = windows(
         x,
         arithmetic.numbers(0.0),
         sizes=sizes,
-        strides=p["window_strides"],
-        padding=p["padding"],
-        base_dilation=p["lhs_dilation"],
-        window_dilation=p["rhs_dilation"],
+        strides=parameters["window_strides"],
+        padding=parameters["padding"],
+        base_dilation=parameters["lhs_dilation"],
+        window_dilation=parameters["rhs_dilation"],
     )
     batch, places = x.shape[0], found.shape[2 : 2 + len(sizes)]
     found = found.reshape(batch, groups, in_size, int(np.prod(places)), -1, x.shape[-1])
     found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
     kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
     product = _multiplied(found, kernel)
+    # The groups' outputs follow each other along the channels, and the axes get the order that the equation asks for.
     product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
     y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])
     return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))

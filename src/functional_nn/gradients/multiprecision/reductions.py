@@ -1,114 +1,125 @@
-"""Rules for sums, products, extremes, running totals, order and windows."""
+"""Rules for sums, products, extremes, running totals, sorting and windows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import accumulate
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.multiprecision.elementwise import is_floating, maximum, minimum
-from functional_nn.gradients.multiprecision.rules import Arithmetic, Rules, Values, together
+from functional_nn.gradients.multiprecision.elementwise import gives_floating, maximum, minimum
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values, together
+from functional_nn.jaxprs.inner_programs import array_type
 
-COMPUTING = Rules()
-CHOOSING = Rules()
-EXTREMES = {"max": maximum, "min": minimum}
+RULES = Rules()
+
+Combine: TypeAlias = Callable[[Values, Values], Values]
+"""Two arrays elementwise: a sum, a product, the larger one."""
 
 
-def _over(ufunc: Any) -> Callable[..., Any]:
-    def rule(arithmetic, equation, x):
-        axes, aval = equation.params["axes"], equation.outvars[0].aval
-        return ufunc.reduce(x, axis=axes) if is_floating(aval) else ufunc.reduce(x, axis=axes, dtype=aval.dtype)
+def _reduction(ufunc: np.ufunc) -> Rule:
+    """The rule for a reduction that NumPy has."""
+
+    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+        dtype = object if gives_floating(equation) else array_type(equation.outvars[0]).dtype
+        return ufunc.reduce(x, axis=equation.params["axes"], dtype=dtype)
 
     return rule
 
 
-for name, ufunc in {"reduce_sum": np.add, "reduce_prod": np.multiply}.items():
-    COMPUTING.of(name)(_over(ufunc))
-for name, ufunc in {**{"reduce_and": np.bitwise_and, "reduce_or": np.bitwise_or, "reduce_xor": np.bitwise_xor}}.items():
-    CHOOSING.of(name)(_over(ufunc))
-
-
 def _slices(x: Values, axes: Sequence[int]) -> Values:
-    """The axes that a reduction goes over as one, in front."""
+    """The array with the axes that a reduction goes over as one, in front."""
     moved = np.moveaxis(x, axes, range(len(axes)))
     return moved.reshape(-1, *moved.shape[len(axes) :])
 
 
-def _extreme(choose: Callable[..., Values]) -> Callable[..., Any]:
-    return lambda arithmetic, equation, x: reduce(partial(choose, arithmetic), _slices(x, equation.params["axes"]))
+def _extreme(choose: Combine) -> Rule:
+    """The rule for the largest or smallest number."""
+    return lambda arithmetic, equation, x: reduce(choose, _slices(x, equation.params["axes"]))
 
 
-def _place(choose: Callable[..., Values]) -> Callable[..., Any]:
-    def rule(arithmetic, equation, x):
-        """The first place where the extreme is."""
+def _place_of_extreme(choose: Combine) -> Rule:
+    """The rule for the first place of the largest or smallest number."""
+
+    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         slices = _slices(x, equation.params["axes"])
-        found = arithmetic.compare(np.equal, slices, reduce(partial(choose, arithmetic), slices))
+        found = slices == reduce(choose, slices)
         return np.argmax(found, 0).astype(equation.params["index_dtype"])
 
     return rule
 
 
-def _running(combine: Callable[..., Values]) -> Callable[..., Any]:
-    def rule(arithmetic, equation, x):
+def _running(combine: Callable[[Arithmetic], Combine]) -> Rule:
+    """The rule for running totals."""
+
+    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         axis, reverse = equation.params["axis"], equation.params["reverse"]
         slices = np.moveaxis(x, axis, 0)
-        totals = np.stack(list(accumulate(slices[::-1] if reverse else slices, partial(combine, arithmetic))))
+        totals = np.stack(list(accumulate(slices[::-1] if reverse else slices, combine(arithmetic))))
         return np.moveaxis(totals[::-1] if reverse else totals, 0, axis)
 
     return rule
 
 
-def _log_add_exp(arithmetic: Arithmetic, a: Values, b: Values) -> Values:
-    """log(e^a + e^b), with the larger taken out."""
-    larger, smaller = maximum(arithmetic, a, b), minimum(arithmetic, a, b)
-    return larger + arithmetic.function("log1p")(arithmetic.function("exp")(smaller - larger))
+def _log_add_exp(arithmetic: Arithmetic) -> Combine:
+    """log(e^a + e^b) = a + log(1 + e^{b - a}), where a is the larger one."""
+
+    def combine(a: Values, b: Values) -> Values:
+        larger, smaller = maximum(a, b), minimum(a, b)
+        return larger + arithmetic.function("log1p")(arithmetic.function("exp")(smaller - larger))
+
+    return combine
 
 
-for name, choose in EXTREMES.items():
-    CHOOSING.of(f"reduce_{name}")(_extreme(choose))
-    CHOOSING.of(f"arg{name}")(_place(choose))
-    CHOOSING.of(f"cum{name}")(_running(choose))
-COMPUTING.of("cumsum")(_running(lambda arithmetic, a, b: a + b))
-COMPUTING.of("cumprod")(_running(lambda arithmetic, a, b: a * b))
-COMPUTING.of("cumlogsumexp")(_running(_log_add_exp))
+RULES |= {
+    "reduce_sum": _reduction(np.add),
+    "reduce_prod": _reduction(np.multiply),
+    "reduce_and": _reduction(np.bitwise_and),
+    "reduce_or": _reduction(np.bitwise_or),
+    "reduce_xor": _reduction(np.bitwise_xor),
+    "reduce_max": _extreme(maximum),
+    "reduce_min": _extreme(minimum),
+    "argmax": _place_of_extreme(maximum),
+    "argmin": _place_of_extreme(minimum),
+    "cummax": _running(lambda arithmetic: maximum),
+    "cummin": _running(lambda arithmetic: minimum),
+    "cumsum": _running(lambda arithmetic: np.add),
+    "cumprod": _running(lambda arithmetic: np.multiply),
+    "cumlogsumexp": _running(_log_add_exp),
+}
 
 
-@CHOOSING.of("sort")
-def _sort(arithmetic, equation, *operands):
+@RULES.of("sort")
+def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+    """All operands in the order of the first ``num_keys`` of them."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
-    operands = together(*operands)
+    operands = tuple(together(*operands))
     shape = operands[0].shape
     along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     order = np.broadcast_to(along, shape)
+    # Stable sorts by the last key first, so that the first key decides.
     for key in operands[keys - 1 :: -1]:
-        again = np.argsort(arithmetic.order(np.take_along_axis(key, order, axis)), axis, kind="stable")
+        again = np.argsort(np.take_along_axis(key, order, axis), axis, kind="stable")
         order = np.take_along_axis(order, again, axis)
-    ordered = [np.take_along_axis(operand, order, axis) for operand in operands]
-    _compare_neighbors(arithmetic, ordered[0], axis)
-    return ordered
+    return [np.take_along_axis(operand, order, axis) for operand in operands]
 
 
-@CHOOSING.of("top_k")
-def _top_k(arithmetic, equation, x):
+@RULES.of("top_k")
+def _top_k(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+    """The k largest numbers and their places."""
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
-    order = np.argsort(arithmetic.order(-x), axis, kind="stable")
+    order = np.argsort(-x, axis, kind="stable")
     ordered = np.take_along_axis(x, order, axis)
-    _compare_neighbors(arithmetic, ordered, axis)
     return [np.take(array, np.arange(k), axis) for array in (ordered, order.astype(np.int32))]
-
-
-def _compare_neighbors(arithmetic: Arithmetic, ordered: Values, axis: int) -> None:
-    """Lets the arithmetic see the ties."""
-    slices = np.moveaxis(ordered, axis, 0)
-    arithmetic.compare(np.equal, slices[1:], slices[:-1])
 
 
 def windows(
     x: Values,
-    filling: Any,
+    filling: np.ndarray,
     *,
     sizes: Sequence[int],
     strides: Sequence[int],
@@ -134,28 +145,35 @@ def windows(
     return np.moveaxis(x, range(first + 1, first + 2 * count, 2), range(first + count, first + 2 * count))
 
 
-def _window_reduction(combine: Callable[..., Values], start: float) -> Callable[..., Any]:
-    def rule(arithmetic, equation, x):
-        p = equation.params
+def _window_reduction(combine: Combine, start: float) -> Rule:
+    """The rule for a reduction of every window; beyond the ends of the array is ``start``, which changes nothing."""
+
+    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+        parameters = equation.params
         found = windows(
             x,
-            arithmetic.numbers(start) if is_floating(equation.outvars[0].aval) else _least(x.dtype, start),
-            sizes=p["window_dimensions"],
-            strides=p["window_strides"],
-            padding=p["padding"],
-            base_dilation=p["base_dilation"],
-            window_dilation=p["window_dilation"],
+            arithmetic.numbers(start) if gives_floating(equation) else _least(x.dtype, start),
+            sizes=parameters["window_dimensions"],
+            strides=parameters["window_strides"],
+            padding=parameters["padding"],
+            base_dilation=parameters["base_dilation"],
+            window_dilation=parameters["window_dilation"],
         )
-        count = len(p["window_dimensions"])
-        return reduce(partial(combine, arithmetic), _slices(found, range(count, 2 * count)))
+        count = len(parameters["window_dimensions"])
+        return reduce(combine, _slices(found, range(count, 2 * count)))
 
     return rule
 
 
-def _least(dtype: Any, start: float) -> Any:
-    return 0 if start == 0 else np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max
+def _least(dtype: np.dtype, start: float) -> np.ndarray:
+    """``start`` as an integer: an infinity as the smallest or largest one."""
+    if start == 0:
+        return np.asarray(0)
+    return np.asarray(np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max)
 
 
-COMPUTING.of("reduce_window_sum")(_window_reduction(lambda arithmetic, a, b: a + b, 0.0))
-CHOOSING.of("reduce_window_max")(_window_reduction(maximum, -np.inf))
-CHOOSING.of("reduce_window_min")(_window_reduction(minimum, np.inf))
+RULES |= {
+    "reduce_window_sum": _window_reduction(np.add, 0.0),
+    "reduce_window_max": _window_reduction(maximum, -np.inf),
+    "reduce_window_min": _window_reduction(minimum, np.inf),
+}

@@ -1,1 +1,1 @@
-"""How the mutants of a formula are made: from its traced program, one table of changes for a kind of equation."""
+"""Mutation testing of gradient formulas: errors made in a traced formula, which the comparison has to find."""

@@ -1,14 +1,14 @@
-"""One error that a person could have made at an equation, and the ways to write such errors down."""
+"""Errors that a person could have made at one equation, and the ways to write them down."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Change = Callable[[list[Any]], list[Any]]
+Arrays: TypeAlias = list[jax.Array]
 
 
 class Alternative(NamedTuple):
@@ -16,50 +16,61 @@ class Alternative(NamedTuple):
 
     Args:
         text: what is wrong.
-        before: ``operands -> operands``, what goes into the equation in place of its operands.
-        after: ``operands, results -> results``, what takes the place of its results.
+        before: ``before(operands)`` gives the operands that the equation gets instead.
+        after: ``after(operands, results)`` gives the results that the equation has instead.
     """
 
     text: str
-    before: Change | None = None
-    after: Callable[[list[Any], list[Any]], list[Any]] | None = None
+    before: Callable[[Arrays], Arrays] | None = None
+    after: Callable[[Arrays, Arrays], Arrays] | None = None
 
 
-def operand(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
-    """Another operand in one's place."""
+def change_operand(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+    """One operand changed."""
     return Alternative(text, before=lambda operands: replaced(operands, number, change(operands[number])))
 
 
-def instead(text: str, function: Callable[..., jax.Array]) -> Alternative:
-    """Another function of the operands in place of the one result."""
+def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative:
+    """Another function of the operands in place of the only result."""
 
-    def after(operands, results):
+    def after(operands: Arrays, results: Arrays) -> Arrays:
         return [jnp.broadcast_to(function(*operands), results[0].shape)]
 
     return Alternative(text, after=after)
 
 
-def result(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
-    """A change of every floating-point result."""
-    return Alternative(text, after=lambda operands, results: [change(r) if is_number(r) else r for r in results])
+def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+    """Every floating-point result changed."""
+
+    def after(operands: Arrays, results: Arrays) -> Arrays:
+        return [change(array) if is_floating_array(array) else array for array in results]
+
+    return Alternative(text, after=after)
 
 
-def replaced(values: list[Any], number: int, value: Any) -> list[Any]:
+def exchange_operands(text: str, one: int, other: int) -> Alternative:
+    """Two operands in each other's places."""
+    return Alternative(text, before=lambda operands: exchanged(operands, one, other))
+
+
+def exchange_results(text: str, one: int, other: int) -> Alternative:
+    """Two results in each other's places."""
+    return Alternative(text, after=lambda _, results: exchanged(results, one, other))
+
+
+def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arrays:
+    """The values with another one at this number."""
     return [*values[:number], value, *values[number + 1 :]]
 
 
-def is_number(array: jax.Array) -> bool:
+def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
+    return replaced(replaced(values, one, values[other]), other, values[one])
+
+
+def is_floating_array(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.floating)
 
 
-def exchanged(text: str, one: int, other: int, *, results: bool = False) -> Alternative:
-    """Two operands or two results in each other's places."""
-
-    def exchange(values):
-        return replaced(replaced(values, one, values[other]), other, values[one])
-
-    return Alternative(text, after=lambda _, values: exchange(values)) if results else Alternative(text, exchange)
-
-
-def rolled(axis: int) -> Callable[[jax.Array], jax.Array]:
+def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
+    """The function that moves every element one place further along an axis, and the last one to the first place."""
     return lambda array: jnp.roll(array, 1, axis)

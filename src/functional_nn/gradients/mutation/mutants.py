@@ -1,10 +1,11 @@
-"""Automatic mutants of a hand-derived backward pass: they show that what accepts the formula accepts nothing else.
+"""Automatic mutants of a hand-derived backward pass: a comparison that accepts the formula has to reject each of them.
 
 A mutant is the formula with one error that a person could have made: a sign, a dropped term, a factor, a missing
-1/N, a transpose, exchanged gates, a stale mask, a time step off by one. They are made from the formula's traced
-program, so any function that JAX traces can be mutated, with what it closes over and what it calls; nothing is parsed.
+1/N, a transpose, exchanged gates, a stale mask, a time step off by one. Mutants are made from the formula's traced
+program, so any function that JAX traces can be mutated, including the functions it calls and the values it closes over.
+No source code is parsed.
 
-All mutants of a formula live in one program (mutant schemata): at an equation with alternatives, the number of the
+All mutants of a formula are in one program (mutant schemata): at an equation with alternatives, the number of the
 active mutant chooses. So one compiled program, vmapped over the numbers, evaluates the whole population.
 
 References: DeMillo, Lipton, Sayward, Hints on test data selection (1978); Untch, Offutt, Harrold, Mutation analysis
@@ -17,25 +18,30 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function
-from functional_nn.gradients.mutation.alternatives import Alternative
-from functional_nn.gradients.mutation.cotangents import bar_alternatives
-from functional_nn.gradients.mutation.operators import alternatives
-from functional_nn.gradients.mutation.targets import Body, SitePath, closed, floating, run, sites
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
+from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
+from functional_nn.gradients.mutation.equation_operators import alternatives
+from functional_nn.gradients.mutation.sites import Body, is_floating, sites
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
+from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
-"""How many mutants are evaluated beside each other: it bounds the memory."""
+"""How many mutants are evaluated at the same time, which bounds the memory."""
 
-OUTPUTS: SitePath = ()
-"""Where the alternatives of the bars stand: outside of every equation."""
+OUTPUTS: EquationPath = ()
+"""The path for alternatives of the bars, which belong to no equation."""
+
+Number: TypeAlias = int | jax.Array
+"""The number of the active mutant, perhaps traced."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Mutant:
         number: which one of its population.
         description: what is wrong with it.
         place: the file and line of the equation, or the path of the bar.
-        family: ``"bar"``, where what the formula gives is changed, or ``"equation"``.
+        family: ``"bar"`` if a result of the formula is changed, ``"equation"`` if one of its equations is.
     """
 
     number: int
@@ -63,7 +69,15 @@ class Mutant:
 
 
 class Entry(NamedTuple):
-    path: SitePath
+    """One mutant while the population is made: its alternative, and the equation that has it.
+
+    Args:
+        path: of the equation; ``OUTPUTS`` for an alternative of a bar.
+        alternative: the error.
+        place, description, family: as in ``Mutant``.
+    """
+
+    path: EquationPath
     alternative: Alternative
     place: str
     description: str
@@ -75,9 +89,9 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
 
     Args:
         hand_vjp: ``hand_vjp(*arguments) -> bars``, any pytree; of a layer ``layer.backward``.
-        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Numbers, masks and
-            integers may all be other ones later, of the same shapes and types.
-        limit: how many of the mutated equations' mutants to keep, drawn at random; those of the bars all stay.
+        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Later calls may have
+            other numbers, masks and integers of the same shapes and types.
+        limit: how many mutants of the equations to keep, drawn at random. Those of the bars are always kept.
         seed: of the draw.
 
     >>> mutants = mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
@@ -91,26 +105,25 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
         check_count("limit", limit, least=0)
     check_count("seed", seed, least=0)
     program, shape = jax.make_jaxpr(hand_vjp, return_shape=True)(*arguments)
-    body = closed(program)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") or "bar" for path in paths]
     bars = [
         Entry(OUTPUTS, alternative, names[number], alternative.text, "bar")
-        for number, alternative in bar_alternatives(jax.tree.leaves(shape), batch_size(arguments))
+        for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))
     ]
     equations = [
         Entry(site.path, alternative, site.place, f"{site.equation.primitive.name}: {alternative.text}", "equation")
-        for site in sites(body, [floating(atom) for atom in body.jaxpr.outvars])
+        for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
         for alternative in alternatives(site)
     ]
     if limit is not None and limit < len(equations):
         kept = random.Random(seed).sample(range(len(equations)), limit)
         equations = [equations[number] for number in sorted(kept)]
-    return Mutants(body, arguments, jax.tree.structure(shape), [*bars, *equations])
+    return Mutants(program, arguments, jax.tree.structure(shape), [*bars, *equations])
 
 
 def batch_size(arguments: Sequence[Any]) -> int | None:
-    """The leading axis of the last argument, the output's cotangent, where a mean over it would not change nothing."""
+    """The size of the leading axis of the last argument, the output's cotangent; None if there is only one example."""
     leaves = jax.tree.leaves(arguments[-1:])
     size = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 1
     return size if size > 1 else None
@@ -119,16 +132,22 @@ def batch_size(arguments: Sequence[Any]) -> int | None:
 class Mutants:
     """All mutants of one formula: a sequence of ``Mutant``, evaluated as one population. Made by ``mutate``."""
 
-    def __init__(self, body: Body, arguments: Sequence[Any], structure: Any, entries: Sequence[Entry]):
-        self._body, self._structure = body, structure
+    def __init__(
+        self,
+        program: ClosedJaxpr,
+        arguments: Sequence[Any],
+        structure: Any,
+        entries: Sequence[Entry],
+    ):
+        self._program, self._structure = program, structure
         self._expected = signature(arguments)
-        self._at: dict[SitePath, list[tuple[int, Alternative]]] = {}
+        self._alternatives: dict[EquationPath, list[tuple[int, Alternative]]] = {}
         for number, entry in enumerate(entries):
-            self._at.setdefault(entry.path, []).append((number, entry.alternative))
+            self._alternatives.setdefault(entry.path, []).append((number, entry.alternative))
         self._mutants = [
             Mutant(number, entry.description, entry.place, entry.family, self) for number, entry in enumerate(entries)
         ]
-        self._population = compiled(self._all)
+        self._population = quick_jit(self._all)
 
     def __len__(self) -> int:
         return len(self._mutants)
@@ -158,15 +177,23 @@ class Mutants:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
 
     def _all(self, leaves: list[jax.Array]) -> Any:
+        """The bars of every mutant, computed for some of them at a time."""
         groups = -(-len(self) // AT_ONCE)
         size = -(-len(self) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
         return jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:])[: len(self)], bars)
 
-    def _one(self, active: Any, leaves: list[jax.Array]) -> Any:
-        change = partial(chosen, self._at, active)
-        bars = change(OUTPUTS, [], run(self._body, leaves, change))
+    def _one(self, active: Number, leaves: list[jax.Array]) -> Any:
+        """The bars that the mutant of this number gives."""
+
+        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+            here = self._alternatives.get(path, [])
+            operands = changed_operands(here, active, operands)
+            return changed_results(here, active, operands, compute(operands))
+
+        bars = evaluate(self._program, leaves, hook)
+        bars = changed_results(self._alternatives.get(OUTPUTS, []), active, [], bars)
         return jax.tree.unflatten(self._structure, bars)
 
 
@@ -175,29 +202,48 @@ def signature(arguments: Sequence[Any]) -> str:
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 
 
-def chosen(
-    at: dict[SitePath, list[tuple[int, Alternative]]],
-    active: Any,
-    path: SitePath,
-    operands: list[Any],
-    results: list[Any] | None = None,
-) -> list[Any]:
-    """What goes into an equation, or with ``results`` what comes out of it, in the active mutant."""
-    values = operands if results is None else results
-    original = values
-    for number, (_, before, after) in at.get(path, ()):
-        if isinstance(active, int) and active != number:
-            continue
-        if results is None:
-            others = before(operands) if before else original
-        else:
-            others = after(operands, results) if after else original
-        values = [pick(active, number, *three) for three in zip(original, values, others, strict=True)]
+def changed_operands(
+    alternatives: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]
+) -> Arrays:
+    """The operands that an equation gets in the active mutant."""
+    values = list(operands)
+    for number, alternative in alternatives:
+        if alternative.before and may_be(active, number):
+            values = pick(active, number, operands, values, alternative.before(list(operands)))
     return values
 
 
-def pick(active: Any, number: int, original: Any, value: Any, other: Any) -> Any:
-    """``other`` in the mutant of this number; nothing to choose where that is the original."""
-    if other is original:
-        return value
-    return other if isinstance(active, int) else lax.select_n(active == number, value, other)
+def changed_results(
+    alternatives: Sequence[tuple[int, Alternative]],
+    active: Number,
+    operands: Sequence[jax.Array],
+    results: Sequence[jax.Array],
+) -> Arrays:
+    """The results that an equation has in the active mutant."""
+    values = list(results)
+    for number, alternative in alternatives:
+        if alternative.after and may_be(active, number):
+            values = pick(active, number, results, values, alternative.after(list(operands), list(results)))
+    return values
+
+
+def may_be(active: Number, number: int) -> bool:
+    """Whether this mutant can be the active one, which a traced number does not tell."""
+    return not isinstance(active, int) or active == number
+
+
+def pick(
+    active: Number,
+    number: int,
+    originals: Sequence[jax.Array],
+    values: Sequence[jax.Array],
+    others: Sequence[jax.Array],
+) -> Arrays:
+    """``others`` in the mutant of this number, else ``values``, which earlier mutants have changed."""
+    picked = []
+    for original, value, other in zip(originals, values, others, strict=True):
+        if other is original:
+            picked.append(value)  # this array is not changed, so there is nothing to choose
+        else:
+            picked.append(other if isinstance(active, int) else lax.select_n(active == number, value, other))
+    return picked

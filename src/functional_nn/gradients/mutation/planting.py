@@ -1,4 +1,4 @@
-"""Errors planted in a formula: the comparison that accepts the formula has to find each of them."""
+"""Errors planted in a formula, to test the comparison that accepts it: it has to find each of them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,46 @@ import numpy as np
 
 from functional_nn.gradients.cases.equivalent import reason_for
 from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
-from functional_nn.gradients.compare.problem import Leaves
+from functional_nn.gradients.compare.problem import Array, Leaves
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.mutation.mutants import mutate
-from functional_nn.jaxprs.quick_compile import compiled
+from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
-"""Mutants of the inner steps of a formula; those of what it gives come on top."""
+"""The most mutants of the equations of a formula. All mutants of its results are tried as well."""
 WIDTHS = (0.3, 1.0, 4.0)
-"""Of the normal numbers at which mutants are tried that the formula's own point did not kill."""
+"""Standard deviations of the random points at which a mutant is tried that survived at the problem's own point."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
 
 
 def plant(
     comparison: JacobianComparison, *, limit: int = MOST_MUTANTS, equivalent: Mapping[str, str] | None = None
 ) -> tuple[int, tuple[Survivor, ...]]:
-    """Plants errors in a problem's pullback, or in its backward half: how many, and which were not found.
+    """Plants errors in a problem's pullback, or in its backward half; returns how many, and which were not found.
 
-    Where the problem's own point does not tell a mutant from the formula, other points are tried: narrow and wide
-    ones, evenly spread ones, and whole numbers, which tie and meet kinks. ``equivalent`` gives reasons for mutants, by
-    what is wrong with them.
+    If a mutant cannot be told from the formula at the problem's own point, other points are tried: narrow and wide
+    ones, evenly spread ones, and whole numbers, which are often equal and lie on kinks.
+
+    Args:
+        comparison: of the problem.
+        limit: the most mutants of the formula's equations.
+        equivalent: reasons why mutants are no errors, by their description.
     """
     problem = comparison.problem
     with jax.enable_x64(True):
-        residuals = compiled(problem.residuals) if problem.residuals else lambda leaves: list(map(jnp.asarray, leaves))
-        first = residuals(problem.leaves), list(map(jnp.asarray, comparison.y_bars))
+        # A problem without a forward half has its own leaves for residuals.
+        residuals = quick_jit(problem.residuals) if problem.residuals else _as_arrays
+        first = residuals(problem.leaves), _as_arrays(comparison.y_bars)
         mutants = mutate(problem.backward or problem.pullback, *first, limit=limit)
     if not len(mutants):
         return 0, ()
     dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
     for leaves, y_bars in _points(problem.leaves, comparison.y_bars):
         with jax.enable_x64(True):
-            given = residuals(leaves), list(map(jnp.asarray, y_bars))
-        for known, found in zip((dead, changed), comparison.killed(mutants, given, leaves), strict=True):
-            known |= found
+            given = residuals(leaves), _as_arrays(y_bars)
+        dead_here, changed_here = comparison.killed(mutants, given, leaves)
+        dead |= dead_here
+        changed |= changed_here
         if dead.all():
             break
 
@@ -57,15 +63,22 @@ def plant(
     return len(mutants), tuple(survivor(number) for number in np.flatnonzero(~dead).tolist())
 
 
+def _as_arrays(leaves: Leaves) -> list[jax.Array]:
+    return [jnp.asarray(leaf) for leaf in leaves]
+
+
 def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
+    """The points at which mutants are tried, each with cotangents; the problem's own point is the first."""
     yield leaves, y_bars
     random = np.random.default_rng(1)
-    draw = lambda leaf: random.normal(size=np.shape(leaf))  # noqa: E731
-    cotangents = lambda: [draw(bar) for bar in y_bars]  # noqa: E731
+
+    def normal(leaf: Array) -> np.ndarray:
+        return random.normal(size=np.shape(leaf))
+
+    def spread(leaf: Array) -> np.ndarray:
+        return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
+
     for width in WIDTHS:
-        yield [width * draw(leaf) for leaf in leaves], cotangents()
-    yield (
-        [random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf)) for leaf in leaves],
-        cotangents(),
-    )
-    yield [np.round(draw(leaf)) for leaf in leaves], cotangents()
+        yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
+    yield [spread(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
+    yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]

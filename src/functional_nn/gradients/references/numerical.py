@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.gradients.compare.problem import Function, Leaves
-from functional_nn.gradients.multiprecision.complex_step import EPSILON, ComplexStep
 from functional_nn.gradients.multiprecision.interpreter import Program
-from functional_nn.gradients.multiprecision.numbers import Digits
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
 """For each leaf the flat elements that derivatives are wanted by; None for all."""
@@ -25,9 +24,8 @@ Columns: TypeAlias = Sequence[np.ndarray] | None
 MORE_DIGITS = 30
 """The second evaluation has this many digits more than the first."""
 AT_ONCE = 2_000_000
-"""About how many numbers are in memory at once."""
-NOISY_RUNS = 3
-"""Runs with random rounding, from which the error of a complex step is estimated."""
+"""How many numbers are in memory, about."""
+EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 """The relative steps of differences in float64."""
 ORDERS = 7
@@ -113,7 +111,7 @@ def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndar
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
     # Steps are relative, so the smallest x has the smallest step; beside numbers of size 1 it needs more digits.
     smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
-    arithmetic = Digits(digits + int(np.ceil(-np.log10(smallest))))
+    arithmetic = Arithmetic(digits + int(np.ceil(-np.log10(smallest))))
     one, ten = arithmetic.numbers([1, 10])
     with arithmetic.precision():
         base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
@@ -148,62 +146,6 @@ def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
     count = max(1, AT_ONCE // numbers)
     for start in range(0, len(columns), count):
         yield slice(start, start + count)
-
-
-def complex_step_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:
-    """Computes Im f(x + ih) / h with h = 10^-30 |x|: nothing cancels, so all digits of double precision are right.
-
-    The error is estimated from three runs with half the step, in which the operands of every operation are changed at
-    random in the last place: four times the largest change of the result, plus two units in its last place. It is
-    infinite if the step decides a tie in a comparison or a maximum, and where the result is not a number.
-
-    Args:
-        function: ``function(leaves) -> outputs``.
-        leaves: the point, as the exact binary values.
-        columns: for each leaf the flat elements wanted; None for all.
-
-    Raises:
-        InputError: the function uses an operation without a rule.
-
-    >>> with jax.enable_x64(True):
-    ...     found = complex_step_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
-    >>> print(found.values[0])
-    [[1.]]
-
-    References:
-        Martins, Sturdza, Alonso 2003, "The complex-step derivative approximation".
-    """
-    program = Program(function, leaves)
-    values, errors = [], []
-    for number, chosen in enumerate(_chosen(leaves, columns)):
-        parts = [
-            _complex_steps(program, leaves, number, chosen[part]) for part in _parts(chosen, program.numbers // 4 + 1)
-        ]
-        no_columns = np.zeros((program.outputs, 0))
-        values.append(np.concatenate([no_columns, *(value for value, _ in parts)], 1))
-        errors.append(np.concatenate([no_columns, *(error for _, error in parts)], 1))
-    return JacobianEstimate(values, errors)
-
-
-@np.errstate(all="ignore")
-def _complex_steps(program: Program, leaves: Leaves, number: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives by these elements of one leaf, and their errors."""
-    x = np.asarray(leaves[number]).astype(np.float64).reshape(-1)
-    steps = 1e-30 * np.where(x == 0, 1.0, np.maximum(np.abs(x), 1e-270))[columns]
-
-    def jacobian(steps: np.ndarray, noise: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        points = np.repeat(x[:, None], len(columns), 1).astype(np.complex128)
-        points[columns, np.arange(len(columns))] += 1j * steps
-        moved = points.reshape(*np.shape(leaves[number]), -1)
-        arithmetic = ComplexStep(len(columns), noise)
-        inputs = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
-        y = np.asarray(program(arithmetic, [*inputs[:number], moved, *inputs[number + 1 :]]))
-        return np.where(np.isfinite(y), np.imag(y), np.nan) / steps, arithmetic.doubtful
-
-    value, doubtful = jacobian(steps, None)
-    noisy = [jacobian(steps / 2, np.random.default_rng(run))[0] for run in range(NOISY_RUNS)]
-    error = 4 * np.max([np.abs(other - value) for other in noisy], 0) + 2 * EPSILON * np.abs(value)
-    return value, np.where(doubtful | np.isnan(error), np.inf, error)
 
 
 def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:

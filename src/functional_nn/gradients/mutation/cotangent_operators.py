@@ -1,41 +1,50 @@
-"""What can be wrong with the bars that a formula gives: their signs, factors, axes, order, single components."""
+"""Mutation operators for the cotangents that a formula gives: signs, factors, axes, order, single components."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from math import prod
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from functional_nn.gradients.mutation.alternatives import Alternative, exchanged, replaced, rolled
+from functional_nn.gradients.mutation.alternatives import Alternative, Arrays, exchange_results, replaced, shift_along
+
+Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
 PARTS = {2: ("halves", 1), 3: ("thirds", 2), 4: ("quarters", 3)}
+"""By the number of parts: what they are called, and how many pairs of neighbors there are."""
 
 
-def bar_alternatives(bars: Sequence[Any], batch: int | None) -> Iterator[tuple[int, Alternative]]:
-    """The number of a bar and what is made wrong with it.
+def cotangent_alternatives(
+    bars: Sequence[jax.ShapeDtypeStruct], batch: int | None
+) -> Iterator[tuple[int, Alternative]]:
+    """The errors that are made in the bars, each with the number of its bar.
 
     Args:
-        bars: the shapes and types of what the formula gives; only floating-point ones are changed.
+        bars: the shapes and types of the cotangents that the formula gives; only floating-point ones are changed.
         batch: the size that a mean over the batch divides by, where there is one.
     """
-    smooth = [k for k, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
-    for number in smooth:
+    numbers = [number for number, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
+    for number in numbers:
         for text, change in changes(bars[number].shape, batch):
-            yield number, at(number, text, change)
-        same = [k for k in smooth if k > number and bars[k].shape == bars[number].shape]
+            yield number, change_bar(number, text, change)
+        same = [other for other in numbers if other > number and bars[other].shape == bars[number].shape]
         if same and bars[same[0]].dtype == bars[number].dtype:
-            yield number, exchanged(f"exchanged with the bar number {same[0] + 1}", number, same[0], results=True)
+            yield number, exchange_results(f"exchanged with the bar number {same[0] + 1}", number, same[0])
 
 
-def at(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
-    return Alternative(text, after=lambda _, bars: replaced(bars, number, change(bars[number])))
+def change_bar(number: int, text: str, change: Change) -> Alternative:
+    def after(operands: Arrays, bars: Arrays) -> Arrays:
+        return replaced(bars, number, change(bars[number]))
+
+    return Alternative(text, after=after)
 
 
-def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Callable[[jax.Array], jax.Array]]]:
+def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
+    """The errors in one bar of this shape: what is wrong, and the function that makes it wrong."""
     yield "sign flipped", jnp.negative
     yield "factor 2", lambda bar: 2 * bar
     yield "left out", jnp.zeros_like
@@ -47,14 +56,14 @@ def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Ca
         yield f"multiplied by the batch size {batch}", lambda bar: bar * batch
     for axis, size in enumerate(shape):
         if size > 1:
-            yield f"off by one along axis {axis}", rolled(axis)
+            yield f"off by one along axis {axis}", shift_along(axis)
     for one, other in combinations(range(len(shape)), 2):
         if shape[one] == shape[other] > 1:
             yield f"axes {one} and {other} exchanged", lambda bar, one=one, other=other: jnp.swapaxes(bar, one, other)
     yield from gate_exchanges(shape)
 
 
-def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[jax.Array], jax.Array]]]:
+def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
     """Neighboring halves, thirds or quarters of the last axis in each other's places."""
     for parts, (word, pairs) in PARTS.items():
         if shape and shape[-1] % parts == 0 and shape[-1] > 2:
@@ -64,10 +73,10 @@ def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[jax.
                 yield f"{word} {first + 1} and {first + 2} exchanged", reordered(parts, order)
 
 
-def reordered(parts: int, order: list[int]) -> Callable[[jax.Array], jax.Array]:
-    def change(bar):
+def reordered(parts: int, order: list[int]) -> Change:
+    def change(bar: jax.Array) -> jax.Array:
         pieces = jnp.split(bar, parts, axis=-1)
-        return jnp.concatenate([pieces[k] for k in order], axis=-1)
+        return jnp.concatenate([pieces[number] for number in order], axis=-1)
 
     return change
 

@@ -1,0 +1,112 @@
+"""Mutation operators for equations that move numbers, and for loops and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import JaxprEqn
+
+from functional_nn.gradients.mutation.alternatives import (
+    Alternative,
+    Arrays,
+    change_operand,
+    change_results,
+    exchange_operands,
+    exchange_results,
+    replace_result,
+    replaced,
+    shift_along,
+)
+from functional_nn.gradients.mutation.sites import bodies, is_floating, literal, reach, shape_of
+from functional_nn.jaxprs.inner_programs import scan_parts
+
+
+def transpositions(equation: JaxprEqn) -> Iterator[Alternative]:
+    if shape_of(equation.invars[0]) == shape_of(equation.outvars[0]):
+        yield replace_result("dropped", lambda array: array)
+
+
+def slices(equation: JaxprEqn) -> Iterator[Alternative]:
+    """``slice``, ``dynamic_slice`` and ``gather``: they read the element beside each one."""
+    taken = equation.params.get("slice_sizes") or shape_of(equation.outvars[0])
+    for axis, (size, part) in enumerate(zip(shape_of(equation.invars[0]), taken, strict=True)):
+        if part < size:
+            yield change_operand(0, f"off by one along axis {axis}", shift_along(axis))
+
+
+def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
+    for axis, ((low, high, _), size) in enumerate(
+        zip(equation.params["padding_config"], shape_of(equation.outvars[0]), strict=True)
+    ):
+        if (low or high) and size > 1:
+            yield change_results(f"off by one along axis {axis}", shift_along(axis))
+
+
+def joined(equation: JaxprEqn) -> Iterator[Alternative]:
+    """``concatenate`` and ``stack``: neighbors of one shape in each other's places."""
+    for number, (one, other) in enumerate(pairwise(equation.invars)):
+        if shape_of(one) == shape_of(other) and one is not other:
+            yield exchange_operands(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+
+
+def parted(equation: JaxprEqn) -> Iterator[Alternative]:
+    """``split`` and ``unstack``."""
+    for number, (one, other) in enumerate(pairwise(equation.outvars)):
+        if shape_of(one) == shape_of(other):
+            yield exchange_results(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+
+
+def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
+    """``scatter-add``: an index that comes twice counts once, or the numbers go to their neighbors."""
+    numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
+
+    def overwriting(array: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
+        return lax.scatter(array, indices, updates, numbers, mode=mode)
+
+    yield replace_result("repeated indices overwrite each other", overwriting)
+    shape = shape_of(equation.invars[2])
+    for axis in range(len(shape)):
+        if axis not in numbers.update_window_dims and shape[axis] > 1:
+            yield change_operand(2, f"updates off by one along axis {axis}", shift_along(axis))
+
+
+def scans(equation: JaxprEqn) -> Iterator[Alternative]:
+    """The direction of time, an input or output shifted by one step, a carry that does not start where it should."""
+    scan = scan_parts(equation)
+    if scan.length < 2:
+        return
+    first_input = scan.constants + scan.carried
+
+    def reversed_from(start: int, values: Arrays) -> Arrays:
+        return [*values[:start], *(jnp.flip(value, 0) for value in values[start:])]
+
+    def shifted_output(number: int, results: Arrays) -> Arrays:
+        return replaced(results, number, jnp.roll(results[number], 1, 0))
+
+    yield Alternative(
+        "direction reversed",
+        before=lambda operands: reversed_from(first_input, operands),
+        after=lambda _, results: reversed_from(scan.carried, results),
+    )
+    (body,) = bodies(equation)
+    read = reach(body, [True] * len(equation.outvars))
+    for number in range(first_input, len(equation.invars)):
+        if is_floating(equation.invars[number]) and scan.body.jaxpr.invars[number] in read:
+            yield change_operand(number, f"input {number - first_input + 1} one time step off", shift_along(0))
+    for number in range(scan.carried, len(equation.outvars)):
+        if is_floating(equation.outvars[number]):
+            text = f"output {number - scan.carried + 1} one time step off"
+            yield Alternative(text, after=lambda _, results, number=number: shifted_output(number, results))
+    for number in range(scan.carried):
+        start = equation.invars[scan.constants + number]
+        if is_floating(start) and literal(start) != 0:
+            yield change_operand(scan.constants + number, f"carry {number + 1} starts from 0", jnp.zeros_like)
+
+
+def branches(equation: JaxprEqn) -> Iterator[Alternative]:
+    if len(equation.params["branches"]) == 2:
+        yield change_operand(0, "branches exchanged", lambda index: 1 - index)

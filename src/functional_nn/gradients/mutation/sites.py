@@ -1,0 +1,191 @@
+"""Sites of mutations: equations of a traced formula that have a part in its results, and their source lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from functional_nn.jaxprs.evaluate import EquationPath
+from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, called_program, scan_parts, while_parts
+
+PACKAGE = Path(__file__).parents[2]
+NO_PLACES = (str(Path(jax.__file__).parent), *(str(PACKAGE / part) for part in ("gradients", "jaxprs")), "<")
+"""Beginnings of file names that hold no formula: JAX, this package's own checks, and code without a file."""
+
+Variable: TypeAlias = Var | Literal
+Follows: TypeAlias = Callable[[Variable, Variable], bool]
+"""``follows(result, operand)``: whether an operand counts as a part of a result of the same equation."""
+
+
+class Body(NamedTuple):
+    """A program inside an equation, with the same results as the equation.
+
+    Args:
+        program: it.
+        carried: how many of its first results the next step of a loop reads.
+        first_carried: the number of the argument that reads the first of them.
+    """
+
+    program: ClosedJaxpr
+    carried: int = 0
+    first_carried: int = 0
+
+
+def is_floating(variable: Variable) -> bool:
+    return jnp.issubdtype(array_type(variable).dtype, jnp.floating)
+
+
+def is_boolean(variable: Variable) -> bool:
+    return array_type(variable).dtype == bool
+
+
+def literal(variable: Variable) -> float | None:
+    """The number that is written in the formula; None for a variable."""
+    return float(variable.val) if isinstance(variable, Literal) and is_floating(variable) else None
+
+
+def shape_of(variable: Variable) -> tuple[int, ...]:
+    return array_type(variable).shape
+
+
+def bodies(equation: JaxprEqn) -> list[Body]:
+    """The programs inside an equation that can be changed safely."""
+    name = equation.primitive.name
+    if name in CALLS:
+        return [Body(called_program(equation))]
+    if name == "scan":
+        scan = scan_parts(equation)
+        return [Body(scan.body, scan.carried, scan.constants)]
+    if name == "cond":
+        return [Body(branch) for branch in branches(equation)]
+    if name == "while" and always_ends(equation):
+        return [while_body(equation)]
+    return []
+
+
+def while_body(equation: JaxprEqn) -> Body:
+    loop = while_parts(equation)
+    return Body(loop.body, len(equation.outvars), loop.body_constants)
+
+
+def always_ends(equation: JaxprEqn) -> bool:
+    """Whether a loop's condition depends on no floating-point number. A mutant of another loop might never end."""
+    loop = while_parts(equation)
+    read = reach(Body(loop.condition), [True], anything)
+    carry = loop.condition.jaxpr.invars[loop.condition_constants :]
+    read_in_body = reach(while_body(equation), [variable in read for variable in carry], anything)
+    return not any(is_floating(variable) for variable in read | read_in_body)
+
+
+def anything(result: Variable, operand: Variable) -> bool:
+    return True
+
+
+def smoothly(result: Variable, operand: Variable) -> bool:
+    """Numbers and masks are parts of numbers; only masks are parts of masks, since a comparison is not smooth."""
+    if is_boolean(result):
+        return is_boolean(operand)
+    return is_floating(result) and (is_floating(operand) or is_boolean(operand))
+
+
+def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[Var]:
+    """The variables that have a part in the used results, from step to step in a loop."""
+    jaxpr = body.program.jaxpr
+    results = zip(jaxpr.outvars, used, strict=True)
+    found = {
+        variable
+        for variable, is_used in results
+        if is_used and isinstance(variable, Var) and follows(variable, variable)
+    }
+    for equation in reversed(jaxpr.eqns):
+        live_results = [variable for variable in equation.outvars if variable in found]
+        operands = equation.invars
+        if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
+            # The inner program tells which operands it uses for these results.
+            (inner,) = bodies(equation)
+            read = reach(inner, [variable in found for variable in equation.outvars], follows)
+            arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
+            operands = [operand for operand, argument in arguments if argument in read]
+        found |= {
+            operand
+            for operand in operands
+            if isinstance(operand, Var) and any(follows(result, operand) for result in live_results)
+        }
+    # A carry that this step reads is used in the step before it.
+    carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
+    used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
+    return found if used_before == list(used) else reach(body, used_before, follows)
+
+
+class Site(NamedTuple):
+    """An equation that has a part in the results.
+
+    Args:
+        path: where it stands in the program.
+        equation: it.
+        place: the file and line in which a person wrote it.
+        live: the variables of its program that have a part in the results.
+        only_selects: the masks that only ``select_n`` reads.
+    """
+
+    path: EquationPath
+    equation: JaxprEqn
+    place: str
+    live: set[Var]
+    only_selects: set[Var]
+
+
+def sites(
+    body: Body, used: Sequence[bool], path: EquationPath = (), library_place: str | None = None
+) -> Iterator[Site]:
+    """All equations that have a part in the used results, in order; equations inside of an equation follow it.
+
+    Args:
+        body: the program.
+        used: which of its results count.
+        path: of the program.
+        library_place: inside one of JAX's own functions, the place where it is called.
+    """
+    live = reach(body, used)
+    jaxpr = body.program.jaxpr
+    only_selects = masks_of_selections(jaxpr)
+    for number, equation in enumerate(jaxpr.eqns):
+        if not any(variable in live for variable in equation.outvars):
+            continue
+        here, place = (*path, number), library_place or place_of(equation)
+        yield Site(here, equation, place, live, only_selects)
+        for inner_number, inner in enumerate(bodies(equation)):
+            inside = place if is_library(inner.program.jaxpr) else library_place
+            inner_used = [variable in live for variable in equation.outvars]
+            yield from sites(inner, inner_used, (*here, inner_number), inside)
+
+
+def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
+    """The masks of a program that only ``select_n`` reads."""
+    masks: set[Var] = set()
+    read_otherwise = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
+    for equation in jaxpr.eqns:
+        for number, operand in enumerate(equation.invars):
+            is_mask = equation.primitive.name == "select_n" and number == 0
+            if isinstance(operand, Var):
+                (masks if is_mask else read_otherwise).add(operand)
+    return masks - read_otherwise
+
+
+def place_of(equation: JaxprEqn) -> str:
+    """The innermost line outside of JAX that an equation comes from, and its function: ``lstm.py:88 (backward)``."""
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback else ():
+        if not frame.file_name.startswith(NO_PLACES):
+            return f"{Path(frame.file_name).name}:{frame.line_num} ({frame.function_name})"
+    return "?"
+
+
+def is_library(jaxpr: Jaxpr) -> bool:
+    """Whether a program is one of JAX's own functions. JAX keeps these, so the lines in it may be another caller's."""
+    return (jaxpr.debug_info.func_filename or "").startswith(NO_PLACES[0])

@@ -1,0 +1,140 @@
+"""Evaluation of traced programs, equation by equation, with a hook that may change what an equation gives.
+
+Calls, loops and branches are entered, so that the hook sees the equations inside them, too. Values are arrays of JAX,
+or whatever the hook understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import JaxprEqn, Literal, Var
+
+from functional_nn.jaxprs.inner_programs import (
+    CALLS,
+    Scan,
+    TracedProgram,
+    While,
+    branches,
+    called_program,
+    closed,
+    scan_parts,
+    while_parts,
+)
+
+Value: TypeAlias = Any
+"""An array, or a pytree that a hook takes in place of an array."""
+Compute: TypeAlias = Callable[[Sequence[Value]], list[Value]]
+"""``compute(operands) -> results``."""
+Results: TypeAlias = Callable[..., list[Value]]
+"""``results(*arguments)`` of a program."""
+EquationPath: TypeAlias = tuple[int, ...]
+"""Where an equation stands: (3,) is equation number 3 of the program, and (3, 0, 7) is equation number 7 of the first
+program inside of that equation."""
+
+
+class Hook(Protocol):
+    """Gives the results of an equation: ``compute(operands)``, or anything else.
+
+    Args:
+        path: where the equation stands.
+        equation: it.
+        operands: their values.
+        compute: evaluates the equation as JAX would; equations inside it go through the hook.
+    """
+
+    def __call__(
+        self, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
+    ) -> list[Value]: ...
+
+
+def evaluate(
+    program: TracedProgram, arguments: Sequence[Value], hook: Hook | None = None, path: EquationPath = ()
+) -> list[Value]:
+    """The results of a traced program.
+
+    Args:
+        program: traced.
+        arguments: one value for each of its variables.
+        hook: is called for each equation.
+        path: of the program, before the numbers of its equations.
+
+    >>> program = jax.make_jaxpr(lambda x: jnp.sin(2 * x))(1.0)
+    >>> def hook(path, equation, operands, compute):
+    ...     print(path, equation.primitive.name)
+    ...     return compute(operands)
+    >>> (y,) = evaluate(program, [0.0], hook)
+    (0,) mul
+    (1,) sin
+    """
+    program = closed(program)
+    jaxpr = program.jaxpr
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*program.consts, *arguments), strict=True))
+
+    def read(variable: Var | Literal) -> Value:
+        if isinstance(variable, Literal):
+            return jnp.asarray(variable.val, jnp.result_type(variable.aval))
+        return values[variable]
+
+    for number, equation in enumerate(jaxpr.eqns):
+        here = (*path, number)
+        operands = [read(variable) for variable in equation.invars]
+        compute = partial(_compute, equation, hook, here)
+        results = hook(here, equation, operands, compute) if hook else compute(operands)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> list[jax.Array]:
+    """The results of one equation, computed by JAX, with some of its parameters changed."""
+    primitive = equation.primitive
+    results = primitive.bind(*operands, **primitive.get_bind_params({**equation.params, **changes}))
+    return list(results) if primitive.multiple_results else [results]
+
+
+def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
+    """The results of a ``scan`` with ``body(*constants, *carry, *inputs)`` in place of its own."""
+    constants, carry, inputs = scan.split_operands(operands)
+
+    def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:
+        return scan.split_results(body(*constants, *carry, *inputs))
+
+    carry, outputs = lax.scan(step, carry, inputs, length=scan.length, reverse=scan.reverse)
+    return [*carry, *outputs]
+
+
+def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
+    condition_constants, body_constants, carry = loop.split_operands(operands)
+
+    def goes_on(carry: list[Value]) -> jax.Array:
+        (result,) = condition(*condition_constants, *carry)
+        return result
+
+    return lax.while_loop(goes_on, lambda carry: body(*body_constants, *carry), carry)
+
+
+def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands: Sequence[Value]) -> list[Value]:
+    """An equation's results; programs inside it are evaluated with the hook."""
+
+    def inner(program: TracedProgram, number: int = 0) -> Results:
+        return lambda *arguments: evaluate(program, arguments, hook, (*path, number))
+
+    name = equation.primitive.name
+    if name in CALLS:
+        return inner(called_program(equation))(*operands)
+    if name == "scan":
+        scan = scan_parts(equation)
+        return run_scan(scan, operands, inner(scan.body))
+    if name == "while":
+        loop = while_parts(equation)
+        return _run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
+    if name == "cond":
+        index, *others = operands
+        chosen = [inner(branch, number) for number, branch in enumerate(branches(equation))]
+        return list(lax.switch(index, chosen, *others))
+    return bind(equation, operands)
