@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import jax
 
 from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.validation import is_function
 
 Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
 
@@ -55,7 +56,7 @@ def _name(path: Any) -> str:
 def check_paths(paths: Any) -> Any:
     """Refuses what is no pattern, no sequence of patterns and no function of a path."""
     several = isinstance(paths, Sequence) and not isinstance(paths, bytes) and all(isinstance(p, str) for p in paths)
-    if not several and not callable(paths):
+    if not several and not is_function(paths):
         raise InputError("paths", "a pattern such as '*weight', several of them, or a function of a path", repr(paths))
     return paths
 

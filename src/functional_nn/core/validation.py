@@ -125,9 +125,14 @@ def check_choice(argument: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
+def is_function(value: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether a value is a function that can be called. A layer is not: calling one only raises an explanation."""
+    return callable(value) and not hasattr(value, "takes_mask")
+
+
 def check_function(argument: str, value: Any, expected: str) -> Any:
-    """Refuses what cannot be called."""
-    if not callable(value):
+    """Requires a function; gives it back."""
+    if not is_function(value):
         raise InputError(argument, expected, shown(value))
     return value
 

@@ -3,9 +3,9 @@
 With x (batch, *in_sizes, in_size), weight W (*window, in_size // groups, out_size), y (batch, *out_sizes, out_size) and
 xₖ = Sₖ x what place k of the window sees (``windows.seen``), all three come from one trilinear form, Σₖ ⟨xₖ Wₖ, y⟩:
 
-    correlate   y = Σₖ xₖ Wₖ            the convolution of machine learning (nothing is turned around)
-    spread      x = Σₖ Sₖᵀ (y Wₖᵀ)      its transpose for x
-    weigh       Wₖ = xₖᵀ y              its transpose for W, summed over batch and out_sizes
+    convolve   y = Σₖ xₖ Wₖ            the convolution of machine learning (nothing is turned around)
+    input_gradient      x = Σₖ Sₖᵀ (y Wₖᵀ)      its transpose for x
+    weight_gradient       Wₖ = xₖᵀ y              its transpose for W, summed over batch and out_sizes
 
 Each is the derivative of the others. With groups, in_size and out_size fall into as many equal parts, and part g of y
 comes from part g of x alone.
@@ -14,9 +14,6 @@ comes from part g of x alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -34,28 +31,18 @@ MOST_SHARES, LEAST_EXAMPLES, WORTH_SHARES = 4, 16, 150_000_000
 multiply-adds on."""
 
 
-_by_hand: ContextVar[bool] = ContextVar("by_hand", default=False)
+def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int, differentiated: bool) -> bool:
+    """Whether a forward pass uses XLA's convolution and not matrix products.
 
-
-@contextmanager
-def differentiated_by_hand() -> Iterator[None]:
-    """JAX makes no derivatives of what is computed inside."""
-    token = _by_hand.set(True)
-    try:
-        yield
-    finally:
-        _by_hand.reset(token)
-
-
-def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int) -> bool:
-    """Whether the map of a forward pass is XLA's convolution; on CPU ``"auto"`` takes the product if JAX may derive it.
-
-    Inside a loop XLA's CPU compiler does well only by a convolution whose axes are in the usual order, and the
-    derivatives that JAX makes of one are not. Otherwise it takes what ``backward_is_native`` does, but for an input of
-    few channels.
+    On a CPU, inside a loop, XLA is fast only for a convolution whose axes are in the usual order. Those that JAX
+    derives from a convolution are not. So ``"auto"`` takes matrix products on a CPU where JAX differentiates the
+    forward pass. Where it does not, ``"auto"`` decides as in ``backward_is_native``, but takes matrix products for an
+    input of few channels too.
     """
     if lowering == "auto" and jax.default_backend() == "cpu":
-        return _by_hand.get() and x.shape[-1] >= FEW_CHANNELS and backward_is_native(lowering, windows, groups)
+        if differentiated or x.shape[-1] < FEW_CHANNELS:
+            return False
+        return backward_is_native(lowering, windows, groups)
     return lowering != "product"
 
 
@@ -70,7 +57,7 @@ def backward_is_native(lowering: str, windows: Windows, groups: int) -> bool:
     return lowering != "product"
 
 
-def correlate(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
+def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """y = Σₖ xₖ Wₖ."""
     if native:
         return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
@@ -88,10 +75,10 @@ def correlate(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, na
     return y.reshape(*y.shape[:-2], -1)
 
 
-def spread(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
+def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """x = Σₖ Sₖᵀ (y Wₖᵀ): every element of y is spread over the window that it came from."""
     if native:
-        return _spread_natively(y, weight, windows, groups)
+        return _native_input_gradient(y, weight, windows, groups)
     taps = _taps(weight, groups)
     if groups == 1:
         columns = y @ taps.reshape(-1, weight.shape[-1]).T
@@ -100,11 +87,11 @@ def spread(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, nativ
     return put_back(list(parts.reshape(*parts.shape[:-2], -1)), windows)
 
 
-def weigh(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
+def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """Wₖ = xₖᵀ y, in the shape of the weight."""
     if native:
         work = y.size * windows.places * (x.shape[-1] // groups)
-        return added([_weigh_natively(*share, windows, groups) for share in _shares(x, y, work)])
+        return added([_native_weight_gradient(*share, windows, groups) for share in _shares(x, y, work)])
     if groups == 1:
         rows = tuple(range(y.ndim - 1))
         taps = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
@@ -171,7 +158,7 @@ def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.
     return y.reshape(*y.shape[:-2], 2 * pairs, -1)[..., :out, :]
 
 
-def _spread_natively(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
+def _native_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """A convolution of y, its elements ``stride`` apart, with the window turned around.
 
     Element o of y reaches element o · stride + k · dilation - before of x. So element i of x gathers what lies
@@ -190,7 +177,7 @@ def _spread_natively(y: jax.Array, weight: jax.Array, windows: Windows, groups: 
     return _convolution(y, kernel, (1,) * space, pads, windows.dilation, groups, holes=windows.stride)
 
 
-def _weigh_natively(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
+def _native_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """A convolution of x with y for its window: channels stand for the batch, and the batch for channels.
 
     Wₖ sums x[o · stride + k · dilation - before] y[o] over o: what a window of y's size, its elements ``stride`` apart,
