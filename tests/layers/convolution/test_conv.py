@@ -69,7 +69,7 @@ def test_values_are_those_of_loops(in_shape, window, out_size, options, before, 
     ],
 )
 def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, window, options, groups):
-    """⟨convolve(x, W), y⟩ = ⟨x, input_gradient(y, W)⟩ = ⟨W, weight_gradient(x, y)⟩, and both lowerings compute the same."""
+    """⟨convolve(x, W), y⟩ = ⟨x, input_gradient(y, W)⟩ = ⟨W, weight_gradient(x, y)⟩, in both lowerings."""
     windows = place_windows(in_shape[:-1], window, **options)
     random = np.random.default_rng(0)
     x, y = random.normal(size=(2, *in_shape)), random.normal(size=(2, *windows.out_sizes, 6))
@@ -102,7 +102,7 @@ def convolutions(function, *arguments):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
 def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares, monkeypatch):
-    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
     windows = place_windows((5, 4), 3)
     random = np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
@@ -123,7 +123,7 @@ def test_a_batch_is_cut_where_there_is_work_enough():
 
 
 def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
-    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
     share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     windows = place_windows((5, 4), 3)

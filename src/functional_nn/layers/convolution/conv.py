@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import TwoForwardPasses
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.lowering import (
@@ -36,6 +36,7 @@ from functional_nn.layers.convolution.sliding_windows import (
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
+@without_input_size("out_size", "window")
 def conv(
     out_size: int,
     window: Sizes,
@@ -83,9 +84,9 @@ def conv(
         bias: whether b is added.
         initializer: see ``dense``; fan-in and fan-out are window · channels of one group. He's by default, since most
             convolutions stand before a ReLU.
-        lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``: the
-            one that was measured to be quicker on this platform where JAX may derive it, or, in ``with_hand_vjp``, need
-            not. They differ in speed and rounding only.
+        lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``, the
+            one that was measured to be faster on this platform: to differentiate, or inside ``with_hand_vjp`` to
+            compute. They differ in speed and rounding only.
         name: used in parameter trees and in error messages.
 
     Raises:
@@ -138,6 +139,7 @@ def conv(
     return Layer(name, init, forward, backward)
 
 
+@without_input_size("out_size", "window")
 def conv_transpose(
     out_size: int,
     window: Sizes,
