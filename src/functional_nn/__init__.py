@@ -5,6 +5,7 @@ that ``import functional_nn`` and the command line's ``--help`` do not wait for 
 """
 
 import importlib
+import importlib.util
 
 import lazy_loader
 
@@ -17,10 +18,8 @@ def __getattr__(name: str):
     # Python and its tools ask for many names that begin with "_"; these need no suggestion.
     if name in __all__ or name.startswith("_"):
         return _load(name)
-    try:
+    if importlib.util.find_spec(f"{__name__}.{name}"):
         return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError:
-        pass
     from functional_nn.core.missing_names import missing_name
 
     namespaces = {namespace: importlib.import_module(f"{__name__}.{namespace}").__all__ for namespace in _NAMESPACES}

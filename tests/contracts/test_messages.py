@@ -4,11 +4,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from functional_nn import DataError, InputError, cli
+from functional_nn import DataError, InputError, cli, load_dataset
 from functional_nn.bench.compare.records import read_records
 from functional_nn.core.errors import short_repr, shortened
 from functional_nn.core.validation import shown
-from functional_nn.data import load_dataset, read_idx, write_idx
+from functional_nn.data import read_idx, write_idx
 from functional_nn.data.dataset import make_dataset
 from functional_nn.data.images import read_image
 
