@@ -56,7 +56,7 @@ class Layer(NamedTuple):
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
         layers: the layers inside a combinator. They are shown by ``repr`` and used for nothing else.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
     >>> params, state = layer.init(jax.random.key(0), (3,))
     >>> y, state = layer.apply(params, state, jnp.ones((5, 3)), train=False)

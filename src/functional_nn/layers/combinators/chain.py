@@ -1,4 +1,7 @@
-"""Layers made of layers. They know only ``Layer``, and thread all names, keys, state and residuals."""
+"""Combinators: chain, parallel, residual, bidirectional and reversed layers.
+
+They use nothing of a layer but ``Layer``, and pass on its name, random key, state and residuals.
+"""
 
 from __future__ import annotations
 
