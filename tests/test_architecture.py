@@ -139,8 +139,6 @@ def test_nothing_is_loose_in_the_repository():
 def test_layer_files_know_no_other_family_of_layers():
     """A layer imports what stands beside it in its own folder, and initializers; nothing of another layer's."""
     for path in (SOURCE / "layers").rglob("*.py"):
-        if path.name == "hand_vjp.py":
-            continue
         family = ".".join(("functional_nn", *path.parent.relative_to(SOURCE).parts))
         for module in imports(path):
             own = family != "functional_nn.layers" and module.startswith(family)

@@ -226,3 +226,38 @@ def test_help_tells_of_the_thing_itself():
         assert thing.__doc__.startswith(f"{thing.name}: "), thing
         assert repr(thing) == f"{type(thing).__name__}({thing.name!r})"
     assert fnn.relu.derivative(0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("net", "text"),
+    [
+        (fnn.dense(2), "Layer('dense')"),
+        (fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "chain(dense_0, relu_0, dense_1)"),
+        (fnn.chain(fnn.residual(fnn.dense(3)), name="mine"), "mine(residual_0(dense_0))"),
+        (fnn.with_hand_vjp(fnn.chain(fnn.dense(3))), "chain(dense_0)"),
+        (fnn.repeat(fnn.dense(3), 2), "repeat(dense_0)"),
+        (fnn.chain(fnn.chain(fnn.chain(fnn.dense(3)))), "chain(chain_0(chain_0(…)))"),
+        (fnn.chain(), "Layer('chain')"),
+    ],
+)
+def test_a_network_shows_its_layers(net, text):
+    assert repr(net) == text
+
+
+def test_a_long_network_is_shown_in_one_line():
+    text = repr(fnn.chain(*[fnn.dense(3)] * 50))
+    assert len(text) == 80
+    assert text.startswith("chain(dense_0, dense_1, ")
+    assert text.endswith("…")
+
+
+def test_a_layer_that_is_called_says_how_it_is_applied():
+    with pytest.raises(
+        TypeError, match=r"params, state = dense\.init\(key, in_shape\), then y, state = dense\.apply\("
+    ):
+        fnn.dense(10)(jnp.ones((1, 3)))
+
+
+def test_a_layer_is_no_function():
+    with pytest.raises(fnn.InputError, match="activation: expected a function of every element alone, got dense"):
+        fnn.rnn(3, activation=fnn.dense(2))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_floating, is_concrete
-from functional_nn.core.validation import as_array, in_native_order, is_array, shown
+from functional_nn.core.validation import as_array, in_native_order, is_array, is_function, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activ
             remedy = f"Put it after the layer: chain(…, {value.name}_with(…))."
             raise InputError("activation", "one without traced parameters", value.name, remedy)
         return value
-    if isinstance(value, VectorActivation) or not callable(value):
+    if isinstance(value, VectorActivation) or not is_function(value):
         raise InputError("activation", "a function of every element alone", getattr(value, "name", repr(value)))
     name = getattr(value, "__name__", "function").strip("<>")
 

@@ -1,4 +1,4 @@
-"""What every other part uses: layers, masked sequences, shapes, parameter trees, errors, validation."""
+"""The base of the package: layers, masked sequences, shapes, parameter trees, errors, validation."""
 
 import lazy_loader
 

@@ -1,22 +1,46 @@
-"""The one abstraction: a layer is three pure functions over plain pytrees."""
+"""The layer: what a network starts as, what it computes, and its hand-derived gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jax.tree_util import Partial
 
 from functional_nn.core.errors import FormulaMissing, InputError, inside
 from functional_nn.core.layer_checks import check_key, check_trees
-from functional_nn.core.masked import Masked
+from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import check_arrays, check_flag, is_array, is_numeric, shown, tree_in_native_order
+from functional_nn.core.validation import (
+    check_arrays,
+    check_flag,
+    is_array,
+    is_function,
+    is_numeric,
+    shown,
+    tree_in_native_order,
+)
 
 Params: TypeAlias = Mapping[str, Any]
+"""Parameters: a nested dict of arrays."""
+
 State: TypeAlias = Mapping[str, Any]
+"""What a layer remembers between calls, such as running statistics: a nested dict of arrays."""
+
 Residuals: TypeAlias = Any
+"""What a forward pass keeps for the backward pass: a pytree of arrays."""
+
+MOST_SHOWN_OF_A_NETWORK, MOST_NESTED = 80, 2
+"""How many characters, and how many levels of layers inside layers, the ``repr`` of a network shows."""
+
+
+class Forward(Protocol):
+    """``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``."""
+
+    def __call__(
+        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Value, State, Residuals]: ...
 
 
 class Layer(NamedTuple):
@@ -29,14 +53,17 @@ class Layer(NamedTuple):
             leading batch axis, and ``residuals``, a pytree of arrays, is what the backward pass needs.
         backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
             never calls JAX's automatic differentiation, so that it can be compared with it.
-        takes_mask: whether ``forward`` knows ``Masked`` sequences; combinators give other layers the values alone.
+        takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
+        layers: the layers inside a combinator. They are shown by ``repr`` and used for nothing else.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
     >>> params, state = layer.init(jax.random.key(0), (3,))
     >>> y, state = layer.apply(params, state, jnp.ones((5, 3)), train=False)
     >>> y.shape
     (5, 2)
+    >>> fnn.chain(layer, fnn.relu, fnn.residual(fnn.dense(2)))
+    chain(dense_0, relu_0, residual_0(dense_0))
     """
 
     name: str
@@ -44,14 +71,23 @@ class Layer(NamedTuple):
     forward: Callable[..., tuple[Any, State, Residuals]]
     backward: Callable[[Residuals, Any], tuple[Params, Any]]
     takes_mask: bool = False
+    layers: tuple[Layer, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Layer({self.name!r})"
+        text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
+        return text if len(text) <= MOST_SHOWN_OF_A_NETWORK else f"{text[: MOST_SHOWN_OF_A_NETWORK - 1]}…"
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        """Raises a TypeError that says how a layer is called: a layer holds no parameters."""
+        raise TypeError(
+            f"A layer holds no parameters, so it is not called itself. Write params, state = {self.name}.init(key, "
+            f"in_shape), then y, state = {self.name}.apply(params, state, x, train=False)."
+        )
 
     def apply(
         self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
     ) -> tuple[Any, State]:
-        """The forward pass without its residuals: ``(y, state)``. What ``jax.grad`` differentiates."""
+        """The forward pass without its residuals: ``(y, state)``. ``jax.grad`` differentiates it."""
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, _ = self.forward(params, state, x, train=train, key=key)
         return y, state
@@ -70,12 +106,12 @@ class Layer(NamedTuple):
 
 
 class Pullback(NamedTuple):
-    """A layer's backward pass that refuses cotangents of another shape than the output's."""
+    """A layer's backward pass. It requires a cotangent of the output's shape."""
 
-    backward: Callable[[Residuals, Any], tuple[Params, Any]]
-    shapes: tuple[Any, ...]
+    backward: Callable[[Residuals, Value], tuple[Params, Value]]
+    shapes: tuple[object, ...]
 
-    def __call__(self, residuals: Residuals, y_bar: Any) -> tuple[Params, Any]:
+    def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
         given = _shapes(y_bar)
         if given != self.shapes:
             expected = f"what the output is, of shape {_listed(self.shapes)}"
@@ -83,8 +119,23 @@ class Pullback(NamedTuple):
         return self.backward(residuals, tree_in_native_order(y_bar))
 
 
-def _shapes(y: Any) -> tuple[Any, ...]:
-    """The shape of each array in an output or its cotangent, in a tuple of its own where it is masked."""
+def _structure(layer: Layer, name: str, levels: int) -> str:
+    """A name with the names of the layers inside: ``chain(dense_0, relu_0)``. The last level shows "…" instead."""
+    if not layer.layers:
+        return name
+    if not levels:
+        return f"{name}(…)"
+    counts: dict[str, int] = {}
+    inner = []
+    for child in layer.layers:
+        number = counts.get(child.name, 0)
+        counts[child.name] = number + 1
+        inner.append(_structure(child, f"{child.name}_{number}", levels - 1))
+    return f"{name}({', '.join(inner)})"
+
+
+def _shapes(y: Value) -> tuple[object, ...]:
+    """The shape of each array in an output or its cotangent; a masked one is in a tuple of its own."""
     if isinstance(y, Masked):
         return tuple((shape,) for shape in _shapes(y.values))
     if isinstance(y, tuple):
@@ -92,17 +143,27 @@ def _shapes(y: Any) -> tuple[Any, ...]:
     return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)
 
 
-def _listed(shapes: tuple[Any, ...]) -> str:
-    return ", ".join(f"{shape[0]}, masked" if shape and isinstance(shape[0], tuple) else str(shape) for shape in shapes)
+def _listed(shapes: tuple[object, ...]) -> str:
+    """Shapes as a message shows them."""
+    texts = []
+    for shape in shapes:
+        match shape:
+            case (tuple() as of_values,):
+                texts.append(f"{of_values}, masked")
+            case _:
+                texts.append(str(shape))
+    return ", ".join(texts)
 
 
-def _check_call(layer: Layer, params: Any, state: Any, x: Any, train: Any, key: Any) -> tuple[Any, Any, Any]:
-    """Refuses what no layer takes; what this one takes it looks at itself. Gives back params, state and x."""
+def _check_call(
+    layer: Layer, params: Params, state: State, x: Value, train: bool, key: jax.Array | None
+) -> tuple[Params, State, Value]:
+    """Checks what every layer requires of its arguments; gives back params, state and x in native byte order."""
     check_trees(params, state)
     check_arrays("x", x)
     if isinstance(x, Masked) and not layer.takes_mask:
-        expected = f"one array, since {layer.name} knows no masks"
-        raise InputError("x", expected, "a masked sequence", "Put it into a chain, which carries the mask on.")
+        expected = f"one array, since {layer.name} takes no mask"
+        raise InputError("x", expected, "a masked sequence", "Put the layer into a chain, which handles the mask.")
     check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
     if key is not None:
         check_key(key)
@@ -114,7 +175,7 @@ def stateless(
     forward: Callable[[jax.Array], tuple[jax.Array, Residuals]],
     backward: Callable[[Residuals, jax.Array], jax.Array],
 ) -> Layer:
-    """A layer of ``x -> (y, residuals)`` and ``residuals, y_bar -> x_bar``, without parameters, state or randomness."""
+    """A layer without parameters, state or randomness: ``x -> (y, residuals)`` and ``residuals, y_bar -> x_bar``."""
 
     def layer_forward(params, state, x, *, train, key=None):
         y, residuals = forward(x)
@@ -128,14 +189,21 @@ def stateless(
     )
 
 
-def as_layer(value: Any) -> Layer:
-    """Takes a layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
+@runtime_checkable
+class HasLayer(Protocol):
+    """A value that combinators take as a layer, such as an activation."""
+
+    def as_layer(self) -> Layer: ...
+
+
+def as_layer(value: object) -> Layer:
+    """A layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
     if isinstance(value, Layer):
         return value
-    if hasattr(value, "as_layer"):
+    if isinstance(value, HasLayer):
         return value.as_layer()
     expected = "layers, activations or functions of one array"
-    if not callable(value):
+    if not is_function(value):
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         raise InputError("layers", expected, repr(value), remedy)
     name = getattr(value, "__name__", "function").strip("<>")
@@ -148,10 +216,8 @@ def as_layer(value: Any) -> Layer:
             f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
         )
 
-    function: Callable[[Any], Any] = value
-
     def forward(x):
-        y = function(x)
+        y = value(x)
         with inside(name):
             check_arrays("y", y)
         return y, ()

@@ -1,9 +1,10 @@
-"""Checks of what layers are given: parameters, state, shapes, types and random keys."""
+"""Checks of layers' arguments: parameters, state, shapes, types and random keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,44 @@ from jax.core import Tracer
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape, is_shape
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array, is_numeric, shown
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 EXAMPLES = "functional_nn:examples"
-"""The mapped axis under which every example is alone; see ``check_batch_is_whole``."""
+"""The name of the mapped axis over examples that are computed one by one; see ``check_batch_is_whole``."""
 
 
-def check_trees(params: Any, state: Any) -> None:
-    """Refuses what are no nested dicts of arrays."""
+def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """A decorator for a layer's constructor with these positional arguments. It explains a call with an input size.
+
+    >>> import functional_nn as fnn
+    >>> fnn.dense(784, 10)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: dense: expected out_size alone, got 784, 10. The input size is not given: ...
+    """
+
+    def decorate(constructor: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(constructor)
+        def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+            if len(arguments) > len(names):
+                name = constructor.__name__
+                expected = f"{' and '.join(names)} alone" if len(names) == 1 else f"{' and '.join(names)}"
+                call = f"{name}({', '.join(map(shown, arguments[-len(names) :]))})"
+                remedy = f"The input size is not given: init takes it from in_shape. Write {call}."
+                raise InputError(name, expected, ", ".join(map(shown, arguments)), remedy)
+            return constructor(*arguments, **options)
+
+        return checked
+
+    return decorate
+
+
+def check_trees(params: object, state: object) -> None:
+    """Requires nested dicts of arrays."""
     for argument, tree in (("params", params), ("state", state)):
         if not isinstance(tree, Mapping):
             raise InputError(argument, "a dict, as init gave it", shown(tree))
@@ -27,50 +58,57 @@ def check_trees(params: Any, state: Any) -> None:
                 raise InputError(argument, "a nested dict of arrays", f"one with {shown(leaf)}")
 
 
-def is_concrete(*values: Any) -> bool:
-    """Whether values can be looked at now: under ``jit``, ``grad`` or ``vmap`` they cannot."""
+def is_concrete(*values: object) -> bool:
+    """Whether no value is traced: under ``jit``, ``grad`` or ``vmap`` values are not known."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
-def check_entries(argument: str, tree: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuses parameters or state of another layer."""
+def check_entries(argument: str, tree: Mapping[str, PyTree], names: Sequence[str]) -> None:
+    """Requires these entries in parameters or state; those of another layer lack them."""
     if not isinstance(tree, Mapping) or any(name not in tree for name in names):
-        given = ", ".join(map(str, tree)) or "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
-        raise InputError(argument, f"entries {', '.join(names)}", given, "Use what this network's own init gave.")
+        entries = ", ".join(map(str, tree)) if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
+        remedy = "Use what this network's own init gave."
+        raise InputError(argument, f"entries {', '.join(names)}", entries or "nothing", remedy)
     for name in names:
         if tree[name] is None:
             raise InputError(f"{argument}/{name}", "an array, or a dict of arrays", "None")
 
 
 def check_shape(in_shape: Shape, expected: str) -> Shape:
-    """Refuses what is no shape of at least one axis."""
+    """Requires a shape of at least one axis; gives it as a tuple."""
     if not is_shape(in_shape) or not in_shape or min(in_shape) < 1:
         raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
     return tuple(in_shape)
 
 
 def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
-    """Refuses integers where a layer computes: images as uint8 would be taken for values up to 255."""
+    """Requires one array of floating-point numbers. Images as uint8 would be used as values up to 255."""
     if not is_array(x):
         raise InputError("x", "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError("x", expected, f"{x.dtype} of shape {x.shape}", "Convert it: images as x / 255.")
+        raise InputError(
+            "x",
+            expected,
+            f"{x.dtype} of shape {x.shape}",
+            "Convert images by x / 255; put embedding() before it if x are tokens.",
+        )
 
 
-def check_key(key: Any) -> jax.Array:
-    """Refuses to draw without a key, or from what is none; JAX's old keys, two numbers, are taken too."""
+def check_key(key: object) -> jax.Array:
+    """Requires a PRNG key. JAX's old keys, arrays of two numbers, are accepted too."""
     remedy = "Pass key=jax.random.key(seed)."
     if key is None:
         raise InputError("key", "a key, since random numbers are drawn here", None, remedy)
-    is_key = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-    is_old_key = is_array(key) and key.dtype == jnp.uint32 and key.ndim == 1
-    if not is_key and not is_old_key:
-        raise InputError("key", "one key", shown(key), remedy)
-    return key
+    if is_array(key):
+        is_key = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+        is_old_key = key.dtype == jnp.uint32 and key.ndim == 1
+        if is_key or is_old_key:
+            return key
+    raise InputError("key", "one key", shown(key), remedy)
 
 
 def check_batch_is_whole() -> None:
-    """Called by layers that couple the examples of a batch: refuses where every example is taken alone."""
+    """Requires a whole batch, for layers whose output for one example depends on the others."""
     try:
         jax.lax.axis_index(EXAMPLES)
     except NameError:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 
 
 class Masked(NamedTuple):
-    """Sequences of different lengths, padded to one: what is real and what is padding.
+    """Sequences of different lengths, padded to one length, and a mask that tells steps from padding.
 
-    Recurrent layers, attention, batch norm and global pooling look at the mask; a combinator gives any other layer the
-    values alone, with 0 in place of padding, and carries the mask on. So nothing depends on what padding holds, and a
-    convolution sees zeros there as it does beyond the ends. A mask has no gradient: None stands in its place.
+    Recurrent layers, attention, batch norm and global pooling use the mask. A combinator gives any other layer the
+    values alone, with 0 in place of padding, and attaches the mask to the output. So no result depends on what the
+    padding holds, and a convolution sees zeros there, as it does beyond the ends. A mask has no gradient: its cotangent
+    is None.
 
     Args:
         values: (batch, time, …).
@@ -30,26 +32,30 @@ class Masked(NamedTuple):
     mask: Any
 
 
-def values_of(x: Any) -> Any:
-    """The values of a masked sequence, and anything else as it is."""
+Value: TypeAlias = Any
+"""What layers take and give: an array with a leading batch axis, a ``Masked`` sequence, or a tuple of arrays."""
+
+
+def values_of(x: Value) -> Value:
+    """The values of a masked sequence; any other value as it is."""
     return x.values if isinstance(x, Masked) else x
 
 
-def mask_of(x: Any) -> Any:
-    """The mask of a masked sequence; None for anything else, where all is real."""
+def mask_of(x: Value) -> jax.Array | None:
+    """The mask of a masked sequence; None for any other value, which has no padding."""
     return x.mask if isinstance(x, Masked) else None
 
 
-def like(x: Any, values: Any) -> Any:
+def with_mask_of(x: Value, values: jax.Array) -> Value:
     """``values`` with the mask of ``x``, where it has one."""
     return Masked(values, x.mask) if isinstance(x, Masked) else values
 
 
-def check_mask(x: Any) -> None:
-    """Refuses a mask that is not one boolean for each step of the values."""
+def check_mask(x: Value) -> None:
+    """Requires one boolean for each step of the values."""
     if not isinstance(x, Masked):
         return
     values, mask = jnp.asarray(x.values), jnp.asarray(x.mask)
     if mask.dtype != bool or mask.ndim != 2 or values.shape[:2] != mask.shape:
         expected = f"booleans of shape {values.shape[:2]}, one for each step"
-        raise InputError("mask", expected, f"{mask.dtype} of shape {mask.shape}", "True marks what is real.")
+        raise InputError("mask", expected, f"{mask.dtype} of shape {mask.shape}", "True marks a step, False padding.")

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, quiet where that is not a terminal."""
+"""A progress bar on standard error, shown on a terminal only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(title: str, total: int, show: bool | None = None) -> Iterator[Callable[[str], None]]:
-    """Gives ``advance(text)``, which moves the bar by one and shows a text beside it.
+    """A context with ``advance(text)``, which moves the bar by one step and shows a text beside it.
 
     >>> with progress_bar("training", 3, show=False) as advance:
     ...     advance("loss 0.5")

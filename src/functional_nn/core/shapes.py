@@ -1,32 +1,39 @@
-"""What layers take and give: arrays with a leading batch axis, several of them, or sequences with a mask."""
+"""Shapes of examples, and tracing a function of an example's shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.masked import values_of
+from functional_nn.core.masked import Value, values_of
+
+Result = TypeVar("Result")
 
 Shape: TypeAlias = tuple[int, ...]
+"""The shape of one example, without the batch axis."""
+
+Shapes: TypeAlias = Any
+"""A ``Shape``, or a tuple of ``Shapes`` for a layer of several inputs."""
 
 
-def wide_type(dtype: Any) -> Any:
-    """A type to sum in: at least float32, since a sum of 16-bit numbers overflows, or stops growing."""
+def wide_type(dtype: DTypeLike) -> DTypeLike:
+    """The type to sum in: at least float32, since a sum of 16-bit numbers overflows or stops growing."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
-def is_shape(value: Any) -> bool:
-    """Whether a value is the shape of one array, and not a tuple of several."""
+def is_shape(value: object) -> TypeGuard[Shape]:
+    """Whether a value is the shape of one array, not a tuple of several shapes."""
     return isinstance(value, tuple | list) and all(isinstance(size, Integral) for size in value)
 
 
-def stand_in(in_shape: Any, dtype: Any = float) -> Any:
-    """A batch of one example of that shape (or of those shapes, nested in tuples), for tracing; nothing is computed."""
+def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
+    """A batch of one example of that shape (or of these shapes, nested in tuples), for tracing without computing."""
     if is_shape(in_shape) and all(0 <= size < 2**31 for size in in_shape):
         return jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
     if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
@@ -35,14 +42,14 @@ def stand_in(in_shape: Any, dtype: Any = float) -> Any:
     return tuple(stand_in(shape, dtype) for shape in in_shape)
 
 
-def shape_of(x: Any) -> Any:
-    """The inverse of ``stand_in``: shapes without the batch axis. That of a masked sequence is its values'."""
+def shape_of(x: Value) -> Shapes:
+    """The inverse of ``stand_in``: shapes without the batch axis. For a masked sequence, the shape of its values."""
     x = values_of(x)
     return tuple(shape_of(part) for part in x) if isinstance(x, tuple) else x.shape[1:]
 
 
-def traced(function: Callable[[Any], Any], in_shape: Any, dtype: Any = None) -> Any:
-    """``function`` of a stand-in for ``in_shape``: of floating-point numbers, or of integers where it refuses these."""
+def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLike | None = None) -> Result:
+    """``function`` of a stand-in of that shape: of floating-point numbers, or of integers if it rejects these."""
     if dtype is not None:
         return function(stand_in(in_shape, dtype))
     try:

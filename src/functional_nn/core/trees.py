@@ -1,4 +1,4 @@
-"""Parameters by path: nested dicts of arrays seen as ``{"dense_0/weight": array}``."""
+"""Parameters by path: nested dicts of arrays as ``{"dense_0/weight": array}``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any, TypeAlias
 import jax
 
 from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.validation import is_function
+
+PyTree: TypeAlias = Any
+"""Arrays in nested dicts, tuples or named tuples, or one array."""
 
 Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
 
 
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a nested dict under their paths, in the tree's own order.
+def flatten(tree: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The leaves of a nested dict by path, in the order of the tree.
 
     >>> flatten({"dense_0": {"weight": 1, "bias": 2}})
     {'dense_0/bias': 2, 'dense_0/weight': 1}
@@ -23,13 +27,13 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in leaves}
 
 
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict whose leaves stand under the given paths: the inverse of ``flatten``, but for empty dicts.
+def unflatten(leaves: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The nested dict with leaves at the given paths: the inverse of ``flatten``, except for empty dicts.
 
     >>> unflatten({"dense_0/weight": 1})
     {'dense_0': {'weight': 1}}
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, PyTree] = {}
     for path, leaf in leaves.items():
         *parents, last = path.split("/")
         node = tree
@@ -39,8 +43,8 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def map_with_path(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> Any:
-    """``function(path, leaf)`` in the place of every leaf.
+def map_with_path(function: Callable[[str, Any], Any], tree: Mapping[str, PyTree]) -> PyTree:
+    """The tree with ``function(path, leaf)`` in place of every leaf.
 
     >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"dense_0": {"bias": 2}})
     {'dense_0': {'bias': 'dense_0/bias=2'}}
@@ -48,23 +52,23 @@ def map_with_path(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) 
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
 
 
-def _name(path: Any) -> str:
+def _name(path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def check_paths(paths: Any) -> Any:
-    """Refuses what is no pattern, no sequence of patterns and no function of a path."""
+def check_paths(paths: Paths) -> Paths:
+    """Requires a pattern, a sequence of patterns or a function of a path; gives it back."""
     several = isinstance(paths, Sequence) and not isinstance(paths, bytes) and all(isinstance(p, str) for p in paths)
-    if not several and not callable(paths):
+    if not several and not is_function(paths):
         raise InputError("paths", "a pattern such as '*weight', several of them, or a function of a path", repr(paths))
     return paths
 
 
-def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
+def select(tree: Mapping[str, PyTree], paths: Paths) -> list[str]:
     """The paths in ``tree`` that match a pattern (``"*weight"``), one of several patterns, or a function of the path.
 
     Raises:
-        InputError: where nothing matches, since a choice of nothing is a mistake.
+        InputError: where nothing matches.
     """
     known = flatten(tree)
     paths = check_paths(paths)
@@ -77,15 +81,15 @@ def select(tree: Mapping[str, Any], paths: Paths) -> list[str]:
 
 
 def is_under(path: str, root: str) -> bool:
-    """Whether a path is ``root`` or stands below it."""
+    """Whether a path is ``root`` or lies below it."""
     return path == root or path.startswith(f"{root}/")
 
 
-def replace(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree with other leaves under the given paths; what was given stays as it is.
+def replace(tree: Mapping[str, PyTree], leaves: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """A copy of the tree with other leaves at the given paths.
 
     Raises:
-        InputError: where a path does not exist, as a new one would be a parameter that nothing uses.
+        InputError: where a path does not exist, since no layer would use a new parameter.
 
     >>> replace({"dense_0": {"weight": 1, "bias": 2}}, {"dense_0/bias": 0})
     {'dense_0': {'bias': 0, 'weight': 1}}
@@ -97,8 +101,8 @@ def replace(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any
     return map_with_path(lambda path, leaf: leaves.get(path, leaf), tree)
 
 
-def partition(tree: Mapping[str, Any], paths: Paths) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two trees: the leaves that ``select`` chooses, and the others. ``merge`` puts them together again.
+def partition(tree: Mapping[str, PyTree], paths: Paths) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """Two trees: the leaves that ``select`` chooses, and the others. ``merge`` is the inverse.
 
     >>> partition({"dense_0": {"weight": 1, "bias": 2}}, "*bias")
     ({'dense_0': {'bias': 2}}, {'dense_0': {'weight': 1}})
@@ -111,23 +115,24 @@ def partition(tree: Mapping[str, Any], paths: Paths) -> tuple[dict[str, Any], di
     )
 
 
-def merge(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree of the leaves of several.
+def merge(*trees: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """One tree with the leaves of several.
 
     Raises:
-        InputError: where two of them have a leaf under the same path.
+        InputError: where two of them have a leaf at the same path.
 
     >>> merge({"dense_0": {"weight": 1}}, {"dense_0": {"bias": 2}})
     {'dense_0': {'bias': 2, 'weight': 1}}
     """
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, PyTree] = {}
     for tree in trees:
-        if twice := leaves.keys() & (own := flatten(tree)).keys():
+        added = flatten(tree)
+        if twice := leaves.keys() & added.keys():
             raise InputError("trees", "trees without a path in common", f"{', '.join(sorted(twice))} twice")
-        leaves.update(own)
+        leaves.update(added)
     return unflatten(dict(sorted(leaves.items())))
 
 
-def size(tree: Any) -> int:
+def size(tree: PyTree) -> int:
     """The number of elements in all leaves together."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,13 +1,13 @@
-"""One way of refusing what is of the wrong kind. Each check gives back what it let through.
+"""Checks of argument types and ranges. Each check raises ``InputError``, or gives the value back.
 
-A traced value cannot be looked at, so of one only its shape and type are checked; nothing is added to a program.
+The value of a traced array is not known, so only its shape and type are checked. Checks add nothing to a program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError, short_repr, suggest
 from functional_nn.core.masked import Masked
 
+Tree = TypeVar("Tree")
+
 LARGEST = 2**31 - 1
-"""No axis is longer, and no loop."""
+"""The largest length of an axis or a loop, and the largest integer, that arguments may give."""
 
 
-def shown(value: Any) -> str:
-    """A value as an error says it: arrays by type and shape, the rest cut to one line.
+def shown(value: object) -> str:
+    """A value as messages show it: an array by type and shape, anything else cut to one line.
 
     >>> shown(np.zeros((2, 3))), shown("x" * 100)[-5:]
     ('float64 of shape (2, 3)', "…xxx'")
@@ -35,18 +37,18 @@ def shown(value: Any) -> str:
     return short_repr(value)
 
 
-def is_array(value: Any) -> TypeGuard[jax.Array]:
+def is_array(value: object) -> TypeGuard[jax.Array]:
     """Whether a value is an array, of JAX or of NumPy."""
     return isinstance(value, jax.Array | np.ndarray | np.generic)
 
 
-def is_numeric(array: Any) -> bool:
-    """Whether an array holds real numbers or booleans, and no keys, texts, objects or complex numbers."""
+def is_numeric(array: jax.Array | np.ndarray) -> bool:
+    """Whether an array holds real numbers or booleans, not keys, texts, objects or complex numbers."""
     return array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
 
 
-def check_count(argument: str, value: Any, *, least: int = 1, most: int = LARGEST) -> int:
-    """Refuses what is no whole number from ``least`` to ``most``.
+def check_count(argument: str, value: object, *, least: int = 1, most: int = LARGEST) -> int:
+    """Requires a whole number from ``least`` to ``most``.
 
     >>> check_count("epochs", 0)
     Traceback (most recent call last):
@@ -60,17 +62,17 @@ def check_count(argument: str, value: Any, *, least: int = 1, most: int = LARGES
     return int(value)
 
 
-def check_counts(argument: str, values: Any, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
-    """Refuses what is no sequence of whole numbers from 1 on."""
+def check_counts(argument: str, values: object, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
+    """Requires a sequence of positive whole numbers."""
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise InputError(argument, expected, shown(values), "A single one is written (128,).")
     return tuple(check_count(argument, value) for value in values)
 
 
 def check_number(
-    argument: str, value: Any, expected: str = "a finite number", holds: Callable[[float], bool] = np.isfinite
+    argument: str, value: object, expected: str = "a finite number", holds: Callable[[float], bool] = np.isfinite
 ) -> Any:
-    """Refuses what is no single real number, and one that a condition does not hold for; traced ones pass.
+    """Requires a single real number for which a condition holds. The condition is not checked for a traced number.
 
     >>> check_number("rate", 1.5, "a number in [0, 1)", lambda rate: 0 <= rate < 1)
     Traceback (most recent call last):
@@ -94,15 +96,19 @@ def check_number(
     return value if is_array(value) else number
 
 
-def check_flag(argument: str, value: Any, remedy: str = "") -> bool:
-    """Refuses what is neither True nor False."""
+def _is_too_large(value: object) -> bool:
+    return isinstance(value, Integral) and abs(int(value)) > LARGEST
+
+
+def check_flag(argument: str, value: object, remedy: str = "") -> bool:
+    """Requires True or False."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(argument, "True or False", shown(value), remedy)
     return bool(value)
 
 
-def check_dtype(argument: str, value: Any) -> Any:
-    """Refuses what is no type of numbers; gives NumPy's."""
+def check_dtype(argument: str, value: Any) -> np.dtype:
+    """Requires a type of numbers; gives it as a NumPy type."""
     try:
         dtype = jnp.dtype(value)
     except (TypeError, ValueError):
@@ -112,8 +118,8 @@ def check_dtype(argument: str, value: Any) -> Any:
     return dtype
 
 
-def check_choice(argument: str, value: Any, known: Iterable[str]) -> str:
-    """Refuses what is none of these names.
+def check_choice(argument: str, value: object, known: Iterable[str]) -> str:
+    """Requires one of the known names.
 
     >>> check_choice("axis", "colum", ["row", "column"])
     Traceback (most recent call last):
@@ -126,15 +132,20 @@ def check_choice(argument: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
-def check_function(argument: str, value: Any, expected: str) -> Any:
-    """Refuses what cannot be called."""
-    if not callable(value):
+def is_function(value: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether a value is a function that can be called. A layer is not: calling one only raises an explanation."""
+    return callable(value) and not hasattr(value, "takes_mask")
+
+
+def check_function(argument: str, value: object, expected: str) -> Callable[..., Any]:
+    """Requires a function; gives it back."""
+    if not is_function(value):
         raise InputError(argument, expected, shown(value))
     return value
 
 
 def in_native_order(value: Any) -> Any:
-    """A NumPy array in this machine's byte order, and anything else as it is; JAX refuses arrays of the other order.
+    """A NumPy array in this machine's byte order; any other value as it is. JAX does not accept the other order.
 
     >>> in_native_order(np.array([1.0, 2.0], ">f4"))
     array([1., 2.], dtype=float32)
@@ -144,8 +155,8 @@ def in_native_order(value: Any) -> Any:
     return value
 
 
-def tree_in_native_order(tree: Any) -> Any:
-    """A pytree whose NumPy arrays have this machine's byte order; the tree itself where all of them have it."""
+def tree_in_native_order(tree: Tree) -> Tree:
+    """A pytree with its NumPy arrays in this machine's byte order; the same object if all are already."""
     leaves = jax.tree.leaves(tree)
     if all(leaf is in_native_order(leaf) for leaf in leaves):
         return tree
@@ -153,7 +164,7 @@ def tree_in_native_order(tree: Any) -> Any:
 
 
 def as_array(argument: str, value: Any) -> jax.Array:
-    """What JAX makes an array of numbers from, as one."""
+    """The value as a JAX array of numbers."""
     try:
         array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
     except (TypeError, ValueError, OverflowError):
@@ -164,7 +175,7 @@ def as_array(argument: str, value: Any) -> jax.Array:
 
 
 def as_host_array(argument: str, value: Any) -> np.ndarray:
-    """What NumPy makes an array of numbers from, as one."""
+    """The value as a NumPy array of numbers."""
     try:
         array = in_native_order(np.asarray(value))
     except (TypeError, ValueError):
@@ -174,8 +185,8 @@ def as_host_array(argument: str, value: Any) -> np.ndarray:
     return array
 
 
-def check_arrays(argument: str, value: Any) -> None:
-    """Refuses what is no array with a batch axis, no ``Masked`` sequence of arrays and no tuple of such."""
+def check_arrays(argument: str, value: object) -> None:
+    """Requires an array with a batch axis, a ``Masked`` sequence of such arrays, or a tuple of these."""
     if isinstance(value, tuple) and value and not isinstance(value, Masked):
         for part in value:
             check_arrays(argument, part)

@@ -13,7 +13,7 @@ from jax import lax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entries, check_floating, check_key
-from functional_nn.core.masked import Masked, check_mask, like, mask_of, values_of
+from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer, weight_and_bias
@@ -73,12 +73,12 @@ def dot_product_attention(*, causal: bool = False, rotary: bool = False, name: s
     def forward(params, state, x, *, train, key=None):
         _check_parts(x, causal, rotary)
         queries, keys, values = x
-        q, k, v = _real(queries), _real(keys), _real(like(keys, values))
+        q, k, v = _real(queries), _real(keys), _real(with_mask_of(keys, values))
         if rotary:
             q, k = _turned(q, 1), _turned(k, 1)
         p = _softmax(_scores(q, k) / math.sqrt(q.shape[-1]), _visible(queries, keys, causal))
         c = jnp.einsum("bhij,bjhd->bihd", p.astype(v.dtype), v)
-        return like(queries, c), state, (q, k, v, p, () if isinstance(keys, Masked) else None)
+        return with_mask_of(queries, c), state, (q, k, v, p, () if isinstance(keys, Masked) else None)
 
     def backward(residuals, y_bar):
         q, k, v, p, keys_are_masked = residuals
@@ -90,7 +90,7 @@ def dot_product_attention(*, causal: bool = False, rotary: bool = False, name: s
         k_bar = jnp.einsum("bhij,bihd->bjhd", s_bar.astype(q.dtype), q)
         if rotary:
             q_bar, k_bar = _turned(q_bar, -1), _turned(k_bar, -1)
-        return {}, (like(y_bar, q_bar), k_bar if keys_are_masked is None else Masked(k_bar, None), v_bar)
+        return {}, (with_mask_of(y_bar, q_bar), k_bar if keys_are_masked is None else Masked(k_bar, None), v_bar)
 
     return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
 
@@ -187,13 +187,13 @@ def attention(
         _check_sequence("x", source, params["query"]["weight"].shape[0])
         _check_sequence("memory" if is_pair else "x", memory, params["key"]["weight"].shape[0])
         x_values, memory_values = _real(source), _real(memory)
-        q = like(source, _project(params["query"], x_values))
-        k = like(memory, _project(params["key"], memory_values))
+        q = with_mask_of(source, _project(params["query"], x_values))
+        k = with_mask_of(memory, _project(params["key"], memory_values))
         c, _, attended = attend.forward({}, {}, (q, k, _project(params["value"], memory_values)), train=train)
         c = values_of(c)
         visible = _visible(q, k, causal)
         sees = None if visible is None else jnp.any(visible, axis=(1, 3))[:, :, None]
-        y = like(source, _where(sees, _project(params["output"], c)))
+        y = with_mask_of(source, _where(sees, _project(params["output"], c)))
         weights = {part: params[part]["weight"] for part in PROJECTIONS}
         return y, state, (x_values, memory_values, c, attended, weights, sees, () if is_pair else None)
 
@@ -208,12 +208,12 @@ def attention(
             return inputs_bar
 
         c_bar = through("output", c, _where(sees, values_of(y_bar)))
-        _, (q_bar, k_bar, v_bar) = attend.backward(attended, like(y_bar, c_bar))
+        _, (q_bar, k_bar, v_bar) = attend.backward(attended, with_mask_of(y_bar, c_bar))
         x_bar = through("query", x, q_bar)
         memory_bar = through("key", memory, k_bar) + through("value", memory, v_bar)
         if is_pair is None:
-            return params_bar, like(y_bar, x_bar + memory_bar)
-        return params_bar, (like(y_bar, x_bar), like(k_bar, memory_bar))
+            return params_bar, with_mask_of(y_bar, x_bar + memory_bar)
+        return params_bar, (with_mask_of(y_bar, x_bar), with_mask_of(k_bar, memory_bar))
 
     return Layer(name, init, forward, backward, takes_mask=True)
 

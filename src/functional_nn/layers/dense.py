@@ -11,7 +11,7 @@ from functional_nn.activations.activation_types import Activation, VectorActivat
 from functional_nn.activations.table import identity, relu
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
@@ -75,6 +75,7 @@ def neuron(
     return Layer(name, init, forward, backward)
 
 
+@without_input_size("out_size")
 def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "glorot", name: str = "dense") -> Layer:
     """A fully connected layer: every output is a weighted sum of all inputs on the last axis.
 
@@ -132,7 +133,7 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
 
 
 def default_initializer(activation: Activation | VectorActivation) -> str:
-    """He's for ReLU, since half of its outputs are zero, and Glorot's else."""
+    """The name of He's initializer for ReLU, half of whose outputs are zero; else that of Glorot's."""
     return "he" if activation is relu else "glorot"
 
 

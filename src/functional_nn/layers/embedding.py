@@ -130,7 +130,8 @@ def _draw(initializer, key, count, size):
 def _check_tokens(x: jax.Array, count: int) -> None:
     if not jnp.issubdtype(x.dtype, jnp.integer):
         given = f"{x.dtype} of shape {x.shape}"
-        raise InputError("x", "integers, the numbers of tokens", given, "Convert it: x.astype(int).")
+        remedy = "Give tokens as int32, x.astype(int): fit turns uint8 into floating-point numbers, x / 255."
+        raise InputError("x", "integers, the numbers of tokens", given, remedy)
     if not is_concrete(x):
         return
     host = np.asarray(x)

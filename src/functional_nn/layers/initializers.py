@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import LARGEST, check_choice, is_array, shown
+from functional_nn.core.validation import LARGEST, check_choice, is_array, is_function, shown
 
 Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
 
@@ -32,7 +32,7 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
     convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
     is one. Any initializer of ``jax.nn.initializers`` works too, with a zero bias.
     """
-    draw = initializer if callable(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
+    draw = initializer if is_function(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
     check_key(key)
     if not 1 <= min(shape) <= max(shape) <= LARGEST:
         raise InputError("in_shape", f"positive sizes, for a weight of shape {shape}", shape)

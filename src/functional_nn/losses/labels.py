@@ -1,9 +1,8 @@
-"""What labels may be: numbers in the shape of y, classes, or rows of probabilities."""
+"""Checks of labels: numbers in the shape of y, class numbers, or rows of probabilities."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,17 @@ from functional_nn.core.layer_checks import is_concrete
 PROBABILITY_TOLERANCE = 1e-2
 
 
-def check_same_shape(y: Any, labels: Any) -> None:
-    """Refuses labels of any other shape than y's."""
+def forgotten_flatten(y: jax.Array, labels: jax.Array) -> str:
+    """A remedy for an output with more axes than its labels allow, such as (batch, 28, 28, 10) for (batch,)."""
+    if y.ndim > labels.ndim + 1 and y.shape[:1] == labels.shape[:1]:
+        return "If the inputs are images, put flatten() before dense, which keeps every axis but the last."
+    return ""
+
+
+def check_same_shape(y: jax.Array, labels: jax.Array) -> None:
+    """Requires labels of the shape of y."""
     if y.shape != labels.shape:
-        remedy = "Losses do not broadcast: reshape one of them."
+        remedy = forgotten_flatten(y, labels) or "Losses do not broadcast: reshape one of them."
         raise InputError("labels", f"the shape of y, {y.shape}", f"shape {labels.shape}", remedy)
 
 
@@ -32,11 +38,12 @@ def per_element(y: jax.Array) -> float:
     return 1 / math.prod(y.shape[1:])
 
 
-def check_classes(y: Any, labels: Any, ignore_index: int | None = None) -> None:
-    """Refuses what is not one integer per row of y, the number of a class or the one to ignore."""
+def check_classes(y: jax.Array, labels: jax.Array, ignore_index: int | None = None) -> None:
+    """Requires one integer for each row of y: the number of a class, or the one to ignore."""
     if y.ndim < 1 or not (jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == y.shape[:-1]):
         given = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError("labels", f"integer labels of shape {y.shape[:-1]}, for y of shape {y.shape}", given)
+        expected = f"integer labels of shape {y.shape[:-1]}, for y of shape {y.shape}"
+        raise InputError("labels", expected, given, forgotten_flatten(y, labels))
     if not is_concrete(labels):
         return
     host, classes = np.asarray(labels), y.shape[-1]
@@ -50,11 +57,12 @@ def check_classes(y: Any, labels: Any, ignore_index: int | None = None) -> None:
         raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
 
 
-def check_probabilities(y: Any, labels: Any) -> None:
-    """Refuses what is not a row of probabilities for each row of y."""
+def check_probabilities(y: jax.Array, labels: jax.Array) -> None:
+    """Requires a row of probabilities for each row of y."""
     if y.ndim < 1 or not (jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == y.shape):
         given = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError("labels", f"probabilities of shape {y.shape}, the shape of y", given)
+        expected = f"probabilities of shape {y.shape}, the shape of y"
+        raise InputError("labels", expected, given, forgotten_flatten(y, labels))
     if not is_concrete(labels):
         return
     host = np.asarray(labels)
@@ -65,13 +73,13 @@ def check_probabilities(y: Any, labels: Any) -> None:
         raise InputError("labels", "rows of probabilities that sum to 1", given)
 
 
-def are_probabilities(rows: Any) -> Any:
-    """Which rows are not below 0 and sum to 1, as nearly as bfloat16 can."""
+def are_probabilities(rows: np.ndarray) -> np.ndarray:
+    """For each row, whether it has no negative number and sums to 1, as nearly as bfloat16 allows."""
     return (abs(rows.sum(axis=-1) - 1) <= PROBABILITY_TOLERANCE) & (rows >= 0).all(axis=-1)
 
 
 def one_hot(y: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 at each label's place in the shape of y, else 0; NaN in the row of a label that is no class."""
+    """1 at the place of each label, else 0, in the shape of y. A label that is not a class gives a row of NaN."""
     labels = jnp.expand_dims(labels, -1)
     numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(y.ndim - 1))
     is_class = (labels >= 0) & (labels < y.shape[-1])

@@ -11,7 +11,13 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number
-from functional_nn.losses.labels import are_probabilities, check_classes, check_probabilities, one_hot
+from functional_nn.losses.labels import (
+    are_probabilities,
+    check_classes,
+    check_probabilities,
+    forgotten_flatten,
+    one_hot,
+)
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.weighting import nan_unless, times
 
@@ -62,7 +68,8 @@ def cross_entropy_with(
         else:
             expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
             one_hot_integers = integers and labels.shape == y.shape
-            remedy = "Give a one-hot array as floating-point numbers." if one_hot_integers else ""
+            one_hot_remedy = "Give a one-hot array as floating-point numbers." if one_hot_integers else ""
+            remedy = one_hot_remedy or forgotten_flatten(y, labels)
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}", remedy)
 
     def targets(y, labels):

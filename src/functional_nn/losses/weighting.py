@@ -1,44 +1,44 @@
-"""What counts how much: weights and masks, and NaN where a number means nothing."""
+"""Weights and masks of examples in a loss, and NaN for values that are not valid."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.masked import Masked, check_mask
+from functional_nn.core.masked import Masked, Value, check_mask
+from functional_nn.core.shapes import Shape
 
 
-def nan_unless(valid, values):
-    """Makes values, and with them their gradients, NaN where they mean nothing."""
-    return values * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
+def nan_unless(valid: jax.Array | np.ndarray, values: jax.Array | np.ndarray) -> jax.Array:
+    """``values``, but NaN where they are not valid. Their gradients are NaN there too."""
+    return jnp.asarray(values) * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
 
 
-def times(weight, values):
-    """weight · values with 0 · ∞ = 0: what has no weight adds nothing."""
+def times(weight: jax.Array, values: jax.Array) -> jax.Array:
+    """weight · values with 0 · ∞ = 0, so that a value of weight 0 adds nothing."""
     return jnp.where(weight == 0, jnp.zeros_like(values), weight * values)
 
 
-def ratio(total, weight):
-    """total / weight, and 0 where the weight is 0."""
+def ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """total / weight, but 0 where the weight is 0."""
     nothing = weight == 0
     return jnp.where(nothing, jnp.zeros_like(total), total / jnp.where(nothing, jnp.ones_like(weight), weight))
 
 
 def expand(weights: jax.Array, ndim: int) -> jax.Array:
-    """Gives weights that rank; their axes are the first ones."""
+    """The weights with axes of size 1 appended, so that they have ``ndim`` axes."""
     return jnp.expand_dims(weights, range(weights.ndim, ndim))
 
 
-def combined_weights(weights: Any, mask: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """One weight for each value, of that shape; 0 where the mask, of the first axis, says so.
+def combined_weights(weights: jax.Array | None, mask: jax.Array | None, shape: Shape, dtype: DTypeLike) -> jax.Array:
+    """One weight for each value, in that shape; 0 where the mask, over the first axis, is False.
 
     Raises:
-        InputError: for weights of another shape or below 0; under ``jit`` the latter become NaN.
+        InputError: for weights of another shape, or negative ones. Under ``jit`` negative weights become NaN.
     """
     if weights is None:
         weights = jnp.ones(shape, dtype)
@@ -52,16 +52,16 @@ def combined_weights(weights: Any, mask: Any, shape: tuple[int, ...], dtype: Any
     return weights if mask is None else jnp.where(expand(mask, weights.ndim), weights, 0)
 
 
-def check_outputs(y: Any) -> None:
-    """Refuses outputs that are no floating-point numbers, and an empty batch."""
+def check_outputs(y: jax.Array) -> None:
+    """Requires floating-point outputs of at least one example."""
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise InputError("y", "floating-point outputs", f"{y.dtype} of shape {y.shape}")
     if y.size == 0:
         raise InputError("y", "at least one example", f"shape {y.shape}", "An empty batch has no mean.")
 
 
-def check_steps(y: Masked, **arrays: Any) -> None:
-    """Refuses a mask that does not fit its values, and labels or weights of other steps."""
+def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
+    """Requires a mask that fits its values, and labels and weights for the same steps."""
     check_mask(y)
     steps = y.mask.shape
     for argument, array in arrays.items():
@@ -70,13 +70,13 @@ def check_steps(y: Masked, **arrays: Any) -> None:
             raise InputError(argument, expected, f"shape {array.shape}")
 
 
-def as_examples(steps: Any) -> Any:
-    """(batch, time, …) as (batch · time, …): every step an example of its own."""
+def as_examples(steps: Value) -> Value:
+    """(batch, time, …) as (batch · time, …), so that every step is an example."""
     return None if steps is None else steps.reshape(-1, *steps.shape[2:])
 
 
-def real_steps(mask: Any, array: Any) -> Any:
-    """An array for checks of its numbers: padding may hold anything, so the first real step stands in its place."""
+def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array | np.ndarray:
+    """The array for a check of its numbers: the first real step is in place of padding, which may hold anything."""
     if not is_concrete(array):
         return array
     real, host = np.asarray(mask), np.asarray(array)

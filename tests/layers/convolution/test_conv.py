@@ -9,7 +9,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.layers.convolution import lowering as convolution
-from functional_nn.layers.convolution.lowering import correlate, spread, weigh
+from functional_nn.layers.convolution.lowering import convolve, input_gradient, weight_gradient
 from functional_nn.layers.convolution.sliding_windows import place_windows
 
 
@@ -69,7 +69,7 @@ def test_values_are_those_of_loops(in_shape, window, out_size, options, before, 
     ],
 )
 def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, window, options, groups):
-    """⟨correlate(x, W), y⟩ = ⟨x, spread(y, W)⟩ = ⟨W, weigh(x, y)⟩, and both lowerings compute the same."""
+    """⟨convolve(x, W), y⟩ = ⟨x, input_gradient(y, W)⟩ = ⟨W, weight_gradient(x, y)⟩, in both lowerings."""
     windows = place_windows(in_shape[:-1], window, **options)
     random = np.random.default_rng(0)
     x, y = random.normal(size=(2, *in_shape)), random.normal(size=(2, *windows.out_sizes, 6))
@@ -81,7 +81,9 @@ def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, w
         made = []
         for native in (False, True):
             options = windows, groups, native
-            made.append((correlate(x, weight, *options), spread(y, weight, *options), weigh(x, y, *options)))
+            made.append(
+                (convolve(x, weight, *options), input_gradient(y, weight, *options), weight_gradient(x, y, *options))
+            )
         return made
 
     product, native = maps(x, y, weight)
@@ -100,11 +102,13 @@ def convolutions(function, *arguments):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
 def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares, monkeypatch):
-    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
     windows = place_windows((5, 4), 3)
     random = np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
-    native, product = (lambda x, y, native=native: weigh(x, y, windows, 1, native) for native in (True, False))
+    native, product = (
+        lambda x, y, native=native: weight_gradient(x, y, windows, 1, native) for native in (True, False)
+    )
     np.testing.assert_allclose(jax.jit(native)(x, y), jax.jit(product)(x, y), rtol=1e-12, atol=1e-12)
     assert convolutions(native, x, y) == shares
 
@@ -113,19 +117,19 @@ def test_a_batch_is_cut_where_there_is_work_enough():
     windows, x, y = place_windows((28, 28), 3, padding="same"), jnp.ones((128, 28, 28, 16)), jnp.ones((128, 28, 28, 16))
 
     def gradient(x, y):
-        return weigh(x, y, windows, 1, True)
+        return weight_gradient(x, y, windows, 1, True)
 
     assert [convolutions(gradient, x, y), convolutions(gradient, x[..., :8], y)] == [4, 1]
 
 
 def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
-    monkeypatch.setattr(convolution, "WORTH_SHARES", 0)
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
     share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     windows = place_windows((5, 4), 3)
 
     def gradient(x, y):
-        return weigh(jax.lax.with_sharding_constraint(x, share), y, windows, 1, True)
+        return weight_gradient(jax.lax.with_sharding_constraint(x, share), y, windows, 1, True)
 
     assert convolutions(gradient, jnp.ones((64, 5, 4, 2)), jnp.ones((64, 3, 2, 3))) == 1
 
@@ -154,6 +158,68 @@ def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
 
 
+@pytest.mark.parametrize(
+    ("make", "native"),
+    [
+        (lambda conv: fnn.chain(fnn.relu, fnn.residual(fnn.chain(conv, conv))), 2),
+        (lambda conv: fnn.parallel(conv, fnn.remat(fnn.chain(conv)), combine="product"), 2),
+        (lambda conv: fnn.repeat(fnn.residual(conv), 3), 1),
+        (lambda conv: fnn.shared(fnn.chain(conv, conv), {"conv_1": "conv_0"}), 2),
+        (lambda conv: fnn.frozen(fnn.chain(conv, conv), "conv_0/*"), 2),
+        (lambda conv: fnn.models.residual_block(8), 2),
+    ],
+    ids=["residual", "parallel", "repeat", "shared", "frozen", "residual_block"],
+)
+def test_with_hand_vjp_reaches_the_convolutions_inside_and_leaves_the_plain_network_alone(make, native):
+    plain = make(fnn.conv(8, 3))
+    params, state = plain.init(jax.random.key(0), (6, 6, 8))
+    x = jnp.ones((2, 6, 6, 8))
+
+    def applied(layer):
+        return lambda params, x: layer.apply(params, state, x, train=True)[0]
+
+    by_hand = fnn.with_hand_vjp(plain)
+    assert [convolutions(applied(layer), params, x) for layer in (plain, by_hand, plain)] == [0, native, 0]
+
+
+def test_with_hand_vjp_reaches_a_reversed_convolution_over_time():
+    net = fnn.bidirectional(fnn.conv(8, 3))
+    params, state = net.init(jax.random.key(0), (6, 8))
+    by_hand = fnn.with_hand_vjp(net)
+    assert convolutions(lambda x: by_hand.apply(params, state, x, train=True)[0], jnp.ones((2, 6, 8))) == 2
+
+
+def test_a_layer_computes_the_same_wherever_it_is_called():
+    """Another layer's ``with_hand_vjp`` does not change a plain layer that is called inside it."""
+    plain = fnn.conv(8, 3)
+    params, state = plain.init(jax.random.key(0), (6, 6, 8))
+    outer = fnn.with_hand_vjp(
+        fnn.Layer("outer", plain.init, lambda *given, **options: plain.forward(*given, **options), plain.backward)
+    )
+    assert convolutions(lambda x: outer.apply(params, state, x, train=True)[0], jnp.ones((2, 6, 6, 8))) == 0
+
+
+def test_with_hand_vjp_takes_a_replaced_forward_or_backward_pass():
+    plain = fnn.conv(8, 3, bias=False)
+    params, state = plain.init(jax.random.key(0), (6, 6, 8))
+    x = jnp.ones((2, 6, 6, 8))
+
+    def value(layer):
+        return lambda params: fnn.with_hand_vjp(layer).apply(params, state, x, train=True)[0].sum()
+
+    def twice(params, state, x, *, train, key=None):
+        y, state, residuals = plain.forward(params, state, x, train=train, key=key)
+        return 2 * y, state, residuals
+
+    def tripled(residuals, y_bar):
+        return jax.tree.map(lambda leaf: 3 * leaf, plain.backward(residuals, y_bar))
+
+    np.testing.assert_allclose(value(plain._replace(forward=twice))(params), 2 * value(plain)(params), rtol=1e-4)
+    expected = 3 * jax.grad(value(plain))(params)["weight"]
+    actual = jax.grad(value(plain._replace(backward=tripled)))(params)["weight"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("width", [4, 5, 6, 7])
 @pytest.mark.parametrize("window", [2, 3, 4, 5])
 def test_neighbors_taken_in_pairs_change_nothing(window, width):
@@ -164,7 +230,7 @@ def test_neighbors_taken_in_pairs_change_nothing(window, width):
     windows = place_windows((width,), window, padding="same")
     many = np.zeros((window, 3, 40), np.float32)
     many[..., :2] = weight
-    pairs, single = (correlate(jnp.asarray(x), jnp.asarray(w), windows, 1, False) for w in (weight, many))
+    pairs, single = (convolve(jnp.asarray(x), jnp.asarray(w), windows, 1, False) for w in (weight, many))
     np.testing.assert_allclose(pairs, single[..., :2], rtol=1e-5, atol=1e-5)
 
 

@@ -1,4 +1,7 @@
-"""Layers made of layers. They know only ``Layer``, and thread all names, keys, state and residuals."""
+"""Combinators: chain, parallel, residual, bidirectional and reversed layers.
+
+They use nothing of a layer but ``Layer``, and pass on its name, random key, state and residuals.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,18 @@ import jax.numpy as jnp
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.children import (
+    backward_with_mask,
     child_backward,
     child_forward,
     child_init,
     child_keys,
-    run,
-    run_backward,
+    forward_with_mask,
     unique_names,
 )
 from functional_nn.core.errors import InputError
+from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer, stateless
-from functional_nn.core.masked import Masked, like, values_of
+from functional_nn.core.masked import Masked, values_of, with_mask_of
 from functional_nn.core.validation import check_choice
 
 Member: TypeAlias = Layer | Activation | VectorActivation | Callable[[Any], Any]
@@ -57,32 +61,37 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.2, algorithms 6.3 and 6.4.
     """
-    children = _named(layers)
+    members = tuple(as_layer(layer) for layer in layers)
+    names = unique_names(members)
 
     def init(key, in_shape):
         params, state = {}, {}
-        for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
+        for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
             child_params, child_state, in_shape = child_init(child, layer, child_key, in_shape)
             _put(params, child, child_params)
             _put(state, child, child_state)
         return params, state
 
-    def forward(params, state, x, *, train, key=None):
-        _check_names(children, params=params, state=state)
-        new_state, residuals = {}, {}
-        for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
-            x, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=child_key)
-            _put(new_state, child, child_state)
-        return x, new_state, residuals
+    def make_forward(members):
+        def forward(params, state, x, *, train, key=None):
+            _check_names(names, params=params, state=state)
+            new_state, residuals = {}, {}
+            for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
+                made = child_forward(child, layer, params, state, x, train=train, key=child_key)
+                x, child_state, residuals[child] = made
+                _put(new_state, child, child_state)
+            return x, new_state, residuals
+
+        return forward
 
     def backward(residuals, y_bar):
         params_bar = {}
-        for child, layer in reversed(children.items()):
+        for child, layer in zip(reversed(names), reversed(members), strict=True):
             child_bar, y_bar = child_backward(child, layer, residuals[child], y_bar)
             _put(params_bar, child, child_bar)
         return params_bar, y_bar
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=members)
 
 
 def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> Layer:
@@ -120,43 +129,48 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
     check_choice("combine", combine, COMBINERS)
     if not layers:
         raise InputError("layers", "at least one layer", "none")
-    children = _named(layers)
+    members = tuple(as_layer(layer) for layer in layers)
+    names = unique_names(members)
 
     def init(key, in_shape):
         params, state, shapes = {}, {}, {}
-        for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
+        for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
             child_params, child_state, shapes[child] = child_init(child, layer, child_key, in_shape)
             _put(params, child, child_params)
             _put(state, child, child_state)
         _check_together(shapes, combine)
         return params, state
 
-    def forward(params, state, x, *, train, key=None):
-        _check_names(children, params=params, state=state)
-        new_state, residuals, outputs = {}, {}, []
-        for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
-            y, child_state, residuals[child] = child_forward(child, layer, params, state, x, train=train, key=child_key)
-            _put(new_state, child, child_state)
-            outputs.append(y)
-        if any(map(_are_several, outputs)):
-            raise InputError("layers", "one output each, to be combined", "several of one layer")
-        values = [values_of(y) for y in outputs]
-        _check_together(dict(zip(children, (y.shape for y in values), strict=True)), combine)
-        y, combined = COMBINERS[combine][0](values)
-        return like(outputs[0], y), new_state, (residuals, combined)
+    def make_forward(members):
+        def forward(params, state, x, *, train, key=None):
+            _check_names(names, params=params, state=state)
+            new_state, residuals, outputs = {}, {}, []
+            for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
+                made = child_forward(child, layer, params, state, x, train=train, key=child_key)
+                y, child_state, residuals[child] = made
+                _put(new_state, child, child_state)
+                outputs.append(y)
+            if any(map(_are_several, outputs)):
+                raise InputError("layers", "one output each, to be combined", "several of one layer")
+            values = [values_of(y) for y in outputs]
+            _check_together(dict(zip(names, (y.shape for y in values), strict=True)), combine)
+            y, combined = COMBINERS[combine][0](values)
+            return with_mask_of(outputs[0], y), new_state, (residuals, combined)
+
+        return forward
 
     def backward(all_residuals, y_bar):
         residuals, combined = all_residuals
         params_bar, x_bar = {}, None
-        shares = COMBINERS[combine][1](combined, values_of(y_bar), len(children))
-        for (child, layer), share in zip(children.items(), shares, strict=True):
+        shares = COMBINERS[combine][1](combined, values_of(y_bar), len(names))
+        for child, layer, share in zip(names, members, shares, strict=True):
             cotangent = Masked(share, None) if isinstance(y_bar, Masked) else share
             child_bar, part = child_backward(child, layer, residuals[child], cotangent)
             _put(params_bar, child, child_bar)
             x_bar = part if x_bar is None else jax.tree.map(jnp.add, x_bar, part)
         return params_bar, x_bar
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=members)
 
 
 def residual(layer: Member, *, shortcut: Member | None = None, name: str = "residual") -> Layer:
@@ -184,8 +198,11 @@ def residual(layer: Member, *, shortcut: Member | None = None, name: str = "resi
     References:
         He et al. 2016, "Deep residual learning for image recognition".
     """
+    if shortcut is not None:
+        return parallel(layer, shortcut, combine="sum", name=name)
     direct = stateless("shortcut", lambda x: (x, ()), lambda nothing, y_bar: y_bar)
-    return parallel(layer, direct if shortcut is None else shortcut, combine="sum", name=name)
+    both = parallel(layer, direct, combine="sum", name=name)
+    return both._replace(layers=both.layers[:1])
 
 
 def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, name: str = "bidirectional") -> Layer:
@@ -237,27 +254,34 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     def init(key, in_shape):
         return layer.init(key, in_shape)
 
-    def forward(params, state, x, *, train, key=None):
-        given = f"{len(x)} inputs" if _are_several(x) else f"shape {values_of(x).shape}"
-        if _are_several(x) or values_of(x).ndim < 3:
-            raise InputError("x", "one sequence, (batch, time, features)", given)
-        y, state, residuals = run(layer, params, state, _turned(x), train=train, key=key)
-        is_sequence = values_of(y).ndim == values_of(x).ndim
-        return (_turned(y) if is_sequence else y), state, (residuals, () if is_sequence else None)
+    def make_forward(members):
+        (layer,) = members
+
+        def forward(params, state, x, *, train, key=None):
+            given = f"{len(x)} inputs" if _are_several(x) else f"shape {values_of(x).shape}"
+            if _are_several(x) or values_of(x).ndim < 3:
+                raise InputError("x", "one sequence, (batch, time, features)", given)
+            y, state, residuals = forward_with_mask(layer, params, state, _reversed(x), train=train, key=key)
+            # A pytree of residuals holds arrays only, so "y is a sequence" is kept as () and "it is not" as None.
+            if values_of(y).ndim == values_of(x).ndim:
+                return _reversed(y), state, (residuals, ())
+            return y, state, (residuals, None)
+
+        return forward
 
     def backward(all_residuals, y_bar):
         residuals, is_sequence = all_residuals
-        params_bar, x_bar = run_backward(layer, residuals, y_bar if is_sequence is None else _turned(y_bar))
-        return params_bar, _turned(x_bar)
+        params_bar, x_bar = backward_with_mask(layer, residuals, y_bar if is_sequence is None else _reversed(y_bar))
+        return params_bar, _reversed(x_bar)
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
 
 
 def _are_several(x: Any) -> bool:
     return isinstance(x, tuple) and not isinstance(x, Masked)
 
 
-def _turned(x: Any) -> Any:
+def _reversed(x: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=1), x)
 
 
@@ -296,21 +320,16 @@ COMBINERS = {
 """Outputs to one with its residuals, and those with a cotangent to one cotangent each."""
 
 
-def _named(layers: tuple[Member, ...]) -> dict[str, Layer]:
-    members = tuple(as_layer(layer) for layer in layers)
-    return dict(zip(unique_names(members), members, strict=True))
-
-
 def _put(tree: dict[str, Any], name: str, entries: Mapping[str, Any]) -> None:
     """Leaves no empty entry behind."""
     if entries:
         tree[name] = entries
 
 
-def _check_names(children: Mapping[str, Layer], **trees: Any) -> None:
+def _check_names(names: tuple[str, ...], **trees: Mapping[str, Any]) -> None:
     for argument, tree in trees.items():
-        if unknown := set(tree) - set(children):
-            expected = f"entries for the layers {', '.join(children)}"
+        if unknown := set(tree) - set(names):
+            expected = f"entries for the layers {', '.join(names)}"
             raise InputError(argument, expected, f"also {', '.join(sorted(unknown))}", "Use this network's own.")
 
 

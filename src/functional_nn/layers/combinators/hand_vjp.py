@@ -1,23 +1,29 @@
-"""Training on the formula: the one place where a hand-derived backward pass becomes the derivative."""
+"""Training on hand-derived gradients: a layer's backward pass in place of JAX's automatic differentiation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 
-from functional_nn.core.layer import Layer, as_layer
-from functional_nn.layers.convolution.lowering import differentiated_by_hand
+from functional_nn.core.forward_versions import for_hand_vjp
+from functional_nn.core.layer import Layer, Residuals, State, as_layer
+from functional_nn.core.masked import Value
 
 
 def with_hand_vjp(layer: Layer) -> Layer:
-    """The same layer, whose ``apply`` is differentiated by its hand-derived backward pass.
+    """The same layer, but ``jax.grad`` of its ``apply`` uses its hand-derived backward pass.
 
-    ``jax.grad`` then calls ``layer.backward`` where it would have differentiated the code: to train on a formula, or
-    where the formula is faster, as in backpropagation through time, whose weight gradient is one product over all time
-    steps. Names and parameters stay. A layer without ``with_hand_vjp`` is differentiated automatically, so that the two
-    can be compared.
+    ``jax.grad`` then calls ``layer.backward`` and does not differentiate the code. Use it to train on a formula, or
+    where the formula is faster: in backpropagation through time, for example, the weight gradient is one product over
+    all time steps. Names and parameters stay. Without ``with_hand_vjp`` JAX differentiates a layer automatically, so
+    the two can be compared.
+
+    A convolution inside is computed by XLA's own convolution where that is faster. It is slow to differentiate, so a
+    layer without ``with_hand_vjp`` computes it as a matrix product.
 
     Gradient:
-        the layer's own. The new state and the residuals are taken for constants: no gradient flows through them.
+        the layer's own. The new state and the residuals count as constants: no gradient flows through them.
         Reverse mode only: ``jax.jvp`` and a second derivative through it raise JAX's error for ``custom_vjp``.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
@@ -29,28 +35,34 @@ def with_hand_vjp(layer: Layer) -> Layer:
     [4. 4.] [4. 4.]
     """
     layer = as_layer(layer)
+    # JAX does not differentiate this forward pass, so it is the version made for that where the layer has two.
+    layer_forward = for_hand_vjp(layer).forward
 
-    def of_mode(train):
+    def with_mode(train: bool) -> Callable[..., tuple[Value, State, Residuals]]:
+        """The forward pass in one mode, since ``custom_vjp`` takes arrays only."""
+
         def run(params, state, x, key):
-            with differentiated_by_hand():
-                return layer.forward(params, state, x, train=train, key=key)
+            return layer_forward(params, state, x, train=train, key=key)
 
         def run_forward(params, state, x, key):
-            made = run(params, state, x, key)
-            return made, made[2]
+            outputs = run(params, state, x, key)
+            _, _, residuals = outputs
+            return outputs, residuals
 
         def run_backward(residuals, cotangents):
+            # JAX gives booleans and integers (a mask) cotangents of type float0; here they are None.
             y_bar = jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, cotangents[0])
             params_bar, x_bar = layer.backward(residuals, y_bar)
             return params_bar, None, x_bar, None
 
-        by_hand = jax.custom_vjp(run)
-        by_hand.defvjp(run_forward, run_backward)
-        return by_hand
+        function = jax.custom_vjp(run)
+        function.defvjp(run_forward, run_backward)
+        return function
 
-    runs = {train: of_mode(train) for train in (False, True)}
+    in_training, in_evaluation = with_mode(True), with_mode(False)
 
     def forward(params, state, x, *, train, key=None):
-        return runs[bool(train)](params, state, x, key)
+        function = in_training if train else in_evaluation
+        return function(params, state, x, key)
 
     return layer._replace(forward=forward)

@@ -1,4 +1,4 @@
-"""Depth without its price: one layer scanned over stacked parameters, and forward passes computed twice."""
+"""Deep networks at lower cost: a layer scanned over stacked parameters, and rematerialization."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jax import lax
 
 from functional_nn.core.children import child_backward, child_forward, child_init, unique_names
 from functional_nn.core.errors import InputError
+from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked
@@ -66,15 +67,6 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         params, state = jax.vmap(init_one, in_axes=None if keys is None else 0, axis_size=count)(keys)
         return ({child: params} if params else {}), ({child: state} if state else {})
 
-    @partial(jax.jit, static_argnames="train")
-    def scanned(params, state, keys, x, train):
-        def step(x, entry):
-            p, s, key = entry
-            y, s, residuals = child_forward(child, layer, {child: p}, {child: s}, x, train=train, key=key)
-            return y, (s, residuals)
-
-        return lax.scan(step, x, (params, state, keys), length=count)
-
     @jax.jit
     def scanned_back(residuals, y_bar):
         def step(y_bar, residuals):
@@ -83,21 +75,35 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
 
         return lax.scan(step, y_bar, residuals, length=count, reverse=True)
 
-    def forward(params, state, x, *, train, key=None):
-        for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
-            if jnp.shape(leaf)[:1] != (count,):
-                where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
-                raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
-        entries = params.get(child, {}), state.get(child, {}), keys_from(key)
-        y, (new_state, residuals) = scanned(*entries, x, train=bool(train))
-        return y, ({child: new_state} if new_state else {}), residuals
+    def make_forward(layers):
+        (layer,) = layers
+
+        @partial(jax.jit, static_argnames="train")
+        def scanned(params, state, keys, x, train):
+            def step(x, entry):
+                p, s, key = entry
+                y, s, residuals = child_forward(child, layer, {child: p}, {child: s}, x, train=train, key=key)
+                return y, (s, residuals)
+
+            return lax.scan(step, x, (params, state, keys), length=count)
+
+        def forward(params, state, x, *, train, key=None):
+            for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
+                if jnp.shape(leaf)[:1] != (count,):
+                    where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+                    raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
+            entries = params.get(child, {}), state.get(child, {}), keys_from(key)
+            y, (new_state, residuals) = scanned(*entries, x, train=bool(train))
+            return y, ({child: new_state} if new_state else {}), residuals
+
+        return forward
 
     def backward(residuals, y_bar):
         y_bar = Masked(y_bar.values, None) if isinstance(y_bar, Masked) else y_bar
         x_bar, params_bar = scanned_back(residuals, y_bar)
         return ({child: params_bar} if params_bar else {}), x_bar
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
 
 
 def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
@@ -129,17 +135,24 @@ def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
     if policy is not None:
         check_function("policy", policy, "one of jax.checkpoint_policies")
 
-    def forward(params, state, x, *, train, key=None):
-        def apply(params, state, x, key):
-            return layer.apply(params, state, x, train=train, key=key)
+    def make_forward(layers):
+        (layer,) = layers
 
-        y, new_state = jax.checkpoint(apply, policy=policy)(params, state, x, key)
-        return y, new_state, (params, state, x, key, () if train else None)
+        def forward(params, state, x, *, train, key=None):
+            def apply(params, state, x, key):
+                return layer.apply(params, state, x, train=train, key=key)
+
+            y, new_state = jax.checkpoint(apply, policy=policy)(params, state, x, key)
+            # A pytree of residuals holds arrays only, so train=True is kept as () and train=False as None.
+            return y, new_state, (params, state, x, key, () if train else None)
+
+        return forward
 
     def backward(inputs, y_bar):
         params, state, x, key, in_training = inputs
-        params, x, y_bar = lax.optimization_barrier((params, x, y_bar))  # or the compiler keeps the first forward pass
+        # Without the barrier the compiler recognizes the second forward pass and keeps the values of the first.
+        params, x, y_bar = lax.optimization_barrier((params, x, y_bar))
         _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
         return layer.backward(residuals, y_bar)
 
-    return layer._replace(forward=forward, backward=backward)
+    return layer._replace(forward=composed_forward(make_forward, (layer,)), backward=backward)

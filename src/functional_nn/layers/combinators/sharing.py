@@ -1,4 +1,4 @@
-"""Whose parameters are whose: used in several places, or left alone by training."""
+"""Sharing and freezing parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
+from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.layer_checks import check_entries
 from functional_nn.core.masked import values_of
@@ -69,10 +70,15 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         uses = {use for use, _ in pairs(leaves)}
         return trees.unflatten({path: leaf for path, leaf in leaves.items() if path not in uses}), state
 
-    def forward(params, state, x, *, train, key=None):
-        leaves = trees.flatten(params)
-        everywhere = trees.unflatten({**leaves, **{use: leaves[source] for use, source in pairs(leaves)}})
-        return layer.forward(everywhere, state, x, train=train, key=key)
+    def make_forward(layers):
+        (layer,) = layers
+
+        def forward(params, state, x, *, train, key=None):
+            leaves = trees.flatten(params)
+            everywhere = trees.unflatten({**leaves, **{use: leaves[source] for use, source in pairs(leaves)}})
+            return layer.forward(everywhere, state, x, train=train, key=key)
+
+        return forward
 
     def backward(residuals, y_bar):
         params_bar, x_bar = layer.backward(residuals, y_bar)
@@ -81,7 +87,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
             leaves[source] = leaves[source] + leaves.pop(use)
         return trees.unflatten(leaves), x_bar
 
-    return layer._replace(init=init, forward=forward, backward=backward)
+    return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
 
 
 def frozen(layer: Layer, paths: trees.Paths) -> Layer:
@@ -115,17 +121,22 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
         chosen, rest = trees.partition(params, paths)
         return rest, {"frozen": chosen, "state": state} if state else {"frozen": chosen}
 
-    def forward(params, state, x, *, train, key=None):
-        check_entries("state", state, ("frozen",))
-        everything = trees.merge(params, _computed_in(_dtype_of(params, values_of(x)), state["frozen"]))
-        y, inner, residuals = layer.forward(everything, state.get("state", {}), x, train=train, key=key)
-        return y, {**state, "state": inner} if inner else state, residuals
+    def make_forward(layers):
+        (layer,) = layers
+
+        def forward(params, state, x, *, train, key=None):
+            check_entries("state", state, ("frozen",))
+            everything = trees.merge(params, _computed_in(_dtype_of(params, values_of(x)), state["frozen"]))
+            y, inner, residuals = layer.forward(everything, state.get("state", {}), x, train=train, key=key)
+            return y, {**state, "state": inner} if inner else state, residuals
+
+        return forward
 
     def backward(residuals, y_bar):
         params_bar, x_bar = layer.backward(residuals, y_bar)
         return trees.partition(params_bar, paths)[1], x_bar
 
-    return layer._replace(init=init, forward=forward, backward=backward)
+    return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
 
 
 def _dtype_of(*trees_of_arrays):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.forward_versions import TwoForwardPasses
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.lowering import (
     LOWERINGS,
     backward_is_native,
-    correlate,
+    convolve,
     forward_is_native,
-    spread,
-    weigh,
+    input_gradient,
+    weight_gradient,
 )
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,
@@ -34,6 +36,7 @@ from functional_nn.layers.convolution.sliding_windows import (
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
+@without_input_size("out_size", "window")
 def conv(
     out_size: int,
     window: Sizes,
@@ -81,9 +84,9 @@ def conv(
         bias: whether b is added.
         initializer: see ``dense``; fan-in and fan-out are window · channels of one group. He's by default, since most
             convolutions stand before a ReLU.
-        lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``: the
-            one that was measured to be quicker on this platform where JAX may derive it, or, in ``with_hand_vjp``, need
-            not. They differ in speed and rounding only.
+        lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``, the
+            one that was measured to be faster on this platform: to differentiate, or inside ``with_hand_vjp`` to
+            compute. They differ in speed and rounding only.
         name: used in parameter trees and in error messages.
 
     Raises:
@@ -110,27 +113,33 @@ def conv(
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
-    def forward(params, state, x, *, train, key=None):
+    def forward_in_version(params, state, x, *, train, key=None, differentiated):
         check_entries("params", params, ("weight", "bias") if bias else ("weight",))
         weight = params["weight"]
         check_floating(x)
         check_images(x.shape, window)
         _check_channels(x, weight, weight.shape[-2] * groups)
         windows = place(x.shape[1:-1])
-        y = correlate(x, weight, windows, groups, forward_is_native(lowering, x, windows, groups))
+        native = forward_is_native(lowering, x, windows, groups, differentiated)
+        y = convolve(x, weight, windows, groups, native)
         return _plus_bias(y, params, bias), state, (x, weight)
 
     def backward(residuals, y_bar):
         x, weight = residuals
         windows = place(x.shape[1:-1])
         native = backward_is_native(lowering, windows, groups)
-        params_bar = {"weight": weigh(x, y_bar, windows, groups, native)}
-        x_bar = spread(y_bar, weight, windows, groups, native)
+        params_bar = {"weight": weight_gradient(x, y_bar, windows, groups, native)}
+        x_bar = input_gradient(y_bar, weight, windows, groups, native)
         return _with_bias_bar(params_bar, y_bar, bias), x_bar
 
+    forward = TwoForwardPasses(
+        differentiable=partial(forward_in_version, differentiated=True),
+        by_hand=partial(forward_in_version, differentiated=False),
+    )
     return Layer(name, init, forward, backward)
 
 
+@without_input_size("out_size", "window")
 def conv_transpose(
     out_size: int,
     window: Sizes,
@@ -222,24 +231,29 @@ def conv_transpose(
         weight = parts.reshape(*sizes, out_size // groups, in_size)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
-    def forward(params, state, x, *, train, key=None):
+    def forward_in_version(params, state, x, *, train, key=None, differentiated):
         check_entries("params", params, ("weight", "bias") if bias else ("weight",))
         weight = params["weight"]
         check_floating(x)
         check_images(x.shape, window)
         _check_channels(x, weight, weight.shape[-1])
         windows = place(x.shape[1:-1])
-        y = spread(x, weight, windows, groups, forward_is_native(lowering, x, windows, groups))
+        native = forward_is_native(lowering, x, windows, groups, differentiated)
+        y = input_gradient(x, weight, windows, groups, native)
         return _plus_bias(y, params, bias), state, (x, weight)
 
     def backward(residuals, y_bar):
         x, weight = residuals
         windows = place(x.shape[1:-1])
         native = backward_is_native(lowering, windows, groups)
-        params_bar = {"weight": weigh(y_bar, x, windows, groups, native)}
-        x_bar = correlate(y_bar, weight, windows, groups, native)
+        params_bar = {"weight": weight_gradient(y_bar, x, windows, groups, native)}
+        x_bar = convolve(y_bar, weight, windows, groups, native)
         return _with_bias_bar(params_bar, y_bar, bias), x_bar
 
+    forward = TwoForwardPasses(
+        differentiable=partial(forward_in_version, differentiated=True),
+        by_hand=partial(forward_in_version, differentiated=False),
+    )
     return Layer(name, init, forward, backward)
 
 

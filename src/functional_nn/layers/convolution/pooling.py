@@ -1,4 +1,4 @@
-"""Pooling: the largest or the mean value of each channel over windows, or over everything."""
+"""Pooling: the largest or the mean value of each channel over windows, or over all spatial axes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from functional_nn.layers.convolution.sliding_windows import (
     Padding,
     Sizes,
     Windows,
-    added,
     check_images,
     check_padding,
     check_sizes,
-    do_tile,
     largest,
-    over_tiles,
     place_windows,
-    put_back,
-    seen,
+    spread_over_tiles,
+    sum_arrays,
+    sum_window_places,
     tiles,
     untiled,
-    within,
+    window_axes,
+    window_places,
+    windows_are_disjoint,
 )
 
 
@@ -81,10 +81,12 @@ def max_pool(
         x, y = residuals
         windows = _place(x, window, stride, padding)
         share = y_bar * _share(x, y, windows)
-        if not do_tile(windows):
-            return put_back([jnp.where(part == y, share, 0) for part in seen(x, windows, -jnp.inf)], windows)
-        m = tiles(x, windows, -jnp.inf) == over_tiles(y, windows)
-        return untiled(jnp.where(m, over_tiles(share, windows), 0), windows)
+        if not windows_are_disjoint(windows):
+            return sum_window_places(
+                [jnp.where(part == y, share, 0) for part in window_places(x, windows, -jnp.inf)], windows
+            )
+        m = tiles(x, windows, -jnp.inf) == spread_over_tiles(y, windows)
+        return untiled(jnp.where(m, spread_over_tiles(share, windows), 0), windows)
 
     return stateless(name, forward, backward)._replace(takes_mask=True)
 
@@ -132,13 +134,13 @@ def average_pool(
         _check_unmasked(x)
         windows = _place(x, window, stride, padding)
         shares = _shares(windows, x)
-        if do_tile(windows):
-            return jnp.sum(tiles(x, windows, 0.0) * over_tiles(shares, windows), within(windows)), x[:0]
-        return added([part * shares for part in seen(x, windows)]), x[:0]
+        if windows_are_disjoint(windows):
+            return jnp.sum(tiles(x, windows, 0.0) * spread_over_tiles(shares, windows), window_axes(windows)), x[:0]
+        return sum_arrays([part * shares for part in window_places(x, windows)]), x[:0]
 
     def backward(no_examples, y_bar):
         windows = _place(no_examples, window, stride, padding)
-        return put_back([y_bar * _shares(windows, y_bar)] * windows.places, windows)
+        return sum_window_places([y_bar * _shares(windows, y_bar)] * windows.places, windows)
 
     def _shares(windows: Windows, y: jax.Array) -> jax.Array:
         """1 / c for every place of the output, in the rank of y."""
@@ -175,9 +177,8 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
 
     def pool(x, mask):
         count = _real(x, mask)
-        shares = x / (
-            _over_space(count, x.ndim) if isinstance(count, jax.Array) else count
-        )  # first, since a sum overflows float16
+        # Divide before summing, since the sum could overflow in float16.
+        shares = x / (_over_space(count, x.ndim) if isinstance(count, jax.Array) else count)
         return jnp.sum(shares if mask is None else jnp.where(mask, shares, 0), axis=_spatial(x)), (x[:0], mask)
 
     def pool_back(residuals, y_bar):
@@ -233,11 +234,11 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
 
 
 def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
-    """1 / c, where c of the elements that a window sees are the largest.
+    """1 / c, where c is how often the largest element occurs in a window.
 
-    Few of them are looked up, since XLA fuses a choice with what follows, but a division is a pass of its own.
+    For small windows it is looked up: XLA fuses ``where`` with the operations that follow, but not a division.
     """
-    count = added([(part == y).astype(jnp.int32) for part in seen(x, windows, -jnp.inf)])
+    count = sum_arrays([(part == y).astype(jnp.int32) for part in window_places(x, windows, -jnp.inf)])
     if windows.places > 4:
         return 1 / count.astype(y.dtype)
     shares = jnp.ones_like(y)
@@ -295,7 +296,7 @@ def _spatial(x: jax.Array) -> tuple[int, ...]:
 
 
 def _over_space(y: jax.Array, ndim: int) -> jax.Array:
-    """One value for a channel, in the rank of x."""
+    """One value for each channel, with axes of size 1 so that it broadcasts against x."""
     return jnp.expand_dims(y, range(1, ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""Where the windows of convolution and pooling lie, and what each place in a window sees."""
+"""Sliding windows of convolution and pooling: their positions, and the elements at each place of a window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ Padding: TypeAlias = str | Sequence[tuple[int, int]]
 
 
 class Windows(NamedTuple):
-    """Windows over the spatial axes of an input; every field has one entry for each of these axes.
+    """The sliding windows over an input; every field has one entry for each spatial axis.
 
-    The window at place o of the output sees the elements o · stride + k · dilation - pads[0] of the input, for k from 0
-    to window - 1; those outside the input are padding.
+    The window of output o holds the elements o · stride + k · dilation - pads[0] of the input, for k from 0 to
+    window - 1. Those outside the input are padding.
     """
 
     window: tuple[int, ...]
@@ -36,7 +36,7 @@ class Windows(NamedTuple):
 
     @property
     def places(self) -> int:
-        """How many elements one window sees."""
+        """The number of elements in one window."""
         return math.prod(self.window)
 
 
@@ -48,7 +48,7 @@ def place_windows(
     dilation: Sizes = 1,
     padding: Padding = "valid",
 ) -> Windows:
-    """The windows that lie on an input of these sizes, every ``stride`` elements one.
+    """The windows over an input of these sizes, ``stride`` elements apart.
 
     >>> place_windows((28, 28), 3, stride=2, padding="same").out_sizes
     (14, 14)
@@ -83,7 +83,7 @@ def place_windows(
 
 
 def per_axis(argument: str, value: Sizes, axes: int) -> tuple[int, ...]:
-    """One size for each spatial axis; a single number is every axis's."""
+    """One size for each spatial axis; a single number is repeated for every axis."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     if len(values) != axes:
         given = f"{values}, for {len(values)}"
@@ -99,7 +99,7 @@ def explicit_pads(padding: Padding, axes: int) -> tuple[tuple[int, int], ...]:
 
 
 def check_sizes(**sizes: Sizes) -> None:
-    """Refuses what is no positive size, or no sequence of them for one to three axes."""
+    """Requires positive sizes: a single one, or one for each of one to three axes."""
     for argument, size in sizes.items():
         values = (size,) if isinstance(size, Integral) else size
         if not isinstance(values, tuple | list) or not 1 <= len(values) <= 3 or not all(map(is_positive, values)):
@@ -107,13 +107,13 @@ def check_sizes(**sizes: Sizes) -> None:
             raise InputError(argument, expected, repr(size))
 
 
-def is_positive(size: Any) -> bool:
-    """Whether a value is a whole number of at least 1."""
+def is_positive(size: object) -> bool:
+    """Whether a value is a positive whole number."""
     return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= int(size) <= LARGEST
 
 
 def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 0) -> None:
-    """Refuses what is neither one of these names nor pairs of whole numbers, not below ``least``."""
+    """Requires one of these names, or pairs of whole numbers of at least ``least``."""
     if isinstance(padding, str):
         valid = padding in names
     else:
@@ -135,7 +135,7 @@ def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 
 
 
 def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
-    """Refuses what has no batch axis, one to three spatial axes (as many as the window has) and channels."""
+    """Requires a batch axis, one to three spatial axes (as many as the window has) and channels."""
     axes = len(window) if isinstance(window, Sequence) else None
     if not 3 <= len(shape) <= 5 or axes not in (None, len(shape) - 2):
         spatial = "one to three spatial axes" if axes is None else f"{axes} spatial axes (the window's)"
@@ -143,8 +143,8 @@ def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
         raise InputError("x", expected, f"shape {tuple(shape)}", "x[..., None] adds one channel.")
 
 
-def seen(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
-    """For every place k in the window, in row-major order, what it sees: xₖ of shape (batch, *out_sizes, channels)."""
+def window_places(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
+    """The elements at every place k of all windows, in row-major order: xₖ of shape (batch, *out_sizes, channels)."""
     around = ((0, 0, 0), *((*pair, 0) for pair in windows.pads), (0, 0, 0))
     padded = lax.pad(x, jnp.asarray(fill, x.dtype), around)
     parts = []
@@ -157,47 +157,47 @@ def seen(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
     return parts
 
 
-def put_back(parts: Sequence[jax.Array], windows: Windows) -> jax.Array:
-    """The transpose of ``seen`` with ``fill=0``: adds each part where its place saw it: (batch, *in_sizes, …)."""
+def sum_window_places(parts: Sequence[jax.Array], windows: Windows) -> jax.Array:
+    """The transpose of ``window_places`` with ``fill=0``: the sum of all parts at their elements of x."""
     axes = range(len(windows.window))
-    spread = []
+    padded = []
     for place, part in zip(_places(windows), parts, strict=True):
         config = [(0, 0, 0)]
         for axis in axes:
             before = place[axis] - windows.pads[axis][0]
             reach = (windows.out_sizes[axis] - 1) * windows.stride[axis] + 1
             config.append((before, windows.in_sizes[axis] - before - reach, windows.stride[axis] - 1))
-        spread.append(lax.pad(part, jnp.zeros((), part.dtype), (*config, (0, 0, 0))))
-    return added(spread)
+        padded.append(lax.pad(part, jnp.zeros((), part.dtype), (*config, (0, 0, 0))))
+    return sum_arrays(padded)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def largest(x: jax.Array, windows: Windows) -> jax.Array:
-    """The largest element that each window sees, (batch, *out_sizes, channels), in one pass over x.
+    """The largest element of each window, (batch, *out_sizes, channels), in one pass over x.
 
-    Differentiated it is ``jnp.max``, by JAX's own rule: equally large elements share the derivative equally, which
-    those of ``jnp.maximum`` would not.
+    Its derivative is JAX's own for ``jnp.max``: equally large elements share it equally. With the derivative of
+    ``jnp.maximum`` they would not.
     """
-    return functools.reduce(jnp.maximum, seen(x, windows, -jnp.inf))
+    return functools.reduce(jnp.maximum, window_places(x, windows, -jnp.inf))
 
 
 @largest.defjvp
 def _largest_as_max(windows, primals, tangents):
     def maximum(x):
-        if do_tile(windows):
-            return jnp.max(tiles(x, windows, -jnp.inf), axis=within(windows))
-        return jnp.max(jnp.stack(seen(x, windows, -jnp.inf)), axis=0)
+        if windows_are_disjoint(windows):
+            return jnp.max(tiles(x, windows, -jnp.inf), axis=window_axes(windows))
+        return jnp.max(jnp.stack(window_places(x, windows, -jnp.inf)), axis=0)
 
     return jax.jvp(maximum, primals, tangents)
 
 
-def do_tile(windows: Windows) -> bool:
-    """Whether no two windows share an element."""
+def windows_are_disjoint(windows: Windows) -> bool:
+    """Whether windows do not overlap and leave no gaps."""
     return windows.window == windows.stride
 
 
 def tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
-    """x with every spatial axis split into (out_size, window), padded or cut where it does not fit."""
+    """x with every spatial axis split into (out_size, window). x is padded or cut to fit."""
     sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
     around = ((0, 0, 0), *((before, out * size - n - before, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
     fitted = lax.pad(x, jnp.asarray(fill, x.dtype), around)
@@ -206,34 +206,34 @@ def tiles(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
 
 
 def untiled(tiles: jax.Array, windows: Windows) -> jax.Array:
-    """The transpose of ``tiles``: what was padding is dropped, and what was cut off is zero."""
+    """The transpose of ``tiles``: padding is dropped, and elements that were cut off get 0."""
     sizes = list(zip(windows.in_sizes, windows.out_sizes, windows.window, windows.pads, strict=True))
     joined = tiles.reshape(tiles.shape[0], *(out * size for _, out, size, _ in sizes), tiles.shape[-1])
     around = ((0, 0, 0), *((-before, n + before - out * size, 0) for n, out, size, (before, _) in sizes), (0, 0, 0))
     return lax.pad(joined, jnp.zeros((), tiles.dtype), around)
 
 
-def over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
-    """One value for a window, in the rank of ``tiles``."""
-    return jnp.expand_dims(y, within(windows))
+def spread_over_tiles(y: jax.Array, windows: Windows) -> jax.Array:
+    """One value for each window, with axes of size 1 so that it broadcasts against ``tiles``."""
+    return jnp.expand_dims(y, window_axes(windows))
 
 
-def within(windows: Windows) -> tuple[int, ...]:
-    """The axes of ``tiles`` that lie within a window."""
+def window_axes(windows: Windows) -> tuple[int, ...]:
+    """The axes of ``tiles`` inside a window."""
     return tuple(range(2, 2 * len(windows.window) + 1, 2))
 
 
-def added(parts: Sequence[jax.Array]) -> jax.Array:
+def sum_arrays(parts: Sequence[jax.Array]) -> jax.Array:
     """The sum of arrays of one shape."""
     return functools.reduce(jnp.add, parts)
 
 
 def _places(windows: Windows) -> itertools.product:
-    """Every place in the window: how far it lies from the window's first element."""
+    """Every place in the window, as its distance from the first element."""
     steps = zip(windows.window, windows.dilation, strict=True)
     return itertools.product(*(range(0, size * dilation, dilation) for size, dilation in steps))
 
 
 def _halves(total: int) -> tuple[int, int]:
-    """The padding before and after; what is odd comes after."""
+    """The padding before and after; an odd element comes after."""
     return total // 2, total - total // 2

@@ -13,7 +13,7 @@ from jax import lax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, State
 from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_shape, is_concrete
-from functional_nn.core.masked import like, values_of
+from functional_nn.core.masked import values_of, with_mask_of
 from functional_nn.core.validation import check_number, shown
 from functional_nn.layers.normalization.standardize import (
     Axes,
@@ -123,14 +123,14 @@ def batch_norm(
             s = lax.rsqrt(variance + jnp.asarray(epsilon, values.dtype))
             made = Normalized((values - mean) * s, s, None)
         y = groups.real(affine(made.x_hat, params, groups.axes)).astype(values_of(x).dtype)
-        return like(x, y), state, (made, params, mask)
+        return with_mask_of(x, y), state, (made, params, mask)
 
     def backward(residuals, y_bar):
         made, params, mask = residuals
         groups = Groups(joined(made.x_hat.ndim), mask, axis_name)
         given = values_of(y_bar)
         params_bar, g = affine_pullback(made.x_hat, params, groups.axes, groups.real(given.astype(made.x_hat.dtype)))
-        return params_bar, like(y_bar, normalize_pullback(made, groups, g).astype(given.dtype))
+        return params_bar, with_mask_of(y_bar, normalize_pullback(made, groups, g).astype(given.dtype))
 
     return Layer(name, init, forward, backward, takes_mask=True)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Shape
 from functional_nn.core.layer_checks import check_entries, check_shape
-from functional_nn.core.masked import like, values_of
+from functional_nn.core.masked import values_of, with_mask_of
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.normalization.standardize import (
     Axes,
@@ -248,7 +248,7 @@ def _norm(
             raise InputError("x", "at least two values to normalize together", f"one (shape {shape})")
         made, _ = normalize(values.reshape(parts), groups, epsilon, centered=centered)
         y = groups.real(affine(made.x_hat.reshape(shape), params, shared(rank)))
-        return like(x, y.astype(values_of(x).dtype)), state, (made, params, mask)
+        return with_mask_of(x, y.astype(values_of(x).dtype)), state, (made, params, mask)
 
     def backward(residuals, y_bar):
         made, params, mask = residuals
@@ -257,6 +257,6 @@ def _norm(
         x_hat = made.x_hat.reshape(given.shape)
         params_bar, g = affine_pullback(x_hat, params, shared(rank), groups.real(given.astype(x_hat.dtype)))
         x_bar = normalize_pullback(made, groups, g.reshape(made.x_hat.shape), centered=centered)
-        return params_bar, like(y_bar, x_bar.reshape(given.shape).astype(given.dtype))
+        return params_bar, with_mask_of(y_bar, x_bar.reshape(given.shape).astype(given.dtype))
 
     return Layer(name, init, forward, backward, takes_mask=True)

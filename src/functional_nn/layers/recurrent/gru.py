@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.unrolling import (
@@ -20,6 +21,7 @@ from functional_nn.layers.recurrent.unrolling import (
 )
 
 
+@without_input_size("hidden_size")
 def gru(
     hidden_size: int,
     *,
@@ -85,6 +87,7 @@ def gru(
     return over_time(_recurrence(hidden_size, reset_after, initializer), returns, initial_state, name)
 
 
+@without_input_size("hidden_size")
 def gru_cell(
     hidden_size: int, *, reset_after: bool = True, initializer: Initializer = "glorot", name: str = "gru_cell"
 ) -> Layer:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.unrolling import (
@@ -19,6 +20,7 @@ from functional_nn.layers.recurrent.unrolling import (
 )
 
 
+@without_input_size("hidden_size")
 def lstm(
     hidden_size: int,
     *,
@@ -81,6 +83,7 @@ def lstm(
     return over_time(_recurrence(hidden_size, forget_bias, initializer), returns, initial_state, name)
 
 
+@without_input_size("hidden_size")
 def lstm_cell(
     hidden_size: int,
     *,

@@ -9,6 +9,7 @@ import jax
 from functional_nn.activations.activation_types import Activation, as_activation
 from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.unrolling import (
@@ -22,6 +23,7 @@ from functional_nn.layers.recurrent.unrolling import (
 )
 
 
+@without_input_size("hidden_size")
 def rnn(
     hidden_size: int,
     *,
@@ -75,6 +77,7 @@ def rnn(
     return over_time(_recurrence(hidden_size, activation, initializer), returns, initial_state, name)
 
 
+@without_input_size("hidden_size")
 def rnn_cell(
     hidden_size: int,
     *,

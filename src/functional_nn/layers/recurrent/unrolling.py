@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params
 from functional_nn.core.layer_checks import check_entries, check_floating, check_key
-from functional_nn.core.masked import Masked, check_mask, like, mask_of, values_of
+from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_choice
 from functional_nn.layers.initializers import Initializer, weight_and_bias
@@ -140,7 +140,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         last, (hidden, saved) = scan_forward(params, start, p, mask)
         y = _hidden(last)
         if returns == "sequence":
-            y = like(sequence, _time_first(_zero_padding(mask, hidden)))
+            y = with_mask_of(sequence, _time_first(_zero_padding(mask, hidden)))
         return y, state, (params, values, mask, saved)
 
     def backward(residuals, y_bar):

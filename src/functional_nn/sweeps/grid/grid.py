@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError, short_repr, shortened
-from functional_nn.core.validation import check_count, is_numeric
+from functional_nn.core.validation import check_count, is_function, is_numeric
 
 Hyperparameters: TypeAlias = dict[str, Any]
 Distribution: TypeAlias = Callable[[np.random.Generator], Any]
@@ -79,7 +79,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     check_size(number, number * len(axes))
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
-        if not callable(distribution):
+        if not is_function(distribution):
             raise InputError(name, "a distribution", short_repr(distribution), "Write uniform, log_uniform or choice.")
     generator = np.random.default_rng(seed)
     members, values = [], 0

@@ -1,7 +1,8 @@
-"""Optax's optimizers and schedules by the names that flags and configurations use."""
+"""Learning-rate and optimizer lookup by name."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import jax
 import optax
 
-from functional_nn.core.validation import check_choice, check_count, check_number
+from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
@@ -34,6 +36,8 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
     """The Optax optimizer of that name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
 
+    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``.
+
     >>> import jax.numpy as jnp
     >>> rule = optimizer("sgd", 0.5)
     >>> updates, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(0.0)))
@@ -41,9 +45,17 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
     -1.0
     """
     check_choice("optimizer", name, OPTIMIZERS)
-    if not callable(learning_rate):
+    make = OPTIMIZERS[name]
+    if not is_function(learning_rate):
         check_number("learning_rate", learning_rate, "a finite number, or a schedule")
-    return OPTIMIZERS[name](learning_rate, **options)
+    known = [parameter for parameter in inspect.signature(make).parameters if parameter != "learning_rate"]
+    for option, value in options.items():
+        if option not in known:
+            raise InputError("options", f"options of {name}", option, suggest(option, known))
+        # A type of numbers may be given by its name; no other option is a text or a sequence.
+        if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
+            raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
+    return make(learning_rate, **options)
 
 
 SCHEDULES: dict[str, Callable[[Any, int], optax.Schedule]] = {
@@ -60,8 +72,8 @@ SCHEDULES: dict[str, Callable[[Any, int], optax.Schedule]] = {
 def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.Schedule:
     """The learning rate over a run of ``steps`` updates.
 
-    ``constant``; ``cosine``, from the rate down to 0; ``one-cycle``, up to the rate in the first 30% and down to
-    nearly 0; ``step``, a tenth after half of the steps and a hundredth after three quarters.
+    ``constant`` keeps the rate. ``cosine`` lowers it to 0. ``one-cycle`` raises it in the first 30% of the steps and
+    then lowers it nearly to 0. ``step`` divides it by 10 after half of the steps, and again after three quarters.
 
     >>> rate = schedule("step", 0.1, steps=100)
     >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))

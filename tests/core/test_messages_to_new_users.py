@@ -1,0 +1,122 @@
+"""Messages that a new user meets: missing names, layers that are called, an input size that is given."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import nearest
+from functional_nn.data import Split
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("desne", "Did you mean dense?"),
+        ("Dense", "Did you mean dense?"),
+        ("ReLU", "Did you mean relu?"),
+        ("adam", "use optax.adam."),
+        ("Adam", "use optax.adam."),
+        ("cosine_decay_schedule", "use optax.cosine_decay_schedule."),
+        ("make_epoch", "Did you mean fnn.training.make_epoch?"),
+        ("qqqqqq", "See docs/reference.md for all names."),
+    ],
+)
+def test_a_name_that_the_package_does_not_have(name, remedy):
+    with pytest.raises(AttributeError) as caught:
+        getattr(fnn, name)
+    assert str(caught.value).startswith(f"module 'functional_nn' has no attribute {name!r}. ")
+    assert str(caught.value).endswith(remedy)
+    assert not hasattr(fnn, name)
+
+
+def test_the_package_is_imported_without_jax():
+    code = "import sys, functional_nn; assert 'jax' not in sys.modules and 'optax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("adma", ["adamax", "adam", "adamw"], "adam"),
+        ("adamxa", ["adamax", "adam", "adamw"], "adamax"),
+        ("nestrov", ["nesterov", "adam"], "nesterov"),
+        ("ADAM", ["adamax", "adam"], "adam"),
+        ("x" * 10**6, ["adam"], None),
+    ],
+)
+def test_the_name_that_was_meant(word, known, meant):
+    assert nearest(word[:100], known) == meant
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(fnn.InputError, match=r"got 'adma'\. Did you mean adam\?"):
+        fnn.training.optimizer("adma", 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("adam", "1e-3"), {}, "learning_rate: expected a finite number, or a schedule, got '1e-3'"),
+        (("adam", fnn.relu.as_layer()), {}, "learning_rate: expected a finite number, or a schedule"),
+        (("adam", 1e-3), {"momentum": 0.9}, "options: expected options of adam, got momentum"),
+        (("adam", 1e-3), {"b1": "0.9"}, "b1: expected a value that Optax's adam accepts, got '0.9'"),
+        (("sgd", 1e-3), {"momentun": 0.9}, r"Did you mean momentum\?"),
+    ],
+)
+def test_what_no_optimizer_takes(arguments, options, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.training.optimizer(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fnn.dense(784, 10), r"dense: expected out_size alone, got 784, 10\..*Write dense\(10\)\."),
+        (lambda: fnn.conv(1, 32, 3), r"conv: expected out_size and window, got 1, 32, 3\..*Write conv\(32, 3\)\."),
+        (lambda: fnn.lstm(28, 64), r"lstm: expected hidden_size alone, got 28, 64\..*Write lstm\(64\)\."),
+    ],
+)
+def test_an_input_size_is_not_given(call, words):
+    with pytest.raises(fnn.InputError, match=words):
+        call()
+
+
+IMAGES = Split(
+    np.zeros((20, 7, 7, 1), np.float32), np.zeros(20, int), np.zeros((10, 7, 7, 1), np.float32), np.zeros(10, int)
+)
+
+
+@pytest.mark.parametrize("loss", [fnn.cross_entropy, fnn.mean_squared_error, fnn.multiclass_hinge])
+def test_a_forgotten_flatten(loss):
+    with pytest.raises(fnn.InputError, match=r"put flatten\(\) before dense, which keeps every axis but the last"):
+        fnn.fit(fnn.chain(fnn.dense(10)), loss, optax.adam(1e-3), IMAGES, epochs=1, batch_size=10)
+
+
+def test_a_dense_layer_over_time_is_no_forgotten_flatten():
+    y, labels = jnp.zeros((2, 5, 3)), jnp.zeros((2, 4), int)
+    with pytest.raises(fnn.InputError) as caught:
+        fnn.cross_entropy(y, labels)
+    assert "flatten" not in str(caught.value)
+    assert fnn.cross_entropy(y, labels[:, :1].repeat(5, axis=1)) > 0
+
+
+def test_the_type_that_was_given_is_the_one_that_is_named():
+    net = fnn.chain(fnn.dense(3))
+    params, state = net.init(jax.random.key(0), (4,))
+    for dtype in (np.uint8, np.int32):
+        with pytest.raises(fnn.InputError, match=f"floating-point numbers, got {np.dtype(dtype)} of shape"):
+            net.apply(params, state, np.ones((2, 4), dtype), train=False)
+
+
+def test_tokens_as_bytes_are_explained():
+    """``fit`` turns bytes into x / 255, so the embedding is given float32."""
+    tokens = IMAGES._replace(train_x=np.zeros((20, 7), np.uint8), test_x=np.zeros((10, 7), np.uint8))
+    net = fnn.chain(fnn.embedding(5, 3), fnn.flatten(), fnn.dense(10))
+    with pytest.raises(fnn.InputError, match=r"Give tokens as int32.*: fit turns uint8 into floating-point numbers"):
+        fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), tokens, epochs=1, batch_size=10)
