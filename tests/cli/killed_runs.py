@@ -45,16 +45,24 @@ def outcome(folder: Path) -> dict[str, object]:
 
 def ended(command: list[str], log: Path, number: int = 0, moment: float = 0.0) -> int:
     """The command's status, which is below 0 for a signal that ended it; a signal is sent after so many seconds."""
+    # A signal that comes before the command has its own handlers ends the process with the same status. It waits until
+    # the child can say so: right after the fork, a busy machine may leave the child without its turn for long.
+    catchable = {signal.SIGINT, signal.SIGTERM} & {number}
+    signal.pthread_sigmask(signal.SIG_BLOCK, catchable)
     child = os.fork()
     if not child:
         status = 1
         try:
+            for early in catchable:
+                signal.signal(early, lambda *about: os._exit(128 + number))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, catchable)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             status = cli.run(command)
         finally:
             sys.stderr.flush()
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, catchable)
     if number:
         time.sleep(moment)
         os.kill(child, number)
