@@ -24,6 +24,8 @@ from functional_nn.jaxprs.xla_options import (
 )
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs import compile as programs
+from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.programs.spec import ProgramSpec
 
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -137,16 +139,16 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
 
     monkeypatch.setattr(programs, "compile_lowered", compile_lowered)
     x, labels = jax.ShapeDtypeStruct((101, 4), jnp.float32), jax.ShapeDtypeStruct((101,), jnp.int32)
-    recipe = programs.Recipe(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1))
-    split = programs.Split(x, labels, x, labels)
+    recipe = Recipe(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1))
+    spec = ProgramSpec(recipe, 2, as_precision("float32"), fnn.data.Split(x, labels, x, labels))
     with pytest.raises(AttributeError):  # nothing was compiled
-        programs.Programs(programs.Circumstances(recipe, (), 2, as_precision("float32"), split))
+        programs.CompiledPrograms(spec)
     steps = found["full_batches"]
     assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
     assert FIRST_LEVEL.items() <= steps.items()
     assert not steps.keys() & QUICK.keys()
     assert found["last_batch"] == steps | QUICK | RUN_ONCE
-    assert (found["create"], found["order"]) == (QUICK | RUN_ONCE, QUICK | FIRST_LEVEL)
+    assert (found["start"], found["draw_order"]) == (QUICK | RUN_ONCE, QUICK | FIRST_LEVEL)
     assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 
 
