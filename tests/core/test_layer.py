@@ -124,7 +124,7 @@ def test_a_neuron_takes_functions_of_every_element_alone():
     y, _, pullback = unit.vjp(params, state, jnp.ones((2, 3)), train=True)
     with pytest.raises(fnn.FormulaMissing, match="tanh is a plain function"):
         pullback(y)
-    with pytest.raises(fnn.InputError, match="a function of every element alone, got softmax"):
+    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got softmax"):
         fnn.neuron(fnn.softmax)
 
 
@@ -259,5 +259,5 @@ def test_a_layer_that_is_called_says_how_it_is_applied():
 
 
 def test_a_layer_is_no_function():
-    with pytest.raises(fnn.InputError, match="activation: expected a function of every element alone, got dense"):
+    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got dense"):
         fnn.rnn(3, activation=fnn.dense(2))
