@@ -18,7 +18,7 @@ from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
 from functional_nn.layers.dropout import dropout as dropout_layer
 from functional_nn.layers.normalization.batch_norm import batch_norm
-from functional_nn.layers.normalization.layer_and_group_norm import layer_norm
+from functional_nn.layers.normalization.layer_norm import layer_norm
 
 
 def transformer_block(

@@ -17,7 +17,7 @@ from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.convolution.pooling import global_average_pool, max_pool
 from functional_nn.layers.dense import default_initializer, dense
 from functional_nn.layers.normalization.batch_norm import batch_norm as batch_norm_layer
-from functional_nn.layers.normalization.layer_and_group_norm import layer_norm
+from functional_nn.layers.normalization.layer_norm import layer_norm
 from functional_nn.layers.positions import sinusoidal_positions
 from functional_nn.layers.recurrent.gru import gru as gru_layer
 from functional_nn.layers.recurrent.lstm import lstm as lstm_layer
