@@ -36,7 +36,7 @@ def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
     assert caught.value.path == ("chain_0", "dense_0")
     assert str(caught.value) == (
         "chain_0/dense_0: x: expected 4 features on the last axis, for a weight of shape (4, 3), got 5 (shape (2, 5)). "
-        "Put flatten() before it if x are images; else initialize with this in_shape."
+        "If x are images, put flatten() before this layer. Otherwise call init with this in_shape."
     )
 
 
