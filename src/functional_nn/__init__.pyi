@@ -69,10 +69,10 @@ from .layers.dropout import stochastic_depth as stochastic_depth
 from .layers.embedding import embedding as embedding
 from .layers.embedding import unembedding as unembedding
 from .layers.normalization.batch_norm import batch_norm as batch_norm
-from .layers.normalization.layer_and_group_norm import group_norm as group_norm
-from .layers.normalization.layer_and_group_norm import instance_norm as instance_norm
-from .layers.normalization.layer_and_group_norm import layer_norm as layer_norm
-from .layers.normalization.layer_and_group_norm import rms_norm as rms_norm
+from .layers.normalization.group_norm import group_norm as group_norm
+from .layers.normalization.group_norm import instance_norm as instance_norm
+from .layers.normalization.layer_norm import layer_norm as layer_norm
+from .layers.normalization.layer_norm import rms_norm as rms_norm
 from .layers.positions import learned_positions as learned_positions
 from .layers.positions import sinusoidal_positions as sinusoidal_positions
 from .layers.prelu import prelu as prelu

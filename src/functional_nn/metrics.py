@@ -1,12 +1,13 @@
-"""Metrics: how good the answers are, for people; losses are what training minimizes.
+"""Metrics of classifiers: accuracy, precision, recall, F1, confusion matrix, calibration error and Brier score.
 
-A metric is made of totals, sums over examples. The totals of batches, however uneven, add up to those of all examples,
-and ``result`` of the sum is the metric over all of them. All metrics here take outputs y (…, classes), logits or
-anything with the same order unless they say otherwise, and integer labels (…). Of ``Masked`` sequences the real steps
-count.
+A metric is computed from totals, which are sums over examples. The totals of batches add up to the totals of all
+examples, also for batches of different sizes. ``result`` of this sum is the metric over all examples. All metrics here
+take outputs y (…, classes) and integer labels (…). y are logits, or any numbers in the same order, unless a metric says
+otherwise. In ``Masked`` sequences only the real steps count.
 
-A ratio of nothing to nothing is 0: a class never predicted has precision 0, and where nothing has weight all is 0. A
-label that is no class is an error; under ``jit``, where it cannot raise, it makes the result NaN, as NaN in y does.
+A ratio 0 / 0 counts as 0: a class that is never predicted has precision 0, and if all weights are 0, so is the metric.
+A label that is not a class raises an error. Under ``jit`` no error can be raised; there the label makes the result NaN,
+as NaN in y does.
 
 >>> from operator import add
 >>> y, labels = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]]), jnp.array([1, 1, 0])
@@ -19,18 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.masked import Masked, values_of
+from functional_nn.core.masked import Masked, Value, values_of
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_count, shown
 from functional_nn.losses.weighting import (
     as_examples,
+    as_outputs,
     check_outputs,
     check_steps,
     combined_weights,
@@ -39,22 +43,25 @@ from functional_nn.losses.weighting import (
     times,
 )
 
+Totals: TypeAlias = PyTree
+"""The sums over examples from which a metric is computed: a pytree of arrays."""
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric of a classifier's outputs: totals that add up over batches, and what they come to.
+    """A metric of a classifier's outputs: totals that add up over batches, and the result computed from them.
 
     Args:
         name: used in error messages and tables.
-        sums: ``sums(y, labels, weights) -> totals`` of y (examples, classes), labels (examples,) and weights
-            (examples,), a pytree of arrays.
-        result: ``result(totals)``, the metric.
-        formula: what ``help`` shows.
+        sums: ``sums(y, labels, weights) -> totals`` for y (examples, classes), labels (examples,) and weights
+            (examples,). The totals are a pytree of arrays.
+        result: ``result(totals)`` gives the metric.
+        formula: the text that ``help`` shows.
     """
 
     name: str
-    sums: Callable[[jax.Array, jax.Array, jax.Array], Any]
-    result: Callable[[Any], jax.Array]
+    sums: Callable[[jax.Array, jax.Array, jax.Array], Totals]
+    result: Callable[[Totals], jax.Array]
     formula: str = ""
 
     def __post_init__(self):
@@ -64,20 +71,24 @@ class Metric:
     def __repr__(self) -> str:
         return f"Metric({self.name!r})"
 
-    def __call__(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
-        """The metric over these examples.
+    def __call__(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
+        """Computes the metric over these examples.
 
         Args:
             y: the network's output, (…, classes).
-            labels: the numbers of the classes, (…). Where y is padding they may be anything.
-            weights: one per label, not negative; None where all count 1.
+            labels: the numbers of the classes, (…). At padding they may be anything.
+            weights: one per label, not negative; None if all are 1.
         """
         return self.result(self.totals(y, labels, weights))
 
-    def totals(self, y: Any, labels: Any, weights: Any = None) -> Any:
-        """What batches add up to the exact metric over all of them, in float32 or y's wider type."""
-        y = Masked(as_array("y", y.values), as_array("mask", y.mask)) if isinstance(y, Masked) else as_array("y", y)
-        labels, mask = as_array("labels", labels), None
+    def totals(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> Totals:
+        """Computes the sums over these examples, in the type of y but at least in float32.
+
+        The totals of batches, added, give the exact metric over all of them.
+        """
+        y = as_outputs(y)
+        labels = as_array("labels", labels)
+        mask = None
         weights = None if weights is None else as_array("weights", weights)
         check_outputs(values_of(y))
         if isinstance(y, Masked):
@@ -88,20 +99,22 @@ class Metric:
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}")
         dtype = y.dtype if y.dtype.itemsize >= 4 else jnp.float32
         weights = combined_weights(weights, mask, labels.shape, dtype)
-        y, labels, weights = y.astype(dtype).reshape(-1, y.shape[-1]), labels.ravel(), weights.ravel()
-        labels = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
+        y = y.astype(dtype).reshape(-1, y.shape[-1])
+        labels, weights = labels.ravel(), weights.ravel()
+        if labels.dtype.itemsize < 4:
+            labels = labels.astype(jnp.int32)
         is_class = (labels >= 0) & (labels < y.shape[-1])
         if is_concrete(is_class, weights):
             _check_labels(np.asarray(labels), np.asarray(is_class | (weights == 0)), y.shape[-1])
-        good = jnp.all(jnp.where(weights > 0, is_class & ~jnp.any(jnp.isnan(y), axis=-1), weights == 0))
+        is_valid = jnp.all(jnp.where(weights > 0, is_class & ~jnp.any(jnp.isnan(y), axis=-1), weights == 0))
         totals = self.sums(y, jnp.where(is_class, labels, 0), weights)
-        return jax.tree.map(lambda total: nan_unless(good, total), totals)
+        return jax.tree.map(lambda total: nan_unless(is_valid, total), totals)
 
 
-def _check_labels(labels, good, classes):
-    if not good.all():
+def _check_labels(labels, are_valid, classes):
+    if not are_valid.all():
         expected = f"labels from 0 to {classes - 1}, for {classes} classes"
-        raise InputError("labels", expected, labels[~good][0], "Give what does not count the weight 0.")
+        raise InputError("labels", expected, labels[~are_valid][0], "To leave out a label, give it the weight 0.")
 
 
 def _mean_result(totals):
@@ -109,10 +122,10 @@ def _mean_result(totals):
 
 
 def top_k_accuracy(k: int) -> Metric:
-    """The share of examples whose label is among the k largest outputs.
+    """The share of examples in which the label is among the k largest outputs.
 
-    Of equal outputs that of the class with the smaller number counts as the larger, so that with k = 1 it is the share
-    of those whose ``argmax`` is the label.
+    If two outputs are equal, the one of the class with the smaller number counts as larger. So for k = 1 this is the
+    share of examples whose ``argmax`` is the label.
 
     >>> y = jnp.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     >>> print(top_k_accuracy(2)(y, jnp.array([1, 2])))
@@ -123,38 +136,40 @@ def top_k_accuracy(k: int) -> Metric:
     def sums(y, labels, weights):
         labels = jnp.expand_dims(labels, -1)
         of_label = jnp.take_along_axis(y, labels, axis=-1)
-        before = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), 0) < labels
-        rank = jnp.sum((y > of_label) | ((y == of_label) & before), axis=-1)
+        has_smaller_number = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), 0) < labels
+        rank = jnp.sum((y > of_label) | ((y == of_label) & has_smaller_number), axis=-1)
         return {"sum": jnp.sum(times((rank < k).astype(weights.dtype), weights)), "weight": jnp.sum(weights)}
 
     return Metric(f"top_{k}_accuracy", sums, _mean_result, top_k_accuracy.__doc__ or "")
 
 
-def _right(y, labels, weights):
-    """As ``top_k_accuracy(1)`` has them, with less to compile."""
+def _correct_sums(y, labels, weights):
+    """The totals of ``top_k_accuracy(1)``, computed by a smaller program."""
     right = jnp.argmax(y, axis=-1).astype(labels.dtype) == labels
     return {"sum": jnp.sum(jnp.where(right, weights, 0)), "weight": jnp.sum(weights)}
 
 
-def _confusions(y, labels, weights):
+def _confusion_counts(y, labels, weights):
     classes = y.shape[-1]
     predicted = jnp.argmax(y, axis=-1).astype(labels.dtype)
     return jnp.zeros((classes, classes), weights.dtype).at[labels, predicted].add(weights)
 
 
 def _class_counts(y, labels, weights):
-    """For each class the examples that are it and are taken for it, that are taken for it, and that are it."""
+    """For each class, the weight of its examples that are predicted right, of its predictions, and of its labels."""
     predicted = jnp.argmax(y, axis=-1).astype(labels.dtype)
-    nothing = jnp.zeros(y.shape[-1], weights.dtype)
+    zeros = jnp.zeros(y.shape[-1], weights.dtype)
     return {
-        "right": nothing.at[labels].add(jnp.where(predicted == labels, weights, 0)),
-        "predicted": nothing.at[predicted].add(weights),
-        "labels": nothing.at[labels].add(weights),
+        "right": zeros.at[labels].add(jnp.where(predicted == labels, weights, 0)),
+        "predicted": zeros.at[predicted].add(weights),
+        "labels": zeros.at[labels].add(weights),
     }
 
 
-def _class_score(name, share, average, formula):
-    """A metric made of ``share(right, predicted, labels)`` of each class, averaged."""
+def _class_score(
+    name: str, share: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], average: str | None, formula: str
+) -> Metric:
+    """Makes a metric of ``share(right, predicted, labels)``, computed for each class and averaged."""
     if average is not None and (not isinstance(average, str) or average not in ("macro", "micro")):
         raise InputError("average", "'macro', 'micro', None", shown(average))
 
@@ -172,11 +187,11 @@ def _class_score(name, share, average, formula):
 
 
 def precision_score_with(*, average: str | None = "macro") -> Metric:
-    """Of the examples taken for a class, the share that are it; 0 for a class never predicted.
+    """Precision: the share of right predictions among those of a class; 0 for a class that is never predicted.
 
     Args:
-        average: ``"macro"``, the mean over the classes that occur in labels or predictions; ``"micro"``, over all
-            examples alike, which with one label each is the accuracy; None for an array with each class's.
+        average: ``"macro"`` for the mean over the classes that occur in labels or predictions; ``"micro"`` for the
+            share among all examples, which is the accuracy; None for an array with the value of each class.
 
     >>> y = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
     >>> print(precision_score_with(average=None)(y, jnp.array([0, 1, 1])))
@@ -187,7 +202,7 @@ def precision_score_with(*, average: str | None = "macro") -> Metric:
 
 
 def recall_score_with(*, average: str | None = "macro") -> Metric:
-    """Of the examples that are a class, the share taken for it; 0 for a class without examples.
+    """Recall: the share of a class's examples that are predicted as this class; 0 for a class without examples.
 
     Args:
         average: as in ``precision_score_with``.
@@ -201,10 +216,10 @@ def recall_score_with(*, average: str | None = "macro") -> Metric:
 
 
 def f1_score_with(*, average: str | None = "macro") -> Metric:
-    """The harmonic mean of a class's precision and recall, 2 right / (predicted + labels); 0 where no example is right.
+    """F1: the harmonic mean of precision and recall, 2 right / (predicted + labels); 0 if no prediction is right.
 
     Args:
-        average: as in ``precision_score_with``; ``"macro"`` is the mean of the classes' own values.
+        average: as in ``precision_score_with``; ``"macro"`` is the mean of the classes' F1 scores.
 
     >>> y = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
     >>> print(f1_score_with(average="micro")(y, jnp.array([0, 1, 1])).round(4))
@@ -216,15 +231,16 @@ def f1_score_with(*, average: str | None = "macro") -> Metric:
 
 
 def calibration_error_with(*, bins: int = 15) -> Metric:
-    """The expected calibration error: how far the confidence p = max softmax(y) is from the share of right answers.
+    """The expected calibration error: the distance between the confidence p = max softmax(y) and the accuracy.
 
     Math:
         Σ_b |Σ_{i in b} (rightᵢ - pᵢ)| / n over bins ((b - 1) / bins, b / bins] of p
 
     Args:
-        bins: their number. The totals hold each one's right answers, confidence and weight: a reliability diagram.
+        bins: the number of bins. The totals hold the right answers, the confidence and the weight of each bin, from
+            which a reliability diagram can be drawn.
 
-    y are logits; of probabilities give the logarithms.
+    y are logits. For probabilities, give their logarithms.
 
     >>> print(calibration_error(jnp.log(jnp.array([[0.75, 0.25], [0.75, 0.25]])), jnp.array([0, 1])).round(4))
     0.25
@@ -238,11 +254,11 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
         right = (jnp.argmax(y, axis=-1).astype(labels.dtype) == labels).astype(y.dtype)
         confidence = jnp.max(jax.nn.softmax(y), axis=-1)
         number = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
-        nothing = jnp.zeros(bins, y.dtype)
+        zeros = jnp.zeros(bins, y.dtype)
         return {
-            "right": nothing.at[number].add(times(weights, right)),
-            "confidence": nothing.at[number].add(times(weights, confidence)),
-            "weight": nothing.at[number].add(weights),
+            "right": zeros.at[number].add(times(weights, right)),
+            "confidence": zeros.at[number].add(times(weights, confidence)),
+            "weight": zeros.at[number].add(weights),
         }
 
     def result(totals):
@@ -251,7 +267,7 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
     return Metric("calibration_error", sums, result, calibration_error_with.__doc__ or "")
 
 
-def _squared_distances(y, labels, weights):
+def _squared_distance_sums(y, labels, weights):
     t = jax.nn.one_hot(labels, y.shape[-1], dtype=y.dtype)
     distances = jnp.sum(jnp.square(jax.nn.softmax(y) - t), axis=-1)
     return {"sum": jnp.sum(times(weights, distances)), "weight": jnp.sum(weights)}
@@ -259,16 +275,17 @@ def _squared_distances(y, labels, weights):
 
 accuracy = Metric(
     "accuracy",
-    _right,
+    _correct_sums,
     _mean_result,
-    formula="the share of examples whose largest output, the first one of equals, is the label's.",
+    formula="the share of examples in which the largest output (the first one, if several are equal) is the label's.",
 )
 
 confusion_matrix = Metric(
     "confusion_matrix",
-    _confusions,
+    _confusion_counts,
     lambda totals: totals,
-    formula="how often each class (row) was taken for each class (column), the first one with the largest output.",
+    formula="how often examples of each class (row) were predicted as each class (column). The prediction is the class "
+    "with the largest output, the first one if several are equal.",
 )
 
 precision_score = precision_score_with()
@@ -278,10 +295,10 @@ calibration_error = calibration_error_with()
 
 brier_score = Metric(
     "brier_score",
-    _squared_distances,
+    _squared_distance_sums,
     _mean_result,
-    formula="the mean of Σₖ (pₖ - tₖ)² with p = softmax(y) and t the label's one-hot vector, from 0 to 2; y are "
-    "logits, of probabilities give the logarithms. Brier 1950.",
+    formula="the mean of Σₖ (pₖ - tₖ)² with p = softmax(y) and t the label's one-hot vector, from 0 to 2. y are "
+    "logits; for probabilities, give their logarithms. Brier 1950.",
 )
 
 METRICS: dict[str, Metric] = {
@@ -290,4 +307,4 @@ METRICS: dict[str, Metric] = {
         accuracy, precision_score, recall_score, f1_score, confusion_matrix, calibration_error, brier_score,
     )
 }  # fmt: skip
-"""Every metric that takes no argument under its name."""
+"""Every metric without options by its name."""

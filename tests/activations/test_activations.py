@@ -115,6 +115,8 @@ def test_a_traced_parameter_keeps_the_type_of_x(maker):
 
 
 def test_layers_that_would_hold_a_traced_parameter_refuse_it():
-    with pytest.raises(fnn.InputError, match=r"activation: expected one without traced .*chain\(…, leaky_relu_with"):
+    with pytest.raises(
+        fnn.InputError, match=r"activation: expected an activation without traced .*chain\(…, leaky_relu_with"
+    ):
         jax.jit(lambda slope: fnn.neuron(fnn.activations.leaky_relu_with(slope)).init(jax.random.key(0), (3,)))(0.1)
     assert fnn.neuron(fnn.activations.leaky_relu_with(0.1))

@@ -36,7 +36,7 @@ def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
     assert caught.value.path == ("chain_0", "dense_0")
     assert str(caught.value) == (
         "chain_0/dense_0: x: expected 4 features on the last axis, for a weight of shape (4, 3), got 5 (shape (2, 5)). "
-        "Put flatten() before it if x are images; else initialize with this in_shape."
+        "If x are images, put flatten() before this layer. Otherwise call init with this in_shape."
     )
 
 
@@ -124,7 +124,7 @@ def test_a_neuron_takes_functions_of_every_element_alone():
     y, _, pullback = unit.vjp(params, state, jnp.ones((2, 3)), train=True)
     with pytest.raises(fnn.FormulaMissing, match="tanh is a plain function"):
         pullback(y)
-    with pytest.raises(fnn.InputError, match="a function of every element alone, got softmax"):
+    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got softmax"):
         fnn.neuron(fnn.softmax)
 
 
@@ -259,5 +259,5 @@ def test_a_layer_that_is_called_says_how_it_is_applied():
 
 
 def test_a_layer_is_no_function():
-    with pytest.raises(fnn.InputError, match="activation: expected a function of every element alone, got dense"):
+    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got dense"):
         fnn.rnn(3, activation=fnn.dense(2))

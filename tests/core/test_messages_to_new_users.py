@@ -118,5 +118,5 @@ def test_tokens_as_bytes_are_explained():
     """``fit`` turns bytes into x / 255, so the embedding is given float32."""
     tokens = IMAGES._replace(train_x=np.zeros((20, 7), np.uint8), test_x=np.zeros((10, 7), np.uint8))
     net = fnn.chain(fnn.embedding(5, 3), fnn.flatten(), fnn.dense(10))
-    with pytest.raises(fnn.InputError, match=r"Give tokens as int32.*: fit turns uint8 into floating-point numbers"):
+    with pytest.raises(fnn.InputError, match=r"Give tokens as int32.* fit converts uint8 to floating-point numbers"):
         fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), tokens, epochs=1, batch_size=10)

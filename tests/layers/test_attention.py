@@ -274,7 +274,7 @@ def test_fault_02_inputs_that_do_not_fit(x, words):
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
-        ([(2, 3, 1, 4)] * 2, "expected .queries, keys, values., .* got 2 inputs"),
+        ([(2, 3, 1, 4)] * 2, "expected .queries, keys, values.; .* got 2 inputs"),
         ([(2, 3, 4)] * 3, "queries and keys"),
         ([(2, 3, 1, 4), (2, 3, 1, 5), (2, 3, 1, 5)], "queries and keys"),
         ([(2, 3, 1, 4), (2, 3, 1, 4), (2, 2, 1, 4)], "a value for every key"),

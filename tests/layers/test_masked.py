@@ -107,7 +107,7 @@ def test_several_inputs_where_one_is_expected():
     pair = jnp.ones((2, 4, 3)), jnp.ones((2, 5, 3))
     net = fnn.chain(fnn.residual(fnn.attention(1)))
     params, state = fnn.residual(fnn.attention(1)).init(KEY, (4, 3))
-    with pytest.raises(fnn.InputError, match="residual_0: layers: expected one output each"):
+    with pytest.raises(fnn.InputError, match="residual_0: layers: expected layers with one output each"):
         net.apply({"residual_0": params}, state, pair, train=False)
     with pytest.raises(fnn.InputError, match="x: expected one sequence"):
         fnn.bidirectional(fnn.gru(3, initial_state="given")).init(KEY, ((4, 3), (3,)))

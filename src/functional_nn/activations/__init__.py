@@ -1,4 +1,4 @@
-"""Activations, each with its hand-derived derivative."""
+"""Activations and their hand-derived derivatives."""
 
 import lazy_loader
 

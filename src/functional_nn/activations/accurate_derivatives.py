@@ -1,12 +1,18 @@
-"""The derivatives of gelu, gelu_tanh, silu and mish, to the last digits, in the tails and where they cross 0.
+"""Derivatives of gelu, gelu_tanh, silu and mish, accurate to the last digits.
 
-All are x times a gate g that goes from 0 to 1. What is done for the digits:
+Each of these activations is x times a gate: a function that rises from 0 to 1. If its derivative f' is computed by the
+textbook formula, digits are lost where terms cancel, and in the tails, where numbers underflow. Three methods keep the
+digits:
 
-- Where f' crosses 0 its terms cancel. So its factor k that does is written as k(n) + (k(x) - k(n)), where n is the
-  number nearest to the zero: k(n) is a tiny constant, and the rest is, term by term, a multiple of d = x - n with the
-  sign of d.
-- g(-x) = 1 - g(x), which holds for all but mish, gives f'(x) = 1 - f'(-x): the formula for x ≤ 0 is enough.
-- e^v loses the digits that v lacks: v is added up from halves, h + l = x, whose products are exact.
+- *The zero of f'.* Near the point where f' is 0, its terms cancel. So f' is written as a positive factor times k, and
+  only k is 0 there. Let n be the floating-point number nearest to this zero. Then k(x) = k(n) + (k(x) - k(n)). The
+  first part is a tiny constant. Each term of the second part is a multiple of d = x - n and has the sign of d, so
+  these terms do not cancel.
+- *Symmetry.* Every gate but mish's has gate(-x) = 1 - gate(x). Then f'(x) = 1 - f'(-x), so a formula for x ≤ 0 is
+  enough.
+- *Exact products.* An error in v becomes a relative error of the same size in e^v. So v is computed as a sum of two
+  numbers. For this, x is split into two halves, x = high + low. Each half has half of the digits, so the product of
+  two halves is exact.
 """
 
 from __future__ import annotations
@@ -14,17 +20,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.core.shapes import wide_type
 
 
-def wide(derivative: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Has numbers of 16 bits computed in 32, and rounded once; integers are taken for floating-point numbers."""
+def in_wide_type(derivative: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Makes a derivative compute 16-bit numbers in float32 and round once. Integers become floating-point numbers."""
 
     @wraps(derivative)
     def computed_wide(x, *parameters):
@@ -34,111 +41,49 @@ def wide(derivative: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return computed_wide
 
 
-class Exponential(NamedTuple):
-    """e^v = (1 + rest) · scale · scale_too, with powers of 2 as scales.
-
-    So a factor is multiplied in with one rounding (to factor + factor · rest), and before there is an underflow.
-    """
-
-    rest: jax.Array
-    scale: jax.Array
-    scale_too: jax.Array
-
-    def times(self, factor: Any) -> jax.Array:
-        """factor · e^v."""
-        return (factor + factor * self.rest) * self.scale * self.scale_too
-
-    def over_1_and(self, s: jax.Array) -> Exponential:
-        """e^v / (1 + s) for 0 ≤ s ≤ 3. The power of 2 beside 1 / (1 + s), which is a, goes to the scale.
-
-        So the new rest, (1 + rest - a (1 + s)) / (a (1 + s)), is small, and the errors of 1 + s and of the division are
-        a small share of a product with a factor.
-        """
-        a = jnp.where(s < 0.4, 1, jnp.where(s < 1.8, 0.5, 0.25)).astype(s.dtype)
-        return Exponential((((1 - a) - a * s) + self.rest) / (a + a * s), self.scale * a, self.scale_too)
-
-
-def exponential(v: jax.Array, v_low: Any = 0) -> Exponential:
-    """e^{v + v_low} for v ≤ 0, with a small v_low for the digits that v has no room for.
-
-    e^v = 2^n e^r with r = v - n log 2, |r| < 0.35, and e^r - 1 by its series.
-    """
-    kind = jnp.finfo(v.dtype)
-    v = jnp.maximum(v, -(kind.maxexp + kind.nmant + 2) * math.log(2))
-    n = jnp.round(v * (1 / math.log(2)))
-    log_2, log_2_low = _constant_halves(math.log(2), 2.3190468138462996e-17, 15 if v.dtype == jnp.float32 else 40)
-    r, r_low = v - n * log_2, v_low - n * log_2_low
-    half = jnp.floor(n / 2)
-    return Exponential(_exp_less_1(r, r_low), _power_of_2(half), _power_of_2(n - half))
-
-
-def _exp_less_1(high, low=0.0):
-    """e^r - 1 for r = high + low, |r| < 0.5, by the exponential series; XLA's expm1 is wrong by 5 ULP."""
-    r = high + low
-    series = jnp.zeros_like(r)
-    for j in range(8 if r.dtype == jnp.float32 else 14, 1, -1):
-        series = (1 + series) * (r * (1 / j))
-    return high + (low + r * series)
-
-
-def _power_of_2(n):
-    """2^n, exactly, by its bits."""
-    kind = jnp.finfo(n.dtype)
-    exponent = n.astype(f"int{kind.bits}") + (kind.maxexp - 1)
-    return jax.lax.bitcast_convert_type(exponent << kind.nmant, n.dtype)
-
-
-def _halves(x):
-    """x = h + l, where h has half of the digits, so that the product of two such numbers is exact."""
-    kind = jnp.finfo(x.dtype)
-    high = jax.lax.reduce_precision(x, exponent_bits=kind.nexp, mantissa_bits=(kind.nmant - 1) // 2)
-    return high, x - high
-
-
-def _constant_halves(value, rest, bits):
-    """The constant ``value + rest`` as one of so many bits, and what is left."""
-    scale = 2.0 ** (bits - math.frexp(value)[1])
-    high = round(value * scale) / scale
-    return high, (value - high) + rest
-
-
-def _beside(root, rest, slope, dtype):
-    """The number n of that type nearest to a function's zero ``root + rest``, and the function's value at n."""
-    n = float(np.asarray(root, dtype))
-    return n, ((n - root) - rest) * slope
-
-
-def _exp_difference(p, p_n, d):
-    """p - p_n = p_n (e^d - 1), by the latter where d is small."""
-    return jnp.where(jnp.abs(d) < 0.3, p_n * _exp_less_1(d), p - p_n)
-
-
-def _both_sides(x, left):
-    """f'(x) of f'(-|x|)."""
-    return jnp.where(x > 0, 1 - left, left)
-
-
 _GELU_SERIES = (
-    *(0.49595474370069426, -0.12545248682662027, 0.03490510198467443, -0.007524010441293161, 0.0011560284436263372),
-    *(-9.36772720640145e-05, -5.6597012302996885e-06, 2.3677309066664844e-06, -8.107593380313914e-08),
-    *(-5.1877747208246695e-08, 4.570057475859399e-09, 1.365617100370196e-09, -1.602660258606792e-10),
-    *(-4.555152315040624e-11, 4.92768477171383e-12, 1.828653400261278e-12, -1.166767494573978e-13),
-    *(-8.041463817134733e-14, -1.8590888190635316e-16, 3.5183502280906947e-15, 3.0491112181259736e-16),
-    *(-1.367841210303818e-16, -2.8875126980827283e-17),
+    0.49595474370069426,
+    -0.12545248682662027,
+    0.03490510198467443,
+    -0.007524010441293161,
+    0.0011560284436263372,
+    -9.36772720640145e-05,
+    -5.6597012302996885e-06,
+    2.3677309066664844e-06,
+    -8.107593380313914e-08,
+    -5.1877747208246695e-08,
+    4.570057475859399e-09,
+    1.365617100370196e-09,
+    -1.602660258606792e-10,
+    -4.555152315040624e-11,
+    4.92768477171383e-12,
+    1.828653400261278e-12,
+    -1.166767494573978e-13,
+    -8.041463817134733e-14,
+    -1.8590888190635316e-16,
+    3.5183502280906947e-15,
+    3.0491112181259736e-16,
+    -1.367841210303818e-16,
+    -2.8875126980827283e-17,
 )
+"""The coefficients c_j of the Chebyshev series of G in ``gelu_derivative``. The first 10 are enough for float32."""
 
 
-@wide
+@in_wide_type
 def gelu_derivative(x):
     """(x Φ(x))' = Φ(x) + x φ(x), with the normal distribution's Φ and its density φ = Φ' = e^{-x²/2} / √(2π).
 
-    For x ≤ 0 it is e^{-x²/2} k(x), k(x) = (x - r) G(x), where r = -0.7518 is its zero and
-    G(x) = (x + Φ(x) / φ(x)) / ((x - r) √(2π)) goes slowly from 0.67 at 0 to 0.40, as the Chebyshev series Σ c_j T_j(t),
-    t = (-x - 4) / (-x + 4), does. The exponent is -h²/2 - l (x + h) / 2.
+    For x ≤ 0 it is e^{-x²/2} k(x) with k(x) = (x - r) G(x). Here r = -0.7518 is the zero, and
+    G(x) = (x + Φ(x) / φ(x)) / ((x - r) √(2π)). G changes slowly, from 0.67 at x = 0 to 0.40 far to the left, so a
+    short Chebyshev series Σ c_j T_j(t) in t = (-x - 4) / (-x + 4) gives it to the last digits.
     """
     root = -0.7517915246935645
-    n, k_n = _beside(root, 1.4956759177009883e-17, (2 - root * root) / math.sqrt(2 * math.pi), x.dtype)
+    slope = (2 - root * root) / math.sqrt(2 * math.pi)
+    n, k_n = _nearest_to_zero(root, 1.4956759177009883e-17, slope, x.dtype)
+    # Beyond 40 the result is 0 or 1 in every type. The bound keeps infinite x out of the formulas.
     x_left = -jnp.minimum(jnp.abs(x), 40)
+
+    # G(x): the Chebyshev series, written as a polynomial in t and evaluated by Horner's rule.
     t = (-x_left - 4) / (4 - x_left)
     coefficients = np.polynomial.chebyshev.cheb2poly(_GELU_SERIES[: 10 if x.dtype == jnp.float32 else None])
     series = jnp.zeros_like(t)
@@ -146,91 +91,115 @@ def gelu_derivative(x):
         series = coefficient + t * series
     k = (x_left - n) * series + k_n
 
+    # The exponent: -x²/2 = -high²/2 - low (x + high) / 2. The square of the half ``high`` is exact.
     high, low = _halves(x_left)
     e = exponential(-jnp.square(high) / 2, -low * (x_left + high) / 2)
     return _both_sides(x, e.times(k))
 
 
-@wide
+@in_wide_type
 def gelu_tanh_derivative(x):
     """(x σ(v))' = σ(v) (1 + x v' σ(-v)) with v = 2u = b x + c x³, b = 2 √(2/π), c = 0.044715 b, v' = b + 3 c x².
 
-    It is σ(v) σ(-v) k with k = 1 + e^v + x v', which is 0 at -0.7525. By x³ - n³ = d (3 n² + d (d + 3n)):
-    k - k(n) = e^{v(n)} (e^{v - v(n)} - 1) + d (b + 9 c n² + 3 c d (d + 3n)), v - v(n) = d (b + 3 c n² + c d (d + 3n)).
-    There b + 9 c n² is almost 2, and 2 d is exact. Below -1.4 it is x v' = 3 v - 2 b x that is added up from halves.
-    And σ(v) σ(-v) = e^v / (1 + e^v)².
+    It is σ(v) σ(-v) k with k = 1 + e^v + x v', which is 0 at -0.7525, and σ(v) σ(-v) = e^v / (1 + e^v)². By
+    x³ - n³ = d (3 n² + d (d + 3n)):
+
+    v - v(n) = d (b + 3 c n² + c d (d + 3n)),
+    k - k(n) = e^{v(n)} (e^{v - v(n)} - 1) + d (b + 9 c n² + 3 c d (d + 3n))
+
+    Below -1.4, far from the zero, k itself is computed, with x v' = 3 v - 2 b x from halves.
     """
-    b, b_rest, c, c_rest = 1.5957691216057308, -9.96930880911092e-17, 0.07135481627260025, -6.175149918155315e-19
+    b, b_rest = 1.5957691216057308, -9.96930880911092e-17
+    c, c_rest = 0.07135481627260025, -6.175149918155315e-19
     root, p_root = -0.7524614220710163, 0.29195521191476714
     slope = (1 + p_root) * (b + 3 * c * root**2) + 6 * c * root**2
-    n, k_n = _beside(root, 3.635560509207687e-17, slope, x.dtype)
+    n, k_n = _nearest_to_zero(root, 3.635560509207687e-17, slope, x.dtype)
     x_left = -jnp.minimum(jnp.abs(x), 40)
+
+    # x² = square + square_low, where ``square`` has half of the digits.
     high, low = _halves(x_left)
     square, _ = _halves(high * high)
     square_low = (high * high - square) + low * (x_left + high)
+
+    # b + c x² = sum_high + sum_low, where ``sum_high`` has half of the digits.
     bits = (jnp.finfo(x.dtype).nmant + 1) // 2
     b_high, b_low = _constant_halves(b, b_rest, bits)
     c_high, c_low = _constant_halves(c, c_rest, bits)
     sum_high, _ = _halves(b_high + c_high * square)
     sum_low = (c_high * square - sum_high + b_high) + (b_low + c_low * square + c * square_low)
+
+    # v = x (b + c x²) = high · sum_high + v_low, where the product is exact; and p = e^v.
     v_low = low * sum_high + x_left * sum_low
     e = exponential(high * sum_high, v_low)
     p = e.times(1)
 
+    # k near its zero. b + 9 c n² is almost 2, so 2 d, which is exact, is added last.
     d = x_left - n
-    bend = c * d * (d + 3 * n)
-    rise = _exp_difference(p, math.exp(b * n + c * n**3), d * (b + 3 * c * n * n + bend))
-    beside_zero = 2 * d + (d * (b + 9 * c * n * n - 2 + 3 * bend) + (rise + k_n))
-    rest = 1 + (p + (3 * v_low - 2 * (b_high * low + b_low * x_left)))
-    k = jnp.where(x_left < -1.4, high * (3 * sum_high - 2 * b_high) + rest, beside_zero)
-    return _both_sides(x, e.over_1_and(2 * p + p * p).times(k))
+    cubic_part = c * d * (d + 3 * n)
+    p_difference = _exp_difference(p, math.exp(b * n + c * n**3), d * (b + 3 * c * n * n + cubic_part))
+    k_near_zero = 2 * d + (d * (b + 9 * c * n * n - 2 + 3 * cubic_part) + (p_difference + k_n))
+
+    # k below -1.4: 1 + p + 3 v - 2 b x, where the product high · (3 sum_high - 2 b_high) is the largest term.
+    small_terms = 1 + (p + (3 * v_low - 2 * (b_high * low + b_low * x_left)))
+    k = jnp.where(x_left < -1.4, high * (3 * sum_high - 2 * b_high) + small_terms, k_near_zero)
+    return _both_sides(x, e.divided_by_1_plus(2 * p + p * p).times(k))
 
 
-@wide
+@in_wide_type
 def silu_derivative(x):
     """(x σ(x))' = σ(x) (1 + x σ(-x)) = σ(x) σ(-x) k with k = 1 + x + e^x, which is 0 at -1.278.
 
-    k - k(n) = d + e^n (e^d - 1). Below 2n d is rounded, 1 + x is not. And σ(x) σ(-x) = e^x / (1 + e^x)².
+    k - k(n) = d + e^n (e^d - 1), and σ(x) σ(-x) = e^x / (1 + e^x)².
     """
     root = -1.2784645427610737
-    n, k_n = _beside(root, -1.0946994183093437e-16, 1 + math.exp(root), x.dtype)
+    n, k_n = _nearest_to_zero(root, -1.0946994183093437e-16, 1 + math.exp(root), x.dtype)
     x_left = -jnp.minimum(jnp.abs(x), 800)
     e = exponential(x_left)
     p = e.times(1)
+
     d = x_left - n
-    beside_zero = d + (_exp_difference(p, math.exp(n), d) + k_n)
-    k = jnp.where(x_left < 2 * n, (1 + x_left) + p, beside_zero)
-    return _both_sides(x, e.over_1_and(2 * p + p * p).times(k))
+    k_near_zero = d + (_exp_difference(p, math.exp(n), d) + k_n)
+    # Below 2n the difference d is rounded, but 1 + x is exact. So k itself is computed there.
+    k = jnp.where(x_left < 2 * n, (1 + x_left) + p, k_near_zero)
+    return _both_sides(x, e.divided_by_1_plus(2 * p + p * p).times(k))
 
 
-@wide
+@in_wide_type
 def mish_derivative(x):
     """(x tanh s)' = tanh s + x σ(x) / cosh² s with s = log(1 + e^x), s' = σ(x).
 
-    With p = e^x and w = 2 + 2p + p², tanh s = 1 - 2 / w and 1 / cosh² s = 4 (1 + p)² / w², so with g = 4 (p + p²) / w²
-    the derivative is 1 - 2 / w + x g. Each side of it is summed up from where it lies near:
+    With p = e^x and w = 2 + 2p + p², tanh s = 1 - 2 / w and 1 / cosh² s = 4 (1 + p)² / w². So with g = 4 (p + p²) / w²
+    the derivative is 1 - 2 / w + x g. In each of three ranges it is computed as its distance from a value near it:
 
-    - x > 0, from 1: 1 - (2w - x g w²) / w², both divided by p⁴, for q = e^{-x} in place of p.
-    - x ≥ -1/2, from 1/2: 1/2 + ((w - 4) / 2 + x g w) / w.
-    - x < -1/2, from its zero: p k / (w / 2)² with k = (x + 1) + (x + 3/2) p + p² + p³ / 4, which is 0 at -1.192. With
-      p_n = e^n, p - p_n = p_n (e^d - 1):
-      k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4). Below 2n, as for silu, it
-      is k itself.
+    - x > 0, the distance from 1: 1 - (2w - x g w²) / w². Numerator and denominator are divided by p⁴, so that they
+      contain q = e^{-x} and not p, which would overflow.
+    - -1/2 ≤ x ≤ 0, the distance from 1/2: 1/2 + ((w - 4) / 2 + x g w) / w.
+    - x < -1/2, near the zero: p k / (w / 2)² with k = (x + 1) + (x + 3/2) p + p² + p³ / 4, which is 0 at -1.192. With
+      p_n = e^n and p - p_n = p_n (e^d - 1):
+      k - k(n) = d (1 + p_n) + (p - p_n) (d + n + 3/2 + p + p_n + (p² + p p_n + p_n²) / 4). Below 2n k itself is
+      computed, as for silu.
     """
     root, p_root = -1.1924312145154952, 0.3034825352815289
     slope = 1 + p_root * (root + 2.5 + p_root * (2 + 0.75 * p_root))
-    n, k_n = _beside(root, -4.8484829848031044e-17, slope, x.dtype)
+    n, k_n = _nearest_to_zero(root, -4.8484829848031044e-17, slope, x.dtype)
     p_n = math.exp(n)
-    x_left, x_right = jnp.clip(x, -800, 0), jnp.clip(x, 0, 800)
+
+    # x_left + x_right = x, and one of them is 0. One exponential serves both sides: p = e^x on the left, q = e^{-x} on
+    # the right.
+    x_left = jnp.clip(x, -800, 0)
+    x_right = jnp.clip(x, 0, 800)
     e = exponential(x_left - x_right)
     p = q = e.times(1)
+
+    # x < -1/2: p k / (w / 2)², where (w / 2)² = 1 + p (2 + p (2 + t)) with t = p + p²/4.
     d = x_left - n
     t = p * (1 + p / 4)
     factor = d + ((n + 1.5 + p_n + p_n * p_n / 4) + p * (1 + (p + p_n) / 4))
-    k_beside = d + (d * p_n + (_exp_difference(p, p_n, d) * factor + k_n))
-    k = jnp.where(x < 2 * n, (1 + x_left) + p * (x_left + 1.5 + t), k_beside)
-    from_zero = e.over_1_and(p * (2 + p * (2 + t))).times(k)
+    k_near_zero = d + (d * p_n + (_exp_difference(p, p_n, d) * factor + k_n))
+    k = jnp.where(x < 2 * n, (1 + x_left) + p * (x_left + 1.5 + t), k_near_zero)
+    from_zero = e.divided_by_1_plus(p * (2 + p * (2 + t))).times(k)
 
+    # The other two ranges: 1/2 or 1 plus a quotient with the denominator w², or w² / p⁴ for x > 0.
     w = 2 + p * (2 + p)
     above_half = ((p - 1) + p * p / 2) * w + 4 * x_left * (p + p * p)
     below_one = q * q * (4 * x_right - 2 - 4 * q * (1 - x_right + q))
@@ -238,3 +207,96 @@ def mish_derivative(x):
     denominator = jnp.where(x > 0, 1 + 2 * q * (1 + q), w)
     from_number = jnp.where(x > 0, 1, jnp.full_like(x, 0.5)) + numerator / jnp.square(denominator)
     return jnp.where(x < -0.5, from_zero, from_number)
+
+
+class Exponential(NamedTuple):
+    """e^v as a product, (1 + rest) · scale · second_scale, in which both scales are powers of 2.
+
+    A product with a factor then has one rounding error, that of factor + factor · rest. The scales are multiplied in
+    last, so the result underflows only if the product itself is too small. One power of 2 is not enough for the
+    smallest numbers, so there are two.
+    """
+
+    rest: jax.Array
+    scale: jax.Array
+    second_scale: jax.Array
+
+    def times(self, factor: jax.Array | float) -> jax.Array:
+        """factor · e^v."""
+        return (factor + factor * self.rest) * self.scale * self.second_scale
+
+    def divided_by_1_plus(self, s: jax.Array) -> Exponential:
+        """e^v / (1 + s) for 0 ≤ s ≤ 3.
+
+        Let a be a power of 2 near 1 / (1 + s). The scale is multiplied by a, which is exact. The new rest,
+        (1 + rest - a (1 + s)) / (a (1 + s)), is then small, so its rounding errors are small in a product.
+        """
+        a = jnp.where(s < 0.4, 1, jnp.where(s < 1.8, 0.5, 0.25)).astype(s.dtype)
+        return Exponential((((1 - a) - a * s) + self.rest) / (a + a * s), self.scale * a, self.second_scale)
+
+
+def exponential(v: jax.Array, v_low: jax.Array | float = 0) -> Exponential:
+    """e^{v + v_low} for v ≤ 0. The small v_low holds the digits that v has no room for.
+
+    e^v = 2^n e^r with r = v - n log 2, |r| < 0.35, and e^r - 1 by its series.
+    """
+    kind = jnp.finfo(v.dtype)
+    # Below this bound e^v is 0, and 2^n could not be built from its bits.
+    v = jnp.maximum(v, -(kind.maxexp + kind.nmant + 2) * math.log(2))
+    n = jnp.round(v * (1 / math.log(2)))
+
+    # log 2 as two numbers: the first has so few bits that its product with the integer n is exact.
+    bits = 15 if v.dtype == jnp.float32 else 40
+    log_2, log_2_low = _constant_halves(math.log(2), 2.3190468138462996e-17, bits)
+    r, r_low = v - n * log_2, v_low - n * log_2_low
+    half = jnp.floor(n / 2)
+    return Exponential(_exp_minus_1(r, r_low), _power_of_2(half), _power_of_2(n - half))
+
+
+def _exp_minus_1(high: jax.Array, low: jax.Array | float = 0.0) -> jax.Array:
+    """e^r - 1 for r = high + low, |r| < 0.5, by the exponential series. XLA's expm1 has errors of up to 5 ULP."""
+    r = high + low
+    series = jnp.zeros_like(r)
+    for j in range(8 if r.dtype == jnp.float32 else 14, 1, -1):
+        series = (1 + series) * (r * (1 / j))
+    return high + (low + r * series)
+
+
+def _power_of_2(n: jax.Array) -> jax.Array:
+    """2^n, exactly: n is written into the bits of the exponent."""
+    kind = jnp.finfo(n.dtype)
+    exponent = n.astype(f"int{kind.bits}") + (kind.maxexp - 1)
+    return jax.lax.bitcast_convert_type(exponent << kind.nmant, n.dtype)
+
+
+def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Splits x = high + low. ``high`` has half of the digits, so the product of two such numbers is exact."""
+    kind = jnp.finfo(x.dtype)
+    high = jax.lax.reduce_precision(x, exponent_bits=kind.nexp, mantissa_bits=(kind.nmant - 1) // 2)
+    return high, x - high
+
+
+def _constant_halves(value: float, rest: float, bits: int) -> tuple[float, float]:
+    """Splits the constant value + rest into a number of at most ``bits`` bits and the remainder."""
+    scale = 2.0 ** (bits - math.frexp(value)[1])
+    high = round(value * scale) / scale
+    return high, (value - high) + rest
+
+
+def _nearest_to_zero(root: float, rest: float, slope: float, dtype: DTypeLike) -> tuple[float, float]:
+    """The number n of this type nearest to the zero root + rest of a function, and the function's value at n.
+
+    So close to the zero the value is the slope times the distance.
+    """
+    n = float(np.asarray(root, dtype))
+    return n, ((n - root) - rest) * slope
+
+
+def _exp_difference(p: jax.Array, p_n: float, d: jax.Array) -> jax.Array:
+    """p - p_n for p = p_n e^d. Where d is small, it is computed as p_n (e^d - 1), which does not cancel."""
+    return jnp.where(jnp.abs(d) < 0.3, p_n * _exp_minus_1(d), p - p_n)
+
+
+def _both_sides(x: jax.Array, left: jax.Array) -> jax.Array:
+    """f'(x) from its value on the left, f'(-|x|), by f'(x) = 1 - f'(-x)."""
+    return jnp.where(x > 0, 1 - left, left)

@@ -1,4 +1,4 @@
-"""An activation: a function with its hand-derived derivative, as a value that is called and composed."""
+"""The types of activations: functions with a hand-derived derivative or pullback."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from functional_nn.core.validation import as_array, in_native_order, is_array, i
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """A function that acts on every element alone, with its derivative.
+    """A function that is applied to each element separately, and its derivative.
 
     Args:
         name: used in error messages, summaries and flags.
         function: f, from an array to one of the same shape.
-        derivative: f', derived by hand; where f has a kink, the value chosen there.
+        derivative: f', derived by hand; at a kink of f, the value chosen there.
         formula: f(x) and f'(x), as text.
-        parameters: numbers in the formula that may be traced; both functions take them after x.
+        parameters: numbers in the formula, which may be traced. Both functions take them after x.
 
     >>> square = Activation("square", lambda x: x * x, lambda x: 2 * x)
     >>> print(square(jnp.array(3.0)), square.derivative(jnp.array(3.0)))
@@ -37,8 +37,11 @@ class Activation:
     parameters: tuple[float | jax.Array, ...] = ()
 
     def __post_init__(self):
-        steps = self.derivative.__doc__ if self.derivative.__doc__ and self.derivative.__name__ != "<lambda>" else ""
-        _describe(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}" if self.formula else "")
+        # Neither a lambda nor an object such as a functools.partial has a docstring about this derivative.
+        is_named = getattr(self.derivative, "__name__", "<lambda>") != "<lambda>"
+        steps = (self.derivative.__doc__ or "") if is_named else ""
+        if self.formula:
+            _set_docstring(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}")
         derivative = self.derivative
         object.__setattr__(
             self,
@@ -50,7 +53,7 @@ class Activation:
         return f"Activation({self.name!r})"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """f(x), element by element."""
+        """Computes f(x), element by element."""
         x = as_array("x", x)
         check_floating(x)
         y = self.function(x, *self.parameters)
@@ -63,7 +66,7 @@ class Activation:
         return self.derivative(x) * in_native_order(y_bar)
 
     def as_layer(self) -> Layer:
-        """The activation as a layer, which is what combinators make of it; its parameters are among the residuals."""
+        """Makes a layer of the activation, as combinators do. Its parameters are among the residuals."""
         return stateless(
             self.name,
             lambda x: (self(x), (x, *map(jnp.asarray, self.parameters))),
@@ -73,7 +76,7 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class VectorActivation:
-    """A function that couples the elements of the last axis, with its pullback in place of a derivative.
+    """A function of all elements of the last axis together, and its pullback in place of a derivative.
 
     Args:
         name: used in error messages, summaries and flags.
@@ -88,7 +91,7 @@ class VectorActivation:
     formula: str = ""
 
     def __post_init__(self):
-        _describe(self, f"{self.name}: {self.formula}\n\nThe pullback, by hand: {self.pullback.__doc__}")
+        _set_docstring(self, f"{self.name}: {self.formula}\n\nThe pullback, by hand: {self.pullback.__doc__}")
         pullback = self.pullback
         object.__setattr__(self, "pullback", lambda x, y_bar: pullback(in_native_order(x), in_native_order(y_bar)))
 
@@ -96,7 +99,7 @@ class VectorActivation:
         return f"VectorActivation({self.name!r})"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """f(x), over the last axis."""
+        """Computes f(x), over the last axis."""
         x = as_array("x", x)
         check_floating(x)
         if not x.ndim:
@@ -104,28 +107,30 @@ class VectorActivation:
         return self.function(x)
 
     def as_layer(self) -> Layer:
-        """The activation as a layer, which is what combinators make of it."""
+        """Makes a layer of the activation, as combinators do."""
         return stateless(self.name, lambda x: (self(x), x), self.pullback)
 
 
-def _describe(activation: Activation | VectorActivation, text: str) -> None:
-    """Lets ``help(relu)`` tell of ReLU, not of activations."""
-    if text:
-        object.__setattr__(activation, "__doc__", text)
+def _set_docstring(activation: Activation | VectorActivation, text: str) -> None:
+    """Makes ``help(relu)`` describe ReLU and not the class."""
+    object.__setattr__(activation, "__doc__", text)
 
 
 def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activation:
-    """Takes an activation as it is, and a plain function as one whose derivative is not known.
+    """Returns an activation unchanged, and makes one without a derivative of a plain function.
 
-    Refuses traced parameters: the backward pass of the layer that asks would hold them outside of their trace.
+    Raises:
+        InputError: for an activation with traced parameters. A layer would keep them for its backward pass, which may
+            run after their trace has ended.
     """
     if isinstance(value, Activation):
         if not is_concrete(*value.parameters):
             remedy = f"Put it after the layer: chain(…, {value.name}_with(…))."
-            raise InputError("activation", "one without traced parameters", value.name, remedy)
+            raise InputError("activation", "an activation without traced parameters", value.name, remedy)
         return value
     if isinstance(value, VectorActivation) or not is_function(value):
-        raise InputError("activation", "a function of every element alone", getattr(value, "name", repr(value)))
+        expected = "a function that is applied to each element separately"
+        raise InputError("activation", expected, getattr(value, "name", repr(value)))
     name = getattr(value, "__name__", "function").strip("<>")
 
     def no_derivative(x):

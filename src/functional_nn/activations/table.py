@@ -1,7 +1,8 @@
-"""Activations, each with its hand-derived derivative beside it.
+"""Activations, and activation lookup by name.
 
-The functions are ``jax.nn``'s where it has them. The derivatives are written from the formula, in a form that keeps
-its digits: σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)), whose difference cancels in the tails.
+If ``jax.nn`` has a function, it is used. The derivatives are derived by hand, and written in a form that keeps their
+digits. For example, σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)): the difference 1 - σ(x) loses digits
+for large x.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import jax.numpy as jnp
 from functional_nn.activations.accurate_derivatives import (
     gelu_derivative,
     gelu_tanh_derivative,
+    in_wide_type,
     mish_derivative,
     silu_derivative,
-    wide,
 )
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.validation import check_choice, check_number
 
 
 def _exp_and_scale(x):
-    """e and s with e^x = e s, for x ≤ 0: a factor times e, then times s, is right also where e^x alone would be 0."""
+    """e and s with e^x = e s, for x ≤ 0. A factor times e, then times s, has its digits even if e^x underflows to 0."""
     small = x < -32
     return jnp.exp(jnp.where(small, x + 32, x)), jnp.where(small, math.exp(-32), jnp.ones_like(x))
 
@@ -39,14 +40,14 @@ identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1
 # Saturating: the logistic family
 
 
-@wide
+@in_wide_type
 def _sigmoid_derivative(x):
     """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
     e = jnp.exp(-jnp.abs(x))
     return e / (1 + e * (2 + e))
 
 
-@wide
+@in_wide_type
 def _tanh_derivative(x):
     """tanh'(x) = 1 / cosh²(x) = 4e / (1 + e)² with e = e^{-2|x|}."""
     e, scale = _exp_and_scale(-2 * jnp.abs(x))
@@ -54,20 +55,20 @@ def _tanh_derivative(x):
     return 4 * e / (1 + p * (2 + p)) * scale
 
 
-@wide
+@in_wide_type
 def _softsign_derivative(x):
     """(x / (1 + |x|))' = ((1 + |x|) - x sign(x)) / (1 + |x|)² = 1 / (1 + |x|)²."""
     y = jnp.abs(x)
     return 1 / (1 + y * (2 + y))
 
 
-@wide
+@in_wide_type
 def _softplus_derivative(x):
     """(log(1 + e^x))' = e^x / (1 + e^x) = σ(x)."""
     return jax.nn.sigmoid(x)
 
 
-@wide
+@in_wide_type
 def _log_sigmoid_derivative(x):
     """(log σ(x))' = σ(x) σ(-x) / σ(x) = σ(-x)."""
     return jax.nn.sigmoid(-x)
@@ -100,7 +101,7 @@ def _leaky_relu_derivative(x, negative_slope):
 
 
 def leaky_relu_with(negative_slope: float | jax.Array) -> Activation:
-    """x where x ≥ 0, else ``negative_slope`` · x. At the kink 0 the derivative is 1. The slope may be traced.
+    """Leaky ReLU: x where x ≥ 0, else ``negative_slope`` · x, which may be traced. At 0 the derivative is 1.
 
     >>> print(leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
     [-0.2  2. ]
@@ -114,7 +115,7 @@ def _elu(x, alpha):
     return jax.nn.elu(x, jnp.asarray(alpha, x.dtype))
 
 
-@wide
+@in_wide_type
 def _elu_derivative(x, alpha):
     """1 where x > 0, else α e^x."""
     e, scale = _exp_and_scale(jnp.minimum(x, 0))
@@ -122,7 +123,7 @@ def _elu_derivative(x, alpha):
 
 
 def elu_with(alpha: float | jax.Array) -> Activation:
-    """x where x > 0, else α (e^x - 1). At 0 the derivative is α, which may be traced.
+    """ELU: x where x > 0, else α (e^x - 1). At 0 the derivative is α. α may be traced.
 
     >>> print(elu_with(2.0)(jnp.array([-100.0, 2.0])))
     [-2.  2.]
@@ -135,7 +136,7 @@ def elu_with(alpha: float | jax.Array) -> Activation:
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-@wide
+@in_wide_type
 def _selu_derivative(x):
     """λ where x > 0, else λ α e^x; at 0 the value is λ α."""
     e, scale = _exp_and_scale(jnp.minimum(x, 0))
@@ -153,7 +154,7 @@ selu = Activation(
 )
 
 
-# Smooth gates: x times something that goes from 0 to 1
+# Smooth gates: x times a function that rises from 0 to 1
 
 
 gelu = Activation(
@@ -174,7 +175,7 @@ mish = Activation(
 )
 
 
-# Piecewise linear stand-ins
+# Piecewise linear approximations
 
 
 def _relu6_derivative(x):
@@ -187,13 +188,13 @@ def _hard_tanh_derivative(x):
     return ((x >= -1) & (x <= 1)).astype(x.dtype)
 
 
-@wide
+@in_wide_type
 def _hard_sigmoid_derivative(x):
     """1/6 between -3 and 3, else 0; at both kinks the value is 0."""
     return jnp.where(jnp.abs(x) < 3, 1 / 6, jnp.zeros_like(x))
 
 
-@wide
+@in_wide_type
 def _hardsilu_derivative(x):
     """(x h(x))' = h(x) + x h'(x) with h the hard sigmoid: (2x + 3) / 6 between -3 and 3, else h(x)."""
     return jnp.where(jnp.abs(x) < 3, (2 * x + 3) / 6, (x > 0).astype(x.dtype))
@@ -259,11 +260,11 @@ ACTIVATIONS: dict[str, Activation | VectorActivation] = {
         softmax, log_softmax,
     )
 }  # fmt: skip
-"""Every activation under its name, as flags and configurations name it."""
+"""Every activation by its name, as flags and configurations use it."""
 
 
 def activation(name: str) -> Activation | VectorActivation:
-    """The activation of that name.
+    """Looks up an activation by its name.
 
     >>> activation("relu") is relu
     True

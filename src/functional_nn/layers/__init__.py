@@ -1,1 +1,1 @@
-"""Layers, one file a family, and the combinators that compose them."""
+"""Layers, and the combinators that compose them."""

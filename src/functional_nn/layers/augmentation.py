@@ -1,4 +1,4 @@
-"""Augmentation: inputs changed at random in training, in ways that keep their labels."""
+"""Data augmentation layers: random shifts and deformations of inputs in training."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from functional_nn.core.validation import check_count, check_number
 
 
 def random_shift(most: int, *, name: str = "random_shift") -> Layer:
-    """Shifts each example along its spatial axes by a random number of places in training; the identity in evaluation.
+    """In training, shifts each example along its spatial axes by a random number of positions; otherwise the identity.
 
     Math:
-        yₙᵢ = xₙ₍ᵢ₊ₛ₎ with s = s(n), drawn for each example and axis from -most, …, most; 0 where i + s lies outside
+        yₙᵢ = xₙ₍ᵢ₊ₛ₎ with s = s(n), drawn for each example and axis from -most, …, most; 0 if i + s lies outside
 
     Shapes:
         x and y (batch, …, channels) with one spatial axis or more
 
     Gradient:
-        xₙⱼ is yₙ₍ⱼ₋ₛ₎ and no other element, or has been shifted out. So the cotangent is shifted back:
+        xₙⱼ is used by yₙ₍ⱼ₋ₛ₎ only, or by no element if it is shifted out. So the cotangent is shifted back:
 
-        x_barₙⱼ = y_barₙ₍ⱼ₋ₛ₎, 0 where j - s lies outside
+        x_barₙⱼ = y_barₙ₍ⱼ₋ₛ₎, 0 if j - s lies outside
 
     Args:
-        most: the largest shift in places, 1 or more.
+        most: the largest shift in positions, 1 or more.
         name: used in parameter trees and in error messages.
 
     >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
@@ -56,20 +56,24 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
 
 
 def random_deformation(most: float | jax.Array, *, name: str = "random_deformation") -> Layer:
-    """Stretches and slants each example along its spatial axes at random in training; the identity in evaluation.
+    """In training, stretches and slants each example at random along its spatial axes; otherwise the identity.
 
     Math:
-        axis by axis, yₙᵢ = Σⱼ Λ(pₙᵢ - j) xₙⱼ, with j over the places of this axis, the others as in i: between two
-        places the value is interpolated, Λ(u) = max(0, 1 - |u|), and outside there are zeros. The place that yₙᵢ comes
-        from is pₙᵢ = iₐ + Σ_b Mₙₐ_b (i_b - c_b), for axis a, with c the center and Mₙ (axes, axes) drawn for each
-        example from -most to most. Mₙₐₐ stretches, Mₙₐ_b slants, and both slants together turn.
+        One axis after another is transformed. For axis a,
+
+        yₙᵢ = Σⱼ Λ(pₙᵢ - j) xₙⱼ with Λ(u) = max(0, 1 - |u|), pₙᵢ = iₐ + Σ_b Mₙₐ_b (i_b - c_b)
+
+        j runs over the positions of axis a, and the other indices are those of i. yₙᵢ is the value of x at the position
+        pₙᵢ, interpolated between the two nearest positions; outside there are zeros. c is the center, and the matrix Mₙ
+        (axes, axes) is drawn for each example from -most to most. Its element Mₙₐₐ stretches, and Mₙₐ_b slants. Slants
+        along two axes together rotate.
 
     Shapes:
         x and y (batch, …, channels) with one spatial axis or more
 
     Gradient:
-        M is drawn from the key and does not depend on x, so each axis's map is linear, and its transpose is, the last
-        axis first,
+        M does not depend on x, so the transformation of each axis is linear. The backward pass applies its transpose,
+        for the last axis first:
 
         x_barₙⱼ = Σᵢ Λ(pₙᵢ - j) y_barₙᵢ
 
@@ -92,11 +96,12 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
         _check_spatial(x)
         if not train:
             return x, state, None
-        axes, dtype = x.ndim - 2, wide_type(x.dtype)
+        axes = x.ndim - 2
+        dtype = wide_type(x.dtype)
         drawn = jax.random.uniform(check_key(key), (x.shape[0], axes, axes), jnp.float32, minval=-1, maxval=1)
         y, matrices = x, drawn.astype(dtype) * jnp.asarray(most, dtype)
         for axis in range(axes):
-            y = _along(axis, _weights(matrices[:, axis], y, axis), y)
+            y = _multiply_along(axis, _interpolation_weights(matrices[:, axis], y, axis), y)
         return y, state, matrices
 
     def backward(matrices, y_bar):
@@ -104,38 +109,41 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
             return {}, y_bar
         x_bar = y_bar
         for axis in reversed(range(y_bar.ndim - 2)):
-            weights = jnp.swapaxes(_weights(matrices[:, axis], x_bar, axis), -1, -2)
-            x_bar = _along(axis, weights, x_bar)
+            weights = _interpolation_weights(matrices[:, axis], x_bar, axis)
+            x_bar = _multiply_along(axis, jnp.swapaxes(weights, -1, -2), x_bar)
         return {}, x_bar
 
     return Layer(name, lambda key, in_shape: ({}, {}), forward, backward)
 
 
-def _weights(row: jax.Array, x: jax.Array, axis: int) -> jax.Array:
-    """Λ(pₙᵢ - j) for one axis, of its row of each matrix: (batch, *other places, i, j)."""
+def _interpolation_weights(row: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    """Λ(pₙᵢ - j) for one axis, from its row of each matrix. The shape is (batch, *other spatial axes, i, j)."""
     sizes = x.shape[1:-1]
     i = [lax.broadcasted_iota(row.dtype, sizes, b)[None] for b in range(len(sizes))]
-    places = i[axis]
+    p = i[axis]
     for b, size in enumerate(sizes):
-        places = places + jnp.expand_dims(row[:, b], range(1, x.ndim - 1)) * (i[b] - (size - 1) / 2)
-    places = jnp.moveaxis(places, 1 + axis, -1)[..., None]
-    j = lax.broadcasted_iota(row.dtype, (*places.shape[:-1], sizes[axis]), places.ndim - 1)
-    return jnp.maximum(0, 1 - jnp.abs(places - j)).astype(x.dtype)
+        center = (size - 1) / 2
+        p = p + jnp.expand_dims(row[:, b], range(1, x.ndim - 1)) * (i[b] - center)
+    p = jnp.moveaxis(p, 1 + axis, -1)[..., None]
+    j = lax.broadcasted_iota(row.dtype, (*p.shape[:-1], sizes[axis]), p.ndim - 1)
+    return jnp.maximum(0, 1 - jnp.abs(p - j)).astype(x.dtype)
 
 
-def _along(axis: int, weights: jax.Array, x: jax.Array) -> jax.Array:
-    """The product over one spatial axis, whose place the result's has."""
+def _multiply_along(axis: int, weights: jax.Array, x: jax.Array) -> jax.Array:
+    """The product of the weights with x along one spatial axis."""
     return jnp.moveaxis(weights @ jnp.moveaxis(x, 1 + axis, -2), -2, 1 + axis)
 
 
 def _check_spatial(x: jax.Array) -> None:
     check_floating(x)
     if x.ndim < 3:
-        raise InputError("x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it first.")
+        raise InputError(
+            "x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it before flatten()."
+        )
 
 
 def _shifted(x: jax.Array, shift: jax.Array, most: int) -> jax.Array:
-    """yₙᵢ = xₙ₍ᵢ₊ₛ₎, 0 outside; |s| is at most ``most``."""
+    """yₙᵢ = xₙ₍ᵢ₊ₛ₎, with 0 outside. |s| is at most ``most``."""
     padded = jnp.pad(x, ((0, 0), *(((most, most),) * (x.ndim - 2)), (0, 0)))
 
     def of_example(padded, shift):

@@ -1,4 +1,4 @@
-"""Weighted sums: the single neuron and the fully connected layer."""
+"""The fully connected layer, and the single neuron."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def neuron(
     initializer: Initializer | None = None,
     name: str = "neuron",
 ) -> Layer:
-    """One neuron: a weighted sum of its inputs and a bias, through an activation.
+    """One neuron: an activation of a weighted sum of its inputs and a bias.
 
     Math:
         z = Σᵢ wᵢ xᵢ + b, y = f(z)
@@ -31,14 +31,15 @@ def neuron(
         x (batch, in_size), weight (in_size,), bias (), y (batch,)
 
     Gradient:
-        Each example n adds its share: ∂y/∂z = f'(z), ∂z/∂wᵢ = xᵢ, ∂z/∂b = 1, ∂z/∂xᵢ = wᵢ. With
+        For each example n, ∂y/∂z = f'(z), ∂z/∂wᵢ = xᵢ, ∂z/∂b = 1, ∂z/∂xᵢ = wᵢ. The examples are summed. With
         z_bar = f'(z) y_bar:
 
         weight_barᵢ = Σₙ z_barₙ xₙᵢ, bias_bar = Σₙ z_barₙ, x_barₙᵢ = z_barₙ wᵢ
 
     Args:
         activation: f; any ``Activation``, or a plain function (which has no hand-derived formula).
-        initializer: a name of ``functional_nn.layers.initializers`` or a function; He for ReLU, Glorot else.
+        initializer: a name of ``functional_nn.layers.initializers`` or a function; by default He for ReLU, otherwise
+            Glorot.
         name: used in parameter trees and in error messages.
 
     >>> import functional_nn as fnn
@@ -55,7 +56,7 @@ def neuron(
 
     def init(key, in_shape):
         if len(check_shape(in_shape, "one feature axis, (in_size,)")) != 1:
-            raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before it.")
+            raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before this layer.")
         (in_size,) = in_shape
         weight, bias = weight_and_bias(initializer, key, (in_size, 1))
         return {"weight": weight[:, 0], "bias": bias[0]}, {}
@@ -86,8 +87,8 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
         x (batch, …, in_size), weight (in_size, out_size), bias (out_size,), y (batch, …, out_size)
 
     Gradient:
-        yₙⱼ = Σᵢ xₙᵢ Wᵢⱼ + bⱼ, so ∂yₙⱼ/∂Wᵢⱼ = xₙᵢ, ∂yₙⱼ/∂bⱼ = 1, ∂yₙⱼ/∂xₙᵢ = Wᵢⱼ. Summed over whatever an
-        element takes part in (n runs over the batch and all middle axes):
+        yₙⱼ = Σᵢ xₙᵢ Wᵢⱼ + bⱼ, so ∂yₙⱼ/∂Wᵢⱼ = xₙᵢ, ∂yₙⱼ/∂bⱼ = 1, ∂yₙⱼ/∂xₙᵢ = Wᵢⱼ. Each
+        element gets the sum over all outputs that it is used in (n runs over the batch and all middle axes):
 
         weight_bar = xᵀ y_bar, bias_bar = Σₙ y_barₙ, x_bar = y_bar Wᵀ
 
@@ -105,12 +106,16 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.
     """
-    out_size, bias = check_count("out_size", out_size), check_flag("bias", bias)
+    out_size = check_count("out_size", out_size)
+    bias = check_flag("bias", bias)
 
     def init(key, in_shape):
         in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
         weight, bias_value = weight_and_bias(initializer, key, (in_size, out_size))
-        return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
+        params = {"weight": weight}
+        if bias:
+            params["bias"] = bias_value
+        return params, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entries("params", params, ("weight", "bias") if bias else ("weight",))
@@ -133,7 +138,7 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
 
 
 def default_initializer(activation: Activation | VectorActivation) -> str:
-    """The name of He's initializer for ReLU, half of whose outputs are zero; else that of Glorot's."""
+    """The name of a suitable initializer: He's for ReLU, which sets half of its outputs to 0; otherwise Glorot's."""
     return "he" if activation is relu else "glorot"
 
 
@@ -151,5 +156,5 @@ def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:
             "x",
             f"{weight.shape[0]} features on the last axis, for a weight of shape {weight.shape}",
             f"{x.shape[-1]} (shape {x.shape})",
-            "Put flatten() before it if x are images; else initialize with this in_shape.",
+            "If x are images, put flatten() before this layer. Otherwise call init with this in_shape.",
         )

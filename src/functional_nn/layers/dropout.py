@@ -1,4 +1,4 @@
-"""Regularization by noise: values, channels or whole examples dropped at random."""
+"""Dropout layers: of values, of channels (spatial dropout), and of examples (stochastic depth)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from functional_nn.core.validation import check_number
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
-    """Sets a random share of the values to zero in training and scales the rest up; the identity in evaluation.
+    """In training, sets a random share of the values to zero and scales up the rest; otherwise the identity.
 
     Math:
-        y = m x / (1 - rate) with m = 1 with probability 1 - rate, else 0; so the mean of y is x
+        y = m x / (1 - rate), where m is 1 with probability 1 - rate and otherwise 0. So the expectation of y is x.
 
     Shapes:
         x and y (batch, …)
@@ -39,11 +39,13 @@ def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
     References:
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
-    return _dropping(name, rate, lambda shape: shape)
+    return _dropout_layer(name, rate, lambda shape: shape)
 
 
 def spatial_dropout(rate: float | jax.Array, *, name: str = "spatial_dropout") -> Layer:
-    """Drops whole channels (features of sequences, maps of images) of each example in training, the rest scaled up.
+    """In training, sets random channels of each example to zero and scales up the rest; otherwise the identity.
+
+    Channels are the features of sequences or the feature maps of images.
 
     Math:
         y = m x / (1 - rate), where m is drawn as for ``dropout``, once for each example and channel
@@ -68,14 +70,18 @@ def spatial_dropout(rate: float | jax.Array, *, name: str = "spatial_dropout") -
 
     def mask_shape(shape):
         if len(shape) < 3:
-            raise InputError("x", "(batch, …, channels) with positions", f"shape {shape}", "Use dropout for vectors.")
+            raise InputError(
+                "x", "(batch, …, channels) with an axis of positions", f"shape {shape}", "Use dropout for vectors."
+            )
         return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
 
-    return _dropping(name, rate, mask_shape)
+    return _dropout_layer(name, rate, mask_shape)
 
 
 def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth") -> Layer:
-    """Drops a whole branch for some examples in training; the last layer of the branch that ``residual`` adds.
+    """In training, sets random examples to zero and scales up the rest; otherwise the identity.
+
+    As the last layer of the branch that ``residual`` adds to its input, it drops the branch for these examples.
 
     Math:
         y = m x / (1 - rate), where m is drawn as for ``dropout``, once for each example
@@ -98,11 +104,11 @@ def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth")
     References:
         Huang et al. 2016, "Deep networks with stochastic depth", equation 2, scaled in training instead of afterwards.
     """
-    return _dropping(name, rate, lambda shape: (shape[0], *(1 for _ in shape[1:])))
+    return _dropout_layer(name, rate, lambda shape: (shape[0], *(1 for _ in shape[1:])))
 
 
-def _dropping(name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape]) -> Layer:
-    """y = m x / (1 - rate) with m in the shape that is made of that of x."""
+def _dropout_layer(name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape]) -> Layer:
+    """A layer y = m x / (1 - rate). ``mask_shape`` gives the shape of m for the shape of x."""
     check_number("rate", rate, "a number in [0, 1), the share to drop", lambda rate: 0 <= rate < 1)
 
     def forward(params, state, x, *, train, key=None):

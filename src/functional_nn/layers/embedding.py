@@ -1,4 +1,4 @@
-"""Tokens to vectors and back: the embedding, and the output layer that can share its weight."""
+"""Embedding of tokens as vectors, and unembedding, which gives a logit for each token."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
 def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", name: str = "embedding") -> Layer:
-    """A vector for each of ``count`` tokens, looked up by its number.
+    """Looks up a vector for each token. There are ``count`` tokens, numbered from 0.
 
     Math:
-        yₙ = W[xₙ], the row of W that the token xₙ names
+        yₙ = W[xₙ], row xₙ of W
 
     Shapes:
         x (batch, …) integers from 0 to count - 1, weight (count, out_size), y (batch, …, out_size)
 
     Gradient:
-        yₙⱼ = Σᵢ [xₙ = i] Wᵢⱼ, so ∂yₙⱼ/∂Wᵢⱼ = [xₙ = i]: every row adds up the cotangents of the places where its token
-        stands (n runs over the batch and all other axes of x):
+        yₙⱼ = Σᵢ [xₙ = i] Wᵢⱼ, so ∂yₙⱼ/∂Wᵢⱼ = [xₙ = i]. The cotangent of a row is the sum of the cotangents at
+        the positions of its token (n runs over the batch and all other axes of x):
 
         weight_barᵢ = Σₙ [xₙ = i] y_barₙ; x_bar is None, since integers have no gradient
 
-    A number that is no token cannot raise under ``jit``: there its vector, and with it the loss, is NaN.
+    Under ``jit`` a number that is not a token cannot raise an error. There its vector is NaN, and so is the loss.
 
     Args:
         count: the number of tokens.
         out_size: the size of a vector.
-        initializer: see ``initializers``; of the weight as ``unembedding`` uses it, from out_size to count. The default
-            has variance 1 / out_size, so that vectors have a length of about 1.
+        initializer: see ``initializers``. The weight is drawn like that of a dense layer with out_size inputs and count
+            outputs. The default has the variance 1 / out_size, so that vectors have a length of about 1.
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: for floating-point inputs, and for numbers that are no tokens.
+        InputError: for floating-point inputs, and for numbers that are not tokens.
 
     >>> layer = embedding(3, 2)
     >>> weight = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
@@ -50,7 +50,8 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
     References:
         Bengio et al. 2003, "A neural probabilistic language model", section 2.
     """
-    count, out_size = check_count("count", count), check_count("out_size", out_size)
+    count = check_count("count", count)
+    out_size = check_count("out_size", out_size)
 
     def init(key, in_shape):
         if not is_shape(in_shape):
@@ -72,7 +73,10 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
 
 
 def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "unembedding") -> Layer:
-    """A logit for each of ``count`` tokens: the similarity of x to the token's vector. Has an embedding's weight.
+    """A logit for each of ``count`` tokens: the dot product of x and the token's vector.
+
+    The weight has the shape of an embedding's, so that the two can be shared:
+    ``shared(net, {"unembedding_0": "embedding_0"})``.
 
     Math:
         y = x Wᵀ
@@ -84,8 +88,6 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
         yₙᵢ = Σⱼ xₙⱼ Wᵢⱼ, so ∂yₙᵢ/∂Wᵢⱼ = xₙⱼ, ∂yₙᵢ/∂xₙⱼ = Wᵢⱼ (n runs over the batch and all middle axes):
 
         weight_bar = y_barᵀ x, x_bar = y_bar W
-
-    ``shared(net, {"unembedding_0": "embedding_0"})`` ties the two weights.
 
     Args:
         count: the number of tokens.
@@ -123,14 +125,14 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
 
 
 def _draw(initializer, key, count, size):
-    """A weight (count, size), drawn as that of a dense layer from size to count."""
+    """Draws a weight (count, size) like that of a dense layer with size inputs and count outputs."""
     return weight_and_bias(initializer, key, (size, count))[0].T
 
 
 def _check_tokens(x: jax.Array, count: int) -> None:
     if not jnp.issubdtype(x.dtype, jnp.integer):
         given = f"{x.dtype} of shape {x.shape}"
-        remedy = "Give tokens as int32, x.astype(int): fit turns uint8 into floating-point numbers, x / 255."
+        remedy = "Give tokens as int32, x.astype(int). fit converts uint8 to floating-point numbers, x / 255."
         raise InputError("x", "integers, the numbers of tokens", given, remedy)
     if not is_concrete(x):
         return

@@ -1,4 +1,4 @@
-"""Starting values for weights and biases by the field's names, drawn by ``jax.nn.initializers``."""
+"""Initializers of weights and biases, and their lookup by name."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WEIGHTS = {
 
 
 def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
-    """A weight of shape ``(in_size, out_size)`` or ``(*window, in_size, out_size)``, and a bias ``(out_size,)``.
+    """Draws a weight ``(in_size, out_size)`` or ``(*window, in_size, out_size)``, and a bias ``(out_size,)``.
 
-    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal of variance 2/in (for ReLU), ``"lecun"`` of
-    variance 1/in (for SELU); their biases are zero. ``"pytorch"`` is PyTorch's default for linear layers and
-    convolutions: weight and bias from U(±1/√in). In and out are the sizes, times the elements of the window where there
-    is one. Any initializer of ``jax.nn.initializers`` works too, with a zero bias.
+    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal distribution of variance 2/in (for ReLU), and
+    ``"lecun"`` from one of variance 1/in (for SELU). Their biases are zero. ``"pytorch"`` is PyTorch's default for
+    linear layers and convolutions: weight and bias from U(±1/√in). in and out are the two sizes, times the number of
+    elements of the window for convolutions. Any initializer of ``jax.nn.initializers`` works too, with a zero bias.
     """
     draw = initializer if is_function(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
     check_key(key)
@@ -42,5 +42,7 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
         return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
     weight = draw(key, shape)
     if not is_array(weight) or weight.shape != tuple(shape):
-        raise InputError("initializer", f"a function (key, shape) that gives an array of shape {shape}", shown(weight))
+        raise InputError(
+            "initializer", f"a function (key, shape) that returns an array of shape {shape}", shown(weight)
+        )
     return weight, jnp.zeros(shape[-1:])

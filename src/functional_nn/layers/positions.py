@@ -1,4 +1,4 @@
-"""Where a step stands in its sequence: positions added to its features, without which attention sees a set."""
+"""Position encodings for sequences, sinusoidal and learned. Attention alone ignores the order of steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functional_nn.core.validation import check_count
 
 
 def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
-    """Adds waves of falling frequency to each step's features.
+    """Adds sines and cosines of the position to the features of each step.
 
     Math:
         y_{t,2n} = x_{t,2n} + sin(t ωₙ), y_{t,2n+1} = x_{t,2n+1} + cos(t ωₙ), ωₙ = 10000^(-2n/features)
@@ -43,7 +43,9 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
         _check_sequence(x)
         _, time, features = x.shape
         if features % 2:
-            raise InputError("x", "an even number of features, a sine and a cosine each", f"shape {x.shape}")
+            raise InputError(
+                "x", "an even number of features, since sines and cosines come in pairs", f"shape {x.shape}"
+            )
         angles = np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(features // 2) / features))
         waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, time, features)
         return x + jnp.asarray(waves, x.dtype), ()
@@ -61,16 +63,16 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
         x and y (batch, time, features) with time ≤ max_time, weight (max_time, features)
 
     Gradient:
-        Wₜ is added to step t of every example n, and not used at all from time on:
+        Wₜ is added to step t of every example n. Rows of W beyond the length of the sequence are not used:
 
         weight_barₜ = Σₙ y_barₙₜ for t < time, else 0; x_bar = y_bar
 
     Args:
-        max_time: the longest sequence. Weights start normal with deviation 0.02.
+        max_time: the length of the longest sequence. Weights are drawn from a normal distribution of deviation 0.02.
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: for longer sequences.
+        InputError: for sequences longer than max_time.
 
     >>> params = {"weight": jnp.array([[1.0], [2.0], [3.0]])}
     >>> print(learned_positions(3).apply(params, {}, jnp.zeros((1, 2, 1)), train=False)[0].ravel())

@@ -1,4 +1,4 @@
-"""A rectifier whose slope is learned."""
+"""Parametric ReLU (PReLU): a leaky ReLU with learned slopes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
         at x = 0 ∂y/∂x is 1, as for ``leaky_relu``.
 
     Args:
-        negative_slope: what every a starts as.
+        negative_slope: the initial value of every a.
         name: used in parameter trees and in error messages.
 
     >>> layer = prelu()
@@ -39,7 +39,6 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
     References:
         He et al. 2015, "Delving deep into rectifiers", equations 1 to 3.
     """
-
     check_number("negative_slope", negative_slope)
 
     def init(key, in_shape):

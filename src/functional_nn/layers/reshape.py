@@ -1,4 +1,4 @@
-"""Layers that only rearrange: the gradient is rearranged back."""
+"""Layers that change the shape of examples: reshape and flatten."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from functional_nn.core.validation import check_count, shown
 
 
 def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
-    """Gives every example a new shape; one entry may be -1 and takes what is left.
+    """Gives every example a new shape. One entry may be -1; its size is computed from the others.
 
     Math:
         y is x read in the same order (the last axis fastest).
 
     Shapes:
-        x (batch, …), y (batch, *shape) with as many elements
+        x (batch, …), y (batch, *shape) with the same number of elements
 
     Gradient:
         Every element of y is one element of x, so x_bar is y_bar read in the same order.
@@ -37,6 +37,7 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
         if size % known or (-1 not in shape and size != known):
             raise InputError("x", f"examples that fill the shape {shape}", f"{size} elements each (shape {x.shape})")
         filled = tuple(size // known if entry == -1 else entry for entry in shape)
+        # The residual is an empty array: the backward pass needs only the shape of an example.
         return x.reshape(x.shape[0], *filled), x[:0]
 
     def backward(no_examples, y_bar):
@@ -46,7 +47,7 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
 
 
 def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
-    """Makes every example a vector, or a sequence of vectors: the axes after the first ``keep`` become one.
+    """Combines all axes of an example into one, except the first ``keep``.
 
     Math:
         y is x read in the same order (the last axis fastest).
@@ -58,7 +59,7 @@ def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
         As in ``reshape``: x_bar is y_bar read in the same order.
 
     Args:
-        keep: how many of an example's axes stay; 1 makes the rows of an image a sequence.
+        keep: how many of an example's axes are kept. With 1, the rows of an image become a sequence.
         name: used in parameter trees and in error messages.
 
     >>> import jax.numpy as jnp

@@ -1,13 +1,14 @@
-"""Losses, each with its hand-derived gradient beside it. No loss broadcasts.
+"""Losses and their hand-derived gradients. No loss broadcasts.
 
-A loss is the weighted mean L = Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ aᵢ of one value ℓᵢ per example (per label, where an example has
-several; per real step, where the outputs are ``Masked`` sequences). aᵢ is 1, but 0 for a label that is ignored, and the
-weight of the label's class where classes have weights; ℓᵢ has that factor in it. The gradient with respect to the
-network's output y is therefore ∂L/∂yᵢ = (wᵢ / Σ w a) ∂ℓᵢ/∂yᵢ. Where nothing has weight (Σ w a = 0) both are 0.
+A loss is the weighted mean L = Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ aᵢ of one value ℓᵢ per example. If an example has several labels, there
+is one value per label. If the outputs are ``Masked`` sequences, there is one value per real step. aᵢ is usually 1. It
+is 0 for an ignored label, and the weight of the label's class if classes have weights. ℓᵢ already contains this factor.
+The gradient with respect to the network's output y is therefore ∂L/∂yᵢ = (wᵢ / Σ w a) ∂ℓᵢ/∂yᵢ. If the total weight
+Σ w a is 0, loss and gradient are 0.
 
-What can be checked without running the numbers (shapes and dtypes) is checked always; values (labels, probabilities,
-weights) are checked where they are concrete. Under ``jit`` they cannot raise: there a bad label, probability or weight
-makes the value and the gradient NaN, which training reports, and never a plausible number.
+Shapes and dtypes are always checked. Values (labels, probabilities, weights) are checked if they are concrete. Under
+``jit`` they are not known, so no error can be raised. There an invalid label, probability or weight makes the loss and
+the gradient NaN, which training reports. It never gives a number that looks right.
 """
 
 import lazy_loader

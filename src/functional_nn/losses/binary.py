@@ -1,4 +1,4 @@
-"""Losses of yes and no, for each element of the output."""
+"""Losses for binary labels: binary cross-entropy and hinge."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _check_signs(y, labels):
     if is_concrete(labels):
         host = np.asarray(labels)
         if not np.all((host == 0) | (host == 1)):
-            remedy = "Write (labels + 1) / 2 where they are -1 and 1."
+            remedy = "If labels are -1 and 1, use (labels + 1) / 2."
             raise InputError("labels", "0 or 1", f"values from {host.min()} to {host.max()}", remedy)
 
 
 def _binary_targets(y, labels):
-    """t, NaN where it is no probability."""
+    """The labels t, with NaN where t is not between 0 and 1."""
     t = labels.astype(y.dtype)
     return nan_unless((t >= 0) & (t <= 1), t)
 
@@ -57,7 +57,7 @@ def _binary_gradients(y, labels):
 
 
 def _probability_values(y, labels):
-    """Where a logarithm has no weight its argument is made 1, so that ``jax.grad`` meets no 0 · ∞."""
+    """A logarithm with the weight 0 gets the argument 1, so that ``jax.grad`` does not compute 0 · ∞."""
     t = _binary_targets(y, labels)
     values = -t * jnp.log(jnp.where(t == 0, 1, y)) - (1 - t) * jnp.log1p(-jnp.where(t == 1, 0, y))
     return example_mean(nan_unless((y >= 0) & (y <= 1), values))
@@ -70,7 +70,7 @@ def _probability_gradients(y, labels):
 
 
 def _signs(y, labels):
-    """s = 2t - 1, NaN where t is neither 0 nor 1."""
+    """s = 2t - 1, with NaN where t is neither 0 nor 1."""
     t = labels.astype(y.dtype)
     return nan_unless((t == 0) | (t == 1), 2 * t - 1)
 
@@ -99,8 +99,8 @@ binary_cross_entropy_from_probabilities = Loss(
     _check_probabilities,
     _probability_values,
     _probability_gradients,
-    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep "
-    "digits where p is near 0 or 1. ∂ℓ/∂p = ((1 - t) / (1 - p) - t / p) / d.",
+    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep their "
+    "digits if p is near 0 or 1. ∂ℓ/∂p = ((1 - t) / (1 - p) - t / p) / d.",
 )
 
 hinge = Loss(

@@ -15,7 +15,7 @@ PROBABILITY_TOLERANCE = 1e-2
 
 
 def forgotten_flatten(y: jax.Array, labels: jax.Array) -> str:
-    """A remedy for an output with more axes than its labels allow, such as (batch, 28, 28, 10) for (batch,)."""
+    """A remedy if an output has too many axes for its labels, such as (batch, 28, 28, 10) for labels (batch,)."""
     if y.ndim > labels.ndim + 1 and y.shape[:1] == labels.shape[:1]:
         return "If the inputs are images, put flatten() before dense, which keeps every axis but the last."
     return ""
@@ -39,7 +39,7 @@ def per_element(y: jax.Array) -> float:
 
 
 def check_classes(y: jax.Array, labels: jax.Array, ignore_index: int | None = None) -> None:
-    """Requires one integer for each row of y: the number of a class, or the one to ignore."""
+    """Requires one integer for each row of y: the number of a class, or ``ignore_index``."""
     if y.ndim < 1 or not (jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == y.shape[:-1]):
         given = f"{labels.dtype} of shape {labels.shape}"
         expected = f"integer labels of shape {y.shape[:-1]}, for y of shape {y.shape}"
@@ -52,8 +52,12 @@ def check_classes(y: jax.Array, labels: jax.Array, ignore_index: int | None = No
         bad &= host != ignore_index
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        known = f"labels from 0 to {classes - 1}" + (f" or {ignore_index}" if ignore_index is not None else "")
-        remedy = "" if ignore_index is not None else "To leave labels out, use cross_entropy_with(ignore_index=…)."
+        known = f"labels from 0 to {classes - 1}"
+        if ignore_index is None:
+            remedy = "To leave labels out, use cross_entropy_with(ignore_index=…)."
+        else:
+            known = f"{known} or {ignore_index}"
+            remedy = ""
         raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
 
 
@@ -74,12 +78,12 @@ def check_probabilities(y: jax.Array, labels: jax.Array) -> None:
 
 
 def are_probabilities(rows: np.ndarray) -> np.ndarray:
-    """For each row, whether it has no negative number and sums to 1, as nearly as bfloat16 allows."""
+    """Whether each row has no negative number and sums to 1, up to the rounding errors of bfloat16."""
     return (abs(rows.sum(axis=-1) - 1) <= PROBABILITY_TOLERANCE) & (rows >= 0).all(axis=-1)
 
 
 def one_hot(y: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 at the place of each label, else 0, in the shape of y. A label that is not a class gives a row of NaN."""
+    """1 at the position of each label, 0 elsewhere, in the shape of y. A label that is not a class gives NaN."""
     labels = jnp.expand_dims(labels, -1)
     numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(y.ndim - 1))
     is_class = (labels >= 0) & (labels < y.shape[-1])

@@ -1,4 +1,4 @@
-"""Losses of log-probabilities, such as ``log_softmax`` gives."""
+"""Losses for log-probabilities, the output of ``log_softmax``: negative log-likelihood and KL divergence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.weighting import nan_unless, times
 
 LOG_TOLERANCE = 0.1
-"""How far from 0 the logarithm of a row's sum may be: log-probabilities in bfloat16 are that coarse."""
+"""How far the logarithm of a row's sum of probabilities may be from 0. This allows the rounding errors of bfloat16."""
 
 
 def _are_log_probabilities(y):
@@ -41,23 +41,23 @@ def _check_divergence(y, labels):
     _check_log_probabilities(y)
 
 
-def _rows(y, t):
-    """t, NaN where y's row is no log-probabilities."""
+def _valid_rows(y, t):
+    """t, with NaN in each row in which y does not hold log-probabilities."""
     return nan_unless(jnp.expand_dims(_are_log_probabilities(y), -1), t)
 
 
 def _likelihood_values(y, labels):
-    return -jnp.sum(times(_rows(y, one_hot(y, labels)), y), axis=-1)
+    return -jnp.sum(times(_valid_rows(y, one_hot(y, labels)), y), axis=-1)
 
 
 def _likelihood_gradients(y, labels):
     """∂/∂yₖ (-y_label) = -tₖ, with t the label's one-hot vector."""
-    return -_rows(y, one_hot(y, labels))
+    return -_valid_rows(y, one_hot(y, labels))
 
 
 def _divergence_targets(y, labels):
     t = labels.astype(y.dtype)
-    return _rows(y, nan_unless(jnp.expand_dims(are_probabilities(labels), -1), t))
+    return _valid_rows(y, nan_unless(jnp.expand_dims(are_probabilities(labels), -1), t))
 
 
 def _divergence_values(y, labels):
@@ -76,7 +76,7 @@ negative_log_likelihood = Loss(
     _likelihood_values,
     _likelihood_gradients,
     formula="ℓ = -y_label, from log-probabilities y (…, classes) and integer labels (…). ∂ℓ/∂y = -t, t the label's "
-    "one-hot vector. For logits cross_entropy is the same, and one step.",
+    "one-hot vector. cross_entropy computes the same from logits, in one step.",
 )
 
 kl_divergence = Loss(

@@ -1,21 +1,22 @@
-"""A loss: one value per example, the weighted mean of them, and the gradient of that mean."""
+"""The type of losses: one value per example, their weighted mean, and the gradient of this mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.masked import Masked, values_of
+from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import as_array
 from functional_nn.losses.weighting import (
     as_examples,
+    as_outputs,
     check_outputs,
     check_steps,
     combined_weights,
@@ -28,16 +29,16 @@ from functional_nn.losses.weighting import (
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """A loss with its gradient.
+    """A loss and its gradient.
 
     Args:
         name: used in error messages and tables.
-        check: ``check(y, labels)`` raises InputError for what does not fit.
-        values: ``values(y, labels)``, ℓ, one value per example.
-        value_gradients: ``value_gradients(y, labels)``, ∂ℓᵢ/∂yᵢ, in the shape of y, derived by hand.
-        label_weights: ``label_weights(labels)``, a, what each value counts in the mean: 0 for what is ignored, a
-            class's weight; None where all count 1. ℓ has this factor in it already.
-        formula: what ``help`` shows: ℓ, its labels, its gradient.
+        check: ``check(y, labels)`` raises InputError if the two do not fit together.
+        values: ``values(y, labels)`` gives ℓ, one value per example.
+        value_gradients: ``value_gradients(y, labels)`` gives ∂ℓᵢ/∂yᵢ in the shape of y, derived by hand.
+        label_weights: ``label_weights(labels)`` gives a, the weight of each value in the mean: 0 if its label is
+            ignored, or the weight of the label's class. ℓ already contains this factor. None if all weights are 1.
+        formula: the text that ``help`` shows: ℓ, its labels, its gradient.
 
     >>> from functional_nn import mean_squared_error
     >>> print(mean_squared_error(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
@@ -45,7 +46,7 @@ class Loss:
     """
 
     name: str
-    check: Callable[[Any, Any], None]
+    check: Callable[[jax.Array, jax.Array], None]
     values: Callable[[jax.Array, jax.Array], jax.Array]
     value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
     label_weights: Callable[[jax.Array], jax.Array] | None = None
@@ -58,59 +59,74 @@ class Loss:
     def __repr__(self) -> str:
         return f"Loss({self.name!r})"
 
-    def __call__(self, y: Any, labels: Any, weights: Any = None) -> jax.Array:
-        """The weighted mean of the examples' values.
+    def __call__(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
+        """Computes the weighted mean of the examples' values.
 
         Args:
-            y: the network's output, (batch, …). Of ``Masked`` sequences every real step is an example.
-            labels: what it should be; see each loss. Where y is padding they may be anything.
+            y: the network's output, (batch, …). Every real step of ``Masked`` sequences is an example.
+            labels: the desired output; see each loss. At padding they may be anything.
             weights: one per value, not negative; None for the plain mean.
         """
         return self.result(self.totals(y, labels, weights))
 
-    def totals(self, y: Any, labels: Any, weights: Any = None) -> tuple[jax.Array, jax.Array]:
-        """Σ wᵢ ℓᵢ and Σ wᵢ aᵢ: what batches add up to an exact mean over all of them."""
+    def totals(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        """Computes Σ wᵢ ℓᵢ and Σ wᵢ aᵢ. The totals of batches, added, give the exact mean over all of them."""
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
         total = values if weights is None else times(weights, values)
         return jnp.sum(_wide(total)), self._total_weight(values, labels, weights)
 
     def result(self, totals: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """The mean that totals, of one batch or added over many, come to; 0 where nothing has weight."""
+        """Computes the mean from the totals of one batch, or from the sum of the totals of many. 0 for the weight 0."""
         return ratio(*totals)
 
-    def per_example(self, y: Any, labels: Any) -> jax.Array:
-        """ℓ, before weights and mean, one for each step of ``Masked`` sequences; 0 for what is ignored or padding."""
+    def per_example(self, y: Value, labels: ArrayLike) -> jax.Array:
+        """Computes ℓ, before weights and mean: one value for each example, or for each step of ``Masked`` sequences.
+
+        It is 0 for ignored labels and padding.
+        """
         examples, labels, weights = self._prepare(y, labels, None)
         values = self.values(examples, labels)
         values = values if weights is None else times(weights, values)
         return values.reshape(*y.mask.shape, *values.shape[1:]) if isinstance(y, Masked) else values
 
-    def gradient(self, y: Any, labels: Any, weights: Any = None) -> Any:
-        """∂L/∂y, derived by hand: (wᵢ / Σ wᵢ aᵢ) ∂ℓᵢ/∂yᵢ. That of ``Masked`` sequences has None for the mask."""
+    def gradient(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> Value:
+        """Computes ∂L/∂y by the hand-derived formula (wᵢ / Σ wᵢ aᵢ) ∂ℓᵢ/∂yᵢ. A ``Masked`` one has no mask."""
         examples, labels, weights = self._prepare(y, labels, weights)
         gradients = self.value_gradients(examples, labels)
         values = jax.eval_shape(self.values, examples, labels)
         total = self._total_weight(values, labels, weights)
-        shares = ratio(jnp.ones_like(total) if weights is None else _wide(weights), total).astype(values.dtype)
-        gradients = times(expand(shares, gradients.ndim) if shares.ndim else shares, gradients)
+        given_weights = jnp.ones_like(total) if weights is None else _wide(weights)
+        shares = ratio(given_weights, total).astype(values.dtype)
+        if shares.ndim:
+            shares = expand(shares, gradients.ndim)
+        gradients = times(shares, gradients)
         return Masked(gradients.reshape(y.values.shape), None) if isinstance(y, Masked) else gradients
 
     def _total_weight(self, values, labels, weights):
         """Σ wᵢ aᵢ."""
         if self.label_weights is None:
-            return jnp.asarray(values.size, wide_type(values.dtype)) if weights is None else jnp.sum(_wide(weights))
+            if weights is None:
+                return jnp.asarray(values.size, wide_type(values.dtype))
+            return jnp.sum(_wide(weights))
         label_weights = self.label_weights(labels).astype(values.dtype)
-        return jnp.sum(_wide(label_weights if weights is None else times(weights, label_weights)))
+        if weights is not None:
+            label_weights = times(weights, label_weights)
+        return jnp.sum(_wide(label_weights))
 
-    def _prepare(self, y, labels, weights):
-        """What goes into the formulas: checked, steps as examples, and y 0 where there is no weight, so that
-        ``jax.grad`` too meets no 0 · ∞ there."""
-        y = Masked(as_array("y", y.values), as_array("mask", y.mask)) if isinstance(y, Masked) else as_array("y", y)
+    def _prepare(
+        self, y: Value, labels: ArrayLike, weights: ArrayLike | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Checks the arguments, and makes every step an example. The weights are None if all are 1.
+
+        If a weight is 0, its y becomes 0, so that ``jax.grad`` does not compute 0 · ∞.
+        """
+        y = as_outputs(y)
         labels = as_array("labels", labels)
         weights = None if weights is None else as_array("weights", weights)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
-            labels = labels.astype(jnp.int32)  # bytes hold neither 256 classes nor, unsigned, an ignored -1
+            # A label of 8 bits may be too small for the number of classes, or for an ignored label of -1.
+            labels = labels.astype(jnp.int32)
         mask = None
         check_outputs(values_of(y))
         if isinstance(y, Masked):
@@ -125,7 +141,7 @@ class Loss:
         return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
 
     def _check_real_steps(self, y, labels):
-        """The shapes of all steps, and the numbers of the real ones."""
+        """Checks the shapes of all steps, and the numbers of the real steps only."""
         jax.eval_shape(self.check, y.values, labels)
         if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
             self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))

@@ -1,12 +1,11 @@
-"""Losses of one class among many, from logits or scores."""
+"""Losses for class labels: cross-entropy and multiclass hinge."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
@@ -23,7 +22,7 @@ from functional_nn.losses.weighting import nan_unless, times
 
 
 def cross_entropy_with(
-    *, label_smoothing: float = 0.0, ignore_index: int | None = None, class_weights: Any = None
+    *, label_smoothing: float = 0.0, ignore_index: int | None = None, class_weights: ArrayLike | None = None
 ) -> Loss:
     """Cross-entropy of logits y (…, classes) with integer labels (…) or with probabilities (…, classes).
 
@@ -40,9 +39,9 @@ def cross_entropy_with(
 
     Args:
         label_smoothing: ε, in [0, 1).
-        ignore_index: an integer label that does not count: value 0, gradient 0, and out of the mean.
-        class_weights: c, (classes,), not below 0. Labels whose weights are all 0 have the loss 0, as where all are
-            ignored (PyTorch's is NaN).
+        ignore_index: an integer label to ignore: its loss and gradient are 0, and it is not counted in the mean.
+        class_weights: c, (classes,), not below 0. If the weights of all labels are 0, or if all labels are ignored,
+            the loss is 0 (in PyTorch it is NaN).
 
     >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4), jnp.log(4.0).round(4))
     1.3863 1.3863
@@ -73,12 +72,13 @@ def cross_entropy_with(
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}", remedy)
 
     def targets(y, labels):
-        """c t in the shape of y, NaN for a label that is no class or no probabilities."""
+        """c t in the shape of y. It is NaN for a label that is not a class, or a row that is not probabilities."""
         if labels.ndim == y.ndim:
             t = nan_unless(jnp.expand_dims(are_probabilities(labels), -1), labels.astype(y.dtype))
         else:
             t = counted(labels, one_hot(y, labels))
-        t = (1 - label_smoothing) * t + label_smoothing / y.shape[-1] if smooth else t
+        if smooth:
+            t = (1 - label_smoothing) * t + label_smoothing / y.shape[-1]
         return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
 
     def values(y, labels):
@@ -90,7 +90,7 @@ def cross_entropy_with(
         return counted(labels, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
 
     def counted(labels, rows):
-        """Rows (…, classes), 0 where the label is ignored."""
+        """Rows (…, classes), with 0 for ignored labels."""
         if ignore_index is None or labels.ndim == rows.ndim:
             return rows
         return jnp.where(jnp.expand_dims(is_ignored(labels), -1), 0, rows)
@@ -101,7 +101,8 @@ def cross_entropy_with(
         if c is None:
             return ~is_ignored(labels)
         is_class = (labels >= 0) & (labels < c.size)
-        # A label that is no class makes its own row NaN. Its weight is a number, for every row is divided by their sum.
+        # A label that is not a class makes its own row NaN elsewhere. Its weight must stay a number, since every row is
+        # divided by the sum of the weights.
         of_class = jnp.where(is_class, jnp.asarray(c, float)[jnp.where(is_class, labels, 0)], 1)
         return jnp.where(is_ignored(labels), 0, of_class)
 
@@ -130,7 +131,7 @@ def _class_weights(class_weights):
 
 
 def _margins(y, labels):
-    """1 - y_label + yₖ for the other classes k, and 0 for the label's own; and the label's one-hot vector t."""
+    """1 - y_label + yₖ for each class k, but 0 for the label's own class; and the label's one-hot vector t."""
     t = one_hot(y, labels)
     of_label = jnp.sum(times(t, y), axis=-1, keepdims=True)
     return jnp.where(t == 1, 0, 1 - of_label + y), t

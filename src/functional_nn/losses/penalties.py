@@ -1,11 +1,10 @@
-"""Penalties on parameters, each with its hand-derived gradient beside it."""
+"""Penalties on parameters (L1, L2) and their hand-derived gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +17,12 @@ from functional_nn.core.validation import check_number, tree_in_native_order
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """Adds rate · Σ f(w) over chosen parameters to the loss.
+    """A penalty: rate · Σ f(w) over chosen parameters, which is added to the loss.
 
     Args:
         name: used in error messages and tables.
         rate: the factor, not below 0. May be a traced array.
-        paths: which parameters, see ``trees.select``; by default the weights, not biases or scales.
+        paths: the chosen parameters, see ``trees.select``; by default the weights, not biases or scales.
         function: f, on one array.
         derivative: f', derived by hand.
     """
@@ -39,14 +38,14 @@ class Penalty:
         trees.check_paths(self.paths)
 
     def __call__(self, params: Params) -> jax.Array:
-        """rate · Σ f(w) over the chosen parameters."""
+        """Computes rate · Σ f(w) over the chosen parameters."""
         check_trees(params, {})
         leaves = trees.flatten(tree_in_native_order(params))
         terms = [jnp.sum(self.function(leaves[path])) for path in trees.select(params, self.paths)]
         return self.rate * jnp.sum(jnp.stack(terms))
 
-    def gradient(self, params: Params) -> dict[str, Any]:
-        """rate · f'(w) for the chosen parameters, 0 for the others, in the structure of ``params``."""
+    def gradient(self, params: Params) -> Params:
+        """Computes rate · f'(w) for the chosen parameters and 0 for the others, in the structure of ``params``."""
         check_trees(params, {})
         params = tree_in_native_order(params)
         chosen = set(trees.select(params, self.paths))
@@ -56,9 +55,10 @@ class Penalty:
 
 
 def l1(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
-    """rate · Σ |w|, which drives weights to 0. Its gradient is rate · sign(w), and 0 at the kink 0.
+    """The L1 penalty rate · Σ |w|, which drives weights to 0. Its gradient is rate · sign(w), and 0 at the kink 0.
 
-    |w| is written w sign(w), since ``jax.grad`` of ``jnp.abs`` gives 1 at 0, which would push zero weights away.
+    |w| is computed as w sign(w): the derivative that ``jax.grad`` gives ``jnp.abs`` at 0 is 1, which would move weights
+    that are 0.
 
     >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
     >>> print(l1(0.5)(params), l1(0.5).gradient(params)["dense_0"]["weight"])
@@ -71,7 +71,9 @@ def l1(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
 
 
 def l2(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
-    """rate/2 · Σ w², which keeps weights small. Its gradient is rate · w: with plain gradient descent, weight decay.
+    """The L2 penalty rate/2 · Σ w², which keeps weights small. With plain gradient descent it is weight decay.
+
+    Its gradient is rate · w.
 
     >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
     >>> print(l2(0.1)(params), l2(0.1).gradient(params)["dense_0"]["weight"])

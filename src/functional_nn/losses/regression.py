@@ -1,4 +1,4 @@
-"""Losses of numbers and of directions."""
+"""Losses for real-valued labels: squared and absolute error, Huber, and cosine distance."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def _absolute_errors(y, labels):
 
 
 def _absolute_error_gradients(y, labels):
-    """∂/∂yⱼ (1/d) Σⱼ |yⱼ - tⱼ| = sign(yⱼ - tⱼ) / d; at the kink 0 the value is 0 (|e| is written e sign(e), since
-    ``jax.grad`` of ``jnp.abs`` gives 1 there)."""
+    """∂/∂yⱼ (1/d) Σⱼ |yⱼ - tⱼ| = sign(yⱼ - tⱼ) / d; at the kink 0 the value is 0.
+
+    |e| is computed as e sign(e), since ``jax.grad`` of ``jnp.abs`` gives 1 there.
+    """
     return per_element(y) * jnp.sign(y - labels.astype(y.dtype))
 
 
 def huber_with(delta: float) -> Loss:
-    """Huber's loss: quadratic up to an error of δ, linear beyond; the mean over an example's elements.
+    """Huber's loss: quadratic for errors up to δ, linear beyond; the mean over an example's elements.
 
     Math:
         e = y - t, ℓ = e²/2 if |e| ≤ δ else δ (|e| - δ/2)
@@ -59,8 +61,10 @@ def huber_with(delta: float) -> Loss:
 
 
 def _directions(v):
-    """v / |v| and |v|, 0 and 1 for a vector of zeros. Divided by its largest number first, so that no square overflows
-    or vanishes."""
+    """v / |v| and |v|. For a vector of zeros they are 0 and 1.
+
+    v is first divided by its largest element, so that no square overflows or underflows.
+    """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), axis=-1, keepdims=True))
     scale = jnp.where(largest == 0, 1, largest)
     scaled = v / scale
@@ -79,8 +83,10 @@ def _cosine_distances(y, labels):
 
 
 def _cosine_distance_gradients(y, labels):
-    """With u = y/|y| and v = t/|t|: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y (1 - u · v) = ((u · v) u - v) / |y|, which is 0
-    for y = 0, where u is taken for 0."""
+    """With u = y/|y| and v = t/|t|: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y (1 - u · v) = ((u · v) u - v) / |y|.
+
+    For y = 0, u is set to 0 and so is the gradient.
+    """
     u, norm = _directions(y)
     v, _ = _directions(labels.astype(y.dtype))
     gradients = (jnp.sum(u * v, axis=-1, keepdims=True) * u - v) / norm

@@ -1,4 +1,4 @@
-"""The losses by name."""
+"""Loss lookup by name."""
 
 from functional_nn.losses.binary import binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge
 from functional_nn.losses.log_probabilities import kl_divergence, negative_log_likelihood
@@ -14,4 +14,4 @@ LOSSES: dict[str, Loss] = {
         cross_entropy, multiclass_hinge, negative_log_likelihood, kl_divergence,
     )
 }  # fmt: skip
-"""Every loss under its name."""
+"""Every loss by its name."""

@@ -1,6 +1,8 @@
-"""Weights and masks of examples in a loss, and NaN for values that are not valid."""
+"""Weights and masks of examples in a loss, and NaN for invalid values."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -11,34 +13,35 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, check_mask
 from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import as_array
 
 
 def nan_unless(valid: jax.Array | np.ndarray, values: jax.Array | np.ndarray) -> jax.Array:
-    """``values``, but NaN where they are not valid. Their gradients are NaN there too."""
+    """``values``, with NaN where they are not valid. Their gradients are NaN there too."""
     return jnp.asarray(values) * jnp.where(valid, jnp.ones_like(values), jnp.full_like(values, jnp.nan))
 
 
 def times(weight: jax.Array, values: jax.Array) -> jax.Array:
-    """weight · values with 0 · ∞ = 0, so that a value of weight 0 adds nothing."""
+    """weight · values, where 0 · ∞ = 0: a value with the weight 0 adds nothing."""
     return jnp.where(weight == 0, jnp.zeros_like(values), weight * values)
 
 
 def ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
-    """total / weight, but 0 where the weight is 0."""
-    nothing = weight == 0
-    return jnp.where(nothing, jnp.zeros_like(total), total / jnp.where(nothing, jnp.ones_like(weight), weight))
+    """total / weight, and 0 if the weight is 0."""
+    is_zero = weight == 0
+    return jnp.where(is_zero, jnp.zeros_like(total), total / jnp.where(is_zero, jnp.ones_like(weight), weight))
 
 
 def expand(weights: jax.Array, ndim: int) -> jax.Array:
-    """The weights with axes of size 1 appended, so that they have ``ndim`` axes."""
+    """The weights with axes of size 1 appended, up to ``ndim`` axes."""
     return jnp.expand_dims(weights, range(weights.ndim, ndim))
 
 
 def combined_weights(weights: jax.Array | None, mask: jax.Array | None, shape: Shape, dtype: DTypeLike) -> jax.Array:
-    """One weight for each value, in that shape; 0 where the mask, over the first axis, is False.
+    """One weight for each value, in the shape of the values. The weight is 0 where the mask of the first axis is False.
 
     Raises:
-        InputError: for weights of another shape, or negative ones. Under ``jit`` negative weights become NaN.
+        InputError: for weights of another shape, and for negative weights. Under ``jit`` negative weights become NaN.
     """
     if weights is None:
         weights = jnp.ones(shape, dtype)
@@ -50,6 +53,13 @@ def combined_weights(weights: jax.Array | None, mask: jax.Array | None, shape: S
             raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(weights))}")
         weights = nan_unless(weights >= 0, weights)
     return weights if mask is None else jnp.where(expand(mask, weights.ndim), weights, 0)
+
+
+def as_outputs(y: Value) -> Value:
+    """The outputs, and the mask if they are ``Masked``, as JAX arrays."""
+    if isinstance(y, Masked):
+        return Masked(as_array("y", y.values), as_array("mask", y.mask))
+    return as_array("y", y)
 
 
 def check_outputs(y: jax.Array) -> None:
@@ -71,14 +81,15 @@ def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
 
 
 def as_examples(steps: Value) -> Value:
-    """(batch, time, …) as (batch · time, …), so that every step is an example."""
+    """Reshapes (batch, time, …) to (batch · time, …), so that every step is an example."""
     return None if steps is None else steps.reshape(-1, *steps.shape[2:])
 
 
-def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array | np.ndarray:
-    """The array for a check of its numbers: the first real step is in place of padding, which may hold anything."""
+def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array:
+    """The array with its first real step in place of padding, so that a check of numbers does not see the padding."""
     if not is_concrete(array):
         return array
     real, host = np.asarray(mask), np.asarray(array)
     first = np.unravel_index(np.argmax(real), real.shape)
-    return np.where(real.reshape(*real.shape, *(1,) * (host.ndim - 2)), host, host[first])
+    real = real.reshape(*real.shape, *(1,) * (host.ndim - 2))
+    return cast(jax.Array, np.where(real, host, host[first]))

@@ -1,4 +1,4 @@
-"""Named models, and the blocks they are built from."""
+"""Named models, and the blocks that they are built from."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Blocks that networks repeat: compositions of layers, whose sizes follow from their input."""
+"""Building blocks of networks: the transformer block and the residual block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
 from functional_nn.layers.dropout import dropout as dropout_layer
 from functional_nn.layers.normalization.batch_norm import batch_norm
-from functional_nn.layers.normalization.layer_and_group_norm import layer_norm
+from functional_nn.layers.normalization.layer_norm import layer_norm
 
 
 def transformer_block(
@@ -32,12 +32,12 @@ def transformer_block(
     norm_first: bool = True,
     name: str = "transformer_block",
 ) -> Layer:
-    """Attention among the steps of a sequence, then two dense layers on each step, both added to their input.
+    """Self-attention, then two dense layers on each step. The output of each part is added to its input.
 
     Math:
         With a = ``attention``, g(x) = f(x W₁ + b₁) W₂ + b₂ and N = ``layer_norm``:
 
-        z = x + a(N(x)), y = z + g(N(z)); or, with the norms last, z = N(x + a(x)), y = N(z + g(z))
+        z = x + a(N(x)), y = z + g(N(z)), or without ``norm_first`` z = N(x + a(x)), y = N(z + g(z))
 
     Shapes:
         x and y (batch, time, features); x may be ``Masked``
@@ -46,13 +46,13 @@ def transformer_block(
         composed by ``chain`` and ``residual``
 
     Args:
-        heads: of the attention; a divisor of features.
+        heads: the number of heads of the attention, a divisor of features.
         hidden_size: the outputs of W₁; by default 4 · features.
         activation: f.
-        dropout: the share of the outputs of a and g to drop in training, before they are added.
-        causal: whether a step sees none after itself.
-        rotary: whether positions turn queries and keys; see ``dot_product_attention``.
-        norm_first: whether the norms stand before a and g; training is then more stable.
+        dropout: the share of the outputs of a and g that is dropped in training, before the addition.
+        causal: whether a step sees only steps up to itself.
+        rotary: whether queries and keys are rotated by their positions; see ``dot_product_attention``.
+        norm_first: whether the norms are applied before a and g, which makes training more stable.
         name: used in parameter trees and in error messages.
 
     >>> from functional_nn.core import trees
@@ -64,7 +64,6 @@ def transformer_block(
         Vaswani et al. 2017, "Attention is all you need", section 3.1; Xiong et al. 2020, "On layer normalization in
         the transformer architecture" (norms first).
     """
-
     norm_first = check_flag("norm_first", norm_first)
     drops = dropped(dropout)
 
@@ -80,13 +79,18 @@ def transformer_block(
             return chain(residual(chain(layer_norm(), *attend)), residual(chain(layer_norm(), *feed_forward)))
         return chain(residual(chain(*attend)), layer_norm(), residual(chain(*feed_forward)), layer_norm())
 
-    return Layer(
-        name,
-        init=lambda key, in_shape: block(check_shape(in_shape, "(time, features)")[-1]).init(key, in_shape),
-        forward=lambda params, state, x, **options: block(values_of(x).shape[-1]).forward(params, state, x, **options),
-        backward=lambda residuals, y_bar: block(values_of(y_bar).shape[-1]).backward(residuals, y_bar),
-        takes_mask=True,
-    )
+    # The sizes of the dense layers depend on the number of features, which is known only from the input. So each call
+    # builds the layers for its input.
+    def init(key, in_shape):
+        return block(check_shape(in_shape, "(time, features)")[-1]).init(key, in_shape)
+
+    def forward(params, state, x, *, train, key=None):
+        return block(values_of(x).shape[-1]).forward(params, state, x, train=train, key=key)
+
+    def backward(residuals, y_bar):
+        return block(values_of(y_bar).shape[-1]).backward(residuals, y_bar)
+
+    return Layer(name, init, forward, backward, takes_mask=True)
 
 
 def residual_block(
@@ -97,10 +101,10 @@ def residual_block(
     activation: Activation | VectorActivation | Callable[[jax.Array], jax.Array] = relu,
     name: str = "residual_block",
 ) -> Layer:
-    """Two normalized 3×3 convolutions, added to their input.
+    """Two 3×3 convolutions with batch norm, whose output is added to their input.
 
     Math:
-        y = f(N₂(W₂ ∗ f(N₁(W₁ ∗ x))) + s(x)) with N = ``batch_norm``, and s(x) = x or N₃(W₃ ∗ x), W₃ being 1×1
+        y = f(N₂(W₂ ∗ f(N₁(W₁ ∗ x))) + s(x)) with N = ``batch_norm``, and s(x) = x or N₃(W₃ ∗ x) with a 1×1 window W₃
 
     Shapes:
         x (batch, height, width, in_size), y (batch, ⌈height / stride⌉, ⌈width / stride⌉, out_size)
@@ -110,8 +114,9 @@ def residual_block(
 
     Args:
         out_size: the number of output channels.
-        stride: of W₁ and W₃.
-        projection: whether s has W₃; by default where the stride is not 1. Needed where channels change.
+        stride: the stride of W₁ and W₃.
+        projection: whether s(x) = N₃(W₃ ∗ x). It is needed if the number of channels changes. By default it is used if
+            the stride is not 1.
         activation: f.
         name: used in parameter trees and in error messages.
 
@@ -132,6 +137,6 @@ def residual_block(
 
 
 def dropped(rate: float | jax.Array) -> list[Layer]:
-    """A dropout layer, or none where the rate is 0; of a traced rate nobody knows."""
+    """A list of one dropout layer, or of none if the rate is 0. A traced rate, which is not known, gives a layer."""
     layer = dropout_layer(rate)
     return [layer] if isinstance(rate, jax.Array) or rate else []

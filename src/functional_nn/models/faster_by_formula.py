@@ -1,6 +1,6 @@
-"""The named models that train faster on their hand-derived backward pass than by ``jax.grad``."""
+"""Named models that train faster with their hand-derived backward pass than with ``jax.grad``."""
 
 from __future__ import annotations
 
 FASTER_BY_FORMULA = ("cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru")
-"""Names in ``MODELS``. docs/performance.md has the measured times of both ways."""
+"""Names in ``MODELS``. docs/performance.md has the measured times of both."""

@@ -1,4 +1,4 @@
-"""Named models: compositions of layers, nothing more. Each takes the sizes of its hidden layers and an image."""
+"""Named models for images (MLP, CNNs, RNNs, transformer), and model lookup by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.convolution.pooling import global_average_pool, max_pool
 from functional_nn.layers.dense import default_initializer, dense
 from functional_nn.layers.normalization.batch_norm import batch_norm as batch_norm_layer
-from functional_nn.layers.normalization.layer_and_group_norm import layer_norm
+from functional_nn.layers.normalization.layer_norm import layer_norm
 from functional_nn.layers.positions import sinusoidal_positions
 from functional_nn.layers.recurrent.gru import gru as gru_layer
 from functional_nn.layers.recurrent.lstm import lstm as lstm_layer
@@ -36,15 +36,15 @@ def mlp(
     batch_norm: bool = False,
     initializer: str | None = None,
 ) -> Layer:
-    """A feed-forward network: flatten; dense, batch norm, activation, dropout for each hidden size; dense.
+    """A multilayer perceptron: flatten; dense, batch norm, activation, dropout for each hidden size; dense.
 
     Args:
         out_size: the number of outputs, one per class.
         hidden: the sizes of the hidden layers; empty for softmax regression.
-        activation: between the layers.
+        activation: the activation after each hidden layer.
         dropout: the share of each hidden layer's outputs to drop in training; 0 for none.
         batch_norm: whether each hidden layer is normalized before its activation.
-        initializer: see ``dense``; by default He before ReLU, Glorot else.
+        initializer: see ``dense``. By default He for layers before ReLU, and Glorot for others.
 
     >>> from functional_nn.core import trees
     >>> params, _ = mlp(10).init(jax.random.key(0), (28, 28, 1))
@@ -52,15 +52,16 @@ def mlp(
     109386
     """
     hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
-    first, last = (default_initializer(activation), "glorot") if initializer is None else (initializer, initializer)
-    layers: list = [flatten()]
+    hidden_initializer = default_initializer(activation) if initializer is None else initializer
+    last_initializer = "glorot" if initializer is None else initializer
+    layers: list[Member] = [flatten()]
     for size in hidden:
-        layers.append(dense(size, bias=not batch_norm, initializer=first))
+        layers.append(dense(size, bias=not batch_norm, initializer=hidden_initializer))
         if batch_norm:
             layers.append(batch_norm_layer())
         layers.append(activation)
         layers.extend(dropped(dropout))
-    layers.append(dense(out_size, initializer=last))
+    layers.append(dense(out_size, initializer=last_initializer))
     return chain(*layers, name="mlp")
 
 
@@ -76,8 +77,8 @@ def cnn(
 
     Args:
         out_size: the number of outputs, one per class.
-        hidden: the channels of the convolutions; each halves the image.
-        activation: after each convolution.
+        hidden: the channels of the convolutions. Each pooling halves the image.
+        activation: the activation after each convolution.
         dropout: the share of the last features to drop in training; 0 for none.
         batch_norm: whether each convolution is normalized before its activation.
 
@@ -87,7 +88,7 @@ def cnn(
     20490
     """
     hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
-    layers: list = []
+    layers: list[Member] = []
     for size in hidden:
         layers.append(conv(size, 3, bias=not batch_norm))
         if batch_norm:
@@ -103,15 +104,15 @@ def lenet(
     activation: Activation | VectorActivation = relu,
     dropout: float | jax.Array = 0.0,
 ) -> Layer:
-    """A quick convolutional network in the manner of LeNet-5, normalized: two convolutions and two dense layers.
+    """A fast convolutional network like LeNet-5, with batch norm: two convolutions and two dense layers.
 
     A 5×5 convolution with stride 2; a 3×3 convolution, 2×2 max pooling; dense; dense. Batch norm and activation follow
-    each layer, after the pooling where there is one, but the last: there they have a quarter of the values to do.
+    each layer except the last. They come after the pooling, where there are only a quarter of the values.
 
     Args:
         out_size: the number of outputs, one per class.
         hidden: the channels of the two convolutions and the size of the first dense layer.
-        activation: after each normalized layer.
+        activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
     >>> from functional_nn.core import trees
@@ -125,8 +126,8 @@ def lenet(
     """
     first, second, size = _sizes(hidden, 3, "two numbers of channels and a size, such as (16, 32, 128)")
     images = [
-        *_normalized(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
-        *_normalized(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
+        *_with_norm_and_activation(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
+        *_with_norm_and_activation(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
     ]
     return chain(*images, *_two_dense(size, out_size, activation, dropout), name="lenet")
 
@@ -138,15 +139,16 @@ def deep_cnn(
     activation: Activation | VectorActivation = relu,
     dropout: float | jax.Array = 0.0,
 ) -> Layer:
-    """An accurate convolutional network: four convolutions and two dense layers, all but the last normalized.
+    """An accurate convolutional network: four convolutions and two dense layers, with batch norm.
 
     A 5×5 convolution, 2×2 max pooling; two 3×3 convolutions, 2×2 max pooling; a 3×3 convolution; dense; dense. Batch
-    norm and activation follow each layer, after the pooling where there is one, but the last.
+    norm and activation follow each layer except the last, and come after the pooling.
 
     Args:
         out_size: the number of outputs, one per class.
-        hidden: the channels of the first, the next two and the last convolution, and the first dense layer's size.
-        activation: after each normalized layer.
+        hidden: the channels of the first, of the next two and of the last convolution, and the size of the first dense
+            layer.
+        activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
     >>> from functional_nn.core import trees
@@ -155,15 +157,15 @@ def deep_cnn(
     721770
 
     References:
-        Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (small windows
-        one after another); Ioffe and Szegedy 2015, "Batch normalization".
+        Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (several small
+        windows in sequence); Ioffe and Szegedy 2015, "Batch normalization".
     """
     first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (32, 64, 128, 128)")
     images = [
-        *_normalized(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
-        *_normalized(conv(second, 3, bias=False), activation=activation),
-        *_normalized(conv(second, 3, bias=False), max_pool(2), activation=activation),
-        *_normalized(conv(third, 3, bias=False), activation=activation),
+        *_with_norm_and_activation(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
+        *_with_norm_and_activation(conv(second, 3, bias=False), activation=activation),
+        *_with_norm_and_activation(conv(second, 3, bias=False), max_pool(2), activation=activation),
+        *_with_norm_and_activation(conv(third, 3, bias=False), activation=activation),
     ]
     return chain(*images, *_two_dense(size, out_size, activation, dropout), name="deep_cnn")
 
@@ -179,8 +181,8 @@ def resnet(
 
     Args:
         out_size: the number of outputs, one per class.
-        hidden: the channels of the blocks; each but the first halves the image.
-        activation: after each normalized convolution.
+        hidden: the channels of the blocks. Each block except the first halves the image.
+        activation: the activation after each convolution with batch norm.
         dropout: the share of the last features to drop in training; 0 for none.
 
     >>> net = resnet(10, hidden=(8, 16))
@@ -191,7 +193,8 @@ def resnet(
     References:
         He et al. 2016, "Deep residual learning for image recognition".
     """
-    if not (hidden := check_counts("hidden", hidden)):
+    hidden = check_counts("hidden", hidden)
+    if not hidden:
         raise InputError("hidden", "at least one size", "none")
     blocks = [residual_block(size, stride=1 if i == 0 else 2, activation=activation) for i, size in enumerate(hidden)]
     stem = conv(hidden[0], 3, bias=False), batch_norm_layer(), activation
@@ -210,7 +213,7 @@ def rnn(
     Args:
         out_size: the number of outputs, one per class.
         hidden: the sizes of the stacked layers.
-        activation: of the recurrent layers.
+        activation: the activation of the recurrent layers.
         dropout: the share of each layer's outputs to drop in training; 0 for none.
 
     >>> from functional_nn.core import trees
@@ -218,9 +221,11 @@ def rnn(
     >>> trees.size(params)
     21386
     """
-    return _over_rows("rnn", out_size, hidden, dropout, lambda size, returns: rnn_layer(
-        size, activation=activation, returns=returns
-    ))  # fmt: skip
+
+    def layer(size: int, returns: Returns) -> Layer:
+        return rnn_layer(size, activation=activation, returns=returns)
+
+    return _over_rows("rnn", out_size, hidden, dropout, layer)
 
 
 def lstm(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.Array = 0.0) -> Layer:
@@ -263,8 +268,8 @@ def transformer(
     Args:
         out_size: the number of outputs, one per class.
         hidden: the features of each block, all of one size.
-        heads: of each block's attention.
-        dropout: the share to drop in each block in training; 0 for none.
+        heads: the number of heads of each block's attention.
+        dropout: the share of the outputs to drop in each block in training; 0 for none.
 
     >>> params, _ = transformer(10, hidden=(8, 8, 8)).init(jax.random.key(0), (28, 28, 1))
     >>> params["repeat_0"]["transformer_block_0"]["residual_1"]["chain_0"]["dense_0"]["weight"].shape
@@ -275,7 +280,7 @@ def transformer(
     """
     hidden = check_counts("hidden", hidden)
     if not hidden or len(set(hidden)) > 1:
-        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "Such as (32, 32).")
+        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "For example (32, 32).")
     blocks = repeat(transformer_block(heads, dropout=dropout), len(hidden))
     tokens = flatten(keep=1), dense(hidden[0]), sinusoidal_positions()
     return chain(*tokens, blocks, layer_norm(), global_average_pool(), dense(out_size), name="transformer")
@@ -284,11 +289,11 @@ def transformer(
 MODELS: dict[str, Callable[..., Layer]] = {
     maker.__name__: maker for maker in (mlp, cnn, lenet, deep_cnn, resnet, rnn, lstm, gru, transformer)
 }
-"""Every named model, as flags and configurations name it."""
+"""Every named model by its name, as flags and configurations use it."""
 
 
-def model(name: str, out_size: int, **options) -> Layer:
-    """The model of that name with its options.
+def model(name: str, out_size: int, **options: object) -> Layer:
+    """Makes the model of that name with these options.
 
     >>> model("mlp", 10, hidden=(32,)).name
     'mlp'
@@ -303,31 +308,34 @@ def _over_rows(
     dropout: float | jax.Array,
     layer: Callable[[int, Returns], Layer],
 ) -> Layer:
-    """Stacked recurrent layers over the rows, dense on the last state."""
-    if not (hidden := check_counts("hidden", hidden)):
+    """Stacked recurrent layers over the rows of an image, then dense on the last state."""
+    hidden = check_counts("hidden", hidden)
+    if not hidden:
         raise InputError("hidden", "at least one size", "none")
-    layers: list = [flatten(keep=1)]
+    layers: list[Member] = [flatten(keep=1)]
     for i, size in enumerate(hidden, start=1):
+        # The next recurrent layer needs all states, and the dense layer needs only the last one.
         layers.append(layer(size, "last" if i == len(hidden) else "sequence"))
         layers.extend(dropped(dropout))
     return chain(*layers, dense(out_size), name=name)
 
 
 def _sizes(hidden: Sequence[int], count: int, expected: str) -> tuple[int, ...]:
-    """The hidden sizes of a model that has so many of them."""
-    if len(sizes := check_counts("hidden", hidden)) != count:
+    """Requires this number of hidden sizes."""
+    sizes = check_counts("hidden", hidden)
+    if len(sizes) != count:
         raise InputError("hidden", expected, sizes)
     return sizes
 
 
-def _normalized(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:
+def _with_norm_and_activation(*layers: Layer, activation: Activation | VectorActivation) -> list[Member]:
     return [*layers, batch_norm_layer(), activation]
 
 
 def _two_dense(
     size: int, out_size: int, activation: Activation | VectorActivation, dropout: float | jax.Array
 ) -> list[Member]:
-    """A normalized dense layer and a plain one, on all values of an image."""
+    """Flatten, a dense layer with batch norm and activation, and a dense layer for the outputs."""
     first = dense(size, bias=False, initializer=default_initializer(activation))
     drops = dropped(dropout)
-    return [flatten(), *drops, *_normalized(first, activation=activation), *drops, dense(out_size)]
+    return [flatten(), *drops, *_with_norm_and_activation(first, activation=activation), *drops, dense(out_size)]

@@ -36,9 +36,15 @@ def test_residual_adds_its_input():
 
 
 REFUSED = [
-    (fnn.parallel(fnn.dense(3), fnn.dense(1)), r"^layers: expected outputs of one shape, got dense_0 \(3,\), dense_1"),
-    (fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"), "one shape but for the last axis"),
-    (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of one shape"),
+    (
+        fnn.parallel(fnn.dense(3), fnn.dense(1)),
+        r"^layers: expected outputs of equal shapes, got dense_0 \(3,\), dense_1",
+    ),
+    (
+        fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"),
+        "outputs of equal shapes, except on the last axis",
+    ),
+    (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of equal shapes"),
     (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
     (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected one sequence, \(batch, time, features\)"),
 ]
@@ -52,7 +58,7 @@ def test_fault_02_outputs_that_do_not_go_together(net, words):
 
 def test_fault_02_outputs_that_do_not_go_together_for_this_input():
     net = fnn.parallel(lambda x: x, lambda x: x[:, :5], combine="product")
-    with pytest.raises(fnn.InputError, match=r"layers: expected outputs of one shape, got lambda_0 \(7, 6\)"):
+    with pytest.raises(fnn.InputError, match=r"layers: expected outputs of equal shapes, got lambda_0 \(7, 6\)"):
         net.apply(*net.init(KEY, (5,)), normal(7, 6), train=False)
 
 
@@ -175,7 +181,7 @@ def test_shared_parameters_are_one_and_get_the_sum_of_the_gradients():
     [
         ({"dense_1": "dense_2"}, r"got dense_1 \(bias \(5,\), weight \(5, 5\)\) and dense_2 \(bias \(3,\), weight"),
         ({"dense_9": "dense_0"}, r"got dense_9 \(nothing\) and dense_0"),
-        ({"dense_1": "dense_0", "dense_2": "dense_1"}, "expected a source for dense_2 that is no use itself"),
+        ({"dense_1": "dense_0", "dense_2": "dense_1"}, "expected a source for dense_2 that is not itself a use"),
         ({"dense_1": "dense_1"}, "expected a source for dense_1"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Layers made of other layers."""
+"""Combinators: layers made of other layers."""

@@ -1,13 +1,12 @@
 """Combinators: chain, parallel, residual, bidirectional and reversed layers.
 
-They use nothing of a layer but ``Layer``, and pass on its name, random key, state and residuals.
+They use a layer only through the interface of ``Layer``. They handle names, random keys, state and residuals.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +23,25 @@ from functional_nn.core.children import (
 )
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, as_layer, stateless
-from functional_nn.core.masked import Masked, values_of, with_mask_of
+from functional_nn.core.layer import Layer, Params, as_layer, stateless
+from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
 from functional_nn.core.validation import check_choice
+from functional_nn.layers.combinators.combining import COMBINERS, check_shapes_fit
 
-Member: TypeAlias = Layer | Activation | VectorActivation | Callable[[Any], Any]
+Member: TypeAlias = Layer | Activation | VectorActivation | Callable[[Value], Value]
+"""What a combinator takes as a layer."""
+
+Tree = TypeVar("Tree")
 
 
 def chain(*layers: Member, name: str = "chain") -> Layer:
-    """One layer after the other: a feed-forward network.
+    """Applies layers one after the other: a feed-forward network.
 
     Math:
         y = fₖ(… f₂(f₁(x)))
 
     Shapes:
-        whatever the layers do; each one's output shape is the next one's input shape
+        those of the layers; the output shape of each layer is the input shape of the next
 
     Gradient:
         The chain rule, from the last layer to the first: with x₀ = x and xᵢ = fᵢ(xᵢ₋₁),
@@ -49,7 +52,7 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
         *layers: layers, activations, or any functions of one array (which have no hand-derived formula).
         name: used in parameter trees and in error messages.
 
-    Equal names are numbered in their order, so the parameters below are ``dense_0/weight``, ``dense_0/bias``,
+    Equal names are numbered in order, so the parameters below are ``dense_0/weight``, ``dense_0/bias``,
     ``dense_1/weight``, ``dense_1/bias``. A layer's random numbers depend on its name alone.
 
     >>> import functional_nn as fnn, jax
@@ -95,11 +98,11 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
 
 
 def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> Layer:
-    """Several layers of the same input, their outputs combined.
+    """Applies several layers to the same input and combines their outputs.
 
     Math:
-        y = Σᵢ fᵢ(x) (``"sum"``), y = ∏ᵢ fᵢ(x) element by element (``"product"``), or the fᵢ(x) one after the other on
-        the last axis (``"concatenate"``)
+        y = Σᵢ fᵢ(x) (``"sum"``), y = ∏ᵢ fᵢ(x) element by element (``"product"``), or the fᵢ(x) concatenated on the last
+        axis (``"concatenate"``)
 
     Shapes:
         the outputs have the same shape; for ``"concatenate"`` the last axes may differ
@@ -116,7 +119,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: where the outputs' shapes do not go together; nothing is broadcast.
+        InputError: for outputs whose shapes do not fit together; nothing is broadcast.
 
     >>> import functional_nn as fnn
     >>> both = parallel(fnn.relu, fnn.identity, combine="concatenate")
@@ -126,7 +129,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
     References:
         Szegedy et al. 2015, "Going deeper with convolutions" (concatenated branches).
     """
-    check_choice("combine", combine, COMBINERS)
+    combiner = COMBINERS[check_choice("combine", combine, COMBINERS)]
     if not layers:
         raise InputError("layers", "at least one layer", "none")
     members = tuple(as_layer(layer) for layer in layers)
@@ -138,7 +141,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
             child_params, child_state, shapes[child] = child_init(child, layer, child_key, in_shape)
             _put(params, child, child_params)
             _put(state, child, child_state)
-        _check_together(shapes, combine)
+        check_shapes_fit(shapes, combine)
         return params, state
 
     def make_forward(members):
@@ -151,10 +154,10 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
                 _put(new_state, child, child_state)
                 outputs.append(y)
             if any(map(_are_several, outputs)):
-                raise InputError("layers", "one output each, to be combined", "several of one layer")
+                raise InputError("layers", "layers with one output each", "a layer with several outputs")
             values = [values_of(y) for y in outputs]
-            _check_together(dict(zip(names, (y.shape for y in values), strict=True)), combine)
-            y, combined = COMBINERS[combine][0](values)
+            check_shapes_fit(dict(zip(names, (y.shape for y in values), strict=True)), combine)
+            y, combined = combiner.forward(values)
             return with_mask_of(outputs[0], y), new_state, (residuals, combined)
 
         return forward
@@ -162,32 +165,32 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
     def backward(all_residuals, y_bar):
         residuals, combined = all_residuals
         params_bar, x_bar = {}, None
-        shares = COMBINERS[combine][1](combined, values_of(y_bar), len(names))
-        for child, layer, share in zip(names, members, shares, strict=True):
-            cotangent = Masked(share, None) if isinstance(y_bar, Masked) else share
-            child_bar, part = child_backward(child, layer, residuals[child], cotangent)
+        output_bars = combiner.backward(combined, values_of(y_bar), len(names))
+        for child, layer, output_bar in zip(names, members, output_bars, strict=True):
+            cotangent = Masked(output_bar, None) if isinstance(y_bar, Masked) else output_bar
+            child_bar, child_x_bar = child_backward(child, layer, residuals[child], cotangent)
             _put(params_bar, child, child_bar)
-            x_bar = part if x_bar is None else jax.tree.map(jnp.add, x_bar, part)
+            x_bar = child_x_bar if x_bar is None else jax.tree.map(jnp.add, x_bar, child_x_bar)
         return params_bar, x_bar
 
     return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=members)
 
 
 def residual(layer: Member, *, shortcut: Member | None = None, name: str = "residual") -> Layer:
-    """A layer whose output is added to its input, so that it learns the difference.
+    """Adds the output of a layer to its input, so that the layer learns the difference.
 
     Math:
-        y = f(x) + s(x), where s(x) = x unless a shortcut is given
+        y = f(x) + s(x), where s(x) = x if no shortcut is given
 
     Shapes:
         f keeps the shape of x, or s gives the shape of f(x)
 
     Gradient:
-        x_bar = y_bar + backward(residuals, y_bar): the cotangent reaches x undiminished beside f.
+        x_bar = y_bar + backward(residuals, y_bar). The first term reaches x unchanged, without passing through f.
 
     Args:
         layer: f.
-        shortcut: s, where f changes the shape: a 1×1 convolution, for instance.
+        shortcut: s, needed if f changes the shape; for example a 1×1 convolution.
         name: used in parameter trees and in error messages.
 
     >>> import functional_nn as fnn
@@ -206,21 +209,21 @@ def residual(layer: Member, *, shortcut: Member | None = None, name: str = "resi
 
 
 def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, name: str = "bidirectional") -> Layer:
-    """One layer over time as it runs and one from the end, their outputs concatenated.
+    """Runs one layer forward in time and another backward in time, and concatenates their outputs.
 
     Math:
-        y = [f(x), r(g(r(x)))] on the last axis, where r turns time around; the outer r only where g gives a sequence
+        y = [f(x), r(g(r(x)))] on the last axis, where r reverses time. If g gives no sequence, there is no outer r.
 
     Shapes:
         x (batch, time, in_size); y (batch, time, 2 · out_size) for sequences, (batch, 2 · out_size) for last states
 
     Gradient:
-        r is its own inverse and its own transpose, so x_bar = f's + r(g's), with y_bar's halves, the second turned
-        around.
+        r is its own inverse and its own transpose. With y_bar = [u, v], x_bar is the sum of f's cotangent from u and of
+        the reversed cotangent of g from r(v).
 
     Args:
         forward_layer: f, a recurrent layer.
-        backward_layer: g; by default one like f with parameters of its own.
+        backward_layer: g; by default the same layer as f, with its own parameters.
         name: used in parameter trees and in error messages.
 
     >>> import functional_nn as fnn
@@ -236,10 +239,10 @@ def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, 
 
 
 def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
-    """A layer that reads time from the end; an output that has a time axis is turned back.
+    """Reverses time before a layer, and again after it if the output is a sequence.
 
     Math:
-        y = r(f(r(x))) with r(x)ₜ = x_{T-1-t}; y = f(r(x)) where f gives no sequence
+        y = r(f(r(x))) with r(x)ₜ = x_{T-1-t}, or y = f(r(x)) if f gives no sequence
 
     Gradient:
         r is linear and its own transpose: x_bar = r(backward(residuals, r(y_bar))).
@@ -251,16 +254,15 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     """
     layer = as_layer(layer)
 
-    def init(key, in_shape):
-        return layer.init(key, in_shape)
-
     def make_forward(members):
         (layer,) = members
 
         def forward(params, state, x, *, train, key=None):
-            given = f"{len(x)} inputs" if _are_several(x) else f"shape {values_of(x).shape}"
-            if _are_several(x) or values_of(x).ndim < 3:
-                raise InputError("x", "one sequence, (batch, time, features)", given)
+            expected = "one sequence, (batch, time, features)"
+            if _are_several(x):
+                raise InputError("x", expected, f"{len(x)} inputs")
+            if values_of(x).ndim < 3:
+                raise InputError("x", expected, f"shape {values_of(x).shape}")
             y, state, residuals = forward_with_mask(layer, params, state, _reversed(x), train=train, key=key)
             # A pytree of residuals holds arrays only, so "y is a sequence" is kept as () and "it is not" as None.
             if values_of(y).ndim == values_of(x).ndim:
@@ -271,71 +273,33 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
 
     def backward(all_residuals, y_bar):
         residuals, is_sequence = all_residuals
-        params_bar, x_bar = backward_with_mask(layer, residuals, y_bar if is_sequence is None else _reversed(y_bar))
+        if is_sequence is not None:
+            y_bar = _reversed(y_bar)
+        params_bar, x_bar = backward_with_mask(layer, residuals, y_bar)
         return params_bar, _reversed(x_bar)
 
-    return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
+    return Layer(name, layer.init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
 
 
-def _are_several(x: Any) -> bool:
+def _are_several(x: Value) -> bool:
+    """Whether a value is a tuple of arrays."""
     return isinstance(x, tuple) and not isinstance(x, Masked)
 
 
-def _reversed(x: Any) -> Any:
+def _reversed(x: Tree) -> Tree:
+    """The sequences with their time axis reversed, masks included."""
     return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=1), x)
 
 
-def _sum(outputs):
-    return sum(outputs[1:], outputs[0]), ()
-
-
-def _sum_shares(nothing, y_bar, count):
-    return [y_bar] * count
-
-
-def _product(outputs):
-    return math.prod(outputs[1:], start=outputs[0]), tuple(outputs)
-
-
-def _product_shares(outputs, y_bar, count):
-    others = [outputs[:i] + outputs[i + 1 :] for i in range(count)]
-    return [math.prod(factors, start=y_bar) for factors in others]
-
-
-def _concatenate(outputs):
-    return jnp.concatenate(outputs, axis=-1), tuple(y[:0] for y in outputs)
-
-
-def _concatenate_shares(no_examples, y_bar, count):
-    sizes = [y.shape[-1] for y in no_examples]
-    ends = [sum(sizes[: i + 1]) for i in range(count)]
-    return [y_bar[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-COMBINERS = {
-    "sum": (_sum, _sum_shares),
-    "product": (_product, _product_shares),
-    "concatenate": (_concatenate, _concatenate_shares),
-}
-"""Outputs to one with its residuals, and those with a cotangent to one cotangent each."""
-
-
-def _put(tree: dict[str, Any], name: str, entries: Mapping[str, Any]) -> None:
-    """Leaves no empty entry behind."""
+def _put(tree: dict[str, Params], name: str, entries: Params) -> None:
+    """Puts a layer's entries under its name, if it has any."""
     if entries:
         tree[name] = entries
 
 
-def _check_names(names: tuple[str, ...], **trees: Mapping[str, Any]) -> None:
+def _check_names(names: tuple[str, ...], **trees: Params) -> None:
     for argument, tree in trees.items():
         if unknown := set(tree) - set(names):
             expected = f"entries for the layers {', '.join(names)}"
-            raise InputError(argument, expected, f"also {', '.join(sorted(unknown))}", "Use this network's own.")
-
-
-def _check_together(shapes: Mapping[str, Any], combine: str) -> None:
-    joined = combine == "concatenate"
-    if len({shape[:-1] if joined else shape for shape in shapes.values()}) > 1:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        axes = "of one shape but for the last axis" if joined else "of one shape"
-        raise InputError("layers", f"outputs {axes}", given, "Nothing is broadcast: give a shortcut or a projection.")
+            given = f"also {', '.join(sorted(unknown))}"
+            raise InputError(argument, expected, given, "Use the ones that this network's init returned.")

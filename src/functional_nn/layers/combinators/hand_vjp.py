@@ -1,4 +1,4 @@
-"""Training on hand-derived gradients: a layer's backward pass in place of JAX's automatic differentiation."""
+"""Training with hand-derived gradients: ``with_hand_vjp`` replaces automatic differentiation of a layer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from functional_nn.core.masked import Value
 
 
 def with_hand_vjp(layer: Layer) -> Layer:
-    """The same layer, but ``jax.grad`` of its ``apply`` uses its hand-derived backward pass.
+    """Makes ``jax.grad`` of a layer's ``apply`` use its hand-derived backward pass.
 
     ``jax.grad`` then calls ``layer.backward`` and does not differentiate the code. Use it to train on a formula, or
     where the formula is faster: in backpropagation through time, for example, the weight gradient is one product over
-    all time steps. Names and parameters stay. Without ``with_hand_vjp`` JAX differentiates a layer automatically, so
-    the two can be compared.
+    all time steps. Names and parameters do not change. Without ``with_hand_vjp`` JAX differentiates a layer
+    automatically, so the two can be compared.
 
-    A convolution inside is computed by XLA's own convolution where that is faster. It is slow to differentiate, so a
-    layer without ``with_hand_vjp`` computes it as a matrix product.
+    A convolution inside the layer is computed by XLA's own convolution if that is faster. Automatic differentiation of
+    XLA's convolution is slow, so a layer without ``with_hand_vjp`` computes it as a matrix product.
 
     Gradient:
         the layer's own. The new state and the residuals count as constants: no gradient flows through them.
@@ -35,11 +35,11 @@ def with_hand_vjp(layer: Layer) -> Layer:
     [4. 4.] [4. 4.]
     """
     layer = as_layer(layer)
-    # JAX does not differentiate this forward pass, so it is the version made for that where the layer has two.
+    # JAX does not differentiate this forward pass. Layers with two versions of it have one for this use.
     layer_forward = for_hand_vjp(layer).forward
 
     def with_mode(train: bool) -> Callable[..., tuple[Value, State, Residuals]]:
-        """The forward pass in one mode, since ``custom_vjp`` takes arrays only."""
+        """The forward pass in training or in evaluation. ``custom_vjp`` takes arrays only, so train is fixed here."""
 
         def run(params, state, x, key):
             return layer_forward(params, state, x, train=train, key=key)

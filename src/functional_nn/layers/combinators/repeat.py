@@ -1,10 +1,9 @@
-"""Deep networks at lower cost: a layer scanned over stacked parameters, and rematerialization."""
+"""Deep networks at lower cost: ``repeat`` compiles one block for all, ``remat`` recomputes values to save memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from functional_nn.core.validation import check_count, check_function
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
-    """One layer several times, each time with parameters of its own, as a ``scan``; compiles as fast as one.
+    """Applies a layer several times, each time with its own parameters, as a ``scan``. It is compiled only once.
 
     Math:
         y = f_{count-1}(… f₁(f₀(x))), where fᵢ is the layer with the i-th slice of the parameters
@@ -34,12 +33,12 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         (params_barᵢ, x_barᵢ) = backward(residualsᵢ, x_barᵢ₊₁), x_bar_count = y_bar
 
     Args:
-        layer: what is repeated.
-        count: how often.
+        layer: the layer to repeat.
+        count: the number of repetitions.
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: where the layer changes the shape of its input.
+        InputError: for a layer that changes the shape of its input.
 
     >>> import functional_nn as fnn
     >>> params, _ = repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
@@ -59,7 +58,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         def init_one(key):
             params, state, out_shape = child_init(child, layer, key, in_shape)
             if out_shape != tuple(in_shape):
-                remedy = "Repeat a layer that keeps its shape, or put what changes it before or after."
+                remedy = "Repeat a layer that keeps the shape, and put layers that change it before or after."
                 raise InputError("layer", f"an output of the input's shape {in_shape}", f"{out_shape}", remedy)
             return params, state
 
@@ -81,9 +80,10 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         @partial(jax.jit, static_argnames="train")
         def scanned(params, state, keys, x, train):
             def step(x, entry):
-                p, s, key = entry
-                y, s, residuals = child_forward(child, layer, {child: p}, {child: s}, x, train=train, key=key)
-                return y, (s, residuals)
+                params, state, key = entry
+                made = child_forward(child, layer, {child: params}, {child: state}, x, train=train, key=key)
+                y, new_state, residuals = made
+                return y, (new_state, residuals)
 
             return lax.scan(step, x, (params, state, keys), length=count)
 
@@ -92,35 +92,37 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
                 if jnp.shape(leaf)[:1] != (count,):
                     where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
                     raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
-            entries = params.get(child, {}), state.get(child, {}), keys_from(key)
-            y, (new_state, residuals) = scanned(*entries, x, train=bool(train))
+            child_params, child_state = params.get(child, {}), state.get(child, {})
+            y, (new_state, residuals) = scanned(child_params, child_state, keys_from(key), x, train=bool(train))
             return y, ({child: new_state} if new_state else {}), residuals
 
         return forward
 
     def backward(residuals, y_bar):
-        y_bar = Masked(y_bar.values, None) if isinstance(y_bar, Masked) else y_bar
+        if isinstance(y_bar, Masked):
+            y_bar = Masked(y_bar.values, None)
         x_bar, params_bar = scanned_back(residuals, y_bar)
         return ({child: params_bar} if params_bar else {}), x_bar
 
     return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
 
 
-def remat(layer: Layer, *, policy: Callable[..., Any] | None = None) -> Layer:
-    """The same layer, whose inner values are computed again in the backward pass instead of being kept: less memory.
+def remat(layer: Layer, *, policy: Callable[..., object] | None = None) -> Layer:
+    """Computes a layer's inner values again in the backward pass instead of keeping them, which saves memory.
 
     Math:
-        y = f(x); names and parameters stay
+        y = f(x); names and parameters do not change
 
     Gradient:
-        The layer's own: the residuals are parameters, state, input and key alone, from which the backward pass first
-        computes the layer's residuals again. ``jax.grad`` does the same by ``jax.checkpoint``.
+        The layer's own. Only parameters, state, input and key are kept as residuals. The backward pass first computes
+        the layer's residuals from them again. ``jax.grad`` does the same by ``jax.checkpoint``.
 
     Args:
         layer: f.
-        policy: which inner values ``jax.grad`` may keep all the same, one of ``jax.checkpoint_policies``.
+        policy: the inner values that ``jax.grad`` may still keep, one of ``jax.checkpoint_policies``.
 
-    The pullback calls the layer again, so it stays in the program in which a traced hyper-parameter of the layer lives.
+    The pullback calls the layer again. So if the layer has a traced hyper-parameter, the pullback can be used only
+    inside the same trace.
 
     >>> import functional_nn as fnn
     >>> layer = remat(fnn.chain(fnn.dense(3), fnn.tanh))

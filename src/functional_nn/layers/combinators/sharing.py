@@ -1,4 +1,4 @@
-"""Sharing and freezing parameters."""
+"""Parameter sharing and parameter freezing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from functional_nn.core.validation import shown
 
 
 def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
-    """The same network with one set of parameters used in several places.
+    """Uses one set of parameters in several places of a network.
 
     Math:
-        f(x; θ) with θ_use = θ_source for every use: the parameters hold the source alone
+        f(x; θ) with θ_use = θ_source for every use. The parameters contain the source only.
 
     Gradient:
-        θ_source is used in all of its places, so its cotangent is the sum over them:
+        θ_source is used in several places, so its cotangent is the sum over them:
 
         θ_source_bar = Σ_places θ_place_bar
 
     Args:
         layer: the network.
-        places: for each use's path its source's, both of subtrees or both of arrays. The source's stays.
+        places: maps the path of each use to the path of its source. Both are paths of subtrees, or both of arrays. The
+            parameters at the source are kept, those at the uses are left out.
 
     Raises:
-        InputError: at ``init``, where a path does not exist or the two do not have the same parameters and shapes.
+        InputError: at ``init``, if a path does not exist, or if use and source differ in parameters or shapes.
 
     >>> import functional_nn as fnn, jax
     >>> net = shared(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3)), {"dense_1": "dense_0"})
@@ -44,30 +45,31 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
     """
     layer = as_layer(layer)
     if not isinstance(places, Mapping) or not all(isinstance(path, str) for pair in places.items() for path in pair):
-        raise InputError("places", "a dict from each use's path to its source's", shown(places))
+        raise InputError("places", "a dict from the path of each use to the path of its source", shown(places))
     for use, source in places.items():
         if source in places or use == source:
-            remedy = "Name the same source for all uses."
-            raise InputError("places", f"a source for {use} that is no use itself", repr(source), remedy)
+            remedy = "Give all uses the same source."
+            raise InputError("places", f"a source for {use} that is not itself a use", repr(source), remedy)
 
-    def pairs(leaves):
-        """(a use's path, its source's path) for every array that is used more than once."""
-        for use, source in places.items():
-            yield from ((use + path.removeprefix(source), path) for path in leaves if trees.is_under(path, source))
+    def uses_and_sources(leaves: Mapping[str, trees.PyTree]) -> list[tuple[str, str]]:
+        """The path of each use of an array, with the path of its source."""
+        return [
+            (use + path.removeprefix(source), path)
+            for use, source in places.items()
+            for path in leaves
+            if trees.is_under(path, source)
+        ]
 
     def init(key, in_shape):
         params, state = layer.init(key, in_shape)
         leaves = trees.flatten(params)
         for use, source in places.items():
-            found = [
-                {path.removeprefix(root): leaf.shape for path, leaf in leaves.items() if trees.is_under(path, root)}
-                for root in (use, source)
-            ]
-            if not found[0] or found[0] != found[1]:
-                given = f"{use}{_named(found[0])} and {source}{_named(found[1])}"
+            use_shapes, source_shapes = _shapes_under(leaves, use), _shapes_under(leaves, source)
+            if not use_shapes or use_shapes != source_shapes:
+                given = f"{use} {_listed(use_shapes)} and {source} {_listed(source_shapes)}"
                 known = f"There are: {', '.join(leaves)}."
                 raise InputError("places", "two paths with the same parameters and shapes", given, known)
-        uses = {use for use, _ in pairs(leaves)}
+        uses = {use for use, _ in uses_and_sources(leaves)}
         return trees.unflatten({path: leaf for path, leaf in leaves.items() if path not in uses}), state
 
     def make_forward(layers):
@@ -75,15 +77,15 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
 
         def forward(params, state, x, *, train, key=None):
             leaves = trees.flatten(params)
-            everywhere = trees.unflatten({**leaves, **{use: leaves[source] for use, source in pairs(leaves)}})
-            return layer.forward(everywhere, state, x, train=train, key=key)
+            copies = {use: leaves[source] for use, source in uses_and_sources(leaves)}
+            return layer.forward(trees.unflatten({**leaves, **copies}), state, x, train=train, key=key)
 
         return forward
 
     def backward(residuals, y_bar):
         params_bar, x_bar = layer.backward(residuals, y_bar)
         leaves = trees.flatten(params_bar)
-        for use, source in list(pairs(leaves)):
+        for use, source in uses_and_sources(leaves):
             leaves[source] = leaves[source] + leaves.pop(use)
         return trees.unflatten(leaves), x_bar
 
@@ -91,18 +93,18 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
 
 
 def frozen(layer: Layer, paths: trees.Paths) -> Layer:
-    """The same network with chosen parameters left alone: no gradient, no decay, no memory in the optimizer.
+    """Freezes chosen parameters: they have no gradient, no weight decay and no memory in the optimizer.
 
-    They are in the state (``state["frozen"]``), which training carries along, and not in the parameters.
-    ``trees.partition`` and ``trees.merge`` bring trained parameters in and out:
-    ``chosen, params = trees.partition(trained, paths)``, ``state = {**state, "frozen": chosen}``.
+    They are not in the parameters but in the state (``state["frozen"]``), which training does not change. To freeze
+    parameters that are already trained, use ``chosen, params = trees.partition(trained, paths)`` and
+    ``state = {**state, "frozen": chosen}``. ``trees.merge`` puts the two back together.
 
     Gradient:
-        the layer's own for the parameters that are left
+        the layer's own, for the parameters that are not frozen
 
     Args:
         layer: the network.
-        paths: which parameters, see ``trees.select``.
+        paths: the parameters to freeze, see ``trees.select``.
 
     >>> import functional_nn as fnn, jax
     >>> net = frozen(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "dense_0/*")
@@ -113,22 +115,29 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     References:
         Yosinski et al. 2014, "How transferable are features in deep neural networks?".
     """
-
-    layer, paths = as_layer(layer), trees.check_paths(paths)
+    layer = as_layer(layer)
+    paths = trees.check_paths(paths)
 
     def init(key, in_shape):
         params, state = layer.init(key, in_shape)
         chosen, rest = trees.partition(params, paths)
-        return rest, {"frozen": chosen, "state": state} if state else {"frozen": chosen}
+        frozen_state = {"frozen": chosen}
+        if state:
+            frozen_state["state"] = state
+        return rest, frozen_state
 
     def make_forward(layers):
         (layer,) = layers
 
         def forward(params, state, x, *, train, key=None):
             check_entries("state", state, ("frozen",))
-            everything = trees.merge(params, _computed_in(_dtype_of(params, values_of(x)), state["frozen"]))
-            y, inner, residuals = layer.forward(everything, state.get("state", {}), x, train=train, key=key)
-            return y, {**state, "state": inner} if inner else state, residuals
+            # Training may cast params and x to another type, so the frozen parameters are cast too.
+            chosen = _cast(_dtype_of(params, values_of(x)), state["frozen"])
+            all_params = trees.merge(params, chosen)
+            y, inner_state, residuals = layer.forward(all_params, state.get("state", {}), x, train=train, key=key)
+            if inner_state:
+                state = {**state, "state": inner_state}
+            return y, state, residuals
 
         return forward
 
@@ -140,14 +149,21 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
 
 
 def _dtype_of(*trees_of_arrays):
-    """The type to compute in: that of the parameters that are left, which training casts, else of the input."""
+    """The type to compute in: the first floating-point type among the trained parameters and the input."""
     leaves = (leaf.dtype for leaf in jax.tree.leaves(trees_of_arrays))
     return next((dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)), None)
 
 
-def _computed_in(dtype, params):
+def _cast(dtype, params):
     return params if dtype is None else trees.map_with_path(lambda path, leaf: leaf.astype(dtype), params)
 
 
-def _named(shapes):
-    return " (nothing)" if not shapes else " (" + ", ".join(f"{p.lstrip('/')} {s}" for p, s in shapes.items()) + ")"
+def _shapes_under(leaves, root):
+    """The shapes of the leaves below a path, by the rest of their paths."""
+    return {path.removeprefix(root): leaf.shape for path, leaf in leaves.items() if trees.is_under(path, root)}
+
+
+def _listed(shapes):
+    if not shapes:
+        return "(nothing)"
+    return "(" + ", ".join(f"{path.lstrip('/')} {shape}" for path, shape in shapes.items()) + ")"

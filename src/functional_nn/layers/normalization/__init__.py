@@ -1,1 +1,1 @@
-"""Normalization layers."""
+"""Normalization layers: batch, layer, RMS, group and instance normalization."""

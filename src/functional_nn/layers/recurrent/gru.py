@@ -1,4 +1,4 @@
-"""The gated recurrent unit."""
+"""The gated recurrent unit (GRU): the layer and its cell."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gru(
     initializer: Initializer = "glorot",
     name: str = "gru",
 ) -> Layer:
-    """A gated recurrent unit over time: gates decide how much of h is replaced, and by what.
+    """A gated recurrent unit over time: gates control how much of h is replaced by new values.
 
     Math:
         For every step t, with the three parts of p and of u in the order of PyTorch's, and h = hₜ₋₁:
@@ -64,7 +64,7 @@ def gru(
         input_weight_bar = Σₜ xₜᵀ p_barₜ, bias_bar = Σₜ p_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ u_barₜ, with (r hₜ₋₁)ᵀ
         for Uₙ where not ``reset_after``, hidden_bias_bar = Σₜ uₙ_barₜ
 
-    Masked steps leave h as it is, so h_bar passes by them, and their y, p_bar and u_bar are 0.
+    A masked step does not change h, so h_bar is passed on unchanged, and its y, p_bar and u_bar are 0.
 
     Args:
         hidden_size: the size of h.
@@ -117,13 +117,18 @@ def gru_cell(
 
 
 def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
-    hidden_size, reset_after = check_count("hidden_size", hidden_size), check_flag("reset_after", reset_after)
-    after, before = (_forward, _backward, _hidden_bar), (_forward_before, _backward_before, _hidden_bar_before)
+    hidden_size = check_count("hidden_size", hidden_size)
+    reset_after = check_flag("reset_after", reset_after)
 
     def init(key, in_size):
         return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
 
-    return Recurrence(hidden_size, 1, init, *(after if reset_after else before))
+    if reset_after:
+        return Recurrence(hidden_size, 1, init, _forward, _backward, _hidden_bar)
+    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _hidden_bar_before)
+
+
+# With reset_after: r is applied to the product with Uₙ.
 
 
 def _forward(params, p, h):
@@ -145,11 +150,15 @@ def _backward(params, saved, h_bar):
     return (p_bar, u_n_bar), h_bar * z + u_bar @ params["hidden_weight"].T
 
 
-def _hidden_bar(saved, p_bar, u_n_bar):
+def _hidden_bar(saved, bars):
     h, *_ = saved
+    p_bar, u_n_bar = bars
     gates_bar, _p_n_bar = _gates_and_candidate(p_bar)
     parts = [summed_product(h, gates_bar), summed_product(h, u_n_bar)]
     return {"hidden_weight": jnp.concatenate(parts, axis=-1), "hidden_bias": summed(u_n_bar)}
+
+
+# Without reset_after: r is applied to h, before the product with Uₙ.
 
 
 def _forward_before(params, p, h):
@@ -172,15 +181,16 @@ def _backward_before(params, saved, h_bar):
     return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
 
 
-def _hidden_bar_before(saved, p_bar):
+def _hidden_bar_before(saved, bars):
     h, r, *_ = saved
+    (p_bar,) = bars
     gates_bar, p_n_bar = _gates_and_candidate(p_bar)
     parts = [summed_product(h, gates_bar), summed_product(r * h, p_n_bar)]
     return {"hidden_weight": jnp.concatenate(parts, axis=-1)}
 
 
 def _update_and_candidate_bar(h, z, n, h_bar):
-    """Steps 1 and 2, which do not depend on where r is applied: p_z_bar and pₙ_bar."""
+    """Steps 1 and 2 of the gradient, p_z_bar and pₙ_bar. They are the same with and without ``reset_after``."""
     return h_bar * (h - n) * z * (1 - z), h_bar * (1 - z) * (1 - n * n)
 
 
@@ -189,5 +199,5 @@ def _thirds(x):
 
 
 def _gates_and_candidate(x):
-    """The parts of r and z, which come from h, and that of n, which comes from r h."""
+    """Splits off the last third: the parts of the gates r and z, and the part of the candidate n."""
     return jnp.split(x, [x.shape[-1] // 3 * 2], axis=-1)

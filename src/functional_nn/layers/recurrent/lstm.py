@@ -1,4 +1,4 @@
-"""Long short-term memory."""
+"""Long short-term memory (LSTM): the layer and its cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lstm(
     initializer: Initializer = "glorot",
     name: str = "lstm",
 ) -> Layer:
-    """Long short-term memory over time: gates decide what its cell forgets, takes in and shows.
+    """Long short-term memory over time: gates control what the cell state forgets, stores and outputs.
 
     Math:
         For every step t, with the four parts of a in the order of PyTorch's:
@@ -59,12 +59,12 @@ def lstm(
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
 
-    Masked steps leave h and c as they are, so h_bar and c_bar pass by them, and their y and a_bar are 0.
+    A masked step does not change h and c, so h_bar and c_bar are passed on unchanged, and its y and a_bar are 0.
 
     Args:
         hidden_size: the size of h and of c.
-        forget_bias: added to the forget gate's initial bias, so that the cell remembers at first; None for 1, or for
-            0 where the initializer is ``"pytorch"``.
+        forget_bias: added to the forget gate's initial bias, so that the cell remembers at the start of training.
+            By default 1, or 0 for the initializer ``"pytorch"``.
         returns: ``"last"``, the last h, or ``"sequence"``, all of them.
         initial_state: ``"zeros"``; ``"learned"``, the parameters initial_hidden and initial_cell; or ``"given"``,
             where x is (sequence, (h, c)).
@@ -134,7 +134,8 @@ def _forward(params, p, state):
     h, c = state
     a = p + h @ params["hidden_weight"]
     i, f, g, o = jnp.split(a, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    i, f = jax.nn.sigmoid(i), jax.nn.sigmoid(f)
+    g, o = jnp.tanh(g), jax.nn.sigmoid(o)
     c_next = f * c + i * g
     return (o * jnp.tanh(c_next), c_next), (h, c, (i, f, g, o))
 
@@ -142,14 +143,16 @@ def _forward(params, p, state):
 def _backward(params, saved, state_bar):
     h_bar, c_bar = state_bar
     _h, c, (i, f, g, o) = saved
+    # tanh(cₜ) is computed again and not saved, since c, i, f and g are saved already.
     tau = jnp.tanh(f * c + i * g)
     s = c_bar + h_bar * o * (1 - tau * tau)
     i_bar, f_bar, g_bar, o_bar = s * g, s * c, s * i, h_bar * tau
-    a_bar = (i_bar * i * (1 - i), f_bar * f * (1 - f), g_bar * (1 - g * g), o_bar * o * (1 - o))
-    a_bar = jnp.concatenate(a_bar, axis=-1)
+    gates_bar = (i_bar * i * (1 - i), f_bar * f * (1 - f), g_bar * (1 - g * g), o_bar * o * (1 - o))
+    a_bar = jnp.concatenate(gates_bar, axis=-1)
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
 
 
-def _hidden_bar(saved, a_bar):
+def _hidden_bar(saved, bars):
     h, *_ = saved
+    (a_bar,) = bars
     return {"hidden_weight": summed_product(h, a_bar)}

@@ -1,4 +1,4 @@
-"""The simple recurrent network."""
+"""The simple (Elman) recurrent layer and its cell."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rnn(
     initializer: Initializer = "glorot",
     name: str = "rnn",
 ) -> Layer:
-    """A simple (Elman) recurrent layer over time: the next h from the input and the h before.
+    """A simple (Elman) recurrent layer over time: each h is computed from the input and the previous h.
 
     Math:
         For every step t: a = xₜ W + b + hₜ₋₁ U, hₜ = f(a)
@@ -54,7 +54,7 @@ def rnn(
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
 
-    Masked steps leave h as it is, so h_bar passes by them, and their y and a_bar are 0.
+    A masked step does not change h, so h_bar is passed on unchanged, and its y and a_bar are 0.
 
     Args:
         hidden_size: the size of h.
@@ -126,8 +126,9 @@ def _recurrence(hidden_size, activation, initializer) -> Recurrence:
         a_bar = activation.pullback(a, h_bar)
         return (a_bar,), a_bar @ params["hidden_weight"].T
 
-    def hidden_bar(saved, a_bar):
+    def hidden_bar(saved, bars):
         h, _a = saved
+        (a_bar,) = bars
         return {"hidden_weight": summed_product(h, a_bar)}
 
     return Recurrence(hidden_size, 1, init, forward, backward, hidden_bar)

@@ -1,15 +1,15 @@
-"""What recurrent layers share: one step as a layer of its own, and the same step over time."""
+"""Recurrent layers from the formula of one step: as a cell for one step, and over time by a scan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params
+from functional_nn.core.layer import Layer, Params, Residuals
 from functional_nn.core.layer_checks import check_entries, check_floating, check_key
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
@@ -19,40 +19,45 @@ from functional_nn.layers.initializers import Initializer, weight_and_bias
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
 
+Part = TypeVar("Part")
+
+HiddenState: TypeAlias = jax.Array | tuple[jax.Array, ...]
+"""h alone, or (h, c)."""
+
 STATE_NAMES = "initial_hidden", "initial_cell"
-"""What the parts of a learned initial state are called among the parameters, h first."""
+"""The names of the parameters that hold a learned initial state: that of h, and that of c."""
 
 
 class Recurrence(NamedTuple):
-    """The formula of one step and its backward pass; a cell runs it once, a layer over time at every step.
+    """The formula of one step and its backward pass. A cell uses it once, a layer over time uses it at every step.
 
-    The input enters a step through p = x W + b alone, so a layer over time computes p for all steps in one product.
+    A step uses its input only in p = x W + b, so a layer over time computes p for all steps in one product.
 
     Args:
         hidden_size: H, the size of h.
-        parts: how many arrays a state has: 1 for h alone, 2 for (h, c).
+        parts: the number of arrays in a state: 1 for h alone, 2 for (h, c).
         init: ``init(key, in_size) -> params``, with ``input_weight`` W, ``hidden_weight`` U and ``bias`` b.
-        forward: ``forward(params, p, state) -> (next_state, saved)``.
-        backward: ``backward(params, saved, next_state_bar) -> (bars, state_bar)``; bars are p_bar and what else the
-            parameters that act on the state need.
-        hidden_bar: ``hidden_bar(saved, *bars) -> params_bar`` of the parameters that act on the state, summed over
-            all leading axes.
+        forward: ``forward(params, p, state) -> (next_state, saved)``, where saved is what backward needs.
+        backward: ``backward(params, saved, next_state_bar) -> (bars, state_bar)``. bars is a tuple of p_bar and any
+            further cotangents that hidden_bar needs.
+        hidden_bar: ``hidden_bar(saved, bars) -> params_bar``, the cotangents of the parameters that are multiplied by
+            or added to the state, summed over all leading axes.
     """
 
     hidden_size: int
     parts: int
     init: Callable[[jax.Array, int], Params]
-    forward: Callable[[Params, jax.Array, Any], tuple[Any, Any]]
-    backward: Callable[[Params, Any, Any], tuple[tuple[jax.Array, ...], Any]]
-    hidden_bar: Callable[..., Params]
+    forward: Callable[[Params, jax.Array, HiddenState], tuple[HiddenState, Residuals]]
+    backward: Callable[[Params, Residuals, HiddenState], tuple[tuple[jax.Array, ...], HiddenState]]
+    hidden_bar: Callable[[Residuals, tuple[jax.Array, ...]], Params]
 
-    def state(self, parts: list[Any]) -> Any:
-        """A state as users see it: h alone, or (h, c)."""
+    def state(self, parts: list[Part]) -> Part | tuple[Part, ...]:
+        """Makes a state of its parts: h alone, or (h, c)."""
         return parts[0] if self.parts == 1 else tuple(parts)
 
 
 def one_step(recurrence: Recurrence, name: str) -> Layer:
-    """A recurrence as a layer of one step, (input, state) -> next state."""
+    """Makes a layer of one step of a recurrence: (input, state) -> next state."""
 
     def init(key, in_shape):
         input_shape, state_shape = _pair(in_shape, "in_shape", "((in_size,), shape of the state)")
@@ -71,25 +76,28 @@ def one_step(recurrence: Recurrence, name: str) -> Layer:
         params, x, saved = residuals
         bars, state_bar = recurrence.backward(params, saved, y_bar)
         params_bar, x_bar = _project_backward(params, x, bars[0])
-        return {**params_bar, **recurrence.hidden_bar(saved, *bars)}, (x_bar, state_bar)
+        return {**params_bar, **recurrence.hidden_bar(saved, bars)}, (x_bar, state_bar)
 
     return Layer(name, init, forward, backward)
 
 
 def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialState, name: str) -> Layer:
-    """A recurrence as a layer over time, sequence -> last h or all h.
+    """Makes a layer over time of a recurrence: sequence -> last h, or all h.
 
-    Forward: p for all steps in one product, then a scan over the steps. Backward: a scan from the last step to the
-    first, which gives p_bar of every step; then each weight's cotangent in one product over all steps and examples,
-    where a sum inside the scan would read and write the weight's cotangent at every step.
+    The forward pass computes p for all steps in one product, then runs a scan over the steps. The backward pass runs a
+    scan from the last step to the first, which gives the p_bar of every step. After the scan it computes the cotangent
+    of each weight in one product over all steps and examples. A sum inside the scan would be slower, since it would
+    read and write the weight's cotangent at every step.
 
-    At a masked step the state stays as it is, so its cotangent passes by unchanged, p_bar is 0, and so is the output.
+    A masked step does not change the state. So its state cotangent is passed on unchanged, its p_bar is 0, and its
+    output is 0.
 
-    The scans are compiled once for a layer and shapes, so that it also runs outside ``jit`` without compiling anew.
+    Both scans are wrapped in ``jax.jit``, so that calls outside of ``jit`` do not compile them again each time.
     """
     check_choice("returns", returns, ("last", "sequence"))
     check_choice("initial_state", initial_state, ("zeros", "learned", "given"))
-    given, learned = initial_state == "given", STATE_NAMES[: recurrence.parts] if initial_state == "learned" else ()
+    given = initial_state == "given"
+    learned = STATE_NAMES[: recurrence.parts] if initial_state == "learned" else ()
 
     def init(key, in_shape):
         if given:
@@ -103,6 +111,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         def step(before, inputs):
             p, mask = inputs
             after, saved = recurrence.forward(params, p, before)
+            # A masked step keeps the state before it.
             after = jax.tree.map(lambda new, old: _where(mask, new, old), after, before)
             return after, (_hidden(after), saved)
 
@@ -112,10 +121,12 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
     def scan_backward(params, last_bar, saved, mask, outputs_bar):
         def step(after_bar, inputs):
             saved, mask, output_bar = inputs
+            # hₜ is used by the output and by step t + 1, so its cotangent is the sum of both.
             if output_bar is not None:
                 h_bar, *others = jax.tree.leaves(after_bar)
                 after_bar = recurrence.state([h_bar + output_bar, *others])
             bars, before_bar = recurrence.backward(params, saved, after_bar)
+            # A masked step passes the cotangent of the state on unchanged, and nothing else.
             before_bar = jax.tree.map(lambda new, old: _where(mask, new, old), before_bar, after_bar)
             return before_bar, tuple(_zero_padding(mask, bar) for bar in bars)
 
@@ -129,12 +140,20 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         _check_input(values, params["input_weight"], "(batch, time, in_size)", 3)
         if given:
             _check_state(recurrence, start, values)
-        values, mask = _time_first(values), None if mask is None else _time_first(mask)[:, :, None]
+
+        # The scan runs over the first axis, so time comes first. Padding may hold NaN, and 0 · NaN is not 0, so it is
+        # replaced by 0 before the product.
+        values = _time_first(values)
+        if mask is not None:
+            mask = _time_first(mask)[:, :, None]
         values = _zero_padding(mask, values)
         p = _project(params, values)
+
+        # A learned initial state, or one of zeros, is the same for every example.
         if not given:
-            zeros = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
-            parts = [params[part] for part in learned] or zeros
+            parts = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
+            if learned:
+                parts = [params[part] for part in learned]
             start = recurrence.state([jnp.broadcast_to(part[None], (p.shape[1], *part.shape)) for part in parts])
 
         last, (hidden, saved) = scan_forward(params, start, p, mask)
@@ -147,17 +166,25 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         params, values, mask, saved = residuals
         y_bar = values_of(y_bar)
         zeros = [jnp.zeros((len(y_bar), recurrence.hidden_size), y_bar.dtype)] * recurrence.parts
+        # The cotangent of the last state, and those of the outputs of all steps.
         if returns == "last":
-            last_bar, outputs_bar = recurrence.state([y_bar, *zeros[1:]]), None
+            last_bar = recurrence.state([y_bar, *zeros[1:]])
+            outputs_bar = None
         else:
-            last_bar, outputs_bar = recurrence.state(zeros), _zero_padding(mask, _time_first(y_bar))
+            last_bar = recurrence.state(zeros)
+            outputs_bar = _zero_padding(mask, _time_first(y_bar))
 
         start_bar, bars = scan_backward(params, last_bar, saved, mask, outputs_bar)
         params_bar, x_bar = _project_backward(params, values, bars[0])
-        params_bar |= recurrence.hidden_bar(saved, *bars)
-        params_bar |= {part: summed(bar) for part, bar in zip(learned, jax.tree.leaves(start_bar), strict=False)}
+        params_bar |= recurrence.hidden_bar(saved, bars)
+        if learned:
+            # All examples start from the same learned state, so its cotangent is the sum over them.
+            start_bars = jax.tree.leaves(start_bar)
+            params_bar |= {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+
         x_bar = _time_first(x_bar)
-        x_bar = x_bar if mask is None else Masked(x_bar, None)
+        if mask is not None:
+            x_bar = Masked(x_bar, None)
         return params_bar, (x_bar, start_bar) if given else x_bar
 
     return Layer(name, init, forward, backward, takes_mask=True)
@@ -166,10 +193,11 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
 def starting_parameters(
     key: jax.Array, in_size: int, hidden_size: int, gates: int, initializer: Initializer, *, hidden_bias: bool = False
 ) -> dict[str, jax.Array]:
-    """W (in_size, gates · H), U (H, gates · H), b (gates · H) and maybe a hidden bias (H), drawn gate by gate.
+    """Draws W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, a hidden bias (H).
 
-    W comes from the initializer, U is orthogonal, so that repeated products neither grow nor shrink h, and biases are
-    zero. ``"pytorch"`` draws all from U(±1/√H), as PyTorch's recurrent layers do.
+    W comes from the initializer, separately for each gate. Each gate's part of U is orthogonal, so that repeated
+    products neither grow nor shrink h. Biases are zero. ``"pytorch"`` draws everything from U(±1/√H), as PyTorch's
+    recurrent layers do.
     """
     width = gates * hidden_size
     shapes = {"input_weight": (in_size, width), "hidden_weight": (hidden_size, width), "bias": (width,)}
@@ -179,29 +207,32 @@ def starting_parameters(
     if isinstance(initializer, str) and initializer == "pytorch":
         bound = hidden_size**-0.5
         keys = jax.random.split(key, len(shapes))
-        draws = zip(keys, shapes.items(), strict=True)
-        return {name: jax.random.uniform(k, shape, minval=-bound, maxval=bound) for k, (name, shape) in draws}
+        return {
+            name: jax.random.uniform(name_key, shape, minval=-bound, maxval=bound)
+            for name_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
     keys = jax.random.split(key, (2, gates))
     orthogonal = jax.nn.initializers.orthogonal()
-    input_weights = [weight_and_bias(initializer, k, (in_size, hidden_size))[0] for k in keys[0]]
-    hidden_weights = [orthogonal(k, (hidden_size, hidden_size)) for k in keys[1]]
+    input_weights = [weight_and_bias(initializer, gate_key, (in_size, hidden_size))[0] for gate_key in keys[0]]
+    hidden_weights = [orthogonal(gate_key, (hidden_size, hidden_size)) for gate_key in keys[1]]
     biases = {name: jnp.zeros(shape) for name, shape in shapes.items() if name.endswith("bias")}
     weights = {"input_weight": jnp.concatenate(input_weights, 1), "hidden_weight": jnp.concatenate(hidden_weights, 1)}
     return weights | biases
 
 
 def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Σ rowsᵀ columns over all axes but the last, as one matrix product."""
+    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product."""
     axes = tuple(range(rows.ndim - 1))
     return jnp.tensordot(rows, columns, axes=(axes, axes))
 
 
 def summed(rows: jax.Array) -> jax.Array:
-    """Σ rows over all axes but the last."""
+    """Computes Σ rows over all axes except the last."""
     return jnp.sum(rows, axis=tuple(range(rows.ndim - 1)))
 
 
 def _project(params, x):
+    """p = x W + b."""
     return x @ params["input_weight"] + jnp.expand_dims(params["bias"], range(x.ndim - 1))
 
 
@@ -211,11 +242,12 @@ def _project_backward(params, x, p_bar):
 
 
 def _hidden(state):
+    """The h of a state."""
     return jax.tree.leaves(state)[0]
 
 
 def _time_first(x):
-    """(batch, time, …) to (time, batch, …), which a scan runs over, and back."""
+    """Swaps the first two axes: (batch, time, …) to (time, batch, …), or back."""
     return jnp.swapaxes(x, 0, 1)
 
 
@@ -229,11 +261,11 @@ def _zero_padding(mask, x):
 
 def _pair(value, argument, expected):
     if isinstance(value, Masked) or not isinstance(value, tuple | list) or len(value) != 2:
-        raise InputError(argument, f"a pair, {expected}", _words(value))
+        raise InputError(argument, f"a pair, {expected}", _described(value))
     return value
 
 
-def _words(value):
+def _described(value):
     if isinstance(value, jax.Array):
         return f"an array of shape {value.shape}"
     return type(value).__name__ if isinstance(value, Masked) else repr(value)
@@ -241,7 +273,7 @@ def _words(value):
 
 def _in_size(in_shape, expected, rank):
     if not is_shape(in_shape) or len(in_shape) != rank:
-        remedy = "Put reshape((time, in_size)) before it." if rank == 2 else ""
+        remedy = "Put reshape((time, in_size)) before this layer." if rank == 2 else ""
         raise InputError("in_shape", expected, repr(in_shape), remedy)
     return in_shape[-1]
 
@@ -249,25 +281,27 @@ def _in_size(in_shape, expected, rank):
 def _check_input(x, input_weight, expected, rank):
     check_floating(x)
     if x.ndim != rank:
-        remedy = "Bring other axes into these by reshape((time, in_size))." if rank == 3 else ""
+        remedy = "Use reshape((time, in_size)) to combine further axes." if rank == 3 else ""
         raise InputError("x", expected, f"shape {x.shape}", remedy)
     if x.shape[-1] != input_weight.shape[0]:
-        expected = f"{input_weight.shape[0]} features on the last axis, as the input_weight {input_weight.shape} has"
-        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialize with this in_shape.")
+        expected = (
+            f"{input_weight.shape[0]} features on the last axis, for an input_weight of shape {input_weight.shape}"
+        )
+        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Call init with this in_shape.")
 
 
 def _check_state_shape(recurrence, shape):
     expected = recurrence.state([(recurrence.hidden_size,)] * recurrence.parts)
     if shape != expected:
-        raise InputError("in_shape", f"{expected} for the state {_symbols(recurrence)}", repr(shape))
+        raise InputError("in_shape", f"{expected} for the state {_state_symbols(recurrence)}", repr(shape))
 
 
 def _check_state(recurrence, state, x):
     expected = recurrence.state([f"{x.dtype}{[x.shape[0], recurrence.hidden_size]}"] * recurrence.parts)
     given = jax.tree.map(lambda part: f"{jnp.result_type(part)}{list(jnp.shape(part))}", state)
     if given != expected:
-        raise InputError("x", f"the state {_symbols(recurrence)} as {expected}", f"{given}")
+        raise InputError("x", f"the state {_state_symbols(recurrence)} as {expected}", f"{given}")
 
 
-def _symbols(recurrence):
+def _state_symbols(recurrence):
     return "h" if recurrence.parts == 1 else "(h, c)"

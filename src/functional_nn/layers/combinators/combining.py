@@ -1,0 +1,71 @@
+"""Ways to combine the outputs of parallel layers: sum, product and concatenation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Residuals
+from functional_nn.core.shapes import Shape
+
+
+class Combiner(NamedTuple):
+    """A way to combine outputs.
+
+    Args:
+        forward: ``forward(outputs) -> (y, residuals)``.
+        backward: ``backward(residuals, y_bar, count) -> output_bars``, one cotangent for each of count outputs.
+    """
+
+    forward: Callable[[list[jax.Array]], tuple[jax.Array, Residuals]]
+    backward: Callable[[Residuals, jax.Array, int], list[jax.Array]]
+
+
+def check_shapes_fit(shapes: Mapping[str, Shape], combine: str) -> None:
+    """Requires outputs whose shapes fit together; nothing is broadcast."""
+    joined = combine == "concatenate"
+    if len({shape[:-1] if joined else shape for shape in shapes.values()}) > 1:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        expected = "outputs of equal shapes, except on the last axis" if joined else "outputs of equal shapes"
+        raise InputError("layers", expected, given, "Nothing is broadcast: give a shortcut or a projection.")
+
+
+def _sum(outputs):
+    return sum(outputs[1:], outputs[0]), ()
+
+
+def _sum_backward(nothing, y_bar, count):
+    return [y_bar] * count
+
+
+def _product(outputs):
+    return math.prod(outputs[1:], start=outputs[0]), tuple(outputs)
+
+
+def _product_backward(outputs, y_bar, count):
+    others = [outputs[:i] + outputs[i + 1 :] for i in range(count)]
+    return [math.prod(factors, start=y_bar) for factors in others]
+
+
+def _concatenate(outputs):
+    # The residuals are empty arrays: the backward pass needs only the sizes of the last axes.
+    return jnp.concatenate(outputs, axis=-1), tuple(y[:0] for y in outputs)
+
+
+def _concatenate_backward(no_examples, y_bar, count):
+    sizes = [y.shape[-1] for y in no_examples]
+    ends = [sum(sizes[: i + 1]) for i in range(count)]
+    return [y_bar[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+COMBINERS = {
+    "sum": Combiner(_sum, _sum_backward),
+    "product": Combiner(_product, _product_backward),
+    "concatenate": Combiner(_concatenate, _concatenate_backward),
+}
+"""The ways to combine outputs, by name."""
