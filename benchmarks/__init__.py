@@ -1,1 +1,1 @@
-"""functional_nn side by side with its peers: `python -m benchmarks --help`, and README.md beside this file."""
+"""Benchmarks of functional_nn against other libraries: see `python -m benchmarks --help`, and README.md here."""

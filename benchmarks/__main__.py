@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks w1 --data-dir DIR` and its like, or `all` of them; `--help` lists them."""
+"""The command line of the benchmarks: `python -m benchmarks w1 --data-dir DIR`; `--help` lists all commands."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -14,16 +14,17 @@ from benchmarks.report import print_table
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
-# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS and its peers' OPTIONS, and
-# for the tables NAMES, SHOWN, WORK, OURS and PYTORCH; see benchmarks/w1.py.
+# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
+# the tables it has NAMES, SHOWN, WORK, OURS and PYTORCH. benchmarks/w1.py explains them.
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """An argument that lists names, separated by commas."""
+    """A type of argument: some of the known names, separated by commas."""
 
     def parse(text: str) -> list[str]:
         given = text.split(",")
-        if unknown := sorted(set(given) - set(known)):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}; got {', '.join(unknown)}")
         return given
 
@@ -31,7 +32,7 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """An argument that is a whole number, not smaller than `least`."""
+    """A type of argument: an integer that is at least `least`."""
 
     def parse(text: str) -> int:
         if int(text) < least:
@@ -42,15 +43,16 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def sizes(text: str) -> list[int]:
-    """An argument that lists positive whole numbers, separated by commas."""
+    """A type of argument: positive integers, separated by commas."""
     return [at_least(1)(size) for size in text.split(",")]
 
 
 def run(
     console: Console, name: str, peers: list[str], arguments: argparse.Namespace, results: Path, baseline: str
 ) -> None:
-    """Race a workload's peers, print the table and keep the results."""
-    workload, circumstances = WORKLOADS[name], records.circumstances()
+    """Races the peers of a workload, prints the table and records the results."""
+    workload = WORKLOADS[name]
+    circumstances = records.circumstances()
     options = {option: getattr(arguments, option) for option in workload.OPTIONS}
     with console.status("starting") as status:
         entries = race(
@@ -77,7 +79,7 @@ def run(
 
 
 def run_all(console: Console, arguments: argparse.Namespace) -> None:
-    """Race the peers that every workload shows, one workload after another, and write the tables of the documents."""
+    """Races the peers that each workload shows, and writes the tables of the documents."""
     for name, workload in WORKLOADS.items():
         results = arguments.results / f"{name}.jsonl"
         run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
@@ -85,7 +87,9 @@ def run_all(console: Console, arguments: argparse.Namespace) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="functional_nn beside its peers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="functional_nn compared with other libraries."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, workload in WORKLOADS.items():
         command = commands.add_parser(name, help=workload.RECIPE.replace("%", "%%"))  # argparse formats it with %
@@ -93,31 +97,31 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument(
             "--peers", type=some_of(known), default=list(known), help=f"some of {','.join(known)} (default all)"
         )
-        command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios are of")
+        command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios compare with")
 
-    commands.add_parser("all", help="each of these in turn; then writes the tables of the documents")
+    commands.add_parser("all", help="all workloads, one after another; then writes the tables of the documents")
     commands.add_parser("tables", help="writes the tables of the documents from the recorded results")
 
     for name in (*WORKLOADS, "all"):
         command = commands.choices[name]
-        command.add_argument("--rounds", type=at_least(1), default=7, help="epochs that are timed (default 7)")
-        command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before them (default 2)")
+        command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed epochs (default 7)")
+        command.add_argument("--warmup", type=at_least(1), default=2, help="epochs before the timed ones (default 2)")
         command.add_argument("--seed", type=int, default=0)
 
     for name, models in (("w2", 8), ("all", 32)):
         command = commands.choices[name]
-        help = f"how many are trained at once in W2 (default {models})"
+        help = f"number of models trained at once in W2 (default {models})"
         command.add_argument("--models", type=at_least(1), default=models, help=help)
-        help = "sizes of hidden layers in W2 (default 128,64)"
+        help = "sizes of the hidden layers in W2 (default 128,64)"
         command.add_argument("--hidden", type=sizes, default=[128, 64], help=help)
 
     command = commands.add_parser("accuracy", help="test accuracy of W1's recipe, over seeds")
     known = accuracy.SIDES
-    command.add_argument("--seeds", type=at_least(1), default=10, help="how many (default 10)")
+    command.add_argument("--seeds", type=at_least(1), default=10, help="number of seeds (default 10)")
     command.add_argument("--sides", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
 
     command = commands.add_parser("depth", help="compile time of repeated blocks")
-    command.add_argument("--rounds", type=at_least(1), default=5, help="how often each is compiled (default 5)")
+    command.add_argument("--rounds", type=at_least(1), default=5, help="number of compilations of each (default 5)")
 
     for name, command in commands.choices.items():
         if name not in ("depth", "tables"):
@@ -141,7 +145,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments, console = parse_arguments(), Console(highlight=False)
     if not console.is_terminal:
-        console.width = 120  # nothing is cut off in a file
+        console.width = 120  # in a file, lines are not cut off
     if arguments.command == "depth":
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "accuracy":

@@ -1,7 +1,7 @@
-"""Test accuracy of W1's recipe after ten epochs, over seeds: does a side learn as well as it is quick?
+"""Test accuracy of W1's recipe after ten epochs, over several seeds, for functional_nn and PyTorch.
 
-A side is a function `(mnist, seed) -> test accuracy`, which imports its library itself. A side is added with
-its function and one line in `SIDES`.
+A side is a function `(mnist, seed) -> test accuracy`, which imports its library itself. To add a side, write its
+function and add it to `SIDES`.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,14 @@ EPOCHS = 10
 
 
 class Side(NamedTuple):
+    """A library whose accuracy is measured."""
+
     test_accuracy: Callable[[Mnist, int], float]
-    libraries: tuple[str, ...]  # whose versions are kept with the results
+    libraries: tuple[str, ...]  # their versions are recorded with the results
 
 
 def pytorch(mnist: Mnist, seed: int) -> float:
-    """PyTorch's own loop and initialization, resident tensors."""
+    """PyTorch's loop and initialization, with all images in one tensor."""
     from benchmarks.peers.pytorch import tuned_1_thread
 
     peer = tuned_1_thread(mnist, seed)
@@ -54,11 +56,13 @@ SIDES = {
 
 
 def compare(console: Console, sides: list[str], data_dir: Path, seeds: int, results: Path) -> None:
-    """Train each side once for every seed; print and keep its accuracies."""
+    """Trains each side once for every seed, and prints and records the accuracies."""
     mnist = read_mnist(data_dir)
     console.print(f"{w1.RECIPE}: test accuracy after {EPOCHS} epochs, seeds 0 to {seeds - 1}")
     for name in sides:
-        side, circumstances, accuracies = SIDES[name], records.circumstances(), []
+        side = SIDES[name]
+        circumstances = records.circumstances()
+        accuracies: list[float] = []
         for seed in range(seeds):
             accuracies.append(side.test_accuracy(mnist, seed))
             console.print(f"  {name}, seed {seed}: {accuracies[-1]:.4f}")

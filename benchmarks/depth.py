@@ -1,11 +1,12 @@
-"""How compile time grows with depth: `repeat` of a transformer block beside a `chain` of as many.
+"""Compile time against depth: `repeat` of a transformer block compared with a `chain` of the same blocks.
 
-The program is a training step's: forward pass and gradient. Tracing, lowering and compilation are timed together, each
-depth in turn, and the ratio is that of 24 blocks to 2 within one round.
+The program is a forward pass and its gradient. Tracing, lowering and compilation are timed together. The depths are
+timed in turn, and the ratio is the time for 24 blocks divided by the time for 2 blocks in the same round.
 """
 
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ FEATURES, TIME, BATCH = 32, 16, 8
 
 
 def seconds_to_compile(net: fnn.Layer) -> float:
-    """From the network to a program that can run."""
+    """The seconds from a network to an executable program."""
     x = jax.ShapeDtypeStruct((BATCH, TIME, FEATURES), jnp.float32)
     params, state = jax.eval_shape(lambda key: net.init(key, (TIME, FEATURES)), jax.random.key(0))
 
@@ -33,8 +34,8 @@ def seconds_to_compile(net: fnn.Layer) -> float:
     return time.perf_counter() - clock
 
 
-def compare(console: Console, rounds: int, results) -> None:
-    """Time both ways at both depths, print the table, keep the results."""
+def compare(console: Console, rounds: int, results: Path) -> None:
+    """Times both ways at both depths, prints the table and records the results."""
     block = fnn.models.transformer_block(4)
     ways = {
         "repeat": lambda depth: fnn.repeat(block, depth),
@@ -53,9 +54,9 @@ def compare(console: Console, rounds: int, results) -> None:
     for heading in ("", f"{SHALLOW} blocks", f"{DEEP} blocks", "ratio, median (min-max)"):
         table.add_column(heading)
     for way in ways:
-        own = [line["seconds"] for line in lines if line["way"] == way]
-        ratios = [seconds[DEEP] / seconds[SHALLOW] for seconds in own]
-        medians = [f"{statistics.median(s[depth] for s in own):.2f}" for depth in (SHALLOW, DEEP)]
+        rounds_of_way = [line["seconds"] for line in lines if line["way"] == way]
+        ratios = [seconds[DEEP] / seconds[SHALLOW] for seconds in rounds_of_way]
+        medians = [f"{statistics.median(seconds[depth] for seconds in rounds_of_way):.2f}" for depth in (SHALLOW, DEEP)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         table.add_row(way, *medians, spread)
     console.print(table)

@@ -1,4 +1,4 @@
-"""The full MNIST, read from its four IDX files."""
+"""The full MNIST data set, read from its four IDX files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from functional_nn import load_dataset
 
 
 class Mnist(NamedTuple):
-    """Images as float32 rows of 784 numbers in [0, 1], labels as int32."""
+    """Images as float32 rows of 784 numbers in [0, 1], and labels as int32."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -19,7 +19,7 @@ class Mnist(NamedTuple):
 
 
 def read_mnist(folder: Path) -> Mnist:
-    """MNIST from a folder of its four IDX files."""
+    """Reads MNIST from a folder with its four IDX files."""
     data = load_dataset("mnist", folder)
     train_images, test_images = (
         images.reshape(-1, 784).astype(np.float32) / 255 for images in (data.train_images, data.test_images)

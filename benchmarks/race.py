@@ -1,4 +1,4 @@
-"""Peers side by side: one process each, one epoch each in turn, round after round."""
+"""Races between peers: each has a process of its own, and they train one epoch in turn, round after round."""
 
 import json
 import random
@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class WorkerEnded(Exception):
-    """A worker's process ended before it answered."""
+    """Raised if the process of a worker ends before it answers."""
 
 
 class Worker:
-    """The parent's end of `benchmarks.worker`; a context manager that leaves no process behind."""
+    """A process of `benchmarks.worker`, as a context manager that ends it."""
 
     def __init__(self, workload: str, peer: str, data_dir: Path, seed: int, workload_options: dict):
         command = [sys.executable, "-m", "benchmarks.worker", workload, peer]
@@ -41,23 +41,23 @@ class Worker:
         return json.loads(line)
 
     def ask(self, word: str) -> dict:
-        with suppress(BrokenPipeError):  # it has ended: the answer says so
+        with suppress(BrokenPipeError):  # the process has ended; then answer() raises an error
             print(word, file=self.process.stdin, flush=True)
         return self.answer()
 
 
 @dataclass
 class Entry:
-    """What one peer did in a race."""
+    """The results of one peer in a race."""
 
     peer: str
-    problem: str | None = None  # why it did not run to the end
+    problem: str | None = None  # why it did not finish
     threads: int | None = None
     models_a_round: int = 1
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     ready_seconds: float | None = None  # import and construction
-    warmup_seconds: list[float] = field(default_factory=list)  # the first one holds tracing and compiling
+    warmup_seconds: list[float] = field(default_factory=list)  # the first one includes tracing and compiling
     seconds: list[float] = field(default_factory=list)  # one for each round
     accuracy: float | None = None
 
@@ -78,9 +78,9 @@ def race(
     options: dict,
     progress: Callable[[str], None],
 ) -> list[Entry]:
-    """Train every peer for `warmup` epochs, then all of them in turn, for `rounds` rounds.
+    """Trains every peer for `warmup` epochs, and then all of them in turn, for `rounds` rounds.
 
-    A turn is so many epochs, of which the last is timed.
+    A turn has `epochs_a_turn` epochs, of which the last one is timed.
     """
     entries = {name: Entry(name) for name in peers}
     workers: dict[str, Worker] = {}
@@ -117,7 +117,8 @@ def race(
             progress(f"round {round_number + 1} of {rounds}")
             order = list(workers)
             random.Random(f"{seed} {round_number}").shuffle(order)
-            for name in order:  # nobody always runs after the same one: some leave the machine slower for a second
+            # The order is random, because some peers leave the machine slower for a second.
+            for name in order:
                 attempt(name, train)
         for name in list(workers):
             progress(f"testing {name}")

@@ -1,4 +1,4 @@
-"""What a result needs to be understood later: when, which commit, which machine; kept as JSON lines."""
+"""Records of results as JSON lines, with date, commit, machine and versions."""
 
 import datetime
 import json
@@ -23,7 +23,7 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """The commit at hand, marked `-dirty` where tracked files differ from it."""
+    """The current commit, with `-dirty` at the end if tracked files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout.strip()
@@ -36,7 +36,7 @@ def versions(libraries: tuple[str, ...]) -> dict[str, str]:
 
 
 def circumstances() -> dict:
-    """Date, commit, machine and how busy it was in the last minute."""
+    """The date, the commit, the machine, and its load in the last minute."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -49,7 +49,7 @@ def circumstances() -> dict:
 
 
 def append(path: Path, records: list[dict]) -> None:
-    """Add one JSON line for each record; nothing that is there is changed."""
+    """Appends one JSON line for each record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)

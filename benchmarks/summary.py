@@ -1,4 +1,4 @@
-"""Tables of races in Markdown, made from the records in results/ and put between two marks of a file."""
+"""Markdown tables of races, made from the records in results/ and written between two marks of a file."""
 
 import datetime
 import json
@@ -22,7 +22,7 @@ NO_LIBRARY = "no library"
 
 @dataclass(frozen=True)
 class Race:
-    """What the peers of a race did, the workload's options, and when and where it was."""
+    """The results of a race, the options of its workload, and its date and machine."""
 
     entries: list[Entry]
     options: dict
@@ -33,24 +33,30 @@ def recorded(workload: ModuleType, path: Path) -> Race:
     """The newest race in a file of records in which all shown peers finished at least five rounds.
 
     Raises:
-        ValueError: where the file holds no such race.
+        ValueError: if the file has no such race.
     """
     races: dict[str, list[dict]] = {}
     for line in path.read_text("utf-8").splitlines():
         record = json.loads(line)
         races.setdefault(record["date"], []).append(record)
     for date in sorted(races, reverse=True):
-        finished = {r["peer"] for r in races[date] if r["problem"] is None and len(r["seconds"]) >= FEWEST_ROUNDS}
+        finished = {
+            record["peer"]
+            for record in races[date]
+            if record["problem"] is None and len(record["seconds"]) >= FEWEST_ROUNDS
+        }
         if set(workload.SHOWN) <= finished:
             kept = {field.name for field in fields(Entry)}
-            entries = [Entry(**{name: value for name, value in r.items() if name in kept}) for r in races[date]]
+            entries = [
+                Entry(**{name: value for name, value in record.items() if name in kept}) for record in races[date]
+            ]
             first = races[date][0]
             return Race(entries, {option: first[option] for option in workload.OPTIONS}, first)
     raise ValueError(f"expected a race of {FEWEST_ROUNDS} rounds with all of {', '.join(workload.SHOWN)} in {path}")
 
 
 def table(workload: ModuleType, race: Race) -> str:
-    """The peers, the fastest first, with each one's time divided by functional_nn's; and date, machine and versions."""
+    """The peers, the fastest first, with ratios to functional_nn's times; then date, machine and versions."""
     finished = ranked(workload, race.entries, "functional_nn")
     title = "; ".join((workload.RECIPE, *(f"{name} {value}" for name, value in race.options.items())))
     lines = [title, "", f"| | {workload.UNIT} | ratio to functional_nn | test accuracy |", "|---|---|---|---|"]
@@ -83,7 +89,7 @@ def overview(races: dict[ModuleType, Race]) -> str:
             return f"{median(times[peer]) * workload.SCALE:#.3g} {unit}"
 
         def ratio(peer: str, times=times, ours=ours) -> str:
-            return spread([other / own for other, own in zip(times[peer], ours, strict=True)], 2).split()[0]
+            return spread([other / our for other, our in zip(times[peer], ours, strict=True)], 2).split()[0]
 
         best = min(others, key=lambda peer, times=times: median(times[peer]))
         library = workload.NAMES[best].split(",")[0]
@@ -100,10 +106,10 @@ def overview(races: dict[ModuleType, Race]) -> str:
 
 
 def around(path: Path, name: str) -> tuple[str, str]:
-    """The text of a file up to a table's first mark, and from its second mark on.
+    """The text of a file up to the first mark of a table, and from the second mark on.
 
     Raises:
-        ValueError: where one of the marks is missing.
+        ValueError: if one of the marks is missing.
     """
     begin, end = f"<!-- {name}: made by python -m benchmarks -->", f"<!-- end of {name} -->"
     before, found, rest = path.read_text("utf-8").partition(begin)
@@ -114,7 +120,7 @@ def around(path: Path, name: str) -> tuple[str, str]:
 
 
 def put(path: Path, name: str, text: str) -> None:
-    """Replaces the text between the marks."""
+    """Replaces the text between the two marks."""
     before, after = around(path, name)
     path.write_text(f"{before}\n\n{text}\n\n{after}", "utf-8")
 

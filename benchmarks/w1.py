@@ -1,12 +1,12 @@
 """W1: one epoch of MNIST (60,000 images) for a 784-128-64-10 ReLU network, Adam 1e-3, batch 64, shuffled.
 
-`PEERS` has the peers: each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), imported only by its own
-worker. To add a peer, write its function, and add a line to `PEERS` and to `NAMES`.
+`PEERS` lists the peers. Each is a function `(mnist, seed) -> Peer` (see `benchmarks.peers`), which only its own worker
+imports. To add a peer, write its function, and add a line to `PEERS` and to `NAMES`.
 """
 
 RECIPE = "W1: MNIST 60,000, 784-128-64-10 ReLU, Adam 1e-3, batch 64"
 UNIT = "s/epoch"
-SCALE = 1  # from seconds an epoch to UNIT
+SCALE = 1  # converts seconds per epoch to UNIT
 
 IMAGES = 60_000
 SIZES = (784, 128, 64, 10)
@@ -14,7 +14,7 @@ LEARNING_RATE = 1e-3
 BATCH_SIZE = 64
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
 PRECISION = "float32"
-EPOCHS_A_TURN = 2  # the first is not timed: the machine was seen slower just after another process
+EPOCHS_A_TURN = 2  # only the second is timed: after another process the machine is slower for a moment
 OPTIONS = ()
 
 PEERS = {
@@ -58,7 +58,7 @@ NAMES = {
     "stax_tuned": "stax, donated buffers",
     "jax_scan": "no library: one `jax.lax.scan`",
 }
-"""What the tables call each peer."""
+"""The name of each peer in the tables."""
 SHOWN = (
     "functional_nn",
     "jax_scan",
@@ -76,4 +76,4 @@ SHOWN = (
 )
 """The peers of `python -m benchmarks all`."""
 WORK, OURS, PYTORCH = "one network, one epoch", "functional_nn", "pytorch_tutorial"
-"""The README's row: what the work is, which entry stands for functional_nn, and which for PyTorch."""
+"""For the row in the README: the work, the peer that stands for functional_nn, and the peer that stands for PyTorch."""

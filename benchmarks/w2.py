@@ -1,8 +1,8 @@
-"""W2: many models of W1's recipe at once, each with a seed, an order of the images and a learning rate of its own.
+"""W2: many models of W1's recipe at once, each with its own seed, order of images and learning rate.
 
-`PEERS` has the peers: each is a function `(mnist, seed, models, hidden) -> Peer`, with the number of models and the
-sizes of their hidden layers. Everything else is as in `benchmarks.w1`. A round is an epoch of every model. Peers that
-train one model after another, alone or in each process, train `FEW` models.
+`PEERS` lists the peers. Each is a function `(mnist, seed, models, hidden) -> Peer` of the number of models and the
+sizes of their hidden layers. Everything else is as in `benchmarks.w1`. A round is one epoch of every model. Peers that
+train one model after another train only `FEW` models, in each process if they have several.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,30 @@ from benchmarks.w1 import STEPS as STEPS
 
 RECIPE = "W2: W1's recipe for many models, each with its own seed, order and learning rate"
 UNIT = "s/model-epoch"
-SCALE = 1  # from seconds an epoch of one model to UNIT
+SCALE = 1  # converts seconds per epoch of one model to UNIT
 EPOCHS_A_TURN = 1
 OPTIONS = ("models", "hidden")
 
-FEW = 4  # models are enough if they are trained one after another: more would not change the seconds of each
+FEW = 4
+"""The number of models if they are trained one after another. More models would not change the time of each."""
 
 
 class Member(NamedTuple):
-    """The settings in which one model differs from the others."""
+    """The settings in which the models differ."""
 
     seed: int
     learning_rate: float
 
 
 def members(seed: int, models: int, most: int | None = None) -> list[Member]:
-    """Models with learning rates from W1's times 10^-1/2 to times 10^1/2; at most `most` of them, evenly chosen."""
+    """Models with learning rates from 10^-1/2 to 10^1/2 times that of W1; at most `most` of them, evenly spaced."""
     rates = w1.LEARNING_RATE * np.logspace(-0.5, 0.5, models)
     chosen = np.linspace(0, models - 1, min(models, most or models)).round().astype(int)
     return [Member(seed + int(number), float(rates[number])) for number in chosen]
 
 
 def sizes(hidden: Sequence[int]) -> tuple[int, ...]:
-    """The network's sizes, from its input to its output."""
+    """The sizes of the network, from its input to its output."""
     inputs, *_, outputs = w1.SIZES
     return (inputs, *hidden, outputs)
 

@@ -1,6 +1,6 @@
 """W3: a small convolutional network on MNIST; Adam 1e-3, batch 128.
 
-`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` lists the peers, as in `benchmarks.w1`. A round is an epoch of MNIST. The table shows milliseconds per step.
 """
 
 RECIPE = "W3: MNIST, conv 3×3×16, ReLU, pool 2, conv 3×3×32, ReLU, pool 2, dense 10; Adam 1e-3, batch 128"
@@ -12,7 +12,7 @@ CHANNELS, CLASSES = (16, 32), 10
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 128
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
-SCALE = 1000 / STEPS  # from seconds an epoch to UNIT
+SCALE = 1000 / STEPS  # converts seconds per epoch to UNIT
 PRECISION = "float32"
 EPOCHS_A_TURN = 1
 OPTIONS = ()

@@ -1,6 +1,6 @@
-"""W4: an LSTM of 128 reads an image row by row, a dense layer reads its last state; Adam 1e-3, batch 128.
+"""W4: an LSTM of size 128 that reads an image row by row, and a dense layer on its last state; Adam 1e-3, batch 128.
 
-`PEERS` has the peers, as in `benchmarks.w1`. A round is an epoch of MNIST; the table gives milliseconds a step.
+`PEERS` lists the peers, as in `benchmarks.w1`. A round is an epoch of MNIST. The table shows milliseconds per step.
 """
 
 RECIPE = "W4: MNIST's 28 rows, LSTM 128, dense 10 on its last state, Adam 1e-3, batch 128"
@@ -11,7 +11,7 @@ ROWS, COLUMNS, HIDDEN_SIZE, CLASSES = 28, 28, 128, 10
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 128
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
-SCALE = 1000 / STEPS  # from seconds an epoch to UNIT
+SCALE = 1000 / STEPS  # converts seconds per epoch to UNIT
 PRECISION = "float32"
 EPOCHS_A_TURN = 1
 OPTIONS = ()

@@ -1,18 +1,18 @@
-"""W5: a whole process, from its start to its end, in which a model reaches 98% on MNIST's test images.
+"""W5: a whole process, from its start to its end, that trains a model to 98% accuracy on MNIST's test images.
 
-`PEERS` has the peers, as in `benchmarks.w1`. A round is one process, each with another seed. A process that ends below
-`GOAL` is not a result.
+`PEERS` lists the peers, as in `benchmarks.w1`. A round is one process, each with another seed. If a process ends below
+`GOAL`, the race stops with an error.
 """
 
 RECIPE = "W5: from a process's start to 98% of MNIST's test images, 784-128-64-10 ReLU"
 UNIT = "s"
-SCALE = 1  # from seconds a process to UNIT
+SCALE = 1  # converts seconds per process to UNIT
 
 GOAL = 0.98
-LEARNING_RATE = 0.01  # the largest, of the one-cycle schedule
+LEARNING_RATE = 0.01  # the largest one of the one-cycle schedule
 BATCH_SIZE = 256
 EPOCHS = 7
-STEPS = None  # differs
+STEPS = None  # differs between the peers
 PRECISION = "float32"
 EPOCHS_A_TURN = 1
 OPTIONS = ()

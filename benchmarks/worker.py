@@ -1,7 +1,8 @@
-"""One peer in a process of its own: `python -m benchmarks.worker WORKLOAD PEER --data-dir DIR`.
+"""A process for one peer: `python -m benchmarks.worker WORKLOAD PEER --data-dir DIR`.
 
-Says one JSON line when it is ready, then answers each word on its standard input with one JSON line:
-`epoch` -> the seconds it took to train one, `accuracy` -> on the test images; `quit` ends it.
+It writes a JSON line when it is ready. Then it answers each word on its standard input with a JSON line: `epoch` trains
+one epoch and answers with its seconds, `accuracy` answers with the accuracy on the test images, and `quit` ends the
+process.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not come between the replies
+    os.dup2(2, 1)  # what libraries print goes to standard error, away from the replies
 
     def reply(**values) -> None:
         print(json.dumps(values), file=replies, flush=True)

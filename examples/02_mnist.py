@@ -1,4 +1,4 @@
-"""A network of pure functions learns MNIST: its layers, its training, and its gradient by hand.
+"""A network of pure functions learns MNIST: its layers, its training, and its hand-derived gradient.
 
 python examples/02_mnist.py [--dataset mnist5k] [--data-dir DIR] [--quick]
 """

@@ -72,14 +72,15 @@ def train(gradient, net, params, state, x, labels):
 
 
 def batches_of(data, size, steps=None):
-    """Images in [0, 1] and labels, as (steps, size, …); all full batches, or as many as ``steps`` says."""
-    steps = steps or len(data.train_labels) // size
+    """Images in [0, 1] and labels, as (steps, size, …): all full batches, or the first ``steps`` of them."""
+    if steps is None:
+        steps = len(data.train_labels) // size
     images = jnp.float32(data.train_images[: steps * size] / 255.0)
     return images.reshape(steps, size, *images.shape[1:]), data.train_labels[: steps * size].reshape(steps, size)
 
 
 def race(data, repetitions):
-    """An epoch of 784-128-64-10 by each gradient: the largest difference of the final parameters, and the seconds."""
+    """Trains 784-128-64-10 for an epoch by each gradient; returns the largest difference in parameters, and seconds."""
     net = fnn.models.mlp(10, hidden=(128, 64))
     params, state = net.init(jax.random.key(0), data.train_images.shape[1:])
     batches = batches_of(data, 50)
@@ -89,9 +90,8 @@ def race(data, repetitions):
         ended[gradient], _ = jax.block_until_ready(train(gradient, net, params, state, *batches))
         seconds[gradient].append(time.perf_counter() - begin)
     differences = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), ended[by_hand], ended[by_jax])
-    best = {
-        gradient: min(times[1:]) for gradient, times in seconds.items()
-    }  # without the first, which includes compilation
+    # The first time includes compilation.
+    best = {gradient: min(times[1:]) for gradient, times in seconds.items()}
     return float(max(jax.tree.leaves(differences))), best
 
 
@@ -137,5 +137,8 @@ def main(steps, repetitions):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="twenty steps of training, not eighty; epochs timed once")
-    main(*((20, 1) if parser.parse_args().quick else (80, 7)))
+    parser.add_argument("--quick", action="store_true", help="20 steps instead of 80; epochs are timed once")
+    if parser.parse_args().quick:
+        main(steps=20, repetitions=1)
+    else:
+        main(steps=80, repetitions=7)

@@ -1,4 +1,4 @@
-"""A network learns to write sonnets, one character after another: an rnn, lstm, gru or transformer.
+"""A network learns to write sonnets, one character after another. It is an rnn, lstm, gru or transformer.
 
     python examples/04_character_language_model.py [--model lstm] [--temperature 0.7] [--json FILE] [--quick]
 
@@ -35,7 +35,7 @@ def language_model(model, count, size):
     if model == "transformer":
         blocks = fnn.repeat(fnn.models.transformer_block(4, causal=True, rotary=True, dropout=0.2), 2)
         net = fnn.chain(fnn.embedding(count, size), blocks, fnn.layer_norm(), fnn.unembedding(count))
-        return fnn.shared(net, {"unembedding_0": "embedding_0"})  # one vector for a character, in input and output
+        return fnn.shared(net, {"unembedding_0": "embedding_0"})  # input and output share the vectors of the characters
     layers = [fnn.with_hand_vjp(LAYERS[model](size, returns="sequence")) for _ in range(2)]
     dropout = fnn.dropout(0.2)
     return fnn.chain(fnn.embedding(count, size), layers[0], dropout, layers[1], dropout, fnn.dense(count))
@@ -43,7 +43,8 @@ def language_model(model, count, size):
 
 def reader(model, net, params, state, count, size):
     """An empty memory, and a function ``read(memory, character) -> (memory, logits of the next character)``."""
-    if model == "transformer":  # its memory is the last characters, and it reads all of them again
+    if model == "transformer":
+        # The memory of a transformer is the last characters. It reads all of them again at each step.
 
         def read(memory, token):
             memory = jnp.append(memory[1:], token)
@@ -51,7 +52,8 @@ def reader(model, net, params, state, count, size):
 
         return jnp.zeros(TIME, jnp.int32), read
 
-    # Its memory is the states of both layers. A cell is one step of the layer over time and has the same parameters.
+    # The memory of a recurrent network is the states of both layers. A cell is one step of the layer, and has the same
+    # parameters.
     embedding, cell, dense = fnn.embedding(count, size), CELLS[model](size), fnn.dense(count)
 
     def read(memory, token):
@@ -68,7 +70,7 @@ def reader(model, net, params, state, count, size):
 
 
 def sample(memory, read, prompt, key, length, temperature):
-    """Reads the prompt, then draws a character from the logits, reads it, and so on: two scans in one program."""
+    """Reads the prompt; then draws a character from the logits, reads it, and so on. Both are scans in one program."""
 
     def write(carry, key):
         memory, logits = carry
@@ -88,9 +90,8 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
     characters = sorted(set(text))
     tokens = np.array([characters.index(c) for c in text], np.int32)
     held_out = text.index("No longer mourn for me when I am dead")
-    full = (
-        (held_out - TIME) // stride // BATCH * BATCH
-    )  # without a smaller last batch, whose step would have to be compiled too
+    # A smaller last batch would be another step to compile, so it is left out.
+    full = (held_out - TIME) // stride // BATCH * BATCH
     train, test = [part[:full] for part in windows(tokens[:held_out], stride)], windows(tokens[held_out:], TIME)
     shares = np.bincount(tokens[:held_out], minlength=len(characters)) / held_out
     alone = -np.mean(np.log2(shares[test[1]]))
@@ -141,7 +142,7 @@ if __name__ == "__main__":
         default=0.7,
         help="below 1 for more likely characters, above 1 for less likely ones",
     )
-    parser.add_argument("--length", type=int, default=400, help="how many characters to write")
+    parser.add_argument("--length", type=int, default=400, help="number of characters to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--quick", action="store_true", help="a small network, six epochs")

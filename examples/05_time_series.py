@@ -35,9 +35,9 @@ def make_series(seed, years):
 
 
 def windows(series, first, last):
-    """For every day of a range: the weeks before it, the week from it on, and the dates of the weeks before.
+    """For every day of a range: the weeks before it, the week that starts with it, and the dates of the weeks before.
 
-    A date is its place in the year and its place in the week, each as a point on a circle.
+    A date is given by its position in the year and in the week, each as a point on a circle.
     """
     days = np.arange(first, last - HORIZON + 1)[:, None]
     before = days + np.arange(-WINDOW, 0)
@@ -132,4 +132,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", help="file for the picture")
     parser.add_argument("--quick", action="store_true", help="a small network, a few epochs")
     arguments = parser.parse_args()
-    main(arguments.model, *((16, 3) if arguments.quick else (32, 10)), arguments.out)
+    size, epochs = (16, 3) if arguments.quick else (32, 10)
+    main(arguments.model, size, epochs, arguments.out)

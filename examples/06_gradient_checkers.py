@@ -23,7 +23,7 @@ L2 = fnn.l2(1e-4)
 
 
 def digits(count, size=14):
-    """Digits of ``size`` × ``size`` pixels, each the mean of those it covers."""
+    """Digits of ``size`` × ``size`` pixels. Each pixel is the mean of several pixels of the original."""
     data = fnn.load_dataset("mnist5k")
     blocks = data.train_images[:count].reshape(count, size, 28 // size, size, 28 // size, 1)
     return jnp.float32(blocks.mean(axis=(2, 4)) / 255), jnp.asarray(data.train_labels[:count])
@@ -83,39 +83,43 @@ def standardize(x, scale):
     return scale * centered / jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
 
 
-def standardize_vjp(x, scale, y_bar, slip=""):
+def standardize_vjp(x, scale, y_bar, mistake=""):
     """The backward pass of ``standardize``, right or with a mistake."""
     centered = x - x.mean(-1, keepdims=True)
     deviation = jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True) + 1e-5)
     normal, normal_bar = centered / deviation, scale * y_bar
     x_bar = normal_bar - normal_bar.mean(-1, keepdims=True)
-    if slip != "variance treated as a constant":
+    if mistake != "variance treated as a constant":
         x_bar -= normal * jnp.mean(normal * normal_bar, -1, keepdims=True)
     scale_bar = jnp.sum(normal * y_bar, 0)
-    if slip == "mean over the examples, not sum":
+    if mistake == "mean over the examples, not sum":
         scale_bar = jnp.mean(normal * y_bar, 0)
-    if slip == "one element off by a millionth":
+    if mistake == "one element off by a millionth":
         scale_bar = scale_bar.at[3].multiply(1 + 1e-6)
     return x_bar / deviation, scale_bar
 
 
-SLIPS = {"variance treated as a constant": "x", "mean over the examples, not sum": "scale"}
-SLIPS["one element off by a millionth"] = "scale"
+MISTAKES = {
+    "variance treated as a constant": "x",
+    "mean over the examples, not sum": "scale",
+    "one element off by a millionth": "scale",
+}
+"""Each mistake, and the argument whose gradient it changes."""
 
 
-def locate(slips):
+def locate(mistakes):
     """Prints the verdict of check_vjp on the backward pass of ``standardize`` with each mistake."""
     random = np.random.default_rng(0)
     x, scale = np.float32(random.normal(size=(3, 5))), np.float32(random.normal(size=5))
-    for slip in slips:
-        report = fnn.check_vjp(standardize, partial(standardize_vjp, slip=slip), x, scale, second_order=False)
-        print(f"\n{slip}:\n{report.sentence}")
-        assert {verdict.leaf for verdict in report.failures} == {SLIPS[slip]}
+    for mistake in mistakes:
+        report = fnn.check_vjp(standardize, partial(standardize_vjp, mistake=mistake), x, scale, second_order=False)
+        print(f"\n{mistake}:\n{report.sentence}")
+        assert {verdict.leaf for verdict in report.failures} == {MISTAKES[mistake]}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one mistake, not three")
+    parser.add_argument("--quick", action="store_true", help="one mistake instead of three")
     quick = parser.parse_args().quick
     compare(starts=8, examples=16)
-    locate(list(SLIPS)[-1:] if quick else SLIPS)
+    locate(list(MISTAKES)[-1:] if quick else MISTAKES)

@@ -1,4 +1,4 @@
-"""Many models at once: the effect of the seed, learning rate against weight decay, and an ensemble.
+"""Sweeps of many models: the effect of the seed, an ensemble, and learning rate against weight decay.
 
 python examples/07_sweep.py [--dataset mnist5k] [--data-dir DIR] [--out runs/sweep] [--quick]
 """
@@ -23,7 +23,7 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     data = fnn.load_dataset(dataset, data_dir)
     folder.mkdir(parents=True, exist_ok=True)
 
-    # Members that differ only in numbers share one compiled program. Each equals the run that it would have been alone.
+    # Members that differ only in numbers share one compiled program. Each has the same result as a separate run.
     settings = fnn.grid(learning_rate=[3e-3], weight_decay=[1e-3], seed=range(seeds))
     alike = fnn.sweep(network, rule, settings, data, epochs=epochs)
     print(alike)
@@ -39,7 +39,7 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     print(crossed)
     fnn.plots.plot_heat_map(crossed, "learning_rate", "weight_decay").savefig(folder / "decay.png")
 
-    # Is a larger learning rate better? Compared are pairs with the same seed and the same decay.
+    # Is a larger learning rate better? Pairs with the same seed and the same decay are compared.
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
     print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.sweeps.compare(high, low)}")
 
@@ -51,5 +51,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--quick", action="store_true", help="few models, two epochs")
     arguments = parser.parse_args()
-    whole, quick = (256, [3e-4, 1e-3, 3e-3, 1e-2], [1e-3, 0.1, 1.0], 5), (6, [1e-4, 1e-2], [1e-3, 1e-1], 2)
-    main(arguments.dataset, arguments.data_dir, arguments.out, *(quick if arguments.quick else whole))
+    if arguments.quick:
+        size = {"seeds": 6, "rates": [1e-4, 1e-2], "decays": [1e-3, 1e-1], "epochs": 2}
+    else:
+        size = {"seeds": 256, "rates": [3e-4, 1e-3, 3e-3, 1e-2], "decays": [1e-3, 0.1, 1.0], "epochs": 5}
+    main(arguments.dataset, arguments.data_dir, arguments.out, **size)

@@ -1,4 +1,4 @@
-"""How near one program is to the limits of the device, and what makes another one slow.
+"""Benchmark of a program against the limits of the device, and the causes that make another program slow.
 
 python examples/08_benchmark.py [--quick]
 """
@@ -16,7 +16,7 @@ NET, OPTIMIZER = fnn.models.mlp(10), optax.adam(1e-3)
 
 
 def fast(batch_size, seconds):
-    """Measures a train step: each stage, its memory, and its share of peaks that are measured in turns with it."""
+    """Measures a train step: each stage, its memory, and its share of the peaks measured in turns with it."""
     start = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (28, 28, 1))
     step = fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER, keep_finite=False)
     x, labels = jnp.ones((batch_size, 28, 28, 1)), jnp.zeros(batch_size, jnp.int32)
@@ -39,8 +39,8 @@ def slow(batch_size):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small batch, measured for a moment")
+    parser.add_argument("--quick", action="store_true", help="a small batch and a short measurement")
     quick = parser.parse_args().quick
-    print(fast(*((8, 0.05) if quick else (128, 2.0))))
+    print(fast(8, seconds=0.05) if quick else fast(128, seconds=2.0))
     print("\nWhat makes the other program slow:")
     print(slow(256))

@@ -1,7 +1,8 @@
-"""The peers, one file a library: its network, its own default initialization, its loop.
+"""The peers: networks and training loops written with each library, one library per file.
 
-Each file names its `LIBRARIES` (whose versions go into the results) and has one function
-`(mnist, seed) -> Peer` for every way of writing the loop; in W2 `(mnist, seed, models, hidden) -> Peer`.
+Each file lists its `LIBRARIES`, whose versions are recorded with the results. It has one function `(mnist, seed) ->
+Peer` for each way of writing the loop; in W2 `(mnist, seed, models, hidden) -> Peer`. Each library uses its own default
+initialization.
 """
 
 import itertools
@@ -17,32 +18,44 @@ from benchmarks.mnist import Mnist
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Peer(NamedTuple):
-    """A library at work on a model of its own, or on several."""
+    """A model of one library, or several models, that can be trained.
 
-    train_epoch: Callable[[], None]  # trains one epoch, and returns only when every output is there
-    predict: (
-        Callable[[np.ndarray], np.ndarray] | None
-    )  # images -> logits, (images, classes) or (models, images, classes)
+    Args:
+        train_epoch: trains one epoch, and returns when all outputs are computed.
+        predict: images -> logits, (images, classes) or (models, images, classes); None if there is `accuracy`.
+        threads: the number of threads.
+        models_a_round: the number of models that `train_epoch` trains.
+        accuracy: the accuracy on the test images, if there is no `predict`.
+    """
+
+    train_epoch: Callable[[], None]
+    predict: Callable[[np.ndarray], np.ndarray] | None
     threads: int = available_cores()
-    models_a_round: int = 1  # that train_epoch trains
-    accuracy: Callable[[], float] | None = None  # on the test images, where there is nothing to predict with
+    models_a_round: int = 1
+    accuracy: Callable[[], float] | None = None
 
 
 def test_accuracy(peer: Peer, mnist: Mnist) -> float:
-    """The share of the test images that the peer's model gets right; of several models the mean."""
+    """The accuracy of a peer's model on the test images; the mean if it has several models."""
     if peer.accuracy is not None:
         return peer.accuracy()
     return float(np.mean(peer.predict(mnist.test_images).argmax(axis=-1) == mnist.test_labels))
 
 
 def processes(command: list[str], seed: int, goal: float) -> Peer:
-    """Each epoch is a whole process with the next seed, that prints "test accuracy" and a number not below the goal."""
-    seeds, accuracies = itertools.count(seed), []
+    """A peer whose epochs are whole processes, each with the next seed.
+
+    Each process prints "test accuracy" and a number, which must not be below the goal.
+    """
+    seeds = itertools.count(seed)
+    accuracies: list[float] = []
 
     def train_epoch() -> None:
         ended = subprocess.run([*command, "--seed", str(next(seeds))], stdout=subprocess.PIPE, text=True, check=True)
@@ -56,7 +69,7 @@ def processes(command: list[str], seed: int, goal: float) -> Peer:
 def shuffled_batches(
     generator: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The data in a new order, batch by batch, the last one maybe smaller: the stream of JAX's own tutorials."""
+    """Yields the data in random order, batch by batch, as JAX's tutorials do. The last batch may be smaller."""
     order = generator.permutation(len(images))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]

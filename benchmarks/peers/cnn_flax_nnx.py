@@ -1,4 +1,4 @@
-"""Flax NNX: its own layers, split once, and a jitted step that writes over its state."""
+"""W3 with Flax NNX: its layers, split once, and a jitted step with donated state."""
 
 from functools import partial
 
@@ -19,8 +19,12 @@ def functional(mnist: Mnist, seed: int) -> Peer:
     (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
     pool = partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))
     model = nnx.Sequential(
-        *(nnx.Conv(inputs, first, (3, 3), rngs=rngs), nnx.relu, pool),
-        *(nnx.Conv(first, second, (3, 3), rngs=rngs), nnx.relu, pool),
+        nnx.Conv(inputs, first, (3, 3), rngs=rngs),
+        nnx.relu,
+        pool,
+        nnx.Conv(first, second, (3, 3), rngs=rngs),
+        nnx.relu,
+        pool,
         lambda images: images.reshape(len(images), -1),
         nnx.Linear(second * (height // 4) * (width // 4), w3.CLASSES, rngs=rngs),
     )

@@ -1,4 +1,4 @@
-"""functional_nn's convolutions in the epoch that `fit` runs, differentiated by their formula and by `jax.grad`."""
+"""W3 with functional_nn: the programs of `fit`, differentiated by the layers' formulas and by `jax.grad`."""
 
 import math
 
@@ -16,20 +16,20 @@ def network() -> fnn.Layer:
 
 
 def formula() -> fnn.Layer:
-    """The layers' own backward passes."""
+    """The network with the hand-derived backward passes of its layers."""
     return fnn.with_hand_vjp(network())
 
 
 def by_hand(mnist: Mnist, seed: int) -> Peer:
-    """By the formulas."""
+    """Differentiated by the formulas."""
     return epochs_of_fit(formula(), w3, mnist, seed)
 
 
 def by_hand_divided(mnist: Mnist, seed: int) -> Peer:
-    """The same; each core computes its share of a batch."""
+    """Differentiated by the formulas; each core computes its share of a batch."""
     return epochs_of_fit(formula(), w3, mnist, seed, devices=math.gcd(available_cores(), w3.BATCH_SIZE))
 
 
 def automatically(mnist: Mnist, seed: int) -> Peer:
-    """`jax.grad` of the forward pass."""
+    """Differentiated by `jax.grad`."""
     return epochs_of_fit(network(), w3, mnist, seed)

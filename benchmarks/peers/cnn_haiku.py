@@ -1,4 +1,4 @@
-"""Haiku: its own layers, and a jitted step that writes over its state."""
+"""W3 with Haiku: its layers, and a jitted step with donated state."""
 
 import haiku as hk
 import jax

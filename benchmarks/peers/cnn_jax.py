@@ -1,4 +1,4 @@
-"""No library: `lax.conv_general_dilated` and `lax.reduce_window`, what Flax and Haiku call, in a jitted step."""
+"""W3 without a library: `lax.conv_general_dilated` and `lax.reduce_window`, which Flax and Haiku call, too."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""PyTorch's `nn.Conv2d`, on CPU by oneDNN: resident tensors, shuffled by index, fused Adam."""
+"""W3 with PyTorch: `nn.Conv2d`, all images in one tensor that is shuffled by index, and fused Adam."""
 
 import numpy as np
 import torch
@@ -14,16 +14,21 @@ LIBRARIES = ("torch",)
 def network() -> nn.Sequential:
     (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
     return nn.Sequential(
-        *(nn.Conv2d(inputs, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(second * (height // 4) * (width // 4), w3.CLASSES)),
+        nn.Conv2d(inputs, first, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(second * (height // 4) * (width // 4), w3.CLASSES),
     )
 
 
 def resident(
     mnist: Mnist, seed: int, memory_format: torch.memory_format = torch.contiguous_format, threads: int | None = None
 ) -> Peer:
-    """With as many threads as PyTorch takes of itself."""
+    """With PyTorch's default number of threads, unless another is given."""
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -50,10 +55,10 @@ def resident(
 
 
 def channels_last(mnist: Mnist, seed: int) -> Peer:
-    """Channels as the last axis in memory, which oneDNN prefers."""
+    """With channels as the last axis in memory, which oneDNN prefers."""
     return resident(mnist, seed, torch.channels_last)
 
 
 def channels_last_1_thread(mnist: Mnist, seed: int) -> Peer:
-    """The same on one thread."""
+    """The same with one thread."""
     return resident(mnist, seed, torch.channels_last, threads=1)

@@ -1,4 +1,4 @@
-"""functional_nn from a process's start to its end: the command `functional-nn train`."""
+"""W5 with functional_nn: processes of the command `functional-nn train`."""
 
 import sys
 
@@ -17,10 +17,10 @@ def command(mnist: Mnist, *flags: str) -> list[str]:
 
 
 def later_start(mnist: Mnist, seed: int) -> Peer:
-    """As the command is: it finds the programs that its start before compiled."""
+    """The command with its cache: it finds the programs that an earlier start compiled."""
     return processes(command(mnist), seed, w5.GOAL)
 
 
 def first_start(mnist: Mnist, seed: int) -> Peer:
-    """Everything is compiled."""
+    """The command without its cache: it compiles everything."""
     return processes(command(mnist, "--no-compilation-cache"), seed, w5.GOAL)

@@ -1,4 +1,4 @@
-"""PyTorch from a process's start to its end: the script `benchmarks/scripts/mnist_pytorch.py`."""
+"""W5 with PyTorch: processes of the script `benchmarks/scripts/mnist_pytorch.py`."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ from benchmarks import w5
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer, processes
 
-LIBRARIES = (torch.__name__,)  # imported here so that its absence is noticed
+LIBRARIES = (torch.__name__,)  # imported here, so that a missing PyTorch is noticed
 SCRIPT = Path(__file__).parents[1] / "scripts" / "mnist_pytorch.py"
 
 
 def tuned(mnist: Mnist, seed: int) -> Peer:
-    """Resident tensors, fused Adam, a one-cycle schedule."""
+    """All images in one tensor, fused Adam, and a one-cycle schedule."""
     return script("tuned", mnist, seed)
 
 
 def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """The quickstart's loop, until the goal is reached."""
+    """The loop of the quickstart tutorial, until the goal is reached."""
     return script("tutorial", mnist, seed)
 
 

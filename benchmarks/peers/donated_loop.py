@@ -1,4 +1,4 @@
-"""The Python loop over a jitted step, for every JAX library that leaves the loop to its user."""
+"""A Python loop over a jitted step with donated state, for JAX libraries without a training loop of their own."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -21,8 +21,9 @@ def python_loop(
     mnist: Mnist,
     seed: int,
 ) -> Peer:
-    """A jitted step for each batch, which writes over the state it is given; the network sees images of that shape."""
-    optimizer, generator = optax.adam(workload.LEARNING_RATE), np.random.default_rng(seed)
+    """A peer that calls a jitted step for each batch, with donated state, and images of a given shape."""
+    optimizer = optax.adam(workload.LEARNING_RATE)
+    generator = np.random.default_rng(seed)
     logits = jax.jit(lambda params, images: network(params, images.reshape(-1, *image_shape)))
 
     def step(state, images, labels):

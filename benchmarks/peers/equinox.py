@@ -1,4 +1,4 @@
-"""Equinox and Optax: `filter_jit` as its MNIST example writes it, and a partitioned model under plain `jit`."""
+"""W1 with Equinox and Optax: `filter_jit` as in its MNIST example, and a partitioned model with plain `jit`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -42,7 +42,7 @@ def tutorial(mnist: Mnist, seed: int) -> Peer:
 
 
 def partitioned(mnist: Mnist, seed: int) -> Peer:
-    """The arrays split from the rest once, so that plain `jit` with donation does: less work in Python a step."""
+    """Arrays are separated from the rest once, so plain `jit` with donation works, with less Python work per step."""
     arrays, static = eqx.partition(network(jax.random.key(seed)), eqx.is_array)
     optimizer = optax.adam(LEARNING_RATE)
 

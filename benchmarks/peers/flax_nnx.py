@@ -1,4 +1,4 @@
-"""Flax NNX and Optax: `nnx.jit` as its tutorial writes it, and the two quicker ways of its performance guide."""
+"""W1 with Flax NNX and Optax: `nnx.jit` as in its tutorial, and the two faster ways of its performance guide."""
 
 import jax
 import numpy as np
@@ -31,13 +31,13 @@ def model_and_optimizer(seed: int) -> tuple[Network, nnx.Optimizer]:
 
 
 def update(model: Network, optimizer: nnx.Optimizer, images, labels) -> None:
-    """The tutorial's step, before any `jit`: changes model and optimizer in place."""
+    """The step of the tutorial, before any `jit`. It changes model and optimizer in place."""
     gradient = nnx.grad(lambda model: mean_cross_entropy(model(images), labels))
     optimizer.update(model, gradient(model))
 
 
 def in_place(train_step, model: Network, optimizer: nnx.Optimizer, mnist: Mnist, seed: int) -> Peer:
-    """A peer whose step changes model and optimizer; both are waited for."""
+    """A peer whose step changes model and optimizer in place."""
 
     def step(_, images: np.ndarray, labels: np.ndarray) -> tuple[Network, nnx.Optimizer]:
         train_step(images, labels)
@@ -60,7 +60,7 @@ def cached(mnist: Mnist, seed: int) -> Peer:
 
 
 def functional(mnist: Mnist, seed: int) -> Peer:
-    """Objects split into a graph and arrays once; `jax.jit` with donation over the arrays."""
+    """The objects are split into a graph and arrays once; `jax.jit` takes the arrays, with donation."""
     graph, state = nnx.split(model_and_optimizer(seed))
 
     def step(state, images, labels):

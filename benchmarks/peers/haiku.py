@@ -1,4 +1,4 @@
-"""Haiku and Optax, as Haiku's MNIST example writes them."""
+"""W1 with Haiku and Optax, as in Haiku's MNIST example."""
 
 import haiku as hk
 import jax
@@ -38,5 +38,5 @@ def tutorial(mnist: Mnist, seed: int) -> Peer:
 
 
 def donated(mnist: Mnist, seed: int) -> Peer:
-    """A jitted step that writes over the state it is given."""
+    """A jitted step with donated state."""
     return haiku_peer(mnist, seed, donate=True)

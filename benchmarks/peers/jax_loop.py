@@ -1,4 +1,4 @@
-"""The Python loop over a jitted step, the same for every JAX library that leaves the loop to its user."""
+"""A Python loop over a jitted step, the same for all JAX libraries without a training loop of their own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def python_loop(
     mnist: Mnist,
     seed: int,
 ) -> Peer:
-    """A peer that calls `state = step(state, images, labels)` for each batch and waits once, at the epoch's end."""
+    """A peer that calls `state = step(state, images, labels)` for each batch, and waits at the end of the epoch."""
     generator = np.random.default_rng(seed)
 
     def train_epoch() -> None:

@@ -1,4 +1,4 @@
-"""No library: a whole epoch in one `lax.scan`, nothing tuned. A line of reference, not a peer."""
+"""W1 and W2 without a library: a whole epoch in one `lax.scan`, without tuning, for reference."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,8 +19,9 @@ LIBRARIES = ("jax", "jaxlib", "optax")
 
 
 def start(key, learning_rate, sizes: Sequence[int]):
-    """A network's parameters and the state of its optimizer."""
-    keys, glorot = jax.random.split(key, len(sizes) - 1), jax.nn.initializers.glorot_uniform()
+    """The parameters of a network, and the state of its optimizer."""
+    keys = jax.random.split(key, len(sizes) - 1)
+    glorot = jax.nn.initializers.glorot_uniform()
     params = [(glorot(key, pair), jnp.zeros(pair[1])) for key, pair in zip(keys, pairwise(sizes), strict=True)]
     return params, optax.adam(learning_rate).init(params)
 
@@ -33,7 +34,7 @@ def network(params, images):
 
 
 def epoch(state, key, learning_rate, images, labels):
-    """Permutation, steps over full batches, one step over what is left."""
+    """Shuffles the images, and trains on the full batches and on the remaining images."""
     optimizer = optax.adam(learning_rate)
 
     def step(state, batch):
@@ -49,7 +50,7 @@ def epoch(state, key, learning_rate, images, labels):
 
 
 def whole_epoch(mnist: Mnist, seed: int) -> Peer:
-    """One compiled program an epoch."""
+    """One compiled program per epoch."""
     key_start, key = jax.random.split(jax.random.key(seed))
     state, compiled_epoch = start(key_start, LEARNING_RATE, SIZES), jax.jit(epoch)
     images, labels = jnp.asarray(mnist.train_images), jnp.asarray(mnist.train_labels)
@@ -63,7 +64,7 @@ def whole_epoch(mnist: Mnist, seed: int) -> Peer:
 
 
 def population(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """The same under `vmap`, for many models in one program."""
+    """The same with `vmap`, for many models in one program."""
     keys, rates = keys_and_rates(w2.members(seed, models))
     state = jax.vmap(lambda key, rate: start(key, rate, w2.sizes(hidden)))(keys, rates)
     epochs = jax.jit(jax.vmap(epoch, in_axes=(0, 0, 0, None, None)), donate_argnums=0)

@@ -1,8 +1,8 @@
-"""Keras on its JAX backend: `fit`, with the accuracy metric its tutorials ask for and without."""
+"""W1 with Keras on its JAX backend: `fit`, with the accuracy metric as in its tutorials, and without."""
 
 import os
 
-os.environ["KERAS_BACKEND"] = "jax"  # read once, when Keras is imported
+os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
 
 import jax
 import keras
@@ -40,10 +40,10 @@ def keras_peer(mnist: Mnist, seed: int, metrics: list[str]) -> Peer:
 
 
 def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """`fit`, with accuracy counted on the way."""
+    """`fit` with the accuracy metric."""
     return keras_peer(mnist, seed, metrics=["accuracy"])
 
 
 def without_metrics(mnist: Mnist, seed: int) -> Peer:
-    """`fit`, with nothing counted but the loss."""
+    """`fit` without metrics except the loss."""
     return keras_peer(mnist, seed, metrics=[])

@@ -1,4 +1,4 @@
-"""functional_nn's LSTM in the epoch that `fit` runs, differentiated by its formula and by `jax.grad`."""
+"""W4 with functional_nn: the programs of `fit`, differentiated by the LSTM's formula and by `jax.grad`."""
 
 import math
 
@@ -19,12 +19,12 @@ def formula() -> fnn.Layer:
 
 
 def by_hand(mnist: Mnist, seed: int) -> Peer:
-    """Backpropagation through time as the layer's formula has it; each core computes its share of a batch."""
+    """Backpropagation through time by the layer's formula; each core computes its share of a batch."""
     return epochs_of_fit(formula(), w4, mnist, seed, devices=math.gcd(available_cores(), w4.BATCH_SIZE))
 
 
 def by_hand_undivided(mnist: Mnist, seed: int) -> Peer:
-    """The same on one device: the cores share each product."""
+    """The same on one device, where the cores share each matrix product."""
     return epochs_of_fit(formula(), w4, mnist, seed)
 
 

@@ -1,4 +1,4 @@
-"""An LSTM over `lax.scan`, differentiated automatically, in a jitted step: without a library, and Haiku's."""
+"""W4 without a library and with Haiku: an LSTM over `lax.scan`, differentiated automatically."""
 
 import haiku as hk
 import jax
@@ -13,7 +13,7 @@ LIBRARIES = ("dm-haiku", "jax", "jaxlib", "optax")
 
 
 def scan(mnist: Mnist, seed: int) -> Peer:
-    """All gates in one product; the input's part for all rows before the scan."""
+    """All gates in one product. The products with the input are computed for all rows before the scan."""
     keys = jax.random.split(jax.random.key(seed), 3)
     glorot, gates = jax.nn.initializers.glorot_uniform(), 4 * w4.HIDDEN_SIZE
     params = {

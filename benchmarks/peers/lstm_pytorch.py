@@ -1,4 +1,4 @@
-"""PyTorch's `nn.LSTM`, on CPU by oneDNN: resident tensors, shuffled by index, fused Adam."""
+"""W4 with PyTorch: `nn.LSTM`, all images in one tensor that is shuffled by index, and fused Adam."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Network(nn.Module):
 
 
 def resident(mnist: Mnist, seed: int, threads: int | None = None) -> Peer:
-    """With as many threads as PyTorch takes of itself."""
+    """With PyTorch's default number of threads, unless another is given."""
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -45,5 +45,5 @@ def resident(mnist: Mnist, seed: int, threads: int | None = None) -> Peer:
 
 
 def resident_1_thread(mnist: Mnist, seed: int) -> Peer:
-    """On one thread."""
+    """With one thread."""
     return resident(mnist, seed, threads=1)

@@ -1,4 +1,4 @@
-"""Several models at work: one after another, shared out among processes, or as one in a Python loop over a step."""
+"""Training of several models: one after another, or divided among processes."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ MakePeer: TypeAlias = Callable[[Mnist, Member, Sequence[int]], Peer]
 
 
 def one_after_another(peers: Sequence[Peer]) -> Peer:
-    """Peers of one model each as one peer: an epoch of each in turn."""
+    """Several peers as one: its epoch is an epoch of each of them, one after another."""
 
     def train_epoch() -> None:
         for peer in peers:
@@ -35,9 +35,11 @@ def one_after_another(peers: Sequence[Peer]) -> Peer:
 
 
 def in_processes(make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """A process a core, each training its share of the models one after another."""
-    cores, context = min(available_cores(), models), get_context("spawn")
-    population, connections = members(seed, models, FEW * cores), []
+    """One process per core. Each trains its share of the models, one after another."""
+    cores = min(available_cores(), models)
+    context = get_context("spawn")
+    population = members(seed, models, FEW * cores)
+    connections: list[Connection] = []
     for core in range(cores):
         connection, end_of_process = context.Pipe()
         arguments = (end_of_process, make, mnist.folder, population[core::cores], hidden)
@@ -59,7 +61,7 @@ def in_processes(make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: S
 def train_share(
     connection: Connection, make: MakePeer, folder: Path, population: Sequence[Member], hidden: Sequence[int]
 ) -> None:
-    """A process of `in_processes`: answers each request with what the method of its peer returns."""
+    """The work of one process of `in_processes`: it calls the requested method of its peer and sends the result."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     mnist = read_mnist(folder)
     share = one_after_another([make(mnist, member, hidden) for member in population])
@@ -70,13 +72,13 @@ def train_share(
 
 
 def end_with_parent() -> None:
-    """Even where the parent is killed in the middle of an epoch."""
+    """Ends this process when its parent ends, even if the parent is killed in the middle of an epoch."""
     parent_process().join()
     os._exit(1)
 
 
 def shuffled_rows(generators: Sequence[np.random.Generator]) -> Iterator[np.ndarray]:
-    """The numbers of the images in an order of each model's own, batch by batch: (models, batch)."""
+    """Yields the numbers of the images, batch by batch, with an order for each model: (models, batch)."""
     orders = np.stack([generator.permutation(IMAGES) for generator in generators])
     for start in range(0, IMAGES, BATCH_SIZE):
         yield orders[:, start : start + BATCH_SIZE]

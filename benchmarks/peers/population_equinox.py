@@ -1,4 +1,4 @@
-"""Equinox: an ensemble by `filter_vmap` as its documentation writes it, and the arrays of one under plain `jit`."""
+"""W2 with Equinox: an ensemble by `filter_vmap` as in its documentation, and its arrays with plain `jit`."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def member_step(state, learning_rate, images, labels):
 
 
 def start(keys: jax.Array, learning_rates: jax.Array, hidden: Sequence[int]):
-    """Models and the states of their optimizers, as one of each."""
+    """All models and the states of their optimizers, with a leading axis for the models."""
 
     @eqx.filter_vmap
     def make_ensemble(key, learning_rate):
@@ -35,7 +35,7 @@ def each_logits(arrays, static, images) -> jax.Array:
 
 
 def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """The step under `filter_vmap` and `filter_jit`."""
+    """The step with `filter_vmap` and `filter_jit`."""
     population = members(seed, models)
     keys, rates = keys_and_rates(population)
     step = eqx.filter_jit(eqx.filter_vmap(member_step))
@@ -48,7 +48,7 @@ def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Pee
 
 
 def partitioned(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """The arrays split from the rest once; a jitted step that donates them and draws its batches on the device."""
+    """Arrays are separated from the rest once. The jitted step donates them, and gathers its batches on the device."""
     population = members(seed, models)
     keys, rates = keys_and_rates(population)
     state, static = eqx.partition(start(keys, rates, hidden), eqx.is_array)

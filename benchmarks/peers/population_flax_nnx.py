@@ -1,4 +1,4 @@
-"""Flax NNX: models made and trained under `nnx.vmap` as its documentation has it, and their arrays under `jax.vmap`."""
+"""W2 with Flax NNX: an ensemble by `nnx.vmap` as in its documentation, and its arrays with `jax.vmap`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,7 +19,7 @@ from benchmarks.w2 import members, sizes
 def models_and_optimizers(
     keys: jax.Array, learning_rates: jax.Array, hidden: Sequence[int]
 ) -> tuple[nnx.Sequential, nnx.Optimizer]:
-    """All models as one, and all their optimizers, with a learning rate each."""
+    """All models and their optimizers, with a leading axis for the models. Each has its own learning rate."""
 
     @nnx.vmap
     def make(key):
@@ -39,7 +39,7 @@ def each_logits(graph, state, images) -> jax.Array:
 
 
 def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """The step under `nnx.vmap` and `nnx.jit`."""
+    """The step with `nnx.vmap` and `nnx.jit`."""
     population = members(seed, models)
     model, optimizer = models_and_optimizers(*keys_and_rates(population), hidden)
     jitted = nnx.jit(nnx.vmap(update))
@@ -57,7 +57,7 @@ def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Pee
 
 
 def functional(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """Split into a graph and arrays once; a jitted step that donates them and draws its batches on the device."""
+    """Split into a graph and arrays once. The jitted step donates the arrays, and gathers its batches on the device."""
     population = members(seed, models)
     graph, state = nnx.split(models_and_optimizers(*keys_and_rates(population), hidden))
     train_images, train_labels = jax.device_put((mnist.train_images, mnist.train_labels))

@@ -1,4 +1,4 @@
-"""functional_nn: every model's epoch is the programs of `sweep`, compiled once, its learning rate an argument."""
+"""functional_nn: the programs of `sweep`, compiled once, with the learning rate of each model as an argument."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,45 +13,57 @@ from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
-from functional_nn.sweeps.execution.population import UNROLL
+from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.compile import compiled
-from functional_nn.training.programs.recipe import RecipeOf
+from functional_nn.training.programs.cache import compiled_programs
+from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.recipe import RecipeFunctions
+from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.state import TrainState
 
 
 def threads(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """A thread a core; each takes the next model and trains its epoch."""
+    """One thread per core; each takes the next model and trains it for an epoch."""
     return epochs_of_sweep(members(seed, models), available_cores(), mnist, hidden)
 
 
 def solo(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """One model after another, each with the whole machine."""
+    """One model after another, each on all cores."""
     return epochs_of_sweep(members(seed, models, FEW), 1, mnist, hidden)
 
 
 def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hidden: Sequence[int]) -> Peer:
-    """So many models at a time."""
+    """Epochs of all models, with `workers` models at a time."""
     _, *hidden_sizes, classes = sizes(hidden)
     net = fnn.models.mlp(classes, hidden=hidden_sizes)
     data = fnn.load_dataset("mnist", mnist.folder)
     split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    recipe_of = RecipeOf(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
-    rates = [{"learning_rate": jnp.float32(member.learning_rate)} for member in population]
-    programs, _ = compiled(recipe_of, rates[0], BATCH_SIZE, as_precision(PRECISION), split, unroll=UNROLL)
+    make_recipe = RecipeFunctions(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
+    precision = as_precision(PRECISION)
+    scalar = jax.ShapeDtypeStruct((), precision.parameters)
+    spec = ProgramSpec(
+        make_recipe,
+        BATCH_SIZE,
+        precision,
+        data=shapes_of(split),
+        hyperparameters=(("learning_rate", scalar),),
+        unroll=UNROLL,
+    )
+    compiled, _ = compiled_programs(spec)
+    programs = [Programs(compiled, {"learning_rate": jnp.float32(member.learning_rate)}) for member in population]
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
-    train_states = [
-        programs.start(rate, jax.random.key(member.seed)) for rate, member in zip(rates, population, strict=True)
-    ]
+    train_states = [one.start(jax.random.key(member.seed)) for one, member in zip(programs, population, strict=True)]
     number = 0
     executor = ThreadPoolExecutor(workers)
 
-    def train_member(learning_rate, train_state):
-        return jax.block_until_ready(programs.epoch(learning_rate, train_state, images, labels, jnp.int32(number)))[0]
+    def train_member(one: Programs, train_state: TrainState) -> TrainState:
+        train_state, _ = jax.block_until_ready(one.epoch(train_state, images, labels, jnp.int32(number)))
+        return train_state
 
     def train_epoch() -> None:
         nonlocal train_states, number
-        train_states = list(executor.map(train_member, rates, train_states))
+        train_states = list(executor.map(train_member, programs, train_states))
         number += 1
 
     def predict(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The Python loop over a vmapped, jitted step, for the JAX libraries that leave the loop to their user."""
+"""A Python loop over a jitted step for many models, for JAX libraries without a training loop of their own."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def python_loop(
     logits: Callable[[Any, np.ndarray], jax.Array],
     population: Sequence[Member],
 ) -> Peer:
-    """Calls `state = step(state, rows)` for each batch, each model's own rows, and waits once, at the epoch's end."""
+    """Calls `state = step(state, rows)` for each batch, with rows for each model, and waits at the end of the epoch."""
     generators = [np.random.default_rng(member.seed) for member in population]
 
     def train_epoch() -> None:
@@ -30,6 +30,6 @@ def python_loop(
 
 
 def keys_and_rates(population: Sequence[Member]) -> tuple[jax.Array, jax.Array]:
-    """Of all models: the key of each from its seed, and its learning rate."""
+    """The random keys and the learning rates of all models."""
     seeds, rates = (np.array(values) for values in zip(*population, strict=True))
     return jax.vmap(jax.random.key)(seeds), jax.numpy.asarray(rates, np.float32)

@@ -1,4 +1,4 @@
-"""PyTorch: one model after another, a process a core, and an ensemble by `torch.func`."""
+"""W2 with PyTorch: one model after another, one process per core, and an ensemble by `torch.func`."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -17,7 +17,7 @@ from benchmarks.w2 import FEW, Member, members, sizes
 
 
 def one_model(mnist: Mnist, member: Member, hidden: Sequence[int], threads: int | None = None) -> Peer:
-    """Resident tensors, shuffled by index, fused Adam."""
+    """All images in one tensor that is shuffled by index, and fused Adam."""
     return resident(mnist, member.seed, sizes=sizes(hidden), learning_rate=member.learning_rate, threads=threads)
 
 
@@ -26,22 +26,22 @@ def one_model_1_thread(mnist: Mnist, member: Member, hidden: Sequence[int]) -> P
 
 
 def in_turn(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """One model after another, with as many threads as PyTorch takes of itself."""
+    """One model after another, with PyTorch's default number of threads."""
     return one_after_another([one_model(mnist, member, hidden) for member in members(seed, models, FEW)])
 
 
 def in_turn_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """One model after another, on one thread."""
+    """One model after another, with one thread."""
     return one_after_another([one_model_1_thread(mnist, member, hidden) for member in members(seed, models, FEW)])
 
 
 def processes(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """A process of one thread for each core."""
+    """One process per core, each with one thread."""
     return in_processes(one_model_1_thread, mnist, seed, models, hidden)
 
 
 def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], threads: int | None = None) -> Peer:
-    """All models as one, as its tutorial on ensembles has it; fused Adam, with a group of parameters for each model."""
+    """All models together, as in the tutorial on ensembles, and fused Adam with a parameter group for each model."""
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -81,5 +81,5 @@ def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], thread
 
 
 def ensemble_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """The same on one thread."""
+    """The same with one thread."""
     return ensemble(mnist, seed, models, hidden, threads=1)

@@ -1,4 +1,4 @@
-"""stax: a process a core, each training its models one after another with a jitted step that donates its state."""
+"""W2 with stax: one process per core. Each trains its models one after another, by a jitted step with donated state."""
 
 from collections.abc import Sequence
 
@@ -15,5 +15,5 @@ def one_model(mnist: Mnist, member: Member, hidden: Sequence[int]) -> Peer:
 
 
 def processes(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """JAX's own threads in each."""
+    """One process per core, each with JAX's default number of threads."""
     return in_processes(one_model, mnist, seed, models, hidden)

@@ -1,4 +1,4 @@
-"""PyTorch: as its quickstart tutorial writes the loop, with resident tensors, and compiled."""
+"""W1 with PyTorch: the loop of its quickstart tutorial, all images in one tensor, and `torch.compile`."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -55,13 +55,13 @@ def quickstart(dataset: Dataset, seed: int) -> Peer:
 
 
 def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """A DataLoader over float images that are in memory already."""
+    """A DataLoader over float images that are already in memory."""
     images = torch.from_numpy(mnist.train_images).reshape(-1, 1, 28, 28)
     return quickstart(TensorDataset(images, torch.from_numpy(mnist.train_labels).long()), seed)
 
 
 def torchvision_tutorial(mnist: Mnist, seed: int) -> Peer:
-    """A DataLoader over torchvision's data set, each image made a tensor as it is drawn."""
+    """A DataLoader over torchvision's data set, which converts each image to a tensor when it is drawn."""
     from torchvision import datasets
     from torchvision.transforms import ToTensor
 
@@ -88,7 +88,7 @@ def resident(
     compile_network: bool = False,
     threads: int | None = None,
 ) -> Peer:
-    """Tensors resident in memory, shuffled by index, fused Adam."""
+    """All images in one tensor that is shuffled by index, and fused Adam."""
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -113,15 +113,15 @@ def resident(
 
 
 def tuned(mnist: Mnist, seed: int) -> Peer:
-    """Resident tensors, with as many threads as PyTorch takes of itself."""
+    """All images in one tensor, with PyTorch's default number of threads."""
     return resident(mnist, seed)
 
 
 def tuned_1_thread(mnist: Mnist, seed: int) -> Peer:
-    """Resident tensors on one thread: at this size a second one can cost more than it brings."""
+    """All images in one tensor, with one thread. For small networks a second thread can make it slower."""
     return resident(mnist, seed, threads=1)
 
 
 def compiled(mnist: Mnist, seed: int) -> Peer:
-    """Resident tensors; network and loss, forward and backward, through `torch.compile`."""
+    """All images in one tensor; network and loss are compiled by `torch.compile`."""
     return resident(mnist, seed, compile_network=True)

@@ -1,4 +1,4 @@
-"""stax and `optimizers` of JAX's own example libraries, as its MNIST example writes them."""
+"""W1 with stax and `optimizers` from JAX's example libraries, as in JAX's MNIST example."""
 
 from collections.abc import Sequence
 
@@ -47,5 +47,5 @@ def tutorial(mnist: Mnist, seed: int) -> Peer:
 
 
 def donated(mnist: Mnist, seed: int) -> Peer:
-    """A jitted step that writes over the state it is given."""
+    """A jitted step with donated state."""
     return stax_peer(mnist, seed, donate=True)

@@ -1,4 +1,4 @@
-"""PyTorch, a script of its own: `python mnist_pytorch.py tuned --data-dir DIR --seed 0` prints the test accuracy."""
+"""A script for PyTorch: `python mnist_pytorch.py tuned --data-dir DIR --seed 0` prints the test accuracy."""
 
 import argparse
 import gzip
@@ -16,7 +16,7 @@ TUTORIAL = {"learning_rate": 1e-3, "batch_size": 64, "epochs": 40}
 
 
 def tensors(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1] and labels, from the gzipped files, read as one reads them by hand."""
+    """Reads images in [0, 1] and labels from the gzipped IDX files."""
     with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
     with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
@@ -36,7 +36,7 @@ def test_accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def train_tuned(folder: Path, learning_rate: float, batch_size: int, epochs: int) -> float:
-    """Resident tensors, fused Adam, one cycle of the learning rate, large batches."""
+    """All images in one tensor, fused Adam, a one-cycle schedule, and large batches."""
     (images, labels), test = tensors(folder, "train"), tensors(folder, "t10k")
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -52,7 +52,7 @@ def train_tuned(folder: Path, learning_rate: float, batch_size: int, epochs: int
 
 
 def train_as_tutorial(folder: Path, learning_rate: float, batch_size: int, epochs: int) -> float:
-    """The quickstart's loop over a DataLoader, until a test after an epoch reaches the goal."""
+    """The loop of the quickstart tutorial over a DataLoader, until the test accuracy reaches the goal."""
     train, test = TensorDataset(*tensors(folder, "train")), tensors(folder, "t10k")
     dataloader = DataLoader(train, batch_size=batch_size, shuffle=True)
     model, loss_function = network(), nn.CrossEntropyLoss()

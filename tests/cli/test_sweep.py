@@ -177,7 +177,7 @@ def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_pa
     assert process.returncode == status, errors
     assert "Traceback" not in errors
     assert "not run" in printed
-    assert "what was finished is kept" in printed
+    assert "the finished ones are kept" in printed
     with open(out / "members.csv", newline="") as file:
         finished = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     assert len(finished) >= 3
@@ -204,7 +204,7 @@ def test_fault_43_ctrl_c_prints_the_table_of_what_was_finished(swept):
     assert ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "models  test accuracy" in ended.stdout
-    assert re.search(r"\nInterrupted after [1-9]\d? of 24 members; what was finished is kept\.\n$", ended.stdout)
+    assert re.search(r"\nInterrupted after [1-9]\d? of 24 members; the finished ones are kept\.\n$", ended.stdout)
 
 
 def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys):

@@ -50,7 +50,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_fault_44_another_sweep_is_refused_with_the_difference(blobs, finished, name):
     options, words = OTHERS[name]
-    with pytest.raises(InputError, match="out: expected a new folder, or one of this very sweep") as caught:
+    with pytest.raises(InputError, match="out: expected a new folder, or the folder of this sweep") as caught:
         sweep(blobs, finished, **options)
     assert words in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_fault_44_a_folder_of_another_kind_is_refused(blobs, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "{}", "[" * 100_000, "\xff", '{"version": Infinity}'])
 def test_fault_50_a_sweep_json_that_is_none(blobs, tmp_path, text):
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"sweep\.json: expected what a sweep wrote, got a damaged file"):
+    with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged file"):
         sweep(blobs, tmp_path)
 
 

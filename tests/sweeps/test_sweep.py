@@ -388,7 +388,7 @@ def test_members_on_two_devices_are_the_same():
     ("changes", "message"),
     [
         ({"grid": []}, "grid: expected at least one member"),
-        ({"grid": {"learning_rate": 0.1}}, "grid: expected one dict of hyper-parameters a member"),
+        ({"grid": {"learning_rate": 0.1}}, "grid: expected one dict of hyper-parameters for each member"),
         (
             {"grid": [{"learning_rate": 0.1}, {"rate": 0.1}]},
             "member 1 that differs from the first in",
@@ -409,7 +409,7 @@ def test_members_on_two_devices_are_the_same():
         ({"static": ["rates"]}, "static: expected names in the grid"),
         ({"plan": "quick"}, "plan: expected auto, sequential"),
         ({"plan": "vmap:0"}, "plan: expected auto, sequential"),
-        ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "since exact is asked for"),
+        ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "because exact is True"),
         ({"patience": 0}, "patience: expected a positive integer"),
         ({"order_seed": "a"}, "order_seed: expected an integer"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),

@@ -100,7 +100,7 @@ def axis(
 @click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML or CSV file of settings.")
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
-@click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for chunks of N.")
+@click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
 @click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower test loss.")

@@ -1,4 +1,4 @@
-"""``sweep``: trains one model for each member of a grid, as many at a time as is fastest."""
+"""``sweep``: training of many models, one for each member of a grid."""
 
 from __future__ import annotations
 
@@ -71,32 +71,35 @@ def sweep(
     Numbers with a decimal point are traced: members that differ only in them share a compiled program. Everything else
     (sizes, names, ``epochs``, ``batch_size``) makes a static group, which is compiled once.
 
-    The ``seed`` of a member (0 if the grid has none) makes its initial values, its noise and the order of its data, as
-    in ``fit``. If a value of a member is not finite, the member keeps its last finite state, with a status and the step
-    at which it happened; the other members continue unchanged. Ctrl-C ends the sweep; what was finished is returned.
+    The ``seed`` of a member (0 if the grid has none) determines its initial values, its noise and the order of its
+    data, as in ``fit``. If a value of a member is not finite, the member keeps its last finite state, with a status and
+    the step at which it happened. The other members continue unchanged. Ctrl-C ends the sweep, and the finished members
+    are returned.
 
     Args:
         model: a ``Layer``, or a function ``h -> Layer``.
         optimizer: an Optax transformation, or a function that makes one.
         grid: a dict of hyper-parameters for each member: ``grid(…)``, ``zipped(…)``, ``draws(…)``, ``crossed(…)``.
         data: as for ``fit``; or several data sets by name (``folds(…)``). Each is used for the members whose ``data``
-            names it; if the grid has no ``data``, every member is trained on each of them.
+            names it. If the grid has no ``data``, every member is trained on each of them.
         loss: a ``Loss``, any function of outputs and labels, or a function ``h ->`` one of these.
         penalty: a ``Penalty``, or a function ``h ->`` any function of the parameters.
         epochs, batch_size, precision: as for ``fit``.
         static: names of numbers that are not traced, because a function needs their values.
         plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
             several at a time are faster than one after another, and remembers the result for the device.
-        exact: whether each member must have the bits of that member trained alone; other plans are refused.
-        order_seed: the seed of one order of the data for all members; None: each member has its own order.
+        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
+            errors.
+        order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
         patience: stops a member early if its test loss has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
-        out: a folder for finished members. The same sweep with the same folder continues; a sweep that differs in
-            anything that changes its results is refused.
+        out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have
+            other results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
             for what cannot be compared: Python functions that the programs call.
-        on_epoch: called after each epoch with the number of members that have ended, and the number of all members.
+        on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of
+            all members.
         progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
@@ -154,9 +157,9 @@ def train_members(
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
-    """``sweep`` with one function that makes the whole recipe of a member, as the command line has it.
+    """The same as ``sweep``, with one function that makes the whole recipe of a member. The command line calls it.
 
-    ``model`` makes the network again when a result needs it; the other arguments are those of ``sweep``.
+    ``model`` makes the network again when a result needs it. The other arguments are those of ``sweep``.
     """
     clock = time.perf_counter()
     policy = as_precision(precision)
@@ -215,7 +218,7 @@ def train_members(
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
         except KeyboardInterrupt:
-            message = f"Interrupted after {population.ended} of {len(members)} members; what was finished is kept."
+            message = f"Interrupted after {population.ended} of {len(members)} members; the finished ones are kept."
     seconds = time.perf_counter() - clock
     shown = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
@@ -236,14 +239,14 @@ def train_members(
 
 
 def _with_data(
-    members: list[Hyperparameters], data: Any
+    members: list[Hyperparameters], data: Dataset | Split | Mapping[str, Dataset | Split]
 ) -> tuple[list[Hyperparameters], Mapping[str, Dataset | Split]]:
     """The members, each with a seed and the name of its data, and the data sets by name."""
     if "seed" not in members[0]:
         members = [member | {"seed": 0} for member in members]
     if not isinstance(data, Mapping):
         if "data" in members[0]:
-            raise InputError("data", "a dict of data sets by name, since the grid has data", type(data).__name__)
+            raise InputError("data", "a dict of data sets by name, because the grid has data", type(data).__name__)
         return [member | {"data": ""} for member in members], {"": as_arrays(data)}
     if not data:
         raise InputError("data", "at least one data set", "none")
@@ -257,7 +260,9 @@ def _with_data(
     return members, data
 
 
-def _check_options(static: Any, halving: Any, keep: Any, exact: Any, on_epoch: Any, progress: Any) -> None:
+def _check_options(
+    static: object, halving: object, keep: object, exact: object, on_epoch: object, progress: object
+) -> None:
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
         raise InputError("static", "a list of names", shown(static))
     if halving is not None and not isinstance(halving, Halving):
@@ -265,12 +270,12 @@ def _check_options(static: Any, halving: Any, keep: Any, exact: Any, on_epoch: A
     check_flag("keep", keep)
     check_flag("exact", exact)
     if on_epoch is not None:
-        check_function("on_epoch", on_epoch, "a function of two numbers, of members that have ended and of all")
+        check_function("on_epoch", on_epoch, "a function of two numbers: of members that have ended, and of all")
     if progress is not None:
         check_flag("progress", progress)
 
 
-def _check_choices(members: list[Hyperparameters], order_seed: Any, patience: Any) -> None:
+def _check_choices(members: list[Hyperparameters], order_seed: object, patience: object) -> None:
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])

@@ -1,59 +1,58 @@
-"""What training refuses before it computes, and while it is traced."""
+"""Checks of the arguments of training: losses, optimizers, counts, seeds, train states and batches."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
 from functional_nn.training.state import TrainState, check_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
 
 
-def check_functions(loss: Any, optimizer: Any, penalty: Any) -> None:
-    """Refuses what is no loss, no Optax transformation, or no penalty."""
+def check_functions(loss: object, optimizer: object, penalty: object) -> None:
+    """Raises an InputError unless these are a loss, an Optax transformation, and a penalty or None."""
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
     check_gradient_transformation(optimizer)
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
 
 
-def check_counts(epochs: Any, batch_size: Any) -> None:
-    """Refuses what is no positive number of epochs or of examples a step."""
+def check_counts(epochs: object, batch_size: object) -> None:
+    """Raises an InputError unless the number of epochs and the batch size are positive integers."""
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
 
 
-def check_seed(argument: str, seed: Any) -> int:
-    """Refuses what a key cannot be made of."""
+def check_seed(argument: str, seed: object) -> int:
+    """Raises an InputError unless a random key can be made from the seed; returns the seed."""
     try:
         return check_count(argument, seed, least=0, most=LARGEST_SEED)
     except InputError:
         raise InputError(argument, "an integer from 0 to 2**32 - 1", shown(seed)) from None
 
 
-def check_train_state(train_state: Any) -> None:
-    """Refuses what ``create_train_state`` did not make."""
+def check_train_state(train_state: object) -> None:
+    """Raises an InputError unless this is a ``TrainState`` with dicts of parameters and a key."""
     if not isinstance(train_state, TrainState):
-        raise InputError("train_state", "a TrainState", shown(train_state), "Make one by create_train_state.")
+        raise InputError("train_state", "a TrainState", shown(train_state), "Make one with create_train_state.")
     check_trees(train_state.params, train_state.state)
     check_key(train_state.key)
 
 
-def check_epoch_number(number: Any) -> Any:
-    """Refuses what is not the whole number of an epoch."""
+def check_epoch_number(number: object) -> int | jax.Array:
+    """Raises an InputError unless this is an integer from 0, or an array with one integer; returns it."""
     if is_array(number) and jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0:
         return number
     return check_count("number", number, least=0)
 
 
-def check_batch(x: Any, labels: Any) -> int:
-    """Refuses what are no examples with a label each; gives their number."""
+def check_batch(x: PyTree, labels: PyTree) -> int:
+    """Raises an InputError unless every example has a label; returns the number of examples."""
     check_arrays("x", x)
     examples = jax.tree.leaves(x)[0].shape[0]
     for argument, tree in (("x", x), ("labels", labels)):
@@ -68,15 +67,16 @@ def check_batch(x: Any, labels: Any) -> int:
     return examples
 
 
-def check_stepped(argument: str, result: Any, second: str) -> Any:
-    """Refuses what a train step or an epoch of one's own may not give: it gives a pair, with a TrainState first."""
+def check_pair(argument: str, result: object, second: str) -> tuple[TrainState, PyTree]:
+    """Raises an InputError unless a user's train step or epoch returned a pair with a TrainState first."""
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], TrainState):
-        raise InputError(argument, f"a function that gives (TrainState, {second})", f"one that gives {shown(result)}")
-    return result
+        expected = f"a function that returns (TrainState, {second})"
+        raise InputError(argument, expected, f"one that returns {shown(result)}")
+    return result[0], result[1]
 
 
-def check_scalar(argument: str, value: Any) -> Any:
-    """Refuses what a loss or a penalty of one's own may not give."""
+def check_scalar(argument: str, value: object) -> jax.Array:
+    """Raises an InputError unless a user's loss or penalty returned one floating-point number."""
     if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InputError(argument, "a function that gives one floating-point number", shown(value))
+        raise InputError(argument, "a function that returns one floating-point number", shown(value))
     return value

@@ -1,4 +1,4 @@
-"""The data of a run as its network takes them, with every check that a compiled program could not make."""
+"""The data of a run in the form that its network takes, with the checks that a compiled program cannot make."""
 
 from __future__ import annotations
 

@@ -1,20 +1,22 @@
-"""Training for one epoch as a pure function: the steps run in a ``scan``."""
+"""An epoch of training as a pure function, with its steps in a ``scan``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_function, tree_in_native_order
 from functional_nn.training.argument_checks import (
     check_batch,
     check_epoch_number,
+    check_pair,
     check_scalar,
-    check_stepped,
     check_train_state,
 )
 from functional_nn.training.state import TrainState, derived_key
@@ -22,10 +24,13 @@ from functional_nn.training.step import TrainStep
 
 
 class EpochResult(NamedTuple):
-    """The mean loss of an epoch's examples, as each batch had it before its update, and which steps were bad.
+    """The result of an epoch.
 
-    ``bad_step`` is the first that was not finite, counted within the epoch, or -1; ``bad_steps`` is how many were. The
-    mean is over the finite steps.
+    Args:
+        loss: the mean loss of the examples, each computed before the update of its batch. Steps whose loss is not
+            finite are left out.
+        bad_step: the first step whose loss was not finite, counted from 0 in the epoch; -1 if there is none.
+        bad_steps: the number of such steps.
     """
 
     loss: jax.Array
@@ -33,33 +38,51 @@ class EpochResult(NamedTuple):
     bad_steps: jax.Array
 
 
-Epoch: TypeAlias = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, EpochResult]]
+Epoch: TypeAlias = Callable[[TrainState, Value, PyTree, jax.Array], tuple[TrainState, EpochResult]]
+
+
+class FullBatches(Protocol):
+    """The part of an epoch that trains on all full batches; returns the loss of each."""
+
+    def __call__(
+        self, train_state: TrainState, full: jax.Array, x: Value, labels: PyTree, /
+    ) -> tuple[TrainState, jax.Array]: ...
+
+
+class LastBatch(Protocol):
+    """The part of an epoch that trains on the smaller last batch, if there is one, and sums up the epoch."""
+
+    def __call__(
+        self, train_state: TrainState, losses: jax.Array, rest: jax.Array, x: Value, labels: PyTree, /
+    ) -> tuple[TrainState, EpochResult]: ...
 
 
 def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
-    """A pure ``epoch(train_state, x, labels, number) -> (train_state, EpochResult)``: every example once.
+    """Makes a pure function ``epoch(train_state, x, labels, number) -> (train_state, EpochResult)``.
 
-    The order is drawn anew from the run's key and the epoch's number. All full batches run in one ``scan``; what is
-    left over is one smaller batch of its own, so that nothing is padded, dropped or counted twice, and the mean loss is
-    the batches', weighted by their number of examples. The data stay on the device as they came, bytes if they are, and
-    are gathered per batch. Inputs and labels may be pytrees, such as ``Masked`` sequences, with examples along axis 0.
+    An epoch uses every example once. Their order is drawn from the run's key and the epoch's number. All full batches
+    run in one ``scan``. The remaining examples are one smaller batch, so nothing is padded, left out or counted twice.
+    The mean loss is the mean over the batches, weighted by their numbers of examples. Each step gathers its batch from
+    the data, which keep their type, such as bytes. Inputs and labels may be pytrees, such as ``Masked`` sequences,
+    with examples along axis 0.
     """
-
-    check_function("train_step", train_step, "what make_train_step gives")
+    check_function("train_step", train_step, "what make_train_step returns")
     check_count("batch_size", batch_size)
 
     def checked_step(train_state, x, labels):
-        train_state, loss = check_stepped("train_step", train_step(train_state, x, labels), "loss")
+        train_state, loss = check_pair("train_step", train_step(train_state, x, labels), "loss")
         return train_state, check_scalar("train_step's loss", loss)
 
     full_batches, last_batch = make_epoch_parts(checked_step, batch_size)
 
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
-        number, examples = check_epoch_number(number), check_batch(x, labels)
+        number = check_epoch_number(number)
+        examples = check_batch(x, labels)
         x, labels = jax.tree.map(jnp.asarray, tree_in_native_order((x, labels)))
-        full, left = drawn_batches(train_state.key, number, examples, batch_size)
-        return last_batch(*full_batches(train_state, full, x, labels), left, x, labels)
+        full, rest = drawn_batches(train_state.key, number, examples, batch_size)
+        train_state, losses = full_batches(train_state, full, x, labels)
+        return last_batch(train_state, losses, rest, x, labels)
 
     return epoch
 
@@ -67,36 +90,44 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 def drawn_batches(
     key: jax.Array, number: int | jax.Array, examples: int, batch_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The rows of epoch ``number``, from the run's key: those of the full batches, one a row, and what is left over."""
+    """Draws the order of the examples in epoch ``number`` from the run's key.
+
+    Returns the numbers of the examples in the full batches, (batches, batch_size), and those of the remaining examples.
+    """
     order = shuffled(derived_key(key, "shuffle", number), examples)
     batches = examples // batch_size
-    return order[: batches * batch_size].reshape(batches, batch_size), order[batches * batch_size :]
+    in_full_batches = batches * batch_size
+    return order[:in_full_batches].reshape(batches, batch_size), order[in_full_batches:]
 
 
-def make_epoch_parts(
-    train_step: TrainStep, batch_size: int, unroll: int = 1
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What ``make_epoch`` does with ``drawn_batches``, as two functions, for compiling them apart.
+def make_epoch_parts(train_step: TrainStep, batch_size: int, unroll: int = 1) -> tuple[FullBatches, LastBatch]:
+    """Makes the two parts of an epoch as functions of their own, so that each can be compiled alone.
 
-    ``full_batches(train_state, full, x, labels) -> (train_state, losses)``;
-    ``last_batch(train_state, losses, left, x, labels) -> (train_state, EpochResult)``. ``unroll`` steps stand in the
-    body of the loop, with the same bits.
+    ``full_batches(train_state, full, x, labels) -> (train_state, losses)`` trains on the full batches of
+    ``drawn_batches``. ``last_batch(train_state, losses, rest, x, labels) -> (train_state, EpochResult)`` trains on the
+    rest, and sums up the losses of both. ``unroll`` is the number of steps in the body of the loop; the results have
+    the same bits.
     """
 
     def full_batches(train_state, full, x, labels):
         def step(train_state, rows):
-            return train_step(train_state, *_rows(rows, x, labels))
+            batch_x, batch_labels = _gathered(rows, x, labels)
+            return train_step(train_state, batch_x, batch_labels)
 
         return lax.scan(step, train_state, full, unroll=unroll)
 
-    def last_batch(train_state, losses, left, x, labels):
+    def last_batch(train_state, losses, rest, x, labels):
         sizes = jnp.full_like(losses, batch_size)
-        if left.size:
-            train_state, loss = train_step(train_state, *_rows(left, x, labels))
+        if rest.size:
+            batch_x, batch_labels = _gathered(rest, x, labels)
+            train_state, loss = train_step(train_state, batch_x, batch_labels)
             losses = jnp.append(losses, loss)
-            sizes = jnp.append(sizes, jnp.asarray(left.size, sizes.dtype))
+            sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
+        # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
+        # operation on stacked arrays.
         finite = jnp.isfinite(losses)
         sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
+        # argmin returns the first False. If all are finite it returns a finite place, and there is no bad step.
         first_bad = jnp.argmin(finite)
         bad_step = jnp.where(finite[first_bad], -1, first_bad)
         bad_steps = jnp.sum(~finite, dtype=jnp.int32)
@@ -105,17 +136,18 @@ def make_epoch_parts(
     return full_batches, last_batch
 
 
-def _rows(rows: jax.Array, *data: Any) -> Any:
-    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)
+def _gathered(rows: jax.Array, x: Value, labels: PyTree) -> tuple[Value, PyTree]:
+    # The rows are in bounds, since they are a permutation, so the program need not check them.
+    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), (x, labels))
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:
-    """The numbers from 0 to ``size`` - 1 in random order: sorted by a random number each.
+    """The numbers from 0 to ``size`` - 1 in random order: each gets random bits, by which they are sorted.
 
-    Up to 65,536 of them share 32 bits with at least 16 random ones, since a sort of one array is eight times as fast as
-    one of pairs. Where random bits are equal the smaller number comes first: of two examples this one has a chance of
-    ½ + 2⁻¹⁷ to come first, not ½. More numbers are sorted by 32 random bits. (``jax.random.permutation`` sorts pairs
-    twice, to be rid of such ties.)
+    Up to 65,536 numbers are packed into 32 bits, together with at least 16 random bits each, because sorting one array
+    is eight times as fast as sorting pairs. If the random bits of two numbers are equal, the smaller number comes
+    first. So of two numbers the smaller one comes first with probability ½ + 2⁻¹⁷ instead of ½. More numbers are
+    sorted as pairs, by 32 random bits. (``jax.random.permutation`` sorts pairs twice, to avoid equal bits.)
 
     >>> print(sorted(shuffled(jax.random.key(0), 5).tolist()))
     [0, 1, 2, 3, 4]
@@ -124,5 +156,6 @@ def shuffled(key: jax.Array, size: int) -> jax.Array:
     random = jax.random.bits(key, (size,), jnp.uint32)
     if size > 2**16:
         return lax.sort((random, numbers), num_keys=1)[1].astype(jnp.int32)
+    # The low bits hold the number, the high bits are random, and a sort looks at the high bits first.
     number_bits = jnp.uint32(2 ** (size - 1).bit_length() - 1)
     return (lax.sort((random & ~number_bits) | numbers) & number_bits).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Evaluation: loss and accuracy over a set of examples, as a pure function."""
+"""Evaluation as a pure function: loss and accuracy over a set of examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from functional_nn.training.step import LossFunction, forward
 
 
 class Evaluation(NamedTuple):
-    """Loss over a set, and accuracy where a label is the number of one of the outputs (NaN elsewhere)."""
+    """The loss over a set of examples, and the accuracy, which is NaN if the labels are not class numbers."""
 
     loss: jax.Array
     accuracy: jax.Array
@@ -35,10 +35,10 @@ def make_evaluate(
     precision: str | Precision = "float32",
     batch_size: int = 250,
 ) -> Callable[[TrainState, jax.Array, jax.Array], Evaluation]:
-    """A pure ``evaluate(train_state, x, labels) -> Evaluation``, exact over uneven batches.
+    """Makes a pure function ``evaluate(train_state, x, labels) -> Evaluation``, exact for any number of examples.
 
-    What a ``Loss`` ignores counts neither in the loss nor in the accuracy, and neither does a ``Masked`` sequence's
-    padding. The value of any other function is taken for the mean over a batch's examples.
+    Labels that a ``Loss`` ignores, and the padding of ``Masked`` sequences, count neither in the loss nor in the
+    accuracy. If the loss is another function, its value is taken as the mean over the examples of a batch.
     """
     net, policy = as_layer(net), as_precision(precision)
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
@@ -55,7 +55,7 @@ def make_evaluate(
             y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
             return loss_totals(y, targets), accuracy_totals(y, targets)
 
-        totals_of_batch = jax.jit(totals)  # which is traced once, for the shapes and for the loop
+        totals_of_batch = jax.jit(totals)  # traced once, for the shapes and for the loop
 
         def add(sums, batch):
             return jax.tree.map(jnp.add, sums, totals_of_batch(batch)), None
@@ -76,15 +76,20 @@ def make_evaluate(
     def loss_totals(y, labels):
         if isinstance(loss, Loss):
             return loss.totals(y, labels)
-        mean, examples = check_scalar("loss", loss(y, labels)), jax.tree.leaves(y)[0].shape[0]
+        mean = check_scalar("loss", loss(y, labels))
+        examples = jax.tree.leaves(y)[0].shape[0]
         return mean * examples, jnp.asarray(examples, mean.dtype)
 
     @jax.jit
     def accuracy_totals(y, labels):
-        """Under ``jit`` also where all else is not: labels of a loss that are no classes make it NaN."""
-        numbers = isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jnp.integer)
-        if not numbers or labels.shape != values_of(y).shape[:-1]:
+        """The totals of the accuracy; NaN if the labels are not class numbers.
+
+        It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.
+        """
+        are_classes = isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jnp.integer)
+        if not are_classes or labels.shape != values_of(y).shape[:-1]:
             return dict.fromkeys(("sum", "weight"), jnp.float32(jnp.nan))
-        return accuracy.totals(y, labels, None if label_weights is None else label_weights(labels) != 0)
+        counted = None if label_weights is None else label_weights(labels) != 0
+        return accuracy.totals(y, labels, counted)
 
     return evaluate

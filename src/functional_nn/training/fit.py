@@ -1,4 +1,4 @@
-"""``fit``: the training loop on the host, which compiles once, runs epoch after epoch, reports and saves."""
+"""``fit``: training of one network, epoch by epoch, with evaluation, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def fit(
     If an epoch produces a value that is not finite, it is run again by steps that skip bad updates. Training then
     stops, or follows ``non_finite``, and a warning says at which step it happened.
 
-    Ctrl-C ends the run, and what was reached is returned. It takes effect after the current epoch at the latest, even
-    if some callback drops the ``KeyboardInterrupt``.
+    Ctrl-C ends the run, and ``fit`` returns the epochs that are done. It takes effect after the current epoch at the
+    latest, even if a callback ignores the ``KeyboardInterrupt``.
 
     With ``checkpoints``, a run that was stopped or killed continues when the same call is made with the same folder,
     and ends with the same bits as a run that never stopped. It continues from the end of the last saved epoch.
@@ -188,7 +188,7 @@ def fit(
                 status, message = reached.status or "finished", reached.message
             except KeyboardInterrupt:
                 status = "interrupted"
-                message = f"Interrupted after {len(reached.history)} of {epochs} epochs; what was reached is kept."
+                message = f"Interrupted after {len(reached.history)} of {epochs} epochs; the finished epochs are kept."
             saver.save(reached, now=True)
     seconds["train"] = time.perf_counter() - clock
     train_state = reached.train_state
@@ -249,7 +249,7 @@ def _status_after(metrics: EpochMetrics, bad_step: int, non_finite: str, policy:
 
 
 def nearest_share(value: float, count: int) -> float:
-    """A share of ``count`` as the nearest float64 (0.911 and not float32's 0.9110000134); NaN stays."""
+    """Rounds a share of ``count`` to the nearest float64: 0.911 instead of float32's 0.9110000134. NaN stays NaN."""
     return round(value * count) / count if math.isfinite(value) else value
 
 

@@ -1,13 +1,13 @@
-"""The gradient of every example alone: for clipping one by one, for influence, for private training."""
+"""Per-example gradients, for clipping them one by one, for influence functions, and for private training."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
+from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_function
 from functional_nn.training.argument_checks import check_batch, check_scalar
 from functional_nn.training.step import LossFunction
@@ -18,30 +18,30 @@ def per_example_gradients(
     loss: LossFunction,
     params: Params,
     state: State,
-    x: Any,
-    labels: Any,
+    x: Value,
+    labels: PyTree,
     *,
     train: bool = True,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
-    """The loss and the gradient of each example, as if it were a batch of its own.
+    """The loss and the gradient of each example, as if each were a batch of its own.
 
     Math:
-        gₙ = ∂ℓ(f(xₙ; θ), tₙ)/∂θ; their mean over n is the batch's gradient where no weights differ
+        gₙ = ∂ℓ(f(xₙ; θ), tₙ)/∂θ; their mean over n is the gradient of the batch if all examples have the same weight
 
     Shapes:
         x (batch, …), labels (batch, …); the losses (batch,), and each gradient (batch, *parameter's shape)
 
     Args:
         net, loss: what ``fit`` takes.
-        params, state: the network's. What training would make of the state is left out.
+        params, state: of the network. The new state is not returned.
         x, labels: a batch.
         train: whether the network is in training.
-        key: for noise; every example draws its own.
+        key: for noise, such as dropout; each example has its own noise.
 
     Raises:
-        InputError: in training, by the layer that couples the examples of a batch (``batch_norm``): it has no
-            gradient of one example.
+        InputError: in training, if a layer couples the examples of a batch (``batch_norm``), because a single example
+            then has no gradient of its own.
 
     >>> import functional_nn as fnn
     >>> net = fnn.dense(2)

@@ -1,9 +1,9 @@
-"""A trained classifier's answers."""
+"""Class probabilities of a trained classifier."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.masked import Value
 from functional_nn.core.validation import check_arrays, check_count, shown, tree_in_native_order
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import forward
@@ -21,7 +22,7 @@ def predict_probabilities(
     net: Layer,
     params: Params,
     state: State,
-    x: Any,
+    x: Value,
     *,
     precision: str | Precision = "float32",
     batch_size: int = 1000,
@@ -29,11 +30,11 @@ def predict_probabilities(
     """The softmax of the network's outputs for each example, computed batch by batch.
 
     Args:
-        net, params, state: the network and what training made of it.
-        x: (examples, …), in the shape that training gave the network (``Run.in_shape``), ``Masked``, or several
-            arrays; bytes become x / 255.
+        net, params, state: the network with its trained parameters and state.
+        x: (examples, …), with examples of the shape that the network was trained on (``Run.in_shape``); ``Masked``, or
+            several arrays. Bytes are divided by 255.
         precision: as in training.
-        batch_size: examples at a time, which bounds the memory.
+        batch_size: the number of examples computed at a time. A smaller one needs less memory.
 
     >>> import functional_nn as fnn
     >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
@@ -45,18 +46,19 @@ def predict_probabilities(
     check_count("batch_size", batch_size)
     check_arrays("x", x)
     params, state, x = tree_in_native_order((params, state, x))
-    if not (examples := len(jax.tree.leaves(x)[0])):
+    examples = len(jax.tree.leaves(x)[0])
+    if examples == 0:
         raise InputError("x", "at least one example", shown(x))
 
-    def answers(i):
-        batch = jax.tree.map(lambda part: jnp.asarray(part[i : i + batch_size]), x)
+    def of_batch(start: int) -> np.ndarray:
+        batch = jax.tree.map(lambda part: jnp.asarray(part[start : start + batch_size]), x)
         return np.asarray(probabilities(params, state, batch))
 
-    return np.concatenate([answers(i) for i in range(0, examples, batch_size)])
+    return np.concatenate([of_batch(start) for start in range(0, examples, batch_size)])
 
 
 @lru_cache(maxsize=8)
-def _probabilities(net: Layer, precision: Precision):
+def _probabilities(net: Layer, precision: Precision) -> Callable[[Params, State, Value], jax.Array]:
     @jax.jit
     def probabilities(params, state, x):
         y, _ = forward(net, precision, params, state, x, train=False)

@@ -1,8 +1,8 @@
-"""Everything that training changes, as one pytree."""
+"""The train state, everything that training changes as one pytree, and the random keys derived from it."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,28 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.shapes import Shape
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 
 
 class TrainState(NamedTuple):
-    """Where a run stands.
+    """Everything that training changes.
 
     Args:
-        step: updates done, int32; stays at its largest value.
+        step: the number of updates so far, int32. At the largest int32 it stays there.
         params: the network's parameters.
         state: the network's state (running statistics).
-        optimizer_state: Optax's.
-        key: the run's key, never changed: a step's and an epoch's keys are derived from it and their number.
-        loss_scale: where the precision scales the loss (float16), its ``LossScale``.
+        optimizer_state: the state of the Optax transformation.
+        key: the run's key, which never changes. The keys of steps and epochs are derived from it and their numbers.
+        loss_scale: the ``LossScale`` if the precision scales the loss (float16); otherwise None.
     """
 
     step: jax.Array
     params: Params
     state: State
-    optimizer_state: Any
+    optimizer_state: PyTree
     key: jax.Array
     loss_scale: LossScale | None = None
 
@@ -44,7 +45,7 @@ def create_train_state(
     in_shape: Shape,
     precision: str | Precision = "float32",
 ) -> TrainState:
-    """A network at its start.
+    """Initializes a network and its optimizer.
 
     >>> import functional_nn as fnn
     >>> start = create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
@@ -59,19 +60,19 @@ def create_train_state(
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
-def check_gradient_transformation(optimizer: Any) -> None:
-    """Refuses what is no Optax transformation."""
+def check_gradient_transformation(optimizer: object) -> None:
+    """Raises an InputError unless this is an Optax transformation."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
 
 
 KEY_USES = 16
-"""Room for uses to come, so that a new one changes no stream of numbers."""
+"""The most uses of a run's key. There are more than needed, so that a new use does not change the other keys."""
 
 
 def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
-    """The run's key for one use: ``init``, ``shuffle`` with the epoch's number, or ``noise`` with the step's.
+    """The key for one use: ``init``, ``shuffle`` with the number of an epoch, or ``noise`` with the number of a step.
 
     >>> keys = [derived_key(jax.random.key(0), *use) for use in (("init",), ("shuffle", 0), ("noise", 0), ("noise", 1))]
     >>> len({str(jax.random.key_data(key)) for key in keys})

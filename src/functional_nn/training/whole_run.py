@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,13 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.data.dataset import Split
 from functional_nn.losses.multiclass import cross_entropy
-from functional_nn.training.argument_checks import check_batch, check_counts, check_stepped
+from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
 from functional_nn.training.evaluate import Evaluation, make_evaluate
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.recipe import (
     HyperparameterReader,
+    Hyperparameters,
     LossMaker,
     ModelFunction,
     OptimizerFunction,
@@ -33,9 +35,9 @@ class Trained(NamedTuple):
     """The result of a whole run as a pure function.
 
     Args:
-        train_state: at its end, or the last finite one.
-        epochs: the training loss and the first bad step, a row for each epoch.
-        evaluations: loss and accuracy on the test examples, a row for each epoch.
+        train_state: at the end of the run. Steps that are not finite have changed nothing.
+        epochs: the result of each epoch, along axis 0.
+        evaluations: loss and accuracy on the test examples after each epoch, along axis 0.
     """
 
     train_state: TrainState
@@ -52,11 +54,12 @@ def make_train(
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
-) -> Callable[[Mapping[str, Any], jax.Array, Split], Trained]:
-    """A pure ``train(hyperparameters, key, data) -> Trained``: to compile, to map over a population, to differentiate.
+) -> Callable[[Hyperparameters, jax.Array, Split], Trained]:
+    """Makes a pure function ``train(hyperparameters, key, data) -> Trained``, a whole training run.
 
-    ``sweep`` runs the same pieces epoch by epoch, so that there is progress, an end, and something to go on from.
-    Here nothing stops a run: a step that is not finite changes nothing.
+    It can be compiled, mapped over a population by ``vmap``, and differentiated. Nothing stops a run: a step that is
+    not finite changes nothing, and the next step follows. ``sweep`` trains with the same steps, but epoch by epoch, so
+    that it can show progress, stop early and save.
 
     Args:
         model, optimizer, loss, penalty: as for ``sweep``; every hyper-parameter may be traced.
@@ -80,13 +83,13 @@ def make_train(
 
     def train(hyperparameters, key, data):
         if not isinstance(hyperparameters, Mapping):
-            raise InputError("hyperparameters", "a dict by names", shown(hyperparameters))
+            raise InputError("hyperparameters", "a dict of values by name", shown(hyperparameters))
         if not isinstance(data, tuple) or len(data) != 4:
             raise InputError("data", "a Split(train_x, train_labels, test_x, test_labels)", shown(data))
         data = Split(*data)
         check_batch(data.train_x, data.train_labels)
         check_batch(data.test_x, data.test_labels)
-        steps = epochs * -(-len(data.train_x) // batch_size)
+        steps = epochs * math.ceil(len(data.train_x) / batch_size)
         counts = {"epochs": epochs, "batch_size": batch_size, "steps": steps}
         recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
         start = create_train_state(recipe.net, recipe.optimizer, key, data.train_x.shape[1:], policy)
@@ -103,20 +106,20 @@ def make_train(
 def make_run(
     epoch: Epoch, evaluate: Callable[[TrainState, jax.Array, jax.Array], Evaluation], epochs: int
 ) -> Callable[..., tuple[TrainState, EpochResult, Evaluation]]:
-    """A whole run as one pure function: ``run(train_state, x, labels, test_x, test_labels)``.
+    """Makes a pure function ``run(train_state, x, labels, test_x, test_labels)`` that runs all epochs.
 
-    It scans over the epochs and evaluates after each; the results have one row an epoch. Under ``vmap`` it trains a
-    population. Nothing can stop it: after a step that is not finite it goes on from the state before it.
+    A ``scan`` over the epochs trains and evaluates. It returns the train state, and the results and evaluations of all
+    epochs, along axis 0. Under ``vmap`` it trains a population. Nothing stops it: a step that is not finite changes
+    nothing, and the next step follows.
     """
-
-    check_function("epoch", epoch, "what make_epoch gives")
-    check_function("evaluate", evaluate, "what make_evaluate gives")
+    check_function("epoch", epoch, "what make_epoch returns")
+    check_function("evaluate", evaluate, "what make_evaluate returns")
     check_count("epochs", epochs)
 
     def run(train_state, x, labels, test_x, test_labels):
         def body(train_state, number):
             result = epoch(train_state, x, labels, number)
-            train_state, result = check_stepped("epoch", result, "EpochResult")
+            train_state, result = check_pair("epoch", result, "EpochResult")
             return train_state, (result, evaluate(train_state, test_x, test_labels))
 
         train_state, (results, evaluations) = lax.scan(body, train_state, jnp.arange(epochs))

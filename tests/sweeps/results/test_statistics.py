@@ -203,7 +203,7 @@ def test_pairs_share_all_that_varies_in_both():
         ([*over_seeds([0.1] * 2), member(2, {"seed": 2}, 0.1, status="non-finite")], r"member 2 \(non-finite\)"),
         ([*over_seeds([0.1] * 2), member(2, {"seed": 2}, 0.1, status="not run")], r"member 2 \(not run\)"),
         ([*over_seeds([0.1] * 2), member(2, {"seed": 2}, 0.1, status="halved")], r"member 2 \(halved\)"),
-        ([*over_seeds([0.1] * 2), member(2, {"seed": 2}, math.nan)], "a finite number for all members"),
+        ([*over_seeds([0.1] * 2), member(2, {"seed": 2}, math.nan)], "finite for all members"),
     ],
     ids=["alone", "twice", "non-finite", "not run", "halved", "nan"],
 )

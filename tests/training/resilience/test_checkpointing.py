@@ -179,7 +179,7 @@ def test_fault_37_other_settings_are_refused_and_listed(tmp_path, options, words
         options = {}
     with pytest.raises(InputError) as caught:
         fit(choice, **{**small, **options})
-    assert f"checkpoints: expected a new folder, or one of this very run, got {tmp_path}, whose run has" in str(
+    assert f"checkpoints: expected a new folder, or the folder of this run, got {tmp_path}, whose run has" in str(
         caught.value
     )
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""Successive halving: at certain epochs only the best members go on."""
+"""Successive halving of a sweep's members."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Halving(NamedTuple):
 
     Args:
         epochs: the epochs after which the members are compared, in rising order.
-        keep: the share of members that goes on; at least one member does.
+        keep: the share of the members that go on. At least one member goes on.
         metric: what is compared: the largest ``test_accuracy``, or the smallest ``test_loss`` or ``train_loss``.
 
     >>> Halving((1, 3), keep=0.25).kept(64)
@@ -34,11 +34,11 @@ class Halving(NamedTuple):
     metric: str = "test_accuracy"
 
     def kept(self, members: int) -> int:
-        """How many members go on."""
+        """The number of members that go on."""
         return max(1, math.ceil(members * self.keep - 1e-9))
 
     def check(self, shortest: int) -> None:
-        """Raises an ``InputError`` for epochs in the wrong order or too late, and for a wrong share or metric."""
+        """Raises an InputError unless the epochs rise and are early enough, and share and metric are valid."""
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
         if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
@@ -48,7 +48,7 @@ class Halving(NamedTuple):
         check_metric(self.metric)
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:
-        """Ends the running members that are not among the best, as "halved". Of equal ones the first go on."""
+        """Ends the running members that are not among the best, with status "halved". Of equals, the first go on."""
         running = [history for history in histories if history.running]
         sign = -1 if self.metric == "test_accuracy" else 1
         values = np.nan_to_num([sign * getattr(history, self.metric)[-1] for history in running], nan=np.inf)

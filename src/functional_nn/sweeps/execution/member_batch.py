@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters
@@ -21,6 +24,8 @@ from functional_nn.training.resilience.non_finite import stays_finite_on_host
 from functional_nn.training.state import TrainState
 
 RUNNING = "running"
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -42,23 +47,23 @@ class MemberHistory:
 
 @dataclass(frozen=True)
 class MemberRules:
-    """What holds for all members of a sweep.
+    """The rules that all members of a sweep share.
 
     Args:
         dtype: the type of traced hyper-parameters.
-        members_at_once: how many members one program trains by ``vmap``; None: each member by itself.
-        patience: stop a member early if its test loss has not improved for this many epochs; None: never.
-        order_key: the key of one order of examples for all members; None: each member has its own order.
+        members_at_once: the number of members that one program trains by ``vmap``; None if it trains one member.
+        patience: the number of epochs without a lower test loss after which a member is stopped; None for no limit.
+        order_key: the key of one order of examples for all members; None if each member has its own order.
     """
 
-    dtype: Any
+    dtype: DTypeLike
     members_at_once: int | None = None
     patience: int | None = None
     order_key: jax.Array | None = None
 
 
 class MemberBatch:
-    """Members of one static group that one call of a program trains, on one device.
+    """Members of one static group that one call of a program trains on one device.
 
     If fewer members are left than the program trains at once, the last member fills the empty places, so that all
     batches of a group use the same program.
@@ -67,8 +72,8 @@ class MemberBatch:
         group: the static group of the members.
         programs_on: returns the group's programs on a device.
         grid: the hyper-parameters of all members of the sweep.
-        histories: of the members in this batch.
-        rules: what holds for all members.
+        histories: those of the members in this batch.
+        rules: the rules that all members share.
     """
 
     def __init__(
@@ -79,21 +84,23 @@ class MemberBatch:
         histories: Sequence[MemberHistory],
         rules: MemberRules,
     ):
-        self.group, self.histories = group, tuple(histories)
-        self._programs_on, self._rules = programs_on, rules
-        numbers: Any = [history.number for history in histories]
+        self.group = group
+        self.histories = tuple(histories)
+        self._programs_on = programs_on
+        self._rules = rules
+        numbers: int | list[int]
         if rules.members_at_once is None:
-            numbers = numbers[0]
+            numbers = histories[0].number
         else:
-            numbers += numbers[-1:] * (rules.members_at_once - len(numbers))
+            numbers = _filled([history.number for history in histories], rules.members_at_once)
         self._hyperparameters = traced_values(group, grid, numbers, rules.dtype)
         self._keys = keys(grid, numbers)
-        self._train_state: Any = None
+        self._train_state: PyTree = None
         self._epoch = 0
         self._device: Device | None = None
 
     def begin(self, device: Device, data: Split) -> None:
-        """Moves the members to a device, which has the data: at their start, or from where they stopped."""
+        """Moves the members to a device, which has the data. They start, or continue from where they stopped."""
         self._device, self._data = device, data
         hyperparameters, key, self._order_key = jax.device_put(
             (self._hyperparameters, self._keys, self._rules.order_key), device
@@ -105,7 +112,7 @@ class MemberBatch:
         elif self._rules.members_at_once is None:
             self._train_state = jax.device_put(train_states[0], device)
         else:
-            filled = train_states + train_states[-1:] * (self._rules.members_at_once - len(train_states))
+            filled = _filled(train_states, self._rules.members_at_once)
             self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
         self._epoch = len(self.histories[0].test_loss)
         for history in self.histories:
@@ -117,7 +124,7 @@ class MemberBatch:
         return self._device is not None
 
     def goes_on(self, until: int) -> bool:
-        """Whether any member is still to be trained before epoch ``until``."""
+        """Whether any member still has epochs to run up to epoch ``until``."""
         return self._epoch < until and any(history.running for history in self.histories)
 
     def run_epoch(self, until: int) -> float:
@@ -126,6 +133,8 @@ class MemberBatch:
         The train state of a member goes into its history when the member has ended, and after epoch ``until``.
         """
         clock = time.perf_counter()
+
+        # The epoch with fast steps, and the evaluation.
         before = self._train_state
         number = jax.device_put(np.int32(self._epoch), self._device)
         arguments = (before, self._data.train_x, self._data.train_labels, number, self._order_key)
@@ -135,9 +144,11 @@ class MemberBatch:
         bad_steps = self._per_member(result.bad_step)
         states = [after] * len(self.histories)
 
-        # The fast steps check nothing. Members that did not stay finite are run again by steps that do.
+        # The fast steps check nothing. If a member did not stay finite, the epoch is run again with steps that do, and
+        # that member's results are taken from there.
         bad = (bad_steps >= 0) | ~self._stay_finite(before, after)
-        if suspects := [i for i, history in enumerate(self.histories) if history.running and bad[i]]:
+        suspects = [i for i, history in enumerate(self.histories) if history.running and bad[i]]
+        if suspects:
             careful, result = self._programs.careful_epoch(*arguments)
             evaluation = self._programs.evaluate(careful, self._data.test_x, self._data.test_labels)
             careful_metrics = self._per_member((result.loss, evaluation.loss, evaluation.accuracy))
@@ -147,6 +158,7 @@ class MemberBatch:
                 for metric, careful_metric in zip(metrics, careful_metrics, strict=True):
                     metric[i] = careful_metric[i]
 
+        # The results go into the histories of the members that are still running.
         self._train_state = after
         self._epoch += 1
         for i, history in enumerate(self.histories):
@@ -163,7 +175,7 @@ class MemberBatch:
         return time.perf_counter() - clock
 
     def _update_status(self, history: MemberHistory, bad_step: int) -> None:
-        steps_per_epoch = -(-len(self._data.train_x) // self.group.batch_size)
+        steps_per_epoch = math.ceil(len(self._data.train_x) / self.group.batch_size)
         epochs_since_best = len(history.test_loss) - 1 - int(np.argmin(history.test_loss))
         if bad_step >= 0:
             history.status = "non-finite"
@@ -174,7 +186,7 @@ class MemberBatch:
             history.status = "stopped early"
 
     def _stay_finite(self, before: TrainState, after: TrainState) -> np.ndarray:
-        """Whether the numbers of each member that were finite before an epoch are finite after it."""
+        """For each member, whether the numbers that were finite before an epoch are finite after it."""
         if self._rules.members_at_once is None:
             return np.array([stays_finite_on_host(before, after)])
         sides = jax.device_get([jax.tree.leaves(side._replace(key=None)) for side in (before, after)])
@@ -186,6 +198,11 @@ class MemberBatch:
             return train_state
         return jax.tree.map(lambda leaf: leaf[i], train_state)
 
-    def _per_member(self, values: Any) -> Any:
-        """Each array on the host, with one number per member."""
+    def _per_member(self, values: PyTree) -> PyTree:
+        """Copies each array to the host, with one number per member."""
         return jax.tree.map(lambda value: np.atleast_1d(np.array(value)), jax.device_get(values))
+
+
+def _filled(items: list[Item], count: int) -> list[Item]:
+    """The items, with the last one repeated until there are ``count``."""
+    return items + items[-1:] * (count - len(items))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -23,14 +23,15 @@ PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
 @dataclass(frozen=True)
 class Plan:
-    """A number of worker threads, and how many members each of them trains at once.
+    """The number of worker threads, and the number of members that each of them trains at once.
 
-    The workers take turns on the devices; on a CPU there is one worker per core. With one member at once, a member has
-    the program and the bits of a run alone. Several members at once are one program, mapped by ``vmap``.
+    The devices are distributed among the workers; on a CPU there is one worker per core. If a worker trains one member
+    at once, the member has the program and the bits of a run by itself. Several members at once are trained by one
+    program, mapped over the members by ``vmap``.
 
     Args:
-        workers: the number of threads.
-        members: the number of members that each thread trains at once.
+        workers: the number of worker threads.
+        members: the number of members that each worker trains at once.
 
     >>> print(Plan(workers=2, members=1), "|", Plan(1, 64))
     map, 2 at a time | vmap over 64
@@ -43,7 +44,9 @@ class Plan:
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
         if self.members > 1:
             return f"vmap over {self.members}{at_a_time}"
-        return f"map{at_a_time}" if at_a_time else "one after another"
+        if self.workers > 1:
+            return f"map{at_a_time}"
+        return "one after another"
 
 
 def on_cpu() -> bool:
@@ -52,25 +55,25 @@ def on_cpu() -> bool:
 
 
 def most_workers() -> int:
-    """One worker per device, and on a CPU one per core."""
+    """The largest number of workers: one per device, and on a CPU one per core."""
     return max(jax.local_device_count(), cores() if on_cpu() else 1)
 
 
 def maps_keys_alone() -> bool:
-    """Whether ``vmap`` over keys draws what each key draws alone. ``rbg`` draws for all from the first key."""
+    """Whether ``vmap`` over keys draws the same numbers as each key alone. ``rbg`` uses only the first key."""
     return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
 def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
-    """The plan of a name, for a sweep whose largest static group has ``members`` members.
+    """The plan for a sweep with ``groups`` static groups, of which the largest has ``members`` members.
 
     ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
-    ``"vmap:16"`` sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was never measured to be
-    faster. Elsewhere it is ``"vmap"``, except with the random generator ``rbg``.
+    ``"vmap:16"`` trains sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was never measured to be
+    faster. On other devices it is ``"vmap"``, except with the random generator ``rbg``.
 
     Raises:
         InputError: for an unknown plan; and for a plan with ``vmap`` if ``exact`` is set, or if JAX's random generator
-            would not draw a member's numbers from its own key.
+            would not use each member's own key.
     """
     workers = most_workers()
     if isinstance(plan, str) and plan == "auto":
@@ -83,7 +86,7 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
             plan = Plan(workers, 1)
         elif plan == "vmap":
             workers = jax.local_device_count()
-            plan = Plan(workers, -(-members // workers))
+            plan = Plan(workers, math.ceil(members / workers))
         elif name == "vmap" and count.isdecimal() and int(count) > 0:
             plan = Plan(workers, int(count))
     if not isinstance(plan, Plan):
@@ -91,14 +94,14 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     check_count("plan.workers", plan.workers)
     check_count("plan.members", plan.members)
     if exact and plan.members > 1:
-        remedy = "Leave the plan to auto, or take map or sequential."
-        raise InputError("plan", "one that runs each member alone, since exact is asked for", str(plan), remedy)
+        remedy = "Use the plan auto, map or sequential."
+        raise InputError("plan", "one that runs each member alone, because exact is True", str(plan), remedy)
     if plan.members > 1 and not maps_keys_alone():
-        expected = "one that runs each member alone, since the generator rbg draws for mapped members from one key"
-        remedy = "Leave the plan to auto, or set jax_default_prng_impl to threefry2x32."
+        expected = "one that runs each member alone, because the generator rbg uses one key for all mapped members"
+        remedy = "Use the plan auto, or set jax_default_prng_impl to threefry2x32."
         raise InputError("plan", expected, str(plan), remedy)
     at_once = min(plan.members, members)
-    batches = groups * -(-members // at_once)
+    batches = groups * math.ceil(members / at_once)
     return Plan(min(plan.workers, batches), at_once)
 
 
@@ -111,7 +114,7 @@ def memory_limit() -> int:
 
 
 def used_bytes() -> tuple[int, int]:
-    """The bytes in use now and at the peak so far, of the device, or on a CPU of the process."""
+    """The bytes in use now, and the largest number so far; of the device, or on a CPU of the process."""
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
@@ -126,7 +129,12 @@ def used_bytes() -> tuple[int, int]:
 
 
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
-    """The plan with as many workers, or else members at once, as memory has room for.
+    """The plan with fewer workers, or with fewer members at once, if memory has no room for more.
+
+    Args:
+        plan: the plan.
+        batch_bytes: the bytes that the members of one worker need.
+        limit: the bytes that the sweep may use.
 
     >>> fitting(Plan(4, 1), 300, 1000), fitting(Plan(1, 100), 4000, 1000)
     (Plan(workers=3, members=1), Plan(workers=1, members=25))
@@ -143,13 +151,13 @@ def remembered_file() -> Path | None:
 
 
 def recall(situation: str) -> int | None:
-    """How many workers were fastest when this situation was measured; None if it was not."""
+    """The number of workers that was fastest in this situation; None if it was not measured."""
     workers = _remembered().get(situation)
     return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
 
 
 def remember(situation: str, workers: int) -> None:
-    """Saves how many workers were fastest; without a safe and writable cache folder, it does nothing."""
+    """Saves the number of workers that was fastest. Without a safe and writable cache folder, it does nothing."""
     file = remembered_file()
     if file is None:
         return
@@ -157,7 +165,7 @@ def remember(situation: str, workers: int) -> None:
         write_whole(file, json.dumps(_remembered() | {situation: workers}, indent=1))
 
 
-def _remembered() -> dict[str, Any]:
+def _remembered() -> dict[str, object]:
     """The plans measured so far; none if the file is missing or damaged."""
     file = remembered_file()
     if file is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
 
+from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shape
+from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoint import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
@@ -39,9 +40,9 @@ class Population:
         groups: the static groups of the grid.
         grid: the hyper-parameters of the members.
         data: data sets by name.
-        precision: of all members.
-        plan: how many members are trained at a time; fewer if memory has no room for them.
-        measure: whether the number of workers is measured, or recalled from an earlier measurement.
+        precision: that of all members.
+        plan: how many members are trained at a time. It is reduced if memory has no room for so many.
+        measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
         keep: whether the parameters and state of the members are kept.
         order_seed, patience: see ``sweep``.
     """
@@ -60,20 +61,25 @@ class Population:
         patience: int | None = None,
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
-        self.plan, self._measure = plan, measure
-        self._grid, self._keep = grid, keep
+        self.plan = plan
+        self._measure = measure
+        self._grid = grid
+        self._keep = keep
         self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
-        self._kept: dict[int, tuple[Any, Any]] = {}
+        self._kept: dict[int, tuple[Params, State]] = {}
         order_key = None if order_seed is None else jax.random.key(order_seed)
         self._compile(shared_order=order_key is not None)
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
         self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
-        if measure and (workers := plans.recall(self._situation)) is not None:
-            self.plan, self._measure = Plan(min(workers, self.plan.workers), self.plan.members), False
+        workers = plans.recall(self._situation) if measure else None
+        if workers is not None:
+            self.plan = Plan(min(workers, self.plan.workers), self.plan.members)
+            self._measure = False
 
     def _compile(self, *, shared_order: bool) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
         limit = plans.memory_limit()
+        # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
         while True:
             compiled = [group.compile(self.devices, self._members_at_once, shared_order) for group in self._groups]
             self._batch_bytes = max(map(program_bytes, compiled))
@@ -86,15 +92,15 @@ class Population:
             check_memory(programs, tuple(group.splits.values()))
 
     def _needed_bytes(self) -> int:
-        """The bytes that the sweep adds: the data, a batch for each worker, and the members that are kept."""
+        """The bytes of the data, of a batch for each worker, and of the members that are kept."""
         data = sum(array.nbytes for group in self._groups for split in group.splits.values() for array in split)
         kept = 0
         if self._keep:
             for group in self._groups:
                 state = group.on(self.devices[0]).train_state
                 leaves = jax.tree.leaves((state.params, state.state))
-                batch_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-                kept += len(group.group.members) * batch_bytes // self.plan.members
+                bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+                kept += len(group.group.members) * bytes_at_once // self.plan.members
         return data + self.plan.workers * self._batch_bytes + kept
 
     @property
@@ -117,7 +123,9 @@ class Population:
 
     def train(self, rung: int | None, store: Store | None) -> Iterator[None]:
         """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch."""
-        batches, names = [], {}
+        # Batches that the store has are taken from there; the others are trained.
+        batches: list[MemberBatch] = []
+        names: dict[int, str] = {}
         for place, group in enumerate(self._groups):
             for numbers in self._batches(group.group):
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
@@ -168,9 +176,10 @@ class Population:
         size = self.plan.members
         return [numbers[i : i + size] for numbers in by_data.values() for i in range(0, len(numbers), size)]
 
-    def identity(self) -> dict[str, Any]:
-        """What tells this sweep from others with the same grid: shapes and types of parameters, and programs."""
-        groups, fingerprints = {}, {}
+    def identity(self) -> dict[str, object]:
+        """What distinguishes this sweep from others with the same grid: shapes and types, and programs."""
+        groups: dict[str, object] = {}
+        fingerprints: dict[str, str] = {}
         for place, group in enumerate(self._groups):
             programs = group.on(self.devices[0])
             name = f"group {place}" if len(self._groups) > 1 else ""
@@ -185,18 +194,21 @@ class Population:
 
     # Members in memory and on disk
 
-    def _stored_part(self, train_state: TrainState, whole: bool) -> Any:
-        """What is stored of a member: everything that training needs to continue, or what the result shows."""
+    def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
+        """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
             return train_state._replace(key=None)
         return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
-        states: list[Any] = [history.train_state for history in batch.histories]
-        store.save(name, batch.histories, [self._stored_part(state, whole) for state in states])
+        parts = []
+        for history in batch.histories:
+            assert history.train_state is not None  # a batch that is done has put its states there
+            parts.append(self._stored_part(history.train_state, whole))
+        store.save(name, batch.histories, parts)
 
     def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
-        """Takes a batch from the store; returns whether it was there."""
+        """Takes a batch from the store; returns whether the store has it."""
         found = store.load(name, numbers, self._stored_part(group.on(self.devices[0]).train_state, whole))
         if found is None:
             return False
@@ -227,17 +239,17 @@ class Population:
 
     @property
     def ended(self) -> int:
-        """How many members have ended."""
+        """The number of members that have ended."""
         return sum(not history.running for history in self.histories)
 
     @property
     def batch_epochs(self) -> int:
-        """How many epochs of batches there are if all members go to their end."""
+        """The number of epochs of all batches, if all members run to their end."""
         return sum(len(self._batches(group.group)) * group.group.epochs for group in self._groups)
 
     @property
     def compilations(self) -> int:
-        """How many times a group was compiled for a device."""
+        """The number of times that a group was compiled for a device."""
         return sum(group.compilations for group in self._groups)
 
     @property
@@ -263,8 +275,8 @@ class Population:
             **{name: np.asarray(getattr(history, name)) for name in CURVES},
         )
 
-    def described(self) -> dict[str, Any]:
-        """The plan, the memory it was estimated to need, and the number of static groups."""
+    def described(self) -> dict[str, str | int]:
+        """The plan, its estimated memory, the largest memory so far, and the number of static groups."""
         return {
             "name": str(self.plan),
             "workers": self.plan.workers,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, inside, suggest
+from functional_nn.core.shapes import Shape
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.argument_checks import check_counts, check_functions
@@ -23,6 +25,9 @@ from functional_nn.training.programs.recipe import (
     WithStaticValues,
 )
 
+StaticValues: TypeAlias = tuple[tuple[str, Any], ...]
+DataShapes: TypeAlias = tuple[tuple[Shape, str], ...]
+
 
 @dataclass(frozen=True)
 class StaticGroup:
@@ -32,8 +37,8 @@ class StaticGroup:
         make_recipe: makes a member's recipe from its traced hyper-parameters.
         recipe: the recipe of the first member.
         traced: the names of the traced hyper-parameters.
-        members: the numbers of the members in the grid; members with the same data stand next to each other.
-        epochs, batch_size: of each member.
+        members: the numbers of the members in the grid. Members with the same data follow each other.
+        epochs, batch_size: those of each member.
     """
 
     make_recipe: WithStaticValues
@@ -63,21 +68,24 @@ def static_groups(
             member.
     """
     names = [name for name in grid[0] if name not in NOT_FOR_FUNCTIONS]
-    if unknown := [name for name in static if name not in names]:
+    unknown = [name for name in static if name not in names]
+    if unknown:
         raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
     traced = traced_names(grid, static)
 
-    members_of: dict[Any, list[int]] = {}
+    # Members share programs if their static values and the shapes of their data are equal.
+    members_of: dict[tuple[StaticValues, DataShapes], list[int]] = {}
     for number, member in enumerate(grid):
         arrays = _arrays(data[member["data"]])
         counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
         with inside(f"member {number}"):
             check_counts(**counts)
-        counts["steps"] = counts["epochs"] * math.ceil(len(arrays[0]) / counts["batch_size"])
+        counts["steps"] = counts["epochs"] * math.ceil(len(arrays.train_x) / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
         shapes = tuple((array.shape, array.dtype.name) for array in arrays)
         members_of.setdefault((tuple(sorted(static_values.items())), shapes), []).append(number)
 
+    # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
     place_of_data = {name: place for place, name in enumerate(data)}
     groups = []
     for (static_values, _), members in members_of.items():
@@ -112,15 +120,16 @@ def _checked_recipes(
             recipe, names_read = make_recipe.read({name: float(grid[number][name]) for name in traced})
             check_functions(recipe.loss, recipe.optimizer, recipe.penalty)
             recipes.append(recipe)
-    if unread := [name for name in names if name not in names_read and name not in COUNTS]:
+    unread = [name for name in names if name not in names_read and name not in COUNTS]
+    if unread:
         expected = "a name that the model, the optimizer, the loss or the penalty reads"
         remedy = f"They read: {', '.join(sorted(names_read)) or 'nothing'}."
         raise InputError("grid", expected, ", ".join(unread), remedy)
     return recipes[0]
 
 
-def traced_names(grid: Sequence[Mapping[str, Any]], static: Sequence[str] = ()) -> tuple[str, ...]:
-    """The hyper-parameters to trace: numbers that have a decimal point for any member, except the static ones."""
+def traced_names(grid: Sequence[Mapping[str, object]], static: Sequence[str] = ()) -> tuple[str, ...]:
+    """The hyper-parameters to trace: numbers with a decimal point for any member, except those in ``static``."""
 
     def is_traced(name: str) -> bool:
         values = [member[name] for member in grid]
@@ -132,7 +141,7 @@ def traced_names(grid: Sequence[Mapping[str, Any]], static: Sequence[str] = ()) 
 
 
 def traced_values(
-    group: StaticGroup, grid: Sequence[Hyperparameters], members: Sequence[int] | int, dtype: Any
+    group: StaticGroup, grid: Sequence[Hyperparameters], members: Sequence[int] | int, dtype: DTypeLike
 ) -> dict[str, np.ndarray]:
     """The traced hyper-parameters of one member, as scalars, or of several members, as vectors."""
     if isinstance(members, int):
@@ -147,7 +156,7 @@ def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.A
     return jnp.stack([jax.random.key(grid[number]["seed"]) for number in members])
 
 
-def _arrays(data: Dataset | Split) -> tuple[Any, Any, Any, Any]:
+def _arrays(data: Dataset | Split) -> Split:
     if isinstance(data, Dataset):
-        return data.train_images, data.train_labels, data.test_images, data.test_labels
+        return Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     return data

@@ -1,4 +1,4 @@
-"""The folder of a sweep: one file per finished batch of members, so that a killed sweep continues."""
+"""The folder of a sweep: one file for each finished batch of members, so that a killed sweep can continue."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import form, packed, unpacked
 from functional_nn.storage.files import one_writer, read_signed, remove_leftovers, signed_text, write_whole
 from functional_nn.storage.identity import as_json, check_kind, difference
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 
-SWEEP, CHUNKS = "sweep.json", "chunks"
+SWEEP, BATCHES = "sweep.json", "chunks"
 FORMAT, VERSION = "functional_nn sweep", 1
-OF_THE_FILE = ("format", "version", "fingerprint")
-"""The entries of ``sweep.json`` besides the sweep's identity."""
+FILE_ENTRIES = ("format", "version", "fingerprint")
+"""The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
 class Store:
-    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` holds the finished batches.
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` has the finished batches of members.
 
     As a context manager it is the only writer of the folder, and removes files left behind by a killed writer.
 
     Args:
         folder: a folder for this sweep alone; created if it does not exist.
-        identity: what must be equal for a sweep to continue in the folder, by name.
+        identity: by name, everything that must be equal for a sweep to continue in the folder.
 
     Raises:
-        InputError: if the folder cannot be written to, is in use by another process, or belongs to another sweep or to
-            something else.
+        InputError: if the folder cannot be written to, is in use by another process, or belongs to another sweep or
+            another program.
         DataError: if ``sweep.json`` is damaged or of another version.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder = folder
         self._identity = as_json("identity", identity)
         self._fingerprint = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
@@ -52,17 +53,17 @@ class Store:
         with ExitStack() as stack:
             stack.enter_context(one_writer("out", self.folder))
             self._begin(self.folder / SWEEP)
-            remove_leftovers(self.folder / CHUNKS)
+            remove_leftovers(self.folder / BATCHES)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def _begin(self, path: Path) -> None:
         """Writes the sweep's identity, or compares it with that in the folder."""
         try:
-            (self.folder / CHUNKS).mkdir(exist_ok=True)
+            (self.folder / BATCHES).mkdir(exist_ok=True)
             if not path.exists():
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
                 write_whole(path, signed_text(entries | self._identity))
@@ -70,15 +71,17 @@ class Store:
             known = _read(path)
         except OSError as error:
             raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
-        if different := difference({name: known[name] for name in known if name not in OF_THE_FILE}, self._identity):
+        if different := difference({name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity):
             given = f"{self.folder}, whose sweep has {different}"
-            raise InputError("out", "a new folder, or one of this very sweep", given, "Name another folder.")
-        # The folder may have been made with other versions of JAX, which do not count. Its files carry its fingerprint.
+            raise InputError("out", "a new folder, or the folder of this sweep", given, "Use another folder.")
+        # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
+        # from ours. Its files contain its own fingerprint.
         self._fingerprint = known["fingerprint"]
 
-    def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[Any]) -> None:
-        """Writes a batch: the history of each member, and a pytree of arrays for each."""
-        arrays, members = {}, []
+    def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[PyTree]) -> None:
+        """Writes a batch: the history of each member, and a pytree of arrays for each member."""
+        arrays: dict[str, np.ndarray] = {}
+        members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
             members.append({"number": history.number, "status": history.status, "bad_step": history.bad_step})
             arrays |= {f"{place}/{curve}": np.asarray(getattr(history, curve), np.float64) for curve in CURVES}
@@ -87,22 +90,31 @@ class Store:
         about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
         write_whole(self._path(name), packed(arrays, about))
 
-    def load(self, name: str, numbers: Sequence[int], like: Any) -> tuple[list[MemberHistory], list[Any]] | None:
-        """Reads what ``save`` wrote, with pytrees like the one given; None if the file is missing or damaged."""
+    def load(self, name: str, numbers: Sequence[int], like: PyTree) -> tuple[list[MemberHistory], list[PyTree]] | None:
+        """Reads a batch that ``save`` wrote; None if the file is missing or damaged, or belongs to another sweep.
+
+        Args:
+            name: the name of the batch.
+            numbers: the numbers of its members.
+            like: a pytree with the structure, shapes and types of each member's pytree.
+        """
         try:
             arrays, about = unpacked(self._path(name))
             members = json.loads(about["members"])
-            own = about["fingerprint"] == self._fingerprint
+            is_of_this_sweep = about["fingerprint"] == self._fingerprint
         except (OSError, ValueError, KeyError):
             return None
-        leaves, structure = jax.tree.flatten(like)
-        if not own or [member["number"] for member in members] != list(numbers):
+        if not is_of_this_sweep or [member["number"] for member in members] != list(numbers):
             return None
-        forms = [form(leaf) for leaf in leaves]
+
+        # The arrays of each member must have the shapes and types of the given pytree.
+        leaves, structure = jax.tree.flatten(like)
+        expected_forms = [form(leaf) for leaf in leaves]
         for place in range(len(members)):
-            found = [form(arrays[name]) if (name := f"{place}/{i}") in arrays else "" for i in range(len(leaves))]
-            if found != forms:
+            names = [f"{place}/{i}" for i in range(len(leaves))]
+            if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
                 return None
+
         histories = [
             MemberHistory(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
             for place, member in enumerate(members)
@@ -114,7 +126,7 @@ class Store:
         return histories, kept
 
     def _path(self, name: str) -> Path:
-        return self.folder / CHUNKS / f"{name}.safetensors"
+        return self.folder / BATCHES / f"{name}.safetensors"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -124,12 +136,12 @@ def _read(path: Path) -> dict[str, Any]:
         DataError: if the file is damaged or of another version.
         OSError: if it cannot be read.
     """
-    remedy = "Name another folder. Or delete this file: finished members of this very sweep are still used then."
+    remedy = "Use another folder. Or delete this file; finished members of this sweep are still used then."
     try:
         known = read_signed(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "what a sweep wrote", f"a damaged file ({error})", remedy) from None
+        raise DataError(str(path), "a file that a sweep wrote", f"a damaged file ({error})", remedy) from None
     if known.get("format") != FORMAT or known.get("version") != VERSION:
         given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
-        raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Name another folder.")
+        raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")
     return known

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from functional_nn.sweeps.execution.member_batch import MemberBatch
 from functional_nn.training.programs.devices import Device
 
 Step: TypeAlias = tuple[MemberBatch, bool]
-"""A batch after one of its epochs, and whether it is done."""
+"""A batch that has run an epoch, and whether it is done."""
 
 
 class Workers:
@@ -26,15 +26,19 @@ class Workers:
     """
 
     def __init__(self, devices: Sequence[Device], begin: Callable[[MemberBatch, Device], None]):
-        self.devices, self._begin, self.measured = list(devices), begin, False
+        self.devices = list(devices)
+        self.measured = False
+        self._begin = begin
 
     def run(self, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]) -> Iterator[Step]:
         """Trains each batch up to epoch ``until(batch)``, and yields after each epoch of a batch.
 
         If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.
         """
-        waiting, stop = deque(batches), threading.Event()
-        events: Queue[Any] = Queue()
+        waiting = deque(batches)
+        stop = threading.Event()
+        # Each worker sends its steps, and None when it ends. If an error ends it, it sends the error first.
+        events: Queue[Step | BaseException | None] = Queue()
 
         def work(device: Device) -> None:
             try:
@@ -53,13 +57,13 @@ class Workers:
         try:
             for thread in threads:
                 thread.start()
-            at_work = len(threads)
-            while at_work:
+            running = len(threads)
+            while running:
                 event = events.get()
                 if isinstance(event, BaseException):
                     raise event
                 if event is None:
-                    at_work -= 1
+                    running -= 1
                 else:
                     yield event
         finally:
@@ -74,6 +78,7 @@ class Workers:
         as there are workers. Yields what ``run`` yields.
         """
         count = len(self.devices)
+        # The first batch starts on the first device, the following ones on the devices of their workers.
         for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
             self._begin(batch, device)
         alone = batches[0].run_epoch(until(batches[0]))

@@ -1,1 +1,1 @@
-"""Grids of hyper-parameters."""
+"""Grids of hyper-parameters, from Python and from files, and folds for cross-validation."""

@@ -1,4 +1,4 @@
-"""Grid files: the settings of a sweep read from TOML or CSV, with bounded work for hostile files."""
+"""Grid files: the members of a sweep read from TOML or CSV, with limits against malicious files."""
 
 from __future__ import annotations
 
@@ -29,26 +29,32 @@ from functional_nn.sweeps.grid.grid import (
 )
 
 MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
-"""Of a file. TOML is parsed in Python, where a megabyte can take two seconds; long lists of members are CSV."""
+"""The largest size of a file. TOML is parsed in Python, where a megabyte can take two seconds. Long grids are CSV."""
 
 MOST_LINES = 2 * MOST_MEMBERS
-"""Of a CSV file, blank ones among them."""
+"""The most lines of a CSV file, with blank lines."""
 
 _KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
 LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
-"""A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with their square."""
+"""A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with the square
+of this number."""
 
 
 def read_grid(path: str | Path) -> list[Hyperparameters]:
     """The members that a TOML or CSV file describes.
 
-    A CSV file has a column a hyper-parameter and a row a member. A TOML file has any of these tables, which are
-    crossed: ``[grid]`` with lists, ``[zip]`` with lists of one length, ``[draws]`` with ``number``, ``seed`` and for
-    each hyper-parameter ``{uniform = [low, high]}``, ``{log_uniform = [low, high]}`` or ``{choice = [values]}``; and
-    ``[[members]]`` with one value of each.
+    A CSV file has one column for each hyper-parameter, and one row for each member. A TOML file has one or several of
+    these tables, which are combined by ``crossed``:
+
+    - ``[grid]`` with a list of values for each hyper-parameter;
+    - ``[zip]`` with lists of the same length;
+    - ``[draws]`` with ``number``, ``seed``, and for each hyper-parameter ``{uniform = [low, high]}``,
+      ``{log_uniform = [low, high]}`` or ``{choice = [values]}``;
+    - ``[[members]]`` with one value for each hyper-parameter.
 
     Raises:
-        DataError: for a file that is missing or says something else, with the place in it, or describes too much.
+        DataError: if the file is missing, does not describe a grid, or describes too many members. The message names
+            the place in the file.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError("path", "the path of a .toml or a .csv file", short_repr(path))
@@ -69,7 +75,7 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
 
 
 def _text(path: Path) -> str:
-    """The file's text; no more is read than there may be."""
+    """The text of a file. At most one byte more than allowed is read."""
     most = MOST_BYTES[path.suffix]
     with open(path, "rb") as file:
         content = file.read(most + 1)
@@ -99,7 +105,7 @@ def _read_toml(text: str) -> list[Hyperparameters]:
 def _drawn(table: dict[str, Any]) -> list[Hyperparameters]:
     bounded = {"uniform": uniform, "log_uniform": log_uniform}
 
-    def distribution(name: str, given: Any) -> Distribution:
+    def distribution(name: str, given: object) -> Distribution:
         if isinstance(given, dict) and len(given) == 1:
             ((kind, values),) = given.items()
             if kind == "choice":
@@ -127,7 +133,7 @@ def _read_csv(text: str) -> list[Hyperparameters]:
             continue
         check_size(len(members) + 1, (len(members) + 1) * len(names))
         if len(row) != len(names):
-            raise InputError(f"row {len(members) + 2}", f"{len(names)} values, one a column", len(row))
+            raise InputError(f"row {len(members) + 2}", f"{len(names)} values, one for each column", len(row))
         members.append({name: _parsed(cell) for name, cell in zip(names, row, strict=True)})
     if not names:
         raise InputError("rows", "names and at least one member", "none")
@@ -142,7 +148,7 @@ def _names(row: list[str]) -> list[str]:
     return row
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> bool | int | float | str:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

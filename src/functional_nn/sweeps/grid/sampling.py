@@ -1,10 +1,10 @@
-"""Optuna as a sampler: it proposes whole populations, a sweep trains each, and it learns from all of them."""
+"""Hyper-parameter search with Optuna, in which each round is a sweep."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function, shown
@@ -12,33 +12,40 @@ from functional_nn.sweeps.grid.grid import Hyperparameters, crossed, grid
 from functional_nn.sweeps.results.member import Member, check_metric
 from functional_nn.sweeps.results.results import SweepResult
 
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
 
 def search(
-    study: Any,
-    space: Callable[[Any], Hyperparameters],
-    run: Callable[[Sequence[Mapping[str, Any]]], SweepResult],
+    study: Study,
+    space: Callable[[Trial], Hyperparameters],
+    run: Callable[[Sequence[Hyperparameters]], SweepResult],
     *,
     population: int,
     rounds: int,
     seeds: int = 1,
     metric: str = "test_accuracy",
 ) -> list[SweepResult]:
-    """Asks an Optuna study for a population, trains it in one sweep, tells the study, and so on.
+    """Searches for good hyper-parameters with an Optuna study.
+
+    In each round, the study proposes several settings, one sweep trains them, and the study is told the results.
 
     Args:
-        study: of ``optuna.create_study(direction="maximize")``, or ``"minimize"`` for a loss.
-        space: ``trial -> hyper-parameters``, by ``trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)``, ….
-        run: ``members -> SweepResult``, such as ``lambda members: sweep(model, optimizer, members, data)``.
-        population: settings a round.
-        rounds: how many rounds.
-        seeds: models of each setting; the study is told their mean. One with a member that is not finite has failed.
-        metric: what the study is told.
+        study: made by ``optuna.create_study(direction="maximize")``, or with ``"minimize"`` for a loss.
+        space: a function ``trial -> hyper-parameters``, which calls methods of the trial such as
+            ``trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)``.
+        run: a function ``members -> SweepResult``, such as ``lambda members: sweep(model, optimizer, members, data)``.
+        population: the number of settings in a round.
+        rounds: the number of rounds.
+        seeds: the number of models for each setting. The study is told their mean. If one of them is not finite, the
+            trial has failed.
+        metric: the metric that the study is told.
 
     Returns:
-        The result of each round.
+        The results of all rounds.
 
     Raises:
-        InputError: where the study looks for the wrong end of the metric.
+        InputError: if the direction of the study does not fit the metric.
 
     >>> import optuna, functional_nn as fnn, optax
     >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -52,34 +59,31 @@ def search(
     (8, True)
     """
     if not all(hasattr(study, name) for name in ("ask", "tell", "direction")):
-        raise InputError("study", "an Optuna study", shown(study), "Make one by optuna.create_study.")
-    check_function("space", space, "a function of a trial that gives hyper-parameters")
-    check_function("run", run, "a function of members that gives a SweepResult")
+        raise InputError("study", "an Optuna study", shown(study), "Make one with optuna.create_study.")
+    check_function("space", space, "a function of a trial that returns hyper-parameters")
+    check_function("run", run, "a function of members that returns a SweepResult")
     direction = "maximize" if check_metric(metric) == "test_accuracy" else "minimize"
     if study.direction.name.lower() != direction:
         raise InputError("study", f"one with direction={direction!r} for {metric}", study.direction.name.lower())
     for argument, value in (("population", population), ("rounds", rounds), ("seeds", seeds)):
         check_count(argument, value)
+    from optuna.trial import TrialState
+
     results = []
     for _ in range(rounds):
         trials = [study.ask() for _ in range(population)]
         settings = [space(trial) for trial in trials]
-        result = run(crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings)
+        members = crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings
+        result = run(members)
         for place, trial in enumerate(trials):
             values = [_value(member, metric) for member in result.members[place * seeds : (place + 1) * seeds]]
             if all(map(math.isfinite, values)):
                 study.tell(trial, sum(values) / len(values))
             else:
-                study.tell(trial, state=_failed())
+                study.tell(trial, state=TrialState.FAIL)
         results.append(result)
     return results
 
 
 def _value(member: Member, metric: str) -> float:
-    return math.nan if member.status in ("non-finite", "not run") else member.last(metric)
-
-
-def _failed() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState.FAIL
+    return member.last(metric) if member.has_result else math.nan

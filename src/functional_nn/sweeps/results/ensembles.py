@@ -1,14 +1,15 @@
-"""Ensembles: several members of a sweep as one classifier."""
+"""Ensembles: several members of a sweep as one classifier, and their gain in accuracy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer
@@ -24,13 +25,17 @@ from functional_nn.training.programs.recipe import ModelFunction, network_of
 COMBINATIONS = ("average", "vote")
 TRAINED = ("finished", "stopped early")
 
+FixedValues: TypeAlias = tuple[tuple[str, Any], ...]
+"""Names and values of static hyper-parameters."""
+
 
 class EnsembleGain(NamedTuple):
     """The accuracy of an ensemble beside that of its members.
 
     Args:
-        accuracy: of the ensemble.
-        mean, best: of its members. The best member was chosen by these very labels, so its accuracy is too optimistic.
+        accuracy: that of the ensemble.
+        mean, best: the mean and the largest accuracy of its members. The best member is chosen by the same labels, so
+            its accuracy is too optimistic.
         members: the number of members.
     """
 
@@ -41,7 +46,7 @@ class EnsembleGain(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """The gain over an average member. Without labels nobody knows the best one."""
+        """The gain over the mean of the members. Which member is best is known only with labels."""
         return self.accuracy - self.mean
 
     def __str__(self) -> str:
@@ -52,24 +57,24 @@ class EnsembleGain(NamedTuple):
 
 
 def ensemble_probabilities(
-    result: SweepResult, x: Any, *, members: Iterable[Member] | None = None, combine: str = "average"
+    result: SweepResult, x: ArrayLike, *, members: Iterable[Member] | None = None, combine: str = "average"
 ) -> np.ndarray:
-    """The probabilities that several members together give each class.
+    """The class probabilities of several members together.
 
     Math:
-        p = Σₘ pₘ / n, or by vote the share of the members whose largest probability is that of the class
+        p = Σₘ pₘ / n; or, by vote, the share of the members that give the class their largest probability
 
-    In a vote with equal counts the class with the smaller number wins, as with ``argmax``. Members whose networks
-    differ only in parameters and traced numbers share a compiled program.
+    If two classes have the same number of votes, ``argmax`` takes the one with the smaller number. Members that differ
+    only in parameters and traced numbers share a compiled program.
 
     Args:
-        result: of a sweep that kept its members' parameters.
-        x: (examples, …); images are reshaped as training did.
-        members: such as ``result.ranked()[:5]``; by default all that were trained to their end, or stopped early.
+        result: the result of a sweep with ``keep=True``.
+        x: (examples, …); images are flattened if training flattened them.
+        members: the members, such as ``result.ranked()[:5]``; by default all that are finished or stopped early.
         combine: ``"average"`` or ``"vote"``.
 
     Raises:
-        InputError: where there is no such member, or one given is not finite or has no parameters.
+        InputError: if there is no such member, or if a given member is not finite or has no parameters.
 
     >>> import functional_nn as fnn, optax
     >>> data = fnn.load_dataset("mnist5k")
@@ -88,13 +93,13 @@ def ensemble_probabilities(
 
 def ensemble_gain(
     result: SweepResult,
-    x: Any,
-    labels: Any,
+    x: ArrayLike,
+    labels: ArrayLike,
     *,
     members: Iterable[Member] | None = None,
     combine: str = "average",
 ) -> EnsembleGain:
-    """The accuracy of the ensemble beside those of its members.
+    """The accuracy of an ensemble, compared with the accuracies of its members.
 
     Args:
         result, x, members, combine: as for ``ensemble_probabilities``.
@@ -114,51 +119,54 @@ def ensemble_gain(
     if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
         given = f"{labels.dtype} of shape {labels.shape}"
         raise InputError("labels", f"one integer for each example, shape ({len(x)},)", given)
-    accuracies = []
+    accuracies: list[float] = []
 
-    def noted() -> Iterator[np.ndarray]:
+    def with_accuracies() -> Iterator[np.ndarray]:
         for probabilities in _probabilities(result, chosen, x):
             accuracies.append(_accuracy(probabilities, labels))
             yield probabilities
 
-    accuracy = _accuracy(_combined(noted(), len(chosen), combine), labels)
+    accuracy = _accuracy(_combined(with_accuracies(), len(chosen), combine), labels)
     return EnsembleGain(accuracy, float(np.mean(accuracies)), max(accuracies), len(chosen))
 
 
-def _chosen(result: SweepResult, members: Any) -> Sequence[Member]:
+def _chosen(result: SweepResult, members: object) -> Sequence[Member]:
     check_result(result)
     if members is not None and (is_array(members) or not isinstance(members, Iterable)):
         raise InputError("members", "members of the result", shown(members), "Write result.ranked()[:5].")
     if members is None:
-        chosen = [m for m in result.members if m.status in TRAINED and m.params is not None]
+        chosen = [member for member in result.members if member.status in TRAINED and member.params is not None]
         given = f"none of {len(result.members)}"
     else:
-        chosen, given = list(members), "none"
+        chosen = list(members)
+        given = "none"
         for member in chosen:
             if not isinstance(member, Member):
                 raise InputError("members", "members of the result", repr(member), "Write result.ranked()[:5].")
             if not member.has_result or member.params is None:
-                of_it = member.status if not member.has_result else "without parameters"
-                given = f"member {member.number}, {of_it}"
+                reason = "without parameters" if member.has_result else member.status
+                given = f"member {member.number}, {reason}"
                 raise InputError("members", "trained members with parameters", given, "Leave it out.")
     if not chosen:
-        remedy = "Sweep with keep=True."
+        remedy = "Call sweep with keep=True."
         raise InputError("members", "at least one trained member with parameters", given, remedy)
     return chosen
 
 
-def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> Iterator[np.ndarray]:
-    """Of each member, those that share a program one after another."""
+def _probabilities(result: SweepResult, members: Sequence[Member], x: ArrayLike) -> Iterator[np.ndarray]:
+    """The class probabilities of each member. Members that share a program follow each other."""
     x = as_host_array("x", x)
     if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(result.in_shape):
         raise InputError("x", f"(examples, …) with examples of shape {result.in_shape}", f"shape {x.shape}")
     precision = as_precision(result.precision)
     traced = traced_names([member.hyperparameters for member in result.members], result.static)
-    sharing: dict[Any, list[Member]] = {}
+
+    # Members share a program if the static hyper-parameters are equal that the model reads.
+    sharing: dict[FixedValues, list[Member]] = {}
     for member in members:
-        h = reader_of(member)
-        network_of(result.model, h)
-        fixed = tuple((name, h[name]) for name in sorted(h.names_read) if name not in traced)
+        reader = reader_of(member)
+        network_of(result.model, reader)
+        fixed = tuple((name, reader[name]) for name in sorted(reader.names_read) if name not in traced)
         sharing.setdefault(fixed, []).append(member)
     for fixed, together in sharing.items():
         net = _common_network(result.model, fixed)
@@ -166,28 +174,30 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: Any) -> It
         for member in together:
             numbers = {name: np.asarray(member.hyperparameters[name], precision.parameters) for name in traced}
             state = {"network": member.state, "hyperparameters": numbers}
-            yield predict_probabilities(net, member.params, state, examples, precision=precision)
+            params = {} if member.params is None else member.params
+            yield predict_probabilities(net, params, state, examples, precision=precision)
 
 
 def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
-    """The shape of an example in which the member's network has its parameters.
+    """The shape of an example for which the member's network has parameters of these shapes.
 
-    Networks of one sweep may be given images differently: to a convolution as they are, to a dense layer as vectors.
+    In one sweep, a convolution may have got images, and a dense layer flat vectors.
     """
-    net, own = result.network(member), jax.tree.map(np.shape, member.params)
+    net = result.network(member)
+    shapes = jax.tree.map(np.shape, member.params)
     for in_shape in (result.in_shape, shape, (math.prod(shape),)):
         try:
             params, _ = jax.eval_shape(lambda key, shape=in_shape: net.init(key, shape), jax.random.key(0))
         except (TypeError, ValueError):
             continue
-        if jax.tree.map(np.shape, params) == own:
+        if jax.tree.map(np.shape, params) == shapes:
             return in_shape
     raise InputError("x", f"examples that the network of member {member.number} takes", f"examples of shape {shape}")
 
 
 @lru_cache(maxsize=32)
-def _common_network(model: ModelFunction, fixed: tuple[tuple[str, Any], ...]) -> Layer:
-    """One network for all members that share what is fixed: its state holds their other hyper-parameters."""
+def _common_network(model: ModelFunction, fixed: FixedValues) -> Layer:
+    """One network for all members with these static values. The other hyper-parameters are in its state."""
 
     def forward(params, state, x, *, train, key=None):
         net = network_of(model, dict(fixed) | state["hyperparameters"])
@@ -195,7 +205,7 @@ def _common_network(model: ModelFunction, fixed: tuple[tuple[str, Any], ...]) ->
         return y, state, residuals
 
     def only_evaluates(*arguments):
-        raise FormulaMissing("An ensemble's common network only evaluates: use result.network(member).")
+        raise FormulaMissing("The common network of an ensemble can only be evaluated. Use result.network(member).")
 
     return Layer("ensemble", init=only_evaluates, forward=forward, backward=only_evaluates)
 

@@ -1,4 +1,4 @@
-"""One trained model of a sweep, and the metrics that it is ranked by."""
+"""Members of a sweep's result: one trained model with its hyper-parameters, status and metrics."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Params, State
 from functional_nn.core.validation import check_choice, shown
 
 METRICS = ("test_accuracy", "test_loss", "train_loss")
-
 
 COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
 
@@ -24,12 +24,12 @@ class Member:
 
     Args:
         number: its place in the grid, from 0.
-        hyperparameters: from the grid, with the seed.
+        hyperparameters: its values in the grid, with the seed.
         status: ``"finished"``; ``"non-finite"``, and its last finite state is kept; ``"stopped early"``; ``"halved"``,
             left out by successive halving; or ``"not run"``, because the sweep was interrupted before its end.
         bad_step: for a non-finite member, the first step of the run, from 0, whose result was not finite.
-        train_loss, test_loss, test_accuracy: one number for each epoch.
-        params, state: NumPy arrays; None if they were not kept.
+        train_loss, test_loss, test_accuracy: arrays with one number for each epoch.
+        params, state: pytrees of NumPy arrays; None if they were not kept.
     """
 
     number: int
@@ -39,8 +39,8 @@ class Member:
     train_loss: np.ndarray
     test_loss: np.ndarray
     test_accuracy: np.ndarray
-    params: Any = None
-    state: Any = None
+    params: Params | None = None
+    state: State | None = None
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
@@ -49,34 +49,35 @@ class Member:
 
     @property
     def has_result(self) -> bool:
-        """Whether its last numbers are those of a trained model: neither non-finite nor interrupted."""
+        """Whether its last metrics are those of a trained model: it is neither non-finite nor interrupted."""
         return self.status not in ("non-finite", "not run")
 
     def last(self, metric: str) -> float:
-        """A metric after the last epoch; NaN where none was run."""
+        """A metric after the last epoch; NaN if no epoch was run."""
         curve = getattr(self, check_metric(metric))
         return float(curve[-1]) if len(curve) else math.nan
 
     def row(self) -> dict[str, Any]:
-        """One flat dict: number, hyper-parameters, status, ``bad_step``, epochs, and the metrics after the last."""
+        """A flat dict: number, hyper-parameters, status, ``bad_step``, number of epochs, and the last metrics."""
         metrics = {metric: self.last(metric) for metric in METRICS}
         about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}
         return {"number": self.number, **self.hyperparameters, **about, **metrics}
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuses hyper-parameters named like another column of the rows."""
-    if taken := sorted(set(names) & set(COLUMNS)):
-        raise InputError("grid", "names that are no columns of the result", ", ".join(taken), "Rename them.")
+    """Raises an InputError if a hyper-parameter has the name of another column of the rows."""
+    taken = sorted(set(names) & set(COLUMNS))
+    if taken:
+        raise InputError("grid", "names that the columns of the result do not have", ", ".join(taken), "Rename them.")
 
 
 def check_metric(metric: str) -> str:
-    """A metric's name, or an error with the nearest one."""
+    """Raises an InputError unless this is the name of a metric; returns the name."""
     return check_choice("metric", metric, METRICS)
 
 
 class HasMembers(Protocol):
-    """What statistics look at of a sweep's result."""
+    """The part of a sweep's result that statistics use."""
 
     @property
     def members(self) -> tuple[Member, ...]: ...
@@ -89,8 +90,8 @@ Result = TypeVar("Result", bound=HasMembers)
 
 
 def check_result(result: Result) -> Result:
-    """Refuses what is not the result of a sweep."""
+    """Raises an InputError unless this is the result of a sweep; returns it."""
     members = getattr(result, "members", None)
     if not isinstance(members, tuple) or not all(isinstance(member, Member) for member in members):
-        raise InputError("result", "what sweep gives", shown(result))
+        raise InputError("result", "the result of sweep", shown(result))
     return result

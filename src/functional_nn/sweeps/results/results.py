@@ -36,21 +36,21 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """All members of a sweep, in the grid's order, and how it was run.
+    """All members of a sweep, in the order of the grid, and how the sweep was run.
 
     Args:
         members: one ``Member`` for each row of the grid.
-        model: as ``sweep`` got it.
-        precision: what was trained in.
-        in_shape: the shape of one example as the networks were given it.
-        plan: how it was run, with the bytes it was estimated to need.
-        compilations: how many static groups were compiled for it.
+        model: the ``model`` given to ``sweep``.
+        precision: the ``precision`` given to ``sweep``.
+        in_shape: the shape of one example as the networks took it.
+        plan: how the sweep was run, with its estimated memory.
+        compilations: the number of static groups that were compiled.
         seconds: ``compile``, ``train`` and ``total``.
-        message: why something was not run; empty where all was.
-        static: the numbers that ``model`` looks at, as ``sweep`` got them.
+        message: why members were not run; empty if all were run.
+        static: the ``static`` given to ``sweep``.
 
     Raises:
-        InputError: for a hyper-parameter named like another column of the rows.
+        InputError: if a hyper-parameter has the name of another column of the rows.
 
     >>> curve = np.array([0.5, 0.9])
     >>> members = [
@@ -79,11 +79,11 @@ class SweepResult:
             check_names(self.members[0].hyperparameters)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: a flat dict for each member."""
+        """The table of the members: a flat dict for each."""
         return [member.row() for member in self.members]
 
     def curves(self, metric: str) -> np.ndarray:
-        """(members, epochs), NaN where a member ran no further."""
+        """A metric after each epoch, (members, epochs); NaN for epochs that a member did not run."""
         curves = [getattr(member, check_metric(metric)) for member in self.members]
         table = np.full((len(curves), max(map(len, curves), default=0)), np.nan)
         for row, curve in zip(table, curves, strict=True):
@@ -98,20 +98,21 @@ class SweepResult:
         return tuple(sorted(names, key=lambda name: name == "seed"))
 
     def ranked(self, metric: str = "test_accuracy") -> list[Member]:
-        """The members with the best first. What is not finite, or no number, cannot win and stands at the end."""
+        """The members, the best first. Members that are not finite or were not trained to their end are last."""
         sign = -1 if check_metric(metric) == "test_accuracy" else 1
 
         def place(member: Member) -> tuple[bool, float]:
             value = member.last(metric)
-            return not _can_win(member, metric), math.inf if math.isnan(value) else sign * value
+            order = math.inf if math.isnan(value) else sign * value
+            return not _can_win(member, metric), order
 
         return sorted(self.members, key=place)
 
     def best(self, metric: str = "test_accuracy") -> Member:
-        """The member with the largest accuracy, or the smallest loss; of equal ones the first.
+        """The member with the largest accuracy, or the smallest loss. Of equal ones, it is the first.
 
         Raises:
-            InputError: where no member ended with a finite number.
+            InputError: if no member ended with a finite number.
         """
         ranked = self.ranked(metric)
         if not ranked or not _can_win(ranked[0], metric):
@@ -121,7 +122,7 @@ class SweepResult:
         return ranked[0]
 
     def where(self, **hyperparameters: Any) -> SweepResult:
-        """The members that have these values; the time that all of them took together is not theirs.
+        """The result with the members that have these values only, and without ``seconds``.
 
         Raises:
             InputError: for an unknown name, or values that no member has.
@@ -130,17 +131,22 @@ class SweepResult:
         for name in hyperparameters:
             if name not in known:
                 raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
-        wanted = {name: tuple(v) if isinstance(v, list) else v for name, v in hyperparameters.items()}.items()
-        if unfit := [name for name, value in wanted if is_array(value) and (value.ndim or not is_numeric(value))]:
-            raise InputError(f"where.{unfit[0]}", "one value", shown(hyperparameters[unfit[0]]))
-        chosen = tuple(m for m in self.members if all(m.hyperparameters[name] == value for name, value in wanted))
+            value = hyperparameters[name]
+            if is_array(value) and (value.ndim or not is_numeric(value)):
+                raise InputError(f"where.{name}", "one value", shown(value))
+        wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in hyperparameters.items()}
+
+        def has_wanted(member: Member) -> bool:
+            return all(member.hyperparameters[name] == value for name, value in wanted.items())
+
+        chosen = tuple(member for member in self.members if has_wanted(member))
         if not chosen:
             given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
             raise InputError("where", "values that a member has", given)
         return replace(self, members=chosen, seconds={})
 
     def network(self, member: Member) -> Layer:
-        """A member's network, for its ``params`` and ``state``."""
+        """The network of a member. Its parameters and state are ``member.params`` and ``member.state``."""
         if not isinstance(member, Member):
             raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
         return network_of(self.model, reader_of(member))
@@ -149,23 +155,23 @@ class SweepResult:
         """The rows as a pandas ``DataFrame``.
 
         Raises:
-            InputError: where pandas is missing.
+            InputError: if pandas is missing.
         """
         try:
             import pandas  # pyright: ignore[reportMissingImports]
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("to_pandas", "pandas to be installed", "it missing", remedy) from None
+            raise InputError("to_pandas", "pandas to be installed", "it is missing", remedy) from None
         return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
 
     def save(self, path: str | Path) -> None:
-        """Writes the rows whole or not at all, as the suffix says: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
+        """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
 
-        In JSON what is not finite is null. Parquet takes pandas and pyarrow, and has texts in a column whose values
-        are tuples or of several types.
+        The file is never half written. In JSON, numbers that are not finite are null. Parquet needs pandas and pyarrow.
+        In Parquet, a column becomes text if its values are tuples or have several types.
 
         Raises:
-            InputError: for another suffix, or where pandas or pyarrow is missing.
+            InputError: for another suffix, or if pandas or pyarrow is missing.
         """
         path = check_path("path", path)
         writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
@@ -176,14 +182,16 @@ class SweepResult:
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON, as ``functional-nn sweep --json`` writes it."""
         epochs = sum(len(member.test_loss) for member in self.members)
+        seconds_train = self.seconds.get("train")
+        per_model_epoch = None if seconds_train is None or epochs == 0 else seconds_train / epochs
         return {
             "members": self.rows(),
             "compilations": self.compilations,
             "plan": dict(self.plan),
             "seconds": self.seconds.get("total"),
             "seconds_compile": self.seconds.get("compile"),
-            "seconds_train": self.seconds.get("train"),
-            "seconds_per_model_epoch": self.seconds["train"] / epochs if epochs and "train" in self.seconds else None,
+            "seconds_train": seconds_train,
+            "seconds_per_model_epoch": per_model_epoch,
             "message": self.message,
         }
 
@@ -197,7 +205,9 @@ class SweepResult:
         return list(self.members[0].row()) if self.members else list(COLUMNS)
 
     def _csv(self) -> str:
-        return "".join(map(_csv_line, [self._columns, *(row.values() for row in self.rows())]))
+        lines = [_csv_line(self._columns)]
+        lines += [_csv_line(row.values()) for row in self.rows()]
+        return "".join(lines)
 
     def _json_lines(self) -> str:
         return "".join(json.dumps(finite_json(row)) + "\n" for row in self.rows())
@@ -212,24 +222,25 @@ class SweepResult:
             return frame.assign(**texts).to_parquet(None, index=False)
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("path", "pyarrow to be installed for .parquet", "it missing", remedy) from None
+            raise InputError("path", "pyarrow to be installed for .parquet", "it is missing", remedy) from None
 
 
-def _csv_line(values: Iterable[Any]) -> str:
-    # Before Python 3.13 the writer quotes of "\r" and "\n" only what is in its line terminator.
+def _csv_line(values: Iterable[object]) -> str:
+    # Before Python 3.13 the writer quotes "\r" and "\n" only if they are in its line terminator.
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(map(_csv_cell, values))
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _csv_cell(value: Any) -> Any:
-    """A value for CSV. A text that spreadsheets would run as a formula gets an apostrophe in front of it."""
-    starts_formula = isinstance(value, str) and value.startswith(FORMULA_STARTS)
-    return f"'{value}" if starts_formula and not NUMBER.fullmatch(value) else value
+def _csv_cell(value: object) -> object:
+    """A value for CSV. If a spreadsheet would run a string as a formula, it gets an apostrophe in front."""
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def reader_of(member: Member) -> HyperparameterReader:
-    """The hyper-parameters that make a member's network, which does not depend on how long it is trained."""
+    """The hyper-parameters of a member, to make its network. The counts do not matter for a network."""
     counts = {"epochs": max(1, len(member.test_loss)), "batch_size": 1, "steps": 1}
     values = {name: value for name, value in member.hyperparameters.items() if name not in NOT_FOR_FUNCTIONS}
     return HyperparameterReader(counts | values)
@@ -240,15 +251,19 @@ def _sentences(result: SweepResult) -> list[str]:
     lines = []
     try:
         best = result.best()
-        about = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
-        lines.append(f"best: member {best.number}{f' ({about})' if about else ''}, {best.last('test_accuracy'):.4f}")
+        values = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
+        about = f" ({values})" if values else ""
+        lines.append(f"best: member {best.number}{about}, {best.last('test_accuracy'):.4f}")
     except InputError:
         lines.append("best: none ended with a finite number")
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
     if "total" in result.seconds:
         rate = len(result.members) / result.seconds["total"]
         statuses += f" in {result.seconds['total']:.1f} s ({rate:.2f} models a second; {result.plan.get('name', '')})"
-    return [*lines, statuses, *([result.message] if result.message else [])]
+    lines.append(statuses)
+    if result.message:
+        lines.append(result.message)
+    return lines
 
 
 def _can_win(member: Member, metric: str) -> bool:

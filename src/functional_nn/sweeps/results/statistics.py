@@ -1,11 +1,11 @@
-"""Means over seeds with their confidence, and whether one setting is better than another."""
+"""Statistics of sweeps: means over seeds with confidence intervals, and paired comparisons of two settings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,23 +14,25 @@ from functional_nn.sweeps.results.member import HasMembers, Member, check_metric
 
 CONFIDENCE = 0.95
 MOST_EXACT = 15
-"""Pairs up to which all sign flips are tried, 2¹⁵ = 32,768."""
+"""With at most this number of pairs, all sign flips are tried: 2¹⁵ = 32,768."""
 FLIPS = 20_000
-"""So many are drawn where there are more pairs."""
+"""The number of sign flips drawn at random if there are more pairs."""
+Deviation = TypeVar("Deviation", float, np.ndarray)
+
 ROUNDING = 1e-12
-"""Differences that are equal in exact arithmetic differ by less than this share of the largest."""
+"""Differences that are equal in exact arithmetic differ by less than this share of the largest value."""
 
 
 class Setting(NamedTuple):
-    """One setting over its seeds.
+    """One setting of the hyper-parameters, summarized over its seeds.
 
     Args:
-        hyperparameters: all but what was folded.
-        models: how many went into the mean.
-        mean, deviation: of the metric, and its standard deviation (n - 1).
+        hyperparameters: the hyper-parameters that the members share.
+        models: the number of members in the mean.
+        mean, deviation: the mean of the metric, and its standard deviation (with n - 1).
         low, high: the 95% confidence interval of the mean, by Student's t; NaN for a single member.
-        not_finite: members left out of it since they were not finite, or not run to their end.
-        epochs: the fewest and the most epochs that a member in the mean ran; 0 where there is none.
+        not_finite: the number of members left out, because they are not finite or were not run to their end.
+        epochs: the smallest and the largest number of epochs of the members in the mean; 0 if there are none.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -44,22 +46,22 @@ class Setting(NamedTuple):
 
     @property
     def half_width(self) -> float:
-        """Of the interval."""
+        """Half of the width of the confidence interval."""
         return (self.high - self.low) / 2
 
 
 class Comparison(NamedTuple):
-    """Whether A is better than B, over pairs that differ in nothing else.
+    """A comparison of A and B, over pairs of members that are equal in everything else.
 
     Args:
-        metric: what was compared.
-        pairs: how many.
+        metric: the metric that was compared.
+        pairs: the number of pairs.
         difference: the mean of A - B.
-        low, high: its 95% confidence interval.
-        p_value: of the paired t test, two-sided: how often chance alone would give so large a difference. Where all
-            differences are equal there is no t, and it is ``p_value_flips``.
-        p_value_flips: the same by flipping the signs of the differences, which assumes no normal distribution; with n
-            pairs it cannot be smaller than 2 / 2ⁿ.
+        low, high: the 95% confidence interval of the difference.
+        p_value: the p-value of the paired, two-sided t test: the probability of a difference at least this large if A
+            and B were equally good. If all differences are equal, there is no t, and this is ``p_value_flips``.
+        p_value_flips: the p-value from flipping the signs of the differences. It does not assume a normal distribution.
+            With n pairs it cannot be smaller than 2 / 2ⁿ.
     """
 
     metric: str
@@ -72,7 +74,7 @@ class Comparison(NamedTuple):
 
     @property
     def better(self) -> str | None:
-        """``"A"`` or ``"B"`` where the t test sees a difference at 5%; None else."""
+        """``"A"`` or ``"B"`` if the t test finds a difference at the 5% level; otherwise None."""
         if self.p_value >= 1 - CONFIDENCE:
             return None
         return "A" if (self.difference > 0) == (self.metric == "test_accuracy") else "B"
@@ -90,19 +92,19 @@ class Comparison(NamedTuple):
 def summarize(
     result: HasMembers, metric: str = "test_accuracy", *, over: str | Sequence[str] = "seed"
 ) -> list[Setting]:
-    """Each setting's mean over seeds, or over other hyper-parameters, with its 95% confidence interval.
+    """The mean of each setting over its seeds, or over other hyper-parameters, with a 95% confidence interval.
 
     Math:
-        m = Σ xᵢ / n, s² = Σ (xᵢ - m)² / (n - 1), and the interval m ± t s / √n with t the quantile of Student's
-        distribution of n - 1 degrees of freedom
+        m = Σ xᵢ / n, s² = Σ (xᵢ - m)² / (n - 1), and the interval m ± t s / √n, where t is the quantile of Student's
+        distribution with n - 1 degrees of freedom
 
     Args:
-        result: of a sweep.
+        result: the result of a sweep.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
-        over: what is folded.
+        over: the hyper-parameters over which the mean is taken.
 
     Raises:
-        InputError: for an unknown metric, or a name that is no hyper-parameter of the sweep.
+        InputError: for an unknown metric or an unknown hyper-parameter.
 
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
@@ -117,14 +119,15 @@ def summarize(
         raise InputError("over", "names of hyper-parameters", repr(over))
     over = (over,) if isinstance(over, str) else tuple(over)
     known = result.members[0].hyperparameters if result.members else over
-    if unknown := [name for name in over if name not in known and name != "seed"]:
+    unknown = [name for name in over if name not in known and name != "seed"]
+    if unknown:
         raise InputError("over", "hyper-parameters of the sweep", ", ".join(unknown), suggest(unknown[0], known))
     return [setting(given, members, metric) for given, members in together(result, over)]
 
 
 def together(result: HasMembers, over: Sequence[str] = ("seed",)) -> list[tuple[Mapping[str, Any], list[Member]]]:
-    """The members that differ in these hyper-parameters only, with what they share, in the order of the grid."""
-    shared: dict[Any, list[Member]] = {}
+    """Groups of members that differ only in these hyper-parameters, each with the values that they share."""
+    shared: dict[tuple[tuple[str, object], ...], list[Member]] = {}
     for member in result.members:
         rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
         shared.setdefault(rest, []).append(member)
@@ -132,8 +135,8 @@ def together(result: HasMembers, over: Sequence[str] = ("seed",)) -> list[tuple[
 
 
 def setting(hyperparameters: Mapping[str, Any], members: Sequence[Member], metric: str) -> Setting:
-    """What a metric came to over some members."""
-    counted = [m for m in members if m.has_result and math.isfinite(m.last(metric))]
+    """The statistics of a metric over some members."""
+    counted = [member for member in members if member.has_result and math.isfinite(member.last(metric))]
     values = np.array([member.last(metric) for member in counted])
     epochs = [len(member.test_loss) for member in counted]
     mean = float(values.mean()) if counted else math.nan
@@ -151,8 +154,8 @@ def setting(hyperparameters: Mapping[str, Any], members: Sequence[Member], metri
     )
 
 
-def half_width(deviation: Any, count: int) -> Any:
-    """Of the 95% confidence interval of a mean, t s / √n; NaN for fewer than two."""
+def half_width(deviation: Deviation, count: int) -> Deviation | float:
+    """Half of the width of the 95% confidence interval of a mean, t s / √n; NaN for fewer than two values."""
     from scipy import stats
 
     if count < 2:
@@ -161,15 +164,17 @@ def half_width(deviation: Any, count: int) -> Any:
 
 
 def compare(first: HasMembers, second: HasMembers, metric: str = "test_accuracy") -> Comparison:
-    """Is A better than B? Members are paired that have the same seed, and the same of all else that varies in both.
+    """Compares A with B by pairs of members with the same seed.
+
+    Hyper-parameters that vary in both A and B are also the same in each pair.
 
     Args:
         first, second: A and B, such as ``result.where(optimizer="adam")`` and ``result.where(optimizer="sgd")``.
         metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
 
     Raises:
-        InputError: where members cannot be paired one to one, where one is not finite or was not trained to its end,
-            or for a single pair.
+        InputError: if members cannot be paired one to one, if a member is not finite or was not trained to its end, or
+            if there is only one pair.
 
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-4, 1e-2], seed=range(4))
@@ -179,17 +184,18 @@ def compare(first: HasMembers, second: HasMembers, metric: str = "test_accuracy"
     'A'
 
     References:
-        Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21, for flips.
+        Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21 (sign flips).
     """
     check_metric(metric)
     for result in (first, second):
         check_result(result)
     a, b = _paired(first, second)
     values = [(x.last(metric), y.last(metric)) for x, y in zip(a, b, strict=True)]
-    if (count := len(values)) < 2:
+    count = len(values)
+    if count < 2:
         raise InputError("pairs", "at least two", count, "Run more seeds.")
     if not np.isfinite(values).all():
-        raise InputError("metric", "one that is a finite number for all members", repr(metric))
+        raise InputError("metric", "a metric that is finite for all members", repr(metric))
     differences = np.subtract(*np.transpose(values))
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     p_value = p_value_flips = _flips(differences)
@@ -203,16 +209,16 @@ def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[M
     varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
     both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
 
-    def by_key(result: HasMembers, argument: str) -> dict[Any, Member]:
+    def by_key(result: HasMembers, argument: str) -> dict[tuple[Any, ...], Member]:
         members = {tuple(member.hyperparameters.get(name) for name in both): member for member in result.members}
         if len(members) < len(result.members):
             remedy = "Choose one setting with where(…)."
             given = f"{len(result.members)} members for {len(members)}"
             raise InputError(argument, f"one member for each {', '.join(both)}", given, remedy)
-        if bad := {m.number: m.status for m in result.members if not m.has_result or m.status == "halved"}:
-            number, status = next(iter(bad.items()))
-            given = f"{len(bad)} others, such as member {number} ({status})"
-            remedy = "Leave out their seeds in both."
+        bad = [member for member in result.members if not member.has_result or member.status == "halved"]
+        if bad:
+            given = f"{len(bad)} others, such as member {bad[0].number} ({bad[0].status})"
+            remedy = "Leave out their seeds in both results."
             raise InputError(argument, "members that were trained to their end", given, remedy)
         return members
 
@@ -232,12 +238,12 @@ def _t_test(mean: float, deviation: float, count: int) -> float:
 
 
 def _flips(differences: np.ndarray) -> float:
-    """How many of all sign flips give a mean at least as far from 0; of so many drawn ones where there are too many."""
+    """The share of sign flips that give a mean at least as far from 0; of all flips, or of ``FLIPS`` random ones."""
     count = len(differences)
     if count <= MOST_EXACT:
         signs = np.array(list(product((1, -1), repeat=count)))
     else:
         signs = np.random.default_rng(0).choice((1, -1), (FLIPS, count))
-        signs[0] = 1
+        signs[0] = 1  # the differences as they are count among the flips
     sums = np.abs(signs @ differences)
     return float(np.mean(sums >= abs(differences.sum()) - ROUNDING * np.abs(differences).sum()))

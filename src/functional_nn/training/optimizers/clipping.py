@@ -1,14 +1,15 @@
-"""Gradients cut to a largest norm, and a count of how often."""
+"""Gradient clipping by the norm of all gradients, with counts of clipped and skipped steps."""
 
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_number
 from functional_nn.training.state import check_gradient_transformation
 
@@ -17,12 +18,12 @@ class Clipping(NamedTuple):
     """The state of ``with_clipping``.
 
     Args:
-        optimizer_state: the optimizer's own.
+        optimizer_state: the state of the optimizer inside.
         clipped_steps: steps whose gradient was longer than the limit, int32.
-        skipped_steps: steps whose gradient was not finite and changed nothing, int32.
+        skipped_steps: steps that changed nothing because their gradient was not finite, int32.
     """
 
-    optimizer_state: Any
+    optimizer_state: PyTree
     clipped_steps: jax.Array
     skipped_steps: jax.Array
 
@@ -30,14 +31,14 @@ class Clipping(NamedTuple):
 def with_clipping(
     optimizer: optax.GradientTransformation, limit: float | jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, given gradients no longer than a limit; it counts those that it cut and those it left out.
+    """The optimizer with clipped gradients. It counts the steps that were clipped, and those that were skipped.
 
     Math:
         g ← g min(1, limit / ‖g‖), where ‖g‖ is the norm of all gradients together. It is computed as m √Σ(g / m)² with
-        m = max |g|, so that squares neither overflow nor vanish; a gradient of 0 stays as it is. Where some number of
-        the gradient is not finite the step changes nothing, not even the optimizer's state, and is counted.
+        m = max |g|, so that squares neither overflow nor vanish. A gradient of 0 stays as it is.
 
-    Counts are in the optimizer's state (``Clipping``); ``fit`` gives those of each epoch in ``EpochMetrics``.
+    If a number in the gradient is not finite, the step is skipped: it changes nothing, not even the optimizer's state.
+    The counts are in the optimizer's state (``Clipping``). ``fit`` reports those of each epoch in ``EpochMetrics``.
 
     Args:
         optimizer: any Optax transformation.
@@ -60,25 +61,30 @@ def with_clipping(
         return Clipping(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None, **extra):
+        # m = max |g|, in at least float32.
         leaves = [leaf for leaf in jax.tree.leaves(updates) if leaf.size]
         dtype = jnp.result_type(jnp.float32, *leaves)
         largest = reduce(jnp.maximum, (jnp.max(jnp.abs(leaf)).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
         finite = jnp.isfinite(largest)
+
+        # ‖g / m‖, and the factor that makes the gradient as long as the limit.
         unit = jnp.where(finite & (largest > 0), largest, 1)
         squares = (jnp.sum(jnp.square(leaf.astype(dtype) / unit)) for leaf in leaves)
         norm = jnp.sqrt(reduce(jnp.add, squares, jnp.zeros((), dtype)))
         clipped = finite & (norm > limit / unit)
         share = jnp.where(clipped, limit / unit / norm, 1)
         cut = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), updates)
-        moved, reached = inner.update(cut, state.optimizer_state, params, **extra)
-        return jax.tree.map(lambda new: jnp.where(finite, new, jnp.zeros_like(new)), moved), Clipping(
-            jax.tree.map(lambda new, old: jnp.where(finite, new, old), reached, state.optimizer_state),
-            _counted(state.clipped_steps, clipped),
-            _counted(state.skipped_steps, ~finite),
-        )
+
+        # A gradient that is not finite changes nothing.
+        new_updates, new_state = inner.update(cut, state.optimizer_state, params, **extra)
+        new_updates = jax.tree.map(lambda new: jnp.where(finite, new, jnp.zeros_like(new)), new_updates)
+        optimizer_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state.optimizer_state)
+        clipped_steps = _incremented_if(clipped, state.clipped_steps)
+        skipped_steps = _incremented_if(~finite, state.skipped_steps)
+        return new_updates, Clipping(optimizer_state, clipped_steps, skipped_steps)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _counted(count: jax.Array, one_more: jax.Array) -> jax.Array:
-    return jnp.where(one_more, optax.safe_increment(count), count)
+def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:
+    return jnp.where(condition, optax.safe_increment(count), count)

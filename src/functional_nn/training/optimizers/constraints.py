@@ -1,9 +1,8 @@
-"""Optax transformations that act on chosen parameters: which ones, and a bound on their size."""
+"""Masks of parameters for Optax by their paths, and a bound on the norm of weights (max-norm)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +10,27 @@ import optax
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Params
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_number, shown
 
 
-def path_mask(paths: trees.Paths = "*weight") -> Callable[[Any], Any]:
-    """Which parameters an Optax transformation acts on, by their paths: a mask as Optax takes it.
+def path_mask(paths: trees.Paths = "*weight") -> Callable[[Params], trees.PyTree]:
+    """Makes a mask for Optax, which says on which parameters a transformation acts, from their paths.
 
-    So ``optax.adamw(1e-3, weight_decay=1e-2, mask=path_mask("*weight"))`` decays weights and leaves biases and scales
-    alone, and ``optax.add_decayed_weights(1e-4, mask=path_mask("dense_0/*"))`` before ``optax.sgd(0.1)`` in
-    ``optax.chain`` decays one layer. For L1 and L2 in the loss see ``l1`` and ``l2``.
+    For example, ``optax.adamw(1e-3, weight_decay=1e-2, mask=path_mask("*weight"))`` decays weights, but not biases and
+    scales. ``optax.add_decayed_weights(1e-4, mask=path_mask("dense_0/*"))`` before ``optax.sgd(0.1)`` in
+    ``optax.chain`` decays the weights and biases of one layer. For L1 and L2 in the loss see ``l1`` and ``l2``.
 
     Args:
-        paths: a pattern, several, or a function of the path; see ``trees.select``.
+        paths: a pattern, several patterns, or a function of the path; see ``trees.select``.
 
     Raises:
-        InputError: where Optax initializes the transformation and no parameter matches.
+        InputError: when Optax initializes the transformation, if no parameter matches.
 
     >>> path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
     {'dense_0': {'bias': False, 'weight': True}}
     """
-
     trees.check_paths(paths)
 
     def mask(params):
@@ -44,7 +43,7 @@ def path_mask(paths: trees.Paths = "*weight") -> Callable[[Any], Any]:
 def max_norm(
     limit: float | jax.Array, paths: trees.Paths = "*weight", *, axis: int | tuple[int, ...] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps the norm of each unit's incoming weights at or under a limit; the last transformation in ``optax.chain``.
+    """Keeps the norm of each unit's incoming weights at or below a limit. Put it last in ``optax.chain``.
 
     Math:
         w ← w' min(1, limit / ‖w'‖) with w' = w + update for each unit's weights w, so the update becomes
@@ -53,13 +52,13 @@ def max_norm(
     Args:
         limit: the largest norm, above 0. May be a traced array.
         paths: which parameters, see ``trees.select``; by default the weights.
-        axis: the axes that a unit's incoming weights lie along; by default all but the last, as in dense and
-            convolutional layers, and the only one of a vector, which is a single neuron's. Where units lie otherwise
-            (stacked by ``repeat``, in ``unembedding``, ``conv_transpose`` or heads of ``attention``), leave these out
-            by ``paths``, or give them an ``axis`` of their own in a second ``max_norm``.
+        axis: the axes along which the incoming weights of one unit lie. By default these are all axes but the last,
+            as in dense and convolutional layers. A vector is taken as the weights of a single neuron. Other layers
+            have other axes: those stacked by ``repeat``, ``unembedding``, ``conv_transpose``, and the heads of
+            ``attention``. Leave them out by ``paths``, or use a second ``max_norm`` with another ``axis`` for them.
 
     Raises:
-        InputError: where ``update`` gets no parameters.
+        InputError: if ``update`` is called without the parameters.
 
     >>> rule = optax.chain(optax.sgd(1.0), max_norm(2.5))
     >>> params = {"weight": jnp.array([[0.0], [4.0]])}
@@ -71,14 +70,16 @@ def max_norm(
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
     """
     check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
-    if axis is not None and not is_shape((axis,) if isinstance(axis, int) else axis):
+    axes = (axis,) if isinstance(axis, int) else axis
+    if axes is not None and not is_shape(axes):
         raise InputError("axis", "an axis, or a tuple of axes", shown(axis))
 
     def project(update, w):
         moved = w + update
-        along = tuple(range(max(w.ndim - 1, 1))) if axis is None else axis
-        if axis is not None and not all(-w.ndim <= a < w.ndim for a in ((axis,) if isinstance(axis, int) else axis)):
+        along = tuple(range(max(w.ndim - 1, 1))) if axes is None else axes
+        if axes is not None and not all(-w.ndim <= one < w.ndim for one in axes):
             raise InputError("axis", f"axes of parameters of shape {w.shape}", shown(axis))
+        # The norm is computed from w / max |w|, so that squares neither overflow nor vanish.
         largest = jnp.max(jnp.abs(moved), axis=along, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
         norm = largest * jnp.sqrt(jnp.sum(jnp.square(moved / largest), axis=along, keepdims=True))
@@ -87,7 +88,7 @@ def max_norm(
     def update(updates, params):
         if params is None:
             remedy = "Call update(gradients, state, params)."
-            raise InputError("params", "the parameters, whose norm after the update is bounded", None, remedy)
+            raise InputError("params", "the parameters, to compute their norm after the update", None, remedy)
         return jax.tree.map(project, updates, params)
 
     return optax.masked(optax.stateless(update), path_mask(paths))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import optax
@@ -34,7 +33,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
-    """The Optax optimizer of that name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
+    """The Optax optimizer with a name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
 
     ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``.
 
@@ -52,13 +51,13 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
     for option, value in options.items():
         if option not in known:
             raise InputError("options", f"options of {name}", option, suggest(option, known))
-        # A type of numbers may be given by its name; no other option is a text or a sequence.
+        # A dtype may be given by its name. No other option is a string or a sequence.
         if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
             raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
     return make(learning_rate, **options)
 
 
-SCHEDULES: dict[str, Callable[[Any, int], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling: small gradients survive float16, and one that overflows costs one step."""
+"""Dynamic loss scaling for float16, so that small gradients do not become zero."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import jax
 import jax.numpy as jnp
 
 FIRST_SCALE = 2.0**15
-"""Near the largest float16, 65,504. Halved soon where that is too much."""
+"""Half of the largest float16, 65,504. If this is too large, it is soon halved."""
 
 SMALLEST_SCALE = 1.0
-"""A gradient that overflows at this scale overflows by itself: nothing is left to lower."""
+"""The scale is not lowered further: a gradient that overflows here overflows without scaling, too."""
 
 LARGEST_SCALE = 2.0**24
-"""Here what float32 sees of a gradient is no longer lost to float16."""
+"""The scale is not raised further. At this scale float16 holds gradients down to 4e-15."""
 
 FINITE_STEPS_TO_DOUBLE = 2000
 
 
 class LossScale(NamedTuple):
-    """The number that the loss is multiplied by before it is differentiated, and what it depends on.
+    """The scale s by which the loss is multiplied before it is differentiated.
 
     Math:
-        The gradient is ∇(s L) / s. It is the same for every s but for what falls out of float16's range on the way:
-        too small numbers where s is small, too large ones where it is large. So after a step with a gradient that is
-        not finite s ← max(s / 2, 1), after 2,000 other steps in a row s ← min(2 s, 2²⁴). As powers of 2 they round
-        nothing.
+        The gradient is ∇(s L) / s. In exact arithmetic it is the same for every s. In float16, small numbers vanish if
+        s is small, and large ones overflow if s is large. So after a step with a gradient that is not finite
+        s ← max(s / 2, 1), and after 2,000 finite steps in a row s ← min(2 s, 2²⁴). All scales are powers of 2, so
+        multiplying by them does not round.
 
     Args:
         scale: s, float32.
-        finite_steps: steps since s changed, int32.
-        skipped_steps: steps that changed nothing but s, int32.
+        finite_steps: the number of steps since s last changed, int32.
+        skipped_steps: the number of steps that changed only s, int32.
 
     References:
         Micikevicius et al. 2018, "Mixed precision training", section 3.2.
@@ -43,7 +43,7 @@ class LossScale(NamedTuple):
 
     @classmethod
     def first(cls) -> LossScale:
-        """As a run begins.
+        """The scale at the start of a run.
 
         >>> print(LossScale.first().scale)
         32768.0
@@ -52,11 +52,11 @@ class LossScale(NamedTuple):
 
     @property
     def exhausted(self) -> jax.Array:
-        """Whether it cannot be lowered any more."""
+        """Whether the scale cannot be lowered any more."""
         return self.scale <= SMALLEST_SCALE
 
     def after(self, finite: jax.Array) -> LossScale:
-        """The scale after a step whose gradient was finite, or was not."""
+        """The scale after a step; ``finite`` says whether the gradient of the step was finite."""
         finite_steps = jnp.where(finite, self.finite_steps + 1, 0)
         double = finite_steps >= FINITE_STEPS_TO_DOUBLE
         doubled = jnp.where(double, jnp.minimum(self.scale * 2, LARGEST_SCALE), self.scale)

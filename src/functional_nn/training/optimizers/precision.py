@@ -1,31 +1,34 @@
-"""Which floating-point types a run uses, and where."""
+"""Precision of training: the floating-point types of parameters, computation and outputs."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.trees import PyTree
 
 
 class Precision(NamedTuple):
-    """A policy: what is kept, computed and judged in which floating-point type.
+    """The floating-point types that a run uses.
 
     Args:
-        parameters: of the parameters, the state and the optimizer's state.
-        compute: of the network's computation; parameters and inputs are cast to it, gradients come back from it.
-        output: of the network's output as the loss takes it; 16 bits are too few for sums over examples.
+        parameters: the type of the parameters, the state and the optimizer's state.
+        compute: the type in which the network computes. Parameters and inputs are cast to it.
+        output: the type of the network's output when it enters the loss. 16 bits are too few for sums over examples.
 
     >>> precision = Precision(jnp.float32, jnp.float16, jnp.float32)
     >>> as_precision(precision) == as_precision("float16"), precision.scales_loss
     (True, True)
     """
 
-    parameters: Any
-    compute: Any
-    output: Any
+    parameters: DTypeLike
+    compute: DTypeLike
+    output: DTypeLike
 
     @property
     def scales_loss(self) -> bool:
@@ -39,16 +42,17 @@ PRECISIONS = {
     "float16": Precision(jnp.float32, jnp.float16, jnp.float32),
     "float64": Precision(jnp.float64, jnp.float64, jnp.float64),
 }
-"""Every precision under its name. With 16 bits the network computes; parameters, optimizer and loss stay in float32."""
+"""Every named precision. With 16 bits only the network computes; parameters, optimizer and loss stay in float32."""
 
 
 def as_precision(precision: str | Precision) -> Precision:
-    """The precision of that name; a policy as it is, checked, with its types as NumPy's.
+    """The precision with a name; or a checked ``Precision`` with NumPy's types.
 
     Raises:
-        InputError: for an unknown name; for what are no floating-point types; for 64-bit numbers where JAX has them
-            switched off; for parameters in float16, where an update is soon too small to change a parameter and Adam's
-            ε = 1e-8 is 0, which makes its step 0 / 0 where a gradient is 0; for outputs in 16 bits.
+        InputError: for an unknown name; for types that are not floating-point types; for float64 if JAX's 64-bit
+            numbers are switched off; for outputs in 16 bits; and for parameters in float16. In float16 an update is
+            soon too small to change a parameter. And Adam's ε = 1e-8 becomes 0, so that its step is 0 / 0 for a
+            gradient of 0.
 
     >>> as_precision("bfloat16").parameters
     dtype('float32')
@@ -61,18 +65,19 @@ def as_precision(precision: str | Precision) -> Precision:
         raise InputError("precision", "a name or a Precision(parameters, compute, output)", repr(precision))
     policy = Precision(*map(_floating, precision))
     if jnp.float64 in policy and not x64_enabled():
-        remedy = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly compute in float32.'
-        raise InputError("precision", "64-bit numbers switched on for float64", "them switched off", remedy)
+        remedy = 'Call jax.config.update("jax_enable_x64", True) first. Otherwise JAX computes in float32.'
+        raise InputError("precision", "JAX's 64-bit numbers to be switched on for float64", "they are off", remedy)
     if policy.parameters == jnp.float16:
-        remedy = "Keep them in float32 and compute in float16: that is what 'float16' does."
-        raise InputError("precision", "parameters in a type with room for small updates", "float16", remedy)
-    if jnp.finfo(policy.output).bits < 32:
-        remedy = "Losses are sums over many examples: take them in float32."
-        raise InputError("precision", "outputs of at least 32 bits", policy.output.name, remedy)
+        remedy = "Use precision='float16': it keeps parameters in float32 and computes in float16."
+        raise InputError("precision", "parameters of a type that small updates can change", "float16", remedy)
+    output = jnp.dtype(policy.output)
+    if jnp.finfo(output).bits < 32:
+        remedy = "Losses are sums over many examples. Use float32 for the output."
+        raise InputError("precision", "outputs of at least 32 bits", output.name, remedy)
     return policy
 
 
-def _floating(dtype: Any) -> Any:
+def _floating(dtype: DTypeLike) -> np.dtype:
     try:
         known = jnp.dtype(dtype)
     except (TypeError, ValueError):
@@ -87,6 +92,10 @@ def x64_enabled() -> bool:
     return jnp.zeros(()).dtype == jnp.float64
 
 
-def cast(tree: Any, dtype: Any) -> Any:
-    """The floating-point arrays of a pytree in another type; others as they are."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """Casts the floating-point arrays of a pytree to another type; other arrays stay as they are."""
+
+    def cast_leaf(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast_leaf, tree)

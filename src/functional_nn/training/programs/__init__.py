@@ -1,1 +1,1 @@
-"""The compiled programs of a run: what is compiled, for which devices, and how programs are told apart."""
+"""Compiled programs of training: recipes, specifications, compilation, cache, devices and fingerprints."""

@@ -1,9 +1,9 @@
-"""The cache of compiled programs in memory: a run of the same network on data of the same shape compiles nothing."""
+"""The cache of compiled programs in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any
 
 import jax
 
@@ -16,14 +16,17 @@ JAX_SETTINGS = (
     "jax_default_matmul_precision",
     "jax_default_device",
 )
-"""The settings of JAX that change what is compiled. JAX's own caches look at them, too."""
+"""The settings of JAX that change what is compiled. JAX's own caches depend on them, too."""
 
 
 def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
-    """The programs of a specification, and whether they had to be compiled now. The last eight are kept."""
+    """The programs of a specification, and whether they were compiled now. The programs of eight are kept.
+
+    So a second run of the same network on data of the same shape compiles nothing.
+    """
     try:
         hash(spec)
-    except TypeError:  # something in it, such as a loss with an array in it, cannot be compared
+    except TypeError:  # a part of it, such as a loss that holds an array, cannot be compared
         return CompiledPrograms(spec), True
     misses = _cached.cache_info().misses
     programs = _cached(spec, tuple(getattr(jax.config, name) for name in JAX_SETTINGS))
@@ -31,5 +34,5 @@ def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
 
 
 @lru_cache(maxsize=8)
-def _cached(spec: ProgramSpec, settings: tuple[Any, ...]) -> CompiledPrograms:
+def _cached(spec: ProgramSpec, settings: tuple[Hashable, ...]) -> CompiledPrograms:
     return CompiledPrograms(spec)

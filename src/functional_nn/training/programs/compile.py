@@ -1,20 +1,26 @@
-"""Compilation of a run's programs: initialization, the parts of an epoch, and evaluation."""
+"""Compilation of the programs of a run: initialization, the parts of an epoch, and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+from jax.stages import Compiled, Traced, Wrapped
+from jax.typing import ArrayLike
 
+from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,
     RUN_ONCE,
     SUMS_AND_PRODUCTS,
+    Options,
     compile_lowered,
     step_options,
     sum_options,
@@ -29,24 +35,24 @@ from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import make_train_step
 
 MANY_BATCHES = 50
-"""With at least this many full batches the smaller last batch is compiled without optimization. That takes a quarter of
-the time to compile, and two to five times as long to run, which is at most 5% of an epoch.
+"""With at least this number of full batches, the program of the smaller last batch is compiled without optimization.
+Compiling then takes a quarter of the time. Running takes two to five times as long, which is at most 5% of an epoch.
 """
 
 
 class CompiledPrograms:
     """The compiled programs of a specification.
 
-    An epoch is three programs: for its order, for the full batches and for what is left over. Each program is compiled
-    in a thread as soon as it is traced, while the next one is traced. The first two are the shortest, so that all cores
-    are soon at work.
+    An epoch has three programs: one draws its order, one trains on the full batches, and one trains on the remaining
+    examples. Each program is compiled in a thread as soon as it is traced, while the next one is traced. The shortest
+    ones are traced first, so that all cores soon have work.
 
-    Each program takes the traced hyper-parameters first. A run alone has none, and an empty dict adds nothing to a
-    program. ``Programs`` fills them in.
+    The first argument of each program is a dict of traced hyper-parameters. A run of ``fit`` has none, and an empty
+    dict adds nothing to a program. ``Programs`` passes them.
 
     Attributes:
-        spec: what they were compiled from.
-        sharding: where arguments lie; None for one device.
+        spec: the specification that they were compiled from.
+        sharding: the sharding of the arguments; None for one device.
         train_state: the shapes and types of what ``start`` returns.
         jaxprs: the traced program of each compiled one, by name.
     """
@@ -55,21 +61,20 @@ class CompiledPrograms:
         self.spec = spec
         self.sharding = on_each(spec.devices)
         self._shapes = _argument_shapes(spec)
-        self.jaxprs: dict[str, Any] = {}
+        self.jaxprs: dict[str, ClosedJaxpr] = {}
         compiled = self._compile_all()
-        self.start: Any = compiled["start"]
-        self.draw_order: Any = compiled["draw_order"]
-        self.full_batches: Any = compiled["full_batches"]
-        self.last_batch: Any = compiled["last_batch"]
-        self.evaluate: Any = compiled["evaluate"]
+        self.start = compiled["start"]
+        self.draw_order = compiled["draw_order"]
+        self.full_batches = compiled["full_batches"]
+        self.last_batch = compiled["last_batch"]
+        self.evaluate = compiled["evaluate"]
         self.train_state: TrainState = shapes_of(self.start.out_info)
 
     @cached_property
-    def careful_epoch(self) -> Any:
+    def careful_epoch(self) -> Compiled:
         """An epoch of steps that keep the last finite state, as one program.
 
-        It is compiled when a run first needs it. Checking every gradient would make every compilation longer for the
-        sake of few runs.
+        It is compiled when a run first needs it, because few runs do, and its checks make compilation longer.
         """
         x, labels, *_ = self.spec.data
         shapes = self._shapes
@@ -105,14 +110,14 @@ class CompiledPrograms:
             "train step": fingerprint(self.jaxprs["full_batches"], self.jaxprs["last_batch"]),
         }
 
-    def _compile_all(self) -> dict[str, Any]:
-        """Traces the programs one after another, each compiled in a thread meanwhile; returns them by name."""
+    def _compile_all(self) -> dict[str, Compiled]:
+        """Traces the programs one after another, and compiles each in a thread meanwhile; returns them by name."""
         shapes, shared_order = self._shapes, self.spec.shared_order
         train_x, train_labels, test_x, test_labels = self.spec.data
-        compiling: dict[str, Future[Any]] = {}
+        compiling: dict[str, Future[Compiled]] = {}
         with ThreadPoolExecutor() as threads:
 
-            def compile_program(name: str, traced: Any, options: dict[str, Any]) -> Any:
+            def compile_program(name: str, traced: Traced, options: Options) -> PyTree:
                 """Starts to compile a program, and returns the shapes of its results."""
                 self.jaxprs[name] = traced.jaxpr
                 compiling[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
@@ -152,11 +157,11 @@ class CompiledPrograms:
             compile_program("evaluate", evaluate, QUICK | SUMS_AND_PRODUCTS)
             return {name: future.result() for name, future in compiling.items()}
 
-    def _place(self, function: Callable[..., Any]) -> Any:
+    def _place(self, function: Callable[..., PyTree]) -> Wrapped:
         return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
 
-    def _jit(self, function: Callable[..., Any], *, own: int, shared: int) -> Any:
-        """The function to compile. With several members, its first ``own`` arguments have one row per member."""
+    def _jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
+        """The function to compile. With several members, ``vmap`` maps it over its first ``own`` arguments."""
         if self.spec.members is not None:
             function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
         return self._place(function)
@@ -219,26 +224,26 @@ class Programs(NamedTuple):
         return self.compiled.start(self.hyperparameters, key)
 
     def epoch(
-        self, train_state: TrainState, x: Any, labels: Any, number: Any, order_key: jax.Array | None = None
+        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
     ) -> tuple[TrainState, EpochResult]:
-        """One epoch: every example once."""
+        """Trains for one epoch, which uses every example once."""
         full, rest = self.compiled.draw_order(train_state.key if order_key is None else order_key, number)
         train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, full, x, labels)
         return self.compiled.last_batch(self.hyperparameters, train_state, losses, rest, x, labels)
 
     def careful_epoch(
-        self, train_state: TrainState, x: Any, labels: Any, number: Any, order_key: jax.Array | None = None
+        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
     ) -> tuple[TrainState, EpochResult]:
-        """The same epoch by steps that change nothing where a value would not be finite."""
+        """The same epoch with steps that change nothing if a value would become non-finite."""
         return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
 
-    def evaluate(self, train_state: TrainState, x: Any, labels: Any) -> Evaluation:
-        """Loss and accuracy on these examples."""
+    def evaluate(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
+        """The loss and the accuracy on these examples."""
         return self.compiled.evaluate(self.hyperparameters, train_state, x, labels)
 
 
 class _ArgumentShapes(NamedTuple):
-    """The shapes of what programs take besides data and train state."""
+    """The shapes and types of the programs' arguments other than data and train state."""
 
     hyperparameters: dict[str, jax.ShapeDtypeStruct]
     key: jax.ShapeDtypeStruct
@@ -247,18 +252,18 @@ class _ArgumentShapes(NamedTuple):
 
 
 def _argument_shapes(spec: ProgramSpec) -> _ArgumentShapes:
-    key: Any = jax.eval_shape(lambda: jax.random.key(0))
+    key: PyTree = jax.eval_shape(lambda: jax.random.key(0))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     order_key = key if spec.shared_order else None
     hyperparameters = dict(spec.hyperparameters)
     if spec.members is not None:
 
-        def of_all_members(one: Any) -> jax.ShapeDtypeStruct:
+        def of_all_members(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
 
         hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
     return _ArgumentShapes(hyperparameters, key, number, order_key)
 
 
-def _without_leading_axis(array: Any) -> jax.ShapeDtypeStruct:
+def _without_leading_axis(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)

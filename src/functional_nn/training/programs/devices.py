@@ -1,4 +1,4 @@
-"""One model on several devices: each has all parameters, and computes its share of every batch."""
+"""Training on several devices: each has all parameters, and computes its share of every batch."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ BATCH = "batch"
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def check_devices(devices: Any, batch_size: int) -> None:
-    """Refuses more devices than there are, and a batch that cannot be divided among them evenly."""
+def check_devices(devices: int, batch_size: int) -> None:
+    """Raises an InputError unless JAX has this number of devices, and they can share the batch evenly."""
     check_count("devices", devices)
-    there = len(jax.local_devices())
-    if devices > there:
+    available = len(jax.local_devices())
+    if devices > available:
         remedy = 'On a CPU call jax.config.update("jax_num_cpu_devices", ...) before JAX computes anything.'
-        raise InputError("devices", f"at most {there}, which JAX has here", devices, remedy)
+        raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
     if batch_size % devices:
         raise InputError("batch_size", f"a multiple of {devices}, the number of devices", batch_size)
 
 
 def check_single_process(function: str) -> None:
-    """Refuses several processes of ``jax.distributed``: each would train a model of its own and say nothing of it."""
-    if (processes := jax.process_count()) > 1:
+    """Raises an InputError if ``jax.distributed`` has several processes, because each would train a separate model."""
+    processes = jax.process_count()
+    if processes > 1:
         remedy = "Start it in one process, or write the loop with make_train_step, which runs on any sharded arrays."
         raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
 
 
 def on_each(devices: int) -> NamedSharding | None:
-    """Where a run's arrays lie: whole on each of so many devices; for one device, None: wherever JAX puts them."""
+    """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses."""
     if devices == 1:
         return None
     mesh = Mesh(np.array(jax.local_devices()[:devices]), (BATCH,), axis_types=(AxisType.Auto,))
@@ -52,10 +55,10 @@ def on_each(devices: int) -> NamedSharding | None:
 
 
 def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
-    """The network with its batch divided among the devices that ``everywhere`` names.
+    """The network with its batch divided among the devices of the sharding ``everywhere``.
 
-    It is XLA that divides the program: what goes over the whole batch, such as a mean, a sum or a batch norm, is
-    computed over all devices, so any network and any loss give what they give on one device, but for rounding.
+    XLA divides the program. It computes means, sums and batch norms over the whole batch, across all devices. So any
+    network and any loss give the same results as on one device, except for rounding.
     """
     if everywhere is None:
         return net

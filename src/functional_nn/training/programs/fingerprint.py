@@ -1,8 +1,8 @@
-"""Telling networks, losses and optimizers apart by the programs that JAX traces from them.
+"""Fingerprints of networks, losses and optimizers, made from the programs that JAX traces from them.
 
-Two Python functions cannot be compared, but what they compute can. JAX traces both to programs, whose text and
-constants say everything, the learning rate included. Only what a program calls in Python (``jax.pure_callback``) stays
-unknown.
+Python functions cannot be compared with each other, but traced programs can. The text and the constants of a program
+contain everything that it computes, also the learning rate. Only Python functions that a program calls
+(``jax.pure_callback``) stay unknown.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeGuard
 
 import jax
 import jaxlib
 import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr
+from jax.typing import ArrayLike
 
+from functional_nn.jaxprs.inner_programs import TracedProgram
 from functional_nn.training.programs.devices import cores
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-"""Where a Python object lies in memory, which a program's text mentions and another process has elsewhere."""
+"""The memory address of a Python object in a program's text. It differs between processes."""
 
 
-def fingerprint(*traced: Any) -> str:
+def fingerprint(*traced: ClosedJaxpr) -> str:
     """The SHA-256 of traced programs: of their text, and of the arrays that they contain.
 
     >>> double, triple = (jax.make_jaxpr(lambda x, factor=factor: factor * x)(1.0) for factor in (2.0, 3.0))
@@ -40,14 +43,14 @@ def fingerprint(*traced: Any) -> str:
     return digest.hexdigest()
 
 
-def surroundings() -> dict[str, Any]:
-    """What else the text of a program depends on: under another JAX, or on another machine, it says nothing."""
+def surroundings() -> dict[str, str | int]:
+    """What else the text of a program depends on: fingerprints are comparable only if all of this is equal."""
     versions = {module.__name__: module.__version__ for module in (jax, jaxlib, optax)}
     return {**versions, "device": jax.local_devices()[0].device_kind, "cores": cores()}
 
 
-def _constants(program: Any) -> Iterator[Any]:
-    """The arrays in a program and in the programs within it, in the order of its text."""
+def _constants(program: TracedProgram) -> Iterator[ArrayLike]:
+    """The arrays in a program and in the programs inside it, in the order of its text."""
     yield from getattr(program, "consts", ())
     for equation in getattr(program, "jaxpr", program).eqns:
         for parameter in equation.params.values():
@@ -56,5 +59,5 @@ def _constants(program: Any) -> Iterator[Any]:
                     yield from _constants(inner)
 
 
-def _is_key(constant: Any) -> bool:
+def _is_key(constant: ArrayLike) -> TypeGuard[jax.Array]:
     return jax.numpy.issubdtype(getattr(constant, "dtype", np.float32), jax.dtypes.prng_key)

@@ -1,13 +1,13 @@
-"""Memory checks: what the programs of a run need, and what the device has."""
+"""Memory checks: the bytes that the programs of a run need, and the bytes that the device has."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import jax
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.training.programs.compile import CompiledPrograms
 
 
@@ -16,8 +16,9 @@ def program_bytes(programs: CompiledPrograms) -> int:
 
     It is 0 on a platform that does not report what a program needs.
     """
-    sizes = [p.memory_analysis() for p in (programs.full_batches, programs.last_batch, programs.evaluate)]
-    if None in sizes:
+    executables = (programs.full_batches, programs.last_batch, programs.evaluate)
+    sizes = [size for executable in executables if (size := executable.memory_analysis()) is not None]
+    if len(sizes) < len(executables):
         return 0
     return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
 
@@ -30,14 +31,15 @@ def total_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_memory(programs: CompiledPrograms, data: Any) -> None:
-    """Raises an ``InputError`` for a model that cannot fit in memory. Otherwise the system would kill the process."""
+def check_memory(programs: CompiledPrograms, data: PyTree) -> None:
+    """Raises an InputError unless the model and its data fit in memory. Otherwise the system would kill the process."""
     needed = program_bytes(programs) + sum(array.nbytes for array in jax.tree.leaves(data))
-    if needed > (there := total_bytes()):
+    available = total_bytes()
+    if needed > available:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(programs.train_state.params))
         given = f"{parameters:,} parameters, which take {_gigabytes(needed)} with gradients, optimizer state and data"
         remedy = "Make the model or the batch smaller."
-        raise InputError("net", f"a model that fits in {_gigabytes(there)} of memory", given, remedy)
+        raise InputError("net", f"a model that fits in {_gigabytes(available)} of memory", given, remedy)
 
 
 def _gigabytes(count: int) -> str:

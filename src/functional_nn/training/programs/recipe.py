@@ -23,14 +23,14 @@ LossMaker: TypeAlias = Loss | Callable[[Hyperparameters], LossFunction]
 PenaltyMaker: TypeAlias = Penalty | Callable[[Hyperparameters], PenaltyFunction | None] | None
 
 NOT_FOR_FUNCTIONS = ("seed", "data")
-"""Hyper-parameters that no function reads: the seed makes the key, and data are chosen by name."""
+"""Hyper-parameters that are not passed to functions: the seed makes the key, and ``data`` names the data set."""
 
 COUNTS = ("epochs", "batch_size", "steps")
-"""What every function of hyper-parameters gets besides the grid's names; ``steps`` are the updates of the whole run."""
+"""Names that every function of hyper-parameters gets in addition to the grid's; ``steps`` are the updates of a run."""
 
 
 class Recipe(NamedTuple):
-    """What a run trains: the network, its loss, the optimizer, and the penalty or None."""
+    """The network of a run, its loss, its optimizer, and its penalty or None."""
 
     net: Layer
     loss: LossFunction
@@ -81,7 +81,7 @@ class RecipeFunctions:
     penalty: PenaltyMaker
 
     def check(self) -> None:
-        """Raises an ``InputError`` for anything that is neither a part of a recipe nor a function."""
+        """Raises an InputError unless each argument is a part of a recipe, or a function."""
         check_model(self.model)
         if not hasattr(self.optimizer, "update"):
             expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
@@ -128,12 +128,13 @@ def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
 
 
 def check_model(model: ModelFunction) -> None:
-    """Raises an ``InputError`` for anything that is neither a layer nor a function."""
+    """Raises an InputError unless the model is a layer or a function."""
     if not isinstance(model, Layer) and not hasattr(model, "as_layer"):
         check_function("model", model, "a layer, or a function of the hyper-parameters that makes one")
 
 
 def _is_function_of_outputs_and_labels(function: Callable[..., Any]) -> bool:
-    """Whether a function is a loss, of outputs and labels, and not a function of hyper-parameters that makes a loss."""
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    """Whether a function has two required arguments, as a loss; a function that makes a loss has one."""
+    parameters = inspect.signature(function).parameters.values()
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
     return len(required) == 2

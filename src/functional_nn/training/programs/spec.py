@@ -1,12 +1,12 @@
-"""Program specifications: everything that the compiled programs of a run, or of a sweep's members, depend on."""
+"""Program specifications: everything that the compiled programs of a run or of a sweep depend on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
+from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe, RecipeMaker
@@ -14,7 +14,7 @@ from functional_nn.training.programs.recipe import Hyperparameters, Recipe, Reci
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """What the programs of a run are compiled from. Equal specifications share their compiled programs.
+    """Everything that the programs of a run are compiled from. Equal specifications share their compiled programs.
 
     Args:
         recipe: the recipe of a run; or, for the members of a sweep, the function that makes each member's recipe from
@@ -44,6 +44,6 @@ class ProgramSpec:
         return self.recipe if isinstance(self.recipe, Recipe) else self.recipe(hyperparameters)
 
 
-def shapes_of(tree: Any) -> Any:
-    """The same pytree with the shape and type of each array in its place."""
+def shapes_of(tree: PyTree) -> PyTree:
+    """The pytree with the shape and type of each array in the place of the array."""
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saving after an epoch, and continuing with the same bits as if it had never stopped."""
+"""Checkpoints of a run: saving after an epoch, and continuing with the same bits as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_number, shown
@@ -37,7 +37,7 @@ class Checkpoints(NamedTuple):
     folder: str | os.PathLike[str]
     keep: int = 2
     minutes: float = 0.0
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, object] | None = None
 
 
 class RunProgress(NamedTuple):
@@ -64,7 +64,7 @@ class RunSaver:
         DataError: if every checkpoint in it is damaged.
     """
 
-    def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, Any]):
+    def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, object]):
         self._writer: CheckpointWriter | None = None
         self._found: Checkpoint | None = None
         self._saved_epochs = 0
@@ -89,7 +89,7 @@ class RunSaver:
                 raise
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._writer is not None:
             self._writer.__exit__(*exception)
 
@@ -123,7 +123,7 @@ class RunSaver:
         try:
             digest = self._history.extend(reached.history[self._saved_epochs :])
         except OSError as error:
-            text = f"The metrics of epoch {epochs} were not saved; the checkpoints before are whole: {error.strerror}"
+            text = f"The metrics of epoch {epochs} were not saved; earlier checkpoints are complete: {error.strerror}"
             raise OSError(error.errno, text, str(self._writer.folder)) from error
         about = {
             "settings": self._settings,
@@ -151,12 +151,12 @@ class RunSaver:
             known = {name: known[name] for name in known if name not in (PROGRAMS, SURROUNDINGS)}
         if different := difference(known, self._settings):
             given = f"{self._found.path.parent}, whose run has {different}"
-            remedy = "Give what that run had, or name another folder."
-            raise InputError("checkpoints", "a new folder, or one of this very run", given, remedy)
+            remedy = "Use the arguments of that run, or another folder."
+            raise InputError("checkpoints", "a new folder, or the folder of this run", given, remedy)
 
 
-def _checked(checkpoints: Any) -> Checkpoints:
-    """The ``Checkpoints`` of an argument, which may be a folder; raises an ``InputError`` for unusable values."""
+def _checked(checkpoints: object) -> Checkpoints:
+    """The argument as ``Checkpoints``, if it is a folder or ``Checkpoints`` with usable values."""
     if isinstance(checkpoints, str | os.PathLike):
         checkpoints = Checkpoints(checkpoints)
     if not isinstance(checkpoints, Checkpoints):
@@ -164,12 +164,20 @@ def _checked(checkpoints: Any) -> Checkpoints:
     check_new_folder("checkpoints", checkpoints.folder)
     check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
     if checkpoints.settings is not None and not isinstance(checkpoints.settings, Mapping):
-        raise InputError("settings", "a dict of what JSON can hold", shown(checkpoints.settings))
+        raise InputError("settings", "a dict that JSON can hold", shown(checkpoints.settings))
     return checkpoints
 
 
 def _metrics(row: Sequence[float]) -> EpochMetrics:
     """The metrics of an epoch from a row of the history, in which all numbers are float64."""
-    whole = ("epoch", "skipped_steps", "clipped_steps")
-    numbers: Any = {name: int(x) if name in whole else x for name, x in zip(EpochMetrics._fields, row, strict=True)}
-    return EpochMetrics(**numbers)
+    numbers = dict(zip(EpochMetrics._fields, row, strict=True))
+    return EpochMetrics(
+        epoch=int(numbers["epoch"]),
+        train_loss=numbers["train_loss"],
+        test_loss=numbers["test_loss"],
+        test_accuracy=numbers["test_accuracy"],
+        seconds=numbers["seconds"],
+        skipped_steps=int(numbers["skipped_steps"]),
+        clipped_steps=int(numbers["clipped_steps"]),
+        rate_share=numbers["rate_share"],
+    )

@@ -1,22 +1,22 @@
-"""Ctrl-C that is never lost while models are trained."""
+"""Handling of Ctrl-C during training, so that it is never lost."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType
-from typing import Any
 
 
 class Interruption:
-    """Remembers Ctrl-C, so that a loop hears it even where its ``KeyboardInterrupt`` was dropped.
+    """A context manager that remembers Ctrl-C, so that a loop stops even if its ``KeyboardInterrupt`` was ignored.
 
-    Python raises ``KeyboardInterrupt`` in whatever function happens to run. Where that is a callback of the garbage
-    collector (JAX has one), a destructor, or a function whose caller catches everything, the exception is printed or
-    ignored and the loop goes on. As a context manager this class notes the signal before the exception is raised;
-    ``check`` raises it again at a place where nobody drops it.
+    Python raises ``KeyboardInterrupt`` in the function that happens to run. This may be a callback of the garbage
+    collector (JAX has one), a destructor, or a function whose caller catches all exceptions. Then the exception is
+    printed or ignored, and the loop goes on. So the signal is noted before the exception is raised, and ``check``
+    raises it again in the loop.
 
-    Only the main thread gets signals, and a handler that somebody else has set stays: elsewhere this does nothing.
+    Only the main thread gets signals, so this does nothing in other threads. It also does nothing if another handler
+    for Ctrl-C has been set.
     """
 
     def __init__(self):
@@ -29,8 +29,8 @@ class Interruption:
             self._installed = True
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        # Somebody may have set another handler meanwhile, which is theirs to keep.
+    def __exit__(self, *exception: object) -> None:
+        # Another handler may have been set in the meantime. It stays.
         if self._installed and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

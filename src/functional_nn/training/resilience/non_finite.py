@@ -1,9 +1,9 @@
-"""Policies for losses, parameters and statistics that are not finite: stop, skip, or roll back."""
+"""Policies for values that are not finite in training: stop, skip, or roll back."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,15 @@ import numpy as np
 import optax
 
 from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.state import TrainState
 
 STOP, SKIP, ROLL_BACK = POLICIES = ("stop", "skip", "roll-back")
-"""End the run; go on without the bad steps; run the epoch again with half of the learning rate."""
+"""``stop`` ends the run; ``skip`` leaves out the bad steps; ``roll-back`` repeats the epoch with half of the rate."""
 
 SMALLEST_SHARE = 2.0**-10
 """The smallest part of the learning rate that is tried. If an epoch fails even then, the rate is not the reason."""
@@ -26,7 +28,7 @@ SMALLEST_SHARE = 2.0**-10
 class RateShare(NamedTuple):
     """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
 
-    optimizer_state: Any
+    optimizer_state: PyTree
     share: jax.Array
 
 
@@ -52,19 +54,20 @@ def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTr
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def check_policy(policy: Any) -> None:
-    """Raises an ``InputError`` for an unknown policy."""
+def check_policy(policy: object) -> None:
+    """Raises an InputError unless the policy is one of the three."""
     if policy not in POLICIES:
         raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
 
 
 def finite_epoch(
-    policy: str, programs: Programs, before: TrainState, x: Any, labels: Any, number: jax.Array
+    policy: str, programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array
 ) -> tuple[TrainState, EpochResult]:
-    """Runs an epoch by fast steps, which check nothing. If a value is not finite after it, runs it again by the policy.
+    """Runs an epoch with fast steps, which check nothing. If a value is not finite after it, the policy decides.
 
-    ``stop`` and ``skip`` run it again from its start, by steps that change nothing where a value would not be finite.
-    ``roll-back`` runs it again with half of the learning rate, until all stays finite or the rate is too small.
+    ``stop`` and ``skip`` run the epoch again from its start, with steps that change nothing if a value would become
+    non-finite. ``roll-back`` runs it again with half of the learning rate, until all values stay finite or the rate is
+    too small.
     """
     after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
     while not _stayed_finite(before, after, result):
@@ -81,13 +84,15 @@ def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -
 
 
 def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
-    """``stays_finite`` of everything but the keys, on the host, where it needs no compilation."""
-    pairs = zip(*(jax.tree.leaves(side._replace(key=None)) for side in (before, after)), strict=True)
-    return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in jax.device_get(list(pairs)))
+    """The same as ``stays_finite``, without the keys, computed by NumPy, so that nothing is compiled."""
+    old_leaves = jax.tree.leaves(before._replace(key=None))
+    new_leaves = jax.tree.leaves(after._replace(key=None))
+    pairs = jax.device_get(list(zip(old_leaves, new_leaves, strict=True)))
+    return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in pairs)
 
 
 class Counts(NamedTuple):
-    """How many steps of a run so far changed nothing, and how many were clipped."""
+    """The numbers of steps of a run so far that were skipped and that were clipped."""
 
     skipped_steps: int
     clipped_steps: int
@@ -97,10 +102,11 @@ def counts(train_state: TrainState) -> Counts:
     """The counts in a train state, from ``with_clipping`` and from the loss scale; zeros if it has neither."""
     nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
     clippings = [node for node in nodes if isinstance(node, Clipping)]
-    skipped = [clipping.skipped_steps for clipping in clippings]
+    skipped_steps = sum(int(clipping.skipped_steps) for clipping in clippings)
+    clipped_steps = sum(int(clipping.clipped_steps) for clipping in clippings)
     if train_state.loss_scale is not None:
-        skipped.append(train_state.loss_scale.skipped_steps)
-    return Counts(*(sum(map(int, steps)) for steps in (skipped, [clipping.clipped_steps for clipping in clippings])))
+        skipped_steps += int(train_state.loss_scale.skipped_steps)
+    return Counts(skipped_steps, clipped_steps)
 
 
 def rate_share(train_state: TrainState) -> float:
