@@ -93,7 +93,12 @@ class Metric:
         check_outputs(values_of(y))
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
-            y, labels, weights, mask = map(as_examples, (y.values, labels, weights, y.mask))
+            values, mask = y.values, y.mask
+            y = as_examples(values)
+            labels = as_examples(labels)
+            if weights is not None:
+                weights = as_examples(weights)
+            mask = as_examples(mask)
         if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != y.shape[:-1]:
             expected = f"one integer per row of y, shape {y.shape[:-1]}"
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}")

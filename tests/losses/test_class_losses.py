@@ -112,7 +112,7 @@ def test_hinge_by_hand_and_at_its_kink():
 
 
 def test_hinge_refuses_other_labels():
-    with pytest.raises(fnn.InputError, match=r"labels: expected 0 or 1.*Write \(labels \+ 1\) / 2"):
+    with pytest.raises(fnn.InputError, match=r"labels: expected 0 or 1.*use \(labels \+ 1\) / 2"):
         fnn.hinge(jnp.zeros((2, 1)), jnp.array([[-1], [1]]))
     for call in (fnn.hinge, fnn.hinge.gradient, jax.grad(fnn.hinge)):
         assert np.isnan(jax.jit(call)(jnp.zeros((1, 1)), jnp.array([[0.5]]))).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,19 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 
+AnyArray: TypeAlias = jax.Array | np.ndarray
+
 PROBABILITY_TOLERANCE = 1e-2
 
 
-def forgotten_flatten(y: jax.Array, labels: jax.Array) -> str:
+def forgotten_flatten(y: AnyArray, labels: AnyArray) -> str:
     """A remedy if an output has too many axes for its labels, such as (batch, 28, 28, 10) for labels (batch,)."""
     if y.ndim > labels.ndim + 1 and y.shape[:1] == labels.shape[:1]:
         return "If the inputs are images, put flatten() before dense, which keeps every axis but the last."
     return ""
 
 
-def check_same_shape(y: jax.Array, labels: jax.Array) -> None:
+def check_same_shape(y: AnyArray, labels: AnyArray) -> None:
     """Requires labels of the shape of y."""
     if y.shape != labels.shape:
         remedy = forgotten_flatten(y, labels) or "Losses do not broadcast: reshape one of them."
@@ -38,7 +41,7 @@ def per_element(y: jax.Array) -> float:
     return 1 / math.prod(y.shape[1:])
 
 
-def check_classes(y: jax.Array, labels: jax.Array, ignore_index: int | None = None) -> None:
+def check_classes(y: AnyArray, labels: AnyArray, ignore_index: int | None = None) -> None:
     """Requires one integer for each row of y: the number of a class, or ``ignore_index``."""
     if y.ndim < 1 or not (jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == y.shape[:-1]):
         given = f"{labels.dtype} of shape {labels.shape}"
@@ -61,7 +64,7 @@ def check_classes(y: jax.Array, labels: jax.Array, ignore_index: int | None = No
         raise InputError("labels", f"{known}, for {classes} classes", f"{host[where]} at index {where}", remedy)
 
 
-def check_probabilities(y: jax.Array, labels: jax.Array) -> None:
+def check_probabilities(y: AnyArray, labels: AnyArray) -> None:
     """Requires a row of probabilities for each row of y."""
     if y.ndim < 1 or not (jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == y.shape):
         given = f"{labels.dtype} of shape {labels.shape}"

@@ -14,6 +14,7 @@ from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import as_array
+from functional_nn.losses.labels import AnyArray
 from functional_nn.losses.weighting import (
     as_examples,
     as_outputs,
@@ -46,7 +47,7 @@ class Loss:
     """
 
     name: str
-    check: Callable[[jax.Array, jax.Array], None]
+    check: Callable[[AnyArray, AnyArray], None]
     values: Callable[[jax.Array, jax.Array], jax.Array]
     value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
     label_weights: Callable[[jax.Array], jax.Array] | None = None
@@ -132,7 +133,12 @@ class Loss:
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
             self._check_real_steps(y, labels)
-            y, labels, weights, mask = map(as_examples, (y.values, labels, weights, y.mask))
+            values, mask = y.values, y.mask
+            y = as_examples(values)
+            labels = as_examples(labels)
+            if weights is not None:
+                weights = as_examples(weights)
+            mask = as_examples(mask)
         else:
             self.check(y, labels)
         if weights is None and mask is None:

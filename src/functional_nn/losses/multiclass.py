@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,10 @@ from functional_nn.losses.weighting import nan_unless, times
 
 
 def cross_entropy_with(
-    *, label_smoothing: float = 0.0, ignore_index: int | None = None, class_weights: ArrayLike | None = None
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    class_weights: ArrayLike | Sequence[float] | None = None,
 ) -> Loss:
     """Cross-entropy of logits y (…, classes) with integer labels (…) or with probabilities (…, classes).
 

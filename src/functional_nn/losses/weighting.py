@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,16 +78,16 @@ def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
             raise InputError(argument, expected, f"shape {array.shape}")
 
 
-def as_examples(steps: Value) -> Value:
+def as_examples(steps: jax.Array) -> jax.Array:
     """Reshapes (batch, time, …) to (batch · time, …), so that every step is an example."""
-    return None if steps is None else steps.reshape(-1, *steps.shape[2:])
+    return steps.reshape(-1, *steps.shape[2:])
 
 
-def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array:
+def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array | np.ndarray:
     """The array with its first real step in place of padding, so that a check of numbers does not see the padding."""
     if not is_concrete(array):
         return array
     real, host = np.asarray(mask), np.asarray(array)
     first = np.unravel_index(np.argmax(real), real.shape)
     real = real.reshape(*real.shape, *(1,) * (host.ndim - 2))
-    return cast(jax.Array, np.where(real, host, host[first]))
+    return np.where(real, host, host[first])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -35,29 +36,29 @@ def check_shapes_fit(shapes: Mapping[str, Shape], combine: str) -> None:
         raise InputError("layers", expected, given, "Nothing is broadcast: give a shortcut or a projection.")
 
 
-def _sum(outputs):
+def _sum(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
     return sum(outputs[1:], outputs[0]), ()
 
 
-def _sum_backward(nothing, y_bar, count):
+def _sum_backward(nothing: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
     return [y_bar] * count
 
 
-def _product(outputs):
-    return math.prod(outputs[1:], start=outputs[0]), tuple(outputs)
+def _product(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
+    return reduce(operator.mul, outputs), tuple(outputs)
 
 
-def _product_backward(outputs, y_bar, count):
+def _product_backward(outputs: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
     others = [outputs[:i] + outputs[i + 1 :] for i in range(count)]
-    return [math.prod(factors, start=y_bar) for factors in others]
+    return [reduce(operator.mul, factors, y_bar) for factors in others]
 
 
-def _concatenate(outputs):
+def _concatenate(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
     # The residuals are empty arrays: the backward pass needs only the sizes of the last axes.
     return jnp.concatenate(outputs, axis=-1), tuple(y[:0] for y in outputs)
 
 
-def _concatenate_backward(no_examples, y_bar, count):
+def _concatenate_backward(no_examples: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
     sizes = [y.shape[-1] for y in no_examples]
     ends = [sum(sizes[: i + 1]) for i in range(count)]
     return [y_bar[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]

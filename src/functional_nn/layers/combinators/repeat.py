@@ -107,7 +107,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
 
 
-def remat(layer: Layer, *, policy: Callable[..., object] | None = None) -> Layer:
+def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
     """Computes a layer's inner values again in the backward pass instead of keeping them, which saves memory.
 
     Math:

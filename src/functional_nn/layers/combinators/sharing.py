@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer import Layer, State, as_layer
 from functional_nn.core.layer_checks import check_entries
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import shown
@@ -121,7 +121,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     def init(key, in_shape):
         params, state = layer.init(key, in_shape)
         chosen, rest = trees.partition(params, paths)
-        frozen_state = {"frozen": chosen}
+        frozen_state: dict[str, State] = {"frozen": chosen}
         if state:
             frozen_state["state"] = state
         return rest, frozen_state
