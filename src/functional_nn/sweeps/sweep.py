@@ -169,6 +169,8 @@ def train_members(
     _check_options(static, halving, keep, exact, on_epoch, progress)
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
+
+    # Members with equal static values share compiled programs. The population compiles them for the plan.
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
@@ -195,7 +197,7 @@ def train_members(
             "precision": [str(part) for part in policy],
             "order_seed": order_seed,
             "patience": patience,
-            "halving": halving and list(halving),
+            "halving": None if halving is None else list(halving),
             "keep": keep,
             "members_at_once": population.plan.members,
             "static": list(static),
@@ -203,6 +205,7 @@ def train_members(
         }
         store = Store(out, settings | population.identity())
 
+    # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
     rungs = () if halving is None else halving.epochs
     message = ""
     bar = progress_bar("sweep", population.batch_epochs, progress)
@@ -220,9 +223,10 @@ def train_members(
         except KeyboardInterrupt:
             message = f"Interrupted after {population.ended} of {len(members)} members; the finished ones are kept."
     seconds = time.perf_counter() - clock
-    shown = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
+    # The name of the data is no hyper-parameter of the result if there is only one data set.
+    shown_names = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
-        members=tuple(population.member(number, shown) for number in range(len(members))),
+        members=tuple(population.member(number, shown_names) for number in range(len(members))),
         model=model,
         precision=precision,
         in_shape=population.in_shape,
@@ -286,4 +290,5 @@ def _check_choices(members: list[Hyperparameters], order_seed: object, patience:
 
 
 def _digest(data: Dataset | Split) -> str:
+    """The checksum of the arrays of a data set; its name and source do not count."""
     return checksum({str(place): part for place, part in enumerate(data) if hasattr(part, "dtype")})

@@ -133,6 +133,7 @@ def fit(
     _warn_of_a_large_batch(batch_size, len(split.train_x))
     if non_finite == ROLL_BACK:
         optimizer = with_rate_share(optimizer)
+    # What must be equal for a run to continue in a folder; the programs' fingerprints are added after compilation.
     settings = {}
     if checkpoints is not None:
         settings = {
@@ -146,6 +147,7 @@ def fit(
     show_progress = sys.stderr.isatty() if progress is None else progress
 
     with RunSaver(checkpoints, settings) as saver, Interruption() as interruption:
+        # The programs of the run.
         clock = time.perf_counter()
         recipe = Recipe(net, loss, optimizer, penalty)
         spec = ProgramSpec(recipe, batch_size, policy, data=shapes_of(split), devices=devices)
@@ -153,10 +155,11 @@ def fit(
         programs = Programs(compiled)
         seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
+        # The state to start from, and the data on the device.
         clock = time.perf_counter()
         check_memory(compiled, split)
         restored = saver.restored(compiled.train_state, lambda: compiled.fingerprints)
-        reached = restored or RunProgress(programs.start(jax.random.key(seed)))
+        reached = RunProgress(programs.start(jax.random.key(seed))) if restored is None else restored
         if len(reached.history) > epochs:
             raise InputError("epochs", f"at least {len(reached.history)}, which the checkpoint has", epochs)
         reached = reached._replace(train_state=jax.device_put(reached.train_state, compiled.sharding))
@@ -169,6 +172,7 @@ def fit(
                 advance(f"loss {metrics.train_loss:.4f}  test accuracy {metrics.test_accuracy:.4f}")
 
             try:
+                # Epochs from a checkpoint are reported first.
                 for metrics in reached.history:
                     report(metrics)
                 while not reached.status and len(reached.history) < epochs:
@@ -185,7 +189,8 @@ def fit(
                     saver.save(reached)
                     report(metrics)
                     interruption.check()
-                status, message = reached.status or "finished", reached.message
+                status = reached.status if reached.status else "finished"
+                message = reached.message
             except KeyboardInterrupt:
                 status = "interrupted"
                 message = f"Interrupted after {len(reached.history)} of {epochs} epochs; the finished epochs are kept."

@@ -24,7 +24,7 @@ def per_example_gradients(
     train: bool = True,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
-    """The loss and the gradient of each example, as if each were a batch of its own.
+    """The loss and the gradient of each example, as if each example were a whole batch.
 
     Math:
         gₙ = ∂ℓ(f(xₙ; θ), tₙ)/∂θ; their mean over n is the gradient of the batch if all examples have the same weight

@@ -21,7 +21,7 @@ class EpochMetrics(NamedTuple):
         seconds: the time of training, without the evaluation.
         skipped_steps: steps that changed nothing: updates that were not finite, gradients that ``with_clipping`` left
             out, and gradients that overflowed with a scaled loss.
-        clipped_steps: steps whose gradient ``with_clipping`` shortened.
+        clipped_steps: steps with a gradient that ``with_clipping`` shortened.
         rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
     """
 
@@ -60,7 +60,7 @@ class Run:
     restored_epochs: int = 0
 
     def __repr__(self) -> str:
-        epochs = f"{len(self.history)} epoch{'' if len(self.history) == 1 else 's'}"
+        epochs = "1 epoch" if len(self.history) == 1 else f"{len(self.history)} epochs"
         if not self.history:
             return f"Run({self.status}, {epochs})"
         last = self.history[-1]

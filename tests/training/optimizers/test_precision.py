@@ -143,7 +143,8 @@ def test_fault_18_adam_with_float16_and_zero_gradient_is_0():
     assert after.step == 1
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.params))
     with pytest.raises(
-        fnn.InputError, match=r"precision: expected parameters in a type with room.*Keep them in float32"
+        fnn.InputError,
+        match=r"precision: expected parameters of a type that small updates can change.*keeps parameters in float32",
     ):
         fnn.fit(
             net,

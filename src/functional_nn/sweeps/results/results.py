@@ -161,7 +161,7 @@ class SweepResult:
             import pandas  # pyright: ignore[reportMissingImports]
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("to_pandas", "pandas to be installed", "it is missing", remedy) from None
+            raise InputError("to_pandas", "pandas to be installed", "no pandas", remedy) from None
         return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
 
     def save(self, path: str | Path) -> None:
@@ -222,7 +222,7 @@ class SweepResult:
             return frame.assign(**texts).to_parquet(None, index=False)
         except ImportError:
             remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("path", "pyarrow to be installed for .parquet", "it is missing", remedy) from None
+            raise InputError("path", "pyarrow to be installed for .parquet", "no pyarrow", remedy) from None
 
 
 def _csv_line(values: Iterable[object]) -> str:

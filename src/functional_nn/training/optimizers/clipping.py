@@ -19,8 +19,8 @@ class Clipping(NamedTuple):
 
     Args:
         optimizer_state: the state of the optimizer inside.
-        clipped_steps: steps whose gradient was longer than the limit, int32.
-        skipped_steps: steps that changed nothing because their gradient was not finite, int32.
+        clipped_steps: the number of steps with a gradient longer than the limit, int32.
+        skipped_steps: the number of steps that changed nothing because their gradient was not finite, int32.
     """
 
     optimizer_state: PyTree

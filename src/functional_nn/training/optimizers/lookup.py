@@ -61,11 +61,14 @@ SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
-    "step": lambda rate, steps: optax.piecewise_constant_schedule(
-        rate, {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary}
-    ),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, _step_boundaries(steps)),
 }
 """Every named schedule: a function of the learning rate and the number of steps in the run."""
+
+
+def _step_boundaries(steps: int) -> dict[int, float]:
+    """The steps at which the schedule ``step`` divides the rate by 10; step 0 is left out, in very short runs."""
+    return {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary > 0}
 
 
 def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.Schedule:

@@ -66,7 +66,7 @@ def as_precision(precision: str | Precision) -> Precision:
     policy = Precision(*map(_floating, precision))
     if jnp.float64 in policy and not x64_enabled():
         remedy = 'Call jax.config.update("jax_enable_x64", True) first. Otherwise JAX computes in float32.'
-        raise InputError("precision", "JAX's 64-bit numbers to be switched on for float64", "they are off", remedy)
+        raise InputError("precision", "64-bit numbers switched on for float64", "JAX with them switched off", remedy)
     if policy.parameters == jnp.float16:
         remedy = "Use precision='float16': it keeps parameters in float32 and computes in float16."
         raise InputError("precision", "parameters of a type that small updates can change", "float16", remedy)

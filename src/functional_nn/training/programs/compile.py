@@ -87,7 +87,7 @@ class CompiledPrograms:
     def fingerprints(self) -> dict[str, str]:
         """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
 
-        They tell recipes apart whose parameters have equal shapes: two learning rates, two activations.
+        They distinguish recipes with equal shapes of parameters: two learning rates, or two activations.
         """
         hyperparameters, train_state = self._shapes.hyperparameters, self.train_state
         if self.spec.members is not None:

@@ -106,7 +106,7 @@ class RecipeFunctions:
 
 @dataclass(frozen=True)
 class WithStaticValues:
-    """A recipe maker whose static hyper-parameters are set, so that it takes the traced ones alone."""
+    """A recipe maker with given static hyper-parameters. It is called with the traced ones only."""
 
     make_recipe: RecipeMaker
     static: tuple[tuple[str, Any], ...]

@@ -24,7 +24,7 @@ class ProgramSpec:
         hyperparameters: for a sweep, the shapes and types of the traced hyper-parameters by name.
         members: the number of members that one program trains together by ``vmap``. Hyper-parameters, keys and train
             states then have a leading axis; data do not. None: the programs train one model.
-        shared_order: whether all members see the examples in one order, drawn from a key of its own.
+        shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         unroll: the number of train steps in the body of an epoch's loop.
         devices: the number of devices that share each batch.
     """
@@ -41,7 +41,9 @@ class ProgramSpec:
 
     def recipe_for(self, hyperparameters: Hyperparameters) -> Recipe:
         """The recipe inside a program."""
-        return self.recipe if isinstance(self.recipe, Recipe) else self.recipe(hyperparameters)
+        if isinstance(self.recipe, Recipe):
+            return self.recipe
+        return self.recipe(hyperparameters)
 
 
 def shapes_of(tree: PyTree) -> PyTree:

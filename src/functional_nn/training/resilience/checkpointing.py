@@ -123,7 +123,9 @@ class RunSaver:
         try:
             digest = self._history.extend(reached.history[self._saved_epochs :])
         except OSError as error:
-            text = f"The metrics of epoch {epochs} were not saved; earlier checkpoints are complete: {error.strerror}"
+            text = (
+                f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
+            )
             raise OSError(error.errno, text, str(self._writer.folder)) from error
         about = {
             "settings": self._settings,
