@@ -347,7 +347,9 @@ def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):
     """Under vmap it draws for all members from the first key, so a member's seed would not be its own."""
     members = fnn.grid(seed=[3, 5])
     with jax.default_prng_impl("rbg"):
-        with pytest.raises(fnn.InputError, match="plan: expected one that runs each member alone, because the generator"):
+        with pytest.raises(
+            fnn.InputError, match="plan: expected one that runs each member alone, because the generator"
+        ):
             fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="vmap")
         monkeypatch.setattr(plans, "on_cpu", lambda: False)
         assert plans.planned("auto", 2).members == 1

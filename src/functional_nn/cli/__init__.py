@@ -21,7 +21,8 @@ from functional_nn.cli.signals import Signals
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.cli.verify import verify
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 
 
 class _Commands(click.Group):

@@ -13,7 +13,8 @@ import click
 from functional_nn.cli.flag_values import flag_value
 from functional_nn.cli.options import LARGEST_SEED
 from functional_nn.cli.run_flags import run_flag
-from functional_nn.core.errors import DataError, InputError, short_repr, suggest
+from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.suggestions import suggest
 
 if TYPE_CHECKING:
     import jax

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from functional_nn.core.errors import short_repr, suggest
+from functional_nn.core.errors import short_repr
+from functional_nn.core.suggestions import suggest
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (

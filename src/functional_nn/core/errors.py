@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 MOST_SHOWN = 80
@@ -95,40 +94,3 @@ def inside(name: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"(in layer {name})")
         raise
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, None where no name is similar.
-
-    >>> nearest("adma", ["adamax", "adam", "sgd"]), nearest("ReLU", ["relu6", "relu"]), nearest("x", ["adam"])
-    ('adam', 'relu', None)
-    """
-    by_lower_case = {name.lower(): name for name in known}
-    similar = difflib.get_close_matches(word.lower(), sorted(by_lower_case), n=5)
-    if not similar:
-        return None
-    return by_lower_case[min(similar, key=lambda name: (_edit_distance(word.lower(), name), name))]
-
-
-def _edit_distance(a: str, b: str) -> int:
-    """The fewest edits from a to b: letters inserted, removed, replaced, or exchanged with their neighbor."""
-    distance = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            edits = [distance[i - 1, j] + 1, distance[i, j - 1] + 1, distance[i - 1, j - 1] + (a[i - 1] != b[j - 1])]
-            if i > 1 and j > 1 and a[i - 2 : i] == b[j - 1] + b[j - 2]:
-                edits.append(distance[i - 2, j - 2] + 1)
-            distance[i, j] = min(edits)
-    return distance[len(a), len(b)]
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A remedy for a mistyped name: the nearest known name first, then all of them.
-
-    >>> suggest("adm", ["sgd", "adam"])
-    'Did you mean adam? Known: adam, sgd.'
-    """
-    names = sorted(known)
-    meant = nearest(shortened(word), names)
-    question = f"Did you mean {meant}? " if meant else ""
-    return f"{question}Known: {', '.join(names)}."

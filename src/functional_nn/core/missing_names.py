@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from functional_nn.core.errors import nearest
+from functional_nn.core.suggestions import nearest
 
 
 def missing_name(name: str, top_level: Iterable[str], namespaces: Mapping[str, Iterable[str]]) -> AttributeError:

@@ -15,8 +15,9 @@ import numpy as np
 from jax.core import Tracer
 
 from functional_nn.core.counts import is_count
-from functional_nn.core.errors import InputError, short_repr, suggest
+from functional_nn.core.errors import InputError, short_repr
 from functional_nn.core.masked import Masked
+from functional_nn.core.suggestions import suggest
 
 Tree = TypeVar("Tree")
 

@@ -16,7 +16,8 @@ from urllib.parse import urljoin
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, shortened, suggest
+from functional_nn.core.errors import DataError, shortened
+from functional_nn.core.suggestions import suggest
 from functional_nn.data.dataset import make_dataset
 from functional_nn.data.idx import read_idx
 from functional_nn.data.tfds_builder import Builder, image_features, quiet

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from functional_nn.core.errors import InputError, inside, suggest
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.progress import progress_bar
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_count, check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays

@@ -19,7 +19,8 @@ from functional_nn.training.argument_checks import (
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.state import TrainState, derived_key
+from functional_nn.training.random_keys import derived_key
+from functional_nn.training.state import TrainState
 from functional_nn.training.step import TrainStep
 
 

@@ -16,6 +16,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
+from functional_nn.training.random_keys import derived_key
 
 
 class TrainState(NamedTuple):
@@ -65,17 +66,3 @@ def check_gradient_transformation(optimizer: object) -> None:
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
-
-
-KEY_USES = 16
-"""The most uses of a run's key. There are more than needed, so that a new use does not change the other keys."""
-
-
-def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
-    """The key for one use: ``init``, ``shuffle`` with the number of an epoch, or ``noise`` with the number of a step.
-
-    >>> keys = [derived_key(jax.random.key(0), *use) for use in (("init",), ("shuffle", 0), ("noise", 0), ("noise", 1))]
-    >>> len({str(jax.random.key_data(key)) for key in keys})
-    4
-    """
-    return jax.random.fold_in(key, number * KEY_USES + ("init", "shuffle", "noise").index(use))

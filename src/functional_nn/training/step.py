@@ -19,7 +19,8 @@ from functional_nn.data.preparation import scale_bytes
 from functional_nn.training.argument_checks import check_batch, check_functions, check_scalar, check_train_state
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
-from functional_nn.training.state import TrainState, derived_key
+from functional_nn.training.random_keys import derived_key
+from functional_nn.training.state import TrainState
 
 LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]

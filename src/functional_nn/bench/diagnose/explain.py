@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 
 from functional_nn.bench.call_checks import check_call, check_later_calls
-from functional_nn.bench.diagnose.calls import carried_types, donations, retraced
+from functional_nn.bench.diagnose.donation_and_retracing import carried_types, donations, retraced
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.diagnose.hlo import looped_convolutions, slow_products
 from functional_nn.bench.diagnose.jaxpr import captured_constants, scatters_of_pooling, wide_numbers, widened_products

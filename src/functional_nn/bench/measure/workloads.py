@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
+from functional_nn.core.suggestions import suggest
 from functional_nn.losses.loss import Loss
 from functional_nn.training.optimizers.precision import as_precision, cast
 from functional_nn.training.state import TrainState, create_train_state

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
 from functional_nn.gradients.compare.problem import PyTree
 from functional_nn.gradients.compare.report import Report

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import LARGEST
 
 Sizes: TypeAlias = int | Sequence[int]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import shown
 from functional_nn.sweeps.results.member import check_result
 from functional_nn.sweeps.results.results import SweepResult, shown_value

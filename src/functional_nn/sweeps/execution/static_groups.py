@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError, inside, suggest
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.shapes import Shape
+from functional_nn.core.suggestions import suggest
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.argument_checks import check_counts, check_functions

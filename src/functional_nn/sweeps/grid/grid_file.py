@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from functional_nn.core.errors import DataError, InputError, short_repr, shortened, suggest
+from functional_nn.core.errors import DataError, InputError, short_repr, shortened
+from functional_nn.core.suggestions import suggest
 from functional_nn.sweeps.grid.grid import (
     MOST_MEMBERS,
     MOST_VALUES,

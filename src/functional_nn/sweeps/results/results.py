@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.results.member import COLUMNS, Member, check_metric, check_names

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.sweeps.results.member import HasMembers, Member, check_metric, check_result
 
 CONFIDENCE = 0.95

@@ -9,7 +9,8 @@ from functools import partial
 import jax
 import optax
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

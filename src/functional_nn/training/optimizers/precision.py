@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import optax
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_function
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from functional_nn.core.errors import InputError, suggest
+from functional_nn.core.errors import InputError
 from functional_nn.core.masked import Value
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.optimizers.clipping import Clipping
