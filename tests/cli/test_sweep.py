@@ -218,4 +218,4 @@ def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys
     assert (out / "members.csv").read_bytes() == table
     capsys.readouterr()
     assert cli.run([*command, "--epochs", "3"]) == 2
-    assert "whose sweep has epochs 2 instead of 3. Name another folder." in capsys.readouterr().err
+    assert "whose sweep has epochs 2 instead of 3. Use another folder." in capsys.readouterr().err
