@@ -33,7 +33,7 @@ def scale_bytes(x: Any, dtype: Any) -> Any:
 
 
 def as_arrays(data: Any) -> Dataset | Split:
-    """A data set as it is, and a split with NumPy arrays of the types that JAX computes in.
+    """Returns a data set unchanged, and a split with its arrays in NumPy, in the types that JAX computes in.
 
     Raises:
         InputError: for anything else, and for several arrays in the place of one.

@@ -59,7 +59,7 @@ def exchange_results(text: str, one: int, other: int) -> Alternative:
 
 
 def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arrays:
-    """The values with another one at this number."""
+    """A copy of the values with the value at this index replaced."""
     return [*values[:number], value, *values[number + 1 :]]
 
 

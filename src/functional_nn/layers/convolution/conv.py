@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import TwoForwardPasses
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_choice, check_count, check_flag
@@ -113,30 +114,8 @@ def conv(
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
-    def forward_in_version(params, state, x, *, train, key=None, differentiated):
-        check_entries("params", params, ("weight", "bias") if bias else ("weight",))
-        weight = params["weight"]
-        check_floating(x)
-        check_images(x.shape, window)
-        _check_channels(x, weight, weight.shape[-2] * groups)
-        windows = place(x.shape[1:-1])
-        native = forward_is_native(lowering, x, windows, groups, differentiated)
-        y = convolve(x, weight, windows, groups, native)
-        return _plus_bias(y, params, bias), state, (x, weight)
-
-    def backward(residuals, y_bar):
-        x, weight = residuals
-        windows = place(x.shape[1:-1])
-        native = backward_is_native(lowering, windows, groups)
-        params_bar = {"weight": weight_gradient(x, y_bar, windows, groups, native)}
-        x_bar = input_gradient(y_bar, weight, windows, groups, native)
-        return _with_bias_bar(params_bar, y_bar, bias), x_bar
-
-    forward = TwoForwardPasses(
-        differentiable=partial(forward_in_version, differentiated=True),
-        by_hand=partial(forward_in_version, differentiated=False),
-    )
-    return Layer(name, init, forward, backward)
+    maps = _Maps(convolve, weight_gradient, input_gradient, lambda weight: weight.shape[-2] * groups)
+    return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
 
 
 @without_input_size("out_size", "window")
@@ -231,23 +210,61 @@ def conv_transpose(
         weight = parts.reshape(*sizes, out_size // groups, in_size)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
+    # The transpose of a convolution: its forward pass is the convolution's map for x_bar, and the other way round.
+    maps = _Maps(
+        input_gradient,
+        lambda x, y_bar, *settings: weight_gradient(y_bar, x, *settings),
+        convolve,
+        lambda weight: weight.shape[-1],
+    )
+    return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
+
+
+class _Maps(NamedTuple):
+    """The three linear maps of a layer, and the number of input channels that its weight has.
+
+    Args:
+        output: ``output(x, weight, windows, groups, native) -> y``, without the bias.
+        weight_bar: ``weight_bar(x, y_bar, windows, groups, native)``.
+        x_bar: ``x_bar(y_bar, weight, windows, groups, native)``.
+        in_size: ``in_size(weight)``.
+    """
+
+    output: Callable[..., jax.Array]
+    weight_bar: Callable[..., jax.Array]
+    x_bar: Callable[..., jax.Array]
+    in_size: Callable[[jax.Array], int]
+
+
+def _convolution_layer(
+    name: str,
+    init: Callable[..., tuple[Params, State]],
+    place: Callable[[Sequence[int]], Windows],
+    maps: _Maps,
+    window: Sizes,
+    groups: int,
+    bias: bool,
+    lowering: str,
+) -> Layer:
+    """The layer of a convolution or of its transpose, with a forward pass for each way of differentiation."""
+
     def forward_in_version(params, state, x, *, train, key=None, differentiated):
         check_entries("params", params, ("weight", "bias") if bias else ("weight",))
         weight = params["weight"]
         check_floating(x)
         check_images(x.shape, window)
-        _check_channels(x, weight, weight.shape[-1])
+        _check_channels(x, weight, maps.in_size(weight))
         windows = place(x.shape[1:-1])
         native = forward_is_native(lowering, x, windows, groups, differentiated)
-        y = input_gradient(x, weight, windows, groups, native)
+        y = maps.output(x, weight, windows, groups, native)
         return _plus_bias(y, params, bias), state, (x, weight)
 
     def backward(residuals, y_bar):
         x, weight = residuals
         windows = place(x.shape[1:-1])
         native = backward_is_native(lowering, windows, groups)
-        params_bar = {"weight": weight_gradient(y_bar, x, windows, groups, native)}
-        x_bar = convolve(y_bar, weight, windows, groups, native)
+        params_bar = {"weight": maps.weight_bar(x, y_bar, windows, groups, native)}
+        x_bar = maps.x_bar(y_bar, weight, windows, groups, native)
         return _with_bias_bar(params_bar, y_bar, bias), x_bar
 
     forward = TwoForwardPasses(
