@@ -143,7 +143,7 @@ def test_fault_37_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     refused(capsys, changed, *words)
     refused(capsys, [*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
     assert {path: path.read_bytes() for path in before} == before
-    refused(capsys, command, "Name another folder. With --resume the run in it goes on.")
+    refused(capsys, command, "Use another folder. With --resume the run in it goes on.")
 
 
 def test_fault_37_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):

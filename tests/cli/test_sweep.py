@@ -170,7 +170,7 @@ def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_pa
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 60
-    while len(list(out.glob("chunks/*.safetensors"))) < 3 and time.monotonic() < deadline:
+    while len(list(out.glob("batches/*.safetensors"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     printed, errors = process.communicate(timeout=60)
@@ -213,7 +213,7 @@ def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys
     assert cli.run(command) == 0
     table = (out / "members.csv").read_bytes()
     (out / "members.csv").unlink()
-    next(out.glob("chunks/*")).unlink()
+    next(out.glob("batches/*")).unlink()
     assert cli.run(command) == 0
     assert (out / "members.csv").read_bytes() == table
     capsys.readouterr()

@@ -449,7 +449,7 @@ def test_fault_43_data_that_are_not_there(capsys, tmp_path):
 
 def test_fault_43_a_folder_with_a_run_is_refused_and_kept(finished, capsys):
     before = contents(finished.folder)
-    refused(capsys, ["train", *finished.flags, "--out", finished.folder], "--out", "Name another folder.")
+    refused(capsys, ["train", *finished.flags, "--out", finished.folder], "--out", "Use another folder.")
     assert contents(finished.folder) == before
 
 

@@ -316,7 +316,7 @@ def test_fault_36_another_version_is_an_error_and_not_a_damage(tmp_path, monkeyp
     else:
         path = saved(tmp_path) / "manifest.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "version": version, "news": []}))
-    with pytest.raises(DataError, match=rf"expected format version 2, got version {version}\. Name another folder"):
+    with pytest.raises(DataError, match=rf"expected format version 2, got version {version}\. Use another folder"):
         fnn.storage.restore_checkpoint(tmp_path, TREE)
     with pytest.raises(DataError, match=f"version {version}"):
         fnn.storage.save_checkpoint(tmp_path, 4, TREE)

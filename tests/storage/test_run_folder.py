@@ -25,7 +25,7 @@ def test_checking_makes_the_folder_and_leaves_it_empty(tmp_path):
 
 def test_a_folder_with_a_run_is_refused_and_kept(tmp_path):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
-    with pytest.raises(InputError, match="Name another folder"):
+    with pytest.raises(InputError, match="Use another folder"):
         run_folder.check_run_folder(tmp_path)
     assert run_folder.read_configuration(tmp_path) == {"seed": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
@@ -39,7 +39,7 @@ def test_a_run_goes_on_only_from_checkpoints(tmp_path):
     (tmp_path / "checkpoints" / "0000000001").mkdir(parents=True)
     run_folder.check_run_folder(tmp_path, resume=True)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(InputError, match=r"Name another folder\. With --resume the run in it goes on"):
+    with pytest.raises(InputError, match=r"Use another folder\. With --resume the run in it goes on"):
         run_folder.check_run_folder(tmp_path)
 
 

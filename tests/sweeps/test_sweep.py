@@ -310,13 +310,13 @@ def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
 
 
 @pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1, 2), keep=0.5)])
-def test_finished_chunks_are_not_run_again(halving, blobs, tmp_path):
+def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
     options = {"epochs": 3, "halving": halving, "out": tmp_path / "sweep"}
     first = plain(members, blobs, **options)
-    chunks = sorted((tmp_path / "sweep" / "chunks").iterdir())
-    for chunk in chunks[::2]:
-        chunk.unlink()
+    batches = sorted((tmp_path / "sweep" / "batches").iterdir())
+    for batch in batches[::2]:
+        batch.unlink()
     ran = []
     again = plain(members, blobs, on_epoch=lambda ended, count: ran.append(ended), **options)
     assert 0 < len(ran) < sum(len(member.test_loss) for member in first.members)
@@ -336,11 +336,16 @@ def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
 
 def test_fault_35_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
-    (tmp_path / "chunks").mkdir()
-    for left in (".sweep.json.1", ".members.csv.1", "chunks/.0-0-end.safetensors.1"):
+    (tmp_path / "batches").mkdir()
+    for left in (".sweep.json.1", ".members.csv.1", "batches/.0-0-end.safetensors.1"):
         (tmp_path / f"{left}.functional_nn.tmp").write_text("half")
     fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "0-0-end.safetensors", "chunks", "sweep.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".lock",
+        "0-0-end.safetensors",
+        "batches",
+        "sweep.json",
+    ]
 
 
 def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):

@@ -150,7 +150,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
     version = manifest.get("version")
     if isinstance(version, int) and version != VERSION:
-        remedy = "Name another folder, or use the version of functional_nn that wrote it."
+        remedy = "Use another folder, or use the version of functional_nn that wrote it."
         raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
     manifest.pop("sha256", None)
     if text != signed_text(manifest) or tuple(manifest) != ENTRIES:

@@ -55,11 +55,11 @@ def check_run_folder(folder: Path, resume: bool = False) -> None:
     has_checkpoints = bool(steps(folder / CHECKPOINTS))
     has_run = has_checkpoints or (folder / CONFIGURATION).exists()
     if has_run and not resume:
-        remedy = "Name another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
+        remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
         raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", remedy)
     if has_run and not has_checkpoints:
         given = f"{folder}, whose run has none"
-        raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Name another folder.")
+        raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
 
 
 def create_run_folder(folder: Path, configuration: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from functional_nn.storage.files import one_writer, read_signed, remove_leftover
 from functional_nn.storage.identity import as_json, check_kind, difference
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 
-SWEEP, BATCHES = "sweep.json", "chunks"
+SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
 FILE_ENTRIES = ("format", "version", "fingerprint")
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
@@ -28,7 +28,7 @@ CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
 class Store:
-    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``chunks/`` has the finished batches of members.
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``batches/`` has the finished batches of members.
 
     As a context manager it is the only writer of the folder, and removes files left behind by a killed writer.
 
