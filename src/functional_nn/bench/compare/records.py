@@ -38,8 +38,9 @@ KEY: dict[str, str | int | None] = {
 def environment() -> dict[str, Any]:
     """The date, commit, device, cores, load, versions and settings of a measurement.
 
-    ``commit`` is that of the package's checkout, None for an installed package. If ``matmul_precision`` is None, the
-    platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a CPU.
+    ``commit`` is the commit of the package's checkout, or None for an installed package. If ``matmul_precision`` is
+    None, the platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a
+    CPU.
     """
     device = jax.devices()[0]
     return {

@@ -3,8 +3,9 @@
 Both the hand-derived derivative and ``jax.grad`` are measured. The error in ULP is |computed - exact| in units of the
 last place of the exact value, in the type of the computation. Rules:
 
-- Below the smallest normal number all values count as equal, and the unit is that of the smallest normal number: XLA on
-  the CPU takes subnormal results for 0. It also takes subnormal inputs for 0, so there the value at ±0 is right too.
+- All values below the smallest normal number count as equal, and their unit is that of the smallest normal number,
+  because XLA on the CPU replaces subnormal results by 0. It also replaces subnormal inputs by 0. So for a subnormal
+  input, the value at ±0 is right too.
 - If the exact value is larger than the largest number of the type, infinity is right.
 - At a kink the exact value is the one declared in the activation's docstring.
 """
@@ -65,8 +66,8 @@ class Exact(NamedTuple):
     """Exact numbers at one point.
 
     Args:
-        values: the right values of the function. There are two if x is subnormal, which may be taken for 0; there are
-            none for an activation without a formula in mpmath.
+        values: the right values of the function. There are two if x is subnormal, since x may be replaced by 0. There
+            are none for an activation without a formula in mpmath.
         derivatives: the right values of the derivative.
         reference_error: the absolute error of the derivatives.
     """
@@ -183,7 +184,7 @@ def _exact(activation: Activation, x: np.ndarray) -> list[Exact]:
     parameters = [mp.mpf(float(value)) for value in activation.parameters]
     exact = []
     for value in x.astype(np.float64).tolist():
-        # A subnormal number may be taken for 0, so both values are right.
+        # XLA may replace a subnormal number by 0, so both values are right.
         inputs = [value, math.copysign(0.0, value)] if 0 < abs(value) < smallest else [value]
         with mp.workdps(DIGITS):
             numbers = [mp.mpf(number) for number in inputs]

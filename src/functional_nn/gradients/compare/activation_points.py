@@ -51,7 +51,7 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     formula = mpmath_formula(activation)
     if formula and formula.kinks:
         kinks = np.asarray(formula.kinks, dtype)
-        # XLA on the CPU takes subnormal numbers for 0, so these are the neighbors of 0.
+        # XLA on the CPU replaces subnormal numbers by 0, so these are the neighbors of 0.
         beside_zero = np.asarray([smallest, -smallest], dtype)
         beside = _neighbors([kink for kink in formula.kinks if kink], dtype, steps=3)
         arrays["kinks"] = kinks

@@ -36,7 +36,7 @@ MARGIN = 10
 
 @dataclass(frozen=True)
 class TrajectoryVerdict(Verdict):
-    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value, ``arbiter`` that of the textbook rule.
+    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value; ``arbiter`` is the rule's.
 
     Args:
         step: the first step, counted from 1, that decides the outcome. If all steps agree, the step with the largest
