@@ -1,4 +1,4 @@
-"""Checks of the function and the arguments that ``benchmark`` and ``explain`` are given."""
+"""Checks of the function and the arguments of ``benchmark`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_later_calls(function: Callable[..., object], calls: object) -> Sequenc
 
 
 def check_leaves(arguments: Sequence[object]) -> None:
-    """Refuses arguments that JAX cannot trace. The error names the argument's number and the path inside it."""
+    """Raises an error for arguments that JAX cannot trace. It names the argument's number and the path inside it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
         number, *rest = path
         if not _is_traceable(leaf):

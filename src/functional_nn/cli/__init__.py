@@ -1,6 +1,6 @@
 """The command ``functional-nn``.
 
-Its modules import JAX inside their functions, so that ``--help`` does not wait for it.
+Its modules import JAX inside their functions, so that ``--help`` does not wait for the import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from functional_nn.core.suggestions import suggest
 
 
 class _Commands(click.Group):
-    """A group of commands that suggests the nearest one for a mistyped name."""
+    """A group of commands. For a mistyped name, it suggests the most similar command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

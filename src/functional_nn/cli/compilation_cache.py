@@ -19,8 +19,8 @@ MOST_FILES = 1000
 def use_compilation_cache(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     """Sets JAX's compilation cache to the folder ``compiled`` of the cache, unless it is set already.
 
-    JAX reads the setting from the environment when it is imported. If it was imported before, nothing changes. Programs
-    from the folder are run, so it is used only if no other user can write to it (see ``cache_folder``).
+    JAX reads the setting from the environment when it is imported. If JAX is already imported, nothing changes. JAX
+    runs programs from the folder, so it is used only if no other user can write to it (see ``cache_folder``).
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -60,7 +60,7 @@ def _remove_oldest(folder: Path) -> None:
 def _remove_damaged_programs(folder: Path) -> None:
     """Removes a program that JAX cannot read, instead of showing a warning.
 
-    JAX itself would compile the program again but leave the damaged file, and so would warn at each start.
+    JAX itself would compile the program again but keep the damaged file. So it would warn at each start.
     """
     show = warnings.showwarning
 

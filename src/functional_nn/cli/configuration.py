@@ -35,10 +35,10 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "Number | None": (int, float, type(None)),
     "bool": (bool,),
 }
-"""The types that JSON gives the value of a field, by the annotation of the field."""
+"""For each annotation of a field, the types that its value may have in JSON."""
 
 LARGEST_INTEGER = LARGEST_SEED
-"""The largest integer of a configuration. Of all its integers, seeds may be the largest."""
+"""The largest integer that a configuration may have. This limit is the one for seeds, which may be large."""
 
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")
 """The flags that are passed to the model if it takes them."""
@@ -76,7 +76,7 @@ class Configuration:
     non_finite: str = "stop"
 
     def completed(self) -> Configuration:
-        """The configuration with the model's defaults where no value was given.
+        """Fills in the model's defaults for values that were not given.
 
         Raises:
             InputError: for a flag that the model does not take.
@@ -178,7 +178,7 @@ class Configuration:
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
-        # A folder of an earlier version lacks the fields that were added since. Those have defaults.
+        # A folder from an earlier version lacks newer fields. These have defaults.
         defaults = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
         values = defaults | values
         configuration = cls(
@@ -188,7 +188,7 @@ class Configuration:
             complete = configuration.completed()
         except InputError as error:
             raise DataError(str(path), "a run's configuration", f"one whose model does not fit ({error})") from None
-        # A run writes its completed configuration, so a field that is still open was removed from the file.
+        # A run writes its completed configuration. So if a value is still missing, it was removed from the file.
         if missing := [name for name, value in asdict(configuration).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
         return configuration
@@ -216,7 +216,7 @@ def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
 
 
 def is_given(value: object) -> bool:
-    """Whether a flag was given and is not off: None, False and 0 are off. A traced value always counts as given."""
+    """Whether a flag was given and is not off. None, False and 0 mean off. A traced value always counts as given."""
     if isinstance(value, bool | int | float):
         return bool(value)
     return value is not None

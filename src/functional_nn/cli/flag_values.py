@@ -45,14 +45,14 @@ def members_of_flags(
         several: names of the flags that take several values.
 
     Raises:
-        InputError: for a name that no such flag has.
-        click.BadParameter: for a value that the flag refuses; it names file, member and column.
+        InputError: for a name that is not one of these flags.
+        click.BadParameter: for a value that the flag refuses. The error names the file, the member and the column.
     """
     known = (*several, "seed", *SINGLE_VALUE_FLAGS)
     if unknown := sorted(members[0].keys() - set(known)):
         raise InputError("--grid", f"names of flags ({', '.join(known)})", shortened(", ".join(unknown)))
     flags = {parameter.name: parameter for parameter in command.params if parameter.name in known}
-    # A grid repeats few values in many members, so each value is converted once. The key has the type, since True == 1.
+    # Many members have the same values, so each value is converted once. The key has the type, since True == 1.
     converted: dict[tuple[str, type, Hashable], Any] = {}
 
     def convert(number: int, name: str, value: Hashable) -> Any:
@@ -84,5 +84,5 @@ def _as_written(value: object) -> str:
         return ",".join(map(_as_written, value)) or "none"
     try:
         return str(value)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts to text
         return short_repr(value)

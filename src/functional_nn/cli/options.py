@@ -1,4 +1,4 @@
-"""Types of flag values, and the names that flags know (a test compares these with the package's tables)."""
+"""Types of flag values, and the names that flags accept (a test compares these with the package's tables)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LARGEST_SEED = 2**32 - 1
 
 
 class Named(click.Choice):
-    """A name out of a list. For an unknown one the error suggests the nearest."""
+    """A name from a list. For an unknown name, the error suggests the most similar one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 80
 NEXT_BEST = 2
-"""Classes whose probabilities are printed besides the most probable one. ``--json`` writes all of them."""
+"""The number of classes that are printed after the most probable one. ``--json`` writes all classes."""
 
 
 @click.command()
@@ -73,7 +73,7 @@ def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, in
     """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:
-        DataError: if the configuration lacks them, or its images are larger than any image that is read.
+        DataError: if the configuration lacks them, or if its images are larger than the largest image that can be read.
     """
     from functional_nn.core.errors import DataError, InputError, short_repr
     from functional_nn.core.validation import check_count, check_counts
@@ -117,7 +117,7 @@ def _table(names: list[str], probabilities: np.ndarray) -> list[str]:
         others = ", ".join(f"{number} ({row[number]:.2%})" for number in classes[1:])
         cells.append((f"{classes[0]:5}", f"{row[classes[0]]:11.2%}", others))
     room = TABLE_WIDTH - max(len("  ".join(("", *row))) for row in cells)
-    # The end of a path tells images apart, so a long one is cut at its start.
+    # Paths of images differ at their ends, so a long path is cut at its start.
     names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
     width = max(len(name) for name in ("image", *names))
     lines = [f"{'image':{width}}  class  probability  next best"]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 
 REPEAT_SECONDS = 1.0
-"""Time in which a second signal counts as a repetition of the first. ``timeout``, for one, sends each signal twice."""
+"""Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""
 
 SHOW_CURSOR = b"\x1b[?25h"
 

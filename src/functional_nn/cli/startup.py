@@ -17,7 +17,7 @@ STARTED = time.perf_counter()
 def importing() -> Iterator[None]:
     """Switches garbage collection off while the body imports JAX, and exempts the imported objects from it later.
 
-    Imports make a hundred thousand objects and no garbage. Searching them again and again takes a fifth of the time.
+    Imports make a hundred thousand objects and no garbage. To search them repeatedly would take a fifth of the time.
     """
     if "jax" in sys.modules:
         yield

@@ -238,14 +238,14 @@ def _members(
     if grid_file is not None:
         parts.append(members_of_flags(read_grid(grid_file), grid_file, sweep, AXES))
     members = grids.crossed(*parts)
-    # Every member has its own value for what varies. The shared configuration takes that of the first member.
+    # Every member has its own values of the settings that vary. The shared configuration has the first member's.
     return Configuration(**(single | members[0])), members
 
 
 def _configuration(base: Configuration, hyperparameters: Mapping[str, Any]) -> Configuration:
     """The configuration of one member.
 
-    Some of its numbers are traced. ``completed`` looks at the values, so traced numbers are put in after it.
+    Some of its numbers are traced. ``completed`` has to read values, so traced numbers are put in afterwards.
     """
     import jax
 
@@ -253,7 +253,7 @@ def _configuration(base: Configuration, hyperparameters: Mapping[str, Any]) -> C
     given = {name: value for name, value in hyperparameters.items() if name in known}
     traced = {name: value for name, value in given.items() if isinstance(value, jax.Array)}
     plain = {name: value for name, value in given.items() if name not in traced}
-    # A model that does not take a flag refuses it unless it is off, also where the value is traced.
+    # If a model does not take a flag, it refuses the flag unless it is off. This holds for traced values too.
     off = {name: 0.0 for name in traced if name in ("dropout", "l1", "l2")}
     return replace(replace(base, **(plain | off)).completed(), **traced)
 

@@ -79,7 +79,7 @@ def train(
     from functional_nn.training.fit import fit
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
-    seconds["import"] = time.perf_counter() - clock  # at the same time as the loading
+    seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
     device = jax.devices()[0]
     if not quiet:
@@ -156,7 +156,7 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
     from functional_nn.core import trees
 
     last = run.history[-1] if run.history else None
-    # The first epoch also pays for what happens once, so it is left out of the median where there are others.
+    # The first epoch includes work that is done only once. So the median leaves it out if there are other epochs.
     steady = [metrics.seconds for metrics in run.history[1:] or run.history]
     return {
         "test_accuracy": last and last.test_accuracy,
@@ -174,7 +174,7 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def _print_epoch(metrics: EpochMetrics) -> None:
-    """Prints the metrics of an epoch as a line of the table, after the head of the table for the first epoch."""
+    """Prints the metrics of an epoch as a line of the table. The first epoch prints the table's head before it."""
     start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
     if metrics.epoch == 1:
         click.echo(f"{start}epoch  train loss  test loss  test accuracy  seconds")
@@ -193,7 +193,7 @@ def _print_accuracy(run: Run, seconds: dict[str, float]) -> None:
 
 
 def _remarks(metrics: EpochMetrics) -> str:
-    """Skipped steps, clipped steps and a smaller learning rate, where an epoch had them."""
+    """Remarks on skipped steps, clipped steps and a smaller learning rate, if the epoch had any."""
     remarks = [f"{metrics.skipped_steps} steps skipped"] if metrics.skipped_steps else []
     if metrics.clipped_steps:
         remarks.append(f"{metrics.clipped_steps} clipped")

@@ -42,7 +42,7 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
 EXAMPLES = 3
-"""Examples in the batch that a layer is compared on: each of them lengthens the Jacobians."""
+"""The number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
 
 
 def check_vjp(
@@ -59,27 +59,29 @@ def check_vjp(
     """Compares a hand-derived backward pass with automatic differentiation and with an arbiter, element by element.
 
     In float64, every element of the full Jacobian ∂y/∂x is computed three times: by the formula, by ``jax.vjp``, and by
-    an arbiter: differences of the function in 50 digits, which use no derivative rule. Then the formula is compared in
-    the arguments' own type, under ``jit``, ``vmap`` and ``scan``. An error is measured relative to what rounding alone
-    can do to the element. So a right formula is not rejected for rounding, and a wrong one is not accepted because its
-    values are small. Last, errors are planted in the formula, and the comparison has to find each of them.
+    an arbiter. The arbiter takes differences of the function in 50 digits and uses no derivative rule. Then the formula
+    is compared in the arguments' own type, under ``jit``, ``vmap`` and ``scan``. Errors are measured relative to the
+    effect that rounding alone can have on an element. So a right formula is not rejected because of rounding, and a
+    wrong one is not accepted because its values are small. Last, errors are planted in the formula, and the comparison
+    has to find each of them.
 
     Args:
         function: ``function(*arguments) -> y``, pytrees of arrays.
-        hand_vjp: ``hand_vjp(*arguments, y_bar) -> bars``, one cotangent for each argument, in its structure; None
-            for what has no derivative (integers, masks). For a single argument it may give the cotangent itself.
-        arguments: the point. Axes of different sizes show more errors.
+        hand_vjp: ``hand_vjp(*arguments, y_bar) -> bars``, one cotangent for each argument, with the same structure.
+            Values without a derivative (integers, masks) get None. For a single argument it may return the cotangent
+            itself instead of a tuple.
+        arguments: the point. If axes have different sizes, the comparison finds more errors.
         second_order: whether the derivative of the formula is compared, too.
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks. Otherwise a kink among
             the arguments is inconclusive.
         mutants: whether errors are planted.
-        equivalent: planted errors that change nothing, such as ``{"reduce_max: became min": "The shift cancels."}``:
-            the description in the report, with your reason.
+        equivalent: your reasons why a planted error changes nothing, by its description in the report, such as
+            ``{"reduce_max: became min": "The shift cancels."}``.
         subject: the name in the report; by default the function's name.
         seed: for drawing the cotangents.
 
     Raises:
-        InputError: ``hand_vjp`` gives other structures or shapes than the arguments'.
+        InputError: the cotangents from ``hand_vjp`` do not have the structure and the shapes of the arguments.
 
     >>> def square_vjp(x, y_bar):
     ...     return 3 * x * y_bar  # 2 is right
@@ -127,24 +129,24 @@ def check_layer(
 ) -> Report:
     """Compares the hand-derived backward pass of a layer with automatic differentiation and with an arbiter.
 
-    The parameters, the state and the input are drawn at random; biases are not left at 0. Then the comparison is that
-    of ``check_vjp``, by every parameter and by the input. At kinks, the formula has to give the values of ``jax.grad``.
+    The parameters (also biases), the state and the input are random. The comparison is the same as in ``check_vjp``,
+    with respect to every parameter and the input. At kinks, the formula has to give the values of ``jax.grad``.
 
     Args:
         layer: the layer.
         in_shape: the shape of its input without the batch axis, or a tuple of such shapes for several inputs.
         x: an input of this shape, with a batch axis; by default normal numbers. Give one for tokens or ``Masked``
             sequences. A small batch is enough: each example takes time.
-        train: whether the pass of training is compared, or that of evaluation.
+        train: whether the layer is compared in training mode or in evaluation mode.
         key: for layers that draw random numbers; by default one made from the seed.
-        dtype: the type that the layer is compared in besides float64.
+        dtype: the second type in which the layer is compared, besides float64.
         second_order: whether the derivative of the formula is compared, too.
         mutants: whether errors are planted.
-        equivalent: planted errors that change nothing, see ``check_vjp``.
-        seed: for drawing.
+        equivalent: your reasons why planted errors change nothing, see ``check_vjp``.
+        seed: for all random numbers.
 
     Raises:
-        InputError: the backward pass gives other structures or shapes than the parameters' and the input's.
+        InputError: the cotangents do not have the structure and the shapes of the parameters and the input.
 
     >>> import functional_nn as fnn
     >>> dense = fnn.dense(2)
@@ -199,10 +201,10 @@ def check_gradients(
 ) -> Report:
     """Compares the hand-derived gradient of a whole network's loss with ``jax.grad`` and with an arbiter.
 
-    L(params) = loss(net(params, x), labels) + Σ penalties. Its gradient by hand is the network's pullback of
-    ``loss.gradient``, plus the penalties' gradients. See ``check_vjp`` for the comparison. In parameters with many
-    elements the arbiter computes some of them: those where the formula and ``jax.grad`` disagree most, and others
-    spread evenly.
+    L(params) = loss(net(params, x), labels) + Σ penalties. The hand-derived gradient is the network's pullback of
+    ``loss.gradient``, plus the gradients of the penalties. See ``check_vjp`` for the comparison. If a parameter has
+    many elements, the arbiter computes only some: those where the formula and ``jax.grad`` disagree most, and others
+    at regular distances.
 
     Args:
         net: the network, or anything that ``chain`` takes.
@@ -211,11 +213,11 @@ def check_gradients(
         state: its state.
         x: a small batch; every example takes time.
         labels: the labels that the loss takes.
-        penalties: added to the loss.
-        weights: of the examples.
-        train: whether the pass of training is compared.
+        penalties: penalties that are added to the loss.
+        weights: the weights of the examples.
+        train: whether the network is compared in training mode.
         key: for layers that draw random numbers; all sources of the gradient draw the same ones.
-        gradient: a gradient of your own, ``gradient(params) -> bars``; it is compared instead of the package's.
+        gradient: your own gradient, ``gradient(params) -> bars``. It is compared instead of the package's gradient.
         mutants: whether errors are planted.
         seed: for drawing the directions.
 
@@ -272,7 +274,7 @@ def check_gradients(
 
 
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
-    """The floating-point leaves of what a derivative is taken by. Raises InputError if there are none."""
+    """Takes the floating-point leaves of an argument. Raises InputError if it has none."""
     leaves = differentiable_leaves(tree).leaves
     if not leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
@@ -281,7 +283,7 @@ def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
 
 
 def _types(leaves: Leaves) -> list[str]:
-    """The types to compare in: float64, and the widest type of the arguments if that is another one."""
+    """The types for the comparison: float64, and the widest type of the arguments if it is another type."""
     widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
     return ["float64"] if widest == "float64" else ["float64", widest]
 

@@ -1,4 +1,4 @@
-"""The comparison of everything public that has a derivative: the list of subjects, and what is compared of each."""
+"""The list of everything public that has a derivative, and the comparison of each subject."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from functional_nn.gradients.textbook.optimizer_check import optimizer_verdicts
 from functional_nn.losses.weighting import expand
 
 EXAMPLES = 3
-"""Examples in a batch: each of them lengthens the Jacobians."""
+"""The number of examples in a batch. Each example makes the Jacobians larger."""
 TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40
-"""Errors planted in the inner steps of each formula, besides those in its results; a quick run plants none."""
+"""The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
 COMPOSED = (
     "residual_block",
     "transformer_block",
@@ -45,16 +45,16 @@ COMPOSED = (
 DIFFERENTIABLE = ("Layer", "Loss", "Penalty", "Activation", "VectorActivation")
 """Types of values that have a derivative."""
 LOOKUPS = ("model", "activation")
-"""Public functions that look up others by name, and so need no case of their own."""
+"""Public functions that find other functions by name. They need no case of their own."""
 IN_ULP = " in ULP"
-"""The end of the names of comparisons of activations with mpmath, in units in the last place."""
+"""The suffix of subjects that compare an activation with mpmath, in units in the last place."""
 
 Check = Callable[[bool], Report]
 """``check(quick) -> Report``."""
 
 
 def subjects() -> dict[str, Check]:
-    """All subjects by name, with the function that compares each. A name is a public name, or begins with one."""
+    """Maps the name of each subject to the function that compares it. A name is a public name, or begins with one."""
     activations = {name: f for name, f in fnn.activations.ACTIVATIONS.items() if isinstance(f, fnn.Activation)}
     activations["leaky_relu_with"] = fnn.activations.leaky_relu_with(0.2)
     activations["elu_with"] = fnn.activations.elu_with(1.7)
@@ -66,7 +66,7 @@ def subjects() -> dict[str, Check]:
 
 
 def public_name(subject: str) -> str:
-    """The longest public name that a subject's name is or begins with; without one, the subject's own name."""
+    """The longest public name at the start of a subject's name. If there is none, the subject's own name."""
     name = subject.removesuffix(IN_ULP)
     known = (public for public in public_values() if name == public or name.startswith(f"{public}_"))
     return max(known, key=len, default=name)
@@ -81,7 +81,7 @@ def public_values() -> dict[str, object]:
 def quick_subjects() -> list[str]:
     """The subjects of a quick run: one for each public name, and all activations in ULP.
 
-    The one is the subject of exactly this name, or else the first one that begins with it.
+    A public name stands for the subject with exactly this name, or else for the first subject that begins with it.
     """
     jacobians = [subject for subject in subjects() if not subject.endswith(IN_ULP)]
     first_of = {public_name(subject): subject for subject in reversed(jacobians)}
@@ -115,7 +115,7 @@ def missing() -> list[str]:
 
 
 def _check_layer_case(case: LayerCase, quick: bool) -> Report:
-    """A layer by its parameters and its input, in training; in evaluation too, where that is another program."""
+    """Compares a layer in training, and also in evaluation if that is a different program."""
     params, state, x = draw_inputs(case)
     x = jax.tree.map(lambda leaf: leaf[:EXAMPLES], x)
     key = jax.random.key(0)
@@ -141,7 +141,7 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
 
 
 def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
-    """A quick run compares ``vjp`` in float64. A full run adds ``jvp``, zeros as input, second order, and types."""
+    """Compares a layer: quickly, ``vjp`` in float64; fully, also ``jvp``, zero inputs, second order and other types."""
     yield from comparison.first_order(regime=regime, jvp=not (quick or case.no_jvp))
     if quick:
         return
@@ -164,7 +164,7 @@ def _with_zeros(problem: Problem) -> Leaves:
 
 
 def _parts(x: PyTree) -> tuple[PyTree, ...]:
-    """The inputs of a layer; a ``Masked`` sequence is a tuple, too, but one input."""
+    """The inputs of a layer as a tuple. A ``Masked`` sequence is a tuple too, but counts as one input."""
     return x if isinstance(x, tuple) and not isinstance(x, fnn.Masked) else (x,)
 
 
@@ -177,7 +177,7 @@ def _differs_in_evaluation(layer: fnn.Layer, params: PyTree, state: PyTree, x: P
 
 
 def _check_loss_case(case: LossCase, quick: bool) -> Report:
-    """The gradient of the mean, plain and weighted, and the derivative of each value, with planted errors."""
+    """Compares the gradient of a loss's mean, plain and weighted, and of each value, with planted errors."""
     random = np.random.default_rng(1)
     loss = case.loss
     weights = random.uniform(size=jax.eval_shape(loss.per_example, case.y, case.labels).shape)
@@ -207,7 +207,7 @@ def _check_penalty(name: str, penalty: fnn.losses.Penalty, quick: bool) -> Repor
 
 
 def _pullback_of_scalar(gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The pullback of a function with one number as its result: the gradient times its cotangent."""
+    """Makes the pullback of a function that returns one number: the gradient times the number's cotangent."""
 
     def pullback(*arguments_and_bar: PyTree) -> PyTree:
         *arguments, y_bar = arguments_and_bar
@@ -226,7 +226,7 @@ def _check_function(
     limit: int = MUTANTS,
     regime: str = "normal",
 ) -> Report:
-    """A function by its first argument; the others stay fixed.
+    """Compares a function with respect to its first argument. The other arguments stay fixed.
 
     Args:
         subject: the name in the report.
@@ -258,7 +258,7 @@ def _check_function(
 
 
 def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:
-    """An activation by mpmath: in float32, or in a full run in three types at eight times as many points."""
+    """Compares an activation with mpmath in float32; in a full run, in three types, with eight times the points."""
     reports = []
     for dtype in ("float32",) if quick else TYPES:
         points = regime_points(activation, np.dtype(jnp.dtype(dtype)), density=1 if quick else 8)

@@ -29,7 +29,7 @@ SLOWEST = (
     "transformer_block",
     "residual_block",
 )
-"""Subjects that start first, so that no process ends long after the others."""
+"""The slowest subjects. They start first, so that no process ends long after the others."""
 
 
 def verify(
@@ -43,11 +43,11 @@ def verify(
     """Compares the hand-derived formulas of this package with automatic differentiation and with an arbiter.
 
     Args:
-        names: public names, such as ``"lstm"``, with all their variants, or names of variants. By default everything
-            is compared; a public name with a derivative that no case compares is then a failure.
-        quick: a quick comparison takes a few minutes on two cores: each public name once, in float64 (activations in
-            float32). A full one takes several times as long: every variant, in three types, under ``jit``, ``vmap``
-            and ``scan``, to second order.
+        names: public names, such as ``"lstm"``, which include all their variants, or names of variants. By default
+            everything is compared. Then it is a failure if no case compares a public name that has a derivative.
+        quick: whether the comparison is quick. It then takes a few minutes on two cores and compares each public name
+            once, in float64 (activations in float32). A full comparison takes several times as long: it compares
+            every variant, in three types, under ``jit``, ``vmap`` and ``scan``, up to second order.
         dtype: keep only the verdicts of this type.
         jobs: the number of processes that share the work.
         progress: whether a progress bar is shown; None shows one if standard error is a terminal.
@@ -105,7 +105,7 @@ def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str
 
 
 def _use_one_thread() -> None:
-    """Called in each process before JAX starts: the processes share the cores."""
+    """Limits a process to one thread before JAX starts, because the processes share the cores."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 

@@ -3,8 +3,8 @@
 A matrix product, a convolution, a sort, a gather and the like read their operands and write their results. Elementwise
 operations, operations that only move elements, and reductions are assumed to be fused with each other: together they
 read an array from memory once. They write it once if a product reads it or if it is a result. An array is in memory if
-it is an argument or if a product made it. Loops count as often as they run. So the count is the number of bytes that a
-good compiler needs; a cache may save some of them.
+it is an argument or if a product made it. The body of a loop counts once for each step. So the count is the number of
+bytes that a good compiler needs; a cache may save some of them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ READ_WHOLE = frozenset(
 )
 """Operations that read their operands from memory and write their results there."""
 TAKEN = frozenset(("gather", "dynamic_slice"))
-"""Operations that read only the elements of their first operand that they return, and their indices."""
+"""Operations that read their indices, but of their first operand only the elements that they return."""
 PUT = {"dynamic_update_slice": 1} | {
     f"scatter{kind}": 2 for kind in ("", "-add", "-mul", "-min", "-max", "_add", "_mul", "_min", "_max", "-sub", "_sub")
 }
-"""Operations that write a part of an array; the rest stays in place. The number is that of the operand with the new
-elements. An operation that combines them with the old ones reads as many."""
+"""Operations that write a part of an array, while the rest stays in place. The value is the index of the operand with
+the new elements. Operations that combine new with old elements read the same number of old elements."""
 
 
 VIEWS = frozenset(("reshape", "squeeze", "expand_dims", "transpose", "name", "stop_gradient"))
@@ -56,7 +56,7 @@ def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
 def flat_bytes(flat: Flat) -> Counter[str]:
     """The bytes under each name stack of a flat program."""
     counts: Counter[str] = Counter()
-    # A view is the array that it shows.
+    # A view has no memory of its own: it is replaced by the array that it shows.
     shown: dict[int, int] = {}
     for step in flat.steps:
         source = step.inputs[0] if step.inputs else None
@@ -67,14 +67,14 @@ def flat_bytes(flat: Flat) -> Counter[str]:
     def arrays(places: Iterable[Place]) -> set[int]:
         return {shown.get(place, place) for place in places if isinstance(place, int)}
 
-    # Operations that are not fused read and write memory. This also says which arrays have to be in memory.
+    # Operations that are not fused read and write memory. This also determines which arrays must be in memory.
     in_memory, needed = {*flat.inputs, *flat.constants}, arrays(flat.outputs)
     for step in steps:
         if not _is_fused(step):
             counts += _moved(step)
             in_memory.update(step.outputs)
             needed |= arrays(step.inputs)
-    # Fused operations read an array the first time that one of them needs it, and write what others need.
+    # Fused operations read each array once, when it is first needed. They write the arrays that others need.
     for step in filter(_is_fused, steps):
         read = arrays(step.inputs) & in_memory
         in_memory -= read
@@ -84,7 +84,7 @@ def flat_bytes(flat: Flat) -> Counter[str]:
 
 
 def size_of(array: Any) -> int:
-    """The bytes of an array, or of a shape and type; random keys and tokens count nothing."""
+    """The bytes of an array, or of a shape and type. Random keys and tokens count as 0."""
     itemsize = getattr(getattr(array, "dtype", None), "itemsize", 0)
     return getattr(array, "size", 0) * itemsize
 
@@ -95,7 +95,7 @@ def _is_fused(step: Step) -> bool:
 
 
 def _moved(step: Step) -> Counter[str]:
-    """The bytes that an operation moves which is not fused."""
+    """The bytes that are moved by an operation that is not fused."""
     equation, scope = step.equation, step.scope
     operands = [size_of(array_type(variable)) for variable in equation.invars]
     results = sum(size_of(array_type(variable)) for variable in equation.outvars)

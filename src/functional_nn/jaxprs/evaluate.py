@@ -1,7 +1,7 @@
-"""Evaluation of traced programs, equation by equation, with a hook that may change what an equation gives.
+"""Evaluation of traced programs, equation by equation, with a hook that may change the results of an equation.
 
-Calls, loops and branches are entered, so that the hook sees the equations inside them, too. Values are arrays of JAX,
-or whatever the hook understands.
+The hook also sees the equations inside calls, loops and branches. Values are JAX arrays, or any other values that the
+hook can handle.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ Value: TypeAlias = Any
 Compute: TypeAlias = Callable[[Sequence[Value]], list[Value]]
 """``compute(operands) -> results``."""
 Results: TypeAlias = Callable[..., list[Value]]
-"""``results(*arguments)`` of a program."""
+"""``results(*arguments)`` evaluates a program."""
 EquationPath: TypeAlias = tuple[int, ...]
-"""Where an equation stands: (3,) is equation number 3 of the program, and (3, 0, 7) is equation number 7 of the first
-program inside of that equation."""
+"""The path of an equation: (3,) is equation number 3 of the program, and (3, 0, 7) is equation number 7 of the first
+program inside that equation. Numbers start at 0."""
 
 
 class Hook(Protocol):
-    """Gives the results of an equation: ``compute(operands)``, or anything else.
+    """Returns the results of an equation: ``compute(operands)``, or other values.
 
     Args:
-        path: where the equation stands.
-        equation: it.
-        operands: their values.
-        compute: evaluates the equation as JAX would; equations inside it go through the hook.
+        path: the path of the equation.
+        equation: the equation.
+        operands: the values of its operands.
+        compute: evaluates the equation as JAX would. The hook is also called for the equations inside it.
     """
 
     def __call__(
@@ -56,13 +56,13 @@ class Hook(Protocol):
 def evaluate(
     program: TracedProgram, arguments: Sequence[Value], hook: Hook | None = None, path: EquationPath = ()
 ) -> list[Value]:
-    """The results of a traced program.
+    """Evaluates a traced program and returns its results.
 
     Args:
-        program: traced.
-        arguments: one value for each of its variables.
-        hook: is called for each equation.
-        path: of the program, before the numbers of its equations.
+        program: the traced program.
+        arguments: one value for each of its input variables.
+        hook: a function that is called for each equation.
+        path: the path of the program. The paths of its equations begin with it.
 
     >>> program = jax.make_jaxpr(lambda x: jnp.sin(2 * x))(1.0)
     >>> def hook(path, equation, operands, compute):
@@ -91,14 +91,14 @@ def evaluate(
 
 
 def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> list[jax.Array]:
-    """The results of one equation, computed by JAX, with some of its parameters changed."""
+    """Computes the results of one equation by JAX, with some of its parameters changed."""
     primitive = equation.primitive
     results = primitive.bind(*operands, **primitive.get_bind_params({**equation.params, **changes}))
     return list(results) if primitive.multiple_results else [results]
 
 
 def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
-    """The results of a ``scan`` with ``body(*constants, *carry, *inputs)`` in place of its own."""
+    """Runs a ``scan`` with another body, ``body(*constants, *carry, *inputs)``."""
     constants, carry, inputs = scan.split_operands(operands)
 
     def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:
@@ -119,7 +119,7 @@ def _run_while(loop: While, operands: Sequence[Value], condition: Results, body:
 
 
 def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands: Sequence[Value]) -> list[Value]:
-    """An equation's results; programs inside it are evaluated with the hook."""
+    """Computes an equation's results. The programs inside it are evaluated with the hook."""
 
     def inner(program: TracedProgram, number: int = 0) -> Results:
         return lambda *arguments: evaluate(program, arguments, hook, (*path, number))

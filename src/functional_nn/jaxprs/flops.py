@@ -1,11 +1,11 @@
 """Floating-point operations, counted from the traced program.
 
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. An elementwise
-operation counts one per output element, also if it is transcendental; a reduction counts one per input element.
-Moving, comparing and converting count nothing. Equations that no result needs are left out. The body of a ``scan``
-counts as often as it runs, the body of a ``while`` once, and of a ``cond`` the branch with the most operations. A
-convolution counts the products of every window with its weights, padding included; the holes that a transposed
-convolution's stride leaves between its inputs count nothing.
+operation counts one per output element, even a transcendental one. A reduction counts one per input element. Moves,
+comparisons and conversions count as 0. Equations that no result needs are left out. The body of a ``scan`` counts once
+for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the most operations. A
+convolution counts the products of every window with the weights, including padding. The stride of a transposed
+convolution leaves holes between its inputs; they count as 0.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Operation(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """The names of the scopes in which JAX traced it: ``jit(step)/jvp(dense_0)``."""
+        """The names of the scopes in which JAX traced it, such as ``jit(step)/jvp(dense_0)``."""
         found = OP_NAME.search(self.text)
         return found[1].rpartition("/")[0] if found else ""
 
@@ -45,7 +45,7 @@ class Operation(NamedTuple):
 
 
 def operations(text: str) -> Iterator[Operation]:
-    """Every operation of a compiled program's text."""
+    """Reads all operations from the text of a compiled program."""
     parts: dict[str, list[re.Match[str]]] = {}
     current: list[re.Match[str]] = []
     for line in text.splitlines():
@@ -64,7 +64,7 @@ def operations(text: str) -> Iterator[Operation]:
 
 
 def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:
-    """The computations in ``start``, those that they call, those that these call, and so on."""
+    """All computations that are called, directly or indirectly, from those in ``start``; includes ``start``."""
     reached: set[str] = set()
     waiting = list(start)
     while waiting:

@@ -1,4 +1,4 @@
-"""Programs inside the equations of a traced program: what calls, loops and branches run."""
+"""Programs inside the equations of a traced program: the programs that calls, loops and branches run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
-"""A traced program, with the values of its constants or without constants."""
+"""A traced program, with or without the values of its constants."""
 
 Value = TypeVar("Value")
 
@@ -18,14 +18,15 @@ CALLS = frozenset(
 )
 """Equations that only call another program, once, with their own operands and results.
 
-A rule for derivatives or for ``vmap`` that such an equation brings is another program, and never runs here.
+Such an equation may also contain a rule for derivatives or for ``vmap``. This rule is another program, which never
+runs here.
 """
 CALLED = ("jaxpr", "call_jaxpr", "call")
-"""The parameters that hold the program of a call; each call has one of them."""
+"""The possible names of the parameter that holds the program of a call. Each call has one of them."""
 LOOPS = frozenset(("scan", "while"))
 ELEMENT_RULES = ("scatter", "reduce", "arg", "select_and_scatter", "sort")
-"""How the names of operations begin whose parameters say how two elements become one. Such a program never runs by
-itself."""
+"""Prefixes of operations that have a program as a parameter: it combines or compares two elements. Such a program never
+runs by itself."""
 
 
 class Scan(NamedTuple):
@@ -33,10 +34,10 @@ class Scan(NamedTuple):
 
     Args:
         body: the program of one step.
-        constants: how many operands are the same in every step.
-        carried: how many values go from step to step.
-        length: how many steps there are.
-        reverse: whether the last step comes first.
+        constants: the number of operands that are the same in every step.
+        carried: the number of values in the carry, which pass from step to step.
+        length: the number of steps.
+        reverse: whether the steps run from the last to the first.
     """
 
     body: ClosedJaxpr
@@ -46,23 +47,23 @@ class Scan(NamedTuple):
     reverse: bool
 
     def split_operands(self, operands: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
-        """The operands as constants, first carry, and what the steps read."""
+        """Splits the operands into constants, initial carry, and inputs of the steps."""
         end = self.constants + self.carried
         return list(operands[: self.constants]), list(operands[self.constants : end]), list(operands[end:])
 
     def split_results(self, results: Sequence[Value]) -> tuple[list[Value], list[Value]]:
-        """The results, of a step or of the loop, as carry and outputs."""
+        """Splits the results of a step or of the loop into carry and outputs."""
         return list(results[: self.carried]), list(results[self.carried :])
 
 
 class While(NamedTuple):
-    """A ``while``: as long as ``condition(*its constants, *carry)``, carry becomes ``body(*its constants, *carry)``.
+    """A ``while``: as long as ``condition(*constants, *carry)`` is true, ``carry = body(*constants, *carry)`` is run.
 
     Args:
-        condition: the program that says whether another step follows.
-        body: the program of one step.
-        condition_constants: how many of the first operands only the condition reads.
-        body_constants: how many of the next operands only the body reads.
+        condition: the program that decides whether another step follows. It has its own constants.
+        body: the program of one step. It has its own constants.
+        condition_constants: the number of constants of the condition, which are the first operands.
+        body_constants: the number of constants of the body, which are the next operands.
     """
 
     condition: ClosedJaxpr
@@ -71,14 +72,14 @@ class While(NamedTuple):
     body_constants: int
 
     def split_operands(self, operands: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
-        """The operands as constants of the condition, constants of the body, and first carry."""
+        """Splits the operands into constants of the condition, constants of the body, and initial carry."""
         start = self.condition_constants
         end = start + self.body_constants
         return list(operands[:start]), list(operands[start:end]), list(operands[end:])
 
 
 def closed(program: TracedProgram) -> ClosedJaxpr:
-    """A program with the values of its constants; a program without constants as one that has none."""
+    """Converts a program to a ``ClosedJaxpr``. A ``Jaxpr`` without constants gets an empty tuple of constants."""
     return cast(ClosedJaxpr, program) if hasattr(program, "consts") else ClosedJaxpr(cast(Jaxpr, program), ())
 
 
@@ -88,7 +89,7 @@ def called_program(equation: JaxprEqn) -> ClosedJaxpr:
 
 
 def branches(equation: JaxprEqn) -> list[ClosedJaxpr]:
-    """The programs that a ``cond`` chooses from by its first operand; they get its other operands."""
+    """The branches of a ``cond``. The first operand selects a branch; the other operands are its arguments."""
     return [closed(branch) for branch in equation.params["branches"]]
 
 
@@ -110,7 +111,7 @@ def while_parts(equation: JaxprEqn) -> While:
 
 
 def inner_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
-    """Every program in an equation's parameters that runs by itself: of calls, loops, branches, ``shard_map``."""
+    """All programs in an equation's parameters that run by themselves: in calls, loops, branches and ``shard_map``."""
     if equation.primitive.name.startswith(ELEMENT_RULES):
         return []
     found = []

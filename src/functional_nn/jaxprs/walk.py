@@ -30,7 +30,7 @@ NO_LAYERS = frozenset(
 
 
 class Located(NamedTuple):
-    """An equation, the scope it stands in, how often it runs, and in how many loops it stands."""
+    """An equation with its scope, how often it runs, and the number of loops around it."""
 
     scope: str
     equation: JaxprEqn
@@ -39,7 +39,7 @@ class Located(NamedTuple):
 
 
 Place: TypeAlias = int | Literal
-"""The number of a place that holds an array, or the array itself where it is written in the program."""
+"""The number of a place, which holds an array; or a literal array that is written in the program."""
 
 
 class Step(NamedTuple):
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 
 class Flat(NamedTuple):
-    """A program without calls: ``shapes`` of all places, and the values in the places of ``constants``."""
+    """A program without calls. ``shapes`` has the shape of every place; ``constants`` has the constants by place."""
 
     inputs: tuple[int, ...]
     constants: dict[int, Any]
@@ -62,7 +62,7 @@ class Flat(NamedTuple):
 
 
 def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function as one that JAX has not seen, so that ``jax.jit`` traces it anew."""
+    """Wraps a function so that JAX takes it for a new one, and ``jax.jit`` traces it again."""
 
     @functools.wraps(function, updated=())
     def anew(*arguments):
@@ -72,18 +72,21 @@ def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trace(function: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
-    """The program that a function becomes, without equations that none of its results needs."""
+    """Traces a function to a program, without the equations that no result needs."""
     return live(jax.make_jaxpr(function)(*arguments))
 
 
 def live(program: ClosedJaxpr) -> ClosedJaxpr:
-    """A traced program without equations that none of its results needs, which no compiler would run."""
+    """Removes the equations that no result needs from a traced program. Compilers remove them too."""
     jaxpr, _ = partial_eval.dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
     return program.replace(jaxpr=jaxpr)
 
 
 def equations(program: TracedProgram) -> Iterator[Located]:
-    """Every equation without an inner program, those of inner programs included; of a ``cond`` those of each branch."""
+    """Yields every equation without an inner program.
+
+    It enters inner programs, including all branches of a ``cond``.
+    """
     yield from _equations(program, "", 1, 0)
 
 
@@ -99,14 +102,14 @@ def _equations(program: TracedProgram, scope: str, repeats: int, loops: int) -> 
 
 
 def within(scope: str, equation: JaxprEqn) -> str:
-    """The scope of an equation of a program that was called in a scope."""
+    """The full scope of an equation, if its program was called in the given scope."""
     return "/".join(part for part in (scope, str(equation.source_info.name_stack)) if part)
 
 
 def times(equation: JaxprEqn) -> int:
-    """How often an equation's inner programs run: a ``scan`` says it, a ``while`` is counted once.
+    """How often an equation's inner programs run. A ``scan`` states its number of steps; a ``while`` counts once.
 
-    What ``shard_map`` maps is a device's share, and runs on every one.
+    The program of a ``shard_map`` computes the share of one device, and runs on every device.
     """
     if equation.primitive.name == "scan":
         return equation.params["length"]
@@ -120,7 +123,7 @@ def layer_of(scope: str) -> tuple[str, bool]:
     (('dense_0', False), ('residual_0/dense_1', True), ('dense_0', True))
     """
     text = re.sub(r"\bp?jit\([^()]*\)", "", scope)
-    # Transforms stand around names: the innermost of transpose(jvp(dense_0)) goes first, until none is left.
+    # Transforms enclose names, as in transpose(jvp(dense_0)). The innermost one is removed until none is left.
     transforms = 1
     while transforms:
         text, transforms = re.subn(r"\b\w+\(([^()]*)\)", r"\1", text)
@@ -129,7 +132,7 @@ def layer_of(scope: str) -> tuple[str, bool]:
 
 
 def flattened(program: ClosedJaxpr) -> Flat:
-    """A traced program with its calls replaced by the programs they call; loops and branches stay."""
+    """Replaces all calls in a traced program by the called programs. Loops and branches stay."""
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, Any] = {}
@@ -141,7 +144,7 @@ def flattened(program: ClosedJaxpr) -> Flat:
         return number
 
     def lay(program: ClosedJaxpr, scope: str, inputs: Sequence[Place]) -> list[Place]:
-        """Adds the steps of a program whose arguments stand in these places; returns the places of its results."""
+        """Adds the steps of a program with arguments in the places ``inputs``; returns the places of its results."""
         places: dict[Var, Place] = dict(zip(program.jaxpr.invars, inputs, strict=True))
         for variable, value in zip(program.jaxpr.constvars, program.consts, strict=True):
             places[variable] = number = new_place(variable)

@@ -1,4 +1,4 @@
-"""Options for compiling with XLA: for train steps, for programs that run once, and as far as this version has them."""
+"""XLA compiler options: for train steps, for programs that run once, and which ones this version of XLA has."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ Options: TypeAlias = dict[str, str | bool | int]
 """Values of XLA's options by name."""
 
 QUICK: Options = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-"""For a program that is a small part of an epoch. XLA's older generator of kernels for the CPU takes two thirds of the
-time to compile, though programs may run slower. All kernels in one piece are less work than many pieces, as long as
-other programs are compiled at the same time."""
+"""For a program that is a small part of an epoch. XLA's older kernel generator for the CPU needs two thirds of the time
+to compile, but programs may run slower. Compiling all kernels in one piece is less work than in many pieces. This
+helps if other programs are compiled at the same time."""
 
 FIRST_LEVEL: Options = {"xla_backend_optimization_level": 1}
-"""LLVM's first level of optimization in place of its third. Programs that draw random numbers take two thirds of the
-work to compile and 1.05 of the time to run. Train steps take 0.8 to 0.97 of the work and 0.91 to 1.0 of the time, but
-up to 1.03 of the time if they have loops in them, such as an LSTM's."""
+"""LLVM's optimization level 1 instead of 3. For programs that draw random numbers, compiling takes two thirds of the
+work, and running takes 1.05 times as long. For train steps, compiling takes 0.8 to 0.97 of the work, and running takes
+0.91 to 1.0 of the time; with loops in the step, as in an LSTM, up to 1.03 of the time."""
 
 RUN_ONCE: Options = {"xla_backend_optimization_level": 0}
 """For a program whose compilation takes far longer than its one run.
 
-It may round differently: values from it and from ``create_train_state`` or ``make_epoch`` can differ in the last bit.
+The program may round differently: its values and those of ``create_train_state`` or ``make_epoch`` can differ in the
+last bit.
 """
 
 RUN_A_FEW_TIMES: Options = RUN_ONCE | {"xla_cpu_use_fusion_emitters": False}
-"""The same with the older generator of kernels, which compiles faster."""
+"""The same as ``RUN_ONCE``, with the older kernel generator, which compiles faster."""
 
 SUMS: Options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 """YNNPACK computes the sums. By default it also computes convolutions, but inside a loop on one core only."""
@@ -53,21 +54,21 @@ SHORT = 256
 their absolute values."""
 
 THIN = 128
-"""A matrix product is thin if two of its dimensions are at most this. XLA's own thin products were seen to be faster
-than YNNPACK's."""
+"""A matrix product is thin if two of its dimensions are at most this. In measurements, XLA computed thin products
+faster than YNNPACK."""
 
 
 def step_options(program: TracedProgram, loops: int = 1) -> Options:
     """The options for a program of train steps, chosen by its matrix products and its loops.
 
-    Operations are ordered for little memory. XLA's own order puts small operations between the large products of a
-    step, and these take long enough for the thread of the second core to fall asleep. YNNPACK computes the sums and, as
-    a rule, the products. It computes thin products on one core only, so XLA computes the products if all of them are
-    thin and no step has a loop in it. If no step has a loop in it, ``FIRST_LEVEL`` is enough, and often faster.
+    The operations are ordered to save memory. XLA's own order puts small operations between the large products of a
+    step. They take so long that the thread of the second core falls asleep. YNNPACK computes the sums and usually the
+    products. It computes thin products on one core only. So XLA computes the products if all of them are thin and no
+    step contains a loop. If no step contains a loop, ``FIRST_LEVEL`` is enough, and often faster.
 
     Args:
-        program: traced.
-        loops: how many loops each step stands in.
+        program: the traced program.
+        loops: the number of loops around each step.
     """
     looped = any(depth >= loops for _, depth in _equations(program, *LOOPS))
     thin = all(sorted(_sizes(product))[1] <= THIN for product, _ in _equations(program, "dot_general"))
@@ -77,7 +78,7 @@ def step_options(program: TracedProgram, loops: int = 1) -> Options:
 
 
 def sum_options(program: TracedProgram) -> Options:
-    """``ONE_BY_ONE`` for a traced program if all of its sums are short, products of two vectors included."""
+    """Returns ``ONE_BY_ONE`` if all sums of a traced program are short, including products of two vectors."""
     lengths: list[float] = []
     for equation, _ in _equations(program, "reduce_sum"):
         lengths.append(array_type(equation.invars[0]).size / max(array_type(equation.outvars[0]).size, 1))
@@ -89,9 +90,10 @@ def sum_options(program: TracedProgram) -> Options:
 
 
 def _equations(program: TracedProgram, *names: str, depth: int = 0) -> Iterator[tuple[JaxprEqn, int]]:
-    """The equations of these names in a traced program, and in how many loops each stands.
+    """Yields the equations with these names in a traced program, and the number of loops around each.
 
-    Unlike ``walk.equations``, this yields the loops themselves. It reads no scopes, since every compilation runs it.
+    Unlike ``walk.equations``, this yields the loops themselves. It does not read scopes, because it runs before every
+    compilation and must be fast.
     """
     for equation in closed(program).jaxpr.eqns:
         name = equation.primitive.name
@@ -102,7 +104,7 @@ def _equations(program: TracedProgram, *names: str, depth: int = 0) -> Iterator[
 
 
 def _sizes(product: JaxprEqn) -> tuple[int, int, int]:
-    """The three dimensions of a matrix product, however many axes each of them has."""
+    """The three dimensions of a matrix product. Each one may combine several axes."""
     (contracted, _), (batch, _) = product.params["dimension_numbers"]
     left, right = (array_type(operand) for operand in product.invars)
     shared = math.prod(left.shape[axis] for axis in contracted)
@@ -112,9 +114,9 @@ def _sizes(product: JaxprEqn) -> tuple[int, int, int]:
 
 
 def compile_lowered(lowered: Lowered, options: Mapping[str, str | bool | int]) -> Compiled:
-    """A compiled program, with those of the options that this version of XLA has.
+    """Compiles a program with those options that this version of XLA has.
 
-    If ``JAX_DISABLE_MOST_OPTIMIZATIONS`` tells JAX to optimize little, JAX chooses the level of optimization.
+    If ``JAX_DISABLE_MOST_OPTIMIZATIONS`` is set, JAX chooses the optimization level.
     """
     if jax.config.values["jax_disable_most_optimizations"]:
         options = {name: value for name, value in options.items() if name != "xla_backend_optimization_level"}
@@ -122,7 +124,7 @@ def compile_lowered(lowered: Lowered, options: Mapping[str, str | bool | int]) -
 
 
 def known_options(options: Mapping[str, str | bool | int]) -> Options:
-    """Those of the options that this version of XLA has. This compiles a small program, so the answers are kept.
+    """Returns those options that this version of XLA has. It compiles a small program for this, and caches the answer.
 
     >>> known_options({"xla_of_tomorrow": 1, "xla_backend_optimization_level": 0})
     {'xla_backend_optimization_level': 0}
@@ -136,13 +138,13 @@ def _known(options: tuple[tuple[str, str | bool | int], ...]) -> Options:
 
 
 def _compiled_with_known(lowered: Lowered, options: Mapping[str, str | bool | int]) -> tuple[Compiled, Options]:
-    """A compiled program, and the options it was compiled with: those that this version of XLA has."""
+    """Compiles a program. Returns it with the options that were used: those that this version of XLA has."""
     known = dict(options)
     while True:
         try:
             return lowered.compile(cast(dict[str, Any], known)), known
         except jax.errors.JaxRuntimeError as error:
-            # Before it compiles anything, XLA complains about the first option that it does not have, by name.
+            # Before XLA compiles, it raises an error with the name of the first option that it does not have.
             fewer = {name: value for name, value in known.items() if f"option: '{name}'" not in str(error)}
             if fewer == known:
                 raise
@@ -150,17 +152,17 @@ def _compiled_with_known(lowered: Lowered, options: Mapping[str, str | bool | in
 
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``jax.jit`` that compiles several times as fast, to slower programs: for programs that run a few times."""
+    """Like ``jax.jit``, but compiles several times faster, to a slower program. Use it for programs that run rarely."""
     return jax.jit(function, compiler_options=known_options(RUN_A_FEW_TIMES))
 
 
 @contextmanager
 def compiling_anew() -> Iterator[None]:
-    """Inside this context programs are compiled, and not taken from JAX's cache on disk."""
+    """A context in which programs are always compiled, and never read from JAX's cache on disk."""
     before = jax.config.values["jax_enable_compilation_cache"]
     try:
         jax.config.update("jax_enable_compilation_cache", False)
-        reset_cache()  # JAX looks at the setting once
+        reset_cache()  # JAX reads the setting only once, unless it is reset
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)

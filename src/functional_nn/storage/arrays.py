@@ -20,7 +20,7 @@ Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 MOST_LISTED = 12
-"""The number of differences that a message lists."""
+"""The largest number of differences in a message."""
 
 
 def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def _native(leaf: ArrayLike) -> np.ndarray:
 
 
 def is_key(leaf: Shaped) -> bool:
-    """Whether an array, or its shape, is one of random keys."""
+    """Whether an array, or a shape and type, consists of random keys."""
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -83,19 +83,19 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """The first differences in one sentence, and the number of the others."""
+    """Lists the first differences in one sentence, with the number of the others."""
     left_out = len(differences) - MOST_LISTED
     return "; ".join(differences[:MOST_LISTED]) + (f"; and {left_out} more" if left_out > 0 else "")
 
 
 def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types: Mapping[str, str]) -> Tree:
-    """A pytree with the structure of one and the arrays of another: the reverse of ``named_arrays``.
+    """Builds a pytree with the structure of ``like`` from named arrays: the reverse of ``named_arrays``.
 
     Args:
-        like: the structure.
+        like: a pytree with the structure.
         found: the arrays by path.
-        place: the file of the arrays, for errors.
-        key_types: the generators of the random keys by path.
+        place: the file of the arrays, for error messages.
+        key_types: the generator of each random key, by path.
 
     Raises:
         DataError: for 64-bit numbers while JAX has them switched off.
@@ -129,7 +129,7 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
 
 
 def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
-    """The content of a safetensors file. Its header has texts about the arrays, and a checksum of everything."""
+    """Makes the content of a safetensors file. Its header has texts about the arrays and a checksum of everything."""
     from safetensors.numpy import save
 
     return save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})

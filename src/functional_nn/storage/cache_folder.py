@@ -1,6 +1,7 @@
-"""The cache folder of this user, for files that can be made again, such as compiled programs.
+"""The user's cache folder, for files that can be made again, such as compiled programs.
 
-Files in the cache are trusted: compiled programs are run. So the folder is used only if no other user can write to it.
+The package trusts the files in the cache: it runs compiled programs from it. So it uses the folder only if no other
+user can write to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ class UnsafeCache(Exception):
 
 
 def cache_folder(name: str = "") -> Path | None:
-    """A folder of the cache, which is made if it does not exist; None if there is no safe one.
+    """Returns a folder of the cache, and makes it if it does not exist. None if there is no safe folder.
 
     The cache is ``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else in ``$XDG_CACHE_HOME``, else in ``~/.cache``. It
     is safe to delete. ``safe_cache_folder`` lists the cases in which it is not used.
@@ -30,7 +31,7 @@ def cache_folder(name: str = "") -> Path | None:
 
 
 def safe_cache_folder(name: str = "") -> Path:
-    """The same folder as ``cache_folder``, with an error if there is none.
+    """Returns the same folder as ``cache_folder``, but raises an error if there is no safe folder.
 
     Raises:
         UnsafeCache: if the path is relative, or there is no home directory; if a user other than this one and root

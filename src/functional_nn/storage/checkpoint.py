@@ -41,10 +41,10 @@ class Checkpoint(NamedTuple):
         path: its folder.
         step: its number.
         loss: its loss, or None.
-        about: further entries, as JSON has them.
-        arrays: by path; a random key is its array of integers.
+        about: further entries, as JSON values.
+        arrays: the arrays by path. A random key is stored as its array of integers.
         forms: the type and shape of each array by path, and the types of nodes without arrays.
-        key_types: the generators of the random keys by path.
+        key_types: the generator of each random key, by path.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Checkpoint(NamedTuple):
             root: the path of the part.
 
         Raises:
-            DataError: if the structure, or the shape or type of an array, is another; it lists the paths.
+            DataError: if the structure, or the shape or type of an array, is different. The error lists the paths.
         """
         part = self._under(root) if root else self
         if different := differences(part.forms, forms(like)):
@@ -78,7 +78,7 @@ class Checkpoint(NamedTuple):
 
 
 def write(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
-    """Writes a checkpoint whole. If that fails it raises ``OSError`` and leaves no files."""
+    """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves no files."""
     from safetensors.numpy import save
 
     arrays = named_arrays(tree)
@@ -127,7 +127,7 @@ def read(path: Path, step: int) -> Checkpoint:
     try:
         arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
         wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    except (DataError, FileNotFoundError):  # the header is damaged; the checksum of the file tells so below
+    except (DataError, FileNotFoundError):  # the header is damaged; below, the checksum of the file shows it
         arrays, wrong = {}, []
     if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
         raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
@@ -172,7 +172,7 @@ def forms(tree: object) -> dict[str, str]:
 
 
 def _kind(node: object) -> str:
-    """The type of a node without arrays, and of its parts: ``EmptyState()``, ``tuple(EmptyState(), dict())``."""
+    """The type of a node without arrays, and of its parts, such as ``tuple(EmptyState(), dict())``."""
     parts: Iterable[object] = ()
     if isinstance(node, dict):
         parts = node.values()

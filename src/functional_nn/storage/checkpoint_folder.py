@@ -1,4 +1,4 @@
-"""Folders of checkpoints: saving and restoring, the number that is kept, and one writer at a time."""
+"""Folders of checkpoints: saving, restoring, removing old ones, and allowing only one writer at a time."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class CheckpointWriter:
 
     Args:
         folder: made if it does not exist.
-        keep: the number of the newest checkpoints that stay. The one with the lowest loss stays too.
+        keep: the number of newest checkpoints to keep. The one with the lowest loss is kept too.
 
     Raises:
-        InputError: if another writer has the folder, in this process or another, or it cannot be written to.
+        InputError: if another writer, in this process or another, uses the folder, or if it cannot be written to.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -90,7 +90,7 @@ class CheckpointWriter:
 
 
 class Restored(NamedTuple):
-    """A restored checkpoint.
+    """A checkpoint that was restored.
 
     Args:
         step: its number.
@@ -121,11 +121,12 @@ def save_checkpoint(
 
     Args:
         folder: the folder of all checkpoints of a run; made if it does not exist.
-        step: the number of the checkpoint. The folder must not have it yet. By default the largest is restored.
+        step: the number of the checkpoint. The folder must not have it yet. ``restore_checkpoint`` reads the largest
+            number by default.
         tree: arrays and random keys, in dicts, tuples, or any other pytree of JAX.
         loss: the checkpoint with the lowest loss is never removed.
         about: anything else that JSON can hold.
-        keep: the number of the newest checkpoints that stay.
+        keep: the number of newest checkpoints to keep.
 
     Returns:
         The folder of the checkpoint.
@@ -158,8 +159,8 @@ def restore_checkpoint(
             the structure of this part.
 
     Raises:
-        DataError: if there is no good checkpoint, if it has a later version of the format, and if it has another
-            structure; then it lists the paths that differ.
+        DataError: if there is no good checkpoint, if it has a later version of the format, or if its structure is
+            different. In the last case, the error lists the paths that differ.
 
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -46,7 +46,7 @@ def check_new_folder(argument: str, value: object) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    """Writes a file in one step: a reader sees the old file or the new file, never a part of it."""
     with opened_whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -76,17 +76,17 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _destination(path: Path) -> Path | int | None:
-    """The path of the regular file that a path leads to, or of the file that does not exist yet.
+    """Follows links to the regular file that a path leads to, or to a file that does not exist yet.
 
-    A file that must not be replaced has another result: the number of an open file of this process, as for
-    ``/dev/stdout``, or else None.
+    For a file that must not be replaced, the result is the number of an open file of this process, as for
+    ``/dev/stdout``, or None.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # follows links; a circle of links is an error
             return None
     except FileNotFoundError:
         pass
-    # The links of /dev/stdout and /proc/self/fd/N lead to a file that somebody has open: replacing that file would
+    # The links of /dev/stdout and /proc/self/fd/N lead to a file that a process has open: replacing that file would
     # leave the open one without a name.
     place = path
     while place.is_symlink():
@@ -140,8 +140,8 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
     """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
 
     Raises:
-        InputError: for the argument, if another writer has the folder, in this process or another, or if it cannot be
-            written to.
+        InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
+            be written to.
     """
     with ExitStack() as stack:
         try:
@@ -167,7 +167,7 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def _synchronize(folder: Path) -> None:
-    """Writes the names in a folder to the disk, if the system has a way to do so."""
+    """Makes sure that the names in a folder are on the disk, if the system can do this."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -178,10 +178,10 @@ def _synchronize(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock file. Only one process at a time can, and the system releases the lock when the process dies.
+    """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
-        BlockingIOError: if another process holds it; its text is that process's number.
+        BlockingIOError: if another process holds it. Its text is the number of that process.
         OSError: if the file cannot be written.
     """
     # A link is not followed, since the file that it leads to would be emptied here.

@@ -14,13 +14,13 @@ from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import finite_json
 
 PROGRAMS = "programs"
-"""The entry of an identity with the fingerprints of compiled programs."""
+"""The name of the entry with the fingerprints of compiled programs."""
 
 SURROUNDINGS = "made_with"
-"""The entry with the versions of packages and the machine. Only where these are equal can fingerprints be compared."""
+"""The name of the entry with package versions and the machine. Fingerprints can be compared only if it is equal."""
 
 GROUPS = "groups"
-"""The entry of a sweep's identity with the loss and the shapes of each static group."""
+"""The name of a sweep's entry with the loss and the shapes of each static group."""
 
 FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
@@ -48,7 +48,7 @@ def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     programs = [{}, {}]
     if known.get(SURROUNDINGS) == given.get(SURROUNDINGS):
         programs = [identity.get(PROGRAMS, {}) for identity in (known, given)]
-    # Other settings lead to other shapes, and those to other programs. So only the first part that differs is named.
+    # Different settings cause different shapes and different programs. So only the first part that differs is named.
     for known_part, given_part in (settings, groups, programs):
         if found := _differences(_flat(known_part), _flat(given_part)):
             return listed(found)

@@ -38,14 +38,14 @@ class History:
         self._beginning: bytes | None = b""
 
     def read(self, rows: int, digest: str) -> list[tuple[float, ...]]:
-        """Reads and verifies the first rows. The next rows are added after them.
+        """Reads and verifies the first rows. Later calls of ``extend`` add rows after them.
 
         Args:
             rows: the number of rows.
             digest: the digest that ``extend`` returned for the last of them.
 
         Raises:
-            DamagedCheckpoint: if neither copy has them as they were written.
+            DamagedCheckpoint: if these rows are damaged or missing in both copies.
         """
         for path in self._files:
             content = path.read_bytes()[: rows * self._row_bytes] if path.exists() else b""
@@ -59,7 +59,7 @@ class History:
     def extend(self, rows: Sequence[Sequence[float]]) -> str:
         """Appends rows to both copies, and returns the digest of all rows in hexadecimal digits.
 
-        Rows after those that were read are removed, since a run that goes on from an earlier checkpoint writes them
+        Rows after those that were read are removed, because a run that resumes from an earlier checkpoint writes them
         again.
         """
         digest, added = self._digest, b""

@@ -34,7 +34,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
         like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
 
     Raises:
-        DataError: if the file is missing, damaged, or of another network; it lists the paths that differ.
+        DataError: if the file is missing, damaged, or of another network. The error lists the paths that differ.
     """
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):

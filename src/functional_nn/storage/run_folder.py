@@ -1,6 +1,6 @@
 """The folder of a run: its configuration, metrics, parameters and result, which are verified together.
 
-Pictures and checkpoints lie in the same folder; other modules write them.
+Pictures and checkpoints are in the same folder; other modules write them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
-"""The files that have their checksums in the result."""
+"""The files whose checksums are in the result."""
 
 
 def check_run_folder(folder: Path, resume: bool = False) -> None:
     """Makes the folder of a run. It stays empty until the run has something to write.
 
     Raises:
-        InputError: if the folder has a run already, which would be lost, or cannot be written to; or if a run without
-            checkpoints is to be resumed.
+        InputError: if the folder already contains a run, which would be lost; if it cannot be written to; or if
+            ``resume`` is given for a run without checkpoints.
     """
     check_new_folder("--out", folder)
     check_kind("--out", folder, "a run")
@@ -107,8 +107,8 @@ def finish_run_folder(
     The result has the checksums of the other files, so that ``verify_run_folder`` knows that they belong together.
 
     Args:
-        folder: of the run.
-        params, state: of the trained network.
+        folder: the folder of the run.
+        params, state: the parameters and the state of the trained network.
         history: the metrics of each epoch.
         result: anything that JSON can hold.
     """
@@ -122,7 +122,7 @@ def verify_run_folder(folder: Path) -> None:
     """Checks that the configuration, the metrics and the parameters are those that the run wrote.
 
     Raises:
-        DataError: if a file was changed, or the run has not finished; it names the file.
+        DataError: if a file was changed, or the run has not finished. The error names the file.
     """
     path = folder / RESULT
     try:

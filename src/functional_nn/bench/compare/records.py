@@ -19,7 +19,7 @@ from functional_nn.storage.files import finite_json, write_whole
 from functional_nn.training.programs.devices import cores
 
 Record: TypeAlias = Mapping[str, Any]
-"""What a measurement gave, by name, ready for JSON."""
+"""The results of one measurement by name, ready for JSON."""
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
@@ -32,14 +32,15 @@ KEY: dict[str, str | int | None] = {
     "members": None,
     "steps": 1,  # records of earlier versions do not have it
 }
-"""Two records measure the same if they agree in these; the values stand in for those that are missing."""
+"""Two records measure the same thing if they are equal in these entries. A missing entry counts as the value here."""
 
 
 def environment() -> dict[str, Any]:
     """The date, commit, device, cores, load, versions and settings of a measurement.
 
-    ``commit`` is that of the package's checkout, None for an installed package. If ``matmul_precision`` is None, the
-    platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a CPU.
+    ``commit`` is the commit of the package's checkout, or None for an installed package. If ``matmul_precision`` is
+    None, the platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a
+    CPU.
     """
     device = jax.devices()[0]
     return {
@@ -57,7 +58,7 @@ def environment() -> dict[str, Any]:
 
 
 def platform_notes(about: Record) -> list[str]:
-    """Sentences about what is different on this platform; ``about`` is an ``environment()``."""
+    """Sentences about special features of this platform. ``about`` is an ``environment()``."""
     if about["platform"] == "cpu":
         return [
             "CPU: products of float32 are computed in float32. The device reports no memory statistics, so memory is "
@@ -74,10 +75,10 @@ def platform_notes(about: Record) -> list[str]:
 
 
 def add_records(path: Path, records: Sequence[Record]) -> None:
-    """Appends a line for each record. The lines that are there are checked and kept.
+    """Appends a line for each record. Existing lines are checked and kept.
 
     Raises:
-        DataError: if the file holds anything but records. It is checked even if there is nothing to append.
+        DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
     """
     before = read_records(path) if path.exists() and path.stat().st_size else []
     if not records:
@@ -86,10 +87,10 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file.
+    """Reads the records of a file.
 
     Raises:
-        DataError: if the file cannot be read or holds no records, or a line is not a record; the error names the line.
+        DataError: if the file cannot be read, has no records, or has a line that is not a record. The error names it.
     """
     remedy = "Give a file that 'functional-nn bench --json' wrote."
     try:
@@ -111,7 +112,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def key_of(record: Record) -> tuple[str, ...]:
-    """What a record measures. Records with equal keys may be compared."""
+    """The key that says what a record measures. Records with equal keys can be compared."""
     return tuple(json.dumps(finite_json(record.get(name, default))) for name, default in KEY.items())
 
 
@@ -125,7 +126,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name on Linux; elsewhere what Python knows."""
+    """The name of the processor: from Linux, or on other systems from Python."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text("utf-8").splitlines() if information.exists() else []
     for line in lines:

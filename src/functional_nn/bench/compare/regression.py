@@ -13,7 +13,7 @@ from functional_nn.bench.compare.records import Record, key_of
 from functional_nn.core.errors import DataError
 
 LIMIT = 1.05
-"""Smaller ratios are no regression: the same program can differ by this much from one compilation to the next."""
+"""A smaller ratio is not a regression: two compilations of the same program can differ by this much."""
 DRAWS = 2000
 
 
@@ -32,11 +32,11 @@ class RecordComparison(NamedTuple):
     """A new record compared with an old one.
 
     Args:
-        what: what both measure.
+        what: a text that says what both records measure.
         date: the old record's date.
-        time: the ratio of seconds.
-        relative: the ratio of seconds, each divided by those of the matrix product that took turns with the program.
-            A busier machine changes ``time``, but hardly this ratio.
+        time: the ratio of the seconds.
+        relative: the same ratio, after each time was divided by the time of the matrix product that took turns with the
+            program. A busier machine changes ``time``, but hardly this ratio.
         same_device: whether platform, device and number of cores are the same.
     """
 
@@ -60,10 +60,10 @@ class RecordComparison(NamedTuple):
 
 
 def match_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Pairs of a new record and the last old one that measures the same. New records need only the names in ``KEY``.
+    """Pairs each new record with the last old record of the same key. New records need only the names in ``KEY``.
 
     Raises:
-        DataError: if no old record measures the same as any new one; ``path`` is the file of the old records.
+        DataError: if there is no such pair. The error names ``path``, the file of the old records.
     """
     last = {key_of(record): record for record in old}
     found = [(record, last[key_of(record)]) for record in new if key_of(record) in last]
@@ -76,23 +76,23 @@ def match_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> l
 
 
 def compare_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[RecordComparison]:
-    """Compares each new record with the last old one that measures the same.
+    """Compares each new record with the last old record of the same key.
 
     Raises:
-        DataError: if no old record measures the same, or a record has no times.
+        DataError: if no new record has a matching old record, or if a record has no times.
     """
     return [_compare(path, record, before) for record, before in match_records(path, old, new)]
 
 
 def describe(record: Record) -> str:
-    """What a record measures, in words."""
+    """Describes in words what a record measures."""
     members = f" of {record['members']}" if record.get("members", 1) != 1 else ""
     model, what, batch_size, precision = (record.get(name) for name in ("model", "what", "batch_size", "precision"))
     return f"{model} {what}{members}, batch {batch_size}, {precision}"
 
 
 def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
-    """The ratio of medians, and its interval by the bootstrap: both sides are resampled with replacement.
+    """The ratio of the medians with its bootstrap interval: both samples are resampled with replacement.
 
     >>> ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(value=2.0, low=2.0, high=2.0)
@@ -118,7 +118,7 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
 
 
 def _round_times(record: Record) -> tuple[list[float], list[float]]:
-    """The seconds of each round, and the same divided by those of the reference."""
+    """The seconds of each round, and these seconds divided by the seconds of the reference."""
     timing = record["donated"] or record["steady"]
     seconds = [float(median) for median in timing["round_medians"]]
     reference = record["reference"]["round_medians"]

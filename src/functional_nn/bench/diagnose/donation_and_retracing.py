@@ -18,13 +18,13 @@ from functional_nn.jaxprs.inner_programs import scan_parts
 from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
 
 WORTH_DONATING = 2**16
-"""An argument is worth donating from this number of bytes on."""
+"""The smallest size in bytes of an argument that is worth donating."""
 UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy", "clamp"}
 """Operations that change an array element by element."""
 
 
 class LeafType(NamedTuple):
-    """What a call is traced anew for, if it changes: shape, type, and whether the type is that of a Python number."""
+    """Shape and type of a leaf, and whether it is a Python number. If one changes, JAX traces the call again."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -42,7 +42,7 @@ class _TypedTree(NamedTuple):
 
 
 def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequence[int]) -> Iterator[Finding]:
-    """Warns of arguments that come back changed and whose memory could hold the result."""
+    """Warns of arguments that could be donated: the result is the changed argument and could use its memory."""
     updated = _updated_inputs(flattened(program))
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
     kept_by_caller = set(range(len(leaves))) - _donated_inside(program)
@@ -61,7 +61,7 @@ def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequen
 
 
 def _donated_inside(program: ClosedJaxpr) -> set[int]:
-    """The inputs of the program that a jitted function inside it donates."""
+    """The inputs of the program that are donated by a jitted function inside it."""
     given = set()
     for equation in program.jaxpr.eqns:
         donated = equation.params.get("donated_invars", ())
@@ -70,9 +70,9 @@ def _donated_inside(program: ClosedJaxpr) -> set[int]:
 
 
 def _updated_inputs(flat: Flat) -> set[int]:
-    """The inputs that an output is made of, element by element or carried through a loop.
+    """The inputs from which an output is made, element by element or as the carry of a loop.
 
-    From each output the search goes back through the steps, along arrays of the output's shape and type.
+    The search starts at each output and goes back through the steps, along arrays of the output's shape and type.
     """
     makers = {out: step for step in flat.steps for out in step.outputs}
     inputs = {place: number for number, place in enumerate(flat.inputs)}
@@ -95,14 +95,14 @@ def _updated_inputs(flat: Flat) -> set[int]:
 
 
 def _updated_by(step: Step, output: int) -> Sequence[Place]:
-    """The places whose arrays a step may have changed into this output of it."""
+    """The inputs of a step (as places) that it may have changed to this output."""
     name = step.equation.primitive.name
     if name in UPDATES:
         return step.inputs
     if name == "scan":
         _, carry, _ = scan_parts(step.equation).split_operands(step.inputs)
         position = step.outputs.index(output)
-        return carry[position : position + 1]  # nothing for an output after the carry, which is stacked
+        return carry[position : position + 1]  # empty for an output after the carry: it is stacked
     return ()
 
 
@@ -112,7 +112,7 @@ def _same_type(flat: Flat, place: int, output: int) -> bool:
 
 
 def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: object) -> Iterator[Finding]:
-    """Warns of results that have the structure of an argument, but other types: the next call is traced again."""
+    """Warns of results with the structure of an argument but other types. A next call with them is traced again."""
     several = results if isinstance(results, tuple) and not hasattr(results, "_fields") else (results,)
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
     given = _typed_trees(program.in_avals, arguments)
@@ -123,7 +123,7 @@ def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: ob
         start += len(before.types)
         if not before.types or not isinstance(argument, dict | list | tuple):
             continue
-        # The first result of the same structure and shapes is taken for the next call's argument.
+        # The first result with the same structure and shapes is assumed to be the argument of the next call.
         after = next((tree for tree in made if _is_alike(before, tree)), before)
         for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
             if type_before != type_after:
@@ -136,7 +136,7 @@ def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
 
 
 def _typed_trees(avals: Sequence[AbstractValue], trees: Sequence[object]) -> list[_TypedTree]:
-    """The structure of each tree and the types of its leaves; ``avals`` are the leaves of all trees, in order."""
+    """The structure of each tree and the types of its leaves. ``avals`` has the leaves of all trees in order."""
     typed, start = [], 0
     for tree in trees:
         structure = jax.tree.structure(tree)

@@ -31,19 +31,19 @@ def explain(
     - a pooling gradient that is a scatter;
     - large arrays that the function closes over;
     - 64-bit numbers where no argument has 64 bits, and conversions that make products of a narrow type slow;
-    - an argument that comes back changed and could be donated;
+    - an argument that could be donated, because a result is the changed argument;
     - calls that are traced again, and the argument that causes it;
     - products for which the platform has no fast routine.
 
     Args:
         function: a function of pytrees of arrays.
         *arguments: the arguments of its call.
-        donate: the numbers of the arguments that are donated already.
-        then: the arguments of later calls, to see whether these are traced again.
+        donate: the numbers of the arguments that are already donated.
+        then: the arguments of later calls, to check whether these are traced again.
 
     Raises:
-        InputError: if ``function`` is not a function, an argument is not an array, or a number to donate is not an
-            argument's.
+        InputError: if ``function`` is not a function, if an argument is not an array, or if ``donate`` has a number
+            without an argument.
 
     >>> import jax.numpy as jnp
     >>> w = jnp.ones((600, 600))
@@ -61,7 +61,7 @@ def explain(
 def find_causes(
     jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int] = ()
 ) -> Explanation:
-    """The causes of slowness in a program that is traced and compiled already."""
+    """Finds the causes of slowness in a program that is already traced and compiled."""
     program, platform = live(jaxpr), jax.default_backend()
     found = list(operations(compiled.as_text() or ""))
     results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)

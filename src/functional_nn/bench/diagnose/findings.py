@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The findings. It prints one line for each, or says that there are none.
+    """All findings. It prints one line for each finding, or says that there are none.
 
     >>> print(Explanation(()))
     nothing to warn of

@@ -19,7 +19,7 @@ USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
 GROUPS = re.compile(r"(?:feature|batch)_group_count=(\d+)")
 HLO_TYPES = {"bfloat16": "bf16", "float16": "f16"}
 LEAST_SHARE = 0.05
-"""Products with a smaller share of a program's operations are not warned of."""
+"""A product gets a warning only if it has at least this share of the program's operations."""
 TENSOR_CORE_MULTIPLE = 8
 """On a GPU, sizes of 16-bit products that are multiples of this use its matrix units fully."""
 
@@ -78,7 +78,7 @@ def _has_narrow_routine(hlo_type: str, found: Sequence[Operation]) -> bool:
 
 
 def _product_sizes(equation: JaxprEqn) -> list[int]:
-    """The sizes of the contracted and of the free axes of a product."""
+    """The sizes of the contracted axes and of the free axes of a product."""
     contracted, batches = equation.params["dimension_numbers"]
     operands = operand_types(equation)
     sizes = [operands[0].shape[axis] for axis in contracted[0]]

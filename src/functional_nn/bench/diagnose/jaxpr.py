@@ -21,15 +21,15 @@ from functional_nn.jaxprs.walk import Step, equations, flattened, layer_of, with
 from functional_nn.training.optimizers.precision import x64_enabled
 
 LARGE_CONSTANT = 2**20
-"""From this number of bytes on, a constant makes compiling noticeably longer."""
+"""The smallest size in bytes of a constant that makes compiling noticeably slower."""
 SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
 WIDE = frozenset(("float64", "complex128"))
 PASSED_ON = VIEWS | {"broadcast_in_dim", "slice", "pad", "concatenate", "rev", "copy"}
-"""Operations that keep the numbers of their first operand, and only move them."""
+"""Operations that move the numbers of their first operand and do not change them."""
 
 
 def place(scope: str) -> str:
-    """The layer of a scope, and its direction, as findings name it."""
+    """The name that findings use for the layer of a scope and its direction."""
     layer, backward = layer_of(scope)
     return f"{layer} (backward)" if layer and backward else layer
 
@@ -48,7 +48,7 @@ def _at_line(equation: JaxprEqn) -> str:
 
 
 def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
-    """Warns of the gradient of ``reduce_window``'s maximum: it is scattered element by element."""
+    """Warns if the gradient of a ``reduce_window`` maximum is scattered element by element."""
     for scope, equation, *_ in equations(program):
         if equation.primitive.name in ("select_and_scatter_add", "select_and_gather_add"):
             yield Finding(
@@ -109,7 +109,7 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
 
 
 def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
-    """Warns of products in 32 bits of numbers that had 16: a promotion has made them as slow as the wide type."""
+    """Warns of 32-bit products with an operand that had 16 bits before: type promotion made the product slow."""
     flat = flattened(program)
     was_narrow: dict[int, str] = {}  # places of 32-bit arrays, with the 16-bit type that their numbers had before
     for step in flat.steps:

@@ -34,23 +34,23 @@ def benchmark(
 ) -> Benchmark:
     """Measures a function as one compiled program: every stage, steady state, memory, and its share of the peaks.
 
-    Steady state is measured in rounds. In each round these take turns: the program, the same program with donated
-    arguments, an empty program, and products and streams of bytes that show what the device can do. So all of them
-    meet the same machine. The share is the program's median rate divided by the largest rate that any measurement
-    reached in its best call. A share above 1 would mean that operations or bytes are counted wrongly.
+    Steady state is measured in rounds. In each round, these take turns: the program, the same program with donated
+    arguments, an empty program, and products and streams of bytes that show the peaks of the device. So the load of the
+    machine is the same for all of them. The share is the program's median rate divided by the largest rate that any
+    measurement reached in its best call. A share above 1 means that operations or bytes are counted wrongly.
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
         *arguments: the arguments of the calls.
         name: the name in tables; by default the function's.
-        donate: the numbers of the arguments to donate, such as 0 for a train state that comes back changed. They are
+        donate: the numbers of the arguments to donate, such as 0 for a train state that the function updates. They are
             copied before each call; the time of the copy is not counted.
         seconds: about how long to measure; at least five rounds are run.
-        layers: whether to time the part of each layer alone as well. This takes half as long again.
+        layers: whether to time the part of each layer alone as well. The measurement then takes 1.5 times as long.
 
     Raises:
-        InputError: if an argument is not an array, a number to donate is not an argument's, or the time is not
-            positive.
+        InputError: if an argument is not an array, if ``donate`` has a number without an argument, or if the time is
+            not positive.
 
     >>> import jax.numpy as jnp
     >>> result = benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01)
@@ -104,7 +104,7 @@ class MeasuredCall(NamedTuple):
 
 
 def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[LayerCost, ...]) -> Benchmark:
-    """Measures a call for about ``seconds``, in turns with what shows the device's peaks."""
+    """Measures a call for about ``seconds``, in turns with the measurements of the device's peaks."""
     program, donated, donate = call.program, call.donated, call.donate
     live_program = live(program.jaxpr)
     memory = memory_of((donated or program).compiled)

@@ -35,7 +35,7 @@ class CompiledProgram:
 
     @property
     def compiler_flops(self) -> float | None:
-        """Floating-point operations as XLA counts them, the body of a loop once; None where XLA does not say."""
+        """Floating-point operations as XLA counts them (a loop's body once); None if XLA gives no number."""
         flops = (self.compiled.cost_analysis() or {}).get("flops")
         if flops is None or not math.isfinite(flops) or flops < 0:
             return None

@@ -16,7 +16,7 @@ from functional_nn.jaxprs.flops import flops_by_scope
 from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
 
 OUTSIDE = "outside"
-"""The name for everything in no layer: the loss, the optimizer, keys."""
+"""The name for everything outside of layers: the loss, the optimizer, keys."""
 
 
 class Part(NamedTuple):
@@ -30,11 +30,11 @@ class LayerCost(NamedTuple):
     """The cost of one outermost layer in one direction.
 
     Args:
-        layer: its name; ``outside`` for everything in no layer.
+        layer: its name; ``outside`` for everything outside of layers.
         backward: whether this is the backward pass.
         flops: floating-point operations, counted.
         bytes: the least number of bytes moved, counted.
-        timing: of the part compiled alone, with its launch; None if it cannot be taken out of a loop.
+        timing: the timing of the part compiled alone, with its launch; None if it cannot be taken out of a loop.
     """
 
     layer: str
@@ -93,7 +93,7 @@ def _timings(
         made[part] = {out for step in steps for out in step.outputs}
         read[part] = {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
 
-    # The whole program runs once. It gives the values that parts read, and those that are results.
+    # The whole program runs once, to get the values that the parts read and the values that are results.
     results = {place for place in flat.outputs if isinstance(place, int)}
     wanted = results.union(*read.values())
     computed = sorted(wanted.difference(flat.inputs, flat.constants))
@@ -113,7 +113,7 @@ def _timings(
 def _runner(
     steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], constants: Mapping[int, object]
 ) -> Callable[..., list[object]]:
-    """A function that runs steps: from the values in the places ``inputs`` to those in the places ``outputs``."""
+    """Makes the function that runs steps. It maps the values of the places ``inputs`` to those of ``outputs``."""
 
     def run(*operands):
         values = {**constants, **dict(zip(inputs, operands, strict=True))}

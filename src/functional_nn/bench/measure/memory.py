@@ -11,7 +11,7 @@ from functional_nn.bench.measure.units import in_bytes
 
 
 class Memory(NamedTuple):
-    """Bytes of a program's arguments, results and scratch memory, as its compiler planned them.
+    """Bytes of a program's arguments, results and scratch memory, as planned by the compiler.
 
     Args:
         arguments: bytes of the arguments that the program reads.
@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
     @property
     def peak(self) -> int:
-        """The sum of arguments, results with a place of their own, and scratch memory."""
+        """The sum of arguments, results that do not share memory with arguments, and scratch memory."""
         return self.arguments + self.outputs - self.shared + self.temporary
 
     def __str__(self) -> str:

@@ -26,13 +26,13 @@ MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision]
 
 PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 OWN_SHAPES = 3
-"""The number of the program's own products that are measured: those with most operations."""
+"""How many of the program's own products are measured: those with the most operations."""
 SIZES = {"cpu": (1024,)}
 LARGE = (1024, 4096)
 """Sizes of the square products: the smaller one does not fill a large accelerator."""
 WORK = {"cpu": (2e8, 2.5e8)}
 MUCH = (2e11, 4e9)
-"""Operations and bytes of one call of a measurement, at least, so that its launch takes little of the time."""
+"""The smallest number of operations and bytes in one call, so that the launch takes only a small part of the time."""
 MOST_REPEATS = 1000
 LEAST_STREAM = 65_536
 LARGE_STREAM = {"cpu": 32 * 2**20}
@@ -104,7 +104,7 @@ def trials(program: ClosedJaxpr, working_set: int) -> list[Trial]:
     precision = heaviest[0].params["precision"] if heaviest else None
     made = [_square_product(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
     made += [_product_of_program(_product_of(equation)) for equation in heaviest]
-    # A power of two, so that programs of nearly the same working set share a compiled stream.
+    # A power of two, so that programs with similar working sets share a compiled stream.
     within = 2 ** math.ceil(math.log2(max(working_set // 2, LEAST_STREAM)))
     for size in sorted({within, LARGE_STREAM.get(platform, LARGE_STREAM_OF_ACCELERATORS)}):
         made += [_stream(size), _sum(size)]
@@ -112,7 +112,7 @@ def trials(program: ClosedJaxpr, working_set: int) -> list[Trial]:
 
 
 def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
-    """An equation of each kind of product in the program, at most three, those with most operations first."""
+    """One equation for each different product in the program: at most three, with the most operations first."""
     totals: Counter[_Product] = Counter()
     for _, equation, repeats, _ in equations(program):
         if equation.primitive.name in PRODUCTS:
@@ -177,7 +177,7 @@ def _repeated(
     operands: tuple[jax.Array, jax.Array],
     flops: int,
 ) -> Trial:
-    """A loop in which each product waits for the one before, because it reads an element of its result.
+    """A loop of products. Each product reads an element of the previous result, so it has to wait for it.
 
     The loop carries the whole result, so that all of it is computed. In an unrolled loop XLA computed only one element
     of an outer product.
@@ -217,7 +217,7 @@ def _sum(size: int) -> Trial:
 
     def add_up(_, carry):
         x, total = carry
-        x = x.at[0].set(total)  # each sum depends on the one before, so that none is left out
+        x = x.at[0].set(total)  # each sum depends on the previous one, so XLA cannot leave one out
         return x, jnp.sum(x)
 
     def run(x):

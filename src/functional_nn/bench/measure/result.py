@@ -16,7 +16,7 @@ from functional_nn.bench.measure.timing import Timing
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
 
 NEAR = 0.5
-"""A bound is said to limit a program if it accounts for at least this share of a call."""
+"""A bound limits a program if it accounts for at least this share of a call."""
 BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "dispatch": "starting the program"}
 WIDTH = 80
 """Printed lines have at most this number of characters."""
@@ -39,10 +39,9 @@ class Benchmark:
             them. If a call runs several programs, this is the memory of one of them.
         flops: floating-point operations of one call, counted from the traced program.
         bytes: the least number of bytes that one call moves, counted from the traced program.
-        compiler_flops: floating-point operations as XLA counts them, the body of a loop once; None where XLA does not
-            say.
+        compiler_flops: floating-point operations as XLA counts them (a loop's body once); None if XLA gives no number.
         peaks: the rates that the device reached in turns with this program.
-        reference: calls of the first measurement of the peaks, round by round beside the program's.
+        reference: the calls of the first peak measurement. They took turns with the program, round by round.
         layers: the cost of each outermost layer, forward and backward.
         findings: the causes of slowness that ``explain`` finds in the program.
     """
@@ -87,9 +86,8 @@ class Benchmark:
     def shares(self) -> dict[str, float]:
         """The share of a call that each bound accounts for.
 
-        ``compute`` divides the program's operations per second by the largest rate that was measured beside it, and
-        ``memory`` does the same for bytes. ``dispatch`` is the time of a call that computes nothing, divided by the
-        time of a call.
+        ``compute`` is the program's operations per second divided by the largest measured rate. ``memory`` is the same
+        for bytes. ``dispatch`` is the time of a call that computes nothing, divided by the time of a call.
         """
         return {
             "compute": self.flops_per_second / self.peaks.flops_per_second,

@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 
     @property
     def step(self) -> Timing:
-        """The timing of one step of all models: a call of ``fit``'s program runs several steps."""
+        """The timing of one step of all models. One call of ``fit``'s program runs several steps."""
         return self.result.timing.divided_by(self.case.steps)
 
     @property
@@ -92,7 +92,7 @@ def measure(
 def cases_of(
     what: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str], members: Sequence[int] = (1,)
 ) -> list[BenchmarkCase]:
-    """All combinations; ``members`` are for sweeps only."""
+    """Makes the cases of all combinations. Only sweeps use ``members``."""
     return [
         BenchmarkCase(name, batch_size, precision, count)
         for precision in precisions
@@ -118,7 +118,7 @@ def _measure_one(network: MeasuredNetwork, case: BenchmarkCase, seconds: float, 
 def _layers_of_a_step(
     network: MeasuredNetwork, batch_size: int, precision: str, seconds: float
 ) -> tuple[LayerCost, ...]:
-    """The layers of a single step, because layers cannot be taken out of the loop over the steps."""
+    """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
     step = workload("step", network, batch_size, precision)
     return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
 
@@ -126,7 +126,7 @@ def _layers_of_a_step(
 def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:
     """The smallest size with at least 80% of the best throughput, size / seconds.
 
-    A smaller size does not fill the device; with a larger one each step only takes longer.
+    A smaller size does not fill the device. A larger size only makes each step longer.
 
     >>> knee([1, 8, 64, 512], [1.0, 1.0, 2.0, 15.0])
     64

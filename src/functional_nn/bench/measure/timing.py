@@ -22,7 +22,7 @@ ROUNDS = 12
 
 
 class Timing(NamedTuple):
-    """Seconds of single calls, in rounds. The calls of one round follow each other; then others have their turn.
+    """The seconds of single calls, in rounds. The calls of one round run one after another; then others take a turn.
 
     >>> print(Timing(((0.001, 0.002, 0.003),)))
     2.00 ms (1.50-2.50, n=3)

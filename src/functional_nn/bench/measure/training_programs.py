@@ -1,7 +1,7 @@
 """The compiled programs of ``fit`` and of ``sweep``, with arguments to measure them.
 
-They are compiled from a ``ProgramSpec``, as ``fit`` and ``sweep`` make them: from the same functions, with the
-same compile options, and for a sweep with the plan that ``sweep`` chooses on this device.
+They are made from a ``ProgramSpec`` in the same way as by ``fit`` and ``sweep``: from the same functions, with the same
+compile options. A sweep uses the plan that ``sweep`` chooses on this device.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
     mapped = plan.members if plan.members > 1 else None
     device_count = min(plan.workers, jax.local_device_count())
     on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count)
-    # The members of one device are alike, so they can have the same arguments. Devices take turns, as in a sweep.
+    # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
     count = math.ceil(members / plan.members)
     executions = [on_devices[number % len(on_devices)] for number in range(count)]
     threads = ThreadPoolExecutor(plan.workers)
@@ -88,7 +88,7 @@ def _sweep_executions(
 ) -> tuple[_Execution, ...]:
     """The programs of a sweep on each device.
 
-    The last ones are kept, because on a CPU sweeps of all numbers of members use the same programs.
+    The latest programs are cached. On a CPU, sweeps with any number of members use the same programs.
     """
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
     rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
@@ -159,7 +159,7 @@ def _epoch_arguments(
     *,
     mapped: int | None = None,
 ) -> tuple[object, ...]:
-    """The arguments of the program for the full batches of the first epoch."""
+    """Makes the arguments for the program of the first epoch's full batches."""
     train_state = programs.start(hyperparameters, keys)
 
     def draw(key):

@@ -1,4 +1,4 @@
-"""Functions of a network that are measured: a train step, predictions, and the gradient in two ways."""
+"""Functions of a network to measure: a train step, predictions, and the gradient computed in two ways."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MeasuredNetwork(NamedTuple):
         make_optimizer: makes the optimizer from a learning rate, which a sweep gives as a traced value.
         in_shape: the shape of one example.
         classes: the number of classes.
-        trained: the network that ``fit`` and ``sweep`` are given, such as ``with_hand_vjp(net)``; by default ``net``.
+        trained: the network that ``fit`` and ``sweep`` train, such as ``with_hand_vjp(net)``; by default ``net``.
         learning_rate: the learning rate of all runs.
     """
 
@@ -53,7 +53,7 @@ class MeasuredNetwork(NamedTuple):
 
     @property
     def trained_net(self) -> Layer:
-        """The network that ``fit`` and ``sweep`` are given."""
+        """The network that ``fit`` and ``sweep`` train."""
         return self.trained or self.net
 
     @property
@@ -63,7 +63,7 @@ class MeasuredNetwork(NamedTuple):
 
 
 def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: str = "float32") -> Workload:
-    """One of ``FUNCTIONS`` for a batch of random examples.
+    """Makes one of ``FUNCTIONS`` with a batch of random examples.
 
     ``step`` is a train step with its optimizer, ``predict`` the outputs in evaluation, ``gradient`` the gradient of the
     loss by ``jax.grad``, and ``hand`` the same gradient by the hand-derived backward pass.
@@ -103,7 +103,7 @@ def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: st
 def step_and_arguments(
     network: MeasuredNetwork, batch_size: int, precision: str
 ) -> tuple[TrainStep, tuple[TrainState, jax.Array, jax.Array]]:
-    """A train step, and a train state, a batch and its labels to call it with."""
+    """Makes a train step and its arguments: a train state, a batch and its labels."""
     policy = as_precision(precision)
     key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(key_x, (batch_size, *network.in_shape), policy.parameters)

@@ -8,7 +8,7 @@ HEADS = (5, 2, 4), (3, 2, 4), (3, 2, 3)
 
 
 def of_shapes(*shapes):
-    """Makes several arrays of normal numbers."""
+    """Makes an input of several arrays of normal numbers with these shapes."""
     return lambda random, batch: tuple(random.normal(size=(batch, *shape)) for shape in shapes)
 
 

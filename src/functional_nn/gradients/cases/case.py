@@ -22,14 +22,14 @@ class LayerCase(NamedTuple):
     """A layer with an input to try it on.
 
     Args:
-        name: the name in tests and reports: that of a public function, or one that begins with it.
+        name: the name in tests and reports. It is, or begins with, the name of a public function.
         layer: the layer.
         in_shape: the argument of ``init``.
         draws: whether it draws random numbers in training.
         make_x: ``make_x(random, batch) -> x``, for an input other than one array of normal numbers: integers, a
             ``Masked`` sequence, or several arrays.
-        no_jvp: the reason if there is no forward mode to compare with.
-        no_bfloat16: the reason if it cannot be compared in bfloat16.
+        no_jvp: the reason why there is no forward mode to compare with, if there is none.
+        no_bfloat16: the reason why it cannot be compared in bfloat16, if it cannot.
     """
 
     name: str
@@ -59,7 +59,7 @@ def draw_inputs(case: LayerCase, seed: int = 0) -> tuple[Params, State, PyTree]:
 
 
 def as_input(array: ArrayLike) -> jax.Array:
-    """Converts floating-point numbers to JAX's default type; others keep their type."""
+    """Converts floating-point numbers to JAX's default type. Other numbers keep their type."""
     array = np.asarray(array)
     return jnp.asarray(array, float if np.issubdtype(array.dtype, np.floating) else None)
 

@@ -1,8 +1,8 @@
 """Planted errors that change nothing here, each with the reason.
 
-Some compute the same as the formula that they were made from. Others change less than the tolerance, or only inputs
-that a case does not have; then another case finds them. The reasons were written by people who looked at each planted
-error; they are not proofs.
+Some errors compute the same as the original formula. Others change less than the tolerance, or have an effect only for
+inputs that a case does not have; then another case finds them. The reasons were written by people who looked at each
+planted error; they are not proofs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Equivalent(NamedTuple):
         subjects: names of the subjects.
         place: file and function of the equation, such as ``pooling.py (pool_back)``.
         mutants: descriptions of the errors.
-        reason: why they change nothing, or nothing here.
+        reason: why they have no effect, or no effect here.
     """
 
     subjects: str

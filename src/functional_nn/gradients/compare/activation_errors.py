@@ -3,9 +3,10 @@
 Both the hand-derived derivative and ``jax.grad`` are measured. The error in ULP is |computed - exact| in units of the
 last place of the exact value, in the type of the computation. Rules:
 
-- Below the smallest normal number all values count as equal, and the unit is that of the smallest normal number: XLA on
-  the CPU takes subnormal results for 0. It also takes subnormal inputs for 0, so there the value at ±0 is right too.
-- Beyond the largest number infinity is right.
+- All values below the smallest normal number count as equal, and their unit is that of the smallest normal number,
+  because XLA on the CPU replaces subnormal results by 0. It also replaces subnormal inputs by 0. So for a subnormal
+  input, the value at ±0 is right too.
+- If the exact value is larger than the largest number of the type, infinity is right.
 - At a kink the exact value is the one declared in the activation's docstring.
 """
 
@@ -35,7 +36,7 @@ TOLERANCE = 4.0
 VALUE_TOLERANCE = 16.0
 """The largest error of a function, in ULP; the functions are ``jax.nn``'s."""
 LEAST_GATE = {"gelu": 1 / 256, "gelu_tanh": 1.0, "silu": 1 / 256, "mish": 1 / 256, "hard_silu": 1.0}
-"""Values x g(x) are measured in ULP of at least this times |x|: ``jax.nn`` loses digits if the gate g is nearly 0."""
+"""For values x g(x), the unit is at least that of this number times |x|: ``jax.nn`` loses digits if g is nearly 0."""
 DIGITS = 50
 TANGENT = -0.5
 """The tangent of forward mode. A product with a power of two is exact, so all errors come from the derivative."""
@@ -47,9 +48,9 @@ class Computed(NamedTuple):
     Args:
         x: the points.
         value: the function.
-        derivative: the derivative by hand.
+        derivative: the hand-derived derivative.
         automatic: the derivative by ``jax.vjp``.
-        tangent: the derivative by hand times ``TANGENT``.
+        tangent: the hand-derived derivative times ``TANGENT``.
         automatic_tangent: the derivative by ``jax.linearize`` times ``TANGENT``.
     """
 
@@ -65,8 +66,8 @@ class Exact(NamedTuple):
     """Exact numbers at one point.
 
     Args:
-        values: the right values of the function. There are two if x is subnormal, which may be taken for 0; there are
-            none for an activation without a formula in mpmath.
+        values: the right values of the function. There are two if x is subnormal, since x may be replaced by 0. There
+            are none for an activation without a formula in mpmath.
         derivatives: the right values of the derivative.
         reference_error: the absolute error of the derivatives.
     """
@@ -77,11 +78,11 @@ class Exact(NamedTuple):
 
 
 class ErrorsInULP(NamedTuple):
-    """What one verdict is made of, at the same points.
+    """The values from which one verdict is made, at the same points.
 
     Args:
         kind: ``"vjp"``, ``"jvp"`` or ``"value"``.
-        exact: for each point the numbers that are right.
+        exact: for each point, the numbers that count as right.
         hand: the results of the formula.
         automatic: the results of automatic differentiation; None if there are none.
         reference_error: the absolute errors of the exact numbers.
@@ -102,10 +103,10 @@ def check_activation(
     """Measures the errors of an activation and of its derivative in ULP, beside those of ``jax.grad``.
 
     Args:
-        activation: one of ``ACTIVATIONS``, or your own. The function of your own is evaluated in 50 digits and
-            differentiated there, so there are verdicts on its derivative only.
+        activation: one of ``ACTIVATIONS``, or your own. Your own function is evaluated and differentiated in 50
+            digits, so only its derivative gets verdicts.
         dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``. The last two are computed in 32 bits.
-        points: numbers, or a dict of numbers by regime; None for some in every regime.
+        points: numbers, or a dict of numbers by regime. None means points that are chosen in every regime.
 
     >>> import functional_nn as fnn
     >>> report = check_activation(fnn.sigmoid, points=[0.5, 20.0])
@@ -136,7 +137,7 @@ def check_activation(
 
 
 def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
-    """The type to compare an activation in. Raises InputError if one of them is not what its name says."""
+    """The NumPy type with this name. Raises InputError if ``activation`` or ``dtype`` is not valid."""
     if not isinstance(activation, Activation):
         raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
     dtype = np.dtype(check_dtype("dtype", dtype))
@@ -162,7 +163,7 @@ def compute(activation: Activation, x: np.ndarray) -> Computed:
 
 
 def derivative_errors(activation: Activation, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The errors in ULP, at each point, of the derivative by hand and by ``jax.grad``."""
+    """The errors in ULP, at each point, of the hand-derived derivative and of ``jax.grad``."""
     with jax.enable_x64(True):
         computed = compute(activation, x)
         exact = [point.derivatives for point in _exact(activation, x)]
@@ -183,7 +184,7 @@ def _exact(activation: Activation, x: np.ndarray) -> list[Exact]:
     parameters = [mp.mpf(float(value)) for value in activation.parameters]
     exact = []
     for value in x.astype(np.float64).tolist():
-        # A subnormal number may be taken for 0, so both values are right.
+        # XLA may replace a subnormal number by 0, so both values are right.
         inputs = [value, math.copysign(0.0, value)] if 0 < abs(value) < smallest else [value]
         with mp.workdps(DIGITS):
             numbers = [mp.mpf(number) for number in inputs]
@@ -203,13 +204,13 @@ def _exact_without_formula(activation: Activation, x: np.floating) -> Exact:
 
 
 def ulp_error(computed: float | np.floating, exact: Sequence[Number], dtype: np.dtype, at_least: float = 0.0) -> float:
-    """|computed - exact| in units of the last place, by the rules of this module; the least over the exact numbers.
+    """The smallest |computed - exact| over the exact numbers, in units of the last place, by the rules of this module.
 
     Args:
         computed: a number of the type.
         exact: ``mpmath`` numbers, all of which are right.
         dtype: the type.
-        at_least: the unit is that of this number or of a larger one.
+        at_least: if the exact number is smaller than this, the unit is that of this number.
     """
     limits = jnp.finfo(dtype)
     smallest, largest = float(limits.smallest_normal), float(limits.max)
@@ -255,9 +256,9 @@ def _verdicts(
 
 
 def _verdict(activation: Activation, dtype: np.dtype, regime: str, x: np.ndarray, compared: ErrorsInULP) -> Verdict:
-    """The verdict at the point where the formula is worst.
+    """The verdict at the point where the formula has its largest error.
 
-    If the formula passes and automatic differentiation does not, the values shown are those where the latter is worst.
+    If only automatic differentiation fails, the verdict shows the values at its worst point.
     """
     least_gate, tolerance = 0.0, TOLERANCE
     if compared.kind == "value":
@@ -308,5 +309,5 @@ def _verdict(activation: Activation, dtype: np.dtype, regime: str, x: np.ndarray
 
 
 def _worst(errors: Sequence[float]) -> int:
-    """The place of the largest error; what is not a number is larger than all."""
+    """The index of the largest error. NaN counts as larger than any number."""
     return max(range(len(errors)), key=lambda place: math.inf if math.isnan(errors[place]) else errors[place])

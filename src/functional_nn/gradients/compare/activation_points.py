@@ -1,4 +1,4 @@
-"""Points at which activations are compared: normal numbers, tails, zeros, kinks and their neighbors."""
+"""Points for the comparison of activations: normal numbers, tails, zeros, kinks and their neighbors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> dict[str, np.ndarray]:
-    """Makes points of a type for each regime, some 150 for a density of 1.
+    """Makes points of a type for each regime, about 150 for a density of 1.
 
-    The regimes are normal numbers, tails that reach to where the derivative underflows, ±0, subnormal and huge numbers,
-    and for the package's own activations kinks, their neighbors, and neighbors of the derivative's zeros.
+    The regimes are normal numbers, ±0, subnormal numbers, huge numbers, and tails up to the points where the derivative
+    underflows. The package's own activations also have kinks, their neighbors, and neighbors of the derivative's zeros.
     """
     limits = jnp.finfo(dtype)
     smallest, largest = float(limits.smallest_normal), float(limits.max)
@@ -51,7 +51,7 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     formula = mpmath_formula(activation)
     if formula and formula.kinks:
         kinks = np.asarray(formula.kinks, dtype)
-        # XLA on the CPU takes subnormal numbers for 0, so these are the neighbors of 0.
+        # XLA on the CPU replaces subnormal numbers by 0, so these are the neighbors of 0.
         beside_zero = np.asarray([smallest, -smallest], dtype)
         beside = _neighbors([kink for kink in formula.kinks if kink], dtype, steps=3)
         arrays["kinks"] = kinks
@@ -62,7 +62,7 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
 
 
 def _neighbors(centers: Sequence[float], dtype: np.dtype, steps: int) -> np.ndarray:
-    """The next numbers of a type on both sides of some centers."""
+    """The closest numbers of a type on both sides of each center."""
     infinity = np.asarray(np.inf, dtype)
     found = []
     for center in np.asarray(centers, dtype):

@@ -1,4 +1,4 @@
-"""Random parameters, states and inputs, at which a layer is compared."""
+"""Random parameters, states and inputs for the comparison of a layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functional_nn.gradients.compare.problem import PyTree
 
 
 def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) -> tuple[Params, State]:
-    """Draws parameters from a normal distribution, biases too, and a positive state.
+    """Draws all parameters, including biases, from a normal distribution, and a positive state.
 
     A layer's own ``init`` starts many parameters at 0 or 1, where errors in a formula do not show.
     """
@@ -28,5 +28,5 @@ def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) 
 
 
 def draw_input(in_shape: Shape, random: np.random.Generator, batch: int) -> PyTree:
-    """Draws an input from a normal distribution: one array, or for several shapes a tuple of arrays."""
+    """Draws an input from a normal distribution: one array, or a tuple of arrays for several shapes."""
     return jax.tree.map(lambda example: random.normal(size=(batch, *example.shape[1:])), stand_in(in_shape))

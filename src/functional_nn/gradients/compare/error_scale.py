@@ -1,4 +1,4 @@
-"""The scale of errors in a derivative: the sum of the absolute values of the terms that it is the sum of."""
+"""The scale of errors in a derivative: a derivative is a sum of terms, and the scale is the sum of their sizes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from functional_nn.jaxprs.inner_programs import CALLS, Scan, branches, scan_part
 
 
 class Terms(NamedTuple):
-    """What depends on the argument of the linear function, by the sum of its absolute terms.
+    """The sum of absolute terms, for a value that depends on the argument of the linear function.
 
-    What does not depend on the argument is an ordinary array.
+    A value that does not depend on the argument is an ordinary array.
     """
 
     sum: jax.Array
@@ -29,12 +29,13 @@ Value: TypeAlias = Terms | jax.Array
 def absolute_terms(linear: Callable[[Any], Any], argument: Any) -> Any:
     """Evaluates a linear function with absolute coefficients, at the absolute argument.
 
-    By the chain rule a derivative is a sum over paths through the program, each term a product of local derivatives:
-    x̄ᵢ = Σ_p Π_p c · ȳ. This gives Σ_p Π_p |c| · |ȳ|. An error in x̄ᵢ that is small beside this sum may be rounding;
-    beside x̄ᵢ itself rounding may be large, where terms cancel.
+    By the chain rule, a derivative is a sum over paths through the program, and each term is a product of local
+    derivatives: x̄ᵢ = Σ_p Π_p c · ȳ. This function returns Σ_p Π_p |c| · |ȳ|. An error in x̄ᵢ may be rounding if it is
+    small compared with this sum. It must not be compared with x̄ᵢ itself: if terms cancel, x̄ᵢ is small, and the effect
+    of rounding is relatively large.
 
     Args:
-        linear: a pullback of ``jax.vjp``, or a push-forward of ``jax.jvp`` at a fixed point, traced with it.
+        linear: a pullback of ``jax.vjp``, or the push-forward of ``jax.jvp`` at a fixed point. It is traced here.
         argument: the cotangents or tangents.
 
     >>> pullback = lambda y_bar: 3.0 * y_bar - 2.0 * y_bar
@@ -50,7 +51,7 @@ def absolute_terms(linear: Callable[[Any], Any], argument: Any) -> Any:
 def _in_absolute_terms(
     path: EquationPath, equation: JaxprEqn, operands: Sequence[Value], compute: Compute
 ) -> list[Value]:
-    """The hook for ``evaluate``: sums of absolute terms for what depends on the argument."""
+    """The hook for ``evaluate`` that computes sums of absolute terms for values that depend on the argument."""
     name = equation.primitive.name
     if name == "scan":
         return _scan(equation, operands)
@@ -58,7 +59,7 @@ def _in_absolute_terms(
         return _cond(equation, operands)
     if name in CALLS or not any(_is_linear(operand) for operand in operands):
         return compute(operands)
-    # Coefficients lose their signs, and so does the operation: a difference adds.
+    # Coefficients lose their signs, and a difference becomes a sum.
     positive = [_positive(operand) for operand in operands]
     if name == "neg":
         return [Terms(positive[0])]
@@ -76,19 +77,20 @@ def _sum(value: Value) -> jax.Array:
 
 
 def _positive(value: Value) -> jax.Array:
-    """A sum of absolute terms, or a coefficient without its sign; integers and masks as they are."""
+    """Returns a sum of absolute terms, or a coefficient without its sign. Integers and masks are not changed."""
     if isinstance(value, Terms) or jnp.issubdtype(jnp.result_type(value), jnp.floating):
         return _sum(value)
     return value
 
 
-# A scan carries, and a cond returns, values of one structure: ``Terms`` or arrays. Which of them are ``Terms`` is found
-# first, by evaluating the programs inside with ``True`` for what depends on the argument and ``False`` for the rest.
-# Then the loop and the branches run as in ``evaluate``, but return ``Terms`` wherever this was found.
+# In every step of a scan, and in every branch of a cond, a value must have the same structure: ``Terms`` or an array.
+# So the inner programs are evaluated twice. The first time, a value is ``True`` if it depends on the argument, and
+# ``False`` if not. This tells which values are ``Terms``. The second time, the loop or the branches run as in
+# ``evaluate``, and return ``Terms`` for these values.
 
 
 def _scan(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
-    """A loop; its carry may depend on the argument from the start, or from some step on."""
+    """Evaluates a loop. Its carry may depend on the argument from the start, or only after some step."""
     scan = scan_parts(equation)
     linear = _linear_in_any_step(scan, [_is_linear(operand) for operand in operands])
     linear_results = _linear_results(scan.body, linear)
@@ -100,7 +102,7 @@ def _scan(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
 
 
 def _cond(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
-    """A branch; its result may depend on the argument in another branch only."""
+    """Evaluates a ``cond``. A result may depend on the argument in one branch and not in another."""
     index, *others = operands
     programs = branches(equation)
     linear = _linear_in_any_branch(programs, [_is_linear(operand) for operand in others])
@@ -112,17 +114,17 @@ def _cond(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
 
 
 def _as_terms(values: Sequence[Value], linear: Sequence[bool]) -> list[Value]:
-    """The values as ``Terms`` where ``linear`` says so."""
+    """Converts the values whose flag in ``linear`` is true to ``Terms``."""
     return [Terms(_sum(value)) if flag else value for value, flag in zip(values, linear, strict=True)]
 
 
 def _linear_results(program: ClosedJaxpr, linear: Sequence[bool]) -> list[bool]:
-    """Which results of a program depend on the argument, when these of its inputs do."""
+    """Which results of a program depend on the argument, if the flags in ``linear`` say which inputs do."""
     return [result is True for result in evaluate(program, linear, _dependence)]
 
 
 def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[Any], compute: Compute) -> list[Any]:
-    """The hook for ``evaluate`` whose values are True for what depends on the argument."""
+    """The hook for ``evaluate`` that computes whether each value depends on the argument (True)."""
     name = equation.primitive.name
     linear = [operand is True for operand in operands]  # constants and literals are arrays
     if name == "scan":
@@ -136,7 +138,7 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[Any],
 
 
 def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
-    """Which inputs of a loop's body depend on the argument in some step, when these operands of the loop do."""
+    """Which inputs of a loop's body depend on the argument in at least one step. ``linear`` says it of the operands."""
     constants, carry, inputs = scan.split_operands(linear)
     while True:
         after_step, _ = scan.split_results(_linear_results(scan.body, [*constants, *carry, *inputs]))
@@ -147,6 +149,6 @@ def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
 
 
 def _linear_in_any_branch(programs: Sequence[ClosedJaxpr], linear: Sequence[bool]) -> list[bool]:
-    """Which results of a ``cond`` depend on the argument in some branch."""
+    """Which results of a ``cond`` depend on the argument in at least one branch."""
     results = [_linear_results(program, linear) for program in programs]
     return [any(flags) for flags in zip(*results, strict=True)]

@@ -25,13 +25,13 @@ from functional_nn.gradients.references.arbiter import ReferenceJacobian, refere
 from functional_nn.jaxprs.xla_options import quick_jit
 
 TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
-"""The largest error allowed, relative to the sum of absolute terms: in float64 some 450 units in the last place."""
+"""The largest error allowed, relative to the sum of absolute terms: in float64 about 450 units in the last place."""
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
 SAME = 1e-14
-"""Relative changes up to this can come from compiling the same formula twice."""
+"""The largest relative change that counts as none: compiling a formula twice can change its values this much."""
 NEARLY_ZERO = 1e-25
-"""Rounding in 50 digits leaves less than this of a derivative that is 0."""
+"""If a derivative is 0, rounding in 50 digits gives a value smaller than this."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class ComparedValues:
     """Values of one derivative from three sources, as arrays of one shape.
 
     Args:
-        hand: by the hand-derived formula.
-        automatic: by automatic differentiation.
-        arbiter: by the arbiter.
+        hand: the values of the hand-derived formula.
+        automatic: the values of automatic differentiation.
+        arbiter: the values of the arbiter.
         arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
-        scale: what errors are divided by.
+        scale: the size by which errors are divided.
     """
 
     hand: np.ndarray
@@ -53,7 +53,7 @@ class ComparedValues:
     scale: np.ndarray
 
     def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """The products of these Jacobians with a direction; that of automatic differentiation is given."""
+        """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
         size = np.abs(direction)
         arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
         return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
@@ -92,7 +92,7 @@ class JacobianComparison:
         self._at_kink = False
 
     def _drawn(self, seed: int) -> tuple[Leaves, Leaves]:
-        """A cotangent of the outputs and a direction for the leaves. Their numbers are exact in every type."""
+        """Draws a cotangent of the outputs and a direction of the leaves. Their numbers are exact in every type."""
         random = np.random.default_rng(seed)
         draw = lambda leaf: (np.round(random.normal(size=np.shape(leaf)) * 64) + 0.5) / 64  # noqa: E731
         outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
@@ -101,10 +101,10 @@ class JacobianComparison:
     def first_order(
         self, leaves: Leaves | None = None, *, regime: str = "normal", jvp: bool = True
     ) -> Iterator[Verdict]:
-        """Compares every element of the Jacobian in float64, and with ``jvp`` its product with a direction.
+        """Compares every element of the Jacobian in float64; with ``jvp``, also its product with a direction.
 
         Args:
-            leaves: another point than the problem's own.
+            leaves: the point; by default the problem's own.
             regime: the name of this point in the verdicts.
             jvp: whether ``jax.jvp`` is compared too.
         """
@@ -112,7 +112,7 @@ class JacobianComparison:
             leaves = self.problem.leaves if leaves is None else leaves
             found = _as_rows(self._jacobians(leaves), leaves)
             forward = self._forward_products(leaves, self.directions) if jvp else None
-            # The arbiter looks where the other two disagree most.
+            # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
                 np.max(_relative_error(hand - automatic, scale), 0, initial=0)
                 for hand, automatic, scale in zip(*found, strict=True)
@@ -135,18 +135,17 @@ class JacobianComparison:
     def _with_arbiter(
         self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
     ) -> tuple[ComparedValues, str]:
-        """The values of one leaf with the arbiter's beside them, and a note for the reader.
+        """Puts the arbiter's values of one leaf beside the others, and writes a note for the reader.
 
-        The arbiter is asked for some elements of a large leaf only; for the others automatic differentiation takes its
-        place. It also takes the arbiter's place at kinks, if they are declared to have the values of ``jax.grad``.
-        The note then says so.
+        In a large leaf the arbiter computes only some elements; the others get the value of automatic differentiation.
+        Elements at kinks get it too if the formula has to give the values of ``jax.grad`` there. The note then says so.
 
         Args:
             found: the derivatives by the formula and by automatic differentiation.
             reference: the arbiter's derivatives.
-            number: the leaf.
-            everywhere: whether all elements are at a kink: second derivatives in a direction that leads through the
-                kink of one element are infinite for all of them.
+            number: the index of the leaf.
+            everywhere: whether all elements count as being at a kink. In second order they do if one of them is: the
+                direction moves all elements together, so all second derivatives are infinite.
         """
         hand, automatic, scale = (np.asarray(leaves[number]) for leaves in found)
         values, error = automatic.copy(), np.zeros_like(automatic)
@@ -187,9 +186,9 @@ class JacobianComparison:
     ) -> Iterator[Verdict]:
         """Compares a pulled-back cotangent in a type, under ``jit``, ``vmap`` and ``scan``, with float64.
 
-        The right values are those of the formula in float64, at the same point; if ``first_order`` has found it wrong,
-        those of automatic differentiation in float64. If both passed, their difference counts as the error of the
-        reference.
+        The reference is the formula in float64, at the same point. If ``first_order`` has found the formula wrong, the
+        reference is automatic differentiation in float64. If both are right, their difference counts as the error of
+        the reference.
         """
         with jax.enable_x64(True):  # random bits are those of float64 in every type
             problem = condensed(self._problem_in(dtype))
@@ -215,11 +214,11 @@ class JacobianComparison:
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
 
     def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
-        """Finds out which mutants give wrong values at a point, and which differ from the formula at all.
+        """Finds out which mutants give wrong values at a point, and which mutants change any value at all.
 
         Args:
-            mutants: of the formula.
-            arguments: the mutants' arguments there, the cotangents of the outputs last.
+            mutants: the mutants of the formula.
+            arguments: the mutants' arguments at this point; the cotangents of the outputs come last.
             leaves: the point.
 
         Returns:
@@ -234,7 +233,7 @@ class JacobianComparison:
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
             largest = np.max(_relative_error(rows - truth, scale), 1, initial=0)
-            dead |= ~(largest <= TOLERANCES["float64"])  # what is not a number is dead too
+            dead |= ~(largest <= TOLERANCES["float64"])  # NaN counts as dead too
             changed |= ~np.all(np.abs(rows - hand) <= SAME * np.abs(hand), 1)
         return dead, changed
 
@@ -251,7 +250,7 @@ class JacobianComparison:
         tolerance: float | None = None,
         note: str = "",
     ) -> Verdict:
-        """The verdict at the element where the formula is worst: a sure failure first, then a doubtful element."""
+        """The verdict at the worst element of the formula: a certain failure if there is one, else a doubtful one."""
         tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
         hand_error = _relative_error(values.hand - values.arbiter, values.scale)
         automatic_error = _relative_error(values.automatic - values.arbiter, values.scale)
@@ -270,7 +269,7 @@ class JacobianComparison:
                 reference=reference,
                 note="It has no elements.",
             )
-        # The true error lies between these two. What is not a number counts as infinitely wrong.
+        # The true error lies between these two. NaN counts as an infinite error.
         with np.errstate(invalid="ignore"):
             least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
         least = np.where(np.isnan(hand_error), np.inf, least)
@@ -297,7 +296,7 @@ class JacobianComparison:
         )
 
     def _index(self, leaf: str, at: tuple[int, ...]) -> tuple[int, ...]:
-        """The index in the leaf of a column of its Jacobian; for a product with a direction, that of the output."""
+        """The index in the leaf of a column of its Jacobian; for a product with a direction, an index in the output."""
         if len(at) == 1:
             return at
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
@@ -305,11 +304,11 @@ class JacobianComparison:
 
 
 def _as_rows(derivatives: Derivatives, leaves: Leaves) -> Derivatives:
-    """The same derivatives as float64 matrices, (outputs, elements of the leaf)."""
+    """Reshapes the derivatives to float64 matrices, (outputs, elements of the leaf)."""
 
     def rows(arrays: Leaves) -> list[np.ndarray]:
         wide = [np.asarray(array, np.float64) for array in arrays]
-        # The rows of a leaf without elements cannot be inferred: their number is the length of the leading axis.
+        # NumPy cannot infer the number of rows if a leaf has no elements, so it is read from the leading axis.
         return [
             array.reshape(-1 if np.size(leaf) else len(array), np.size(leaf))
             for array, leaf in zip(wide, leaves, strict=True)
@@ -319,7 +318,7 @@ def _as_rows(derivatives: Derivatives, leaves: Leaves) -> Derivatives:
 
 
 def _relative_error(difference: Array, scale: Array) -> np.ndarray:
-    """|difference| / scale. With a scale of 0 it is infinite, unless the difference is rounding in many digits."""
+    """|difference| / scale. If the scale is 0, it is infinite, unless the difference is only rounding in 50 digits."""
     with np.errstate(all="ignore"):
         relative = np.abs(difference) / scale
     is_zero = (difference == 0) | ((scale == 0) & (np.abs(difference) < NEARLY_ZERO))

@@ -15,7 +15,7 @@ from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pull
 from functional_nn.gradients.compare.rounding_noise import rounding
 
 MOST_ELEMENTS = 4_000_000
-"""Elements of all Jacobians together. Above this, a few random sums of the outputs are compared instead."""
+"""The largest number of elements of all Jacobians. Above it, a few random sums of the outputs are compared."""
 SUMS = 8
 """The number of these sums."""
 
@@ -24,9 +24,9 @@ class Derivatives(NamedTuple):
     """Derivatives by each leaf, as lists of arrays.
 
     Args:
-        hand: by the hand-derived formula.
-        automatic: by automatic differentiation.
-        scale: what errors are divided by: the sums of absolute terms, plus what rounding does to them.
+        hand: the derivatives by the hand-derived formula.
+        automatic: the derivatives by automatic differentiation.
+        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding.
     """
 
     hand: Leaves
@@ -35,7 +35,7 @@ class Derivatives(NamedTuple):
 
 
 def condensed(problem: Problem) -> Problem:
-    """The problem itself; if its Jacobians would be too large, a few random sums of its outputs instead."""
+    """Returns the problem. If its Jacobians are too large, its outputs become a few random sums of the outputs."""
     shapes = jax.eval_shape(problem.function, problem.leaves)
     outputs = sum(shape.size for shape in shapes)
     if outputs * sum(np.size(leaf) for leaf in problem.leaves) <= MOST_ELEMENTS:
@@ -60,7 +60,7 @@ def condensed(problem: Problem) -> Problem:
 
 
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
-    """Full Jacobians: every cotangent of the basis is pulled back, by the formula and by ``jax.vjp``."""
+    """Computes full Jacobians: the formula and ``jax.vjp`` pull back every cotangent of the basis."""
     y, automatic = jax.vjp(problem.function, leaves)
     basis = basis_of(y)
     return Derivatives(
@@ -78,7 +78,7 @@ def basis_of(y: Leaves) -> Leaves:
 
 
 def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Leaves:
-    """For each leaf the product of its Jacobian with its direction, by ``jax.jvp``; all other leaves stay fixed."""
+    """Computes, by ``jax.jvp``, each leaf's Jacobian times its direction. All other leaves stay fixed."""
     products = []
     for number, direction in enumerate(directions):
         tangents = [jnp.zeros_like(leaf) for leaf in leaves]
@@ -89,7 +89,7 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 
 
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
-    """One cotangent pulled back by the formula and by ``jax.vjp``."""
+    """Pulls back one cotangent by the formula and by ``jax.vjp``."""
     y_bars = list(map(jnp.asarray, y_bars))
     return Derivatives(
         problem.pullback(leaves, y_bars),
@@ -99,12 +99,12 @@ def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """A cotangent pulled back by ``jax.vjp``."""
+    """Pulls back a cotangent by ``jax.vjp``."""
     return jax.vjp(problem.function, leaves)[1](y_bars)[0]
 
 
 def pullback_scale(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """The scale of errors of a cotangent that is pulled back: the sum of absolute terms, plus rounding."""
+    """The scale of errors for a pulled-back cotangent: the sum of absolute terms, plus the effect of rounding."""
     terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
     noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
     return [a + b for a, b in zip(terms, noise, strict=True)]
@@ -113,9 +113,9 @@ def pullback_scale(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
 def under_transforms(
     problem: Problem, transforms: Sequence[str], leaves: Leaves, y_bars: Leaves
 ) -> tuple[dict[str, Leaves], Leaves]:
-    """A cotangent pulled back by the formula under each transform of JAX, and by automatic differentiation.
+    """Pulls back a cotangent by the formula under each JAX transform, and by automatic differentiation.
 
-    Under ``vmap`` and ``scan`` the formula meets two points, of which the first is the one asked for.
+    Under ``vmap`` and ``scan`` the formula gets two points. Only the result at the first one is returned.
     """
     y_bars = list(map(jnp.asarray, y_bars))
     two_points = [jnp.stack([jnp.asarray(leaf), jnp.asarray(leaf) / 2]) for leaf in leaves]
@@ -139,7 +139,7 @@ def under_transforms(
 
 
 def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Derivatives:
-    """The derivative of the pulled-back cotangent along a direction, of the formula and of ``jax.vjp``.
+    """Differentiates the pulled-back cotangent of the formula, and of ``jax.vjp``, along a direction.
 
     Both are differentiated by ``jax.jvp`` with respect to t, at t = 0 of leaves + t · directions.
     """

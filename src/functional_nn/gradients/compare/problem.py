@@ -1,4 +1,4 @@
-"""The common form of everything that is compared: a function and its pullback over lists of floating-point arrays."""
+"""The common form of all comparisons: a function and its pullback, on lists of floating-point arrays."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Problem(NamedTuple):
     """A function with its hand-derived pullback.
 
     Args:
-        names: of the arrays that the function is differentiated by.
+        names: the names of the arrays with respect to which the function is differentiated.
         leaves: these arrays.
         function: ``function(leaves) -> outputs``, both lists of floating-point arrays.
-        pullback: ``pullback(leaves, y_bars) -> bars``, a cotangent for each leaf from one for each output.
+        pullback: ``pullback(leaves, y_bars) -> bars``: it takes a cotangent of each output, and returns one of each
+            leaf.
         residuals: ``residuals(leaves)``, what a layer's forward pass keeps for its backward pass; None for a function.
         backward: ``backward(residuals, y_bars) -> bars``, the layer's backward pass; None for a function.
     """
@@ -43,13 +44,13 @@ class Problem(NamedTuple):
 
 
 class DifferentiableLeaves(NamedTuple):
-    """The floating-point leaves of a pytree, with their paths, and the way back.
+    """The floating-point leaves of a pytree with their paths, and the function that puts leaves back into the tree.
 
     Args:
         names: the paths of the leaves.
         leaves: the floating-point arrays.
-        join: ``join(leaves)`` gives the tree with other leaves in their place; ``join(leaves, None)`` also puts None
-            in the place of everything without a derivative: integers, masks, keys.
+        join: ``join(leaves)`` returns the tree with other floating-point leaves. ``join(leaves, None)`` also replaces
+            everything without a derivative (integers, masks, keys) by None.
     """
 
     names: list[str]
@@ -83,7 +84,7 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
 
 
 def _name(path: tuple[Any, ...], names: Sequence[str]) -> str:
-    """A path as text, such as ``params/dense_0/weight``, with the given names on the first level."""
+    """Formats a path, such as ``params/dense_0/weight``. The given names are used on the first level."""
     if not path or not names:
         return _joined(path)
     place: int = path[0].idx
@@ -111,7 +112,7 @@ def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
 def function_problem(
     function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
 ) -> Problem:
-    """The problem of ``function(*arguments) -> y`` with ``hand_vjp(*arguments, y_bar) -> bars``, one per argument."""
+    """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
     inputs = differentiable_leaves(tuple(arguments), _argument_names(function, len(arguments)))
 
     def outputs(leaves: Leaves) -> Leaves:
@@ -121,7 +122,7 @@ def function_problem(
         joined = inputs.join(leaves)
         y = differentiable_leaves(jax.eval_shape(function, *joined))
         bars = hand_vjp(*joined, y.join(y_bars, None))
-        # A pullback of one argument may give its cotangent alone, without a tuple around it.
+        # For a single argument, the pullback may return the cotangent itself instead of a tuple.
         if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
             bars = (bars,)
         return bars_of(bars, inputs)
@@ -130,7 +131,7 @@ def function_problem(
 
 
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
-    """The leaves of a pytree of cotangents, after a check that it has the structure and the shapes of the inputs."""
+    """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure and shapes."""
     expected = jax.tree.structure(inputs.join([0] * len(inputs.leaves), None))
     given = jax.tree.structure(bars)
     if expected != given:
@@ -154,14 +155,14 @@ def layer_problem(
     key: jax.Array | None = None,
     dtype: str | None = None,
 ) -> Problem:
-    """The problem of a layer's output as a function of its parameters and its input.
+    """Makes the problem of a layer: its output as a function of its parameters and its input.
 
     Args:
         layer: the layer.
         params: its parameters.
         state: its state.
         x: its input.
-        train: whether this is the pass of training.
+        train: whether the layer runs in training mode.
         key: for layers that draw random numbers.
         dtype: the type that the parameters and the input are converted to. The state gets at least float32.
     """
@@ -195,7 +196,7 @@ def layer_problem(
 
 
 def _argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
-    """The names of a function's first arguments, or numbers where it does not tell them."""
+    """The names of a function's first arguments; numbers if the function has no signature with names."""
     names = list(_positional(function))
     return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
 

@@ -33,8 +33,8 @@ class Report:
         verdicts: one for each comparison.
         mutants: the number of wrong formulas that were planted to try the comparison itself.
         survivors: the wrong formulas that the comparison did not find.
-        skipped: what was not compared, and why.
-        seconds: the time that it took.
+        skipped: what was not compared, with the reasons.
+        seconds: the time of the comparison.
         title: the name of the run or of the formula.
     """
 
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[Verdict, ...]:
-        """The verdicts that are not a pass: failures first, then what is inconclusive."""
+        """The verdicts that did not pass: failures first, then inconclusive ones."""
         failed = [verdict for verdict in self.verdicts if verdict.outcome == "fail"]
         inconclusive = [verdict for verdict in self.verdicts if verdict.outcome == "inconclusive"]
         return (*failed, *inconclusive)
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared, all of it passed, and every planted error was found or has a reason."""
+        """Whether at least one comparison ran, all passed, and every planted error was found or has a reason."""
         return bool(self.verdicts) and not self.failures and not self.unexplained
 
     @property
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def _found(self) -> str:
-        """How many errors were planted, and how many of them were found, in words; all others have a reason."""
+        """How many errors were planted and how many were found, in words. All others have a reason."""
         found = self.mutants - len(self.survivors)
         planted = f"of {self.mutants:,} planted errors {found:,} were found"
         if not self.survivors:
@@ -123,7 +123,7 @@ class Report:
 
     @property
     def _verdict_line(self) -> str:
-        """Whether it passed, and the sentence."""
+        """One line: whether the report passed, and its sentence."""
         if not self.passed:
             return f"Not passed. {self.sentence}"
         title = f": {self.title}" if self.title else ""
@@ -141,7 +141,7 @@ class Report:
 
 
 def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: float | None = None) -> Report:
-    """Makes one report of several; the time is the sum of theirs, unless it is given."""
+    """Combines several reports. The time is the sum of their times, unless it is given."""
     return Report(
         tuple(verdict for report in reports for verdict in report.verdicts),
         sum(report.mutants for report in reports),

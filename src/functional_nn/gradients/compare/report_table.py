@@ -9,9 +9,9 @@ from typing import NamedTuple
 from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess, worst
 
 WIDTH = 80
-"""Columns of a terminal."""
+"""The width of a terminal in characters."""
 MOST_ROWS = 40
-"""Rows of a table, unless more comparisons failed."""
+"""The largest number of rows in a table. If more comparisons failed, the table has more rows."""
 ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
 """The columns: the mark, the argument, the comparison, how often, the formula's worst error, and jax.grad's."""
@@ -23,9 +23,9 @@ class VerdictGroup(NamedTuple):
     """Verdicts that make up one row of a table.
 
     Args:
-        times: how many verdicts there are.
-        outcome: the worst outcome of them.
-        worst: the verdict with this outcome where the formula's error is largest.
+        times: the number of verdicts.
+        outcome: the worst of their outcomes.
+        worst: among the verdicts with this outcome, the one with the largest error of the formula.
         worst_automatic: the verdict where the error of automatic differentiation is largest.
     """
 
@@ -36,7 +36,7 @@ class VerdictGroup(NamedTuple):
 
 
 def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGroup]:
-    """Groups the verdicts that are equal in these fields; groups with failures come first, otherwise in their order."""
+    """Groups the verdicts that are equal in these fields. Groups with failures come first; else the order is kept."""
     groups: dict[tuple[str, ...], list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault(tuple(getattr(verdict, field) for field in fields), []).append(verdict)
@@ -49,17 +49,17 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
 
 
 def worst_outcome(verdicts: Iterable[Verdict]) -> Outcome:
-    """A failure if there is one, else what is inconclusive, else a pass."""
+    """The worst outcome of the verdicts: a failure, then an inconclusive one, then a pass."""
     outcomes = {verdict.outcome for verdict in verdicts}
     return next(outcome for outcome in ORDER if outcome in outcomes)
 
 
 def text_table(verdicts: Sequence[Verdict]) -> str:
-    """A table of at most 80 columns: each subject on a line of its own, the comparisons of its arguments below."""
+    """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below."""
     groups, left_out = _rows(verdicts)
     rows = [_cells(group) for group in groups]
     widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS))]
-    # Only names of arguments can be too long: their column gets what the others leave, and their ends are kept.
+    # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
     rest = sum(widths) - widths[1] + 2 * (len(HEADS) - 1)
     widths[1] = min(widths[1], WIDTH - rest)
     lines = [_line(HEADS, widths)]
@@ -75,7 +75,7 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def html_table(verdicts: Sequence[Verdict]) -> str:
-    """The same table as HTML, with the subject in each row."""
+    """Formats the same table as HTML, with the subject in each row."""
     groups, left_out = _rows(verdicts)
     heads = (HEADS[0], "subject", *HEADS[1:])
     head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in heads)
@@ -89,7 +89,7 @@ def html_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def _rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
-    """The rows that are shown, those of a subject together, and how many comparisons are left out, which all pass."""
+    """The rows to show, grouped by subject, and the number of omitted comparisons, all of which passed."""
     groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
     if len(groups) > MOST_ROWS:
         failed = [group for group in groups if group.outcome != "pass"]
@@ -126,5 +126,5 @@ def _padded(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 
 
 def _cut_at_the_start(text: str, width: int) -> str:
-    """The end of a long text: names of parameters differ there."""
+    """Cuts a long text at its start and keeps its end, because names of parameters differ at the end."""
     return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"

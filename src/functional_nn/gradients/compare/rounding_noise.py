@@ -1,4 +1,4 @@
-"""The effect of rounding on a result, estimated by trying: every operation of a program is made slightly wrong."""
+"""The effect of rounding on a result, estimated by adding a small random error to every operation of a program."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SIZE = 2.0**-30
 RUNS = 4
 
 SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
-"""Operations that are rounded at every term they add."""
+"""Operations that round after every term that they add."""
 ROUNDED = (
     SUMS
     | {"acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"}
     | {"div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic"}
     | {"mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"}
 )
-"""Operations whose results are rounded. Maxima, choices and movements are exact, and stay consistent."""
+"""Operations that round their results. Maxima, selections and moves of elements are exact, so they get no error."""
 
 
 def rounding(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -32,8 +32,8 @@ def rounding(function: Callable[..., Any], *arguments: Any) -> Any:
 
     Each operation's result is multiplied by 1 ± 2⁻³⁰, with signs drawn for every element. To the result of a sum, ±2⁻³⁰
     times the sum of absolute terms is added. This returns the largest change of the result in four runs, divided by
-    2⁻³⁰. Times the unit roundoff it is what rounding can do to a program that computes the same in the same way, either
-    because terms cancel or because an argument is ill-conditioned.
+    2⁻³⁰. This number times the unit roundoff estimates how much rounding can change the result of such a program. The
+    change is large if terms cancel or if the function is ill-conditioned.
 
     >>> with jax.enable_x64(True):
     ...     size = float(rounding(lambda x: (x + 1e6) - 1e6, jnp.array(1.0)))
@@ -58,7 +58,7 @@ def rounding(function: Callable[..., Any], *arguments: Any) -> Any:
 class Noise:
     """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
 
-    The signs are drawn while the program is traced, for all runs at once; the number of the run chooses among them.
+    The signs for all runs are drawn while the program is traced. Each run takes its own signs by its number.
     """
 
     def __init__(self, run: jax.Array):
@@ -69,13 +69,13 @@ class Noise:
     ) -> list[jax.Array]:
         name = equation.primitive.name
         if name == "while":
-            # Noise inside could change the condition, and with it the number of steps.
+            # Noise inside the loop could change its condition, and so the number of steps.
             return bind(equation, operands)
         results = compute(operands)
         if name not in ROUNDED or not jnp.issubdtype(jnp.result_type(results[0]), jnp.floating):
             return results
         (result,) = results
-        # The sum of absolute terms is the same sum of the absolute operands.
+        # The sum of absolute terms is the same operation on the absolute values of the operands.
         size = bind(equation, [jnp.abs(operand) for operand in operands])[0] if name in SUMS else result
         return [jnp.where(jnp.isfinite(size), result + SIZE * self._signs(result) * size, result)]
 

@@ -10,7 +10,7 @@ from typing import Literal
 Outcome = Literal["pass", "fail", "inconclusive"]
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 LARGEST_FACTOR = 1024
-"""The largest whole number that is tried as the factor between a wrong value and the right one."""
+"""The hint for a wrong value tries whole numbers up to this one as the factor to the right value."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Verdict:
 
     Args:
         subject: the function or layer with the formula.
-        leaf: the argument or parameter that the derivative is taken by.
+        leaf: the argument or parameter with respect to which the derivative is taken.
         kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``.
-        dtype: the type that the formula was computed in.
-        transform: the transform that it was computed under: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``.
+        dtype: the type in which the formula was computed.
+        transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``.
         regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
-        outcome: of the hand-derived formula, see ``judge``.
+        outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
         tolerance: the largest error allowed, in ``unit``.
         unit: ``"terms"``: the error divided by the sum of the absolute values of the terms that make up the element,
-            plus what rounding does to them. Or ``"ULP"``, units in the last place.
+            plus the effect of rounding. Or ``"ULP"``, units in the last place.
         automatic_error: the largest error of automatic differentiation, in ``unit``.
         reference: the name of the arbiter.
         reference_error: the arbiter's estimate of its own error, in ``unit``.
@@ -69,7 +69,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """What disagrees, at which element, and which of the three is right, in words."""
+        """A sentence that says which values disagree, at which element, and which of the three sources is right."""
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property
@@ -99,10 +99,10 @@ class Verdict:
 
 
 def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
-    """Decides the outcome of an error that was measured by a reference with an error of its own.
+    """Decides the outcome for an error, when the reference has an error too.
 
     The true error lies within ``error ± reference_error``. If this range lies wholly inside the tolerance, the
-    comparison passes; if it lies wholly outside, it fails; otherwise it is inconclusive. An error that is not a number
+    comparison passes; if it lies wholly outside, it fails; otherwise it is inconclusive. An error of NaN
     fails.
 
     >>> judge(1e-15, 1e-30, 1e-13), judge(1e-6, 1e-30, 1e-13), judge(1e-15, 1e-9, 1e-13)
@@ -116,26 +116,26 @@ def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
 
 
 def worst(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
-    """The verdicts with the largest errors, as multiples of what is allowed; errors that are not numbers come first."""
+    """The verdicts with the largest errors as multiples of their tolerance. Errors of NaN come first."""
     return sorted(verdicts, key=_excess, reverse=True)[:count]
 
 
 def _excess(verdict: Verdict) -> float:
-    """The formula's error as a multiple of what is allowed."""
+    """The formula's error as a multiple of the tolerance."""
     if math.isnan(verdict.error) or not verdict.tolerance:
         return math.inf
     return verdict.error / verdict.tolerance
 
 
 def automatic_excess(verdict: Verdict) -> float:
-    """The error of automatic differentiation as a multiple of what is allowed; -1 if it was not compared."""
+    """The error of automatic differentiation as a multiple of the tolerance; -1 if it was not compared."""
     if verdict.automatic_error is None:
         return -1.0
     return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
 
 
 def _likely_cause(hand: float | None, arbiter: float | None) -> str:
-    """A hint in words, from the quotient of the formula's value and the right one."""
+    """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
         return "A term is missing: it is 0. "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):

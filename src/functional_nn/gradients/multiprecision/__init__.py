@@ -1,1 +1,1 @@
-"""Evaluation of traced functions in numbers of many digits, without any derivative rule."""
+"""Evaluation of traced functions with many digits of precision, without any derivative rule."""

@@ -1,7 +1,8 @@
 """Rules for loops and branches, which Python runs step by step.
 
-``evaluate`` traces a loop's body once and lets JAX run it. Numbers of many digits exist only outside of JAX, so here
-every step is evaluated anew; and at each point a loop may end at another step, and a branch may be another one.
+``evaluate`` traces a loop's body once and lets JAX run it. Here the numbers have many digits, and such numbers exist
+only outside of JAX. So Python evaluates every step. At different points, a loop may end after a different number of
+steps, and a branch may take a different path.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def scan(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) 
 
 
 def _in_memory(x: Operand) -> Operand:
-    """An array that can be read step by step in little time; random keys exist only as arrays of JAX."""
+    """Converts an array to NumPy, where reading one step is fast. Random keys exist only as JAX arrays and stay so."""
     is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return x if isinstance(x, Points) or is_key else np.asarray(x)
 
@@ -63,7 +64,7 @@ def _stacked(lift: Lift, values: Sequence[Operand]) -> Operand:
 
 
 def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
-    """The results of a ``cond``: at each point those of the branch that is taken there."""
+    """Evaluates a ``cond``. Each point gets the results of the branch that it takes."""
     index, *others = operands
     programs = branches(equation)
     numbers = np.asarray(index.values if isinstance(index, Points) else index, int)
@@ -76,7 +77,7 @@ def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) 
 
 
 def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
-    """The results of a ``while``: a point whose loop has ended keeps its values while others go on."""
+    """Evaluates a ``while``. When the loop of a point has ended, its values stay fixed and the other points go on."""
     loop = while_parts(equation)
     condition_constants, body_constants, carry = loop.split_operands(operands)
 
@@ -91,7 +92,7 @@ def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Oper
 
 
 def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand]) -> list[Operand]:
-    """Of each pair the new one at these points, else the old one."""
+    """Takes the new value at the points where ``which`` is true, and the old value at all other points."""
     return [Points(np.where(which, lift(a), lift(b))) for a, b in zip(new, old, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """Rules for operations that move numbers without computing: simple ones by NumPy, the others by JAX.
 
-Gathers, scatters, pads and the like are done by JAX's own primitive, on arrays that hold the positions of the elements
-in place of their values. The result says which element goes where.
+Gathers, scatters, pads and similar operations run as JAX's own primitive, but on the positions of the elements instead
+of their values. The result tells which element stands at each place.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Valu
 
 
 def _default_filling(equation: JaxprEqn, x: Values) -> float:
-    """What JAX's gather gives for an index outside of the array, if the equation does not say it."""
+    """The value that JAX's gather returns for an index outside of the array, if the equation gives no fill value."""
     if gives_floating(equation):
         return np.nan
     return 0 if x.dtype == bool else np.iinfo(x.dtype).min
@@ -151,9 +151,13 @@ def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indi
 
 
 def _targets(equation: JaxprEqn, shape: Sequence[int], indices: np.ndarray, updates: Sequence[int]) -> np.ndarray:
-    """The flat place that each update goes to, found by the gather that reads what the scatter changes; -1 for none."""
+    """Finds the flat position that a scatter writes each update to; -1 for an update that is not written.
+
+    A gather with the same indices reads the elements that the scatter changes. Here it reads their positions.
+    """
     numbers = equation.params["dimension_numbers"]
-    # Along these axes the updates have no axis: one element is read. Along the others they say how many are read.
+    # The updates lack some axes of the array: there one element is read. On all other axes, the size of the updates is
+    # the number of elements that are read.
     single = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     window = iter(numbers.update_window_dims)
     sizes = [1 if axis in single else updates[next(window)] for axis in range(len(shape))]
@@ -182,13 +186,14 @@ def _moved(
 
     Args:
         equation: the operation.
-        arrays: the elements that may be in the result.
-        indices: further operands, as they are.
-        numbered: how many of the arrays are operands. A changed parameter refers to the positions of the others.
-        between: whether the indices are the operands after the first one; otherwise they come last.
-        changed: parameters of the equation.
+        arrays: the arrays whose elements may be in the result.
+        indices: further operands, which are passed on unchanged.
+        numbered: the number of arrays that are operands; by default all of them. The other arrays are not operands: a
+            parameter in ``changed`` refers to their elements by position.
+        between: whether the indices come directly after the first operand; otherwise they come last.
+        changed: parameters that replace those of the equation.
     """
-    # Positions are numbers of elements in all arrays laid end to end.
+    # All arrays are joined into one flat array. A position is an index into it.
     arrays = together(*arrays)
     flat = np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays])
     positions, start = [], 0
@@ -203,7 +208,7 @@ def _moved(
 
 
 def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *arrays: Values) -> Values:
-    """``move(indices, *arrays)``: once for all points if the indices agree at all of them, else point by point."""
+    """Calls ``move(indices, *arrays)`` once if the indices are equal at all points; otherwise once for each point."""
     indices = together(*indices)
     if all(np.all(index == index[..., :1]) for index in indices):
         return move([index[..., 0] for index in indices], *arrays)

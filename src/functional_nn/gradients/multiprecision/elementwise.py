@@ -16,7 +16,7 @@ from functional_nn.jaxprs.inner_programs import array_type
 RULES = Rules()
 ZERO = np.zeros((), int)
 HALF_TO_EVEN = 1
-"""The number of JAX's method of rounding that rounds halves to the even neighbor; the other rounds them away from 0."""
+"""JAX's number for rounding halves to the even neighbor. Its other method rounds halves away from 0."""
 
 
 def is_floating(array: Any) -> bool:
@@ -97,7 +97,7 @@ def _truncated(arithmetic: Arithmetic, x: Values) -> Values:
 
 @RULES.of("integer_pow")
 def _integer_pow(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """By repeated squaring: one step for each binary digit of the exponent."""
+    """Computes xⁿ by repeated squaring, with one step for each binary digit of n."""
     exponent = equation.params["y"]
     result = np.ones_like(x)
     for bit in f"{abs(exponent):b}":
@@ -178,7 +178,7 @@ def _select_n(arithmetic: Arithmetic, equation: JaxprEqn, which: Values, *cases:
 
 @RULES.of("convert_element_type")
 def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """Between floating-point types nothing is lost; a conversion to integers drops the fraction."""
+    """Converts numbers to another type. Floating-point types lose no digits here; integers lose the fraction."""
     was_floating = is_floating(array_type(equation.invars[0]))
     if gives_floating(equation):
         return x if was_floating else arithmetic.numbers(x)
@@ -193,5 +193,5 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
 @RULES.of("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier")
 @RULES.of("sharding_constraint", "device_put", "pvary")
 def _identity(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
-    """The operands as they are. Nothing is rounded to fewer bits; no gradient is stopped, since none is computed."""
+    """Returns the operands unchanged: nothing is rounded to fewer bits, and there is no gradient to stop."""
     return list(operands)

@@ -1,4 +1,4 @@
-"""Evaluation of a traced function, equation by equation, in numbers of many digits."""
+"""Evaluation of a traced function, equation by equation, with many digits of precision."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RU
 
 Results: TypeAlias = list[Operand]
 VARYING: Any = object()
-"""Any value that depends on the inputs, before the inputs are known."""
+"""Stands for any value that depends on the inputs, while the inputs are not yet known."""
 
 
 class Program:
     """A function of arrays, traced once.
 
-    What does not depend on the inputs (random bits, masks, labels, numbers made of them) is computed by JAX itself, as
-    in the program. The rest is computed in the arithmetic, from the exact binary values of the inputs and literals.
+    Some values do not depend on the inputs: random bits, masks, labels, and numbers computed from them. JAX computes
+    them, as in the original program. The arithmetic computes everything else, from the exact binary values of the
+    inputs and literals.
 
     Args:
         function: ``function(leaves) -> outputs``, lists of floating-point arrays.
-        leaves: arrays of the shapes and types that it is traced for.
+        leaves: arrays with the shapes and types for which the function is traced.
     """
 
     def __init__(self, function: Callable[[list[Any]], Sequence[Any]], leaves: Sequence[Any]):
@@ -44,7 +45,7 @@ class Program:
     def _find_constant(
         self, path: EquationPath, equation: JaxprEqn, operands: list[Any], compute: Compute
     ) -> list[Any]:
-        """The hook that keeps the results of the outermost equations that do not depend on the inputs."""
+        """The hook that stores results which do not depend on the inputs, for equations at the top level."""
         if any(operand is VARYING for operand in operands):
             return [VARYING for _ in equation.outvars]
         results = _computed_by_jax(equation, operands, compute)
@@ -54,7 +55,7 @@ class Program:
 
     @property
     def numbers(self) -> int:
-        """The least count of numbers that one evaluation makes: the memory that it takes for every point."""
+        """How many numbers one evaluation makes for each point, at least. This estimates the memory that it needs."""
         jaxpr = self._program.jaxpr
         made = list(jaxpr.invars)
         for number, equation in enumerate(jaxpr.eqns):
@@ -64,11 +65,11 @@ class Program:
 
     @property
     def outputs(self) -> int:
-        """How many elements all outputs have."""
+        """The number of elements in all outputs together."""
         return sum(array_type(variable).size for variable in self._program.jaxpr.outvars)
 
     def __call__(self, arithmetic: Arithmetic, leaves: Sequence[Values]) -> Values:
-        """All elements of all outputs, (elements, points), from leaves of shape (\\*shape, points)."""
+        """Evaluates the function. Leaves have shape (\\*shape, points); the result is (output elements, points)."""
         hook = _InManyDigits(arithmetic, self._constant_results)
         outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
         points = max(leaf.shape[-1] for leaf in leaves)
@@ -82,11 +83,11 @@ def _computed_by_jax(equation: JaxprEqn, operands: Sequence[Operand], compute: C
 
 
 class _InManyDigits:
-    """The hook that evaluates in an arithmetic. Values are ``Points``, or arrays if they do not depend on the inputs.
+    """The hook that computes with many digits. Values that depend on the inputs are ``Points``, all others arrays.
 
     Args:
-        arithmetic: of the values that depend on the inputs.
-        constant_results: the results of outermost equations that do not depend on the inputs, by path.
+        arithmetic: computes the values that depend on the inputs.
+        constant_results: results that do not depend on the inputs, by the path of their equation at the top level.
     """
 
     def __init__(self, arithmetic: Arithmetic, constant_results: dict[EquationPath, Results]):
@@ -106,17 +107,17 @@ class _InManyDigits:
         return self._apply(equation, operands)
 
     def lift(self, value: Operand) -> Values:
-        """Any value as ``Values``; an array has the same ones at all points."""
+        """Converts a value to ``Values``. An ordinary array has the same values at all points."""
         if isinstance(value, Points):
             return value.values
         array = np.asarray(value)
         return (self._arithmetic.numbers(array) if elementwise.is_floating(array) else array)[..., None]
 
     def _run(self, program: ClosedJaxpr, operands: Sequence[Operand]) -> Results:
-        return evaluate(program, operands, self, path=(0, 0))  # inside an equation, not among the outermost ones
+        return evaluate(program, operands, self, path=(0, 0))  # not a path of the top level
 
     def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
-        """The results by the rule of the primitive."""
+        """Computes the results of an equation by the rule of its primitive."""
         name = equation.primitive.name
         if name not in RULES:
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
@@ -131,7 +132,7 @@ class _InManyDigits:
 
 
 def _place(equation: JaxprEqn) -> str:
-    """The user's line: the innermost that is not JAX's own."""
+    """The innermost source line outside of JAX that made the equation."""
     traceback = equation.source_info.traceback
     frames = [] if traceback is None else traceback.frames
     library = Path(jax.__file__).parent

@@ -1,4 +1,4 @@
-"""Arithmetic in many digits: by MPFR if gmpy2 is installed, which is about ten times as fast, else by mpmath."""
+"""Arithmetic with many digits: by MPFR if gmpy2 is installed, else by mpmath, which is about ten times slower."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Number: TypeAlias = Any
-"""A number of one of the two libraries."""
+"""A number from gmpy2 or mpmath."""
 Function: TypeAlias = Callable[..., Any]
-"""A function of numbers, or an elementwise function of arrays of them."""
+"""A function of such numbers, or an elementwise function of arrays of such numbers."""
 
 ALGEBRAIC = ("sqrt", "floor", "ceil")
 EXPONENTIAL = ("exp", "expm1", "log", "log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
@@ -25,13 +25,13 @@ NAMES = ALGEBRAIC + EXPONENTIAL + TRIGONOMETRIC + SPECIAL
 
 
 class Arithmetic:
-    """Numbers of ``digits`` decimal digits, with an exponent that neither overflows nor underflows in practice.
+    """Arithmetic with ``digits`` decimal digits. In practice its exponents neither overflow nor underflow.
 
-    Arrays of them are NumPy arrays of objects, which add, subtract, multiply and compare as other arrays do.
+    Its arrays are NumPy arrays of objects. They add, subtract, multiply and compare like other arrays.
 
     Args:
-        digits: of every number.
-        library: ``"gmpy2"`` or ``"mpmath"``; None for the faster of those installed.
+        digits: the number of decimal digits of every number.
+        library: ``"gmpy2"`` or ``"mpmath"``; with None, the faster library that is installed.
     """
 
     def __init__(self, digits: int, library: str | None = None):
@@ -42,7 +42,7 @@ class Arithmetic:
         self._functions = made.functions
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
-        """The exact values of floating-point numbers, integers or booleans."""
+        """Converts floating-point numbers, integers or booleans without rounding."""
         array = np.asarray(array)
         exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
         return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
@@ -53,12 +53,12 @@ class Arithmetic:
 
 
 class _Library(NamedTuple):
-    """What an arithmetic takes from a library.
+    """The parts of a library that an arithmetic uses.
 
     Args:
-        precision: makes the context in which numbers are computed with the right count of digits.
-        number: makes a number of a Python number.
-        functions: by name.
+        precision: makes the context manager that sets the number of digits.
+        number: converts a Python number.
+        functions: the elementwise functions by name.
     """
 
     precision: Callable[[], AbstractContextManager[Any]]
@@ -96,7 +96,7 @@ def _mpmath(digits: int) -> _Library:
     numbers.dps = digits
 
     def real(function: Function) -> Function:
-        """The function with NaN outside of its domain, where mpmath goes on with complex numbers."""
+        """Makes a function return NaN outside of its domain, where mpmath would return complex numbers."""
 
         def value(*operands: Number) -> Number:
             result = function(*operands)

@@ -15,7 +15,7 @@ RULES = Rules()
 
 
 def _multiplied(a: Values, b: Values) -> Values:
-    """(batch, m, k, points) times (batch, k, n, points)."""
+    """Multiplies matrices of shapes (batch, m, k, points) and (batch, k, n, points)."""
     return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
 
 
@@ -48,7 +48,7 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
     x = np.transpose(x, (*x_axes, x.ndim - 1))
     kernel = np.transpose(kernel, (*kernel_axes, kernel.ndim - 1))
     out_size, in_size, *sizes = kernel.shape[:-1]
-    # Every window is a row of a matrix, and the weights of a group are another matrix.
+    # Each window becomes a row of one matrix. The weights of each group become another matrix.
     found = windows(
         x,
         arithmetic.numbers(0.0),
@@ -63,7 +63,7 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
     found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
     kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
     product = _multiplied(found, kernel)
-    # The groups' outputs follow each other along the channels, and the axes get the order that the equation asks for.
+    # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies.
     product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
     y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])
     return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))

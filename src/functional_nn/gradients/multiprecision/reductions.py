@@ -1,4 +1,4 @@
-"""Rules for sums, products, extremes, running totals, sorting and windows."""
+"""Rules for sums, products, maxima, minima, cumulative reductions, sorting and windows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from functional_nn.jaxprs.inner_programs import array_type
 RULES = Rules()
 
 Combine: TypeAlias = Callable[[Values, Values], Values]
-"""Two arrays elementwise: a sum, a product, the larger one."""
+"""Combines two arrays elementwise, for example by their sum, their product or their maximum."""
 
 
 def _reduction(ufunc: np.ufunc) -> Rule:
-    """The rule for a reduction that NumPy has."""
+    """Makes the rule for a reduction by a NumPy ufunc."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         dtype = object if gives_floating(equation) else array_type(equation.outvars[0]).dtype
@@ -32,18 +32,18 @@ def _reduction(ufunc: np.ufunc) -> Rule:
 
 
 def _slices(x: Values, axes: Sequence[int]) -> Values:
-    """The array with the axes that a reduction goes over as one, in front."""
+    """Joins the reduced axes into one axis, and moves it to the front."""
     moved = np.moveaxis(x, axes, range(len(axes)))
     return moved.reshape(-1, *moved.shape[len(axes) :])
 
 
 def _extreme(choose: Combine) -> Rule:
-    """The rule for the largest or smallest number."""
+    """Makes the rule for a maximum or minimum."""
     return lambda arithmetic, equation, x: reduce(choose, _slices(x, equation.params["axes"]))
 
 
 def _place_of_extreme(choose: Combine) -> Rule:
-    """The rule for the first place of the largest or smallest number."""
+    """Makes the rule for the first index of a maximum or minimum."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         slices = _slices(x, equation.params["axes"])
@@ -54,7 +54,7 @@ def _place_of_extreme(choose: Combine) -> Rule:
 
 
 def _running(combine: Callable[[Arithmetic], Combine]) -> Rule:
-    """The rule for running totals."""
+    """Makes the rule for a cumulative reduction, such as a cumulative sum."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         axis, reverse = equation.params["axis"], equation.params["reverse"]
@@ -66,7 +66,7 @@ def _running(combine: Callable[[Arithmetic], Combine]) -> Rule:
 
 
 def _log_add_exp(arithmetic: Arithmetic) -> Combine:
-    """log(e^a + e^b) = a + log(1 + e^{b - a}), where a is the larger one."""
+    """log(e^a + e^b) = a + log(1 + e^{b - a}), where a is the larger number."""
 
     def combine(a: Values, b: Values) -> Values:
         larger, smaller = maximum(a, b), minimum(a, b)
@@ -95,13 +95,13 @@ RULES |= {
 
 @RULES.of("sort")
 def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
-    """All operands in the order of the first ``num_keys`` of them."""
+    """Sorts all operands by the first ``num_keys`` of them."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
     operands = tuple(together(*operands))
     shape = operands[0].shape
     along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     order = np.broadcast_to(along, shape)
-    # Stable sorts by the last key first, so that the first key decides.
+    # The sorts are stable and the last key comes first. So the first key has priority.
     for key in operands[keys - 1 :: -1]:
         again = np.argsort(np.take_along_axis(key, order, axis), axis, kind="stable")
         order = np.take_along_axis(order, again, axis)
@@ -110,7 +110,7 @@ def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list
 
 @RULES.of("top_k")
 def _top_k(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """The k largest numbers and their places."""
+    """Returns the k largest numbers and their indices."""
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
     order = np.argsort(-x, axis, kind="stable")
     ordered = np.take_along_axis(x, order, axis)
@@ -127,7 +127,10 @@ def windows(
     base_dilation: Sequence[int],
     window_dilation: Sequence[int],
 ) -> Values:
-    """The windows over the last axes but the points: (…, \\*places, \\*sizes, points), ``filling`` beyond the ends."""
+    """Cuts windows out of the last axes before the points. The result has shape (…, \\*places, \\*sizes, points).
+
+    Elements of a window that lie outside of the array, or in a hole of the dilation, have the value ``filling``.
+    """
     count = len(sizes)
     first = x.ndim - 1 - count
     filling = np.asarray(filling, x.dtype)
@@ -146,7 +149,7 @@ def windows(
 
 
 def _window_reduction(combine: Combine, start: float) -> Rule:
-    """The rule for a reduction of every window; beyond the ends of the array is ``start``, which changes nothing."""
+    """Makes the rule for a reduction of every window. The padding has the neutral value ``start``."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         parameters = equation.params
@@ -166,7 +169,7 @@ def _window_reduction(combine: Combine, start: float) -> Rule:
 
 
 def _least(dtype: np.dtype, start: float) -> np.ndarray:
-    """``start`` as an integer: an infinity as the smallest or largest one."""
+    """Converts ``start`` to an integer. An infinity becomes the smallest or largest integer of the type."""
     if start == 0:
         return np.asarray(0)
     return np.asarray(np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max)

@@ -1,4 +1,4 @@
-"""Rules of the interpreter: how one primitive of JAX is computed in many digits, at many points at once."""
+"""Rules of the interpreter: each computes one JAX primitive with many digits, at many points at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 Values: TypeAlias = np.ndarray
-"""Numbers of shape (\\*shape, points), or (\\*shape, 1) where all points agree.
+"""Numbers of shape (\\*shape, points), or (\\*shape, 1) if they are the same at all points.
 
-The points are the last axis, so arrays of different rank, and arrays that do not vary, broadcast as NumPy broadcasts.
-Floating-point values are numbers of many digits, in arrays of objects; integers and booleans are NumPy's.
+The points are the last axis. So NumPy can broadcast arrays of different rank, and arrays that are the same everywhere.
+Floating-point values are numbers of many digits in arrays of objects. Integers and booleans have NumPy's types.
 """
 
 Rule: TypeAlias = Callable[..., Any]
@@ -25,10 +25,10 @@ class Points(NamedTuple):
 
 
 class Rules(dict[str, Rule]):
-    """Rules by the primitive's name."""
+    """A dictionary of rules by the name of the primitive."""
 
     def of(self, *names: str) -> Callable[[Rule], Rule]:
-        """Decorates the rule of the primitives of these names."""
+        """A decorator that registers a rule for the primitives with these names."""
 
         def register(rule: Rule) -> Rule:
             self.update(dict.fromkeys(names, rule))
@@ -38,6 +38,6 @@ class Rules(dict[str, Rule]):
 
 
 def together(*arrays: Values) -> list[Values]:
-    """The same arrays, all of them with the same number of points."""
+    """Broadcasts arrays to the same number of points."""
     points = max(array.shape[-1] for array in arrays)
     return [np.broadcast_to(array, (*array.shape[:-1], points)) for array in arrays]

@@ -1,1 +1,1 @@
-"""Mutation testing of gradient formulas: errors made in a traced formula, which the comparison has to find."""
+"""Mutation testing of gradient formulas: errors planted in a traced formula, which the comparison has to find."""

@@ -1,4 +1,4 @@
-"""Errors that a person could have made at one equation, and the ways to write them down."""
+"""Errors that a person could make in one equation, and functions that construct them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Arrays: TypeAlias = list[jax.Array]
 
 
 class Alternative(NamedTuple):
-    """One error that a person could have made.
+    """One error that a person could make. It changes the operands or the results of an equation.
 
     Args:
-        text: what is wrong.
-        before: ``before(operands)`` gives the operands that the equation gets instead.
-        after: ``after(operands, results)`` gives the results that the equation has instead.
+        text: the error in words.
+        before: ``before(operands)`` returns the changed operands.
+        after: ``after(operands, results)`` returns the changed results.
     """
 
     text: str
@@ -26,12 +26,12 @@ class Alternative(NamedTuple):
 
 
 def change_operand(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
-    """One operand changed."""
+    """Makes an error that changes one operand."""
     return Alternative(text, before=lambda operands: replaced(operands, number, change(operands[number])))
 
 
 def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative:
-    """Another function of the operands in place of the only result."""
+    """Makes an error that replaces the only result by another function of the operands."""
 
     def after(operands: Arrays, results: Arrays) -> Arrays:
         return [jnp.broadcast_to(function(*operands), results[0].shape)]
@@ -40,7 +40,7 @@ def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative
 
 
 def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
-    """Every floating-point result changed."""
+    """Makes an error that changes every floating-point result."""
 
     def after(operands: Arrays, results: Arrays) -> Arrays:
         return [change(array) if is_floating_array(array) else array for array in results]
@@ -49,17 +49,17 @@ def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alter
 
 
 def exchange_operands(text: str, one: int, other: int) -> Alternative:
-    """Two operands in each other's places."""
+    """Makes an error that swaps two operands."""
     return Alternative(text, before=lambda operands: exchanged(operands, one, other))
 
 
 def exchange_results(text: str, one: int, other: int) -> Alternative:
-    """Two results in each other's places."""
+    """Makes an error that swaps two results."""
     return Alternative(text, after=lambda _, results: exchanged(results, one, other))
 
 
 def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arrays:
-    """A copy of the values with the value at this index replaced."""
+    """Copies a list of values and replaces the value at one index."""
     return [*values[:number], value, *values[number + 1 :]]
 
 
@@ -72,5 +72,5 @@ def is_floating_array(array: jax.Array) -> bool:
 
 
 def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
-    """The function that moves every element one place further along an axis, and the last one to the first place."""
+    """Makes the function that shifts an array by one along an axis. The last element becomes the first."""
     return lambda array: jnp.roll(array, 1, axis)

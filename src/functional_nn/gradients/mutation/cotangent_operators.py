@@ -1,4 +1,4 @@
-"""Mutation operators for the cotangents that a formula gives: signs, factors, axes, order, single components."""
+"""Mutation operators for the cotangents that a formula returns: signs, factors, axes, order, single components."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from functional_nn.gradients.mutation.alternatives import Alternative, Arrays, e
 Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
 PARTS = {2: ("halves", 1), 3: ("thirds", 2), 4: ("quarters", 3)}
-"""By the number of parts: what they are called, and how many pairs of neighbors there are."""
+"""For each number of parts: the name of the parts, and the number of neighboring pairs."""
 
 
 def cotangent_alternatives(
     bars: Sequence[jax.ShapeDtypeStruct], batch: int | None
 ) -> Iterator[tuple[int, Alternative]]:
-    """The errors that are made in the bars, each with the number of its bar.
+    """Yields the errors to plant in the formula's cotangents (bars), each with the index of its bar.
 
     Args:
-        bars: the shapes and types of the cotangents that the formula gives; only floating-point ones are changed.
-        batch: the size that a mean over the batch divides by, where there is one.
+        bars: the shapes and types of the cotangents that the formula returns. Only floating-point ones are changed.
+        batch: the batch size, by which a mean would divide; None if there is no batch.
     """
     numbers = [number for number, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
     for number in numbers:
@@ -44,7 +44,7 @@ def change_bar(number: int, text: str, change: Change) -> Alternative:
 
 
 def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
-    """The errors in one bar of this shape: what is wrong, and the function that makes it wrong."""
+    """Yields the errors for a bar of this shape: the error in words, and the function that makes it."""
     yield "sign flipped", jnp.negative
     yield "factor 2", lambda bar: 2 * bar
     yield "left out", jnp.zeros_like
@@ -64,7 +64,7 @@ def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Ch
 
 
 def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
-    """Neighboring halves, thirds or quarters of the last axis in each other's places."""
+    """Yields errors that swap neighboring halves, thirds or quarters of the last axis, as if gates were swapped."""
     for parts, (word, pairs) in PARTS.items():
         if shape and shape[-1] % parts == 0 and shape[-1] > 2:
             for first in range(pairs):
@@ -82,7 +82,7 @@ def reordered(parts: int, order: list[int]) -> Change:
 
 
 def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:
-    """One component wrong: the largest, or the one in the middle of those that are not 0, ordered by size."""
+    """Makes one component wrong: the largest one, or the median by size of the components that are not 0."""
     flat = bar.reshape(-1)
     place = jnp.count_nonzero(flat) // 2 if middle else 0
     index = jnp.argsort(-jnp.abs(flat))[place]

@@ -33,11 +33,11 @@ from functional_nn.jaxprs.evaluate import bind
 
 ORDINALS = ("first", "second", "third", "fourth")
 TINY, HUGE = 1e-3, 1e4
-"""A number whose size is not between these is a guard: against a division by zero, or in place of minus infinity."""
+"""A number smaller or larger than this is a guard: it prevents a division by zero, or replaces minus infinity."""
 
 
 def alternatives(site: Site) -> Iterator[Alternative]:
-    """Everything that is made wrong at an equation."""
+    """Yields all errors to plant in an equation."""
     equation = site.equation
     rule = RULES.get(equation.primitive.name)
     if rule:
@@ -51,9 +51,9 @@ def alternatives(site: Site) -> Iterator[Alternative]:
 
 
 def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Alternative]:
-    """Other numbers in place of a number that is written in the formula.
+    """Yields errors that replace a number which is written in the formula.
 
-    A guard stays as it is, and so does a number if the error is already the mutant of another operator.
+    Guards are not changed. An error that another operator makes already is left out.
     """
     name = equation.primitive.name
     neutral = {"mul": (0.0, 1.0, 2 * value), "div": (0.0, 1.0), "add": (0.0,), "sub": (0.0,)}.get(name, ())
@@ -74,7 +74,7 @@ def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Al
 
 
 def dropped(neutral: float, word: str) -> Callable[[JaxprEqn], Iterator[Alternative]]:
-    """The rule that replaces each operand in turn by the neutral number, unless it is that number already."""
+    """Makes the rule that replaces each operand in turn by the neutral number, unless it has that value already."""
 
     def rule(equation: JaxprEqn) -> Iterator[Alternative]:
         for number, variable in enumerate(equation.invars):
@@ -117,7 +117,7 @@ def powers(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def extremes(equation: JaxprEqn) -> Iterator[Alternative]:
-    """``max`` and ``min``, except with a guard, which has no effect at the points where the formula is tried."""
+    """Yields errors in ``max`` and ``min``. A guard is left out: it has no effect at the points that are tried."""
     name = equation.primitive.name
     values = [literal(variable) for variable in equation.invars]
     if any(value is not None and value != 0 and not TINY <= abs(value) <= HUGE for value in values):
@@ -151,7 +151,7 @@ def reductions(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def last(axis: int) -> tuple[slice | int, ...]:
-    """The index of the last elements along an axis."""
+    """Makes the index of the last elements along an axis."""
     return (*[slice(None)] * axis, -1)
 
 
@@ -195,7 +195,7 @@ def convolutions(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def unary(**siblings: Callable[[jax.Array], jax.Array]) -> Callable[[JaxprEqn], Iterable[Alternative]]:
-    """The rule that drops a function, or puts a sibling in its place."""
+    """Makes the rule that drops a function of one operand, or replaces it by a similar function."""
     found = [replace_result("dropped", lambda array: array)]
     found += [replace_result(f"became {name}", function) for name, function in siblings.items()]
     return lambda equation: found

@@ -31,7 +31,7 @@ def transpositions(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def slices(equation: JaxprEqn) -> Iterator[Alternative]:
-    """``slice``, ``dynamic_slice`` and ``gather``: they read the element beside each one."""
+    """Yields errors in ``slice``, ``dynamic_slice`` and ``gather``: the neighbor of each element is read instead."""
     taken = equation.params.get("slice_sizes") or shape_of(equation.outvars[0])
     for axis, (size, part) in enumerate(zip(shape_of(equation.invars[0]), taken, strict=True)):
         if part < size:
@@ -47,21 +47,21 @@ def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def joined(equation: JaxprEqn) -> Iterator[Alternative]:
-    """``concatenate`` and ``stack``: neighbors of one shape in each other's places."""
+    """Yields errors in ``concatenate`` and ``stack``: two neighboring parts of the same shape are swapped."""
     for number, (one, other) in enumerate(pairwise(equation.invars)):
         if shape_of(one) == shape_of(other) and one is not other:
             yield exchange_operands(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
 
 
 def parted(equation: JaxprEqn) -> Iterator[Alternative]:
-    """``split`` and ``unstack``."""
+    """Yields errors in ``split`` and ``unstack``: two neighboring parts of the same shape are swapped."""
     for number, (one, other) in enumerate(pairwise(equation.outvars)):
         if shape_of(one) == shape_of(other):
             yield exchange_results(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
 
 
 def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
-    """``scatter-add``: an index that comes twice counts once, or the numbers go to their neighbors."""
+    """Yields errors in ``scatter-add``: a repeated index counts only once, or the updates are shifted by one."""
     numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
 
     def overwriting(array: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
@@ -75,7 +75,7 @@ def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def scans(equation: JaxprEqn) -> Iterator[Alternative]:
-    """The direction of time, an input or output shifted by one step, a carry that does not start where it should."""
+    """Yields errors in ``scan``: time reversed, an input or output one step off, or a carry that starts from 0."""
     scan = scan_parts(equation)
     if scan.length < 2:
         return

@@ -1,6 +1,6 @@
-"""Automatic mutants of a hand-derived backward pass: a comparison that accepts the formula has to reject each of them.
+"""Mutants of a hand-derived backward pass, made automatically. A good comparison rejects each of them.
 
-A mutant is the formula with one error that a person could have made: a sign, a dropped term, a factor, a missing
+A mutant is the formula with one error that a person could make: a sign, a dropped term, a factor, a missing
 1/N, a transpose, exchanged gates, a stale mask, a time step off by one. Mutants are made from the formula's traced
 program, so any function that JAX traces can be mutated, including the functions it calls and the values it closes over.
 No source code is parsed.
@@ -35,24 +35,24 @@ from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
-"""How many mutants are evaluated at the same time, which bounds the memory."""
+"""The number of mutants that are evaluated at the same time. It limits the memory."""
 
 OUTPUTS: EquationPath = ()
-"""The path for alternatives of the bars, which belong to no equation."""
+"""The path of errors in the bars. They belong to no equation."""
 
 Number: TypeAlias = int | jax.Array
-"""The number of the active mutant, perhaps traced."""
+"""The number of the active mutant: an integer, or a traced value."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """The formula with one error. It is called as the formula is.
+    """The formula with one error. Call it like the formula.
 
     Args:
-        number: which one of its population.
-        description: what is wrong with it.
+        number: its index in its population.
+        description: the error in words.
         place: the file and line of the equation, or the path of the bar.
-        family: ``"bar"`` if a result of the formula is changed, ``"equation"`` if one of its equations is.
+        family: ``"bar"`` for an error in a result of the formula, ``"equation"`` for an error in an equation.
     """
 
     number: int
@@ -69,10 +69,10 @@ class Mutant:
 
 
 class Entry(NamedTuple):
-    """One mutant while the population is made: its alternative, and the equation that has it.
+    """What a population needs to make one mutant: the error, and the equation that has it.
 
     Args:
-        path: of the equation; ``OUTPUTS`` for an alternative of a bar.
+        path: the path of the equation; ``OUTPUTS`` for an error in a bar.
         alternative: the error.
         place, description, family: as in ``Mutant``.
     """
@@ -88,11 +88,11 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
     """Makes the mutants of a hand-derived backward pass.
 
     Args:
-        hand_vjp: ``hand_vjp(*arguments) -> bars``, any pytree; of a layer ``layer.backward``.
-        arguments: examples of its arguments, pytrees of arrays, the cotangent of the output last. Later calls may have
-            other numbers, masks and integers of the same shapes and types.
-        limit: how many mutants of the equations to keep, drawn at random. Those of the bars are always kept.
-        seed: of the draw.
+        hand_vjp: ``hand_vjp(*arguments) -> bars``, any pytree. For a layer, this is ``layer.backward``.
+        arguments: examples of its arguments, as pytrees of arrays. The cotangent of the output comes last. Later calls
+            may have other values of the same shapes and types.
+        limit: how many errors in equations to keep; they are chosen at random. Errors in bars are always kept.
+        seed: the seed of this random choice.
 
     >>> mutants = mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
     >>> [mutant.description for mutant in mutants][-2:]
@@ -123,14 +123,14 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
 
 
 def batch_size(arguments: Sequence[Any]) -> int | None:
-    """The size of the leading axis of the last argument, the output's cotangent; None if there is only one example."""
+    """The batch size, read from the last argument, the output's cotangent. None if there is only one example."""
     leaves = jax.tree.leaves(arguments[-1:])
     size = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 1
     return size if size > 1 else None
 
 
 class Mutants:
-    """All mutants of one formula: a sequence of ``Mutant``, evaluated as one population. Made by ``mutate``."""
+    """All mutants of one formula, made by ``mutate``: a sequence of ``Mutant`` that one program evaluates together."""
 
     def __init__(
         self,
@@ -162,11 +162,11 @@ class Mutants:
         return f"Mutants({len(self)})"
 
     def evaluate(self, *arguments: Any) -> Any:
-        """The bars that every mutant gives, with a leading axis over the mutants; one compiled program."""
+        """Computes the bars of all mutants in one compiled program. The leading axis of each bar is the mutant."""
         return self._population(self._leaves(arguments))
 
     def alone(self, number: int, *arguments: Any) -> Any:
-        """The bars that one mutant gives; it can be traced, so it passes through ``jit`` and ``vmap``."""
+        """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
 
     def _leaves(self, arguments: Sequence[Any]) -> list[jax.Array]:
@@ -177,7 +177,7 @@ class Mutants:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
 
     def _all(self, leaves: list[jax.Array]) -> Any:
-        """The bars of every mutant, computed for some of them at a time."""
+        """Computes the bars of all mutants, at most ``AT_ONCE`` of them at the same time."""
         groups = -(-len(self) // AT_ONCE)
         size = -(-len(self) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
@@ -185,7 +185,7 @@ class Mutants:
         return jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:])[: len(self)], bars)
 
     def _one(self, active: Number, leaves: list[jax.Array]) -> Any:
-        """The bars that the mutant of this number gives."""
+        """Computes the bars of the mutant with this number."""
 
         def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
             here = self._alternatives.get(path, [])
@@ -198,14 +198,14 @@ class Mutants:
 
 
 def signature(arguments: Sequence[Any]) -> str:
-    """The structure, shapes and types of arguments."""
+    """The structure, shapes and types of the arguments as text."""
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 
 
 def changed_operands(
     alternatives: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]
 ) -> Arrays:
-    """The operands that an equation gets in the active mutant."""
+    """The operands of an equation in the active mutant."""
     values = list(operands)
     for number, alternative in alternatives:
         if alternative.before and may_be(active, number):
@@ -219,7 +219,7 @@ def changed_results(
     operands: Sequence[jax.Array],
     results: Sequence[jax.Array],
 ) -> Arrays:
-    """The results that an equation has in the active mutant."""
+    """The results of an equation in the active mutant."""
     values = list(results)
     for number, alternative in alternatives:
         if alternative.after and may_be(active, number):
@@ -228,7 +228,7 @@ def changed_results(
 
 
 def may_be(active: Number, number: int) -> bool:
-    """Whether this mutant can be the active one, which a traced number does not tell."""
+    """Whether this mutant can be the active one. If the active number is traced, every mutant can be."""
     return not isinstance(active, int) or active == number
 
 
@@ -239,11 +239,14 @@ def pick(
     values: Sequence[jax.Array],
     others: Sequence[jax.Array],
 ) -> Arrays:
-    """``others`` in the mutant of this number, else ``values``, which earlier mutants have changed."""
+    """Chooses the arrays ``others`` if this mutant is active, otherwise ``values``.
+
+    ``values`` already includes the choices for earlier mutants.
+    """
     picked = []
     for original, value, other in zip(originals, values, others, strict=True):
         if other is original:
-            picked.append(value)  # this array is not changed, so there is nothing to choose
+            picked.append(value)  # this mutant does not change the array
         else:
             picked.append(other if isinstance(active, int) else lax.select_n(active == number, value, other))
     return picked

@@ -1,4 +1,4 @@
-"""Errors planted in a formula, to test the comparison that accepts it: it has to find each of them."""
+"""Errors planted in a formula, to test the comparison itself: it has to find every error."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from functional_nn.gradients.mutation.mutants import mutate
 from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
-"""The most mutants of the equations of a formula. All mutants of its results are tried as well."""
+"""The largest number of planted errors in the equations of a formula. All errors in its results are tried too."""
 WIDTHS = (0.3, 1.0, 4.0)
-"""Standard deviations of the random points at which a mutant is tried that survived at the problem's own point."""
+"""Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
 
 
 def plant(
     comparison: JacobianComparison, *, limit: int = MOST_MUTANTS, equivalent: Mapping[str, str] | None = None
 ) -> tuple[int, tuple[Survivor, ...]]:
-    """Plants errors in a problem's pullback, or in its backward half; returns how many, and which were not found.
+    """Plants errors in the problem's backward pass, or in its pullback if it has none.
 
-    If a mutant cannot be told from the formula at the problem's own point, other points are tried: narrow and wide
-    ones, evenly spread ones, and whole numbers, which are often equal and lie on kinks.
+    If the comparison does not find a mutant at the problem's own point, it tries other points: random points with small
+    and large values, evenly spaced values, and whole numbers, which are often equal and lie on kinks.
 
     Args:
-        comparison: of the problem.
-        limit: the most mutants of the formula's equations.
-        equivalent: reasons why mutants are no errors, by their description.
+        comparison: the comparison of the problem.
+        limit: the largest number of planted errors in the formula's equations.
+        equivalent: reasons why a mutant is not an error, by the mutant's description.
+
+    Returns:
+        The number of planted errors, and those that were not found.
     """
     problem = comparison.problem
     with jax.enable_x64(True):
-        # A problem without a forward half has its own leaves for residuals.
+        # For a problem without a separate forward pass, the leaves take the place of the residuals.
         residuals = quick_jit(problem.residuals) if problem.residuals else _as_arrays
         first = residuals(problem.leaves), _as_arrays(comparison.y_bars)
         mutants = mutate(problem.backward or problem.pullback, *first, limit=limit)
@@ -68,7 +71,7 @@ def _as_arrays(leaves: Leaves) -> list[jax.Array]:
 
 
 def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
-    """The points at which mutants are tried, each with cotangents; the problem's own point is the first."""
+    """Yields the points at which mutants are tried, with cotangents. The problem's own point comes first."""
     yield leaves, y_bars
     random = np.random.default_rng(1)
 

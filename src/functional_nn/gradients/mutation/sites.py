@@ -1,4 +1,4 @@
-"""Sites of mutations: equations of a traced formula that have a part in its results, and their source lines."""
+"""Sites of mutations: equations that affect the results of a traced formula, with their source lines."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, cal
 
 PACKAGE = Path(__file__).parents[2]
 NO_PLACES = (str(Path(jax.__file__).parent), *(str(PACKAGE / part) for part in ("gradients", "jaxprs")), "<")
-"""Beginnings of file names that hold no formula: JAX, this package's own checks, and code without a file."""
+"""Prefixes of paths of files without formulas: JAX, this package's own checks, and code without a file."""
 
 Variable: TypeAlias = Var | Literal
 Follows: TypeAlias = Callable[[Variable, Variable], bool]
-"""``follows(result, operand)``: whether an operand counts as a part of a result of the same equation."""
+"""``follows(result, operand)``: whether a result counts as dependent on an operand of the same equation."""
 
 
 class Body(NamedTuple):
     """A program inside an equation, with the same results as the equation.
 
     Args:
-        program: it.
-        carried: how many of its first results the next step of a loop reads.
-        first_carried: the number of the argument that reads the first of them.
+        program: the program.
+        carried: for the body of a loop, the number of values in its carry, which are its first results.
+        first_carried: the index of the argument that holds the first value of the carry.
     """
 
     program: ClosedJaxpr
@@ -45,7 +45,7 @@ def is_boolean(variable: Variable) -> bool:
 
 
 def literal(variable: Variable) -> float | None:
-    """The number that is written in the formula; None for a variable."""
+    """The value of a floating-point number that is written in the formula; None for a variable."""
     return float(variable.val) if isinstance(variable, Literal) and is_floating(variable) else None
 
 
@@ -74,7 +74,7 @@ def while_body(equation: JaxprEqn) -> Body:
 
 
 def always_ends(equation: JaxprEqn) -> bool:
-    """Whether a loop's condition depends on no floating-point number. A mutant of another loop might never end."""
+    """Whether a loop's condition depends on no floating-point number. Otherwise a mutant of it might never end."""
     loop = while_parts(equation)
     read = reach(Body(loop.condition), [True], anything)
     carry = loop.condition.jaxpr.invars[loop.condition_constants :]
@@ -87,14 +87,17 @@ def anything(result: Variable, operand: Variable) -> bool:
 
 
 def smoothly(result: Variable, operand: Variable) -> bool:
-    """Numbers and masks are parts of numbers; only masks are parts of masks, since a comparison is not smooth."""
+    """Whether a result depends on an operand, without comparisons of numbers, which are not smooth.
+
+    A number depends on numbers and masks. A mask depends on masks only.
+    """
     if is_boolean(result):
         return is_boolean(operand)
     return is_floating(result) and (is_floating(operand) or is_boolean(operand))
 
 
 def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[Var]:
-    """The variables that have a part in the used results, from step to step in a loop."""
+    """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
     jaxpr = body.program.jaxpr
     results = zip(jaxpr.outvars, used, strict=True)
     found = {
@@ -106,7 +109,7 @@ def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[
         live_results = [variable for variable in equation.outvars if variable in found]
         operands = equation.invars
         if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
-            # The inner program tells which operands it uses for these results.
+            # Only the operands that the inner program uses for these results count.
             (inner,) = bodies(equation)
             read = reach(inner, [variable in found for variable in equation.outvars], follows)
             arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
@@ -116,20 +119,20 @@ def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[
             for operand in operands
             if isinstance(operand, Var) and any(follows(result, operand) for result in live_results)
         }
-    # A carry that this step reads is used in the step before it.
+    # If a step reads a value of the carry, then the step before must compute it, so that result is used too.
     carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
     used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
     return found if used_before == list(used) else reach(body, used_before, follows)
 
 
 class Site(NamedTuple):
-    """An equation that has a part in the results.
+    """An equation that the results depend on.
 
     Args:
-        path: where it stands in the program.
-        equation: it.
-        place: the file and line in which a person wrote it.
-        live: the variables of its program that have a part in the results.
+        path: its path in the program.
+        equation: the equation.
+        place: the source file and line that it comes from.
+        live: the variables of its program that the results depend on.
         only_selects: the masks that only ``select_n`` reads.
     """
 
@@ -143,13 +146,13 @@ class Site(NamedTuple):
 def sites(
     body: Body, used: Sequence[bool], path: EquationPath = (), library_place: str | None = None
 ) -> Iterator[Site]:
-    """All equations that have a part in the used results, in order; equations inside of an equation follow it.
+    """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
 
     Args:
         body: the program.
-        used: which of its results count.
-        path: of the program.
-        library_place: inside one of JAX's own functions, the place where it is called.
+        used: for each result, whether it is used.
+        path: the path of the program.
+        library_place: if the program is one of JAX's own functions, the place where it is called.
     """
     live = reach(body, used)
     jaxpr = body.program.jaxpr
@@ -178,7 +181,7 @@ def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
 
 
 def place_of(equation: JaxprEqn) -> str:
-    """The innermost line outside of JAX that an equation comes from, and its function: ``lstm.py:88 (backward)``."""
+    """The innermost source line with a formula, and its function, such as ``lstm.py:88 (backward)``."""
     traceback = equation.source_info.traceback
     for frame in traceback.frames if traceback else ():
         if not frame.file_name.startswith(NO_PLACES):
@@ -187,5 +190,8 @@ def place_of(equation: JaxprEqn) -> str:
 
 
 def is_library(jaxpr: Jaxpr) -> bool:
-    """Whether a program is one of JAX's own functions. JAX keeps these, so the lines in it may be another caller's."""
+    """Whether a program is one of JAX's own functions.
+
+    JAX caches the traces of these, so their source lines may belong to another caller.
+    """
     return (jaxpr.debug_info.func_filename or "").startswith(NO_PLACES[0])

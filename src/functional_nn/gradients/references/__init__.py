@@ -1,1 +1,1 @@
-"""Independent derivatives: the references that formulas and automatic differentiation are measured by."""
+"""Independent derivatives: references to which formulas and automatic differentiation are compared."""

@@ -36,12 +36,12 @@ def _sigma(x: Number) -> Number:
 
 
 def _cumulative(x: Number) -> Number:
-    """Φ(x). Huge numbers are cut: mpmath fails for them, and Φ is 0 or 1 there to a billion digits."""
+    """Φ(x). Huge x are clipped, since mpmath fails for them; there Φ is 0 or 1 to a billion digits."""
     return mp.ncdf(_clip(x, -(10**6), 10**6))
 
 
 def _gelu_tanh_argument(x: Number) -> tuple[Number, Number]:
-    """u and u'."""
+    """The argument u of tanh, and its derivative u'."""
     c, a = mp.sqrt(2 / mp.pi), mp.mpf("0.044715")
     return c * (x + a * x**3), c * (1 + 3 * a * x**2)
 
@@ -62,7 +62,7 @@ def _mish_derivative(x: Number) -> Number:
 
 
 def _selu_constants() -> tuple[Number, Number]:
-    """α and λ, which keep the mean 0 and the variance 1 of a normal variable, to the digits in common use."""
+    """α and λ, with the digits in common use. They keep the mean 0 and the variance 1 of a normal variable."""
     return mp.mpf("1.6732632423543772848170429916717"), mp.mpf("1.0507009873554804934193349852946")
 
 

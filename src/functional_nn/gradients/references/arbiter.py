@@ -14,21 +14,21 @@ from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.references.numerical import difference_jacobian, exact_jacobian
 
 MOST_EXACT_NUMBERS = 1_000_000
-"""Numbers of 50 and 80 digits that are computed for one problem: this takes some seconds."""
+"""The largest count of numbers with 50 and 80 digits for one problem. They take some seconds to compute."""
 MOST_COLUMNS = 200
-"""Elements of a leaf that the arbiter computes."""
+"""The largest number of elements of a leaf that the arbiter computes."""
 STEP = 2.0**-60
-"""The step of the inner difference of a second derivative. Only many digits can resolve it."""
+"""The step of the inner difference in a second derivative. It is so small that many digits are needed."""
 
 
 class ReferenceJacobian(NamedTuple):
-    """Independent derivatives by chosen elements of each leaf.
+    """Independent derivatives with respect to chosen elements of each leaf.
 
     Args:
-        name: how they were computed.
-        columns: the chosen elements of each flat leaf.
-        values: the derivatives by them, (outputs, columns).
-        error: their estimated absolute errors; infinite at a kink.
+        name: the method that computed them.
+        columns: the indices of the chosen elements in each flat leaf.
+        values: the derivatives, (outputs, columns).
+        error: the estimated absolute errors of the derivatives; infinite at a kink.
     """
 
     name: str
@@ -38,15 +38,15 @@ class ReferenceJacobian(NamedTuple):
 
 
 def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarray]) -> ReferenceJacobian:
-    """Differentiates a function of float64 leaves in a way that shares no derivative rule with JAX.
+    """Differentiates a function of float64 leaves without any derivative rule of JAX.
 
-    The derivatives are computed in 50 digits, or if an operation has no rule for them, from differences in float64.
+    The derivatives are computed in 50 digits. If an operation has no rule for that, differences in float64 are taken.
 
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
-        doubts: for each leaf how far the formula and automatic differentiation disagree, element by element. In a
-            large leaf the elements with the greatest doubt are computed, and others spread evenly over it.
+        doubts: for each element of each leaf, how far the formula and automatic differentiation disagree. In a large
+            leaf, only the elements with the greatest disagreement are computed, and others at regular distances.
     """
     try:
         return _in_many_digits(function, leaves, doubts)
@@ -58,10 +58,10 @@ def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarr
 def reference_second_order(
     problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
 ) -> ReferenceJacobian:
-    """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t, as one row for each leaf.
+    """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    In 80 digits this is a mixed difference of the function alone, with a step in t of 2⁻⁶⁰. If an operation has no
-    rule, it is a difference of the formula in float64.
+    This is a mixed difference of the function in 80 digits, with a step in t of 2⁻⁶⁰. If an operation has no rule, it
+    is a difference of the formula in float64.
 
     Args:
         problem: the function, its pullback and the point x.
@@ -81,7 +81,7 @@ def reference_second_order(
 def _difference_of_pullback(
     problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
 ) -> ReferenceJacobian:
-    """The same as a difference of the formula in float64, with respect to t at t = 0."""
+    """Computes the same derivative as a difference of the formula in float64, with respect to t at t = 0."""
 
     def pulled_back(t: Leaves) -> Leaves:
         at = [leaf + t[0] * direction for leaf, direction in zip(problem.leaves, directions, strict=True)]
@@ -116,7 +116,7 @@ def _in_many_digits(
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` elements: half of them those with the greatest doubt, the others spread evenly."""
+    """Chooses at most ``count`` elements: half have the greatest doubt, the others are at regular distances."""
     count = min(count, MOST_COLUMNS)
     if doubt.size <= count:
         return np.arange(doubt.size)

@@ -1,8 +1,8 @@
 """Jacobians that share no derivative rule with JAX: references for a hand-derived formula and for ``jax.grad``.
 
-Each takes a function in the flat form, ``function(leaves) -> outputs``, both lists of floating-point arrays. Each gives
-for every leaf the array (elements of all outputs, elements of the leaf), with an estimate of its own error. Call them
-under ``jax.enable_x64(True)``.
+Each takes a function in the flat form, ``function(leaves) -> outputs``, both lists of floating-point arrays. For every
+leaf, it returns an array (elements of all outputs, elements of the leaf), and an estimate of the error. Call these
+functions under ``jax.enable_x64(True)``.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
-"""For each leaf the flat elements that derivatives are wanted by; None for all."""
+"""For each leaf, the flat indices of the elements to differentiate by; None for all."""
 
 MORE_DIGITS = 30
 """The second evaluation has this many digits more than the first."""
 AT_ONCE = 2_000_000
-"""How many numbers are in memory, about."""
+"""About how many numbers are in memory at the same time."""
 EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 """The relative steps of differences in float64."""
 ORDERS = 7
-"""Columns of Richardson's table: the last one has lost six even powers of the step."""
+"""The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
 
 
 class JacobianEstimate(NamedTuple):
-    """A Jacobian with its own error.
+    """A Jacobian with an estimate of its error.
 
     Args:
-        values: for each leaf an array (m, size), where m counts the elements of all outputs in order.
+        values: for each leaf an array (m, size), where m is the number of elements of all outputs.
         error: the estimated absolute error of each value; infinite where the function is not differentiable, or where
             this method cannot say.
     """
@@ -49,20 +49,20 @@ class JacobianEstimate(NamedTuple):
 def exact_jacobian(
     function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None
 ) -> JacobianEstimate:
-    """Computes central differences of the forward pass in 50 and in 80 digits; some 30 and 50 of them are right.
+    """Computes central differences of the forward pass in 50 and in 80 digits. About 30 and 50 digits are right.
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0. The error is the difference between
     the two precisions, plus half a unit in the last place of float64. There is a kink, and the error is infinite, if
     (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at the smaller step as at the larger.
 
-    This is the derivative of what the function computes: nothing is rounded inside it, not by casts to a lower type
-    either, and ``stop_gradient`` and custom derivatives have no effect.
+    This is the derivative of the exact function: nothing is rounded inside it, even by casts to a lower type.
+    ``stop_gradient`` and custom derivatives have no effect.
 
     Args:
         function: ``function(leaves) -> outputs``.
-        leaves: the point, as the exact binary values, in the types that the function is traced for.
-        digits: of the first evaluation; the second has 30 more.
-        columns: for each leaf the flat elements wanted; None for all.
+        leaves: the point. Its binary values are taken as exact; the function is traced for their types.
+        digits: the digits of the first evaluation; the second has 30 more.
+        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
 
     Raises:
         InputError: the function uses an operation without a rule.
@@ -83,7 +83,7 @@ def exact_jacobian(
         coarse = _differences(program, leaves, number, chosen, digits)
         fine = _differences(program, leaves, number, chosen, digits + MORE_DIGITS)
         value = fine.central.astype(np.float64)
-        # Half a unit in the last place is lost when the many digits are rounded to float64.
+        # Rounding to float64 adds an error of up to half a unit in the last place.
         error = np.abs(fine.central - coarse.central).astype(np.float64) + np.spacing(np.abs(value)) / 2
         # The step is 10^10 times smaller in the finer evaluation. In a smooth function the jump shrinks with the step.
         kink = (fine.jump > coarse.jump / 1000) & (fine.jump > fine.noise)
@@ -98,7 +98,7 @@ class _Differences(NamedTuple):
     Args:
         central: central differences.
         jump: how far the differences to the right and to the left disagree.
-        noise: a bound on a jump that comes from rounding: far above it, and far below the jump at a kink.
+        noise: a limit between two kinds of jumps: far above any jump from rounding, and far below a jump at a kink.
     """
 
     central: np.ndarray
@@ -107,9 +107,9 @@ class _Differences(NamedTuple):
 
 
 def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int) -> _Differences:
-    """Differences by these elements of one leaf, with the number of digits that their size needs."""
+    """Computes differences by these elements of one leaf, with as many digits as their size needs."""
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
-    # Steps are relative, so the smallest x has the smallest step; beside numbers of size 1 it needs more digits.
+    # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
     smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
     arithmetic = Arithmetic(digits + int(np.ceil(-np.log10(smallest))))
     one, ten = arithmetic.numbers([1, 10])
@@ -120,7 +120,7 @@ def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndar
         for part in _parts(columns, program.numbers * 2):
             h = steps[part]
             count = len(h)
-            # All points together, as a last axis: count times x + h, count times x - h, and x itself.
+            # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
             points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
             points[columns[part], np.arange(count)] += h
             points[columns[part], count + np.arange(count)] -= h
@@ -130,7 +130,7 @@ def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndar
             size = np.maximum(np.abs(y[:, -1:]), one)
             noise = size / h / ten ** (digits - 15)
             parts.append(_Differences((right + left) / 2, np.abs(right - left), noise))
-        no_columns = np.zeros((program.outputs, 0), object)  # for a leaf of which nothing is wanted
+        no_columns = np.zeros((program.outputs, 0), object)  # for a leaf without chosen elements
         arrays_by_field = zip((no_columns,) * 3, *parts, strict=True)
         return _Differences(*(np.concatenate(arrays, 1) for arrays in arrays_by_field))
 
@@ -142,7 +142,7 @@ def _chosen(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
 
 
 def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
-    """The columns in parts that fit into memory; each column takes ``numbers`` numbers."""
+    """Splits the columns into parts that fit into memory. Each column takes ``numbers`` numbers."""
     count = max(1, AT_ONCE // numbers)
     for start in range(0, len(columns), count):
         yield slice(start, start + count)
@@ -153,14 +153,15 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
 
     With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
     T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
-    The table's entry with the smallest error is taken. Its error is ten times its distance from the entries that it is
-    made of (ten, since the smallest of many is also small by chance), plus rounding, 4 ε max|f| / h with the largest of
-    all outputs. The error is infinite if the differences to the right and to the left still disagree as h shrinks.
+    The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
+    distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
+    chance. The second is rounding, 4 ε max|f| / h, with the maximum over all outputs. The error is infinite if the
+    differences to the right and to the left still disagree as h shrinks.
 
     Args:
         function: ``function(leaves) -> outputs``, anything that JAX can run.
         leaves: the point; it is converted to float64.
-        columns: for each leaf the flat elements wanted; None for all.
+        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
 
     >>> with jax.enable_x64(True):
     ...     found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
@@ -180,7 +181,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
 
     @jax.jit
     def at(places: jax.Array, moved: jax.Array) -> jax.Array:
-        """The outputs at points that differ from the given one in a single number each."""
+        """Evaluates the outputs at several points. Each differs from the given point in one element only."""
 
         def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
             place, value = place_and_value
@@ -197,7 +198,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     moved = np.stack([x + h, x - h, np.broadcast_to(x, h.shape)])
     y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
     up, down, middle = np.moveaxis(y.reshape(*moved.shape, -1), -1, 2)
-    # The steps that were really taken, after the rounding of x + h and x - h.
+    # The actual steps, after x + h and x - h were rounded.
     ahead, back = (moved[0] - x)[:, None], (x - moved[1])[:, None]
     value, error = _extrapolated(up, middle, down, ahead, back)
     splits = np.cumsum([len(c) for c in chosen])[:-1]

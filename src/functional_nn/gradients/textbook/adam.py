@@ -152,7 +152,7 @@ class AdaMax(LeafRule):
 
 @dataclass(frozen=True)
 class RAdam(LeafRule):
-    """Adam with a factor for the variance of the mean square. As long as this has no finite value, momentum alone.
+    """Adam with a factor for the variance of the mean square. Without a finite variance, it is momentum alone.
 
     The paper applies the factor if rho > 4; Optax and the authors' code if rho >= ``threshold`` = 5. With b2 = 0.999
     this is one step later, so step 5 differs. eps is not in the paper.

@@ -87,7 +87,7 @@ class Rprop(LeafRule):
     """Each parameter has a step size of its own, which grows while the gradient keeps its sign and shrinks otherwise.
 
     This is the variant iRprop-: after a change of sign, the parameter waits for one step. ``learning_rate`` is the
-    first step size. Optax 0.2.8 moves by the previous step instead: it stands still at step 1, and is always one step
+    first step size. Optax 0.2.8 moves by the previous step instead: it does not move at step 1, and is always one step
     late.
     """
 

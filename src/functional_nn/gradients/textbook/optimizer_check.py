@@ -31,15 +31,15 @@ from functional_nn.gradients.textbook.trajectories import (
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4}
 """The largest distance of a parameter, relative to the sum of the absolute values of its start and of all its moves."""
 MARGIN = 10
-"""Rounding in another order may lead this many times further away than it led the rule itself."""
+"""Rounding in another order may cause an error this many times larger than the rule's own rounding error."""
 
 
 @dataclass(frozen=True)
 class TrajectoryVerdict(Verdict):
-    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value, ``arbiter`` that of the textbook rule.
+    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value; ``arbiter`` is the rule's.
 
     Args:
-        step: the first step, counted from 1, at which the outcome is decided; if all agree, the one with the largest
+        step: the first step, counted from 1, that decides the outcome. If all steps agree, the step with the largest
             error.
     """
 
@@ -47,7 +47,7 @@ class TrajectoryVerdict(Verdict):
 
     @property
     def sentence(self) -> str:
-        """At which step Optax and the textbook rule differ, in words."""
+        """A sentence that says at which step Optax and the textbook rule differ."""
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
         if self.outcome == "pass":
             conclusion = f"Optax and the textbook rule agree ({size})"
@@ -76,8 +76,9 @@ def check_optimizer(
 
     Optax runs in one compiled scan, in ``dtype``. The rule runs in 50 decimal digits, on the exact binary values of
     the parameters, the gradients and the hyper-parameters. After every step, the distance of each element is divided
-    by the sum of the absolute values of its start and of all its moves so far. The rule also runs in ``dtype``: from
-    the step on where this is off by more than ``tolerance``, rounding decides, and the verdict is inconclusive.
+    by the sum of the absolute values of its start and of all its moves so far. The rule also runs in ``dtype``. As soon
+    as this run has an error above ``tolerance``, rounding alone could explain a difference. Then the verdict is
+    inconclusive.
 
     In float32, build the optimizer and the rule from the same float32 numbers: from a Python float 0.999, Optax makes
     both float32(0.999) and float32(1 - 0.999), whose sum is not 1.
@@ -245,14 +246,14 @@ class _TrajectoryComparison:
 
 
 def relative_distance(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """|difference| / terms; 0 if there is no difference, and infinite if the quotient is not a number."""
+    """|difference| / terms. It is 0 if there is no difference, and infinite if the quotient is NaN."""
     with np.errstate(all="ignore"):
         quotient = np.where(difference == 0, 0.0, np.abs(difference) / terms)
     return np.where(np.isnan(quotient), np.inf, quotient)
 
 
 def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[int, ...]]:
-    """The outcome, and the place that decides it, (step, *element): the worst element of the first wrong step."""
+    """The outcome, and the index (step, *element) that decides it: the worst element of the first wrong step."""
     rounding = np.minimum(rounding, MARGIN * tolerance)
     failed = (error - MARGIN * rounding > tolerance) & (rounding <= tolerance)
     unclear = error + rounding > tolerance

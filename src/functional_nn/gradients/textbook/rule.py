@@ -19,19 +19,19 @@ Number: TypeAlias = Any
 Array: TypeAlias = Any
 """A NumPy array of floating-point numbers, or of objects with +, -, *, / and ``sqrt()``, such as ``Decimal``."""
 RuleState: TypeAlias = Any
-"""What a rule keeps from step to step: numbers and arrays, in tuples and lists."""
+"""The state that a rule keeps from step to step: numbers and arrays, in tuples and lists."""
 Schedule: TypeAlias = Callable[[int], Number]
-"""The learning rate as a function of the number of steps done: 0 at the first step, as Optax counts."""
+"""The learning rate as a function of the number of completed steps: 0 at the first step, as in Optax."""
 
 
 @dataclass(frozen=True)
 class TextbookRule:
-    """An optimizer as in its paper: what it keeps from step to step, and how it moves the parameters.
+    """An optimizer as in its paper: its state from step to step, and how it changes the parameters.
 
     A rule of your own is a dataclass like those below. All its numbers are fields, or integers in the code. Any other
     literal would be a binary fraction that Optax does not have, and ``Decimal`` numbers cannot be mixed with it.
 
-    ``formula`` says what the rule computes, in the letters of the code, and ``source`` where that is published.
+    ``formula`` is the formula of the rule in the letters of the code. ``source`` says where it is published.
     """
 
     formula = ""
@@ -111,7 +111,7 @@ class LeafRule(TextbookRule):
 
 @dataclass(frozen=True)
 class ChangedGradients(TextbookRule):
-    """Base class of what changes the gradients before a rule uses them."""
+    """Base class of rules that change the gradients before another rule uses them."""
 
     rule: TextbookRule
 

@@ -22,8 +22,8 @@ DIGITS = 50
 class Scenario(NamedTuple):
     """The start of a run and its gradients: at step t, ``gradients[t - 1] + curvature * parameters``.
 
-    With curvature 0 the gradients are fixed in advance. Otherwise they are those of a quadratic function; the recorded
-    part sets its center.
+    With curvature 0 the gradients are fixed in advance. Otherwise they are the gradients of a quadratic function, and
+    ``gradients`` sets its center.
 
     Args:
         parameters: a tree of NumPy arrays of one floating type.
@@ -40,7 +40,8 @@ def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
     """Makes scenarios of four kinds from the same parameters, by the name of their regime.
 
     - ``normal``: gradients from a normal distribution;
-    - ``zeros``: all gradients are 0 for five steps, then nine in ten; every third element never has one;
+    - ``zeros``: all gradients are 0 for five steps; after that, nine in ten are 0. The gradient of every third
+      element is always 0;
     - ``scales``: signs alternate, and sizes go from 1e-8 to 1e8;
     - ``quadratic``: gradients depend on the parameters, and lead towards a center far away.
     """
@@ -73,7 +74,7 @@ def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
 
 
 def optax_trajectories(transformation: optax.GradientTransformation, runs: Sequence[Scenario]) -> list[PyTree]:
-    """Runs Optax on several scenarios at once. Gives for each a tree of parameters by step, (steps, *shape)."""
+    """Runs Optax on several scenarios at once. For each, it returns the parameters by step, (steps, *shape)."""
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         visited = jax.tree.map(np.asarray, _run(transformation, stacked))
@@ -105,7 +106,7 @@ def exact_trajectory(rule: TextbookRule, scenario: Scenario, *, digits: int = DI
 
 
 def rounded_trajectory(rule: TextbookRule, scenario: Scenario) -> list[np.ndarray]:
-    """Runs the textbook rule in the scenario's own type: it shows how far rounding alone leads from the exact run."""
+    """Runs the textbook rule in the scenario's own type, to show how far rounding alone leads from the exact run."""
     dtype = scenario.curvature.dtype
     with np.errstate(all="ignore"):
         return _follow(rule.in_arithmetic(dtype.type), scenario, lambda array: array)
