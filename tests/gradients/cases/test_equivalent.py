@@ -5,8 +5,9 @@ import itertools
 import re
 from pathlib import Path
 
-import functional_nn
 import pytest
+
+import functional_nn
 from functional_nn.gradients.cases.equivalent import EQUIVALENT
 
 NOT_A_FUNCTION = r"\?"  # an equation that JAX gives no line of code for
@@ -35,7 +36,9 @@ def alternatives(pattern):
 @pytest.fixture(scope="module")
 def places():
     root = Path(functional_nn.__file__).parent
-    return [f"{path.name} ({name})" for path in root.rglob("*.py") for name in functions_in(ast.parse(path.read_text()))]
+    return [
+        f"{path.name} ({name})" for path in root.rglob("*.py") for name in functions_in(ast.parse(path.read_text()))
+    ]
 
 
 @pytest.mark.parametrize(

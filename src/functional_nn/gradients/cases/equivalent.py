@@ -85,7 +85,9 @@ EQUIVALENT = (
     ),
     Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
     Equivalent(".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
-    Equivalent(".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING),
+    Equivalent(
+        ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
+    ),
     Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
     Equivalent("conv.*", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1", CROPPED),
     Equivalent(
