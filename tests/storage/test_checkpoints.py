@@ -161,7 +161,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, change, wo
 def test_a_good_step_is_not_written_over(tmp_path):
     saved(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="step: expected one that is not there yet, got 2"):
+    with pytest.raises(InputError, match="step: expected a step without a checkpoint, got 2"):
         fnn.storage.save_checkpoint(tmp_path, 2, {"w": np.zeros(3)})
     assert contents(tmp_path) == before
 

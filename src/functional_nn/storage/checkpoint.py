@@ -67,7 +67,7 @@ class Checkpoint(NamedTuple):
         """
         part = self._under(root) if root else self
         if different := differences(part.forms, forms(like)):
-            raise DataError(str(self.path), "a checkpoint of this very tree", different)
+            raise DataError(str(self.path), "a tree of the same structure, shapes and types", different)
         return tree_like(like, part.arrays, str(self.path), part.key_types)
 
     def _under(self, root: str) -> Checkpoint:

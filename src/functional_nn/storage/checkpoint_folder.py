@@ -77,7 +77,7 @@ class CheckpointWriter:
             remove_folder(path)
         else:
             remedy = "Restore it and go on from there, or name another folder."
-            raise InputError("step", "one that is not there yet", f"{step}, which {self.folder} has", remedy)
+            raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
 
     def _kept(self) -> set[int]:
         """The newest checkpoints, and the one with the lowest loss."""

@@ -128,7 +128,7 @@ def verify_run_folder(folder: Path) -> None:
     try:
         checksums = read_signed(path.read_bytes()).get("files")
     except OSError as error:
-        remedy = "Let the run come to its end: functional-nn train … --resume."
+        remedy = "Finish the run: functional-nn train … --resume."
         raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
@@ -139,7 +139,7 @@ def verify_run_folder(folder: Path) -> None:
         except OSError as error:
             raise DataError(str(folder / name), "a file of the run", error.strerror) from None
         if found != expected:
-            remedy = "Train again, or take the file from a copy. If the run was interrupted, let it come to its end."
+            remedy = "Train again, or take the file from a copy. If the run was interrupted, finish it with --resume."
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
 
 

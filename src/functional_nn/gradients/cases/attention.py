@@ -13,7 +13,7 @@ def of_shapes(*shapes):
 
 
 def with_masked_memory(random, batch):
-    """Makes a sequence and a memory; one example of the memory is masked completely (fault 13)."""
+    """Makes a sequence and a memory; one example of the memory is masked completely."""
     memory = masked(MEMORY)(random, batch)
     memory.mask[2] = False
     return masked(SEQUENCE)(random, batch), memory
