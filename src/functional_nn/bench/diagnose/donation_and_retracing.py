@@ -55,7 +55,7 @@ def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequen
             yield Finding(
                 "donation",
                 "",
-                f"argument {number} is returned with new values, which take {in_bytes(changed_bytes)} of new memory per call.",
+                f"argument {number} is returned with new values, in {in_bytes(changed_bytes)} of new memory per call.",
                 f"Donate it if it is not used again: jax.jit(function, donate_argnums={number}).",
             )
 
