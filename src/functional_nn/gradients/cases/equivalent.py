@@ -61,6 +61,12 @@ EQUIVALENT = (
         "cross_entropy.*", r"multiclass\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE
     ),
     Equivalent(
+        "cross_entropy.*ignoring",
+        r"multiclass\.py \(.*counted\)",
+        "select_n: always the first branch",
+        "The rows of ignored labels are set to 0 once more, after the targets are made.",
+    ),
+    Equivalent(
         "cross_entropy_weighted.*",
         r"multiclass\.py \(.*gradients\)",
         "reduce_sum: last term left out",
