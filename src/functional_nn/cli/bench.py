@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -97,7 +97,7 @@ def bench(
 
     # The files are checked before anything is measured.
     cases = cases_of([name for name in what if name != "modes"], batch_sizes, precisions, members)
-    about: dict[str, Any] = {"model": model, "hidden": hidden}
+    about: dict[str, object] = {"model": model, "hidden": hidden}
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         regression.match_records(old_file, old, [about | case.to_dict() for case in cases])
@@ -110,7 +110,7 @@ def bench(
         _print_wrapped(note)
     click.echo()
 
-    def save(measurement: Mapping[str, Any]) -> None:
+    def save(measurement: Mapping[str, object]) -> None:
         if json_file is not None:
             records.add_records(json_file, [{**about, **measurement}])
 

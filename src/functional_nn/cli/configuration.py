@@ -6,12 +6,12 @@ import inspect
 import math
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from functional_nn.cli.flag_values import flag_value
-from functional_nn.cli.options import LARGEST_SEED
+from functional_nn.cli.options import LARGEST_SEED, FlagValue
 from functional_nn.cli.run_flags import run_flag
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.core.suggestions import suggest
@@ -161,11 +161,11 @@ class Configuration:
         first, *others = penalties
         return lambda params: sum((penalty(params) for penalty in others), first(params))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The configuration as ``config.json`` stores it."""
         return {**asdict(self), "hidden": self.hidden and list(self.hidden)}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The values that must stay the same for a run to be resumed.
 
         The folder of the data may change. The number of epochs may change unless the schedule depends on it.
@@ -176,7 +176,7 @@ class Configuration:
         return {name: value for name, value in self.to_dict().items() if name not in may_change}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], path: Path) -> Configuration:
+    def from_dict(cls, values: dict[str, object], path: Path) -> Configuration:
         """Reads what ``to_dict`` wrote; ``path`` is named in errors."""
         # A folder from an earlier version lacks newer fields. These have defaults.
         defaults = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
@@ -194,7 +194,7 @@ class Configuration:
         return configuration
 
 
-def _from_json(field: Field[Any], value: Any, path: Path) -> Any:
+def _from_json(field: Field[object], value: object, path: Path) -> FlagValue:
     """Converts the JSON value of a field as the flag of ``functional-nn train`` does; ``...`` means it is missing."""
     # JSON may hold integers of any size, and True counts as an int in Python. So types are compared exactly, and
     # integers are bounded.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from functional_nn.cli.options import Several
+from functional_nn.cli.options import FlagValue, Several
 from functional_nn.core.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
 
 SINGLE_VALUE_FLAGS = ("batch_norm", "gradient")
 """Flags that take one value on the command line. In a grid file they may differ from member to member."""
 
 
-def flag_value(flag: click.Parameter, value: object) -> Any:
+def flag_value(flag: click.Parameter, value: object) -> FlagValue:
     """Converts a value as the flag does for a value on the command line.
 
     Raises:
@@ -34,8 +33,8 @@ def flag_value(flag: click.Parameter, value: object) -> Any:
 
 
 def members_of_flags(
-    members: Sequence[Mapping[str, Any]], path: Path, command: click.Command, several: Sequence[str]
-) -> list[dict[str, Any]]:
+    members: Sequence[Mapping[str, object]], path: Path, command: click.Command, several: Sequence[str]
+) -> list[dict[str, FlagValue]]:
     """Converts each value of a grid file's members by the flag of the same name.
 
     Args:
@@ -53,9 +52,9 @@ def members_of_flags(
         raise InputError("--grid", f"names of flags ({', '.join(known)})", shortened(", ".join(unknown)))
     flags = {parameter.name: parameter for parameter in command.params if parameter.name in known}
     # Many members have the same values, so each value is converted once. The key has the type, since True == 1.
-    converted: dict[tuple[str, type, Hashable], Any] = {}
+    converted: dict[tuple[str, type, Hashable], FlagValue] = {}
 
-    def convert(number: int, name: str, value: Hashable) -> Any:
+    def convert(number: int, name: str, value: Hashable) -> FlagValue:
         key = name, type(value), value
         if key not in converted:
             try:

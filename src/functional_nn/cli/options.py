@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import click
 
@@ -60,11 +60,14 @@ DISTRIBUTIONS = ("uniform", "log-uniform")
 
 LARGEST_SEED = 2**32 - 1
 
+FlagValue: TypeAlias = Any
+"""The value of a flag as click converts it. What it is depends on the type of the flag."""
+
 
 class Named(click.Choice):
     """A name from a list. For an unknown name, the error suggests the most similar one."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:
             self.fail(f"{short_repr(value)} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
         return value
@@ -78,7 +81,7 @@ class Number(click.ParamType):
     def __init__(self, expected: str, condition: Callable[[float], bool]):
         self.expected, self.condition = expected, condition
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
         except ValueError:
@@ -93,7 +96,9 @@ class Sizes(click.ParamType):
 
     name = "sizes"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         if value == "none":
@@ -129,8 +134,11 @@ class Several(click.ParamType):
         self.kind, self.separator = kind, separator
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Any] | Distribution | None:
+        self,
+        value: str | list[FlagValue] | Distribution | None,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> list[FlagValue] | Distribution | None:
         if not isinstance(value, str):
             return value
         name, *bounds = value.split(":")
@@ -149,8 +157,11 @@ class Doubled(Several):
         super().__init__(COUNT)
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Any] | Distribution | None:
+        self,
+        value: str | list[FlagValue] | Distribution | None,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> list[FlagValue] | Distribution | None:
         if not isinstance(value, str) or ".." not in value:
             return super().convert(value, param, ctx)
         first, _, last = value.partition("..")
@@ -166,7 +177,7 @@ class NewFile(click.Path):
     def __init__(self):
         super().__init__(path_type=Path, dir_okay=False)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not value or "\0" in str(value):
             self.fail(f"expected the path of a file, got {short_repr(value)}.", param, ctx)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))

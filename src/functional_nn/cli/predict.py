@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -62,14 +63,14 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         probabilities = predict_probabilities(net, params, state, x, precision=configuration.precision)
     click.echo("\n".join(_table([click.format_filename(image) for image in images], probabilities)))
     if json_file is not None:
-        rows: list[dict[str, Any]] = [
+        rows: list[dict[str, object]] = [
             {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
             for image, row in zip(images, probabilities, strict=True)
         ]
         write_json(json_file, rows)
 
 
-def _shapes(values: dict[str, Any], path: Path) -> tuple[int, tuple[int, int, int]]:
+def _shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
     """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -25,7 +25,7 @@ from functional_nn.cli.options import (
 )
 from functional_nn.cli.recipes import RECIPE
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 Decorator = Callable[[Function], Function]
 
 

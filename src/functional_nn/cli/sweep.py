@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -26,6 +26,7 @@ from functional_nn.cli.options import (
     SEED,
     SHARE,
     Distribution,
+    FlagValue,
     Named,
     Several,
     Sizes,
@@ -37,6 +38,7 @@ from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
     from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.training.programs.recipe import Hyperparameters
 
 AXES = (
     "model",
@@ -57,7 +59,7 @@ AXES = (
 )
 """The flags that take several values."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def axis(
@@ -138,7 +140,7 @@ def sweep(
     patience: int | None,
     halving: list[int] | None,
     halving_keep: float,
-    **flags: Any,
+    **flags: FlagValue,
 ) -> int:
     """Train a model for every combination of values and seeds, and print which are best.
 
@@ -173,7 +175,7 @@ def sweep(
         signals.defer()
         signals.check()
 
-    def make_recipe(hyperparameters: Mapping[str, Any]) -> Recipe:
+    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
         configuration = _configuration(base, hyperparameters)
         optimizer = configuration.transformation(len(data.train_images))
         return Recipe(configuration.network(data.classes), cross_entropy, optimizer, configuration.penalty())
@@ -207,15 +209,15 @@ def sweep(
 
 
 def _members(
-    flags: Mapping[str, Any], draws: int | None, grid_file: Path | None
-) -> tuple[Configuration, list[dict[str, Any]]]:
+    flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
+) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
     from functional_nn.cli.flag_values import members_of_flags
     from functional_nn.sweeps.grid import grid as grids
     from functional_nn.sweeps.grid.grid_file import read_grid
 
-    single: dict[str, Any] = {}
-    several: dict[str, list[Any]] = {}
+    single: dict[str, FlagValue] = {}
+    several: dict[str, list[FlagValue]] = {}
     drawn = {}
     for name, value in flags.items():
         if name not in AXES:
@@ -242,7 +244,7 @@ def _members(
     return Configuration(**(single | members[0])), members
 
 
-def _configuration(base: Configuration, hyperparameters: Mapping[str, Any]) -> Configuration:
+def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Configuration:
     """The configuration of one member.
 
     Some of its numbers are traced. ``completed`` has to read values, so traced numbers are put in afterwards.

@@ -7,13 +7,13 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import JSON_FILE, NOT_NEGATIVE
+from functional_nn.cli.options import JSON_FILE, NOT_NEGATIVE, FlagValue
 from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
@@ -52,7 +52,7 @@ def train(
     checkpoint_minutes: float,
     json_file: Path | None,
     quiet: bool,
-    **flags: Any,
+    **flags: FlagValue,
 ) -> int:
     """Train a network on a set of images and print its test accuracy.
 
@@ -151,7 +151,7 @@ def train(
     return 0 if run.status == "finished" else 1
 
 
-def _result(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
     """The numbers of a run, for ``result.json``."""
     from functional_nn.core import trees
 

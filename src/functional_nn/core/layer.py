@@ -12,6 +12,7 @@ from functional_nn.core.errors import FormulaMissing, InputError, inside
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
     check_flag,
@@ -22,13 +23,13 @@ from functional_nn.core.validation import (
     tree_in_native_order,
 )
 
-Params: TypeAlias = Mapping[str, Any]
+Params: TypeAlias = Mapping[str, PyTree]
 """Parameters: a nested dict of arrays."""
 
-State: TypeAlias = Mapping[str, Any]
+State: TypeAlias = Mapping[str, PyTree]
 """What a layer remembers between calls, such as running statistics: a nested dict of arrays."""
 
-Residuals: TypeAlias = Any
+Residuals: TypeAlias = PyTree
 """What a forward pass keeps for the backward pass: a pytree of arrays."""
 
 MOST_SHOWN_OF_A_NETWORK, MOST_NESTED = 80, 2
@@ -68,8 +69,8 @@ class Layer(NamedTuple):
 
     name: str
     init: Callable[[Any, Shape], tuple[Params, State]]
-    forward: Callable[..., tuple[Any, State, Residuals]]
-    backward: Callable[[Residuals, Any], tuple[Params, Any]]
+    forward: Callable[..., tuple[Value, State, Residuals]]
+    backward: Callable[[Residuals, Value], tuple[Params, Value]]
     takes_mask: bool = False
     layers: tuple[Layer, ...] = ()
 
@@ -85,16 +86,16 @@ class Layer(NamedTuple):
         )
 
     def apply(
-        self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Any, State]:
+        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Value, State]:
         """The forward pass without its residuals: ``(y, state)``. ``jax.grad`` differentiates it."""
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, _ = self.forward(params, state, x, train=train, key=key)
         return y, state
 
     def vjp(
-        self, params: Params, state: State, x: Any, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Any, State, Partial]:
+        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Value, State, Partial]:
         """The forward pass and the hand-derived pullback: ``(y, state, pullback)``, in the shape of ``jax.vjp``.
 
         ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,

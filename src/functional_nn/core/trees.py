@@ -13,7 +13,7 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import is_function
 
 PyTree: TypeAlias = Any
-"""Arrays in nested dicts, tuples or named tuples, or one array."""
+"""Arrays in nested dicts, lists, tuples or named tuples, or one array. Python has no type for this."""
 
 Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
 
@@ -44,7 +44,7 @@ def unflatten(leaves: Mapping[str, PyTree]) -> dict[str, PyTree]:
     return tree
 
 
-def map_with_path(function: Callable[[str, Any], Any], tree: Mapping[str, PyTree]) -> PyTree:
+def map_with_path(function: Callable[[str, PyTree], PyTree], tree: Mapping[str, PyTree]) -> PyTree:
     """The tree with ``function(path, leaf)`` in place of every leaf.
 
     >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"dense_0": {"bias": 2}})

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError, short_repr
@@ -108,7 +109,7 @@ def check_flag(argument: str, value: object, remedy: str = "") -> bool:
     return bool(value)
 
 
-def check_dtype(argument: str, value: Any) -> np.dtype:
+def check_dtype(argument: str, value: DTypeLike | None) -> np.dtype:
     """Requires a type of numbers; gives it as a NumPy type."""
     try:
         dtype = jnp.dtype(value)
@@ -138,7 +139,7 @@ def is_function(value: object) -> TypeGuard[Callable[..., Any]]:
     return callable(value) and not hasattr(value, "takes_mask")
 
 
-def check_function(argument: str, value: object, expected: str) -> Callable[..., Any]:
+def check_function(argument: str, value: object, expected: str) -> Callable[..., object]:
     """Requires a function; gives it back."""
     if not is_function(value):
         raise InputError(argument, expected, shown(value))
@@ -164,7 +165,7 @@ def tree_in_native_order(tree: Tree) -> Tree:
     return jax.tree.map(in_native_order, tree)
 
 
-def as_array(argument: str, value: Any) -> jax.Array:
+def as_array(argument: str, value: object) -> jax.Array:
     """The value as a JAX array of numbers."""
     try:
         array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
@@ -175,7 +176,7 @@ def as_array(argument: str, value: Any) -> jax.Array:
     return array
 
 
-def as_host_array(argument: str, value: Any) -> np.ndarray:
+def as_host_array(argument: str, value: object) -> np.ndarray:
     """The value as a NumPy array of numbers."""
     try:
         array = in_native_order(np.asarray(value))

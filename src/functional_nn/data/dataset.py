@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core.counts import is_count
 from functional_nn.core.errors import DataError, short_repr
+
+if TYPE_CHECKING:
+    from functional_nn.core.masked import Value
 
 # The command reads data while it imports JAX, so this module must not import JAX at its top.
 
@@ -62,10 +65,10 @@ class Split(NamedTuple):
     (30, 4), labels int64 of shape (30,)>
     """
 
-    train_x: Any
-    train_labels: Any
-    test_x: Any
-    test_labels: Any
+    train_x: Value
+    train_labels: Value
+    test_x: Value
+    test_labels: Value
 
     def __repr__(self) -> str:
         train = f"training examples {_in_words(self.train_x)}, labels {_in_words(self.train_labels)}"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
 
-def scale_bytes(x: Any, dtype: Any) -> Any:
+def scale_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
     """Divides bytes by 255: uint8 arrays become numbers from 0 to 1; other arrays stay as they are.
 
     Images are kept as bytes, which take a quarter of the memory, and are scaled batch by batch inside the compiled
@@ -32,7 +33,7 @@ def scale_bytes(x: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda part: part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part, x)
 
 
-def as_arrays(data: Any) -> Dataset | Split:
+def as_arrays(data: object) -> Dataset | Split:
     """Returns a data set unchanged, and a split with its arrays in NumPy, in the types that JAX computes in.
 
     Raises:

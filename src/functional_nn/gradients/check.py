@@ -14,6 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import Shape
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     as_array,
     as_host_array,
@@ -30,7 +31,6 @@ from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES, Jaco
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
-    PyTree,
     cast,
     differentiable_leaves,
     function_problem,

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import functional_nn as fnn
+from functional_nn.core.trees import PyTree
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
 from functional_nn.gradients.compare.activation_errors import check_activation
 from functional_nn.gradients.compare.activation_points import regime_points
 from functional_nn.gradients.compare.jacobian_comparison import TRANSFORMS, JacobianComparison
-from functional_nn.gradients.compare.problem import Leaves, Problem, PyTree, cast, function_problem, layer_problem
+from functional_nn.gradients.compare.problem import Leaves, Problem, cast, function_problem, layer_problem
 from functional_nn.gradients.compare.report import Report, combine_reports
 from functional_nn.gradients.compare.verdict import Verdict
 from functional_nn.gradients.mutation.planting import plant

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Literal
 
@@ -38,7 +37,7 @@ VIEWS = frozenset(("reshape", "squeeze", "expand_dims", "transpose", "name", "st
 """Operations that return the same elements in another shape or order."""
 
 
-def count_bytes(function: Callable[..., Any], *arguments: Any) -> int:
+def count_bytes(function: Callable[..., object], *arguments: object) -> int:
     """The fewest bytes that one call moves; ``arguments`` may be shapes.
 
     >>> import jax.numpy as jnp
@@ -83,7 +82,7 @@ def flat_bytes(flat: Flat) -> Counter[str]:
     return counts
 
 
-def size_of(array: Any) -> int:
+def size_of(array: object) -> int:
     """The bytes of an array, or of a shape and type. Random keys and tokens count as 0."""
     itemsize = getattr(getattr(array, "dtype", None), "itemsize", 0)
     return getattr(array, "size", 0) * itemsize

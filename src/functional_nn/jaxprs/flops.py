@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
@@ -35,7 +34,7 @@ OVER_WINDOWS = frozenset(("reduce_window_sum", "reduce_window_max", "reduce_wind
 ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-mul", "scatter_mul"))
 
 
-def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
+def count_flops(function: Callable[..., object], *arguments: object) -> int:
     """The floating-point operations of one call; ``arguments`` may be shapes (``jax.ShapeDtypeStruct``).
 
     >>> count_flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 4)))

@@ -6,12 +6,13 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 from jax.interpreters import partial_eval
+from jax.typing import ArrayLike
 
 from functional_nn.core.children import BACKWARD
 from functional_nn.jaxprs.inner_programs import (
@@ -23,6 +24,8 @@ from functional_nn.jaxprs.inner_programs import (
     closed,
     inner_programs,
 )
+
+Result = TypeVar("Result")
 
 NO_LAYERS = frozenset(
     ("while", "body", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
@@ -55,13 +58,13 @@ class Flat(NamedTuple):
     """A program without calls. ``shapes`` has the shape of every place; ``constants`` has the constants by place."""
 
     inputs: tuple[int, ...]
-    constants: dict[int, Any]
+    constants: dict[int, ArrayLike]
     steps: tuple[Step, ...]
     outputs: tuple[Place, ...]
     shapes: dict[int, ShapedArray]
 
 
-def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+def fresh(function: Callable[..., Result]) -> Callable[..., Result]:
     """Wraps a function so that JAX takes it for a new one, and ``jax.jit`` traces it again."""
 
     @functools.wraps(function, updated=())
@@ -71,7 +74,7 @@ def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
     return anew
 
 
-def trace(function: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
+def trace(function: Callable[..., object], *arguments: object) -> ClosedJaxpr:
     """Traces a function to a program, without the equations that no result needs."""
     return live(jax.make_jaxpr(function)(*arguments))
 
@@ -135,7 +138,7 @@ def flattened(program: ClosedJaxpr) -> Flat:
     """Replaces all calls in a traced program by the called programs. Loops and branches stay."""
     numbers = count()
     steps: list[Step] = []
-    constants: dict[int, Any] = {}
+    constants: dict[int, ArrayLike] = {}
     shapes: dict[int, ShapedArray] = {}
 
     def new_place(variable: Var) -> int:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
@@ -14,6 +14,8 @@ from jax.extend.core import JaxprEqn
 from jax.stages import Compiled, Lowered
 
 from functional_nn.jaxprs.inner_programs import LOOPS, TracedProgram, array_type, closed, inner_programs
+
+Result = TypeVar("Result")
 
 Options: TypeAlias = dict[str, str | bool | int]
 """Values of XLA's options by name."""
@@ -142,7 +144,7 @@ def _compiled_with_known(lowered: Lowered, options: Mapping[str, str | bool | in
     known = dict(options)
     while True:
         try:
-            return lowered.compile(cast(dict[str, Any], known)), known
+            return lowered.compile(cast(dict[str, str | bool], known)), known
         except jax.errors.JaxRuntimeError as error:
             # Before XLA compiles, it raises an error with the name of the first option that it does not have.
             fewer = {name: value for name, value in known.items() if f"option: '{name}'" not in str(error)}
@@ -151,7 +153,7 @@ def _compiled_with_known(lowered: Lowered, options: Mapping[str, str | bool | in
             known = fewer
 
 
-def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def quick_jit(function: Callable[..., Result]) -> Callable[..., Result]:
     """Like ``jax.jit``, but compiles several times faster, to a slower program. Use it for programs that run rarely."""
     return jax.jit(function, compiler_options=known_options(RUN_A_FEW_TIMES))
 

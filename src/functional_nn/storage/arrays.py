@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.trees import PyTree
 
-PyTree: TypeAlias = Any
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 

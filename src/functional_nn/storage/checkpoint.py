@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
-from functional_nn.storage.files import signed_text, write_folder_whole
+from functional_nn.storage.files import JsonObject, signed_text, write_folder_whole
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
     path: Path
     step: int
     loss: float | None
-    about: dict[str, Any]
+    about: JsonObject
     arrays: dict[str, np.ndarray]
     forms: dict[str, str]
     key_types: dict[str, str]
@@ -136,7 +136,7 @@ def read(path: Path, step: int) -> Checkpoint:
     return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, key_types)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> JsonObject:
     """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read``."""
     place = str(path / MANIFEST)
     try:

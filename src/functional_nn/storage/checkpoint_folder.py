@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count
 from functional_nn.storage import checkpoint
 from functional_nn.storage.checkpoint import Checkpoint, DamagedCheckpoint
-from functional_nn.storage.files import check_new_folder, check_path, finite_json, one_writer, remove_folder
+from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, one_writer, remove_folder
 
 LARGEST_STEP = 2**63 - 1
 
@@ -100,9 +101,9 @@ class Restored(NamedTuple):
     """
 
     step: int
-    tree: Any
+    tree: PyTree
     loss: float | None
-    about: dict[str, Any]
+    about: JsonObject
 
 
 def save_checkpoint(

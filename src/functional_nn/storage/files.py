@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import InputError, short_repr
 
@@ -20,6 +20,11 @@ TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
 
 LOCK = ".lock"
+
+JsonValue: TypeAlias = Any
+"""A value as JSON holds it: None, a boolean, a number, a string, a list or an object."""
+JsonObject: TypeAlias = dict[str, JsonValue]
+"""An object as JSON holds it."""
 
 
 def check_path(argument: str, value: object) -> Path:
@@ -208,7 +213,7 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def finite_json(value: object) -> Any:
+def finite_json(value: object) -> JsonValue:
     """Converts a value for JSON: numbers that are not finite become None, and sequences become lists.
 
     >>> finite_json({"loss": float("nan"), "sizes": (1, 2)})
@@ -232,7 +237,7 @@ def signed_text(entries: Mapping[str, object]) -> str:
     return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
 
 
-def read_signed(content: bytes) -> dict[str, Any]:
+def read_signed(content: bytes) -> JsonObject:
     """Reads the entries of a text that ``signed_text`` made.
 
     Raises:

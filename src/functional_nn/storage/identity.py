@@ -6,12 +6,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.arrays import listed
 from functional_nn.storage.checkpoint_folder import steps
-from functional_nn.storage.files import finite_json
+from functional_nn.storage.files import JsonValue, finite_json
 
 PROGRAMS = "programs"
 """The name of the entry with the fingerprints of compiled programs."""
@@ -26,7 +25,7 @@ FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
 
 
-def as_json(argument: str, value: object) -> Any:
+def as_json(argument: str, value: object) -> JsonValue:
     """The value as it would be read back from JSON. Raises an error for a value that JSON cannot hold."""
     try:
         return json.loads(json.dumps(finite_json(value)))
@@ -34,7 +33,7 @@ def as_json(argument: str, value: object) -> Any:
         raise InputError(argument, "what JSON can hold", f"{type(value).__name__} ({error})") from None
 
 
-def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def difference(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str:
     """The differences between a folder's identity and a given one, as text; empty if there are none.
 
     >>> difference({"seed": 0, "loss": "mse"}, {"seed": 0, "loss": "mae"})

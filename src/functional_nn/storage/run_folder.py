@@ -10,12 +10,12 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
+    JsonObject,
     check_new_folder,
     finite_json,
     read_signed,
@@ -62,7 +62,7 @@ def check_run_folder(folder: Path, resume: bool = False) -> None:
         raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
 
 
-def create_run_folder(folder: Path, configuration: Mapping[str, Any]) -> None:
+def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
     """Writes the configuration, which makes the folder a run's folder, and an empty file of metrics."""
     # This process holds the lock of the checkpoints, so a half-written file here comes from an earlier, killed process.
     remove_leftovers(folder)
@@ -70,7 +70,7 @@ def create_run_folder(folder: Path, configuration: Mapping[str, Any]) -> None:
     write_whole(folder / METRICS, "")
 
 
-def read_configuration(folder: Path) -> dict[str, Any]:
+def read_configuration(folder: Path) -> JsonObject:
     """Reads the configuration of a run.
 
     Raises:
@@ -100,7 +100,7 @@ def finish_run_folder(
     params: Params,
     state: State,
     history: Iterable[Mapping[str, float]],
-    result: Mapping[str, Any],
+    result: Mapping[str, object],
 ) -> None:
     """Writes the metrics, the parameters and the result of a finished run.
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.progress import progress_bar
@@ -43,7 +42,7 @@ from functional_nn.training.resilience.interruption import Interruption
 def sweep(
     model: ModelFunction,
     optimizer: OptimizerFunction,
-    grid: Sequence[Mapping[str, Any]],
+    grid: Sequence[Mapping[str, object]],
     data: Dataset | Split | Mapping[str, Dataset | Split],
     *,
     loss: LossMaker = cross_entropy,
@@ -59,7 +58,7 @@ def sweep(
     halving: Halving | None = None,
     keep: bool = True,
     out: str | os.PathLike[str] | None = None,
-    identity: str | Mapping[str, Any] | None = None,
+    identity: str | Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
@@ -140,7 +139,7 @@ def sweep(
 def train_members(
     make_recipe: RecipeMaker,
     model: ModelFunction,
-    grid: Sequence[Mapping[str, Any]],
+    grid: Sequence[Mapping[str, object]],
     data: Dataset | Split | Mapping[str, Dataset | Split],
     *,
     epochs: int,
@@ -154,7 +153,7 @@ def train_members(
     halving: Halving | None = None,
     keep: bool = True,
     out: str | os.PathLike[str] | None = None,
-    identity: str | Mapping[str, Any] | None = None,
+    identity: str | Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:

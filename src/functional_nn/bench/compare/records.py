@@ -10,15 +10,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 
 from functional_nn.core.errors import DataError, shortened
-from functional_nn.storage.files import finite_json, write_whole
+from functional_nn.storage.files import JsonValue, finite_json, write_whole
 from functional_nn.training.programs.devices import cores
 
-Record: TypeAlias = Mapping[str, Any]
+Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
@@ -35,7 +35,7 @@ KEY: dict[str, str | int | None] = {
 """Two records measure the same thing if they are equal in these entries. A missing entry counts as the value here."""
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """The date, commit, device, cores, load, versions and settings of a measurement.
 
     ``commit`` is the commit of the package's checkout, or None for an installed package. If ``matmul_precision`` is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Mode(NamedTuple):
     compile: float
     timing: Timing
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The mode and its times, ready for JSON."""
         return {"mode": self.name, "compile": self.compile, "timing": self.timing.to_dict()}
 

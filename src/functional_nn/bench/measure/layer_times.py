@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
@@ -43,7 +43,7 @@ class LayerCost(NamedTuple):
     bytes: int
     timing: Timing | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The cost, ready for JSON."""
         return {**self._asdict(), "timing": self.timing and self.timing.to_dict()}
 

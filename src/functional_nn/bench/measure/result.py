@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.measure.compiled_program import STAGES
@@ -113,7 +112,7 @@ class Benchmark:
             return f"{self.bound}: {BOUND_NAMES[self.bound]} accounts for {share:.0%} of a call"
         return f"none is near; the nearest is {self.bound}, with {share:.0%} of a call"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All measurements, ready for JSON."""
         return {
             "name": self.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from functional_nn.bench.measure.benchmark import benchmark, measure_call
 from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
@@ -39,7 +39,7 @@ class BenchmarkCase(NamedTuple):
         """The number of steps that one call runs."""
         return STEPS if self.what in ("train", "sweep") else 1
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The case, ready for JSON."""
         return {**self._asdict(), "steps": self.steps}
 
@@ -60,7 +60,7 @@ class Measured(NamedTuple):
         """Seconds for one example of one model."""
         return self.step.median / self.case.batch_size / self.case.members
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The case and the measurements, ready for JSON."""
         return {**self.case.to_dict(), **self.result.to_dict()}
 

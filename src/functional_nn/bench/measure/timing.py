@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 
@@ -78,7 +78,7 @@ class Timing(NamedTuple):
         count = f", n={len(self.samples)}" if with_count else ""
         return f"{median:.{digits}f} {unit} ({low:.{digits}f}-{high:.{digits}f}{count})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Median, quartiles, number of calls, and the median of each round."""
         low, high = self.quartiles
         return {

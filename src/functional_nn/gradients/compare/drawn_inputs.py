@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shape, stand_in
-from functional_nn.gradients.compare.problem import PyTree
+from functional_nn.core.trees import PyTree
 
 
 def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) -> tuple[Params, State]:

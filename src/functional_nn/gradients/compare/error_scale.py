@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
+from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan
 from functional_nn.jaxprs.inner_programs import CALLS, Scan, branches, scan_parts
 
@@ -26,7 +27,7 @@ class Terms(NamedTuple):
 Value: TypeAlias = Terms | jax.Array
 
 
-def absolute_terms(linear: Callable[[Any], Any], argument: Any) -> Any:
+def absolute_terms(linear: Callable[[PyTree], PyTree], argument: PyTree) -> PyTree:
     """Evaluates a linear function with absolute coefficients, at the absolute argument.
 
     By the chain rule, a derivative is a sum over paths through the program, and each term is a product of local
@@ -123,7 +124,7 @@ def _linear_results(program: ClosedJaxpr, linear: Sequence[bool]) -> list[bool]:
     return [result is True for result in evaluate(program, linear, _dependence)]
 
 
-def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[Any], compute: Compute) -> list[Any]:
+def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[object], compute: Compute) -> list[bool]:
     """The hook for ``evaluate`` that computes whether each value depends on the argument (True)."""
     name = equation.primitive.name
     linear = [operand is True for operand in operands]  # constants and literals are arrays

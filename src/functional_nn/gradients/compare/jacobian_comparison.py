@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     condensed,
@@ -18,7 +19,7 @@ from functional_nn.gradients.compare.jacobians import (
     second_order,
     under_transforms,
 )
-from functional_nn.gradients.compare.problem import Array, Leaves, Problem, PyTree
+from functional_nn.gradients.compare.problem import Array, Leaves, Problem
 from functional_nn.gradients.compare.verdict import Verdict, judge
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order

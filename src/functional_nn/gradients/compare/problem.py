@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,8 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals, State
+from functional_nn.core.trees import PyTree
 
-PyTree: TypeAlias = Any
-"""Nested tuples, lists and dicts of arrays, ``Masked`` sequences among them. Python has no type for this."""
 Array: TypeAlias = jax.Array | np.ndarray
 Leaves: TypeAlias = Sequence[Array]
 """The floating-point arrays of a pytree, in order."""
@@ -73,7 +72,7 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
     all_leaves = [leaf for _, leaf in paths_and_leaves]
     is_floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in all_leaves]
 
-    def join(leaves: Leaves, others: Sequence[Any] | None = all_leaves) -> PyTree:
+    def join(leaves: Leaves, others: Sequence[PyTree] | None = all_leaves) -> PyTree:
         others = [None] * len(all_leaves) if others is None else others
         remaining = iter(leaves)
         joined = [next(remaining) if floats else other for floats, other in zip(is_floating, others, strict=True)]
@@ -83,7 +82,7 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
     return DifferentiableLeaves([_name(path, names) for path, _ in chosen], [leaf for _, leaf in chosen], join)
 
 
-def _name(path: tuple[Any, ...], names: Sequence[str]) -> str:
+def _name(path: jax.tree_util.KeyPath, names: Sequence[str]) -> str:
     """Formats a path, such as ``params/dense_0/weight``. The given names are used on the first level."""
     if not path or not names:
         return _joined(path)
@@ -92,14 +91,14 @@ def _name(path: tuple[Any, ...], names: Sequence[str]) -> str:
     return f"{first}/{rest}" if rest else first
 
 
-def _joined(path: tuple[Any, ...]) -> str:
+def _joined(path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
     """Converts floating-point leaves to another type. They become NumPy arrays: float64 then works without x64 mode."""
 
-    def convert(leaf: Any) -> Any:
+    def convert(leaf: Array) -> Array:
         is_key = isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic)
         if is_key:
             return leaf

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Any
 
 from functional_nn.gradients.compare.report_table import WIDTH, html_table, text_table
 from functional_nn.gradients.compare.verdict import Verdict, worst
@@ -102,7 +101,7 @@ class Report:
         if not self.passed:
             raise AssertionError(str(self))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything as plain numbers, texts and lists, ready for JSON."""
         counts = Counter(verdict.outcome for verdict in self.verdicts)
         return {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 
 SIZE = 2.0**-30
@@ -27,7 +27,7 @@ ROUNDED = (
 """Operations that round their results. Maxima, selections and moves of elements are exact, so they get no error."""
 
 
-def rounding(function: Callable[..., Any], *arguments: Any) -> Any:
+def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
     """How far each element of a result moves, per unit of relative error in every operation (Monte Carlo arithmetic).
 
     Each operation's result is multiplied by 1 ± 2⁻³⁰, with signs drawn for every element. To the result of a sum, ±2⁻³⁰

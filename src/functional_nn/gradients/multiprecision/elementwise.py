@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.multiprecision.numbers import NAMES, Arithmetic
@@ -19,7 +20,7 @@ HALF_TO_EVEN = 1
 """JAX's number for rounding halves to the even neighbor. Its other method rounds halves away from 0."""
 
 
-def is_floating(array: Any) -> bool:
+def is_floating(array: jax.Array | np.ndarray | ShapedArray) -> bool:
     """Whether an array, or a shape and type, holds floating-point numbers."""
     return jnp.issubdtype(array.dtype, np.floating)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -15,13 +15,14 @@ from functional_nn.gradients.multiprecision import data_movement, elementwise, p
 from functional_nn.gradients.multiprecision.control_flow import CONTROL, Operand
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Points, Values
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type
 
 RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES
 
+Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
-VARYING: Any = object()
+VARYING: Value = object()
 """Stands for any value that depends on the inputs, while the inputs are not yet known."""
 
 
@@ -37,14 +38,14 @@ class Program:
         leaves: arrays with the shapes and types for which the function is traced.
     """
 
-    def __init__(self, function: Callable[[list[Any]], Sequence[Any]], leaves: Sequence[Any]):
+    def __init__(self, function: Callable[[list[Array]], Sequence[Array]], leaves: Sequence[Array]):
         self._program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
         self._constant_results: dict[EquationPath, Results] = {}
         evaluate(self._program, [VARYING for _ in leaves], self._find_constant)
 
     def _find_constant(
-        self, path: EquationPath, equation: JaxprEqn, operands: list[Any], compute: Compute
-    ) -> list[Any]:
+        self, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
+    ) -> list[Value]:
         """The hook that stores results which do not depend on the inputs, for equations at the top level."""
         if any(operand is VARYING for operand in operands):
             return [VARYING for _ in equation.outvars]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 Number: TypeAlias = Any
 """A number from gmpy2 or mpmath."""
-Function: TypeAlias = Callable[..., Any]
+Function: TypeAlias = Callable[..., Number]
 """A function of such numbers, or an elementwise function of arrays of such numbers."""
 
 ALGEBRAIC = ("sqrt", "floor", "ceil")
@@ -61,7 +61,7 @@ class _Library(NamedTuple):
         functions: the elementwise functions by name.
     """
 
-    precision: Callable[[], AbstractContextManager[Any]]
+    precision: Callable[[], AbstractContextManager[object]]
     number: Function
     functions: dict[str, Function]
 

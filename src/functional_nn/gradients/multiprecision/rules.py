@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,10 @@ The points are the last axis. So NumPy can broadcast arrays of different rank, a
 Floating-point values are numbers of many digits in arrays of objects. Integers and booleans have NumPy's types.
 """
 
-Rule: TypeAlias = Callable[..., Any]
+Rule: TypeAlias = Callable[..., Values | list[Values]]
 """``rule(arithmetic, equation, *operands)`` returns the result of an equation, or the list of its results."""
+
+AnyRule = TypeVar("AnyRule", bound=Rule)
 
 
 class Points(NamedTuple):
@@ -27,10 +29,10 @@ class Points(NamedTuple):
 class Rules(dict[str, Rule]):
     """A dictionary of rules by the name of the primitive."""
 
-    def of(self, *names: str) -> Callable[[Rule], Rule]:
+    def of(self, *names: str) -> Callable[[AnyRule], AnyRule]:
         """A decorator that registers a rule for the primitives with these names."""
 
-        def register(rule: Rule) -> Rule:
+        def register(rule: AnyRule) -> AnyRule:
             self.update(dict.fromkeys(names, rule))
             return rule
 

@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
 from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
@@ -61,7 +62,7 @@ class Mutant:
     family: str
     population: Mutants = field(repr=False, compare=False)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: PyTree) -> PyTree:
         return self.population.alone(self.number, *arguments)
 
     def __str__(self) -> str:
@@ -84,7 +85,7 @@ class Entry(NamedTuple):
     family: str
 
 
-def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = None, seed: int = 0) -> Mutants:
+def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | None = None, seed: int = 0) -> Mutants:
     """Makes the mutants of a hand-derived backward pass.
 
     Args:
@@ -122,7 +123,7 @@ def mutate(hand_vjp: Callable[..., Any], *arguments: Any, limit: int | None = No
     return Mutants(program, arguments, jax.tree.structure(shape), [*bars, *equations])
 
 
-def batch_size(arguments: Sequence[Any]) -> int | None:
+def batch_size(arguments: Sequence[PyTree]) -> int | None:
     """The batch size, read from the last argument, the output's cotangent. None if there is only one example."""
     leaves = jax.tree.leaves(arguments[-1:])
     size = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 1
@@ -135,8 +136,8 @@ class Mutants:
     def __init__(
         self,
         program: ClosedJaxpr,
-        arguments: Sequence[Any],
-        structure: Any,
+        arguments: Sequence[PyTree],
+        structure: object,
         entries: Sequence[Entry],
     ):
         self._program, self._structure = program, structure
@@ -161,22 +162,22 @@ class Mutants:
     def __repr__(self) -> str:
         return f"Mutants({len(self)})"
 
-    def evaluate(self, *arguments: Any) -> Any:
+    def evaluate(self, *arguments: PyTree) -> PyTree:
         """Computes the bars of all mutants in one compiled program. The leading axis of each bar is the mutant."""
         return self._population(self._leaves(arguments))
 
-    def alone(self, number: int, *arguments: Any) -> Any:
+    def alone(self, number: int, *arguments: PyTree) -> PyTree:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
 
-    def _leaves(self, arguments: Sequence[Any]) -> list[jax.Array]:
+    def _leaves(self, arguments: Sequence[PyTree]) -> list[jax.Array]:
         given = signature(arguments)
         if given != self._expected:
             expected = f"those that the mutants were made for, {self._expected}"
             raise InputError("arguments", expected, given, "Call mutate again with such arguments.")
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
 
-    def _all(self, leaves: list[jax.Array]) -> Any:
+    def _all(self, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of all mutants, at most ``AT_ONCE`` of them at the same time."""
         groups = -(-len(self) // AT_ONCE)
         size = -(-len(self) // groups)
@@ -184,7 +185,7 @@ class Mutants:
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
         return jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:])[: len(self)], bars)
 
-    def _one(self, active: Number, leaves: list[jax.Array]) -> Any:
+    def _one(self, active: Number, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of the mutant with this number."""
 
         def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
@@ -197,7 +198,7 @@ class Mutants:
         return jax.tree.unflatten(self._structure, bars)
 
 
-def signature(arguments: Sequence[Any]) -> str:
+def signature(arguments: Sequence[PyTree]) -> str:
     """The structure, shapes and types of the arguments as text."""
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 

@@ -13,8 +13,8 @@ import optax
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
-from functional_nn.gradients.compare.problem import PyTree
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.compare.verdict import Outcome, Verdict
 from functional_nn.gradients.textbook import TextbookRule

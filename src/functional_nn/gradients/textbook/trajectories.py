@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from functional_nn.gradients.compare.problem import PyTree
+from functional_nn.core.trees import PyTree
 from functional_nn.gradients.textbook import TextbookRule
 from functional_nn.gradients.textbook.rule import Array
 

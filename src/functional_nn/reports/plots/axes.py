@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import shown
+from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import check_result
 from functional_nn.sweeps.results.results import SweepResult, shown_value
 
@@ -64,7 +65,7 @@ def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argum
     return names
 
 
-def values_of(result: SweepResult, name: str) -> list[Any]:
+def values_of(result: SweepResult, name: str) -> list[PlainValue]:
     """The values of a hyper-parameter: numbers in ascending order, others in the order of the grid."""
     values = list(dict.fromkeys(member.hyperparameters[name] for member in result.members))
     return sorted(values) if are_numbers(values) else values

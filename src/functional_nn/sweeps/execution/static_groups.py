@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from functional_nn.core.errors import InputError, inside
 from functional_nn.core.shapes import Shape
 from functional_nn.core.suggestions import suggest
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.sweeps.grid.grid import Hyperparameters
+from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.training.argument_checks import check_counts, check_functions
 from functional_nn.training.programs.recipe import (
     COUNTS,
@@ -26,7 +26,8 @@ from functional_nn.training.programs.recipe import (
     WithStaticValues,
 )
 
-StaticValues: TypeAlias = tuple[tuple[str, Any], ...]
+StaticValues: TypeAlias = tuple[tuple[str, PlainValue], ...]
+"""Names and values of static hyper-parameters."""
 DataShapes: TypeAlias = tuple[tuple[Shape, str], ...]
 
 

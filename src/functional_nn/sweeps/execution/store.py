@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import form, packed, unpacked
-from functional_nn.storage.files import one_writer, read_signed, remove_leftovers, signed_text, write_whole
+from functional_nn.storage.files import JsonObject, one_writer, read_signed, remove_leftovers, signed_text, write_whole
 from functional_nn.storage.identity import as_json, check_kind, difference
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 
@@ -129,7 +128,7 @@ class Store:
         return self.folder / BATCHES / f"{name}.safetensors"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     """The verified contents of ``sweep.json``.
 
     Raises:

@@ -15,9 +15,9 @@ import numpy as np
 from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.validation import check_count, is_function, is_numeric
 
-Hyperparameters: TypeAlias = dict[str, Any]
 PlainValue: TypeAlias = Any
 """A number, a boolean, a string, None, or a tuple of these."""
+Hyperparameters: TypeAlias = dict[str, PlainValue]
 Distribution: TypeAlias = Callable[[np.random.Generator], object]
 
 MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
@@ -202,7 +202,7 @@ def _checked(name: str, given: object) -> PlainValue:
     return value
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> PlainValue:
     """Scalars of NumPy and JAX as Python numbers, and lists as tuples; other values as they are."""
     if isinstance(value, list):
         return tuple(value)

@@ -7,9 +7,8 @@ import io
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.suggestions import suggest
@@ -89,7 +88,7 @@ def _read_toml(text: str) -> list[Hyperparameters]:
     if LONG_KEY.search(text):
         raise InputError("key", "one of at most 100 parts", "a longer one")
     tables = tomllib.loads(text)
-    known: dict[str, Callable[[Any], list[Hyperparameters]]] = {
+    known: dict[str, Callable[..., list[Hyperparameters]]] = {
         "grid": lambda table: grid(**table),
         "zip": lambda table: zipped(**table),
         "draws": _drawn,
@@ -103,7 +102,7 @@ def _read_toml(text: str) -> list[Hyperparameters]:
     return crossed(*(known[name](table) for name, table in tables.items()))
 
 
-def _drawn(table: dict[str, Any]) -> list[Hyperparameters]:
+def _drawn(table: Mapping[str, object]) -> list[Hyperparameters]:
     bounded = {"uniform": uniform, "log_uniform": log_uniform}
 
     def distribution(name: str, given: object) -> Distribution:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import as_host_array, check_choice, is_array, shown
-from functional_nn.sweeps.execution.static_groups import traced_names
+from functional_nn.sweeps.execution.static_groups import StaticValues, traced_names
 from functional_nn.sweeps.results.member import Member, check_result
 from functional_nn.sweeps.results.results import SweepResult, reader_of
 from functional_nn.training.optimizers.precision import as_precision
@@ -24,9 +24,6 @@ from functional_nn.training.programs.recipe import ModelFunction, network_of
 
 COMBINATIONS = ("average", "vote")
 TRAINED = ("finished", "stopped early")
-
-FixedValues: TypeAlias = tuple[tuple[str, Any], ...]
-"""Names and values of static hyper-parameters."""
 
 
 class EnsembleGain(NamedTuple):
@@ -162,7 +159,7 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: ArrayLike)
     traced = traced_names([member.hyperparameters for member in result.members], result.static)
 
     # Members share a program if the static hyper-parameters are equal that the model reads.
-    sharing: dict[FixedValues, list[Member]] = {}
+    sharing: dict[StaticValues, list[Member]] = {}
     for member in members:
         reader = reader_of(member)
         network_of(result.model, reader)
@@ -196,7 +193,7 @@ def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
 
 
 @lru_cache(maxsize=32)
-def _common_network(model: ModelFunction, fixed: FixedValues) -> Layer:
+def _common_network(model: ModelFunction, fixed: StaticValues) -> Layer:
     """One network for all members with these static values. The other hyper-parameters are in its state."""
 
     def forward(params, state, x, *, train, key=None):

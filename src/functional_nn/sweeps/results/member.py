@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params, State
 from functional_nn.core.validation import check_choice, shown
+from functional_nn.sweeps.grid.grid import PlainValue
 
 METRICS = ("test_accuracy", "test_loss", "train_loss")
 
@@ -33,7 +34,7 @@ class Member:
     """
 
     number: int
-    hyperparameters: Mapping[str, Any]
+    hyperparameters: Mapping[str, PlainValue]
     status: str
     bad_step: int | None
     train_loss: np.ndarray
@@ -57,7 +58,7 @@ class Member:
         curve = getattr(self, check_metric(metric))
         return float(curve[-1]) if len(curve) else math.nan
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, PlainValue]:
         """A flat dict: number, hyper-parameters, status, ``bad_step``, number of epochs, and the last metrics."""
         metrics = {metric: self.last(metric) for metric in METRICS}
         about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}

@@ -21,6 +21,7 @@ from functional_nn.core.shapes import Shape
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
+from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import COLUMNS, Member, check_metric, check_names
 from functional_nn.sweeps.results.table import settings_table, shown_value
 from functional_nn.training.optimizers.precision import Precision
@@ -69,7 +70,7 @@ class SweepResult:
     model: ModelFunction
     precision: str | Precision
     in_shape: Shape
-    plan: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, object] = field(default_factory=dict)
     compilations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
@@ -79,7 +80,7 @@ class SweepResult:
         if self.members:
             check_names(self.members[0].hyperparameters)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, PlainValue]]:
         """The table of the members: a flat dict for each."""
         return [member.row() for member in self.members]
 
@@ -122,7 +123,7 @@ class SweepResult:
             raise InputError("members", f"one with a finite {metric}", given, "Try smaller learning rates.")
         return ranked[0]
 
-    def where(self, **hyperparameters: Any) -> SweepResult:
+    def where(self, **hyperparameters: object) -> SweepResult:
         """The result with the members that have these values only, and without ``seconds``.
 
         Raises:
@@ -180,7 +181,7 @@ class SweepResult:
             raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
         write_whole(path, writers[path.suffix]())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The result for JSON, as ``functional-nn sweep --json`` writes it."""
         epochs = sum(len(member.test_loss) for member in self.members)
         seconds_train = self.seconds.get("train")

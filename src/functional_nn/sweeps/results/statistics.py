@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
+from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import HasMembers, Member, check_metric, check_result
 
 CONFIDENCE = 0.95
@@ -36,7 +37,7 @@ class Setting(NamedTuple):
         epochs: the smallest and the largest number of epochs of the members in the mean; 0 if there are none.
     """
 
-    hyperparameters: Mapping[str, Any]
+    hyperparameters: Mapping[str, PlainValue]
     models: int
     mean: float
     deviation: float
@@ -126,16 +127,18 @@ def summarize(
     return [setting(given, members, metric) for given, members in together(result, over)]
 
 
-def together(result: HasMembers, over: Sequence[str] = ("seed",)) -> list[tuple[Mapping[str, Any], list[Member]]]:
+def together(
+    result: HasMembers, over: Sequence[str] = ("seed",)
+) -> list[tuple[Mapping[str, PlainValue], list[Member]]]:
     """Groups of members that differ only in these hyper-parameters, each with the values that they share."""
-    shared: dict[tuple[tuple[str, object], ...], list[Member]] = {}
+    shared: dict[tuple[tuple[str, PlainValue], ...], list[Member]] = {}
     for member in result.members:
         rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
         shared.setdefault(rest, []).append(member)
     return [(dict(rest), members) for rest, members in shared.items()]
 
 
-def setting(hyperparameters: Mapping[str, Any], members: Sequence[Member], metric: str) -> Setting:
+def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
     """The statistics of a metric over some members."""
     counted = [member for member in members if member.has_result and math.isfinite(member.last(metric))]
     values = np.array([member.last(metric) for member in counted])
@@ -210,7 +213,7 @@ def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[M
     varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
     both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
 
-    def by_key(result: HasMembers, argument: str) -> dict[tuple[Any, ...], Member]:
+    def by_key(result: HasMembers, argument: str) -> dict[tuple[PlainValue, ...], Member]:
         members = {tuple(member.hyperparameters.get(name) for name in both): member for member in result.members}
         if len(members) < len(result.members):
             remedy = "Choose one setting with where(…)."

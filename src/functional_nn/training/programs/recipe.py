@@ -17,7 +17,9 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 from functional_nn.training.step import LossFunction, PenaltyFunction
 
-Hyperparameters: TypeAlias = Mapping[str, Any]
+HyperparameterValue: TypeAlias = Any
+"""A number, a boolean, a string, None, a tuple of these, or a traced number."""
+Hyperparameters: TypeAlias = Mapping[str, HyperparameterValue]
 ModelFunction: TypeAlias = Layer | Callable[[Hyperparameters], Layer]
 OptimizerFunction: TypeAlias = optax.GradientTransformation | Callable[[Hyperparameters], optax.GradientTransformation]
 LossMaker: TypeAlias = Loss | Callable[[Hyperparameters], LossFunction]
@@ -45,7 +47,7 @@ class RecipeMaker(Protocol):
     def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe: ...
 
 
-class HyperparameterReader(Mapping[str, Any]):
+class HyperparameterReader(Mapping[str, HyperparameterValue]):
     """Hyper-parameters as the user's functions read them.
 
     An unknown name raises an error with the nearest known name. ``names_read`` collects the names that were read.
@@ -55,7 +57,7 @@ class HyperparameterReader(Mapping[str, Any]):
         self._values = dict(values)
         self.names_read: set[str] = set()
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> HyperparameterValue:
         if name not in self._values:
             remedy = "The seed makes the run's key." if name == "seed" else suggest(str(name), self._values)
             raise InputError("hyper-parameter", "a name in the grid", repr(name), remedy)
@@ -110,7 +112,7 @@ class WithStaticValues:
     """A recipe maker with given static hyper-parameters. It is called with the traced ones only."""
 
     make_recipe: RecipeMaker
-    static: tuple[tuple[str, Any], ...]
+    static: tuple[tuple[str, HyperparameterValue], ...]
 
     def __call__(self, traced: Hyperparameters, /) -> Recipe:
         return self.read(traced)[0]
@@ -134,7 +136,7 @@ def check_model(model: ModelFunction) -> None:
         check_function("model", model, "a layer, or a function of the hyper-parameters that makes one")
 
 
-def _is_function_of_outputs_and_labels(function: Callable[..., Any]) -> bool:
+def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
     """Whether a function has two required arguments, as a loss; a function that makes a loss has one."""
     parameters = inspect.signature(function).parameters.values()
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
