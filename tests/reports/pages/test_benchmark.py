@@ -26,6 +26,9 @@ ABOUT = {
     **{"model": "mlp", "device": "a <fast> device", "platform": "gpu", "cores": 2, "date": "2026-01-01"},
     **{"commit": "abc", "versions": {"jax": "0"}, "matmul_precision": None},
 }
+TRACED = {"trace": 0.1, "lower": 0.1}
+"""The programs of ``fit`` and ``sweep`` are traced while others are compiled, so these have no such stages."""
+
 FINDING = Finding("donation", "dense_0", "argument 0 comes back changed.", "Give it <away>.")
 
 
@@ -37,7 +40,7 @@ def measured(what="train", batch_size=8, members=1, seconds=1e-3, precision="flo
     case = BenchmarkCase(what, batch_size, precision, members)
     result = Benchmark(
         name=f"sweep of {members}" if what == "sweep" else what,
-        stages={"trace": 0.1, "lower": 0.1, "compile": 1.0, "first_run": 0.01},
+        stages=({} if what in ("train", "sweep") else TRACED) | {"compile": 1.0, "first_run": 0.01},
         steady=timing(seconds * case.steps),
         donated=None,
         donate=(),

@@ -37,7 +37,7 @@ def benchmark(
     Steady state is measured in rounds. In each round, these take turns: the program, the same program with donated
     arguments, an empty program, and products and streams of bytes that show the peaks of the device. So the load of the
     machine is the same for all of them. The share is the program's median rate divided by the largest rate that any
-    measurement reached in its best call. A share above 1 means that operations or bytes are counted wrongly.
+    measurement reached in its best call. A share above 1.05 means that operations or bytes are counted wrongly.
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
