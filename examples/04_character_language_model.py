@@ -110,7 +110,7 @@ def main(model, size, stride, epochs, temperature, length, seed, json_file):
     print(f"{model}, {full:,} windows of {TIME} characters; bits per character of the held-out text:")
     print(f"  {alone:.3f} from the frequencies of the characters alone, {before:.3f} untrained")
 
-    def on_epoch(metrics):
+    def on_epoch(metrics, train_state):
         bits = metrics.train_loss / math.log(2), metrics.test_loss / math.log(2)
         print(
             f"  epoch {metrics.epoch}: {bits[1]:.3f} (in training {bits[0]:.3f}), {metrics.seconds:.1f} s", flush=True

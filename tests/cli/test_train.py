@@ -185,7 +185,7 @@ def test_a_flag_with_several_values_in_sweep_says_so_in_train():
     swept = {flag.name for flag in train.params if isinstance(flag, SweptOption)}
     assert swept == set(AXES)
     for flag in sweep.params:
-        assert isinstance(flag.type, Several) == (flag.name in {*AXES, "halving"})
+        assert isinstance(flag.type, Several) == (flag.name in {*AXES, "halving", "metrics"})
 
 
 CHANGES = {
@@ -210,6 +210,7 @@ CHANGES = {
     "--clip-norm": "0.01",
     "--non-finite": "skip",
     "--devices": "2",
+    "--validation": "0.2",
 }
 SAME_NUMBERS = ("--model", "--gradient", "--non-finite", "--devices")
 

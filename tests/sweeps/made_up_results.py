@@ -11,7 +11,8 @@ def member(number, hyperparameters, accuracy, *, epochs=3, status="finished", lo
     rising = np.linspace(0.5, 1.0, epochs) if epochs > 1 else np.ones(epochs)
     falling = (1 - accuracy if loss is None else loss) / np.maximum(rising, 0.1)
     bad_step = 7 if status == "non-finite" else None
-    return Member(number, hyperparameters, status, bad_step, falling / 2, falling, accuracy * rising, **more)
+    curves = {"train_loss": falling / 2, "test_loss": falling, "test_accuracy": accuracy * rising}
+    return Member(number, hyperparameters, status, bad_step, curves, **more)
 
 
 def result(*members, **more):

@@ -63,7 +63,7 @@ def bits(member):
 def same(first, second):
     assert bits(first) == bits(second)
     for name in ("train_loss", "test_loss", "test_accuracy"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+        np.testing.assert_array_equal(first.curves[name], second.curves[name])
     assert (first.status, first.bad_step) == (second.status, second.bad_step)
 
 
@@ -88,7 +88,7 @@ def test_fault_41_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, b
     assert mapped.plan["members_at_once"] == 3
     for a, b in zip(mixed.members, mapped.members, strict=True):
         assert a.hyperparameters == b.hyperparameters
-        np.testing.assert_allclose(a.test_loss, b.test_loss, rtol=1e-4)
+        np.testing.assert_allclose(a.curves["test_loss"], b.curves["test_loss"], rtol=1e-4)
         for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
@@ -102,7 +102,7 @@ def test_a_member_is_bitwise_what_fit_gives(blobs):
         h = member.hyperparameters
         run = fnn.fit(net, fnn.cross_entropy, optax.sgd(h["learning_rate"]), blobs, epochs=3, seed=h["seed"])
         assert bits(member) == bits(run)
-        assert member.test_loss.tolist() == [metrics.test_loss for metrics in run.history]
+        assert member.curves["test_loss"].tolist() == [metrics.test_loss for metrics in run.history]
 
 
 def test_it_agrees_with_the_pure_function_mapped_over_the_population(blobs):
@@ -182,7 +182,7 @@ def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs)
 
 def test_epochs_and_batch_size_of_each_member(blobs):
     result = plain(fnn.sweeps.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 20]), blobs)
-    assert [len(member.test_loss) for member in result.members] == [1, 3]
+    assert [member.epochs for member in result.members] == [1, 3]
     assert result.compilations == 2
     (alone,) = plain([{"learning_rate": 0.1}], blobs, epochs=3, batch_size=20).members
     assert bits(alone) == bits(result.members[1])
@@ -224,12 +224,12 @@ def test_patience_ends_a_member_and_keeps_the_others(blobs):
     for plan in ("map", "vmap"):
         still, learns = plain(members, blobs, epochs=8, patience=2, plan=plan).members
         assert learns.status == "finished"
-        assert len(learns.test_loss) == 8
+        assert learns.epochs == 8
         if still.status == "stopped early":
-            assert np.argmin(still.test_loss) == len(still.test_loss) - 3
+            assert np.argmin(still.curves["test_loss"]) == still.epochs - 3
     grows = plain([{"learning_rate": 30.0}, {"learning_rate": 0.05}], blobs, epochs=8, patience=2).members[0]
     assert grows.status in ("stopped early", "non-finite")
-    assert len(grows.test_loss) < 8
+    assert grows.epochs < 8
 
 
 @pytest.mark.parametrize("plan", ["map", "vmap:2"])
@@ -239,13 +239,15 @@ def test_halving_keeps_the_best_without_compiling_again(plan, blobs):
     result = plain(members, blobs, epochs=5, halving=halving, plan=plan)
     assert result.compilations == 1
     whole = plain(members, blobs, epochs=5, plan=plan)
-    after_first = sorted(range(8), key=lambda i: whole.members[i].test_loss[0])[:4]
-    after_second = sorted(after_first, key=lambda i: whole.members[i].test_loss[2])[:2]
+    after_first = sorted(range(8), key=lambda i: whole.members[i].curves["test_loss"][0])[:4]
+    after_second = sorted(after_first, key=lambda i: whole.members[i].curves["test_loss"][2])[:2]
     for number, member in enumerate(result.members):
         epochs = 5 if number in after_second else 3 if number in after_first else 1
-        assert len(member.test_loss) == epochs
+        assert member.epochs == epochs
         assert member.status == ("finished" if epochs == 5 else "halved")
-        np.testing.assert_allclose(member.test_loss, whole.members[number].test_loss[:epochs], rtol=1e-5)
+        np.testing.assert_allclose(
+            member.curves["test_loss"], whole.members[number].curves["test_loss"][:epochs], rtol=1e-5
+        )
         assert member.params is not None
 
 
@@ -319,7 +321,7 @@ def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
         batch.unlink()
     ran = []
     again = plain(members, blobs, on_epoch=lambda ended, count: ran.append(ended), **options)
-    assert 0 < len(ran) < sum(len(member.test_loss) for member in first.members)
+    assert 0 < len(ran) < sum(member.epochs for member in first.members)
     for a, b in zip(first.members, again.members, strict=True):
         same(a, b)
     ran.clear()

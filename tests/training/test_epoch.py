@@ -104,10 +104,10 @@ def test_shuffled_is_fair():
 def test_evaluation_is_exact_over_uneven_batches(data, batch_size):
     net = NETS["plain"]
     start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
-    loss, accuracy = fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)(start, *data)
+    result = fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)(start, *data)
     y, _ = net.apply(start.params, start.state, data[0], train=False)
-    np.testing.assert_allclose(loss, fnn.cross_entropy(y, data[1]), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, fnn.metrics.accuracy(y, data[1]), rtol=1e-6)
+    np.testing.assert_allclose(result.loss, fnn.cross_entropy(y, data[1]), rtol=1e-6)
+    np.testing.assert_allclose(result.accuracy, fnn.metrics.accuracy(y, data[1]), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "traces"), [(23, 1), (4, 2), (100, 1)])
@@ -188,14 +188,14 @@ def test_masked_sequences_train_and_are_evaluated_over_real_steps(sequences):
     net = NETS["plain"]
     start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (3, 4))
     evaluate = jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=BATCH))
-    loss, accuracy = evaluate(start, x, labels)
+    before = evaluate(start, x, labels)
     y, _ = net.apply(start.params, start.state, x.values[x.mask], train=False)
-    np.testing.assert_allclose(loss, fnn.cross_entropy(y, labels[x.mask]), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, fnn.metrics.accuracy(y, labels[x.mask]), rtol=1e-6)
+    np.testing.assert_allclose(before.loss, fnn.cross_entropy(y, labels[x.mask]), rtol=1e-6)
+    np.testing.assert_allclose(before.accuracy, fnn.metrics.accuracy(y, labels[x.mask]), rtol=1e-6)
     epoch = jax.jit(fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH))
     after, result = epoch(start, x, labels, jnp.int32(0))
     assert np.isfinite(result.loss)
-    assert evaluate(after, x, labels).loss < loss
+    assert evaluate(after, x, labels).loss < before.loss
 
 
 def test_any_function_of_the_same_form_works_as_a_loss(data):
@@ -212,7 +212,8 @@ def test_any_function_of_the_same_form_works_as_a_loss(data):
         states.append(epoch(start, *data, jnp.int32(0))[0])
         evaluations.append(fnn.training.make_evaluate(net, loss, batch_size=BATCH)(start, *data))
     assert_close(*states)
-    np.testing.assert_allclose(*evaluations, rtol=1e-5)
+    for metric in ("loss", "accuracy"):
+        np.testing.assert_allclose(*(getattr(evaluation, metric) for evaluation in evaluations), rtol=1e-5)
 
 
 def test_accuracy_is_nan_where_labels_are_no_classes(data):
@@ -220,6 +221,7 @@ def test_accuracy_is_nan_where_labels_are_no_classes(data):
     net, start = NETS["plain"], fnn.training.create_train_state(NETS["plain"], OPTIMIZER, jax.random.key(0), (4,))
     evaluate = fnn.training.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH)
     for labels in (jnp.full(EXAMPLES, 7), jnp.ones(EXAMPLES), jnp.ones((EXAMPLES, 3), int)):
-        loss, accuracy = evaluate(start, x, labels)
-        assert np.isfinite(loss)
-        assert np.isnan(accuracy)
+        result = evaluate(start, x, labels)
+        assert np.isfinite(result.loss)
+        assert np.isnan(result.accuracy)
+        assert ("accuracy" in result.metrics) == (labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer))

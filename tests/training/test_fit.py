@@ -43,7 +43,7 @@ def bits(run):
 
 def test_it_learns_and_reports():
     seen = []
-    run = fit(epochs=20, on_epoch=seen.append)
+    run = fit(epochs=20, on_epoch=lambda metrics, train_state: seen.append(metrics))
     assert run.status == "finished"
     assert run.message == ""
     assert run.history == tuple(seen)
@@ -286,7 +286,7 @@ def test_an_unhashable_loss_works():
 
 def test_numpy_s_own_types_are_taken():
     data = make_data()
-    wide = fnn.data.Split(*(part.astype(np.float64 if part.dtype == np.float32 else np.int64) for part in data))
+    wide = jax.tree.map(lambda part: part.astype(np.float64 if part.dtype == np.float32 else np.int64), data)
     assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
 
 
@@ -297,7 +297,7 @@ def test_fault_38_a_rate_that_blows_up():
 
 
 def test_interrupted_between_epochs_keeps_what_was_reached():
-    def interrupt(metrics):
+    def interrupt(metrics, train_state):
         if metrics.epoch == 2:
             raise KeyboardInterrupt
 
@@ -377,7 +377,7 @@ def test_fault_06_07_labels_out_of_range_are_found_before_training(label, fault,
         ({"data": [1, 2]}, "data: expected a Dataset or a Split"),
         ({"data": make_data()._replace(train_labels=np.zeros(3, np.int32))}, "as many labels as examples"),
         ({"data": make_data()._replace(test_x=np.zeros((20, 9), np.float32))}, "test data: expected examples of shape"),
-        ({"data": fnn.data.Split(*(part[:0] for part in make_data()))}, "at least one example"),
+        ({"data": jax.tree.map(lambda part: part[:0], make_data())}, "at least one example"),
         ({"loss": "cross_entropy"}, "loss: expected a loss"),
         ({"optimizer": optax.adam}, r"optimizer: expected an Optax transformation.*Write optax.adam\(1e-3\)"),
         ({"optimizer": "adam"}, "optimizer: expected an Optax transformation"),

@@ -32,7 +32,7 @@ def test_nothing_is_traced_after_the_first_epoch(traces):
     net = fnn.chain(fnn.dense(4), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
     rule = optax.adam(1e-2)
     fit = lambda **options: fnn.fit(net, fnn.cross_entropy, rule, SPLIT, batch_size=16, **options)  # noqa: E731
-    fit(epochs=5, on_epoch=lambda metrics: counts.append(len(traces)))
+    fit(epochs=5, on_epoch=lambda metrics, train_state: counts.append(len(traces)))
     assert counts[0] > 0
     assert len(set(counts)) == 1, traces[counts[0] :]
     fit(epochs=2, seed=1)
@@ -74,7 +74,7 @@ def test_ten_thousand_steps_need_no_more_memory():
     assert (
         grown("""
         seen = []
-        note = lambda metrics: seen.append(memory()) if metrics.epoch in (250, 2500) else None
+        note = lambda metrics, train_state: seen.append(memory()) if metrics.epoch in (250, 2500) else None
         fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2500, batch_size=16, on_epoch=note)
         print(seen[1] - seen[0])
     """)

@@ -31,6 +31,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "tuple[int, ...] | None": (list, type(None)),
     "int": (int,),
+    "float": (int, float),
     "Number": (int, float),
     "Number | None": (int, float, type(None)),
     "bool": (bool,),
@@ -74,6 +75,7 @@ class Configuration:
     devices: int = 1
     clip_norm: Number | None = None
     non_finite: str = "stop"
+    validation: float = 0.0
 
     def completed(self) -> Configuration:
         """Fills in the model's defaults for values that were not given.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
 
 from functional_nn.core.errors import short_repr
 from functional_nn.core.suggestions import suggest
+
+if TYPE_CHECKING:
+    from functional_nn.metrics import Metric
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
 ACTIVATIONS = (
@@ -56,6 +59,7 @@ GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
 NON_FINITE = ("stop", "skip", "roll-back")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+METRIC_NAMES = ("accuracy", "precision_score", "recall_score", "f1_score", "calibration_error", "brier_score")
 DISTRIBUTIONS = ("uniform", "log-uniform")
 
 LARGEST_SEED = 2**32 - 1
@@ -192,3 +196,18 @@ POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
+METRICS = click.option(
+    "--metrics",
+    type=Several(Named(METRIC_NAMES), ","),
+    metavar="NAMES",
+    help=f"Some of: {', '.join(METRIC_NAMES)}.  [default: accuracy]",
+)
+
+
+def metrics_by_name(names: list[str] | None) -> dict[str, Metric] | None:
+    """The metrics of the flag ``--metrics`` for ``fit`` and ``sweep``; None if the flag was not given."""
+    if names is None:
+        return None
+    from functional_nn.metrics import METRICS as known
+
+    return {name: known[name] for name in names}

@@ -50,6 +50,12 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         help="mnist5k (in the package), mnist, fashion_mnist, kmnist, or any TFDS image set.",
     ),
     click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder."),
+    click.option(
+        "--validation",
+        type=SHARE,
+        default=0.0,
+        help="Share of the training images that is kept to choose by. Test images are then used once, at the end.",
+    ),
     RECIPE,
     click.option("--model", cls=SweptOption, type=Named(MODELS), default="mlp", help="The network."),
     click.option(

@@ -17,6 +17,7 @@ from functional_nn.cli.options import (
     COUNT,
     GRADIENTS,
     JSON_FILE,
+    METRICS,
     MODELS,
     NOT_NEGATIVE,
     OPTIMIZERS,
@@ -30,6 +31,7 @@ from functional_nn.cli.options import (
     Named,
     Several,
     Sizes,
+    metrics_by_name,
 )
 from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
@@ -84,6 +86,7 @@ def axis(
 )
 @axis("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]", metavar="NAMES")
 @axis("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
+@click.option("--validation", type=SHARE, default=0.0, help="As for train.")
 @click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch.")
 @axis("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
 @axis("--deform", SHARE, "0", "Largest stretches and slants of training images.")
@@ -105,7 +108,8 @@ def axis(
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
 @click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
-@click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower test loss.")
+@click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
+@METRICS
 @click.option(
     "--halving", type=Several(COUNT), metavar="EPOCHS", help="After each of these epochs, only the best models go on."
 )
@@ -138,6 +142,7 @@ def sweep(
     exact: bool,
     order_seed: int | None,
     patience: int | None,
+    metrics: list[str] | None,
     halving: list[int] | None,
     halving_keep: float,
     **flags: FlagValue,
@@ -167,6 +172,10 @@ def sweep(
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     data = load_dataset(base.dataset, base.data_dir)
+    if base.validation:
+        data = data.with_validation(base.validation)
+    chosen_metrics = metrics_by_name(metrics)
+    named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
         click.echo(f"{len(members)} models on {jax.devices()[0].device_kind}")
@@ -178,7 +187,8 @@ def sweep(
     def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
         configuration = _configuration(base, hyperparameters)
         optimizer = configuration.transformation(len(data.train_images))
-        return Recipe(configuration.network(data.classes), cross_entropy, optimizer, configuration.penalty())
+        net = configuration.network(data.classes)
+        return Recipe(net, cross_entropy, optimizer, configuration.penalty(), named_metrics)
 
     result = train_members(
         make_recipe,

@@ -13,7 +13,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import JSON_FILE, NOT_NEGATIVE, FlagValue
+from functional_nn.cli.options import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
 from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
@@ -21,6 +21,7 @@ from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
     from functional_nn.training.run import EpochMetrics, Run
+    from functional_nn.training.state import TrainState
 
 CLEAR_LINE = "\r\x1b[2K"
 """Clears the progress bar on the last line of a terminal. The bar draws itself again."""
@@ -41,15 +42,19 @@ CLEAR_LINE = "\r\x1b[2K"
     default=0.0,
     help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
+@METRICS
+@click.option("--patience", type=COUNT, help="Stop after this number of epochs without a lower loss.")
 @JSON_FILE
 @COMPILATION_CACHE
-@click.option("--quiet", is_flag=True, help="Print the test accuracy only.")
+@click.option("--quiet", is_flag=True, help="Print the last line only.")
 @click.pass_obj
 def train(
     signals: Signals,
     out: Path | None,
     resume: bool,
     checkpoint_minutes: float,
+    metrics: list[str] | None,
+    patience: int | None,
     json_file: Path | None,
     quiet: bool,
     **flags: FlagValue,
@@ -69,6 +74,8 @@ def train(
     with starting_jax(configuration.precision, configuration.devices):
         clock_load = time.perf_counter()
         data = load_dataset(configuration.dataset, configuration.data_dir)
+        if configuration.validation:
+            data = data.with_validation(configuration.validation)
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
@@ -92,13 +99,13 @@ def train(
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
     net = configuration.network(data.classes)
 
-    def on_epoch(metrics: EpochMetrics) -> None:
+    def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         signals.defer()
         if out is not None:
             if metrics.epoch == 1:
                 about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about)
-            run_folder.append_metrics(out, metrics._asdict())
+            run_folder.append_metrics(out, metrics.row())
         if not quiet:
             _print_epoch(metrics)
         signals.check()
@@ -118,6 +125,8 @@ def train(
             precision=configuration.precision,
             devices=configuration.devices,
             non_finite=configuration.non_finite,
+            patience=patience,
+            metrics=metrics_by_name(metrics),
             checkpoints=checkpoints,
             on_epoch=on_epoch,
             progress=False if quiet else None,
@@ -132,7 +141,8 @@ def train(
     if out is not None:
         from functional_nn.reports.plots.run import draw_all
 
-        run_folder.finish_run_folder(out, run.params, run.state, [metrics._asdict() for metrics in run.history], result)
+        history = [metrics.row() for metrics in run.history]
+        run_folder.finish_run_folder(out, run.params, run.state, history, result)
         pictures = draw_all(out, net, run, data)
         if not pictures:
             click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
@@ -144,24 +154,25 @@ def train(
     if run.message:
         click.echo(run.message, err=True)
     if run.history:
-        _print_accuracy(run, seconds)
+        _print_result(run, seconds)
     if run.status == "interrupted":
         click.echo("Stopped.", err=True)
         return signals.status
-    return 0 if run.status == "finished" else 1
+    return 0 if run.status in ("finished", "stopped early") else 1
 
 
 def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
     """The numbers of a run, for ``result.json``."""
     from functional_nn.core import trees
 
-    last = run.history[-1] if run.history else None
+    always = dict.fromkeys(("test_accuracy", "test_loss", "train_loss"))
+    last = run.history[-1].metrics if run.history else {}
     # The first epoch includes work that is done only once. So the median leaves it out if there are other epochs.
     steady = [metrics.seconds for metrics in run.history[1:] or run.history]
     return {
-        "test_accuracy": last and last.test_accuracy,
-        "test_loss": last and last.test_loss,
-        "train_loss": last and last.train_loss,
+        **always,
+        **last,
+        **run.test_metrics,
         "epochs": len(run.history),
         "restored_epochs": run.restored_epochs,
         "skipped_steps": sum(metrics.skipped_steps for metrics in run.history),
@@ -176,20 +187,23 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
 def _print_epoch(metrics: EpochMetrics) -> None:
     """Prints the metrics of an epoch as a line of the table. The first epoch prints the table's head before it."""
     start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
+    names = {name: name.replace("_", " ") for name in metrics.metrics}
     if metrics.epoch == 1:
-        click.echo(f"{start}epoch  train loss  test loss  test accuracy  seconds")
-    click.echo(
-        f"{start}{metrics.epoch:5d}  {metrics.train_loss:10.4f}  {metrics.test_loss:9.4f}"
-        f"  {metrics.test_accuracy:13.4f}  {metrics.seconds:7.3f}{_remarks(metrics)}"
-    )
+        click.echo(f"{start}epoch  {'  '.join(names.values())}  seconds")
+    numbers = [f"{metrics.metrics[name]:{len(words)}.4f}" for name, words in names.items()]
+    click.echo(f"{start}{metrics.epoch:5d}  {'  '.join(numbers)}  {metrics.seconds:7.3f}{_remarks(metrics)}")
 
 
-def _print_accuracy(run: Run, seconds: dict[str, float]) -> None:
-    """Prints the test accuracy of a run, its number of epochs, and the times it took."""
+def _print_result(run: Run, seconds: dict[str, float]) -> None:
+    """Prints the metric that counts, such as the test accuracy, the number of epochs, and the times they took."""
+    from functional_nn.training.epoch_metrics import default_metric
+
+    numbers = run.test_metrics or run.history[-1].metrics
+    name = default_metric(numbers)
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-    click.echo(f"test accuracy {run.history[-1].test_accuracy:.4f} after {epochs}{restored} ({times})")
+    click.echo(f"{name.replace('_', ' ')} {numbers[name]:.4f} after {epochs}{restored} ({times})")
 
 
 def _remarks(metrics: EpochMetrics) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, TypeAlias, TypeGuard, TypeVar
 
@@ -19,7 +19,7 @@ Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch axis."""
 
 Shapes: TypeAlias = Any
-"""A ``Shape``, or a tuple of ``Shapes`` for a layer of several inputs."""
+"""A ``Shape``, or a tuple or a dict of ``Shapes`` for a layer of several inputs."""
 
 
 def wide_type(dtype: DTypeLike) -> DTypeLike:
@@ -33,11 +33,13 @@ def is_shape(value: object) -> TypeGuard[Shape]:
 
 
 def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
-    """A batch of one example of that shape (or of these shapes, nested in tuples), for tracing without computing."""
+    """A batch of one example, for tracing without computing: of that shape, or of these shapes in tuples and dicts."""
     if is_shape(in_shape) and all(0 <= size < 2**31 for size in in_shape):
         return jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
+    if isinstance(in_shape, Mapping):
+        return {name: stand_in(shape, dtype) for name, shape in in_shape.items()}
     if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
-        expected = "a tuple of sizes, or a tuple of such shapes"
+        expected = "a tuple of sizes, or a tuple or dict of such shapes"
         raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
     return tuple(stand_in(shape, dtype) for shape in in_shape)
 
@@ -45,6 +47,8 @@ def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
 def shape_of(x: Value) -> Shapes:
     """The inverse of ``stand_in``: shapes without the batch axis. For a masked sequence, the shape of its values."""
     x = values_of(x)
+    if isinstance(x, Mapping):
+        return {name: shape_of(part) for name, part in x.items()}
     return tuple(shape_of(part) for part in x) if isinstance(x, tuple) else x.shape[1:]
 
 

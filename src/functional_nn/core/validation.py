@@ -5,7 +5,7 @@ The value of a traced array is not known, so only its shape and type are checked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard, TypeVar
 
@@ -188,10 +188,14 @@ def as_host_array(argument: str, value: object) -> np.ndarray:
 
 
 def check_arrays(argument: str, value: object) -> None:
-    """Requires an array with a batch axis, a ``Masked`` sequence of such arrays, or a tuple of these."""
+    """Requires an array with a batch axis, a ``Masked`` sequence of such arrays, or a tuple or a dict of these."""
     if isinstance(value, tuple) and value and not isinstance(value, Masked):
         for part in value:
             check_arrays(argument, part)
+        return
+    if isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            check_arrays(f"{argument}/{name}", part)
         return
     for array in value if isinstance(value, Masked) else (value,):
         if not is_array(array) or not is_numeric(array) or array.ndim == 0:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core.counts import is_count
-from functional_nn.core.errors import DataError, short_repr
+from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.data.validation import training_and_validation
 
 if TYPE_CHECKING:
     from functional_nn.core.masked import Value
@@ -28,6 +29,8 @@ class Dataset(NamedTuple):
         test_labels: as train_labels.
         classes: the number of classes.
         source: where it came from, in words.
+        validation_images: as train_images, for choices during training; None if there are none.
+        validation_labels: as train_labels.
     """
 
     name: str
@@ -37,6 +40,34 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     classes: int
     source: str
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
+
+    def with_validation(self, share: float = 0.1, seed: int = 0) -> Dataset:
+        """Keeps a share of the training images for validation: the same share of each class, drawn at random.
+
+        >>> import functional_nn as fnn
+        >>> fnn.load_dataset("mnist5k").with_validation(0.1)
+        <Dataset mnist5k: 3,600 training, 400 validation and 1,000 test images, 28x28x1, 10 classes>
+        """
+        rest, kept = _rows(self.train_labels, len(self.train_labels), self.validation_labels, share, seed)
+        return self._replace(
+            train_images=self.train_images[rest],
+            train_labels=self.train_labels[rest],
+            validation_images=self.train_images[kept],
+            validation_labels=self.train_labels[kept],
+        )
+
+    def split(self) -> Split:
+        """The same images and labels without the rest."""
+        return Split(
+            self.train_images,
+            self.train_labels,
+            self.test_images,
+            self.test_labels,
+            self.validation_images,
+            self.validation_labels,
+        )
 
     def describe(self) -> str:
         """Describes the data set in one line: name, sizes, shape of an image, classes, source."""
@@ -48,17 +79,27 @@ class Dataset(NamedTuple):
     def _sizes(self) -> str:
         size = "x".join(str(length) for length in self.train_images.shape[1:])
         train, test = len(self.train_images), len(self.test_images)
-        return f"{train:,} training and {test:,} test images, {size}, {self.classes} classes"
+        parts = f"{train:,} training and {test:,} test images"
+        if self.validation_images is not None:
+            parts = f"{train:,} training, {len(self.validation_images):,} validation and {test:,} test images"
+        return f"{parts}, {size}, {self.classes} classes"
 
 
 class Split(NamedTuple):
-    """Training and test examples as arrays, for data that are not a ``Dataset``.
+    """Training examples as arrays, and optionally test and validation examples, for data that are not a ``Dataset``.
+
+    Examples and labels are arrays, ``Masked`` sequences, or tuples and dicts of these, with examples along axis 0.
+
+    If there are validation examples, every choice is made on them, and test examples are evaluated once, at the end.
+    Otherwise test examples are evaluated after every epoch, and choices are made on them.
 
     Attributes:
-        train_x: what the network takes: an array, a ``Masked`` sequence, or a tuple of these.
-        train_labels: an array with one label for each example.
-        test_x: as train_x.
+        train_x: what the network takes.
+        train_labels: what the loss takes.
+        test_x: as train_x; None if there are no test examples.
         test_labels: as train_labels.
+        validation_x: as train_x; None if there are no validation examples.
+        validation_labels: as train_labels.
 
     >>> Split(np.zeros((60, 4)), np.zeros(60, int), np.zeros((30, 4)), np.zeros(30, int))
     <Split: training examples float64 of shape (60, 4), labels int64 of shape (60,); test examples float64 of shape
@@ -67,13 +108,55 @@ class Split(NamedTuple):
 
     train_x: Value
     train_labels: Value
-    test_x: Value
-    test_labels: Value
+    test_x: Value = None
+    test_labels: Value = None
+    validation_x: Value = None
+    validation_labels: Value = None
+
+    def with_validation(self, share: float = 0.1, seed: int = 0) -> Split:
+        """Keeps a share of the training examples for validation, drawn at random.
+
+        If the labels are class numbers, the same share of each class is kept.
+
+        >>> data = Split(np.zeros((60, 4)), np.arange(60) % 3).with_validation(0.2)
+        >>> len(data.train_x), len(data.validation_x), np.bincount(data.validation_labels)
+        (48, 12, array([4, 4, 4]))
+        """
+        import jax
+
+        examples = len(jax.tree.leaves(self.train_x)[0])
+        rest, kept = _rows(self.train_labels, examples, self.validation_x, share, seed)
+
+        def chosen(tree: Value, rows: np.ndarray) -> Value:
+            return jax.tree.map(lambda array: np.asarray(array)[rows], tree)
+
+        return Split(
+            chosen(self.train_x, rest),
+            chosen(self.train_labels, rest),
+            self.test_x,
+            self.test_labels,
+            chosen(self.train_x, kept),
+            chosen(self.train_labels, kept),
+        )
+
+    @property
+    def evaluated_part(self) -> str:
+        """The part that is evaluated after every epoch: ``"validation"``, ``"test"``, or ``""`` if there is neither."""
+        if self.validation_x is not None:
+            return "validation"
+        return "" if self.test_x is None else "test"
+
+    def part(self, name: str) -> tuple[Value, Value]:
+        """The examples and labels of a part: ``"train"``, ``"validation"`` or ``"test"``."""
+        return getattr(self, f"{name}_x"), getattr(self, f"{name}_labels")
 
     def __repr__(self) -> str:
-        train = f"training examples {_in_words(self.train_x)}, labels {_in_words(self.train_labels)}"
-        test = f"test examples {_in_words(self.test_x)}, labels {_in_words(self.test_labels)}"
-        return f"<Split: {train}; {test}>"
+        texts = []
+        for name, words in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            x, labels = self.part(name)
+            if x is not None:
+                texts.append(f"{words} examples {_in_words(x)}, labels {_in_words(labels)}")
+        return f"<Split: {'; '.join(texts)}>"
 
 
 def make_dataset(
@@ -178,6 +261,17 @@ def _checked_labels(argument: str, value: ArrayLike, images: int) -> np.ndarray:
     return labels
 
 
+def _rows(labels: object, examples: int, validation: object, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the examples for training and for validation."""
+    if validation is not None:
+        raise InputError("data", "data without validation examples", "data that have some already")
+    is_array = hasattr(labels, "dtype") and hasattr(labels, "ndim")
+    classes = np.asarray(labels) if is_array else None
+    if classes is not None and (classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer)):
+        classes = None
+    return training_and_validation(examples, classes, share, seed)
+
+
 def _in_words(value: object) -> str:
     """An array, or a pytree of arrays, by types and shapes."""
     from functional_nn.core.masked import Masked
@@ -187,4 +281,6 @@ def _in_words(value: object) -> str:
         return f"masked {shown(value.values)}"
     if isinstance(value, tuple):
         return f"({', '.join(_in_words(part) for part in value)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_in_words(part)}' for name, part in value.items())}}}"
     return shown(value)

@@ -17,7 +17,7 @@ from functional_nn.core.validation import as_host_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
 
-def scale_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
+def scaled_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
     """Divides bytes by 255: uint8 arrays become numbers from 0 to 1; other arrays stay as they are.
 
     Images are kept as bytes, which take a quarter of the memory, and are scaled batch by batch inside the compiled
@@ -27,7 +27,7 @@ def scale_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
         x: an array, or a pytree of arrays.
         dtype: the floating-point type of the result.
 
-    >>> print(scale_bytes(jnp.array([0, 255], jnp.uint8), jnp.float32))
+    >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8), jnp.float32))
     [0. 1.]
     """
     return jax.tree.map(lambda part: part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part, x)
@@ -37,59 +37,99 @@ def as_arrays(data: object) -> Dataset | Split:
     """Returns a data set unchanged, and a split with its arrays in NumPy, in the types that JAX computes in.
 
     Raises:
-        InputError: for anything else, and for several arrays in the place of one.
+        InputError: for anything else, and for examples without labels or labels without examples.
     """
     if isinstance(data, Dataset):
         return data
-    if not isinstance(data, tuple) or len(data) != 4:
+    if not isinstance(data, tuple) or not 2 <= len(data) <= len(Split._fields) or len(data) % 2:
         raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
-    if any(isinstance(part, tuple) for part in data):
-        remedy = "For masked sequences and several inputs, run make_epoch and make_evaluate."
-        raise InputError("data", "one array of examples and one of labels in each part", "several", remedy)
-    arrays = [as_host_array(f"data.{name}", part) for name, part in zip(Split._fields, data, strict=True)]
-    return Split(*(a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays))
+    split = Split(*data)
+    for name in ("train", "test", "validation"):
+        x, labels = split.part(name)
+        if (x is None) != (labels is None) or (name == "train" and x is None):
+            raise InputError(f"data.{name}_x", "examples together with labels", f"{shown(x)} and {shown(labels)}")
+    return Split(*(_in_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
+
+
+def _in_numpy(argument: str, tree: PyTree) -> PyTree:
+    """A pytree of arrays as NumPy arrays. Lists of numbers are arrays, too."""
+
+    def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
+        place = jax.tree_util.keystr(path, simple=True, separator="/")
+        array = as_host_array(f"{argument}/{place}" if place else argument, leaf)
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+
+    return jax.tree_util.tree_map_with_path(in_numpy, tree, is_leaf=lambda node: isinstance(node, list))
 
 
 def as_split(data: Dataset | Split) -> Split:
     """The examples and labels of a data set or a split, with their shapes checked."""
     arrays = as_arrays(data)
-    if isinstance(arrays, Dataset):
-        arrays = Split(arrays.train_images, arrays.train_labels, arrays.test_images, arrays.test_labels)
-    parts = (("train data", arrays.train_x, arrays.train_labels), ("test data", arrays.test_x, arrays.test_labels))
-    for part, x, labels in parts:
-        if x.ndim < 2 or labels.ndim < 1 or len(x) != len(labels):
-            raise InputError(part, "as many labels as examples", f"shapes {x.shape} and {labels.shape}")
-        if len(x) == 0:
-            raise InputError(part, "at least one example", f"shape {x.shape}")
-    shape, test_shape = arrays.train_x.shape[1:], arrays.test_x.shape[1:]
-    if shape != test_shape:
-        raise InputError("test data", f"examples of shape {shape}", test_shape)
-    return arrays
+    split = arrays.split() if isinstance(arrays, Dataset) else arrays
+    forms = {}
+    for name in ("train", "test", "validation"):
+        x, labels = split.part(name)
+        if x is None:
+            continue
+        check_examples(f"{name} data", x, labels)
+        forms[name] = jax.tree.map(lambda array: array.shape[1:], x)
+        if forms[name] != forms["train"]:
+            raise InputError(f"{name} data", f"examples of shape {forms['train']}", forms[name])
+    return split
+
+
+def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
+    """Requires at least one example in a part of the data, and a label for each, along axis 0 of all arrays."""
+    leaves = jax.tree.leaves((x, labels))
+    shapes = f"shapes {_shapes(x)} and {_shapes(labels)}"
+    is_one_number = isinstance(x, np.ndarray) and x.ndim < 2
+    if is_one_number or not jax.tree.leaves(x) or not all(leaf.ndim for leaf in leaves):
+        raise InputError(part, "as many labels as examples", shapes)
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise InputError(part, "as many labels as examples", shapes)
+    if len(leaves[0]) == 0:
+        raise InputError(part, "at least one example", f"shape {_shapes(x)}")
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda array: array.shape, tree)
+
+
+def number_of_examples(x: PyTree) -> int:
+    """The number of examples, which are along axis 0 of every array."""
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def flattened_where_needed(split: Split, output_shape: Callable[[Shape], Shape]) -> Split:
-    """Images as vectors, if the network takes only these.
+    """Images as vectors, if the network takes only these. Images are arrays of bytes with at least two axes each.
 
     A network takes images as they are if its output for one image fits the labels: one number per class for integer
     labels, else the shape of a label. If it does not, but does so for a flat image, the images are flattened.
 
     Args:
-        split: with images (examples, height, width, channels).
+        split: the data.
         output_shape: the network's output shape for an input shape; raises if the network cannot take it.
     """
+    x, labels = split.train_x, split.train_labels
+    if not isinstance(x, np.ndarray) or not isinstance(labels, np.ndarray):
+        return split
+    if x.dtype != np.uint8 or x.ndim < 3:
+        return split
 
     def fits(in_shape: Shape) -> bool:
         try:
             out_shape = output_shape(in_shape)
         except (InputError, TypeError, ValueError):
             return False
-        labels = split.train_labels
         if np.issubdtype(labels.dtype, np.integer):
             return len(out_shape) == labels.ndim
         return out_shape == labels.shape[1:]
 
-    shape = split.train_x.shape[1:]
+    shape = x.shape[1:]
     if fits(shape) or not fits((math.prod(shape),)):
         return split
-    train_x, test_x = (x.reshape(len(x), -1) for x in (split.train_x, split.test_x))
-    return split._replace(train_x=train_x, test_x=test_x)
+
+    def flat(examples: np.ndarray | None) -> np.ndarray | None:
+        return None if examples is None else examples.reshape(len(examples), -1)
+
+    return split._replace(train_x=flat(x), test_x=flat(split.test_x), validation_x=flat(split.validation_x))

@@ -89,7 +89,7 @@ def read_configuration(folder: Path) -> JsonObject:
     return configuration
 
 
-def append_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
     """Appends the metrics of an epoch as a line of JSON."""
     with open(folder / METRICS, "a", encoding="utf-8") as file:
         file.write(_metrics_line(metrics))
@@ -99,7 +99,7 @@ def finish_run_folder(
     folder: Path,
     params: Params,
     state: State,
-    history: Iterable[Mapping[str, float]],
+    history: Iterable[Mapping[str, float | None]],
     result: Mapping[str, object],
 ) -> None:
     """Writes the metrics, the parameters and the result of a finished run.
@@ -143,7 +143,7 @@ def verify_run_folder(folder: Path) -> None:
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
 
 
-def _metrics_line(metrics: Mapping[str, float]) -> str:
+def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
 
 

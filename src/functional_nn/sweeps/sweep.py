@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
+import jax
+
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.progress import progress_bar
 from functional_nn.core.suggestions import suggest
-from functional_nn.core.validation import check_count, check_flag, check_function, shown
+from functional_nn.core.validation import check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays
+from functional_nn.data.preparation import as_arrays, as_split
+from functional_nn.losses.loss import Loss
 from functional_nn.losses.multiclass import cross_entropy
-from functional_nn.storage.arrays import checksum
+from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.files import check_new_folder
 from functional_nn.storage.identity import as_json
 from functional_nn.sweeps.execution.halving import Halving
@@ -25,7 +28,9 @@ from functional_nn.sweeps.execution.store import Store
 from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.results.member import check_names
 from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.training.argument_checks import check_seed
+from functional_nn.training.argument_checks import check_patience, check_seed
+from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.devices import check_single_process
 from functional_nn.training.programs.recipe import (
@@ -35,8 +40,10 @@ from functional_nn.training.programs.recipe import (
     PenaltyMaker,
     RecipeFunctions,
     RecipeMaker,
+    StartMaker,
 )
 from functional_nn.training.resilience.interruption import Interruption
+from functional_nn.training.step import GradientFunction
 
 
 def sweep(
@@ -47,6 +54,10 @@ def sweep(
     *,
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
+    metrics: Mapping[str, MetricFunction] | None = None,
+    gradient: GradientFunction = jax.value_and_grad,
+    eval_params: EvaluatedParams | None = None,
+    start: StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
@@ -84,14 +95,17 @@ def sweep(
             names it. If the grid has no ``data``, every member is trained on each of them.
         loss: a ``Loss``, any function of outputs and labels, or a function ``h ->`` one of these.
         penalty: a ``Penalty``, or a function ``h ->`` any function of the parameters.
-        epochs, batch_size, precision: as for ``fit``.
+        metrics: as for ``fit``. If the name of a metric ends in ``loss`` or ``error``, smaller numbers are better,
+            otherwise larger ones; so a ``Loss`` must have such a name.
+        gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+        start: ``(params, state)`` to start from in place of initial values, or a function ``h -> (params, state)``.
         static: names of numbers that are not traced, because a function needs their values.
         plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
             several at a time are faster than one after another, and remembers the result for the device.
         exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
             errors.
         order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
-        patience: stops a member early if its test loss has not improved for this many epochs.
+        patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
         out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have
@@ -112,7 +126,10 @@ def sweep(
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty)
+    check_metrics(metrics)
+    _check_names_of_losses(metrics)
+    named = None if metrics is None else tuple(metrics.items())
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params, start)
     make_recipe.check()
     return train_members(
         make_recipe,
@@ -165,7 +182,7 @@ def train_members(
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
-    _check_choices(members, order_seed, patience)
+    _check_choices(members, by_name, order_seed, patience)
     _check_options(static, halving, keep, exact, on_epoch, progress)
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
@@ -279,16 +296,28 @@ def _check_options(
         check_flag("progress", progress)
 
 
-def _check_choices(members: list[Hyperparameters], order_seed: object, patience: object) -> None:
+def _check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
+    """Raises an InputError if the name of a loss among the metrics says that larger numbers are better."""
+    for name, metric in (metrics or {}).items():
+        if isinstance(metric, Loss) and larger_is_better(name):
+            remedy = f"Name it {name}_loss: then smaller numbers are better."
+            raise InputError("metrics", "a name that ends in loss or error for a loss", repr(name), remedy)
+
+
+def _check_choices(
+    members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
+) -> None:
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
     if order_seed is not None:
         check_seed("order_seed", order_seed)
     if patience is not None:
-        check_count("patience", patience)
+        for part in data.values():
+            check_patience(patience, as_split(part))
 
 
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
-    return checksum({str(place): part for place, part in enumerate(data) if hasattr(part, "dtype")})
+    split = data.split() if isinstance(data, Dataset) else data
+    return checksum(named_arrays(split._asdict()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +11,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
+from functional_nn.data.dataset import Split
 from functional_nn.training.state import TrainState, check_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
@@ -80,3 +83,26 @@ def check_scalar(argument: str, value: object) -> jax.Array:
     if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(argument, "a function that returns one floating-point number", shown(value))
     return value
+
+
+def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss, and the numbers that it reports in addition, from what a loss function returned.
+
+    Raises:
+        InputError: unless it returned one number, or a pair of one number and a dict of numbers by name.
+    """
+    if not isinstance(result, tuple):
+        return check_scalar("loss", result), {}
+    if len(result) != 2 or not isinstance(result[1], Mapping):
+        expected = "a function that returns a number, or a pair (number, {name: number})"
+        raise InputError("loss", expected, f"one that returns {shown(result)}")
+    value, reports = result
+    return check_scalar("loss", value), {name: check_scalar(f"loss/{name}", reports[name]) for name in reports}
+
+
+def check_patience(patience: object, data: Split) -> None:
+    """Raises an InputError unless this is a number of epochs, and there are examples that are evaluated."""
+    check_count("patience", patience)
+    if not data.evaluated_part:
+        remedy = "Write data.with_validation(0.1)."
+        raise InputError("patience", "data with validation or test examples", "training examples only", remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -15,13 +15,16 @@ from functional_nn.core.validation import check_count, check_function, tree_in_n
 from functional_nn.training.argument_checks import (
     check_batch,
     check_epoch_number,
+    check_loss,
     check_pair,
-    check_scalar,
     check_train_state,
 )
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import TrainStep
+from functional_nn.training.step import LossResult, TrainStep
+
+NO_REPORTS: Mapping[str, jax.Array] = {}
+"""What a loss reports that returns one number."""
 
 
 class EpochResult(NamedTuple):
@@ -32,11 +35,13 @@ class EpochResult(NamedTuple):
             finite are left out.
         bad_step: the first step whose loss was not finite, counted from 0 in the epoch; -1 if there is none.
         bad_steps: the number of such steps.
+        reports: the means of what the loss reports in addition, by name, computed in the same way.
     """
 
     loss: jax.Array
     bad_step: jax.Array
     bad_steps: jax.Array
+    reports: Mapping[str, jax.Array] = NO_REPORTS
 
 
 Epoch: TypeAlias = Callable[[TrainState, Value, PyTree, jax.Array], tuple[TrainState, EpochResult]]
@@ -72,7 +77,8 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     def checked_step(train_state, x, labels):
         train_state, loss = check_pair("train_step", train_step(train_state, x, labels), "loss")
-        return train_state, check_scalar("train_step's loss", loss)
+        value, reports = check_loss(loss)
+        return train_state, (value, reports) if reports else value
 
     full_batches, last_batch = make_epoch_parts(checked_step, batch_size)
 
@@ -118,11 +124,12 @@ def make_epoch_parts(train_step: TrainStep, batch_size: int, unroll: int = 1) ->
         return lax.scan(step, train_state, full, unroll=unroll)
 
     def last_batch(train_state, losses, rest, x, labels):
+        losses, reports = _loss_and_reports(losses)
         sizes = jnp.full_like(losses, batch_size)
         if rest.size:
             batch_x, batch_labels = _gathered(rest, x, labels)
             train_state, loss = train_step(train_state, batch_x, batch_labels)
-            losses = jnp.append(losses, loss)
+            losses, reports = jax.tree.map(jnp.append, (losses, reports), _loss_and_reports(loss))
             sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
         # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
         # operation on stacked arrays.
@@ -132,9 +139,14 @@ def make_epoch_parts(train_step: TrainStep, batch_size: int, unroll: int = 1) ->
         first_bad = jnp.argmin(finite)
         bad_step = jnp.where(finite[first_bad], -1, first_bad)
         bad_steps = jnp.sum(~finite, dtype=jnp.int32)
-        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps)
+        means = {name: jnp.sum(jnp.where(finite, reports[name] * sizes, 0)) / sums[1] for name in reports}
+        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps, means)
 
     return full_batches, last_batch
+
+
+def _loss_and_reports(loss: LossResult) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+    return loss if isinstance(loss, tuple) else (loss, NO_REPORTS)
 
 
 def _gathered(rows: jax.Array, x: Value, labels: PyTree) -> tuple[Value, PyTree]:

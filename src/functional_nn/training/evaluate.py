@@ -1,59 +1,91 @@
-"""Evaluation as a pure function: loss and accuracy over a set of examples."""
+"""Evaluation as a pure function: the loss and other metrics over a set of examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.errors import InputError, inside
+from functional_nn.core.layer import Layer, Params, as_layer
 from functional_nn.core.masked import values_of
-from functional_nn.core.validation import check_count, check_function, tree_in_native_order
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_count, check_function, shown, tree_in_native_order
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.weighting import ratio
-from functional_nn.metrics import accuracy
-from functional_nn.training.argument_checks import check_batch, check_scalar, check_train_state
+from functional_nn.metrics import Metric, Totals, accuracy
+from functional_nn.training.argument_checks import check_batch, check_loss, check_scalar, check_train_state
+from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.optimizers.rate_share import RateShare
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, forward
 
+MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
+"""A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
+
+EvaluatedParams: TypeAlias = Callable[[PyTree, Params], Params]
+"""``evaluated_params(optimizer_state, params)``: the parameters to evaluate, such as an average over steps."""
+
+Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
+
 
 class Evaluation(NamedTuple):
-    """The loss over a set of examples, and the accuracy, which is NaN if the labels are not class numbers."""
+    """The loss over a set of examples, and other metrics by name."""
 
     loss: jax.Array
-    accuracy: jax.Array
+    metrics: dict[str, jax.Array]
+
+    @property
+    def accuracy(self) -> jax.Array:
+        """The accuracy; NaN if it was not computed."""
+        return self.metrics.get("accuracy", jnp.full_like(self.loss, jnp.nan))
 
 
 def make_evaluate(
     net: Layer,
     loss: LossFunction,
     *,
+    metrics: Mapping[str, MetricFunction] | None = None,
+    eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
     batch_size: int = 250,
-) -> Callable[[TrainState, jax.Array, jax.Array], Evaluation]:
+) -> Evaluate:
     """Makes a pure function ``evaluate(train_state, x, labels) -> Evaluation``, exact for any number of examples.
 
     Labels that a ``Loss`` ignores, and the padding of ``Masked`` sequences, count neither in the loss nor in the
-    accuracy. If the loss is another function, its value is taken as the mean over the examples of a batch.
+    accuracy. If the loss is another function, its value is taken as the mean over the examples of a batch, and so are
+    the numbers that it reports in addition; these become metrics.
+
+    Args:
+        net, loss: as ``fit`` takes them.
+        metrics: by name, metrics (``functional_nn.metrics``), losses, or functions ``(y, labels) -> number``, whose
+            value is taken as the mean over the examples of a batch. None: the accuracy if the labels are class numbers
+            and the network has one output for each class; otherwise nothing but the loss.
+        eval_params: makes the parameters to evaluate from ``(optimizer_state, params)``, as
+            ``optax.contrib.schedule_free_eval_params`` does. None: the parameters as they are.
+        precision: as for ``fit``.
+        batch_size: the number of examples computed at a time.
     """
     net, policy = as_layer(net), as_precision(precision)
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
     check_count("batch_size", batch_size)
-    label_weights = loss.label_weights if isinstance(loss, Loss) else None
+    check_metrics(metrics)
+    totals_of_outputs = _totals_function(loss, metrics)
 
     def evaluate(train_state, x, labels):
         check_train_state(train_state)
         x, labels = tree_in_native_order((x, labels))
         batches, left = divmod(check_batch(x, labels), batch_size)
+        params = evaluated_params(train_state, eval_params)
 
         def totals(batch):
             inputs, targets = batch
-            y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
-            return loss_totals(y, targets), accuracy_totals(y, targets)
+            y, _ = forward(net, policy, params, train_state.state, inputs, train=False)
+            return totals_of_outputs(y, targets)
 
         totals_of_batch = jax.jit(totals)  # traced once, for the shapes and for the loop
 
@@ -70,26 +102,89 @@ def make_evaluate(
             if left:
                 rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
                 sums = jax.tree.map(jnp.add, sums, rest)
-        loss_sum, right = sums
-        return Evaluation(ratio(*loss_sum), accuracy.result(right))
+        loss_totals, other_totals = sums
+        results = {name: _result(metrics, name, total) for name, total in other_totals.items()}
+        return Evaluation(ratio(*loss_totals), results)
 
-    def loss_totals(y, labels):
-        if isinstance(loss, Loss):
-            return loss.totals(y, labels)
-        mean = check_scalar("loss", loss(y, labels))
-        examples = jax.tree.leaves(y)[0].shape[0]
-        return mean * examples, jnp.asarray(examples, mean.dtype)
+    return evaluate
 
+
+def evaluated_params(train_state: TrainState, eval_params: EvaluatedParams | None) -> Params:
+    """The parameters that are evaluated: those of the train state, or what ``eval_params`` makes of them."""
+    if eval_params is None:
+        return train_state.params
+    optimizer_state = train_state.optimizer_state
+    # These two are added around the user's optimizer, so the user's function expects the state inside.
+    while isinstance(optimizer_state, Clipping | RateShare):
+        optimizer_state = optimizer_state.optimizer_state
+    return eval_params(optimizer_state, train_state.params)
+
+
+def check_metrics(metrics: object) -> None:
+    """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or not name.isidentifier() or name == "loss":
+            raise InputError("metrics", "names of letters, digits and _ other than loss", repr(name))
+        with inside("metrics"):
+            check_function(name, metric, "a metric, a loss, or a function of outputs and labels")
+
+
+def _totals_function(
+    loss: LossFunction, metrics: Mapping[str, MetricFunction] | None
+) -> Callable[[PyTree, PyTree], tuple[Totals, dict[str, Totals]]]:
+    """Makes the function that computes, over a batch, the totals of the loss, of its reports, and of the metrics."""
+
+    # It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.
     @jax.jit
     def accuracy_totals(y, labels):
-        """The totals of the accuracy; NaN if the labels are not class numbers.
-
-        It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.
-        """
-        are_classes = isinstance(labels, jax.Array) and jnp.issubdtype(labels.dtype, jnp.integer)
-        if not are_classes or labels.shape != values_of(y).shape[:-1]:
-            return dict.fromkeys(("sum", "weight"), jnp.float32(jnp.nan))
+        label_weights = loss.label_weights if isinstance(loss, Loss) else None
         counted = None if label_weights is None else label_weights(labels) != 0
         return accuracy.totals(y, labels, counted)
 
-    return evaluate
+    def totals(y, labels):
+        examples = jax.tree.leaves(y)[0].shape[0]
+
+        def totals_of_mean(mean):
+            return mean * examples, jnp.asarray(examples, mean.dtype)
+
+        if isinstance(loss, Loss):
+            loss_totals, others = loss.totals(y, labels), {}
+        else:
+            mean, reports = check_loss(loss(y, labels))
+            loss_totals, others = totals_of_mean(mean), {name: totals_of_mean(reports[name]) for name in reports}
+        if metrics is None:
+            if _are_classes(y, labels):
+                others["accuracy"] = accuracy_totals(y, labels)
+            return loss_totals, others
+        for name, metric in metrics.items():
+            if name in others:
+                raise InputError("metrics", "names that the loss does not report", repr(name))
+            with inside(name):
+                if isinstance(metric, Metric | Loss):
+                    others[name] = metric.totals(y, labels)
+                else:
+                    others[name] = totals_of_mean(check_scalar("metric", metric(y, labels)))
+        return loss_totals, others
+
+    return totals
+
+
+def _result(metrics: Mapping[str, MetricFunction] | None, name: str, totals: Totals) -> jax.Array:
+    """A metric from its totals."""
+    if metrics is None and name == "accuracy":
+        return accuracy.result(totals)
+    metric = None if metrics is None else metrics.get(name)
+    if isinstance(metric, Metric | Loss):
+        return metric.result(totals)
+    return ratio(*totals)
+
+
+def _are_classes(y: PyTree, labels: PyTree) -> bool:
+    """Whether the labels are class numbers, one for each output vector, so that they have an accuracy."""
+    outputs = values_of(y)
+    is_one_array = len(jax.tree.leaves(outputs)) == len(jax.tree.leaves(labels)) == 1 and hasattr(labels, "dtype")
+    return is_one_array and jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == outputs.shape[:-1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from functional_nn.core.layer import Params, State
-from functional_nn.core.shapes import Shape
+from functional_nn.core.shapes import Shapes
+from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState
 
@@ -16,23 +19,62 @@ class EpochMetrics(NamedTuple):
 
     Args:
         epoch: the number of the epoch, from 1.
-        train_loss: the mean loss of the training examples, each computed before its batch's update.
-        test_loss, test_accuracy: on the test examples, after the epoch. The accuracy is NaN if labels are not integers.
+        metrics: numbers by name. ``train_loss`` is the mean loss of the training examples, each computed before its
+            batch's update. The others are computed after the epoch, on the validation examples if there are any, or
+            else on the test examples: ``validation_loss`` or ``test_loss``, and other metrics with the same prefix,
+            such as ``test_accuracy``. What the loss reports in addition is there with both prefixes.
         seconds: the time of training, without the evaluation.
         skipped_steps: steps that changed nothing: updates that were not finite, gradients that ``with_clipping`` left
             out, and gradients that overflowed with a scaled loss.
         clipped_steps: steps with a gradient that ``with_clipping`` shortened.
         rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
+        learning_rate: of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state;
+            else None.
     """
 
     epoch: int
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
+    metrics: Mapping[str, float]
     seconds: float
     skipped_steps: int = 0
     clipped_steps: int = 0
     rate_share: float = 1.0
+    learning_rate: float | None = None
+
+    @property
+    def train_loss(self) -> float:
+        """The mean loss of the training examples; NaN if it is not there, as for the other metrics."""
+        return self.metrics.get("train_loss", math.nan)
+
+    @property
+    def test_loss(self) -> float:
+        """The loss on the test examples."""
+        return self.metrics.get("test_loss", math.nan)
+
+    @property
+    def test_accuracy(self) -> float:
+        """The accuracy on the test examples."""
+        return self.metrics.get("test_accuracy", math.nan)
+
+    @property
+    def validation_loss(self) -> float:
+        """The loss on the validation examples."""
+        return self.metrics.get("validation_loss", math.nan)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The accuracy on the validation examples."""
+        return self.metrics.get("validation_accuracy", math.nan)
+
+    @property
+    def deciding_loss(self) -> float:
+        """The loss by which epochs are compared: on validation examples, else on test examples, else in training."""
+        losses = (self.metrics.get(f"{part}_loss") for part in ("validation", "test", "train"))
+        return next(loss for loss in losses if loss is not None)
+
+    def row(self) -> dict[str, float | None]:
+        """All numbers by name in one flat dict, as ``metrics.jsonl`` has them."""
+        after = {name: value for name, value in self._asdict().items() if name not in ("epoch", "metrics")}
+        return {"epoch": self.epoch, **self.metrics, **after}
 
 
 @dataclass(frozen=True)
@@ -42,35 +84,39 @@ class Run:
     Args:
         train_state: the last finite state; ``params`` and ``state`` are its parts.
         history: one ``EpochMetrics`` per epoch.
-        status: ``"finished"``, ``"non-finite"`` or ``"interrupted"``.
+        status: ``"finished"``, ``"stopped early"`` (by ``patience``), ``"stopped"`` (by ``on_epoch``),
+            ``"non-finite"`` or ``"interrupted"``.
         message: the status in words, empty for a finished run.
-        in_shape: the shape of one example as the network took it.
+        in_shape: the shape of one example as the network took it; a pytree of shapes if it took several arrays.
         precision: the ``precision`` given to ``fit``.
         seconds: ``compile`` (0 if the programs were already compiled) and ``train``.
         restored_epochs: how many of the epochs came from a checkpoint.
+        test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
+            ``test_accuracy``; empty if there are no test examples.
+        eval_params: the ``eval_params`` given to ``fit``.
     """
 
     train_state: TrainState
     history: tuple[EpochMetrics, ...]
     status: str
     message: str
-    in_shape: Shape
+    in_shape: Shapes
     precision: str | Precision
     seconds: dict[str, float] = field(default_factory=dict)
     restored_epochs: int = 0
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    eval_params: EvaluatedParams | None = None
 
     def __repr__(self) -> str:
         epochs = "1 epoch" if len(self.history) == 1 else f"{len(self.history)} epochs"
-        if not self.history:
-            return f"Run({self.status}, {epochs})"
-        last = self.history[-1]
-        losses = f"train loss {last.train_loss:.4f}, test loss {last.test_loss:.4f}"
-        return f"Run({self.status}, {epochs}, {losses}, test accuracy {last.test_accuracy:.4f})"
+        metrics = {**(self.history[-1].metrics if self.history else {}), **self.test_metrics}
+        texts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()]
+        return f"Run({', '.join((self.status, epochs, *texts))})"
 
     @property
     def params(self) -> Params:
-        """The trained parameters."""
-        return self.train_state.params
+        """The trained parameters: those that were evaluated, an average over steps if ``eval_params`` makes one."""
+        return evaluated_params(self.train_state, self.eval_params)
 
     @property
     def state(self) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,13 @@ import optax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_key
-from functional_nn.core.shapes import Shape
+from functional_nn.core.layer_checks import check_key, check_trees
+from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
+from functional_nn.storage.arrays import differences
+from functional_nn.storage.checkpoint import forms
+from functional_nn.training.optimizers.extra_arguments import update_with
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 from functional_nn.training.random_keys import derived_key
@@ -38,27 +41,109 @@ class TrainState(NamedTuple):
     key: jax.Array
     loss_scale: LossScale | None = None
 
+    def apply_gradient(
+        self, gradient: PyTree, optimizer: optax.GradientTransformation, state: State | None = None, **extra: object
+    ) -> TrainState:
+        """Computes the train state after one update, for training loops of your own.
+
+        Args:
+            gradient: the gradient of the parameters.
+            optimizer: the Optax transformation that the train state was made with.
+            state: the network's new state, as ``apply`` returned it; None keeps the old one.
+            **extra: what the optimizer takes in addition, such as ``value``. It gets only the names that it takes.
+
+        >>> import functional_nn as fnn
+        >>> net, optimizer = fnn.dense(2, bias=False), optax.sgd(1.0)
+        >>> start = create_train_state(net, optimizer, jax.random.key(0), (3,))
+        >>> after = start.apply_gradient(start.params, optimizer)
+        >>> print(after.step, jnp.abs(after.params["weight"]).sum())
+        1 0.0
+        """
+        updates, optimizer_state = update_with(optimizer, gradient, self.optimizer_state, self.params, extra)
+        params: PyTree = optax.apply_updates(self.params, updates)
+        return self._replace(
+            step=optax.safe_increment(self.step),
+            params=params,
+            state=self.state if state is None else state,
+            optimizer_state=optimizer_state,
+        )
+
+
+Start: TypeAlias = TrainState | tuple[Params, State]
+"""What training can start from: a train state, or parameters with the network's state."""
+
 
 def create_train_state(
     net: Layer,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    in_shape: Shape,
+    in_shape: Shapes,
     precision: str | Precision = "float32",
+    start: Start | None = None,
 ) -> TrainState:
-    """Initializes a network and its optimizer.
+    """Initializes a network and its optimizer, or the optimizer alone for parameters that are given.
+
+    Args:
+        net, optimizer, precision: as ``fit`` takes them.
+        key: the run's key.
+        in_shape: the shape of one example, or a pytree of such shapes if the network takes several arrays.
+        start: parameters and state, ``(params, state)``, in place of initial values; or a ``TrainState``, which is
+            returned as it is, with its own key.
+
+    Raises:
+        InputError: if ``start`` does not have the structure, shapes and types that the network and optimizer need.
 
     >>> import functional_nn as fnn
-    >>> start = create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
-    >>> print(start.step, start.params["weight"].shape)
+    >>> first = create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
+    >>> print(first.step, first.params["weight"].shape)
     0 (3, 2)
     """
     net, policy = as_layer(net), as_precision(precision)
     check_key(key)
     check_gradient_transformation(optimizer)
+    if start is None:
+        return _first_train_state(net, optimizer, key, in_shape, policy)
+    expected = jax.eval_shape(lambda key: _first_train_state(net, optimizer, key, in_shape, policy), key)
+    return started(start, optimizer, key, expected, policy)
+
+
+def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
     params, state = cast(net.init(derived_key(key, "init"), in_shape), policy.parameters)
     loss_scale = LossScale.first() if policy.scales_loss else None
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
+
+
+def started(
+    start: Start, optimizer: optax.GradientTransformation, key: jax.Array, expected: TrainState, precision: Precision
+) -> TrainState:
+    """The train state that a run starts from, if it is not from initial values.
+
+    Args:
+        start: as for ``create_train_state``.
+        optimizer, key: for parameters without an optimizer's state.
+        expected: the shapes and types of the train state that the run needs.
+        precision: that of the run. Floating-point parameters of another type are cast.
+    """
+    if isinstance(start, TrainState):
+        _check_equal_forms("start", start._replace(key=None), expected._replace(key=None))
+        check_key(start.key)
+        return start
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise InputError("start", "a TrainState, or a pair (params, state)", shown(start))
+    params, state = start
+    check_trees(params, state)
+    params, state = cast(jax.tree.map(jnp.asarray, (dict(params), dict(state))), precision.parameters)
+    _check_equal_forms(
+        "start", {"params": params, "state": state}, {"params": expected.params, "state": expected.state}
+    )
+    loss_scale = None if expected.loss_scale is None else LossScale.first()
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
+
+
+def _check_equal_forms(argument: str, given: PyTree, expected: PyTree) -> None:
+    """Raises an InputError that lists the paths of arrays whose shape or type is another one."""
+    if different := differences(forms(given), forms(expected)):
+        raise InputError(argument, "the arrays that the network and the optimizer need", different)
 
 
 def check_gradient_transformation(optimizer: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import TypeAlias
 
@@ -14,17 +14,32 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag
-from functional_nn.data.preparation import scale_bytes
-from functional_nn.training.argument_checks import check_batch, check_functions, check_scalar, check_train_state
+from functional_nn.core.validation import check_flag, check_function, shown
+from functional_nn.data.preparation import scaled_bytes
+from functional_nn.training.argument_checks import (
+    check_batch,
+    check_functions,
+    check_loss,
+    check_scalar,
+    check_train_state,
+)
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
 
-LossFunction: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
+"""What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
+
+LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
-TrainStep: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
+TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
+
+Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
+"""``objective(params, state, x, labels, key) -> (value, auxiliary)``: the loss of a batch, to be differentiated."""
+
+GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
+"""A function with the interface of ``jax.value_and_grad``."""
 
 
 def make_train_step(
@@ -33,13 +48,22 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty: PenaltyFunction | None = None,
+    gradient: GradientFunction = jax.value_and_grad,
     precision: str | Precision = "float32",
     keep_finite: bool = True,
 ) -> TrainStep:
     """Makes a pure function ``train_step(train_state, x, labels) -> (train_state, loss)``.
 
-    The gradient of loss plus penalty over the batch is computed by ``jax.grad``. The returned loss is without the
-    penalty. Optimizers that search along a line get ``value``, ``grad`` and ``value_fn``.
+    The gradient of loss plus penalty over the batch is computed by ``jax.value_and_grad``. The returned loss is without
+    the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
+
+    ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective, has_aux=True)``
+    gives a function of ``(params, state, x, labels, key)`` that returns ``((value, auxiliary), gradient)``. Here
+    ``objective(params, state, x, labels, key) -> (value, auxiliary)`` is the loss plus the penalty. It can be called
+    for parts of the batch, as gradients that are clipped one by one need, or at other parameters.
+
+    The optimizer gets ``value``, ``grad``, ``value_fn``, ``obj_fn`` (both are the objective as a function of the
+    parameters) and ``grad_fn`` (its gradient), if it takes arguments with these names.
 
     With ``keep_finite``, a step changes nothing, not even the step count, if its loss is not finite, or if a number in
     the parameters, the network's state or the optimizer's state would become non-finite. Its loss is returned as NaN.
@@ -60,51 +84,53 @@ def make_train_step(
     """
     net, policy = as_layer(net), as_precision(precision)
     check_functions(loss, optimizer, penalty)
+    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     check_flag("keep_finite", keep_finite)
-
-    def objective(params, state, x, labels, key, scale):
-        y, new_state = forward(net, policy, params, state, x, train=True, key=key)
-        value = check_scalar("loss", loss(y, labels))
-        total = value if penalty is None else value + check_scalar("penalty", penalty(params))
-        scaled = total if scale is None else total * scale.astype(total.dtype)
-        return scaled, (total, value, new_state)
 
     def train_step(train_state, x, labels):
         check_train_state(train_state)
         check_batch(x, labels)
         params, state, loss_scale = train_state.params, train_state.state, train_state.loss_scale
         _check_loss_scale(policy, loss_scale)
-
-        # The gradient of the (scaled) loss.
         scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(train_state.key, "noise", train_state.step)
-        differentiate = jax.grad(objective, has_aux=True)
-        gradient, (total, value, new_state) = differentiate(params, state, x, labels, key_step, scale)
-        if scale is not None:
-            gradient = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradient)
 
-        # The optimizer's update.
-        updates, new_optimizer_state = optax.with_extra_args_support(optimizer).update(
-            gradient,
-            train_state.optimizer_state,
-            params,
+        def unscaled(params, state, x, labels, key):
+            y, new_state = forward(net, policy, params, state, x, train=True, key=key)
+            value, reports = check_loss(loss(y, labels))
+            total = value if penalty is None else value + check_scalar("penalty", penalty(params))
+            return total, (total, value, reports, new_state)
+
+        def objective(params, state, x, labels, key):
+            total, auxiliary = unscaled(params, state, x, labels, key)
+            return total if scale is None else total * scale.astype(total.dtype), auxiliary
+
+        # Optax's line searches pass every extra argument on to value_fn, and refuse those that it does not take.
+        def objective_of(params, *, obj_fn=None, grad_fn=None):
+            return unscaled(params, state, x, labels, key_step)[0]
+
+        # The gradient of the (scaled) loss.
+        outcome = gradient(objective, has_aux=True)(params, state, x, labels, key_step)
+        (total, value, reports, new_state), gradients = _checked_outcome(outcome)
+        if scale is not None:
+            gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
+
+        # The optimizer's update. The key never changes, and it is no number to compare, so it is put back at the end.
+        old = train_state._replace(key=None)
+        new = old.apply_gradient(
+            gradients,
+            optimizer,
+            new_state,
             value=total,
-            grad=gradient,
-            value_fn=lambda params: objective(params, state, x, labels, key_step, None)[0],
-        )
-        new_params: PyTree = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
-        # The key never changes, and it is no number to compare, so it is put back at the end.
-        old: PyTree = train_state._replace(key=None)
-        new = old._replace(
-            step=optax.safe_increment(train_state.step),
-            params=new_params,
-            state=new_state,
-            optimizer_state=new_optimizer_state,
+            grad=gradients,
+            value_fn=objective_of,
+            obj_fn=objective_of,
+            grad_fn=lambda params, step=0: jax.grad(objective_of)(params),
         )
 
         # With a scaled loss, a gradient that overflowed changes nothing but the scale.
         if loss_scale is not None:
-            fits = all_finite(gradient)
+            fits = all_finite(gradients)
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
 
@@ -113,9 +139,19 @@ def make_train_step(
             finite = stays_finite((0.0, old), (total, new))
             value = jnp.where(finite, value, jnp.nan)
             new = where(finite, new, old)
-        return new._replace(key=train_state.key), value
+        return new._replace(key=train_state.key), (value, reports) if reports else value
 
     return train_step
+
+
+def _checked_outcome(outcome: PyTree) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
+    """The auxiliary values of the objective, and the gradient, from what ``gradient`` returned."""
+    try:
+        (_, (total, value, reports, state)), gradient = outcome
+    except (TypeError, ValueError):
+        expected = "a function that returns ((value, auxiliary), gradient), as jax.value_and_grad with has_aux does"
+        raise InputError("gradient", expected, f"one that returns {shown(outcome)}") from None
+    return (total, value, reports, state), gradient
 
 
 def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
@@ -137,7 +173,7 @@ def forward(
     key: jax.Array | None = None,
 ) -> tuple[Value, State]:
     """The network's output in ``precision.output``, computed in ``precision.compute``. Bytes are divided by 255."""
-    x = scale_bytes(x, precision.compute)
+    x = scaled_bytes(x, precision.compute)
     y, state = net.apply(cast(params, precision.compute), state, cast(x, precision.compute), train=train, key=key)
     return cast(y, precision.output), state
 

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.data.dataset import Split
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
-from functional_nn.training.evaluate import Evaluation, make_evaluate
+from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.recipe import (
     HyperparameterReader,
-    Hyperparameters,
     LossMaker,
     ModelFunction,
     OptimizerFunction,
@@ -28,7 +28,7 @@ from functional_nn.training.programs.recipe import (
     RecipeFunctions,
 )
 from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import make_train_step
+from functional_nn.training.step import GradientFunction
 
 
 class Trained(NamedTuple):
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     Args:
         train_state: at the end of the run. Steps that are not finite have changed nothing.
         epochs: the result of each epoch, along axis 0.
-        evaluations: loss and accuracy on the test examples after each epoch, along axis 0.
+        evaluations: the loss and the metrics after each epoch, along axis 0.
     """
 
     train_state: TrainState
@@ -51,11 +51,14 @@ def make_train(
     *,
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
+    metrics: Mapping[str, MetricFunction] | None = None,
+    gradient: GradientFunction = jax.value_and_grad,
+    eval_params: EvaluatedParams | None = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
-) -> Callable[[Hyperparameters, jax.Array, Split], Trained]:
-    """Makes a pure function ``train(hyperparameters, key, data) -> Trained``, a whole training run.
+) -> Callable[..., Trained]:
+    """Makes a pure function ``train(hyperparameters, key, data, start=None) -> Trained``, a whole training run.
 
     It can be compiled, mapped over a population by ``vmap``, and differentiated. Nothing stops a run: a step that is
     not finite changes nothing, and the next step follows. ``sweep`` trains with the same steps, but epoch by epoch, so
@@ -63,7 +66,10 @@ def make_train(
 
     Args:
         model, optimizer, loss, penalty: as for ``sweep``; every hyper-parameter may be traced.
-        epochs, batch_size, precision: as for ``fit``.
+        metrics, gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+
+    ``start`` is what the run starts from in place of initial values, as for ``fit``. The examples that are evaluated
+    after each epoch are the validation examples if there are any, otherwise the test examples.
 
     >>> import functional_nn as fnn, optax
     >>> images = fnn.load_dataset("mnist5k")
@@ -78,33 +84,38 @@ def make_train(
     """
     check_counts(epochs, batch_size)
     policy = as_precision(precision)
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty)
+    named = None if metrics is None else tuple(metrics.items())
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params)
     make_recipe.check()
 
-    def train(hyperparameters, key, data):
+    def train(hyperparameters, key, data, start=None):
         if not isinstance(hyperparameters, Mapping):
             raise InputError("hyperparameters", "a dict of values by name", shown(hyperparameters))
-        if not isinstance(data, tuple) or len(data) != 4:
+        if not isinstance(data, tuple) or not 4 <= len(data) <= 6:
             raise InputError("data", "a Split(train_x, train_labels, test_x, test_labels)", shown(data))
         data = Split(*data)
-        check_batch(data.train_x, data.train_labels)
-        check_batch(data.test_x, data.test_labels)
-        steps = epochs * math.ceil(len(data.train_x) / batch_size)
-        counts = {"epochs": epochs, "batch_size": batch_size, "steps": steps}
+        evaluated = data.part(data.evaluated_part) if data.evaluated_part else (None, None)
+        examples = check_batch(data.train_x, data.train_labels)
+        check_batch(*evaluated)
+        steps_per_epoch = math.ceil(examples / batch_size)
+        counts = {"epochs": epochs, "batch_size": batch_size, "steps": epochs * steps_per_epoch}
         recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
-        start = create_train_state(recipe.net, recipe.optimizer, key, data.train_x.shape[1:], policy)
-        train_step = make_train_step(
-            recipe.net, recipe.loss, recipe.optimizer, penalty=recipe.penalty, precision=policy
-        )
-        evaluate = make_evaluate(recipe.net, recipe.loss, precision=policy)
-        run = make_run(make_epoch(train_step, batch_size), evaluate, epochs)
-        return Trained(*run(start, *data))
+        first = create_train_state(recipe.net, recipe.optimizer, key, shape_of(data.train_x), policy, start)
+        epoch = make_epoch(recipe.train_step(policy, keep_finite=True), batch_size)
+
+        def later_epoch(train_state, x, labels, number):
+            return epoch(train_state, x, labels, first.step // steps_per_epoch + number)
+
+        # A run that continues another one does not repeat the orders of its epochs.
+        continues = isinstance(start, TrainState)
+        run = make_run(later_epoch if continues else epoch, recipe.evaluate(policy), epochs)
+        return Trained(*run(first, data.train_x, data.train_labels, *evaluated))
 
     return train
 
 
 def make_run(
-    epoch: Epoch, evaluate: Callable[[TrainState, jax.Array, jax.Array], Evaluation], epochs: int
+    epoch: Epoch, evaluate: Evaluate, epochs: int
 ) -> Callable[..., tuple[TrainState, EpochResult, Evaluation]]:
     """Makes a pure function ``run(train_state, x, labels, test_x, test_labels)`` that runs all epochs.
 

@@ -18,7 +18,10 @@ random = np.random.default_rng(0)
 
 
 def epochs(*accuracies: float, loss=0.5) -> tuple[EpochMetrics, ...]:
-    return tuple(EpochMetrics(i, loss / i, loss / i + 0.1, a, 0.1) for i, a in enumerate(accuracies, 1))
+    return tuple(
+        EpochMetrics(i, {"train_loss": loss / i, "test_loss": loss / i + 0.1, "test_accuracy": a}, 0.1)
+        for i, a in enumerate(accuracies, 1)
+    )
 
 
 def drawn(figure) -> np.ndarray:

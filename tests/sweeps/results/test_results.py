@@ -48,7 +48,7 @@ def test_curves_end_in_nan_where_a_member_ran_no_further(mixed):
     curves = mixed.curves("test_accuracy")
     assert curves.shape == (5, 3)
     assert np.isnan(curves).sum(axis=1).tolist() == [0, 2, 1, 3, 3]
-    np.testing.assert_array_equal(curves[2, :2], mixed.members[2].test_accuracy)
+    np.testing.assert_array_equal(curves[2, :2], mixed.members[2].curves["test_accuracy"])
 
 
 def test_varied_are_what_differs_with_the_seed_last(mixed):
@@ -247,7 +247,7 @@ def test_the_printed_table_folds_seeds_and_has_the_best_first():
     assert head.split() == ["rate", "models", "test", "accuracy", "±", "95%", "not", "finite"]
     assert first.split() == ["0.01", "3", "0.9600", "0.0430"]  # 4.3027 × 0.017321 / √3
     assert second.split() == ["0.1", "3", "0.9200", "0.0497"]  # 4.3027 × 0.02 / √3
-    assert best == "best: member 5 (rate 0.01, seed 2), 0.9800"
+    assert best == "best: member 5 (rate 0.01, seed 2), test accuracy 0.9800 (chosen on test data)"
     assert counts == "6 finished"
 
 

@@ -30,7 +30,7 @@ DATA = make_data()
 def fit(checkpoints=None, stop_after=None, **options):
     seen = []
 
-    def on_epoch(metrics):
+    def on_epoch(metrics, train_state):
         seen.append(metrics)
         if metrics.epoch == stop_after:
             raise KeyboardInterrupt

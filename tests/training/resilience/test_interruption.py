@@ -7,16 +7,10 @@ import signal
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import functional_nn as fnn
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import Programs
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
 NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 RULE = optax.adam(1e-2)
@@ -37,15 +31,12 @@ def interrupted(seconds: float) -> fnn.training.Run:
 
 
 def gone_on(train_state, first: int, last: int):
-    """The epochs from ``first`` on, in the programs that ``fit`` has compiled."""
-    split = fnn.data.Split(*map(jnp.asarray, SPLIT))
-    recipe = Recipe(NET, fnn.cross_entropy, RULE)
-    spec = ProgramSpec(recipe, 16, as_precision("float32"), shapes_of(split))
-    compiled, compiled_now = compiled_programs(spec)
-    assert not compiled_now
-    for number in range(first, last):
-        train_state, _ = Programs(compiled).epoch(train_state, split.train_x, split.train_labels, jnp.int32(number))
-    return train_state
+    """The run from epoch ``first`` on."""
+    if first == last:
+        return train_state
+    rest = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=last - first, batch_size=16, start=train_state)
+    assert rest.seconds["compile"] == 0
+    return rest.train_state
 
 
 def test_fault_56_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
@@ -58,7 +49,7 @@ def test_fault_56_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeyp
             sent.append(1)
             os.kill(os.getpid(), signal.SIGINT)
 
-    def collect(metrics):
+    def collect(metrics, train_state):
         collecting.append(metrics.epoch)
         gc.collect()
         collecting.clear()

@@ -28,8 +28,8 @@ class Benchmark:
 
     Args:
         name: the function's name, or the given one.
-        stages: seconds for ``compile`` and ``first_run``, and for ``trace`` and ``lower`` except for the programs of ``fit``
-            and ``sweep``, which are traced while others are compiled.
+        stages: seconds for ``compile`` and ``first_run``, and for ``trace`` and ``lower``; the programs of ``fit`` and
+            ``sweep`` do not have the last two, because they are traced while others are compiled.
         steady: the calls after the first.
         donated: the same calls with the ``donate`` arguments donated; None if there are none.
         donate: the numbers of the donated arguments.

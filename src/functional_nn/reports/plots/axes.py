@@ -13,6 +13,7 @@ from functional_nn.core.validation import shown
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import check_result
 from functional_nn.sweeps.results.results import SweepResult, shown_value
+from functional_nn.training.epoch_metrics import larger_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,14 @@ def make_axes(
     return figure, grid
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of the examples, between 0 and 1."""
+    return metric.endswith("accuracy")
+
+
 def limit_accuracy(axes: Axes, metric: str = "test_accuracy") -> None:
     """Ends the vertical axis of an accuracy at 0 and 1, where matplotlib's margin would go beyond them."""
-    if metric == "test_accuracy":
+    if is_share(metric):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0.0), min(high, 1.0))
 
@@ -46,7 +52,7 @@ def limit_accuracy(axes: Axes, metric: str = "test_accuracy") -> None:
 def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
     """Makes the vertical axis logarithmic for losses that span several powers of ten."""
     values = values[np.isfinite(values)]
-    if metric != "test_accuracy" and len(values) and values.min() > 0 and values.max() / values.min() > 20:
+    if not larger_is_better(metric) and len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
         for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in "125" else "")

@@ -9,9 +9,10 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.reports.plots.axes import BAD, MEAN, check_hyperparameters, make_axes, tick_texts, values_of, words
-from functional_nn.sweeps.results.member import check_metric
+from functional_nn.sweeps.results.member import chosen_metric
 from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.sweeps.results.statistics import Setting, setting, together
+from functional_nn.training.epoch_metrics import larger_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +22,13 @@ MOST_CELLS = 20
 """The largest number of rows and of columns."""
 
 
-def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accuracy") -> Figure:
+def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None) -> Figure:
     """Plots the mean of a metric for each pair of values of two hyper-parameters, with a frame around the best.
 
     Args:
         result: of a sweep.
         x, y: the hyper-parameters.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
 
     Raises:
         InputError: for an unknown name, the same name twice, or a hyper-parameter with too many values.
@@ -35,7 +36,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
     check_hyperparameters(result, (x, y), "x and y")
     if x == y:
         raise InputError("y", "another hyper-parameter than x", repr(y))
-    check_metric(metric)
+    metric = chosen_metric(result, metric)
     columns, rows = values_of(result, x), values_of(result, y)
     for name, values in ((x, columns), (y, rows)):
         if len(values) > MOST_CELLS:
@@ -51,7 +52,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
 
     figure, ((axes,),) = make_axes(1, 1, width=2.6 + 0.75 * len(columns), height=1.7 + 0.55 * len(rows))
     low, high, extend = _limits(table, metric)
-    colors = "viridis" if metric == "test_accuracy" else "viridis_r"
+    colors = "viridis" if larger_is_better(metric) else "viridis_r"
     axes.set_facecolor("0.93")
     axes.grid(False)
     image = axes.imshow(table, cmap=colors, vmin=low, vmax=high, origin="lower", aspect="auto")
@@ -61,7 +62,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str = "test_accur
     if np.isfinite(table).any():
         from matplotlib.patches import Rectangle
 
-        best = np.nanargmax(table) if metric == "test_accuracy" else np.nanargmin(table)
+        best = np.nanargmax(table) if larger_is_better(metric) else np.nanargmin(table)
         row, column = divmod(int(best), len(columns))
         frame = {"fill": False, "edgecolor": MEAN, "lw": 2.5, "clip_on": False, "zorder": 3}
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
@@ -85,7 +86,7 @@ def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
     if not len(values):
         return 0.0, 1.0, "neither"
     low, high, middle = float(values.min()), float(values.max()), float(np.median(values))
-    if metric == "test_accuracy":
+    if larger_is_better(metric):
         limit = high - 3 * (high - middle)
         return (limit, high, "min") if low < limit < high else (low, high, "neither")
     limit = low + 3 * (middle - low)

@@ -14,8 +14,9 @@ from functional_nn.core import trees
 from functional_nn.core.layer import Layer, Params
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
-from functional_nn.reports.plots.axes import limit_accuracy
+from functional_nn.reports.plots.axes import limit_accuracy, words
 from functional_nn.storage.files import write_whole
+from functional_nn.training.epoch_metrics import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
 
@@ -60,22 +61,30 @@ def write_picture(path: Path, figure: Figure) -> None:
 
 
 def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
-    """Plots the loss on training and test data, and the test accuracy, over the epochs."""
+    """Plots the losses over the epochs, and the first other metric, such as the accuracy.
+
+    They are those of the training examples and of the examples that were evaluated: for validation, or for testing.
+    """
     figure, (left, right) = _axes(1, 2, width=9, height=3.6)
     epochs = [metrics.epoch for metrics in history]
     size = 4 if len(epochs) <= 60 else 0
-    left.plot(epochs, [metrics.train_loss for metrics in history], "o-", color=TRAIN, ms=size, label="training")
-    left.plot(epochs, [metrics.test_loss for metrics in history], "s-", color=TEST, ms=size, label="test")
+    names = list(history[-1].metrics)
+    losses = [name for name in names if name.endswith("_loss")]
+    chosen = default_metric(names)
+    for name, style, color in zip(losses, ("o-", "s-"), (TRAIN, TEST), strict=False):
+        values = [metrics.metrics[name] for metrics in history]
+        label = name.removesuffix("_loss").replace("train", "training")
+        left.plot(epochs, values, style, color=color, ms=size, label=label)
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(frameon=False)
-    accuracies = [metrics.test_accuracy for metrics in history]
-    right.plot(epochs, accuracies, "s-", color=TEST, ms=size, clip_on=False)
-    limit_accuracy(right)
-    if math.isfinite(accuracies[-1]):
+    values = [metrics.metrics[chosen] for metrics in history]
+    right.plot(epochs, values, "s-", color=TEST, ms=size, clip_on=False)
+    limit_accuracy(right, chosen)
+    if math.isfinite(values[-1]):
         place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        right.annotate(f"{accuracies[-1]:.4f}", (epochs[-1], accuracies[-1]), **place)
+        right.annotate(f"{values[-1]:.4f}", (epochs[-1], values[-1]), **place)
     margin = max(0.5, 0.03 * len(epochs))
-    right.set(xlabel="epoch", ylabel="test accuracy")
+    right.set(xlabel="epoch", ylabel=words(chosen))
     for axes in (left, right):
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

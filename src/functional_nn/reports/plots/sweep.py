@@ -16,6 +16,7 @@ from functional_nn.reports.plots.axes import (
     POINT,
     are_numbers,
     check_hyperparameters,
+    is_share,
     limit_accuracy,
     make_axes,
     scale_losses,
@@ -26,9 +27,10 @@ from functional_nn.reports.plots.axes import (
 )
 from functional_nn.reports.plots.heat_map import MOST_CELLS, plot_heat_map
 from functional_nn.reports.plots.run import write_picture
-from functional_nn.sweeps.results.member import Member, check_metric, check_result
+from functional_nn.sweeps.results.member import Member, check_result, chosen_metric
 from functional_nn.sweeps.results.results import SweepResult, shown_value
 from functional_nn.sweeps.results.statistics import Setting, half_width, setting, together
+from functional_nn.training.epoch_metrics import larger_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +46,7 @@ MOST_TICKS = 12
 """Up to this number, values have even distances on an axis, each with a tick. More numbers are placed by value."""
 
 
-def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Sequence[str] | None = None) -> Figure:
+def plot_curves(result: SweepResult, metric: str | None = None, by: str | Sequence[str] | None = None) -> Figure:
     """Plots a metric over the epochs: the mean of each setting's members, and a band that the title explains.
 
     Members that stopped early keep their last value. A line ends when successive halving or an interruption ends one
@@ -52,7 +54,7 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
 
     Args:
         result: of a sweep.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``.
+        metric: a name such as ``test_loss``; None for ``SweepResult.metric``.
         by: the hyper-parameters that distinguish the lines; by default all that vary except the seed. At most 10
             lines are drawn, those of the best settings.
 
@@ -60,7 +62,7 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
         InputError: for an unknown metric or hyper-parameter, or if no member ran an epoch.
     """
     check_result(result)
-    check_metric(metric)
+    metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
     if not result.curves(metric).size:
         raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
@@ -96,18 +98,18 @@ def plot_curves(result: SweepResult, metric: str = "test_accuracy", by: str | Se
     return figure
 
 
-def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
+def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:
     """Plots a metric against each hyper-parameter that varies: a point for each member, and the mean for each value.
 
     Args:
         result: of a sweep.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
 
     Raises:
         InputError: for an unknown metric, or if only the seed varies.
     """
     check_result(result)
-    check_metric(metric)
+    metric = chosen_metric(result, metric)
     names = [name for name in result.varied if name != "seed"]
     if not names:
         raise InputError("result", "a hyper-parameter that varies, besides the seed", "none", "Draw plot_spread.")
@@ -130,18 +132,18 @@ def plot_effects(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     return figure
 
 
-def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
+def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     """Plots the spread of a metric over seeds: a histogram for each of at most 6 settings, the best ones.
 
     Args:
         result: of a sweep.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
 
     Raises:
         InputError: for an unknown metric, or if no member ended with a finite number.
     """
     check_result(result)
-    check_metric(metric)
+    metric = chosen_metric(result, metric)
     by = [name for name in result.varied if name != "seed"]
     settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]
     if not settings:
@@ -149,7 +151,7 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if _is_finite(m, metric)]) for _, members in shown]
     edges = _bins(panels)
-    if metric == "test_accuracy":
+    if is_share(metric):
         # The bin around 1 ends there, and so does the axis.
         edges = np.append(edges[edges < 1], min(edges[-1], 1))
     titles = [_spread_title(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
@@ -169,12 +171,13 @@ def plot_spread(result: SweepResult, metric: str = "test_accuracy") -> Figure:
     return figure
 
 
-def draw_all(result: SweepResult, folder: Path, metric: str = "test_accuracy") -> list[str]:
+def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> list[str]:
     """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
+    metric = chosen_metric(result, metric)
     names = [name for name in result.varied if name != "seed"]
     few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
     pictures: dict[str, Callable[[], Figure]] = {}
@@ -198,13 +201,13 @@ def _is_finite(member: Member, metric: str) -> bool:
 def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tuple[Setting, list[Member]]]:
     others = [name for name in (result.members[0].hyperparameters if result.members else ()) if name not in by]
     settings = [(setting(given, members, metric), members) for given, members in together(result, others)]
-    sign = -1 if check_metric(metric) == "test_accuracy" else 1
+    sign = -1 if larger_is_better(metric) else 1
     return sorted(settings, key=lambda pair: math.inf if math.isnan(pair[0].mean) else sign * pair[0].mean)
 
 
 def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
     """The curves as (members, epochs), cut to the shortest. Members that stopped early keep their last value."""
-    curves = [np.asarray(getattr(member, metric), float) for member in members]
+    curves = [np.asarray(member.curves.get(metric, ()), float) for member in members]
     if not curves:
         return np.zeros((0, 0))
     going = [len(c) for c, member in zip(curves, members, strict=True) if member.status != "stopped early"]
@@ -255,7 +258,7 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
     y = [result.members[i].last(metric) for i in good]
     axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45, clip_on=False)
     edge = axes.get_xaxis_transform()
-    at = 0.02 if metric == "test_accuracy" else 0.98
+    at = 0.02 if larger_is_better(metric) else 0.98
     if bad:
         axes.plot(x(bad), [at] * len(bad), "x", ms=4.5, color=BAD, transform=edge, clip_on=False)
     if even:

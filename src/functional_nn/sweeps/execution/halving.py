@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.validation import check_counts, check_number
+from functional_nn.core.validation import check_choice, check_counts, check_number, shown
 from functional_nn.sweeps.execution.member_batch import MemberHistory
-from functional_nn.sweeps.results.member import check_metric
+from functional_nn.training.epoch_metrics import default_metric, larger_is_better
 
 
 class Halving(NamedTuple):
@@ -20,7 +20,8 @@ class Halving(NamedTuple):
     Args:
         epochs: the epochs after which the members are compared, in rising order.
         keep: the share of the members that go on. At least one member goes on.
-        metric: what is compared: the largest ``test_accuracy``, or the smallest ``test_loss`` or ``train_loss``.
+        metric: what is compared, such as ``test_loss``; None for the accuracy if there is one, or else the loss, on
+            validation examples if there are any, or else on test examples.
 
     >>> Halving((1, 3), keep=0.25).kept(64)
     16
@@ -31,7 +32,7 @@ class Halving(NamedTuple):
 
     epochs: tuple[int, ...]
     keep: float = 1 / 3
-    metric: str = "test_accuracy"
+    metric: str | None = None
 
     def kept(self, members: int) -> int:
         """The number of members that go on."""
@@ -45,12 +46,17 @@ class Halving(NamedTuple):
             raise InputError("halving", "rising epochs from 1 on", self.epochs)
         if self.epochs[-1] >= shortest:
             raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
-        check_metric(self.metric)
+        if self.metric is not None and not isinstance(self.metric, str):
+            raise InputError("halving", "the name of a metric", shown(self.metric))
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:
         """Ends the running members that are not among the best, with status "halved". Of equals, the first go on."""
         running = [history for history in histories if history.running]
-        sign = -1 if self.metric == "test_accuracy" else 1
-        values = np.nan_to_num([sign * getattr(history, self.metric)[-1] for history in running], nan=np.inf)
+        if not running:
+            return
+        names = tuple(running[0].curves)
+        metric = default_metric(names) if self.metric is None else check_choice("metric", self.metric, names)
+        sign = -1 if larger_is_better(metric) else 1
+        values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)
         for place in np.argsort(values, kind="stable")[self.kept(len(running)) :]:
             running[place].status = "halved"

@@ -15,9 +15,12 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters
-from functional_nn.training.fit import nearest_share
+from functional_nn.training.epoch import EpochResult
+from functional_nn.training.epoch_loop import epochs_since_best
+from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.programs.compile import CompiledPrograms, Programs
 from functional_nn.training.programs.devices import Device
 from functional_nn.training.resilience.non_finite import stays_finite_on_host
@@ -35,14 +38,22 @@ class MemberHistory:
     number: int
     status: str = RUNNING
     bad_step: int | None = None
-    train_loss: list[float] = field(default_factory=list)
-    test_loss: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    test_metrics: dict[str, float] = field(default_factory=dict)
     train_state: TrainState | None = None
 
     @property
     def running(self) -> bool:
         return self.status == RUNNING
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs so far."""
+        return len(next(iter(self.curves.values()), ()))
+
+    def curve(self, metric: str) -> list[float]:
+        """A metric after each epoch."""
+        return self.curves.setdefault(metric, [])
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class MemberBatch:
         else:
             filled = _filled(train_states, self._rules.members_at_once)
             self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
-        self._epoch = len(self.histories[0].test_loss)
+        self._epoch = self.histories[0].epochs
         for history in self.histories:
             history.train_state = None
 
@@ -139,8 +150,7 @@ class MemberBatch:
         number = jax.device_put(np.int32(self._epoch), self._device)
         arguments = (before, self._data.train_x, self._data.train_labels, number, self._order_key)
         after, result = self._programs.epoch(*arguments)
-        evaluation = self._programs.evaluate(after, self._data.test_x, self._data.test_labels)
-        metrics = self._per_member((result.loss, evaluation.loss, evaluation.accuracy))
+        metrics = self._metrics(after, result)
         bad_steps = self._per_member(result.bad_step)
         states = [after] * len(self.histories)
 
@@ -150,40 +160,59 @@ class MemberBatch:
         suspects = [i for i, history in enumerate(self.histories) if history.running and bad[i]]
         if suspects:
             careful, result = self._programs.careful_epoch(*arguments)
-            evaluation = self._programs.evaluate(careful, self._data.test_x, self._data.test_labels)
-            careful_metrics = self._per_member((result.loss, evaluation.loss, evaluation.accuracy))
+            careful_metrics = self._metrics(careful, result)
             careful_bad_steps = self._per_member(result.bad_step)
             for i in suspects:
                 states[i], bad_steps[i] = careful, careful_bad_steps[i]
-                for metric, careful_metric in zip(metrics, careful_metrics, strict=True):
-                    metric[i] = careful_metric[i]
+                for name in metrics:
+                    metrics[name][i] = careful_metrics[name][i]
 
         # The results go into the histories of the members that are still running.
         self._train_state = after
         self._epoch += 1
+        part = self._data.evaluated_part
+        labels = number_of_labels(self._data.part(part)[1]) if part else 0
+        ended = []
         for i, history in enumerate(self.histories):
             if history.running:
-                train_loss, test_loss, test_accuracy = (float(metric[i]) for metric in metrics)
-                history.train_loss.append(train_loss)
-                history.test_loss.append(test_loss)
-                history.test_accuracy.append(nearest_share(test_accuracy, self._data.test_labels.size))
+                for name, values in metrics.items():
+                    history.curve(name).append(as_number(name, values[i], labels))
                 self._update_status(history, int(bad_steps[i]))
+                if not history.running:
+                    ended.append(i)
                 if not history.running or self._epoch >= until:
                     history.train_state = self._state_of_member(i, states[i])
+        if ended and part == "validation" and self._data.test_x is not None:
+            self._evaluate_test(ended, states)
         if not self.goes_on(until):
             self._train_state = None  # the histories have the members' states now
         return time.perf_counter() - clock
 
+    def _evaluate_test(self, ended: Sequence[int], states: Sequence[TrainState]) -> None:
+        """Evaluates the test examples, once, for members that have ended."""
+        labels = number_of_labels(self._data.test_labels)
+        # Members of one program have their states in the same arrays, which are evaluated together.
+        evaluated: dict[int, dict[str, np.ndarray]] = {}
+        for i in ended:
+            if id(states[i]) not in evaluated:
+                evaluation = self._programs.evaluate_test(states[i], self._data.test_x, self._data.test_labels)
+                evaluated[id(states[i])] = self._per_member(evaluated_metrics("test", evaluation))
+            metrics = evaluated[id(states[i])]
+            self.histories[i].test_metrics = {
+                name: as_number(name, values[i], labels) for name, values in metrics.items()
+            }
+
     def _update_status(self, history: MemberHistory, bad_step: int) -> None:
-        steps_per_epoch = math.ceil(len(self._data.train_x) / self.group.batch_size)
-        epochs_since_best = len(history.test_loss) - 1 - int(np.argmin(history.test_loss))
+        steps_per_epoch = math.ceil(number_of_examples(self._data.train_x) / self.group.batch_size)
         if bad_step >= 0:
             history.status = "non-finite"
             history.bad_step = (self._epoch - 1) * steps_per_epoch + bad_step
         elif self._epoch >= self.group.epochs:
             history.status = "finished"
-        elif self._rules.patience is not None and epochs_since_best >= self._rules.patience:
-            history.status = "stopped early"
+        elif self._rules.patience is not None:
+            losses = history.curve(f"{self._data.evaluated_part}_loss")
+            if epochs_since_best(losses) >= self._rules.patience:
+                history.status = "stopped early"
 
     def _stay_finite(self, before: TrainState, after: TrainState) -> np.ndarray:
         """For each member, whether the numbers that were finite before an epoch are finite after it."""
@@ -197,6 +226,12 @@ class MemberBatch:
         if self._rules.members_at_once is None:
             return train_state
         return jax.tree.map(lambda leaf: leaf[i], train_state)
+
+    def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
+        """The metrics after an epoch by name, with one number for each member."""
+        part = self._data.evaluated_part
+        evaluation = self._programs.evaluate(train_state, *self._data.part(part)) if part else None
+        return self._per_member(named_metrics(part, result, evaluation))
 
     def _per_member(self, values: PyTree) -> PyTree:
         """Copies each array to the host, with one number per member."""

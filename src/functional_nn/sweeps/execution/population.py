@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.layer import Params, State
-from functional_nn.core.shapes import Shape
+from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoint import forms
@@ -29,8 +29,6 @@ from functional_nn.training.programs.devices import Device, cores
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.programs.memory import check_memory, program_bytes
 from functional_nn.training.state import TrainState
-
-CURVES = ("train_loss", "test_loss", "test_accuracy")
 
 
 class Population:
@@ -93,7 +91,7 @@ class Population:
 
     def _needed_bytes(self) -> int:
         """The bytes of the data, of a batch for each worker, and of the members that are kept."""
-        data = sum(array.nbytes for group in self._groups for split in group.splits.values() for array in split)
+        data = sum(array.nbytes for group in self._groups for array in jax.tree.leaves(list(group.splits.values())))
         kept = 0
         if self._keep:
             for group in self._groups:
@@ -257,9 +255,9 @@ class Population:
         return sum(group.seconds for group in self._groups)
 
     @property
-    def in_shape(self) -> Shape:
+    def in_shape(self) -> Shapes:
         """The shape of one example, as the network of the first group takes it."""
-        return next(iter(self._groups[0].splits.values())).train_x.shape[1:]
+        return shape_of(next(iter(self._groups[0].splits.values())).train_x)
 
     def member(self, number: int, shown: Sequence[str]) -> Member:
         """The result of a member, with the hyper-parameters named in ``shown``."""
@@ -272,7 +270,8 @@ class Population:
             bad_step=history.bad_step,
             params=params,
             state=state,
-            **{name: np.asarray(getattr(history, name)) for name in CURVES},
+            curves={name: np.asarray(curve) for name, curve in history.curves.items()},
+            test_metrics=history.test_metrics,
         )
 
     def described(self) -> dict[str, str | int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,9 +14,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.shapes import Shape
 from functional_nn.core.suggestions import suggest
+from functional_nn.core.trees import flatten
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.preparation import as_split, number_of_examples
+from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.training.argument_checks import check_counts, check_functions
 from functional_nn.training.programs.recipe import (
@@ -28,7 +31,7 @@ from functional_nn.training.programs.recipe import (
 
 StaticValues: TypeAlias = tuple[tuple[str, PlainValue], ...]
 """Names and values of static hyper-parameters."""
-DataShapes: TypeAlias = tuple[tuple[Shape, str], ...]
+DataShapes: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,24 @@ def static_groups(
         raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
     traced = traced_names(grid, static)
 
+    # The data are checked once, not for each member.
+    examples, data_shapes = {}, {}
+    for name in dict.fromkeys(member["data"] for member in grid):
+        with inside(name) if name else nullcontext():
+            split = as_split(data[name])
+        examples[name] = number_of_examples(split.train_x)
+        data_shapes[name] = tuple((path, form(array)) for path, array in flatten(split._asdict()).items())
+
     # Members share programs if their static values and the shapes of their data are equal.
     members_of: dict[tuple[StaticValues, DataShapes], list[int]] = {}
     for number, member in enumerate(grid):
-        arrays = _arrays(data[member["data"]])
         counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
         with inside(f"member {number}"):
             check_counts(**counts)
-        counts["steps"] = counts["epochs"] * math.ceil(len(arrays.train_x) / counts["batch_size"])
+        counts["steps"] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
-        shapes = tuple((array.shape, array.dtype.name) for array in arrays)
-        members_of.setdefault((tuple(sorted(static_values.items())), shapes), []).append(number)
+        key = tuple(sorted(static_values.items())), data_shapes[member["data"]]
+        members_of.setdefault(key, []).append(number)
 
     # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
     place_of_data = {name: place for place, name in enumerate(data)}
@@ -156,9 +166,3 @@ def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.A
     if isinstance(members, int):
         return jax.random.key(grid[members]["seed"])
     return jnp.stack([jax.random.key(grid[number]["seed"]) for number in members])
-
-
-def _arrays(data: Dataset | Split) -> Split:
-    if isinstance(data, Dataset):
-        return Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    return data

@@ -23,7 +23,8 @@ SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
 FILE_ENTRIES = ("format", "version", "fingerprint")
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
-CURVES = ("train_loss", "test_loss", "test_accuracy")
+CURVE, TEST = "curve", "test"
+"""In a batch's file, the paths of a member's metrics: after each epoch, and on the test examples at the end."""
 
 
 class Store:
@@ -83,7 +84,12 @@ class Store:
         members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
             members.append({"number": history.number, "status": history.status, "bad_step": history.bad_step})
-            arrays |= {f"{place}/{curve}": np.asarray(getattr(history, curve), np.float64) for curve in CURVES}
+            curves = {name: np.asarray(values, np.float64) for name, values in history.curves.items()}
+            arrays |= {f"{place}/{CURVE}/{name}": values for name, values in curves.items()}
+            arrays |= {
+                f"{place}/{TEST}/{name}": np.asarray([value], np.float64)
+                for name, value in history.test_metrics.items()
+            }
             leaves = jax.tree.leaves(tree)
             arrays |= {f"{place}/{i}": np.asarray(leaf, order="C") for i, leaf in enumerate(leaves)}
         about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
@@ -115,7 +121,11 @@ class Store:
                 return None
 
         histories = [
-            MemberHistory(**member, **{curve: arrays[f"{place}/{curve}"].tolist() for curve in CURVES})
+            MemberHistory(
+                **member,
+                curves=_below(f"{place}/{CURVE}/", arrays),
+                test_metrics={name: values[0] for name, values in _below(f"{place}/{TEST}/", arrays).items()},
+            )
             for place, member in enumerate(members)
         ]
         kept = [
@@ -126,6 +136,11 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """The arrays whose paths begin with ``start``, as lists, by the rest of their paths."""
+    return {path.removeprefix(start): array.tolist() for path, array in arrays.items() if path.startswith(start)}
 
 
 def _read(path: Path) -> JsonObject:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.sweeps.grid.grid import Hyperparameters, crossed, grid
-from functional_nn.sweeps.results.member import Member, check_metric
+from functional_nn.sweeps.results.member import Member, chosen_metric
 from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.training.epoch_metrics import larger_is_better
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -24,7 +25,7 @@ def search(
     population: int,
     rounds: int,
     seeds: int = 1,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
 ) -> list[SweepResult]:
     """Searches for good hyper-parameters with an Optuna study.
 
@@ -39,7 +40,7 @@ def search(
         rounds: the number of rounds.
         seeds: the number of models for each setting. The study is told their mean. If one of them is not finite, the
             trial has failed.
-        metric: the metric that the study is told.
+        metric: the metric that the study is told, such as ``test_loss``; None for ``SweepResult.metric``.
 
     Returns:
         The results of all rounds.
@@ -62,11 +63,10 @@ def search(
         raise InputError("study", "an Optuna study", shown(study), "Make one with optuna.create_study.")
     check_function("space", space, "a function of a trial that returns hyper-parameters")
     check_function("run", run, "a function of members that returns a SweepResult")
-    direction = "maximize" if check_metric(metric) == "test_accuracy" else "minimize"
-    if study.direction.name.lower() != direction:
-        raise InputError("study", f"one with direction={direction!r} for {metric}", study.direction.name.lower())
     for argument, value in (("population", population), ("rounds", rounds), ("seeds", seeds)):
         check_count(argument, value)
+    if metric is not None:
+        _check_direction(study, metric)
     from optuna.trial import TrialState
 
     results = []
@@ -75,14 +75,22 @@ def search(
         settings = [space(trial) for trial in trials]
         members = crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings
         result = run(members)
+        chosen = chosen_metric(result, metric)
+        _check_direction(study, chosen)
         for place, trial in enumerate(trials):
-            values = [_value(member, metric) for member in result.members[place * seeds : (place + 1) * seeds]]
+            values = [_value(member, chosen) for member in result.members[place * seeds : (place + 1) * seeds]]
             if all(map(math.isfinite, values)):
                 study.tell(trial, sum(values) / len(values))
             else:
                 study.tell(trial, state=TrialState.FAIL)
         results.append(result)
     return results
+
+
+def _check_direction(study: Study, metric: str) -> None:
+    direction = "maximize" if larger_is_better(metric) else "minimize"
+    if study.direction.name.lower() != direction:
+        raise InputError("study", f"one with direction={direction!r} for {metric}", study.direction.name.lower())
 
 
 def _value(member: Member, metric: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,10 +13,10 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params, State
 from functional_nn.core.validation import check_choice, shown
 from functional_nn.sweeps.grid.grid import PlainValue
+from functional_nn.training.epoch_metrics import default_metric
 
-METRICS = ("test_accuracy", "test_loss", "train_loss")
-
-COLUMNS = ("number", "status", "bad_step", "epochs_run", *METRICS)
+COLUMNS = ("number", "status", "bad_step", "epochs_run")
+"""The columns of a row besides the hyper-parameters and the metrics."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +29,31 @@ class Member:
         status: ``"finished"``; ``"non-finite"``, and its last finite state is kept; ``"stopped early"``; ``"halved"``,
             left out by successive halving; or ``"not run"``, because the sweep was interrupted before its end.
         bad_step: for a non-finite member, the first step of the run, from 0, whose result was not finite.
-        train_loss, test_loss, test_accuracy: arrays with one number for each epoch.
+        curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
+            number for each epoch. If the data have validation examples, these take the place of the test examples.
         params, state: pytrees of NumPy arrays; None if they were not kept.
+        test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
     """
 
     number: int
     hyperparameters: Mapping[str, PlainValue]
     status: str
     bad_step: int | None
-    train_loss: np.ndarray
-    test_loss: np.ndarray
-    test_accuracy: np.ndarray
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
     params: Params | None = None
     state: State | None = None
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
-        accuracy = f"test accuracy {self.last('test_accuracy'):.4f}"
-        return f"Member({self.number}: {given}; {self.status} after epoch {len(self.test_loss)}, {accuracy})"
+        metrics = {name: self.last(name) for name in self.curves} | dict(self.test_metrics)
+        numbers = "".join(f", {name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+        return f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})"
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that it was trained for."""
+        return len(next(iter(self.curves.values()), ()))
 
     @property
     def has_result(self) -> bool:
@@ -54,27 +61,27 @@ class Member:
         return self.status not in ("non-finite", "not run")
 
     def last(self, metric: str) -> float:
-        """A metric after the last epoch; NaN if no epoch was run."""
-        curve = getattr(self, check_metric(metric))
-        return float(curve[-1]) if len(curve) else math.nan
+        """A metric after the last epoch; NaN if no epoch was run, or if there is no such metric."""
+        curve = self.curves.get(metric)
+        return math.nan if curve is None or not len(curve) else float(curve[-1])
 
-    def row(self) -> dict[str, PlainValue]:
-        """A flat dict: number, hyper-parameters, status, ``bad_step``, number of epochs, and the last metrics."""
-        metrics = {metric: self.last(metric) for metric in METRICS}
-        about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": len(self.test_loss)}
-        return {"number": self.number, **self.hyperparameters, **about, **metrics}
+    def row(self, metrics: Iterable[str]) -> dict[str, PlainValue]:
+        """A flat dict: number, hyper-parameters, status, ``bad_step``, number of epochs, and the last metrics.
+
+        Args:
+            metrics: the names of the metrics, in the order of the columns.
+        """
+        about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": self.epochs}
+        last = {metric: self.last(metric) for metric in metrics}
+        return {"number": self.number, **self.hyperparameters, **about, **last}
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raises an InputError if a hyper-parameter has the name of another column of the rows."""
-    taken = sorted(set(names) & set(COLUMNS))
+    metrics = (f"{part}_{metric}" for part in ("train", "validation", "test") for metric in ("loss", "accuracy"))
+    taken = sorted(set(names) & {*COLUMNS, *metrics})
     if taken:
         raise InputError("grid", "names that the columns of the result do not have", ", ".join(taken), "Rename them.")
-
-
-def check_metric(metric: str) -> str:
-    """Raises an InputError unless this is the name of a metric; returns the name."""
-    return check_choice("metric", metric, METRICS)
 
 
 class HasMembers(Protocol):
@@ -85,6 +92,25 @@ class HasMembers(Protocol):
 
     @property
     def varied(self) -> tuple[str, ...]: ...
+
+
+def metric_names(members: Iterable[Member]) -> tuple[str, ...]:
+    """The names of the metrics that members have after each epoch."""
+    return tuple(dict.fromkeys(name for member in members for name in member.curves))
+
+
+def chosen_metric(result: HasMembers, metric: str | None) -> str:
+    """The name of a metric of the result; for None, that of the metric by which models are compared.
+
+    Raises:
+        InputError: if the result has no such metric.
+    """
+    names = metric_names(result.members)
+    if metric is None:
+        return default_metric(names)
+    if not names:  # no member has run an epoch
+        return metric
+    return check_choice("metric", metric, names)
 
 
 Result = TypeVar("Result", bound=HasMembers)

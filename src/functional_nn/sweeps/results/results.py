@@ -17,13 +17,14 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.shapes import Shape
+from functional_nn.core.shapes import Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import COLUMNS, Member, check_metric, check_names
+from functional_nn.sweeps.results.member import COLUMNS, Member, check_names, chosen_metric, metric_names
 from functional_nn.sweeps.results.table import settings_table, shown_value
+from functional_nn.training.epoch_metrics import larger_is_better
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.recipe import (
     NOT_FOR_FUNCTIONS,
@@ -56,20 +57,20 @@ class SweepResult:
 
     >>> curve = np.array([0.5, 0.9])
     >>> members = [
-    ...     Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, 1 - curve, 1 - curve, curve - rate)
+    ...     Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, {"test_accuracy": curve - rate})
     ...     for i, rate in enumerate((0.1, 0.01))]
     >>> print(SweepResult(tuple(members), lambda h: None, "float32", (784,)))
     learning_rate  models  test accuracy  ± 95%  not finite
              0.01       1         0.8900
               0.1       1         0.8000
-    best: member 1 (learning_rate 0.01), 0.8900
+    best: member 1 (learning_rate 0.01), test accuracy 0.8900 (chosen on test data)
     2 finished
     """
 
     members: tuple[Member, ...]
     model: ModelFunction
     precision: str | Precision
-    in_shape: Shape
+    in_shape: Shapes
     plan: Mapping[str, object] = field(default_factory=dict)
     compilations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -82,11 +83,17 @@ class SweepResult:
 
     def rows(self) -> list[dict[str, PlainValue]]:
         """The table of the members: a flat dict for each."""
-        return [member.row() for member in self.members]
+        metrics = metric_names(self.members)[::-1]
+        return [member.row(metrics) for member in self.members]
 
-    def curves(self, metric: str) -> np.ndarray:
-        """A metric after each epoch, (members, epochs); NaN for epochs that a member did not run."""
-        curves = [getattr(member, check_metric(metric)) for member in self.members]
+    def curves(self, metric: str | None = None) -> np.ndarray:
+        """A metric after each epoch, (members, epochs); NaN for epochs that a member did not run.
+
+        Args:
+            metric: its name, such as ``test_loss``; None for ``metric``, by which models are compared.
+        """
+        chosen = chosen_metric(self, metric)
+        curves = [member.curves.get(chosen, np.zeros(0)) for member in self.members]
         table = np.full((len(curves), max(map(len, curves), default=0)), np.nan)
         for row, curve in zip(table, curves, strict=True):
             row[: len(curve)] = curve
@@ -99,28 +106,45 @@ class SweepResult:
         names = [name for name in given[0] if len({member[name] for member in given}) > 1] if given else []
         return tuple(sorted(names, key=lambda name: name == "seed"))
 
-    def ranked(self, metric: str = "test_accuracy") -> list[Member]:
-        """The members, the best first. Members that are not finite or were not trained to their end are last."""
-        sign = -1 if check_metric(metric) == "test_accuracy" else 1
+    @property
+    def metric(self) -> str:
+        """The metric by which models are compared: the accuracy if there is one, otherwise the loss.
+
+        It is that of the validation examples if there are any, otherwise that of the test examples.
+        """
+        return chosen_metric(self, None)
+
+    def ranked(self, metric: str | None = None) -> list[Member]:
+        """The members, the best first. Members that are not finite or were not trained to their end are last.
+
+        Args:
+            metric: a name such as ``test_loss``; None for ``metric``. If the name ends in ``loss`` or ``error``, the
+                smallest number is the best one, otherwise the largest.
+        """
+        chosen = chosen_metric(self, metric)
+        sign = -1 if larger_is_better(chosen) else 1
 
         def place(member: Member) -> tuple[bool, float]:
-            value = member.last(metric)
+            value = member.last(chosen)
             order = math.inf if math.isnan(value) else sign * value
-            return not _can_win(member, metric), order
+            return not _can_win(member, chosen), order
 
         return sorted(self.members, key=place)
 
-    def best(self, metric: str = "test_accuracy") -> Member:
+    def best(self, metric: str | None = None) -> Member:
         """The member with the largest accuracy, or the smallest loss. Of equal ones, it is the first.
+
+        Args:
+            metric: as for ``ranked``.
 
         Raises:
             InputError: if no member ended with a finite number.
         """
-        ranked = self.ranked(metric)
-        if not ranked or not _can_win(ranked[0], metric):
+        ranked, chosen = self.ranked(metric), chosen_metric(self, metric)
+        if not ranked or not _can_win(ranked[0], chosen):
             counts = Counter(member.status for member in self.members)
             given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
-            raise InputError("members", f"one with a finite {metric}", given, "Try smaller learning rates.")
+            raise InputError("members", f"one with a finite {chosen}", given, "Try smaller learning rates.")
         return ranked[0]
 
     def where(self, **hyperparameters: object) -> SweepResult:
@@ -183,7 +207,7 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, object]:
         """The result for JSON, as ``functional-nn sweep --json`` writes it."""
-        epochs = sum(len(member.test_loss) for member in self.members)
+        epochs = sum(member.epochs for member in self.members)
         seconds_train = self.seconds.get("train")
         per_model_epoch = None if seconds_train is None or epochs == 0 else seconds_train / epochs
         return {
@@ -204,7 +228,7 @@ class SweepResult:
 
     @property
     def _columns(self) -> list[str]:
-        return list(self.members[0].row()) if self.members else list(COLUMNS)
+        return list(self.rows()[0]) if self.members else list(COLUMNS)
 
     def _csv(self) -> str:
         lines = [_csv_line(self._columns)]
@@ -243,7 +267,7 @@ def _csv_cell(value: object) -> object:
 
 def reader_of(member: Member) -> HyperparameterReader:
     """The hyper-parameters of a member, to make its network. The counts do not matter for a network."""
-    counts = {"epochs": max(1, len(member.test_loss)), "batch_size": 1, "steps": 1}
+    counts = {"epochs": max(1, member.epochs), "batch_size": 1, "steps": 1}
     values = {name: value for name, value in member.hyperparameters.items() if name not in NOT_FOR_FUNCTIONS}
     return HyperparameterReader(counts | values)
 
@@ -255,7 +279,10 @@ def _sentences(result: SweepResult) -> list[str]:
         best = result.best()
         values = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
         about = f" ({values})" if values else ""
-        lines.append(f"best: member {best.number}{about}, {best.last('test_accuracy'):.4f}")
+        numbers = {result.metric: best.last(result.metric)} | dict(best.test_metrics)
+        texts = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in numbers.items())
+        on_test = " (chosen on test data)" if result.metric.startswith("test_") else ""
+        lines.append(f"best: member {best.number}{about}, {texts}{on_test}")
     except InputError:
         lines.append("best: none ended with a finite number")
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"

@@ -12,7 +12,8 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import HasMembers, Member, check_metric, check_result
+from functional_nn.sweeps.results.member import HasMembers, Member, check_result, chosen_metric
+from functional_nn.training.epoch_metrics import larger_is_better
 
 CONFIDENCE = 0.95
 MOST_EXACT = 15
@@ -79,11 +80,11 @@ class Comparison(NamedTuple):
         """``"A"`` or ``"B"`` if the t test finds a difference at the 5% level; otherwise None."""
         if self.p_value >= 1 - CONFIDENCE:
             return None
-        return "A" if (self.difference > 0) == (self.metric == "test_accuracy") else "B"
+        return "A" if (self.difference > 0) == larger_is_better(self.metric) else "B"
 
     def __str__(self) -> str:
-        points = 100 if self.metric == "test_accuracy" else 1
-        unit = " points" if self.metric == "test_accuracy" else f" in {self.metric}"
+        is_share = self.metric.endswith("_accuracy")
+        points, unit = (100, " points") if is_share else (1, f" in {self.metric}")
         difference, *ends = (points * value for value in (self.difference, self.low, self.high))
         interval = f"95% interval {ends[0]:.3f} to {ends[1]:.3f}"
         tests = f"p = {self.p_value:.2g} (t), {self.p_value_flips:.2g} (sign flips), {self.pairs} pairs"
@@ -91,9 +92,7 @@ class Comparison(NamedTuple):
         return f"{verdict}: A - B = {difference:+.3f}{unit}, {interval}; {tests}"
 
 
-def summarize(
-    result: HasMembers, metric: str = "test_accuracy", *, over: str | Sequence[str] = "seed"
-) -> list[Setting]:
+def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequence[str] = "seed") -> list[Setting]:
     """The mean of each setting over its seeds, or over other hyper-parameters, with a 95% confidence interval.
 
     Math:
@@ -102,7 +101,7 @@ def summarize(
 
     Args:
         result: the result of a sweep.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
         over: the hyper-parameters over which the mean is taken.
 
     Raises:
@@ -116,7 +115,7 @@ def summarize(
     [(0.001, 3), (0.01, 3)]
     """
     check_result(result)
-    check_metric(metric)
+    metric = chosen_metric(result, metric)
     if not isinstance(over, Sequence) or not all(isinstance(name, str) for name in over):
         raise InputError("over", "names of hyper-parameters", repr(over))
     over = (over,) if isinstance(over, str) else tuple(over)
@@ -142,7 +141,7 @@ def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member]
     """The statistics of a metric over some members."""
     counted = [member for member in members if member.has_result and math.isfinite(member.last(metric))]
     values = np.array([member.last(metric) for member in counted])
-    epochs = [len(member.test_loss) for member in counted]
+    epochs = [member.epochs for member in counted]
     mean = float(values.mean()) if counted else math.nan
     deviation = float(values.std(ddof=1)) if len(counted) > 1 else math.nan
     half = half_width(deviation, len(counted))
@@ -167,14 +166,14 @@ def half_width(deviation: Deviation, count: int) -> Deviation | float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count) * deviation
 
 
-def compare(first: HasMembers, second: HasMembers, metric: str = "test_accuracy") -> Comparison:
+def compare(first: HasMembers, second: HasMembers, metric: str | None = None) -> Comparison:
     """Compares A with B by pairs of members with the same seed.
 
     Hyper-parameters that vary in both A and B are also the same in each pair.
 
     Args:
         first, second: A and B, such as ``result.where(optimizer="adam")`` and ``result.where(optimizer="sgd")``.
-        metric: ``test_accuracy``, ``test_loss`` or ``train_loss``, after the last epoch.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric`` of the first.
 
     Raises:
         InputError: if members cannot be paired one to one, if a member is not finite or was not trained to its end, or
@@ -190,9 +189,9 @@ def compare(first: HasMembers, second: HasMembers, metric: str = "test_accuracy"
     References:
         Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21 (sign flips).
     """
-    check_metric(metric)
     for result in (first, second):
         check_result(result)
+    metric = chosen_metric(first, metric)
     a, b = _paired(first, second)
     values = [(x.last(metric), y.last(metric)) for x, y in zip(a, b, strict=True)]
     count = len(values)

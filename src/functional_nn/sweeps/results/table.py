@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from functional_nn.sweeps.results.member import HasMembers
+from functional_nn.sweeps.results.member import HasMembers, chosen_metric
 from functional_nn.sweeps.results.statistics import Setting, summarize
+from functional_nn.training.epoch_metrics import larger_is_better
 
 MOST_ROWS = 20
 """The largest number of settings in the table."""
@@ -13,13 +14,14 @@ MOST_ROWS = 20
 
 def settings_table(result: HasMembers) -> list[str]:
     """The lines of the table."""
-    settings = sorted(summarize(result), key=_worst_last)
+    metric = chosen_metric(result, None)
+    settings = sorted(summarize(result, metric), key=lambda row: _worst_last(row, metric))
     names = [name for name in result.varied if name != "seed"]
     listed = settings[:MOST_ROWS]
     # The column of epochs is shown only if members ran different numbers of epochs.
     uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
     epochs_column = ["epochs"] if uneven else []
-    cells = [[*names, *epochs_column, "models", "test accuracy", "± 95%", "not finite"]]
+    cells = [[*names, *epochs_column, "models", metric.replace("_", " "), "± 95%", "not finite"]]
     for row in listed:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
         mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
@@ -34,10 +36,10 @@ def settings_table(result: HasMembers) -> list[str]:
     return lines
 
 
-def _worst_last(row: Setting) -> tuple[bool, float]:
+def _worst_last(row: Setting, metric: str) -> tuple[bool, float]:
     if math.isnan(row.mean):
         return True, 0.0
-    return False, -row.mean
+    return False, -row.mean if larger_is_better(metric) else row.mean
 
 
 def shown_value(value: object) -> str:

@@ -11,6 +11,7 @@ import optax
 
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_number
+from functional_nn.training.optimizers.extra_arguments import update_with
 from functional_nn.training.state import check_gradient_transformation
 
 
@@ -55,10 +56,9 @@ def with_clipping(
     """
     check_gradient_transformation(optimizer)
     check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
-    inner = optax.with_extra_args_support(optimizer)
 
     def init(params):
-        return Clipping(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return Clipping(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None, **extra):
         # m = max |g|, in at least float32.
@@ -76,7 +76,7 @@ def with_clipping(
         cut = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), updates)
 
         # A gradient that is not finite changes nothing.
-        new_updates, new_state = inner.update(cut, state.optimizer_state, params, **extra)
+        new_updates, new_state = update_with(optimizer, cut, state.optimizer_state, params, extra)
         new_updates = jax.tree.map(lambda new: jnp.where(finite, new, jnp.zeros_like(new)), new_updates)
         optimizer_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state.optimizer_state)
         clipped_steps = _incremented_if(clipped, state.clipped_steps)

@@ -14,7 +14,9 @@ from jax.stages import Compiled, Traced, Wrapped
 from jax.typing import ArrayLike
 
 from functional_nn.core.masked import Value
+from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,
@@ -26,13 +28,13 @@ from functional_nn.jaxprs.xla_options import (
     sum_options,
 )
 from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts
-from functional_nn.training.evaluate import Evaluation, make_evaluate
+from functional_nn.training.epoch_metrics import check_metric_shapes, named_metrics
+from functional_nn.training.evaluate import Evaluation
 from functional_nn.training.programs.devices import divided, on_each
 from functional_nn.training.programs.fingerprint import fingerprint
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
-from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import make_train_step
+from functional_nn.training.state import TrainState
 
 MANY_BATCHES = 50
 """With at least this number of full batches, the program of the smaller last batch is compiled without optimization.
@@ -47,27 +49,30 @@ class CompiledPrograms:
     examples. Each program is compiled in a thread as soon as it is traced, while the next one is traced. The shortest
     ones are traced first, so that all cores soon have work.
 
-    The first argument of each program is a dict of traced hyper-parameters. A run of ``fit`` has none, and an empty
-    dict adds nothing to a program. ``Programs`` passes them.
+    The first argument of each program but ``draw_order`` is a dict of traced hyper-parameters. A run of ``fit`` has
+    none, and an empty dict adds nothing to a program. ``Programs`` passes them.
 
     Attributes:
         spec: the specification that they were compiled from.
         sharding: the sharding of the arguments; None for one device.
         train_state: the shapes and types of what ``start`` returns.
         jaxprs: the traced program of each compiled one, by name.
+        metric_names: the names of the metrics of an epoch.
     """
 
     def __init__(self, spec: ProgramSpec):
         self.spec = spec
         self.sharding = on_each(spec.devices)
         self._shapes = _argument_shapes(spec)
+        self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
+        self.metric_names: tuple[str, ...] = ()
         self.jaxprs: dict[str, ClosedJaxpr] = {}
         compiled = self._compile_all()
         self.start = compiled["start"]
         self.draw_order = compiled["draw_order"]
         self.full_batches = compiled["full_batches"]
         self.last_batch = compiled["last_batch"]
-        self.evaluate = compiled["evaluate"]
+        self.evaluate = compiled.get("evaluate")
         self.train_state: TrainState = shapes_of(self.start.out_info)
 
     @cached_property
@@ -76,12 +81,19 @@ class CompiledPrograms:
 
         It is compiled when a run first needs it, because few runs do, and its checks make compilation longer.
         """
-        x, labels, *_ = self.spec.data
+        x, labels = self.spec.data.part("train")
         shapes = self._shapes
-        traced = self._jit(self._careful_epoch, own=2, shared=4).trace(
-            shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
-        )
-        return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
+        with jax.default_device(self._device):
+            traced = self._jit(self._careful_epoch, own=2, shared=4).trace(
+                shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
+            )
+            return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
+
+    @cached_property
+    def evaluate_test(self) -> Compiled:
+        """The evaluation of the test examples, for a run that is evaluated on validation examples until its end."""
+        with jax.default_device(self._device):
+            return compile_lowered(self._trace_evaluate(self.train_state, "test").lower(), QUICK | SUMS_AND_PRODUCTS)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -104,7 +116,7 @@ class CompiledPrograms:
         traced_update = jax.make_jaxpr(update)(hyperparameters, params, optimizer_state, params)
         return {
             "initial values": fingerprint(self.jaxprs["start"]),
-            "network or loss": fingerprint(self.jaxprs["evaluate"]),
+            "network or loss": fingerprint(self.jaxprs.get("evaluate", self.jaxprs["full_batches"])),
             "optimizer": fingerprint(traced_update),
             "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
             "train step": fingerprint(self.jaxprs["full_batches"], self.jaxprs["last_batch"]),
@@ -113,7 +125,8 @@ class CompiledPrograms:
     def _compile_all(self) -> dict[str, Compiled]:
         """Traces the programs one after another, and compiles each in a thread meanwhile; returns them by name."""
         shapes, shared_order = self._shapes, self.spec.shared_order
-        train_x, train_labels, test_x, test_labels = self.spec.data
+        train_x, train_labels = self.spec.data.part("train")
+        part = self.spec.data.evaluated_part
         compiling: dict[str, Future[Compiled]] = {}
         with ThreadPoolExecutor() as threads:
 
@@ -149,12 +162,15 @@ class CompiledPrograms:
                 last_options |= QUICK
             if number_of_full_batches >= MANY_BATCHES:
                 last_options |= RUN_ONCE
-            compile_program("last_batch", last, last_options)
+            _, epoch_result = compile_program("last_batch", last, last_options)
 
-            evaluate = self._jit(self._evaluate, own=2, shared=2).trace(
-                shapes.hyperparameters, train_state, test_x, test_labels
-            )
-            compile_program("evaluate", evaluate, QUICK | SUMS_AND_PRODUCTS)
+            evaluation = None
+            if part:
+                traced = self._trace_evaluate(train_state, part)
+                evaluation = compile_program("evaluate", traced, QUICK | SUMS_AND_PRODUCTS)
+            named = named_metrics(part, epoch_result, evaluation)
+            check_metric_shapes(named, self.spec.members)
+            self.metric_names = tuple(named)
             return {name: future.result() for name, future in compiling.items()}
 
     def _place(self, function: Callable[..., PyTree]) -> Wrapped:
@@ -168,27 +184,23 @@ class CompiledPrograms:
 
     # The functions that are compiled, for one model.
 
+    def _trace_evaluate(self, train_state: TrainState, part: str) -> Traced:
+        evaluate = self._jit(self._evaluate, own=2, shared=2)
+        return evaluate.trace(self._shapes.hyperparameters, train_state, *self.spec.data.part(part))
+
     def _recipe(self, hyperparameters: Hyperparameters) -> Recipe:
         recipe = self.spec.recipe_for(hyperparameters)
         return recipe._replace(net=divided(recipe.net, self.sharding))
 
     def _start(self, hyperparameters, key):
-        recipe, in_shape = self._recipe(hyperparameters), self.spec.data.train_x.shape[1:]
-        return create_train_state(recipe.net, recipe.optimizer, key, in_shape, self.spec.precision)
+        in_shape = shape_of(self.spec.data.train_x)
+        return self._recipe(hyperparameters).train_state(key, in_shape, self.spec.precision)
 
     def _draw_order(self, key, number):
-        return drawn_batches(key, number, self.spec.data.train_x.shape[0], self.spec.batch_size)
+        return drawn_batches(key, number, number_of_examples(self.spec.data.train_x), self.spec.batch_size)
 
     def _epoch_parts(self, hyperparameters, *, keep_finite: bool):
-        recipe = self._recipe(hyperparameters)
-        train_step = make_train_step(
-            recipe.net,
-            recipe.loss,
-            recipe.optimizer,
-            penalty=recipe.penalty,
-            precision=self.spec.precision,
-            keep_finite=keep_finite,
-        )
+        train_step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=keep_finite)
         return make_epoch_parts(train_step, self.spec.batch_size, self.spec.unroll)
 
     def _full_batches(self, hyperparameters, train_state, full, x, labels):
@@ -206,8 +218,7 @@ class CompiledPrograms:
         return last_batch(train_state, losses, rest, x, labels)
 
     def _evaluate(self, hyperparameters, train_state, x, labels):
-        recipe = self._recipe(hyperparameters)
-        return make_evaluate(recipe.net, recipe.loss, precision=self.spec.precision)(train_state, x, labels)
+        return self._recipe(hyperparameters).evaluate(self.spec.precision)(train_state, x, labels)
 
 
 NO_HYPERPARAMETERS: Hyperparameters = {}
@@ -238,8 +249,13 @@ class Programs(NamedTuple):
         return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
 
     def evaluate(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
-        """The loss and the accuracy on these examples."""
+        """The loss and the metrics on the examples that are evaluated after every epoch."""
+        assert self.compiled.evaluate is not None  # it is called only if there are such examples
         return self.compiled.evaluate(self.hyperparameters, train_state, x, labels)
+
+    def evaluate_test(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
+        """The loss and the metrics on the test examples, if others are evaluated after every epoch."""
+        return self.compiled.evaluate_test(self.hyperparameters, train_state, x, labels)
 
 
 class _ArgumentShapes(NamedTuple):

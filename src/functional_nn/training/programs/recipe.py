@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import jax
 import optax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.shapes import Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_function
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
-from functional_nn.training.step import LossFunction, PenaltyFunction
+from functional_nn.training.evaluate import Evaluate, EvaluatedParams, MetricFunction, check_metrics, make_evaluate
+from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction, TrainStep, make_train_step
 
 HyperparameterValue: TypeAlias = Any
 """A number, a boolean, a string, None, a tuple of these, or a traced number."""
@@ -24,6 +29,7 @@ ModelFunction: TypeAlias = Layer | Callable[[Hyperparameters], Layer]
 OptimizerFunction: TypeAlias = optax.GradientTransformation | Callable[[Hyperparameters], optax.GradientTransformation]
 LossMaker: TypeAlias = Loss | Callable[[Hyperparameters], LossFunction]
 PenaltyMaker: TypeAlias = Penalty | Callable[[Hyperparameters], PenaltyFunction | None] | None
+StartMaker: TypeAlias = tuple[Params, State] | Callable[[Hyperparameters], tuple[Params, State]] | None
 
 NOT_FOR_FUNCTIONS = ("seed", "data")
 """Hyper-parameters that are not passed to functions: the seed makes the key, and ``data`` names the data set."""
@@ -33,12 +39,40 @@ COUNTS = ("epochs", "batch_size", "steps")
 
 
 class Recipe(NamedTuple):
-    """The network of a run, its loss, its optimizer, and its penalty or None."""
+    """What a run trains and how: the arguments of ``fit`` with these names.
+
+    ``metrics`` are pairs of a name and a metric, since recipes are compared and hashed.
+    """
 
     net: Layer
     loss: LossFunction
     optimizer: optax.GradientTransformation
     penalty: PenaltyFunction | None = None
+    metrics: tuple[tuple[str, MetricFunction], ...] | None = None
+    gradient: GradientFunction = jax.value_and_grad
+    eval_params: EvaluatedParams | None = None
+    start: tuple[Params, State] | None = None
+
+    def train_state(self, key: jax.Array, in_shape: Shapes, precision: Precision) -> TrainState:
+        """The train state before the first epoch."""
+        return create_train_state(self.net, self.optimizer, key, in_shape, precision, self.start)
+
+    def train_step(self, precision: Precision, *, keep_finite: bool) -> TrainStep:
+        """The train step of a run."""
+        return make_train_step(
+            self.net,
+            self.loss,
+            self.optimizer,
+            penalty=self.penalty,
+            gradient=self.gradient,
+            precision=precision,
+            keep_finite=keep_finite,
+        )
+
+    def evaluate(self, precision: Precision) -> Evaluate:
+        """The evaluation of a run."""
+        metrics = None if self.metrics is None else dict(self.metrics)
+        return make_evaluate(self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision)
 
 
 class RecipeMaker(Protocol):
@@ -82,6 +116,10 @@ class RecipeFunctions:
     optimizer: OptimizerFunction
     loss: LossMaker
     penalty: PenaltyMaker
+    metrics: tuple[tuple[str, MetricFunction], ...] | None = None
+    gradient: GradientFunction = jax.value_and_grad
+    eval_params: EvaluatedParams | None = None
+    start: StartMaker = None
 
     def check(self) -> None:
         """Raises an InputError unless each argument is a part of a recipe, or a function."""
@@ -92,6 +130,13 @@ class RecipeFunctions:
         check_function("loss", self.loss, "a loss, such as cross_entropy, or a function")
         if self.penalty is not None:
             check_function("penalty", self.penalty, "a penalty, or a function of the hyper-parameters that makes one")
+        check_metrics(None if self.metrics is None else dict(self.metrics))
+        check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
+        if self.eval_params is not None:
+            check_function("eval_params", self.eval_params, "a function of the optimizer's state and the parameters")
+        is_pair = isinstance(self.start, tuple) and len(self.start) == 2
+        if self.start is not None and not is_pair:
+            check_function("start", self.start, "a pair (params, state), or a function that makes one")
 
     def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe:
         """The recipe for these hyper-parameters."""
@@ -104,7 +149,9 @@ class RecipeFunctions:
         penalty: Any = self.penalty
         if penalty is not None and not isinstance(penalty, Penalty):
             penalty = penalty(hyperparameters)
-        return Recipe(network_of(self.model, hyperparameters), loss, optimizer, penalty)
+        start = self.start(hyperparameters) if callable(self.start) else self.start
+        net = network_of(self.model, hyperparameters)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, self.eval_params, start)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
 
@@ -12,7 +12,7 @@ from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe, RecipeMaker
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProgramSpec:
     """Everything that the programs of a run are compiled from. Equal specifications share their compiled programs.
 
@@ -38,6 +38,18 @@ class ProgramSpec:
     shared_order: bool = False
     unroll: int = 1
     devices: int = 1
+
+    def _values(self) -> tuple[object, ...]:
+        """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
+        leaves, structure = jax.tree.flatten(self.data)
+        others = (getattr(self, field.name) for field in fields(self) if field.name != "data")
+        return (*others, structure, *leaves)
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProgramSpec) and self._values() == other._values()
 
     def recipe_for(self, hyperparameters: Hyperparameters) -> Recipe:
         """The recipe inside a program."""

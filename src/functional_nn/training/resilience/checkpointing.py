@@ -20,13 +20,21 @@ from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
+NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
+"""The numbers of an epoch in a row of the history. Its metrics by name follow them."""
+
+
+METRICS = "metrics"
+"""The setting with the names of a run's metrics. They are known only when its programs are compiled."""
+
 
 class Checkpoints(NamedTuple):
     """Where ``fit`` saves a run, and how often.
 
     Args:
         folder: a folder for this run alone; created if it does not exist.
-        keep: how many of the newest checkpoints are kept. The one with the lowest test loss is kept in addition.
+        keep: how many of the newest checkpoints are kept. The one with the lowest loss on validation
+            examples, or else on test examples, is kept in addition.
         minutes: save after an epoch if at least this many minutes have passed since the last save; 0 saves after every
             epoch. The first epoch, the last one, and the one before an interruption are always saved.
         settings: anything else that must be equal for a run to continue here. ``fit`` itself compares seed, batch
@@ -71,7 +79,7 @@ class RunSaver:
         if checkpoints is not None:
             checkpoints = _checked(checkpoints)
             self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
-            self._history = History(self._writer.folder, len(EpochMetrics._fields))
+            self._metric_names: tuple[str, ...] = ()
             self._seconds = 60 * checkpoints.minutes
             self._settings = as_json("settings", {**settings, **(checkpoints.settings or {})})
             self._clock = -math.inf
@@ -93,23 +101,32 @@ class RunSaver:
         if self._writer is not None:
             self._writer.__exit__(*exception)
 
-    def restored(self, like: TrainState, programs: Callable[[], Mapping[str, str]]) -> RunProgress | None:
+    def restored(
+        self, like: TrainState, metric_names: Sequence[str], programs: Callable[[], Mapping[str, str]]
+    ) -> RunProgress | None:
         """The newest saved state, or None.
 
         Args:
             like: a pytree with the structure, shapes and types that it must have.
+            metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
             programs: returns the fingerprints of what the run computes; they must equal the saved ones.
         """
         if self._writer is None:
             return None
-        self._settings |= {PROGRAMS: dict(programs()), SURROUNDINGS: surroundings()}
+        self._metric_names = tuple(metric_names)
+        self._history = self._history_of(metric_names)
+        self._settings |= {
+            METRICS: list(metric_names),
+            PROGRAMS: dict(programs()),
+            SURROUNDINGS: surroundings(),
+        }
         if self._found is None:
             return None
         train_state = self._found.tree(like, "train_state")
         self._check_same()
         about = self._found.about
         rows = self._history.read(about["epochs"], about["history"])
-        history = tuple(_metrics(row) for row in rows)
+        history = tuple(_metrics(row, self._metric_names) for row in rows)
         self._saved_epochs, self._found = len(history), None
         return RunProgress(train_state, history, about["status"], about["message"])
 
@@ -121,7 +138,8 @@ class RunSaver:
         if not now and time.monotonic() - self._clock < self._seconds:
             return
         try:
-            digest = self._history.extend(reached.history[self._saved_epochs :])
+            rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
+            digest = self._history.extend(rows)
         except OSError as error:
             text = (
                 f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
@@ -135,22 +153,30 @@ class RunSaver:
             "history": digest,
         }
         tree = {"train_state": reached.train_state}
-        self._writer.save(epochs, tree, loss=reached.history[-1].test_loss, about=about)
+        self._writer.save(epochs, tree, loss=reached.history[-1].deciding_loss, about=about)
         self._saved_epochs, self._clock = epochs, time.monotonic()
 
     def _verify(self, found: Checkpoint) -> None:
         """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
         about = found.about
-        if not {"settings", "status", "message", "epochs", "history"} <= about.keys():
+        if (
+            not {"settings", "status", "message", "epochs", "history"} <= about.keys()
+            or METRICS not in about["settings"]
+        ):
             raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
-        self._history.read(about["epochs"], about["history"])
+        self._history_of(about["settings"][METRICS]).read(about["epochs"], about["history"])
+
+    def _history_of(self, metric_names: Sequence[str]) -> History:
+        """The folder's metrics of all epochs, with these metrics."""
+        assert self._writer is not None
+        return History(self._writer.folder, len(NUMBERS) + len(metric_names))
 
     def _check_same(self) -> None:
         """Raises an ``InputError`` if a known setting differs from that of the checkpoint that was found."""
         assert self._found is not None
         known = self._found.about["settings"]
         if PROGRAMS not in self._settings:
-            known = {name: known[name] for name in known if name not in (PROGRAMS, SURROUNDINGS)}
+            known = {name: known[name] for name in known if name not in (METRICS, PROGRAMS, SURROUNDINGS)}
         if different := difference(known, self._settings):
             given = f"{self._found.path.parent}, whose run has {different}"
             remedy = "Use the arguments of that run, or another folder."
@@ -170,16 +196,22 @@ def _checked(checkpoints: object) -> Checkpoints:
     return checkpoints
 
 
-def _metrics(row: Sequence[float]) -> EpochMetrics:
+def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
+    """The metrics of an epoch as a row of the history."""
+    numbers = [getattr(metrics, name) for name in NUMBERS]
+    known = [math.nan if number is None else number for number in numbers]
+    return [*known, *(metrics.metrics[name] for name in metric_names)]
+
+
+def _metrics(row: Sequence[float], metric_names: Sequence[str]) -> EpochMetrics:
     """The metrics of an epoch from a row of the history, in which all numbers are float64."""
-    numbers = dict(zip(EpochMetrics._fields, row, strict=True))
+    numbers = dict(zip(NUMBERS, row, strict=False))
     return EpochMetrics(
         epoch=int(numbers["epoch"]),
-        train_loss=numbers["train_loss"],
-        test_loss=numbers["test_loss"],
-        test_accuracy=numbers["test_accuracy"],
+        metrics=dict(zip(metric_names, row[len(NUMBERS) :], strict=True)),
         seconds=numbers["seconds"],
         skipped_steps=int(numbers["skipped_steps"]),
         clipped_steps=int(numbers["clipped_steps"]),
         rate_share=numbers["rate_share"],
+        learning_rate=None if math.isnan(numbers["learning_rate"]) else numbers["learning_rate"],
     )

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
-
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.masked import Value
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.state import TrainState
 
@@ -24,35 +18,6 @@ STOP, SKIP, ROLL_BACK = POLICIES = ("stop", "skip", "roll-back")
 
 SMALLEST_SHARE = 2.0**-10
 """The smallest part of the learning rate that is tried. If an epoch fails even then, the rate is not the reason."""
-
-
-class RateShare(NamedTuple):
-    """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
-
-    optimizer_state: PyTree
-    share: jax.Array
-
-
-@lru_cache(maxsize=32)
-def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with its updates multiplied by a share, which starts at 1.
-
-    >>> rule = with_rate_share(optax.sgd(1.0))
-    >>> state = rule.init(jnp.zeros(1))
-    >>> print(rule.update(jnp.ones(1), state._replace(share=jnp.float32(0.5)))[0])
-    [-0.5]
-    """
-    inner = optax.with_extra_args_support(optimizer)
-
-    def init(params):
-        return RateShare(inner.init(params), jnp.ones((), jnp.float32))
-
-    def update(updates, state, params=None, **extra):
-        updates, optimizer_state = inner.update(updates, state.optimizer_state, params, **extra)
-        scaled = jax.tree.map(lambda leaf: leaf * state.share.astype(leaf.dtype), updates)
-        return scaled, RateShare(optimizer_state, state.share)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def check_policy(policy: object) -> None:
@@ -90,27 +55,3 @@ def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
     new_leaves = jax.tree.leaves(after._replace(key=None))
     pairs = jax.device_get(list(zip(old_leaves, new_leaves, strict=True)))
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in pairs)
-
-
-class Counts(NamedTuple):
-    """The numbers of steps of a run so far that were skipped and that were clipped."""
-
-    skipped_steps: int
-    clipped_steps: int
-
-
-def counts(train_state: TrainState) -> Counts:
-    """The counts in a train state, from ``with_clipping`` and from the loss scale; zeros if it has neither."""
-    nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
-    clippings = [node for node in nodes if isinstance(node, Clipping)]
-    skipped_steps = sum(int(clipping.skipped_steps) for clipping in clippings)
-    clipped_steps = sum(int(clipping.clipped_steps) for clipping in clippings)
-    if train_state.loss_scale is not None:
-        skipped_steps += int(train_state.loss_scale.skipped_steps)
-    return Counts(skipped_steps, clipped_steps)
-
-
-def rate_share(train_state: TrainState) -> float:
-    """The part of the learning rate that roll-backs have left."""
-    state = train_state.optimizer_state
-    return float(state.share) if isinstance(state, RateShare) else 1.0

@@ -1,0 +1,158 @@
+"""The loop over the epochs of a run: training, evaluation, checkpoints, reports, and the reasons to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import shown
+from functional_nn.data.dataset import Split
+from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
+from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
+from functional_nn.training.programs.compile import Programs
+from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
+from functional_nn.training.resilience.interruption import Interruption
+from functional_nn.training.resilience.non_finite import SKIP, finite_epoch
+from functional_nn.training.run import EpochMetrics
+from functional_nn.training.state import TrainState
+
+OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
+"""What ``fit`` calls after each epoch. If it returns True, the run stops."""
+
+
+@dataclass
+class EpochLoop:
+    """The loop of a run.
+
+    Args:
+        programs: the compiled programs of the run.
+        data: the data on the device.
+        precision: that of the run.
+        epochs: the number of epochs that the run has at its end.
+        first_epoch: the number of the run's first epoch. It decides about the order of the examples.
+        non_finite: the policy for values that are not finite.
+        patience: the number of epochs without a lower loss after which the run stops; None for no limit.
+        on_epoch: called after each epoch.
+        reached: what the run has reached so far; changes with each epoch.
+    """
+
+    programs: Programs
+    data: Split
+    precision: Precision
+    epochs: int
+    first_epoch: int
+    non_finite: str
+    patience: int | None
+    on_epoch: OnEpoch | None
+    reached: RunProgress
+
+    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+        """Runs the epochs that are left; returns the status of the run and its message.
+
+        Args:
+            saver: saves each epoch.
+            interruption: notices Ctrl-C.
+            advance: moves the progress bar, with a text.
+        """
+        try:
+            # Epochs from a checkpoint are reported first.
+            answers = [self._report(metrics, advance) for metrics in self.reached.history]
+            is_stopped = any(answers)
+            while not is_stopped and not self._end()[0]:
+                self._run_epoch()
+                saver.save(self.reached)
+                is_stopped = self._report(self.reached.history[-1], advance)
+                interruption.check()
+        except KeyboardInterrupt:
+            return "interrupted", f"Interrupted after {self.done()}; the finished epochs are kept."
+        if is_stopped and not self.reached.status:
+            return "stopped", f"on_epoch stopped the run after {self.done()}."
+        return self._end()
+
+    def done(self) -> str:
+        """The number of epochs that are done, in words."""
+        return f"{len(self.reached.history)} of {self.epochs} epochs"
+
+    def _end(self) -> tuple[str, str]:
+        """The status and the message of a run that has ended; two empty strings if it goes on."""
+        history, part = self.reached.history, self.data.evaluated_part
+        if self.reached.status:
+            return self.reached.status, self.reached.message
+        if len(history) >= self.epochs:
+            return "finished", ""
+        losses = [metrics.deciding_loss for metrics in history]
+        if self.patience is not None and epochs_since_best(losses) >= self.patience:
+            return "stopped early", f"The {part} loss was not lower for {self.patience} epochs."
+        return "", ""
+
+    def _run_epoch(self) -> None:
+        """Trains for one epoch and evaluates; adds the results to what was reached."""
+        before, part = self.reached, self.data.evaluated_part
+        clock = time.perf_counter()
+        number = jnp.int32(self.first_epoch + len(before.history))
+        after, result = finite_epoch(
+            self.non_finite, self.programs, before.train_state, self.data.train_x, self.data.train_labels, number
+        )
+        seconds = time.perf_counter() - clock
+        evaluation = self.programs.evaluate(after, *self.data.part(part)) if part else None
+        labels = number_of_labels(self.data.part(part)[1]) if part else 0
+        old, new = counts(before.train_state), counts(after)
+        metrics = EpochMetrics(
+            epoch=len(before.history) + 1,
+            metrics=as_numbers(named_metrics(part, result, evaluation), labels),
+            seconds=seconds,
+            skipped_steps=int(result.bad_steps) + new.skipped_steps - old.skipped_steps,
+            clipped_steps=new.clipped_steps - old.clipped_steps,
+            rate_share=rate_share(after),
+            learning_rate=learning_rate(after),
+        )
+        status, message = self._status_after(metrics, int(result.bad_step))
+        self.reached = RunProgress(after, (*before.history, metrics), status, message)
+
+    def _status_after(self, metrics: EpochMetrics, bad_step: int) -> tuple[str, str]:
+        """The status of a run that an epoch has ended, with a message; two empty strings if it goes on."""
+        goes_on = bad_step < 0 or (self.non_finite == SKIP and math.isfinite(metrics.train_loss))
+        if goes_on:
+            return "", ""
+        message = (
+            f"Loss or update were not finite at step {bad_step} of epoch {metrics.epoch}. Such steps changed nothing, "
+            "and the last finite state is kept. Try a smaller learning rate; look for NaN in the data."
+        )
+        if self.precision.scales_loss:
+            message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
+        return "non-finite", message
+
+    def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
+        """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
+        answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
+        if answer is not None and not isinstance(answer, bool | np.bool_):
+            raise InputError("on_epoch", "a function that returns True to stop the run, or None", shown(answer))
+        shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
+        texts = [f"{name.replace('_', ' ')} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
+        advance("  ".join(texts))
+        return bool(answer)
+
+
+def epochs_since_best(losses: Sequence[float]) -> int:
+    """The number of epochs since the lowest loss; 0 if there is no epoch yet. NaN is never the lowest.
+
+    >>> epochs_since_best([0.5, 0.3, 0.4, 0.3])
+    2
+    """
+    if not len(losses):
+        return 0
+    return len(losses) - 1 - int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
+
+
+def test_metrics(programs: Programs, train_state: TrainState, data: Split) -> dict[str, float]:
+    """The metrics on the test examples at the end of a run that was evaluated on validation examples."""
+    evaluation = programs.evaluate_test(train_state, data.test_x, data.test_labels)
+    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(data.test_labels))

@@ -1,0 +1,142 @@
+"""Training that starts from given parameters or from a train state, and loops of one's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+
+NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
+RULE = optax.adam(1e-2)
+RANDOM = np.random.default_rng(0)
+X, LABELS = RANDOM.normal(size=(50, 5)).astype(np.float32), RANDOM.integers(0, 3, 50).astype(np.int32)
+DATA = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
+
+
+def fit(**options):
+    return fnn.fit(NET, fnn.cross_entropy, RULE, DATA, **{"epochs": 2, "batch_size": 16, **options})
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def test_two_runs_of_two_epochs_are_one_run_of_four():
+    whole, first = fit(epochs=4), fit()
+    rest = fit(start=first.train_state)
+    assert bits(rest.params) == bits(whole.params)
+    assert [metrics.train_loss for metrics in (*first.history, *rest.history)] == [
+        metrics.train_loss for metrics in whole.history
+    ]
+    assert rest.seconds["compile"] == 0
+
+
+def test_parameters_and_state_begin_a_new_run():
+    trained = fit()
+    again = fit(start=(trained.params, trained.state), seed=3)
+    assert again.train_state.step == 6
+    assert again.history[0].train_loss < fit(seed=3).history[0].train_loss
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (trained.params, trained.state))
+    assert bits(fit(start=wide, seed=3).params) == bits(again.params)
+
+
+def test_make_train_starts_where_fit_does():
+    first = fit()
+    train = jax.jit(fnn.training.make_train(NET, RULE, epochs=2, batch_size=16))
+    for start in (first.train_state, (first.params, first.state)):
+        trained = train({}, jax.random.key(0), DATA, start)
+        expected = [metrics.train_loss for metrics in fit(start=start).history]
+        np.testing.assert_allclose(trained.epochs.loss, expected, rtol=1e-3)
+
+
+def test_a_sweep_starts_from_parameters():
+    trained = fit(epochs=5)
+    start = (trained.params, trained.state)
+    members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=[0])
+    for given in (start, lambda h: start):
+        result = fnn.sweep(NET, lambda h: optax.sgd(h["learning_rate"]), members, DATA, epochs=1, start=given)
+        for member in result.members:
+            assert member.curves["train_loss"][0] < fit().history[0].train_loss
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (7, "start: expected a TrainState, or a pair"),
+        (({"dense_0": {"weight": np.zeros((2, 2))}}, {}), "start: expected the arrays that the network and the optimi"),
+        ((7, {}), "params: expected"),
+    ],
+)
+def test_another_start_is_refused_with_the_difference(start, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fit(start=start)
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.training.create_train_state(NET, RULE, jax.random.key(0), (5,), start=start)
+
+
+def test_a_train_state_of_another_optimizer_is_refused():
+    with pytest.raises(fnn.InputError, match="optimizer_state"):
+        fnn.fit(NET, fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=1, start=fit().train_state)
+
+
+def test_a_checkpoint_of_a_run_from_another_start_is_refused(tmp_path):
+    first = fit()
+    fit(start=first.train_state, checkpoints=tmp_path)
+    assert fit(start=first.train_state, checkpoints=tmp_path, epochs=3).restored_epochs == 2
+    with pytest.raises(fnn.InputError, match="start"):
+        fit(start=(first.params, first.state), checkpoints=tmp_path)
+
+
+def test_a_loop_of_one_s_own_takes_the_step_of_fit():
+    step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, RULE))
+    first = fnn.training.create_train_state(NET, RULE, jax.random.key(0), (5,))
+
+    def loss(params, state, key):
+        y, state = NET.apply(params, state, X, train=True, key=key)
+        return fnn.cross_entropy(y, LABELS), state
+
+    gradient, state = jax.grad(loss, has_aux=True)(
+        first.params, first.state, fnn.training.random_keys.derived_key(first.key, "noise", 0)
+    )
+    own, expected = first.apply_gradient(gradient, RULE, state), step(first, X, LABELS)[0]
+    assert own.step == expected.step == 1
+    for a, b in zip(jax.tree.leaves(own._replace(key=None)), jax.tree.leaves(expected._replace(key=None)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert first.apply_gradient(gradient, RULE).state is first.state
+
+
+def test_a_population_is_trained_chosen_and_changed_by_plain_functions():
+    """As population-based training does: a rate for each member, the better half takes the place of the worse."""
+
+    @jax.jit
+    @jax.vmap
+    def begin(key, rate):
+        return fnn.training.create_train_state(NET, optax.sgd(rate), key, (5,))
+
+    @jax.jit
+    def train(population, rates):
+        def one(train_state, rate):
+            epoch = fnn.training.make_epoch(fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(rate)), 16)
+            train_state, result = epoch(train_state, DATA.train_x, DATA.train_labels, train_state.step // 3)
+            return train_state, result.loss
+
+        return jax.vmap(one)(population, rates)
+
+    rates = jnp.array([1e-3, 0.1, 0.3, 1e-4])
+    population = begin(jax.random.split(jax.random.key(0), 4), rates)
+    keys = jax.random.key_data(population.key)
+    for _ in range(3):
+        population, losses = train(population, rates)
+        best = jnp.argsort(losses)[jnp.array([0, 1, 0, 1])]
+        population, rates = jax.tree.map(lambda leaf: leaf[best], (population, rates))  # noqa: B023
+        rates = rates * jnp.array([1.0, 1.0, 1.2, 0.8])
+    assert train._cache_size() == 1
+    assert len(np.unique(keys, axis=0)) == 4
+    worse = jnp.array([True, False, True, False])
+    mixed = jax.tree.map(
+        lambda a, b: jnp.where(worse.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), population, population
+    )
+    assert bits(mixed.params) == bits(population.params)
+    assert np.isfinite(losses).all()
