@@ -90,7 +90,7 @@ def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> No
             "x",
             expected,
             f"{x.dtype} of shape {x.shape}",
-            "Convert images by x / 255; put embedding() before it if x are tokens.",
+            "Convert images by functional_nn.data.scaled_bytes(x); put embedding() before it if x are tokens.",
         )
 
 

@@ -17,7 +17,7 @@ from functional_nn.core.validation import as_host_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
 
-def scaled_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
+def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
     """Divides bytes by 255: uint8 arrays become numbers from 0 to 1; other arrays stay as they are.
 
     Images are kept as bytes, which take a quarter of the memory, and are scaled batch by batch inside the compiled
@@ -27,7 +27,7 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike) -> PyTree:
         x: an array, or a pytree of arrays.
         dtype: the floating-point type of the result.
 
-    >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8), jnp.float32))
+    >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8)))
     [0. 1.]
     """
     return jax.tree.map(lambda part: part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part, x)

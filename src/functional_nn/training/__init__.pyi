@@ -4,12 +4,15 @@ from .optimizers.clipping import Clipping as Clipping
 from .optimizers.clipping import with_clipping as with_clipping
 from .optimizers.constraints import max_norm as max_norm
 from .optimizers.constraints import path_mask as path_mask
+from .optimizers.lookahead import slow_params as slow_params
+from .optimizers.lookahead import with_slow_params as with_slow_params
 from .optimizers.lookup import OPTIMIZERS as OPTIMIZERS
 from .optimizers.lookup import SCHEDULES as SCHEDULES
 from .optimizers.lookup import optimizer as optimizer
 from .optimizers.lookup import schedule as schedule
 from .optimizers.precision import Precision as Precision
 from .per_example import per_example_gradients as per_example_gradients
+from .prediction import predict as predict
 from .prediction import predict_probabilities as predict_probabilities
 from .resilience.checkpointing import Checkpoints as Checkpoints
 from .run import EpochMetrics as EpochMetrics

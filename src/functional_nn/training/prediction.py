@@ -1,4 +1,4 @@
-"""Class probabilities of a trained classifier."""
+"""Outputs of a trained network, batch by batch, and class probabilities of a trained classifier."""
 
 from __future__ import annotations
 
@@ -13,9 +13,37 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_count, shown, tree_in_native_order
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import forward
+
+
+def predict(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Value,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
+) -> PyTree:
+    """The network's outputs for each example, as NumPy arrays, computed batch by batch.
+
+    Args:
+        net, params, state: the network with its trained parameters and state.
+        x: (examples, …), with examples of the shape that the network was trained on (``Run.in_shape``); ``Masked``, or
+            a tuple or dict of arrays. Bytes are divided by 255.
+        precision: as in training.
+        batch_size: the number of examples computed at a time. A smaller one needs less memory.
+
+    >>> import functional_nn as fnn
+    >>> params = {"weight": np.ones((3, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    >>> print(predict(fnn.dense(1), params, {}, np.ones((2, 3), np.float32)))
+    [[3.]
+     [3.]]
+    """
+    return _by_batch(_outputs(as_layer(net), as_precision(precision)), params, state, x, batch_size)
 
 
 def predict_probabilities(
@@ -41,7 +69,13 @@ def predict_probabilities(
     >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
-    probabilities = _probabilities(as_layer(net), as_precision(precision))
+    return _by_batch(_probabilities(as_layer(net), as_precision(precision)), params, state, x, batch_size)
+
+
+def _by_batch(
+    function: Callable[[Params, State, Value], PyTree], params: Params, state: State, x: Value, batch_size: int
+) -> PyTree:
+    """A compiled function of each batch, with the results of all batches joined."""
     check_trees(params, state)
     check_count("batch_size", batch_size)
     check_arrays("x", x)
@@ -50,11 +84,17 @@ def predict_probabilities(
     if examples == 0:
         raise InputError("x", "at least one example", shown(x))
 
-    def of_batch(start: int) -> np.ndarray:
+    def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: jnp.asarray(part[start : start + batch_size]), x)
-        return np.asarray(probabilities(params, state, batch))
+        return jax.device_get(function(params, state, batch))
 
-    return np.concatenate([of_batch(start) for start in range(0, examples, batch_size)])
+    batches = [of_batch(start) for start in range(0, examples, batch_size)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+@lru_cache(maxsize=8)
+def _outputs(net: Layer, precision: Precision) -> Callable[[Params, State, Value], PyTree]:
+    return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])
 
 
 @lru_cache(maxsize=8)

@@ -183,15 +183,24 @@ def where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)
 
 
+def numbers(tree: PyTree) -> list[jax.Array]:
+    """The arrays of a pytree except random keys."""
+
+    def is_key(leaf: object) -> bool:
+        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    return [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
+
+
 def all_finite(tree: PyTree) -> jax.Array:
     """Whether every number of a pytree is finite."""
     return reduce(jnp.logical_and, (jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), jnp.bool_(True))
 
 
 def stays_finite(before: PyTree, after: PyTree) -> jax.Array:
-    """Whether every number that is finite in ``before`` is finite in ``after``.
+    """Whether every number that is finite in ``before`` is finite in ``after``. Random keys are no numbers.
 
     Not all numbers have to be finite, because the states of some optimizers contain infinity from the start.
     """
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    pairs = zip(numbers(before), numbers(after), strict=True)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs]))

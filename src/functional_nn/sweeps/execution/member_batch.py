@@ -25,6 +25,7 @@ from functional_nn.training.programs.compile import CompiledPrograms, Programs
 from functional_nn.training.programs.devices import Device
 from functional_nn.training.resilience.non_finite import stays_finite_on_host
 from functional_nn.training.state import TrainState
+from functional_nn.training.step import numbers
 
 RUNNING = "running"
 
@@ -218,7 +219,7 @@ class MemberBatch:
         """For each member, whether the numbers that were finite before an epoch are finite after it."""
         if self._rules.members_at_once is None:
             return np.array([stays_finite_on_host(before, after)])
-        sides = jax.device_get([jax.tree.leaves(side._replace(key=None)) for side in (before, after)])
+        sides = jax.device_get([numbers(side) for side in (before, after)])
         finite = [np.isfinite(new) | ~np.isfinite(old) for old, new in zip(*sides, strict=True)]
         return np.all([leaf.reshape(self._rules.members_at_once, -1).all(axis=1) for leaf in finite], axis=0)
 

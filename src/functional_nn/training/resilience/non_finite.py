@@ -12,6 +12,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.state import TrainState
+from functional_nn.training.step import numbers
 
 STOP, SKIP, ROLL_BACK = POLICIES = ("stop", "skip", "roll-back")
 """``stop`` ends the run; ``skip`` leaves out the bad steps; ``roll-back`` repeats the epoch with half of the rate."""
@@ -50,8 +51,6 @@ def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -
 
 
 def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
-    """The same as ``stays_finite``, without the keys, computed by NumPy, so that nothing is compiled."""
-    old_leaves = jax.tree.leaves(before._replace(key=None))
-    new_leaves = jax.tree.leaves(after._replace(key=None))
-    pairs = jax.device_get(list(zip(old_leaves, new_leaves, strict=True)))
+    """The same as ``stays_finite``, computed by NumPy, so that nothing is compiled."""
+    pairs = jax.device_get(list(zip(numbers(before), numbers(after), strict=True)))
     return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in pairs)
