@@ -117,3 +117,12 @@ def test_every_example_has_a_test():
     tested = Path(__file__).read_text("utf-8")
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in tested
+
+
+def test_population_based_training(monkeypatch, capsys):
+    run(monkeypatch, "11_population_based_training.py", "--quick")
+    printed = capsys.readouterr().out
+    accuracies = [float(text) for text in re.findall(r"validation accuracy (\S+) at best", printed)]
+    assert len(accuracies) == 3
+    assert accuracies[-1] > 0.9
+    assert printed.endswith("compiled 1 time\n")
