@@ -70,6 +70,28 @@ def test_conv(lowering):
     assert count_flops(apply(layer), params, state, shapes(2, 6, 6, 33)) == conv_flops(2, 6, 3, 33, 40)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("lowering", ["auto", "native", "product"])
+@pytest.mark.parametrize("hand", [True, False])
+def test_conv_counts_as_its_formula_in_every_lowering(lowering, groups, hand):
+    """Few channels, whose product is computed in pairs with zeros between the weights: the zeros do not count."""
+    layer = fnn.conv(4, 3, groups=groups, bias=False, lowering=lowering)
+    params, state = started(layer, (6, 6, 4))
+    forward = 2 * (2 * 6 * 6 * 4) * (3 * 3 * 4 // groups)
+    x = shapes(2, 6, 6, 4)
+    assert count_flops(apply(layer), params, state, x) == forward
+
+    def gradients(params, state, x, y_bar):
+        if hand:
+            return layer.vjp(params, state, x, train=True)[2](y_bar)
+        return jax.vjp(lambda params, x: apply(layer)(params, state, x), params, x)[1](y_bar)
+
+    assert count_flops(gradients, params, state, x, x) == 2 * forward
+    by_member = jax.vmap(gradients, in_axes=(0, None, 0, 0))
+    three = [jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype) for leaf in (params["weight"], x)]
+    assert count_flops(by_member, {"weight": three[0]}, state, three[1], three[1]) == 3 * 2 * forward
+
+
 def test_conv_backward_is_two_products_more():
     """By jax.grad of a native convolution and by the formula: each as many as forward; and the bias sum."""
     layer = fnn.conv(40, 3, lowering="native")

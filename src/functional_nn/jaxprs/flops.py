@@ -4,8 +4,8 @@ A multiplication and an addition count one each, so a product of (m, k) and (k, 
 operation counts one per output element, even a transcendental one. A reduction counts one per input element. Moves,
 comparisons and conversions count as 0. Equations that no result needs are left out. The body of a ``scan`` counts once
 for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the most operations. A
-convolution counts the products of every window with the weights, including padding. The stride of a transposed
-convolution leaves holes between its inputs; they count as 0.
+convolution counts the products of every window with the weights, including padding, also where the platform computes it
+by matrix products. The stride of a transposed convolution leaves holes between its inputs; they count as 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from functional_nn.jaxprs.inner_programs import TracedProgram, array_type, closed, inner_programs
+from functional_nn.jaxprs.inner_programs import TracedProgram, array_type, closed, counted_program, inner_programs
 from functional_nn.jaxprs.walk import times, trace, within
 
 ELEMENTWISE = frozenset(
@@ -49,7 +49,9 @@ def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
     counts: Counter[str] = Counter()
     for equation in closed(program).jaxpr.eqns:
         place = within(scope, equation)
-        inner = [flops_by_scope(inner_program, place) for inner_program in inner_programs(equation)]
+        counted = counted_program(equation)
+        programs = inner_programs(equation) if counted is None else [counted]
+        inner = [flops_by_scope(inner_program, place) for inner_program in programs]
         if not inner:
             counts[place] += flops_of(equation)
         elif equation.primitive.name == "cond":
