@@ -97,7 +97,7 @@ def test_flops_of_loops_and_batches():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("lowering", ["native", "product"])
+@pytest.mark.parametrize("lowering", ["auto", "native", "product"])
 def test_flops_of_convolutions(lowering, groups):
     """Every output is a sum over the window and the channels of its group, in either lowering; then the bias."""
     in_size, out_size = 8, 6

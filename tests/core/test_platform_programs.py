@@ -121,6 +121,29 @@ def test_derivatives():
     same(lambda function: lambda x, w: jax.jvp(function, (x, w), (w, x)), X[0], W[0])
 
 
+@pytest.mark.parametrize(
+    ("policy", "products"),
+    [
+        (None, 7),
+        (jax.checkpoint_policies.dots_saveable, 5),
+        (jax.checkpoint_policies.everything_saveable, 5),
+        (jax.checkpoint_policies.nothing_saveable, 7),
+    ],
+)
+def test_a_policy_that_keeps_products_keeps_what_is_chosen(policy, products):
+    """Two layers have two products forward and three backward. A policy that keeps none computes two of them again."""
+
+    def value(function):
+        def two_layers(weights):
+            return jnp.sum(jnp.sin(function(jnp.sin(function(X[0], weights[0])), weights[1])))
+
+        return jax.grad(jax.checkpoint(two_layers, policy=policy))
+
+    same(value, W[:2])
+    text = str(jax.make_jaxpr(value(chosen))(W[:2]))
+    assert text.count("= bilinear[") == products
+
+
 def test_in_loops():
     same(lambda function: lambda x, w: jax.lax.scan(lambda x, w: (function(x, w), None), x, w)[0], X[0], W)
     same(

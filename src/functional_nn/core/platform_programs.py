@@ -9,9 +9,10 @@ from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import Saveable
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, Var, jaxpr_as_fun, primitives
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 Bilinear: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """A function of two arrays that is linear in each of them. Two that compute the same must be equal and have one hash:
@@ -212,11 +213,32 @@ def _transpose_second(y_bar, first, second, *, programs: PlatformPrograms):
     )
 
 
+def _divide(saveable, unknown, instantiated, equation: JaxprEqn):
+    """Which part of a checkpointed function computes an equation: the forward pass, the backward pass, or both.
+
+    A policy that keeps products, such as ``jax.checkpoint_policies.dots_saveable``, is asked as for a convolution.
+
+    Returns:
+        the equations of the forward and of the backward pass, whether the result is unknown in the forward pass,
+        whether the backward pass has it, and the operands that it still needs.
+    """
+    operands = zip(equation.invars, instantiated, strict=True)
+    needed = [variable for variable, is_there in operands if isinstance(variable, Var) and not is_there]
+    if any(unknown):
+        return None, equation, [True], [True], needed
+    types = [variable.aval for variable in equation.invars]
+    answer = saveable(primitives.conv_general_dilated_p, *types, **equation.params)
+    if answer is True or answer is Saveable:
+        return equation, None, [False], [False], []
+    return equation, equation, [False], [True], needed
+
+
 bilinear_p.def_impl(_compute_now)
 bilinear_p.def_abstract_eval(_shape)
 mlir.register_lowering(bilinear_p, _lower_for("others"))
 mlir.register_lowering(bilinear_p, _lower_for("cpu"), platform="cpu")
 batching.primitive_batchers[bilinear_p] = _map
+partial_eval.partial_eval_jaxpr_custom_rules[bilinear_p] = _divide
 # The transposes of ``defbilinear``, with another order of terms in the rule for JVPs.
 ad.defbilinear(bilinear_p, _transpose_first, _transpose_second)
 ad.primitive_jvps[bilinear_p] = _jvp

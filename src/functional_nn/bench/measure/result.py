@@ -145,17 +145,18 @@ class Benchmark:
 
     def __repr__(self) -> str:
         compile_time, run_time = in_seconds(self.stages["compile"]), in_seconds(self.seconds)
-        roofline = f"{self._at_least}{self.roofline:.0%} of the roofline"
-        missing = f", not counted: {self._uncounted_text}" if self.uncounted else ""
+        roofline = f"{self.at_least}{self.roofline:.0%} of the roofline"
+        missing = f", not counted: {self.uncounted_text}" if self.uncounted else ""
         return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {roofline}{missing})"
 
     @property
-    def _at_least(self) -> str:
+    def at_least(self) -> str:
         """What stands before a share if some operations are not counted."""
         return "at least " if self.uncounted else ""
 
     @property
-    def _uncounted_text(self) -> str:
+    def uncounted_text(self) -> str:
+        """The uncounted operations as text: ``fft (2), while (1)``."""
         return ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
 
     def __str__(self) -> str:
@@ -184,11 +185,11 @@ class Benchmark:
         yield "memory", str(self.memory) if self.memory else "not reported by this platform"
         yield (
             "operations",
-            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self._at_least}"
+            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.at_least}"
             f"{self.shares['compute']:.0%} of {in_flops(self.peaks.flops_per_second)}/s",
         )
         if self.uncounted:
-            yield "not counted", self._uncounted_text
+            yield "not counted", self.uncounted_text
         if self.compiler_flops is not None:
             yield "", f"XLA counts {in_flops(self.compiler_flops)}, the body of a loop once"
         yield (
@@ -196,7 +197,7 @@ class Benchmark:
             f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "
             f"{in_bytes(self.peaks.bytes_per_second)}/s",
         )
-        yield "roofline", f"{self._at_least}{self.roofline:.0%} of what the peaks allow for these operations and bytes"
+        yield "roofline", f"{self.at_least}{self.roofline:.0%} of what the peaks allow for these operations and bytes"
         yield "bound", self.verdict
         for finding in self.findings.findings:
             yield "warning", str(finding)
