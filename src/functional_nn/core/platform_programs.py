@@ -122,7 +122,7 @@ def _on_one_device(array: ShapedArray) -> ShapedArray:
 
     JAX knows these devices only where the equation was made, and not where a program is read.
     """
-    return ShapedArray(array.shape, array.dtype)
+    return array if array.sharding.mesh.empty else ShapedArray(array.shape, array.dtype)
 
 
 def _program_on_one_device(program: Bilinear) -> Bilinear:
@@ -175,8 +175,8 @@ def _shape(first: ShapedArray, second: ShapedArray, *, programs: PlatformProgram
 
 def _lower_for(platform: str):
     def lower(context: mlir.LoweringRuleContext, *operands, programs: PlatformPrograms):
-        with jax.default_matmul_precision(programs.precision):
-            return mlir.lower_fun(programs.on(platform), multiple_results=False)(context, *operands)
+        traced = _traced(programs.on(platform), programs.precision, *context.avals_in)
+        return mlir.lower_fun(jaxpr_as_fun(traced))(context, *operands)
 
     return lower
 
