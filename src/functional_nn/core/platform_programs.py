@@ -175,7 +175,8 @@ def _shape(first: ShapedArray, second: ShapedArray, *, programs: PlatformProgram
 
 def _lower_for(platform: str):
     def lower(context: mlir.LoweringRuleContext, *operands, programs: PlatformPrograms):
-        traced = _traced(programs.on(platform), programs.precision, *context.avals_in)
+        operand_types = cast(list[ShapedArray], context.avals_in)
+        traced = _traced(programs.on(platform), programs.precision, *operand_types)
         return mlir.lower_fun(jaxpr_as_fun(traced))(context, *operands)
 
     return lower
