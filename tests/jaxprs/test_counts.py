@@ -9,7 +9,7 @@ from jax import lax
 
 import functional_nn as fnn
 from functional_nn.jaxprs.bytes_moved import bytes_by_scope, count_bytes
-from functional_nn.jaxprs.flops import count_flops, flops_by_scope
+from functional_nn.jaxprs.flops import count_flops, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import equations, flattened, layer_of, trace
 
 SIZE = st.integers(1, 9)
@@ -68,6 +68,28 @@ def test_conv(lowering):
     layer = fnn.conv(40, 3, lowering=lowering)
     params, state = started(layer, (6, 6, 33))
     assert count_flops(apply(layer), params, state, shapes(2, 6, 6, 33)) == conv_flops(2, 6, 3, 33, 40)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("lowering", ["auto", "native", "product"])
+@pytest.mark.parametrize("hand", [True, False])
+def test_conv_counts_as_its_formula_in_every_lowering(lowering, groups, hand):
+    """Few channels, whose product is computed in pairs with zeros between the weights: the zeros do not count."""
+    layer = fnn.conv(4, 3, groups=groups, bias=False, lowering=lowering)
+    params, state = started(layer, (6, 6, 4))
+    forward = 2 * (2 * 6 * 6 * 4) * (3 * 3 * 4 // groups)
+    x = shapes(2, 6, 6, 4)
+    assert count_flops(apply(layer), params, state, x) == forward
+
+    def gradients(params, state, x, y_bar):
+        if hand:
+            return layer.vjp(params, state, x, train=True)[2](y_bar)
+        return jax.vjp(lambda params, x: apply(layer)(params, state, x), params, x)[1](y_bar)
+
+    assert count_flops(gradients, params, state, x, x) == 2 * forward
+    by_member = jax.vmap(gradients, in_axes=(0, None, 0, 0))
+    three = [jax.ShapeDtypeStruct((3, *leaf.shape), leaf.dtype) for leaf in (params["weight"], x)]
+    assert count_flops(by_member, {"weight": three[0]}, state, three[1], three[1]) == 3 * 2 * forward
 
 
 def test_conv_backward_is_two_products_more():
@@ -237,3 +259,52 @@ def test_counts_are_by_layer_and_direction():
     assert backward["dense_0"] >= 2 * 2 * 5 * 4
     assert backward["dense_1"] >= 2 * 2 * 2 * 4 * 3
     assert "dense_0" in {layer_of(scope)[0] for scope in bytes_by_scope(program)}
+
+
+def test_products_of_complex_numbers_are_four_real_ones():
+    x, w = jnp.ones((3, 4), jnp.complex64), jnp.ones((4, 5), jnp.complex64)
+    assert count_flops(jnp.matmul, x, w) == 4 * (2 * 3 * 4 * 5)
+    assert count_flops(lambda x: x + x, x) == 2 * 12
+    assert count_flops(lambda x: x * x, x) == 6 * 12
+    assert dict(uncounted(trace(lambda x: jnp.sin(x) + x, x))) == {"complex sin": 1}
+
+
+def test_fourier_transforms_count_5_n_log_n():
+    x = jnp.ones((3, 8), jnp.complex64)
+    assert count_flops(jnp.fft.fft, x) == count_flops(jnp.fft.ifft, x) == 3 * 5 * 8 * 3
+    assert count_flops(jnp.fft.rfft, x.real) == 3 * 5 * 8 * 3 // 2
+    assert count_flops(jnp.fft.fft2, x[:2]) == 5 * 16 * 4
+    assert not uncounted(trace(jnp.fft.fft, x))
+
+
+def test_ragged_products_count_every_row_with_its_group():
+    x, w, sizes = jnp.ones((6, 4)), jnp.ones((2, 4, 5)), jnp.array([2, 4])
+    forward = 2 * 6 * 4 * 5
+    assert count_flops(lax.ragged_dot, x, w, sizes) == forward
+    gradient = jax.grad(lambda x, w: lax.ragged_dot(x, w, sizes).sum(), argnums=(0, 1))
+    assert count_flops(gradient, x, w) == 2 * forward
+
+
+def test_operations_without_a_count_are_named():
+    x = jnp.eye(3)
+
+    def until(x):
+        return lax.while_loop(lambda x: x[0, 0] < 5, lambda x: x @ x + 1, jnp.linalg.cholesky(x))
+
+    def four_times(x):
+        return lax.scan(lambda x, _: (jnp.linalg.cholesky(x), None), x, length=4)[0]
+
+    def perhaps(x):
+        return lax.cond(x[0, 0] > 0, jnp.linalg.cholesky, lambda x: x, x)
+
+    assert dict(uncounted(trace(until, x))) == {"cholesky": 1, "while": 1}
+    assert dict(uncounted(trace(four_times, x))) == {"cholesky": 4}
+    assert dict(uncounted(trace(perhaps, x))) == {"cholesky": 1}
+    assert not uncounted(trace(lambda x: lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x @ x), x), x))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "transformer"])
+def test_the_networks_of_this_package_are_counted_completely(name):
+    net = fnn.model(name, 10, hidden=(8,)) if name != "transformer" else fnn.model(name, 10)
+    params, state = started(net, (28, 28, 1))
+    assert not uncounted(trace(apply(net), params, state, shapes(2, 28, 28, 1)))

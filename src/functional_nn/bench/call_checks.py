@@ -9,6 +9,7 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
+from functional_nn.bench.static_leaves import is_static
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
 
@@ -42,7 +43,8 @@ def check_leaves(arguments: Sequence[object]) -> None:
     """Raises an error for arguments that JAX cannot trace. It names the argument's number and the path inside it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
         number, *rest = path
-        if not _is_traceable(leaf):
+        is_constant = bool(rest) and is_static(leaf)  # in a pytree; as an argument of its own it is refused
+        if not is_constant and not _is_traceable(leaf):
             where = f"argument {number.idx}{jax.tree_util.keystr(tuple(rest))}"
             remedy = "Bind other values to the function: functools.partial(function, option=…)."
             raise InputError(where, "an array or a number", shown(leaf), remedy)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
+import jax
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from functional_nn.core.platform_programs import bilinear_p, traced_for, traced_formula
 
 TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
 """A traced program, with or without the values of its constants."""
@@ -15,6 +18,7 @@ Value = TypeVar("Value")
 
 CALLS = frozenset(
     {"jit", "call", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
+    | {bilinear_p.name}
 )
 """Equations that only call another program, once, with their own operands and results.
 
@@ -84,8 +88,18 @@ def closed(program: TracedProgram) -> ClosedJaxpr:
 
 
 def called_program(equation: JaxprEqn) -> ClosedJaxpr:
-    """The program that an equation of ``CALLS`` calls."""
+    """The program that an equation of ``CALLS`` calls.
+
+    For a function with one program for each platform, this is the program of JAX's default platform.
+    """
+    if equation.primitive is bilinear_p:
+        return traced_for(equation, jax.default_backend())
     return closed(next(equation.params[name] for name in CALLED if name in equation.params))
+
+
+def counted_program(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """The program whose operations an equation counts as, if that may be another one than it runs."""
+    return traced_formula(equation) if equation.primitive is bilinear_p else None
 
 
 def branches(equation: JaxprEqn) -> list[ClosedJaxpr]:
@@ -112,6 +126,8 @@ def while_parts(equation: JaxprEqn) -> While:
 
 def inner_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """All programs in an equation's parameters that run by themselves: in calls, loops, branches and ``shard_map``."""
+    if equation.primitive is bilinear_p:
+        return [called_program(equation)]
     if equation.primitive.name.startswith(ELEMENT_RULES):
         return []
     found = []

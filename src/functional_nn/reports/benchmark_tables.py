@@ -36,11 +36,12 @@ def shares(measured: Sequence[Measured]) -> str:
                 *_names(one),
                 f"{in_flops(result.flops_per_second)}/s",
                 f"{in_bytes(result.bytes_per_second)}/s",
-                f"{result.roofline:.0%}",
+                f"{result.at_least}{result.roofline:.0%}",
                 f"{result.bound} {result.shares[result.bound]:.0%}",
             )
         )
-    return _aligned(rows)
+    missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
+    return "\n".join([_aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
 
 
 def knees(measured: Sequence[Measured]) -> list[str]:

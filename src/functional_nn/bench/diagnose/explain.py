@@ -13,6 +13,7 @@ from functional_nn.bench.diagnose.donation_and_retracing import carried_types, d
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.diagnose.hlo import looped_convolutions, slow_products
 from functional_nn.bench.diagnose.jaxpr import captured_constants, scatters_of_pooling, wide_numbers, widened_products
+from functional_nn.bench.static_leaves import has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.jaxprs.hlo_text import operations
 from functional_nn.jaxprs.walk import fresh, live
 
@@ -37,7 +38,8 @@ def explain(
 
     Args:
         function: a function of pytrees of arrays.
-        *arguments: the arguments of its call.
+        *arguments: the arguments of its call. A pytree may also have functions and texts as leaves, as an Equinox
+            module has.
         donate: the numbers of the arguments that are already donated.
         then: the arguments of later calls, to check whether these are traced again.
 
@@ -52,6 +54,9 @@ def explain(
     """
     donate = check_call(function, arguments, donate)
     later_calls = check_later_calls(function, then)
+    if has_static_leaves((arguments, later_calls)):
+        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
+        later_calls = [tuple(map(hide_static_leaves, call)) for call in later_calls]
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
     found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate)
     again = retraced(function, (arguments, *later_calls)) if later_calls else ()

@@ -16,10 +16,11 @@ from functional_nn.bench.measure.memory import memory_of
 from functional_nn.bench.measure.peaks import Peaks, trials
 from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.timing import clocked, copies, race
+from functional_nn.bench.static_leaves import has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_flag, check_number, shown
 from functional_nn.jaxprs.bytes_moved import bytes_by_scope
-from functional_nn.jaxprs.flops import flops_by_scope
+from functional_nn.jaxprs.flops import flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import live
 from functional_nn.jaxprs.xla_options import compiling_anew
 
@@ -41,7 +42,8 @@ def benchmark(
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
-        *arguments: the arguments of the calls.
+        *arguments: the arguments of the calls. A pytree may also have functions and texts as leaves, as an Equinox
+            module has; they are constants of the program.
         name: the name in tables; by default the function's.
         donate: the numbers of the arguments to donate, such as 0 for a train state that the function updates. They are
             copied before each call; the time of the copy is not counted.
@@ -58,6 +60,8 @@ def benchmark(
     (524288, 49152)
     """
     donate = check_call(function, arguments, donate)
+    if has_static_leaves(arguments):
+        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
     seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
     layers = check_flag("layers", layers)
     if name is not None and not isinstance(name, str):
@@ -136,6 +140,7 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
         reference=times[0],
         layers=layers,
         findings=find_causes(program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept)),
+        uncounted={name: call.executions * number for name, number in sorted(uncounted(live_program).items())},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.measure.compiled_program import STAGES
@@ -44,6 +44,8 @@ class Benchmark:
         reference: the calls of the first peak measurement. They took turns with the program, round by round.
         layers: the cost of each outermost layer, forward and backward.
         findings: the causes of slowness that ``explain`` finds in the program.
+        uncounted: the operations that ``flops`` leaves out, because they have no known count, and how often one
+            call runs each. The number of steps of a ``while`` loop is unknown; its body is counted once.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Benchmark:
     reference: Timing
     layers: tuple[LayerCost, ...]
     findings: Explanation
+    uncounted: dict[str, int] = field(default_factory=dict)
 
     @property
     def timing(self) -> Timing:
@@ -126,6 +129,7 @@ class Benchmark:
             "launch_seconds": self.launch.median,
             "memory": self.memory and {**self.memory._asdict(), "peak": self.memory.peak},
             "flops": self.flops,
+            "not_counted": self.uncounted,
             "bytes": self.bytes,
             "compiler_flops": self.compiler_flops,
             "flops_per_second": self.flops_per_second,
@@ -141,7 +145,19 @@ class Benchmark:
 
     def __repr__(self) -> str:
         compile_time, run_time = in_seconds(self.stages["compile"]), in_seconds(self.seconds)
-        return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {self.roofline:.0%} of the roofline)"
+        roofline = f"{self.at_least}{self.roofline:.0%} of the roofline"
+        missing = f", not counted: {self.uncounted_text}" if self.uncounted else ""
+        return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {roofline}{missing})"
+
+    @property
+    def at_least(self) -> str:
+        """What stands before a share if some operations are not counted."""
+        return "at least " if self.uncounted else ""
+
+    @property
+    def uncounted_text(self) -> str:
+        """The uncounted operations as text: ``fft (2), while (1)``."""
+        return ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
 
     def __str__(self) -> str:
         lines = []
@@ -169,9 +185,11 @@ class Benchmark:
         yield "memory", str(self.memory) if self.memory else "not reported by this platform"
         yield (
             "operations",
-            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.shares['compute']:.0%} of "
-            f"{in_flops(self.peaks.flops_per_second)}/s",
+            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.at_least}"
+            f"{self.shares['compute']:.0%} of {in_flops(self.peaks.flops_per_second)}/s",
         )
+        if self.uncounted:
+            yield "not counted", self.uncounted_text
         if self.compiler_flops is not None:
             yield "", f"XLA counts {in_flops(self.compiler_flops)}, the body of a loop once"
         yield (
@@ -179,7 +197,7 @@ class Benchmark:
             f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "
             f"{in_bytes(self.peaks.bytes_per_second)}/s",
         )
-        yield "roofline", f"{self.roofline:.0%} of what the peaks allow for these operations and bytes"
+        yield "roofline", f"{self.at_least}{self.roofline:.0%} of what the peaks allow for these operations and bytes"
         yield "bound", self.verdict
         for finding in self.findings.findings:
             yield "warning", str(finding)

@@ -86,8 +86,8 @@ def conv(
         initializer: see ``dense``; fan-in and fan-out are window · channels of one group. He's by default, since most
             convolutions stand before a ReLU.
         lowering: ``"native"`` (XLA's convolution), ``"product"`` (patches and one matrix product), or ``"auto"``, the
-            one that was measured to be faster on this platform: to differentiate, or inside ``with_hand_vjp`` to
-            compute. They differ in speed and rounding only.
+            one that was measured to be faster on the platform that is compiled for: to differentiate, or inside
+            ``with_hand_vjp`` to compute. They differ in speed and rounding only.
         name: used in parameter trees and in error messages.
 
     Raises:

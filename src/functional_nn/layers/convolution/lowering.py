@@ -15,12 +15,15 @@ depends on part g of x only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.core.platform_programs import PlatformPrograms, bilinear
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
 
 LOWERINGS = ("auto", "native", "product")
@@ -33,36 +36,88 @@ MOST_PARTS, LEAST_EXAMPLES, LEAST_WORK = 4, 16, 150_000_000
 how many multiply-adds on."""
 
 
-def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int, differentiated: bool) -> bool:
-    """Whether a forward pass uses XLA's convolution and not matrix products.
+class Native(NamedTuple):
+    """Where a map is XLA's convolution, and not matrix products: on CPUs, and on other platforms."""
+
+    on_cpu: bool
+    elsewhere: bool
+
+
+def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int, differentiated: bool) -> Native:
+    """Where a forward pass uses XLA's convolution.
 
     On a CPU, inside a loop, XLA is fast only for a convolution whose axes are in the usual order. Those that JAX
     derives from a convolution are not. So ``"auto"`` takes matrix products on a CPU where JAX differentiates the
     forward pass. Where it does not, ``"auto"`` decides as in ``backward_is_native``, but takes matrix products for an
     input of few channels too.
     """
-    if lowering == "auto" and jax.default_backend() == "cpu":
-        if differentiated or x.shape[-1] < FEW_CHANNELS:
-            return False
-        return backward_is_native(lowering, windows, groups)
-    return lowering != "product"
+    if lowering == "auto" and (differentiated or x.shape[-1] < FEW_CHANNELS):
+        return Native(on_cpu=False, elsewhere=True)
+    return backward_is_native(lowering, windows, groups)
 
 
-def backward_is_native(lowering: str, windows: Windows, groups: int) -> bool:
-    """Whether a hand-derived backward pass uses XLA's convolutions, whose axes here are in the usual order.
+def backward_is_native(lowering: str, windows: Windows, groups: int) -> Native:
+    """Where a hand-derived backward pass uses XLA's convolutions, whose axes here are in the usual order.
 
     On a CPU ``"auto"`` uses them where they were measured to be faster: over one or two axes, without groups, and for
     windows of more than one place.
     """
-    if lowering == "auto" and jax.default_backend() == "cpu":
-        return groups == 1 and windows.places > 1 and len(windows.window) < 3
-    return lowering != "product"
+    if lowering == "auto":
+        return Native(on_cpu=groups == 1 and windows.places > 1 and len(windows.window) < 3, elsewhere=True)
+    return Native(on_cpu=lowering == "native", elsewhere=lowering == "native")
 
 
-def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
+def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
     """y = Σₖ xₖ Wₖ."""
-    if native:
-        return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
+    return _by_platform(_native_convolve, _product_convolve, native, x, weight, windows, groups)
+
+
+def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
+    """x = Σₖ Sₖᵀ (y Wₖᵀ): every element of y is spread over its window."""
+    return _by_platform(_native_input_gradient, _product_input_gradient, native, y, weight, windows, groups)
+
+
+def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
+    """Wₖ = xₖᵀ y, in the shape of the weight."""
+    on_cpu = _native_weight_gradient if _part_count(x, y, windows, groups) == 1 else _native_weight_gradient_in_parts
+    maps = _native_weight_gradient, _product_weight_gradient
+    return _by_platform(*maps, native, x, y, windows, groups, native_on_cpu=on_cpu)
+
+
+Map: TypeAlias = Callable[[jax.Array, jax.Array, Windows, int], jax.Array]
+"""``map(first, second, windows, groups)`` is linear in each of the two arrays."""
+
+
+@dataclass(frozen=True)
+class _MapOfWindows:
+    """A map with its settings, so that it is a function of two arrays."""
+
+    map: Map
+    windows: Windows
+    groups: int
+
+    def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        return self.map(first, second, self.windows, self.groups)
+
+
+def _by_platform(
+    native_map: Map,
+    product_map: Map,
+    native: Native,
+    first: jax.Array,
+    second: jax.Array,
+    windows: Windows,
+    groups: int,
+    native_on_cpu: Map | None = None,
+) -> jax.Array:
+    """Computes a map by the program for the platform that is compiled for."""
+    on_cpu = (native_on_cpu or native_map) if native.on_cpu else product_map
+    elsewhere = native_map if native.elsewhere else product_map
+    formula, cpu, others = (_MapOfWindows(one, windows, groups) for one in (native_map, on_cpu, elsewhere))
+    return bilinear(first, second, PlatformPrograms(formula, cpu, others))
+
+
+def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
     if groups == 1 and _come_in_pairs(weight, windows):
         return _product_of_pairs(x, weight, windows)
     if groups == 1:
@@ -78,10 +133,7 @@ def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, nat
     return y.reshape(*y.shape[:-2], -1)
 
 
-def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
-    """x = Σₖ Sₖᵀ (y Wₖᵀ): every element of y is spread over its window."""
-    if native:
-        return _native_input_gradient(y, weight, windows, groups)
+def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
     place_weights = _place_weights(weight, groups)
     if groups == 1:
         columns = y @ place_weights.reshape(-1, weight.shape[-1]).T
@@ -90,11 +142,7 @@ def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: in
     return sum_window_places(list(parts.reshape(*parts.shape[:-2], -1)), windows)
 
 
-def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
-    """Wₖ = xₖᵀ y, in the shape of the weight."""
-    if native:
-        work = y.size * windows.places * (x.shape[-1] // groups)
-        return sum_arrays([_native_weight_gradient(*part, windows, groups) for part in _parts(x, y, work)])
+def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
     if groups == 1:
         rows = tuple(range(y.ndim - 1))
         weight_bar = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
@@ -104,17 +152,26 @@ def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, n
     return weight_bar.reshape(*windows.window, x.shape[-1] // groups, y.shape[-1])
 
 
-def _parts(x: jax.Array, y: jax.Array, work: int) -> list[tuple[jax.Array, jax.Array]]:
-    """On a CPU, a large batch split into a few parts, whose convolutions for the weight run at the same time.
+def _native_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
+    return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
+
+
+def _part_count(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> int:
+    """Into how many parts a CPU splits a batch, to compute their convolutions for the weight at the same time.
 
     One such convolution does not keep several cores busy. A batch that is divided among devices is not split, since
     that would move examples between devices.
     """
     count = min(MOST_PARTS, x.shape[0] // LEAST_EXAMPLES)
+    work = y.size * windows.places * (x.shape[-1] // groups)
     is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))
-    if jax.default_backend() != "cpu" or is_divided or count < 2 or work < LEAST_WORK:
-        return [(x, y)]
-    return list(zip(jnp.array_split(x, count), jnp.array_split(y, count), strict=True))
+    return 1 if is_divided or count < 2 or work < LEAST_WORK else count
+
+
+def _native_weight_gradient_in_parts(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
+    count = _part_count(x, y, windows, groups)
+    parts = zip(jnp.array_split(x, count), jnp.array_split(y, count), strict=True)
+    return sum_arrays([_native_weight_gradient(*part, windows, groups) for part in parts])
 
 
 def _patches(x: jax.Array, windows: Windows) -> jax.Array:
