@@ -12,7 +12,7 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
-from functional_nn.layers.attention import attention
+from functional_nn.layers.attention.multi_head import attention
 from functional_nn.layers.combinators.chain import chain, residual
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
