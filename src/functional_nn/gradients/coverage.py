@@ -38,6 +38,7 @@ COMPOSED = (
     "deep_cnn",
     "resnet",
     "transformer",
+    "language_model",
     "frozen",
     "recurrent_stacked_masked",
 )
