@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from functional_nn.activations.table import gelu
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.layer_checks import check_key, is_concrete
+from functional_nn.core.layer_checks import check_entries, check_key, check_trees, is_concrete
 from functional_nn.core.validation import as_array, check_choice, check_count, check_flag, check_number, shown
 from functional_nn.layers.attention.cached import cached_attention
 from functional_nn.layers.attention.multi_head import attention
@@ -30,7 +31,8 @@ Cache: TypeAlias = State
 """The keys and values of all steps so far, and their number, for each block: a nested dict of arrays."""
 
 
-class LanguageModel(NamedTuple):
+@dataclass(frozen=True)
+class LanguageModel:
     """A decoder-only language model: a network to train, and pure functions that generate tokens.
 
     ``prefill`` and ``step`` keep the keys and values of all steps in a cache, so that a new token costs one step. They
@@ -58,16 +60,15 @@ class LanguageModel(NamedTuple):
             tokens: the prompt (batch, time), of one length for all examples.
             length: the number of steps that the cache has places for; by default max_time.
         """
-        tokens = _check_prompt(tokens)
+        dtype, tokens = _check_params(params), _check_prompt(tokens)
         length = self.max_time if length is None else check_count("length", length, most=self.max_time)
         if tokens.shape[1] > length:
             raise InputError("tokens", f"at most {length} steps, which the cache has places for", tokens.shape[1])
         decoder = self.decoder(length)
         _, empty = jax.eval_shape(lambda key: decoder.init(key, (1,)), jax.random.key(0))
-        # The cache has the type of the parameters, and a batch of the prompt's size.
-        dtype = jnp.result_type(*jax.tree.leaves(params))
 
         def zeros(leaf):
+            """Empty places of the type of the parameters, for all examples of the prompt; no steps so far."""
             if leaf.ndim == 0:
                 return jnp.zeros((), leaf.dtype)
             return jnp.zeros((tokens.shape[0], *leaf.shape[1:]), dtype)
@@ -85,6 +86,7 @@ class LanguageModel(NamedTuple):
             cache: the cache that ``prefill`` or the last ``step`` gave.
             tokens: one token for each example (batch,).
         """
+        check_trees(params, cache)
         tokens = as_array("tokens", tokens)
         if tokens.ndim != 1:
             raise InputError("tokens", "one token for each example, (batch,)", f"shape {tokens.shape}")
@@ -119,6 +121,7 @@ class LanguageModel(NamedTuple):
         Raises:
             InputError: if the prompt and the new tokens do not fit into max_time.
         """
+        _check_params(params)
         prompt, new_tokens = _check_prompt(prompt), check_count("new_tokens", new_tokens)
         if prompt.shape[1] + new_tokens > self.max_time:
             expected = f"at most {self.max_time - prompt.shape[1]} after a prompt of {prompt.shape[1]}"
@@ -126,7 +129,7 @@ class LanguageModel(NamedTuple):
         if top_k is not None:
             top_k = check_count("top_k", top_k, most=self.count)
         temperature = check_number("temperature", temperature, "a number not below 0", lambda number: number >= 0)
-        greedy = is_concrete(temperature) and temperature == 0
+        greedy = is_concrete(temperature) and float(temperature) == 0
         key = jax.random.key(0) if greedy else check_key(key)
         return _generate(
             params, prompt, key, temperature, model=self, new_tokens=new_tokens, greedy=greedy, top_k=top_k
@@ -253,6 +256,14 @@ def _generate(
     return jnp.concatenate([first[None], others]).T
 
 
+def _check_params(params: Params) -> jnp.dtype:
+    """Requires the parameters of a language model; gives their type."""
+    check_trees(params, {})
+    check_entries("params", params, ("embedding_0",))
+    check_entries("params/embedding_0", params["embedding_0"], ("weight",))
+    return params["embedding_0"]["weight"].dtype
+
+
 def _check_prompt(tokens: jax.Array) -> jax.Array:
     tokens = as_array("tokens", tokens)
     if tokens.ndim != 2 or 0 in tokens.shape:
@@ -267,6 +278,6 @@ def _check_room(cache: Cache) -> None:
     if keys is None:
         raise InputError("cache", "the cache that prefill or step gave", shown(cache))
     position, places = leaves[f"{keys.removesuffix('key')}position"], leaves[keys].shape[1]
-    if is_concrete(position) and position >= places:
+    if is_concrete(position) and int(position) >= places:
         remedy = "Give prefill a larger length, up to the model's max_time."
         raise InputError("cache", "a free place for the next step", f"{int(position)} steps of {places}", remedy)
