@@ -1,7 +1,8 @@
 """A language model: the training step of three libraries, and generation with and without a key-value cache.
 
 All entries run in one process, in turn, in a new order each round. The training step is that of a decoder-only
-transformer with learned positions and tied embeddings, on random tokens, with Adam. A round of generation draws
+transformer with learned positions and tied embeddings, on random tokens, with Adam. Processor time is that of all
+threads; it depends less on what else runs on the machine. A round of generation draws
 `NEW_TOKENS` tokens after a prompt. Without a cache, each token is a pass over the whole padded sequence, in one scan.
 """
 
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,17 +79,25 @@ def generation_entries() -> dict[str, Callable[[], jax.Array]]:
     }
 
 
-def timed(entries: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each entry in each round. The first call of each, which compiles, is not timed."""
+class Seconds(NamedTuple):
+    """The seconds of an entry in each round: by the clock, and of processor time of all threads."""
+
+    clock: list[float]
+    processor: list[float]
+
+
+def timed(entries: dict[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
+    """The seconds of each entry. The first call of each, which compiles, is not timed."""
     for entry in entries.values():
         jax.block_until_ready(entry())
-    seconds = {name: [] for name in entries}
+    seconds = {name: Seconds([], []) for name in entries}
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample(list(entries), len(entries)):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             jax.block_until_ready(entries[name]())
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].clock.append(time.perf_counter() - start[0])
+            seconds[name].processor.append(time.process_time() - start[1])
     return seconds
 
 
@@ -103,21 +113,26 @@ def compare(console: Console, rounds: int, results: Path) -> None:
     with_cache, without = (np.asarray(entry()) for entry in generation.values())
     console.print(f"equal tokens: {(with_cache == without).mean():.1%}")
     lines = [
-        circumstances | {"workload": "language", "work": work, "entry": name, "seconds": seconds}
+        circumstances | {"workload": "language", "work": work, "entry": name, **seconds._asdict()}
         for work, found in (("training", steps), ("generation", texts))
         for name, seconds in found.items()
     ]
     records.append(results, lines)
 
 
-def _print(console: Console, title: str, seconds: dict[str, list[float]], scale: float) -> None:
+def _print(console: Console, title: str, seconds: dict[str, Seconds], scale: float) -> None:
     table = Table(title=title)
-    for heading in ("", "median (min-max)", "ratio, median (min-max)"):
+    for heading in ("median (min-max)", "clock", "ratio", "processor", "ratio"):
         table.add_column(heading)
     baseline = next(iter(seconds.values()))
     for name, times in seconds.items():
-        shown = [time * scale for time in times]
-        ratios = [time / base for time, base in zip(times, baseline, strict=True)]
-        cells = [f"{statistics.median(of):.3g} ({min(of):.3g}-{max(of):.3g})" for of in (shown, ratios)]
+        cells = []
+        for measured, base in zip(times, baseline, strict=True):
+            cells.append(_spread([time * scale for time in measured]))
+            cells.append(_spread([time / base_time for time, base_time in zip(measured, base, strict=True)]))
         table.add_row(name, *cells)
     console.print(table)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
