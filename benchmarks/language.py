@@ -121,8 +121,8 @@ def compare(console: Console, rounds: int, results: Path) -> None:
 
 
 def _print(console: Console, title: str, seconds: dict[str, Seconds], scale: float) -> None:
-    table = Table(title=title)
-    for heading in ("median (min-max)", "clock", "ratio", "processor", "ratio"):
+    table = Table(title=f"{title}; median (min-max)")
+    for heading in ("", "clock", "ratio", "processor", "ratio"):
         table.add_column(heading)
     baseline = next(iter(seconds.values()))
     for name, times in seconds.items():
