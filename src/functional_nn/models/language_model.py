@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
@@ -17,6 +18,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.layer_checks import check_entries, check_key, check_trees, is_concrete
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import as_array, check_choice, check_count, check_flag, check_number, shown
 from functional_nn.layers.attention.cached import cached_attention
 from functional_nn.layers.attention.multi_head import attention
@@ -60,7 +62,7 @@ class LanguageModel:
             tokens: the prompt (batch, time), of one length for all examples.
             length: the number of steps that the cache has places for; by default max_time.
         """
-        dtype, tokens = _check_params(params), _check_prompt(tokens)
+        dtype, tokens = _check_params(params), _check_prompt("tokens", tokens, self.count)
         length = self.max_time if length is None else check_count("length", length, most=self.max_time)
         if tokens.shape[1] > length:
             raise InputError("tokens", f"at most {length} steps, which the cache has places for", tokens.shape[1])
@@ -122,7 +124,8 @@ class LanguageModel:
             InputError: if the prompt and the new tokens do not fit into max_time.
         """
         _check_params(params)
-        prompt, new_tokens = _check_prompt(prompt), check_count("new_tokens", new_tokens)
+        prompt = _check_prompt("prompt", prompt, self.count)
+        new_tokens = check_count("new_tokens", new_tokens)
         if prompt.shape[1] + new_tokens > self.max_time:
             expected = f"at most {self.max_time - prompt.shape[1]} after a prompt of {prompt.shape[1]}"
             raise InputError("new_tokens", expected, new_tokens, f"The model's max_time is {self.max_time}.")
@@ -235,6 +238,7 @@ def _generate(
     """The new tokens (batch, new_tokens)."""
 
     def drawn(logits: jax.Array, key: jax.Array) -> jax.Array:
+        logits = logits.astype(wide_type(logits.dtype))
         if greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
         if top_k is not None:
@@ -264,10 +268,15 @@ def _check_params(params: Params) -> jnp.dtype:
     return params["embedding_0"]["weight"].dtype
 
 
-def _check_prompt(tokens: jax.Array) -> jax.Array:
-    tokens = as_array("tokens", tokens)
-    if tokens.ndim != 2 or 0 in tokens.shape:
-        raise InputError("tokens", "a prompt of at least one token for each example, (batch, time)", tokens.shape)
+def _check_prompt(argument: str, tokens: jax.Array, count: int) -> jax.Array:
+    """Requires tokens (batch, time). If they are traced, only their type and shape are known."""
+    tokens = as_array(argument, tokens)
+    if tokens.ndim != 2 or 0 in tokens.shape or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise InputError(argument, "at least one token for each example, integers (batch, time)", shown(tokens))
+    if is_concrete(tokens):
+        least, largest = int(np.min(tokens)), int(np.max(tokens))
+        if least < 0 or largest >= count:
+            raise InputError(argument, f"tokens from 0 to {count - 1}", f"tokens from {least} to {largest}")
     return tokens
 
 
