@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, records, summary, w1, w2, w3, w4, w5
+from benchmarks import accuracy, depth, language, records, summary, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
@@ -123,8 +123,11 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("depth", help="compile time of repeated blocks")
     command.add_argument("--rounds", type=at_least(1), default=5, help="number of compilations of each (default 5)")
 
+    command = commands.add_parser("language", help="training step and generation of a language model")
+    command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
+
     for name, command in commands.choices.items():
-        if name not in ("depth", "tables"):
+        if name not in ("depth", "language", "tables"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
         place = "" if whole_folder else f"{name}.jsonl"
@@ -148,6 +151,8 @@ def main() -> None:
         console.width = 120  # in a file, lines are not cut off
     if arguments.command == "depth":
         depth.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "language":
+        language.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     elif arguments.command == "tables":

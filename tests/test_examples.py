@@ -86,6 +86,15 @@ def test_cells_say_what_the_layers_over_time_say(model):
     np.testing.assert_allclose(logits, net.apply(params, state, tokens[None], train=False)[0][0], atol=1e-5)
 
 
+def test_tiny_gpt(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "09_tiny_gpt.py", "--quick", "--json", tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    assert result["right"] > 0.9
+    words = re.findall(r"^  ([a-h]{5})>([a-h]{5})$", capsys.readouterr().out, re.MULTILINE)
+    assert len(words) == 5
+    assert sum("".join(sorted(word)) == answer for word, answer in words) >= 4
+
+
 def test_time_series(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "05_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

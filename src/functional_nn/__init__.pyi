@@ -41,8 +41,8 @@ from .data.sources import load_dataset as load_dataset
 from .gradients.check import check_gradients as check_gradients
 from .gradients.check import check_vjp as check_vjp
 from .gradients.verify import verify as verify
-from .layers.attention import attention as attention
-from .layers.attention import dot_product_attention as dot_product_attention
+from .layers.attention.dot_product import dot_product_attention as dot_product_attention
+from .layers.attention.multi_head import attention as attention
 from .layers.augmentation import random_deformation as random_deformation
 from .layers.augmentation import random_shift as random_shift
 from .layers.combinators.chain import bidirectional as bidirectional

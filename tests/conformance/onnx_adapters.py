@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tests.conformance import onnx_recurrent
+from tests.conformance import onnx_attention, onnx_recurrent
 from tests.conformance.weight_maps import channels_first, channels_last, convolution
 
 import functional_nn as fnn
@@ -144,22 +144,6 @@ def instance_normalization(attributes, inputs):
     return {"output": images(layer, inputs["input"], {"scale": inputs["scale"], "bias": inputs["B"]})}
 
 
-def attention(attributes, inputs):
-    """Heads after time; a scale of its own is folded into q, and shared keys and values are repeated."""
-    q, k, v = (jnp.asarray(inputs[name]) for name in "QKV")
-    packed = q.ndim == 3
-    if packed:
-        heads = attributes["q_num_heads"], attributes["kv_num_heads"], attributes["kv_num_heads"]
-        q, k, v = (part.reshape(*part.shape[:2], n, -1) for part, n in zip((q, k, v), heads, strict=True))
-    else:
-        q, k, v = (jnp.swapaxes(part, 1, 2) for part in (q, k, v))
-    k, v = (jnp.repeat(part, q.shape[2] // part.shape[2], axis=2) for part in (k, v))
-    if "scale" in attributes:
-        q = q * jnp.asarray(attributes["scale"] * q.shape[-1] ** 0.5, q.dtype)
-    y, _ = outputs(fnn.dot_product_attention(causal=bool(attributes.get("is_causal", 0))), {}, (q, k, v))
-    return {"Y": y.reshape(*y.shape[:2], -1) if packed else jnp.swapaxes(y, 1, 2)}
-
-
 def along_axis(activation):
     def adapter(attributes, inputs):
         axis = attributes.get("axis", -1)
@@ -226,7 +210,7 @@ ADAPTERS: Mapping[str, Callable[[Any, Any], dict[str, Any]]] = {
     "RMSNormalization": layer_norm(fnn.rms_norm),
     "GroupNormalization": group_normalization,
     "InstanceNormalization": instance_normalization,
-    "Attention": attention,
+    "Attention": onnx_attention.attention,
     "Softmax": along_axis(fnn.softmax),
     "LogSoftmax": along_axis(fnn.log_softmax),
     "SoftmaxCrossEntropyLoss": softmax_cross_entropy,

@@ -56,8 +56,8 @@ def _is(attribute, *values):
     return lambda node: node.attributes.get(attribute, values[0]) not in values
 
 
-def _has(*inputs):
-    return lambda node: any(name in node.inputs for name in inputs)
+def _has(name):
+    return lambda node: name in node.inputs
 
 
 def _dilated(node):
@@ -76,16 +76,6 @@ REASONS = {
         ("integers are not pooled", lambda node: node.inputs["X"].dtype == np.uint8),
     ],
     "AveragePool": [("no ceil_mode", _is("ceil_mode", 0)), ("no dilation in pooling", _dilated)],
-    "Attention": [
-        ("no cap on scores", _is("softcap", 0.0)),
-        ("masks are of steps, not of pairs of steps", _has("attn_mask")),
-        ("no window", lambda node: max(node.attributes.get(f"{s}_window_size", -1) for s in ("left", "right")) >= 0),
-        ("no cache of past keys", _has("past_key", "nonpad_kv_seqlen")),
-        (
-            "causal attention is of a sequence to itself",
-            lambda node: node.attributes.get("is_causal") and node.inputs["Q"].shape[-2] != node.inputs["K"].shape[-2],
-        ),
-    ],
     "NegativeLogLikelihoodLoss": [("its inputs are no log-probabilities, which ours demands", lambda node: True)],
     "Selu": [("α and λ are fixed", lambda node: bool(node.attributes))],
     "HardSigmoid": [("PyTorch's slope of 1/6, not 1/5", lambda node: True)],

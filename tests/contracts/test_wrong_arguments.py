@@ -4,6 +4,7 @@ Not one call may end in a message of JAX, NumPy, Optax or Python about code that
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.contracts.composed import large_are_slow
@@ -77,9 +78,15 @@ MAKERS = {
     ),
     "attention": (
         fnn.attention,
-        {"heads": 2, "head_size": 2, "out_size": 3, "causal": False, "rotary": False, "bias": True}
-        | {"initializer": "glorot", "name": "attention"},
+        {"heads": 2, "key_value_heads": 1, "head_size": 2, "out_size": 3, "causal": True, "window": 2}
+        | {"rotary": False, "score_cap": 1.0, "bias": True, "initializer": "glorot", "name": "attention"},
         (4, 6),
+    ),
+    "dot_product_attention": (
+        fnn.dot_product_attention,
+        {"causal": True, "window": 2, "rotary": False, "scale": 0.5, "score_cap": 1.0, "name": "attention"},
+        (),
+        lambda: (jnp.ones((2, 3, 4, 2)), jnp.ones((2, 5, 2, 2)), jnp.ones((2, 5, 2, 2))),
     ),
     "embedding": (
         fnn.embedding,
@@ -119,8 +126,8 @@ MAKERS = {
     ),
     "transformer_block": (
         fnn.models.transformer_block,
-        {"heads": 2, "hidden_size": 5, "activation": fnn.gelu, "dropout": 0.0, "causal": False, "rotary": False}
-        | {"norm_first": True, "name": "block"},
+        {"heads": 2, "key_value_heads": 1, "hidden_size": 5, "activation": fnn.gelu, "dropout": 0.0, "causal": True}
+        | {"window": 2, "rotary": False, "score_cap": 1.0, "norm_first": True, "name": "block"},
         (3, 4),
     ),
     "mlp": (
@@ -136,6 +143,13 @@ MAKERS = {
     ),
     "resnet": (fnn.models.resnet, {"out_size": 2, "hidden": (3,), "activation": fnn.relu, "dropout": 0.0}, (4, 4, 1)),
     "transformer": (fnn.models.transformer, {"out_size": 2, "hidden": (4,), "heads": 2, "dropout": 0.0}, (4, 4, 1)),
+    "language_model": (
+        lambda **options: fnn.models.language_model(**options).layer,
+        {"count": 10, "max_time": 6, "features": 4, "depth": 1, "heads": 2, "key_value_heads": 1, "hidden_size": 3}
+        | {"activation": fnn.gelu, "dropout": 0.0, "window": 2, "score_cap": 1.0, "positions": "learned", "tied": True},
+        (5,),
+        tokens,
+    ),
     "model": (fnn.model, {"name": "mlp", "out_size": 2}, (4,)),
 }
 

@@ -103,6 +103,7 @@ COSTLY = {
     "resnet",
     "residual_block",
     "transformer_block",
+    "language_model",
     "check_gradients",
     "check_layer",
     "cnn",

@@ -245,7 +245,7 @@ def test_sizes(options, words):
         (
             fnn.attention(2, causal=True),
             ((5, 6), (4, 6)),
-            "x: expected queries and keys of the same time",
+            "x: expected at least as many keys as queries",
         ),
     ],
 )

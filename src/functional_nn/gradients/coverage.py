@@ -39,6 +39,7 @@ COMPOSED = (
     "deep_cnn",
     "resnet",
     "transformer",
+    "language_model",
     "frozen",
     "recurrent_stacked_masked",
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_entries, check_floating, check_key
 from functional_nn.core.shapes import is_shape
@@ -104,6 +105,35 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
         return {"weight": jnp.pad(jnp.sum(y_bar, axis=0), ((0, unused), (0, 0)))}, y_bar
 
     return Layer(name, init, forward, backward)
+
+
+def continued_positions(positions: Layer, max_time: int) -> Layer:
+    """The same position encoding for new steps after earlier ones. The number of earlier steps is in the state.
+
+    It is for generation: it has no backward pass.
+
+    Args:
+        positions: a layer that adds a vector to each step, which depends on the position only.
+        max_time: the largest number of steps, earlier and new ones.
+    """
+
+    def init(key, in_shape):
+        params, _ = positions.init(key, in_shape)
+        return params, {"position": jnp.zeros((), jnp.int32)}
+
+    def forward(params, state, x, *, train, key=None):
+        check_entries("state", state, ("position",))
+        _check_sequence(x)
+        _, time, features = x.shape
+        # What the layer adds at each position is its output for zeros.
+        table, _ = positions.apply(params, {}, jnp.zeros((1, max_time, features), x.dtype), train=train)
+        vectors = lax.dynamic_slice_in_dim(table, state["position"], time, axis=1)
+        return x + vectors, {"position": state["position"] + time}, ()
+
+    def no_backward(residuals, y_bar):
+        raise FormulaMissing(f"{positions.name} after earlier steps has no backward pass: train the layer itself.")
+
+    return Layer(positions.name, init, forward, no_backward)
 
 
 def _check_sequence(x: jax.Array) -> None:

@@ -1,5 +1,7 @@
 from .blocks import residual_block as residual_block
 from .blocks import transformer_block as transformer_block
+from .language_model import LanguageModel as LanguageModel
+from .language_model import language_model as language_model
 from .named_models import MODELS as MODELS
 from .named_models import cnn as cnn
 from .named_models import deep_cnn as deep_cnn

@@ -12,7 +12,7 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
-from functional_nn.layers.attention import attention
+from functional_nn.layers.attention.multi_head import attention
 from functional_nn.layers.combinators.chain import chain, residual
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
@@ -24,11 +24,14 @@ from functional_nn.layers.normalization.layer_norm import layer_norm
 def transformer_block(
     heads: int,
     *,
+    key_value_heads: int | None = None,
     hidden_size: int | None = None,
     activation: Activation | VectorActivation | Callable[[jax.Array], jax.Array] = gelu,
     dropout: float | jax.Array = 0.0,
     causal: bool = False,
+    window: int | None = None,
     rotary: bool = False,
+    score_cap: float | None = None,
     norm_first: bool = True,
     name: str = "transformer_block",
 ) -> Layer:
@@ -47,11 +50,14 @@ def transformer_block(
 
     Args:
         heads: the number of heads of the attention, a divisor of features.
+        key_value_heads: the number of heads of its keys and values, a divisor of heads; see ``attention``.
         hidden_size: the outputs of W₁; by default 4 · features.
         activation: f.
         dropout: the share of the outputs of a and g that is dropped in training, before the addition.
         causal: whether a step sees only steps up to itself.
+        window: the number of steps that a step sees, up to itself; by default all. It requires causal.
         rotary: whether queries and keys are rotated by their positions; see ``dot_product_attention``.
+        score_cap: the largest absolute value of a score; see ``dot_product_attention``.
         norm_first: whether the norms are applied before a and g, which makes training more stable.
         name: used in parameter trees and in error messages.
 
@@ -64,11 +70,29 @@ def transformer_block(
         Vaswani et al. 2017, "Attention is all you need", section 3.1; Xiong et al. 2020, "On layer normalization in
         the transformer architecture" (norms first).
     """
+    attend = attention(
+        heads, key_value_heads=key_value_heads, causal=causal, window=window, rotary=rotary, score_cap=score_cap
+    )
+    return block_around(
+        attend, hidden_size=hidden_size, activation=activation, dropout=dropout, norm_first=norm_first, name=name
+    )
+
+
+def block_around(
+    attend: Layer,
+    *,
+    hidden_size: int | None,
+    activation: Activation | VectorActivation | Callable[[jax.Array], jax.Array],
+    dropout: float | jax.Array,
+    norm_first: bool = True,
+    name: str = "transformer_block",
+) -> Layer:
+    """A transformer block with this layer as its attention."""
     norm_first = check_flag("norm_first", norm_first)
     drops = dropped(dropout)
 
     def block(features: int) -> Layer:
-        attend = [attention(heads, causal=causal, rotary=rotary), *drops]
+        attention_part = [attend, *drops]
         feed_forward = [
             dense(4 * features if hidden_size is None else hidden_size),
             activation,
@@ -76,8 +100,9 @@ def transformer_block(
             *drops,
         ]
         if norm_first:
-            return chain(residual(chain(layer_norm(), *attend)), residual(chain(layer_norm(), *feed_forward)))
-        return chain(residual(chain(*attend)), layer_norm(), residual(chain(*feed_forward)), layer_norm())
+            first = residual(chain(layer_norm(), *attention_part))
+            return chain(first, residual(chain(layer_norm(), *feed_forward)))
+        return chain(residual(chain(*attention_part)), layer_norm(), residual(chain(*feed_forward)), layer_norm())
 
     # The sizes of the dense layers depend on the number of features, which is known only from the input. So each call
     # builds the layers for its input.

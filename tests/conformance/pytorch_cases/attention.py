@@ -103,6 +103,88 @@ def dot_product(*, causal=False, masked=False, value_size=HEAD):
     )
 
 
+def visible(time, keys_time, window=None):
+    """The pairs of causal attention whose last query is at the last key, in a window of the last keys."""
+    earlier = keys_time - time
+    seen = np.tri(time, keys_time, earlier, dtype=bool)
+    return seen if window is None else seen & ~np.tri(time, keys_time, earlier - window, dtype=bool)
+
+
+def seen_by_chance(heads, keys_time=MEMORY):
+    """A mask for each head in which every query sees a key: PyTorch gives NaN for one that sees none."""
+    mask = np.random.default_rng(1).uniform(size=(BATCH, heads, TIME, keys_time)) < 0.6
+    return mask | (np.arange(keys_time) == 0)
+
+
+def options_of_dot_product(
+    name, *, heads=(3, 3), keys_time=MEMORY, bias_heads=None, mask=None, window=None, causal=False, scale=None, cap=None
+):
+    """One combination of options. PyTorch gets all that hides keys as one mask, and repeats the heads of keys itself.
+
+    It has no cap on scores, so with one its part is written out.
+    """
+    heads, groups = heads
+    pairs = [] if bias_heads is None else [(BATCH, bias_heads, TIME, keys_time)]
+    hidden = np.ones((1, 1, TIME, keys_time), bool)
+    if causal:
+        hidden = hidden & visible(TIME, keys_time, window)
+    if mask is not None:
+        hidden = hidden & mask
+    additive = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(torch.from_numpy(~hidden), -torch.inf)
+
+    def theirs(q, k, v, bias=None):
+        total = additive if bias is None else additive + bias
+        if cap is None:
+            return functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=total, scale=scale, enable_gqa=heads != groups
+            )
+        k, v = (part.repeat_interleave(heads // groups, dim=1) for part in (k, v))
+        scores = q @ k.mT * (HEAD**-0.5 if scale is None else scale)
+        return torch.softmax(cap * torch.tanh(scores / cap) + total, -1) @ v
+
+    return Case(
+        f"dot_product_attention-{name}",
+        fnn.dot_product_attention(causal=causal, window=window, scale=scale, score_cap=cap),
+        theirs,
+        ((BATCH, heads, TIME, HEAD), (BATCH, groups, keys_time, HEAD), (BATCH, groups, keys_time, HEAD + 1), *pairs),
+        x=lambda q, k, v, *bias: (*(jnp.swapaxes(part, 1, 2) for part in (q, k, v)), *bias),
+        complete=lambda x: x if mask is None else (*x, mask),
+        y=lambda y: jnp.swapaxes(y, 1, 2),
+    )
+
+
+class AttendToPairs(nn.Module):
+    """``MultiheadAttention`` with a mask for each head, and numbers that are added to the scores."""
+
+    def __init__(self, module, mask, *, has_memory):
+        super().__init__()
+        self.module, self.has_memory = module, has_memory
+        self.additive = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(torch.from_numpy(~mask), -torch.inf)
+
+    def named_parameters(self, *arguments, **options):
+        return self.module.named_parameters(*arguments, **options)
+
+    def forward(self, x, *others):
+        memory = others[0] if self.has_memory else x
+        total = (self.additive + others[-1]).flatten(0, 1)
+        return self.module(x, memory, memory, attn_mask=total, need_weights=False)[0]
+
+
+def to_pairs(heads, *, has_memory):
+    size, keys_time = heads * HEAD, MEMORY if has_memory else TIME
+    mask = seen_by_chance(heads, keys_time)
+    sequences = [(BATCH, TIME, size), (BATCH, MEMORY, size)] if has_memory else [(BATCH, TIME, size)]
+    return Case(
+        f"attention-heads={heads}-bias and mask of the scores-memory={has_memory}",
+        fnn.attention(heads),
+        AttendToPairs(nn.MultiheadAttention(size, heads, batch_first=True), mask, has_memory=has_memory),
+        (*sequences, (BATCH, heads, TIME, keys_time)),
+        attention(heads),
+        x=lambda *parts: parts,
+        complete=lambda x: (*x, mask),
+    )
+
+
 class Encode(nn.Module):
     """``TransformerEncoderLayer``, compared where steps are real."""
 
@@ -152,6 +234,29 @@ CASES = [
     to_memory(3, memory_size=5, bias=False),
     *(dot_product(causal=causal, masked=masked) for causal in BOTH for masked in BOTH),
     *(dot_product(causal=causal, value_size=4) for causal in BOTH),
+    options_of_dot_product("mask", mask=seen_by_chance(3)),
+    options_of_dot_product("mask for all heads", mask=seen_by_chance(1)),
+    options_of_dot_product("bias", bias_heads=3),
+    options_of_dot_product("bias for all heads", bias_heads=1),
+    options_of_dot_product("bias and mask", bias_heads=3, mask=seen_by_chance(3)),
+    options_of_dot_product("grouped heads", heads=(6, 2)),
+    options_of_dot_product("one head of keys", heads=(4, 1), causal=True, keys_time=TIME),
+    options_of_dot_product("causal to a longer memory", causal=True),
+    options_of_dot_product("window=2", causal=True, window=2),
+    options_of_dot_product("window=1", causal=True, window=1, keys_time=TIME),
+    options_of_dot_product("scale", scale=0.3),
+    options_of_dot_product("score_cap", cap=0.7),
+    options_of_dot_product(
+        "all options",
+        heads=(4, 2),
+        causal=True,
+        window=4,
+        bias_heads=4,
+        mask=seen_by_chance(4) | visible(TIME, MEMORY, 1),
+        scale=1.3,
+        cap=1.1,
+    ),
+    *(to_pairs(heads, has_memory=has_memory) for heads in (1, 3) for has_memory in BOTH),
     *(
         block(2, norm_first=norm_first, causal=causal, masked=masked)
         for norm_first in (True, False)

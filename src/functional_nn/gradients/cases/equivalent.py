@@ -90,7 +90,7 @@ EQUIVALENT = (
         "A guard against 0 · ∞, and no number is infinite here.",
     ),
     Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
-    Equivalent(".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
+    Equivalent(".*", r"(multi_head|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
     Equivalent(
         ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
     ),

@@ -39,5 +39,13 @@ LAYERS = [
     LayerCase("residual_block", fnn.models.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     LayerCase("resnet", fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
     *RECURRENT,
+    LayerCase(
+        "language_model",
+        fnn.models.language_model(
+            5, 4, features=4, depth=2, heads=2, key_value_heads=1, window=2, positions="learned"
+        ).layer,
+        (4,),
+        make_x=lambda random, batch: random.integers(0, 5, (batch, 4)),
+    ),
     LayerCase("transformer", fnn.model("transformer", 3, hidden=(4, 4), heads=2), (3, 5)),
 ]

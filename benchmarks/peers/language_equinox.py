@@ -1,0 +1,68 @@
+"""The language model with Equinox: its layers, partitioned once, and a jitted step with donated state."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import language
+from benchmarks.peers.donated_steps import rounds_of_steps
+
+LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
+
+
+class Block(eqx.Module):
+    """A transformer block, norms first, of one sequence (time, features)."""
+
+    attention_norm: eqx.nn.LayerNorm
+    attention: eqx.nn.MultiheadAttention
+    dense_norm: eqx.nn.LayerNorm
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+
+    def __init__(self, key: jax.Array):
+        keys, features = jax.random.split(key, 3), language.FEATURES
+        self.attention_norm, self.dense_norm = eqx.nn.LayerNorm(features), eqx.nn.LayerNorm(features)
+        biases = {"use_query_bias": True, "use_value_bias": True, "use_output_bias": True}
+        self.attention = eqx.nn.MultiheadAttention(language.HEADS, features, **biases, key=keys[0])
+        self.first = eqx.nn.Linear(features, 4 * features, key=keys[1])
+        self.second = eqx.nn.Linear(4 * features, features, key=keys[2])
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        normed = jax.vmap(self.attention_norm)(x)
+        x = x + self.attention(normed, normed, normed, mask=mask)
+        hidden = jax.nn.gelu(jax.vmap(self.first)(jax.vmap(self.dense_norm)(x)), approximate=False)
+        return x + jax.vmap(self.second)(hidden)
+
+
+class Network(eqx.Module):
+    """Tokens (time,) to logits (time, count), with the vectors of the embedding for both."""
+
+    embedding: eqx.nn.Embedding
+    positions: jax.Array
+    blocks: list[Block]
+    norm: eqx.nn.LayerNorm
+
+    def __init__(self, key: jax.Array):
+        embedding_key, position_key, *keys = jax.random.split(key, 2 + language.DEPTH)
+        scale = language.FEATURES**-0.5
+        weight = scale * jax.random.normal(embedding_key, (language.COUNT, language.FEATURES))
+        self.embedding = eqx.nn.Embedding(weight=weight)
+        self.positions = 0.02 * jax.random.normal(position_key, (language.TIME, language.FEATURES))
+        self.blocks = [Block(block_key) for block_key in keys]
+        self.norm = eqx.nn.LayerNorm(language.FEATURES)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = jax.vmap(self.embedding)(tokens) + self.positions
+        mask = jnp.tri(language.TIME, dtype=bool)
+        for block in self.blocks:
+            x = block(x, mask)
+        return jax.vmap(self.norm)(x) @ self.embedding.weight.T
+
+
+def partitioned(tokens: np.ndarray, seed: int) -> Callable[[], float]:
+    """Arrays are separated from the rest once, so plain `jit` with donation works."""
+    arrays, static = eqx.partition(Network(jax.random.key(seed)), eqx.is_array)
+    return rounds_of_steps(lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays, tokens)

@@ -1,0 +1,1 @@
+"""Attention: dot product, multi-head, rotary positions, and the key-value cache."""
