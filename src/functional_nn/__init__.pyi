@@ -48,11 +48,11 @@ from .layers.augmentation import random_shift as random_shift
 from .layers.combinators.chain import bidirectional as bidirectional
 from .layers.combinators.chain import chain as chain
 from .layers.combinators.chain import parallel as parallel
-from .layers.combinators.chain import residual as residual
 from .layers.combinators.chain import reverse_time as reverse_time
 from .layers.combinators.hand_vjp import with_hand_vjp as with_hand_vjp
 from .layers.combinators.repeat import remat as remat
 from .layers.combinators.repeat import repeat as repeat
+from .layers.combinators.residual import residual as residual
 from .layers.combinators.sharing import frozen as frozen
 from .layers.combinators.sharing import shared as shared
 from .layers.convolution.conv import conv as conv

@@ -16,6 +16,38 @@ def test_equal_names_are_numbered():
     assert sorted(params["chain_0"]) == ["dense_0"]
 
 
+def test_layers_keep_the_names_they_are_given():
+    """A named layer keeps its path and its initial values when another one is inserted."""
+    small = fnn.chain(fnn.dense(4), encoder=fnn.dense(3), head=fnn.dense(2))
+    large = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(4), encoder=fnn.dense(3), head=fnn.dense(2))
+    params, state = small.init(jax.random.key(0), (4,))
+    more, _ = large.init(jax.random.key(0), (4,))
+    assert list(params) == ["dense_0", "encoder", "head"]
+    assert repr(large) == "chain(dense_0, relu_0, dense_1, encoder, head)"
+    np.testing.assert_array_equal(params["encoder"]["weight"], more["encoder"]["weight"])
+    assert [row.layer for row in fnn.summary(small, (4,)).rows] == ["dense_0", "encoder", "head"]
+    x = jnp.ones((2, 4))
+    expected = x
+    for name in ("dense_0", "encoder", "head"):
+        expected = expected @ params[name]["weight"]  # biases start as 0
+    np.testing.assert_allclose(small.apply(params, state, x, train=False)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"dense_0": fnn.dense(2)}, "layers: expected names that differ, got dense_0 twice"),
+        ({"a/b": fnn.dense(2)}, "name: expected a name without '/'"),
+        ({"backward": fnn.dense(2)}, "name: expected another name than 'backward'"),
+        ({"shorcut": None}, "layers: expected layers, activations or functions of one array, got None"),
+    ],
+)
+def test_names_that_cannot_be_given(names, words):
+    for combinator in (fnn.chain, fnn.parallel, fnn.residual):
+        with pytest.raises(fnn.InputError, match=words):
+            combinator(fnn.dense(2), **names)
+
+
 def test_numbered_names_never_meet():
     """A layer that is called like another one's number."""
     names = unique_names([fnn.dense(1), fnn.dense(1, name="dense_0"), fnn.dense(1), fnn.dense(1, name="dense_0")])

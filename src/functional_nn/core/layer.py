@@ -54,7 +54,7 @@ class Layer(NamedTuple):
         backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
             never calls JAX's automatic differentiation, so that it can be compared with it.
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
-        layers: the layers inside a combinator. They are shown by ``repr`` and used for nothing else.
+        layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
@@ -71,7 +71,7 @@ class Layer(NamedTuple):
     forward: Callable[..., tuple[Any, State, Residuals]]
     backward: Callable[[Residuals, Any], tuple[Params, Any]]
     takes_mask: bool = False
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[tuple[str, Layer], ...] = ()
 
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
@@ -125,12 +125,7 @@ def _structure(layer: Layer, name: str, levels: int) -> str:
         return name
     if not levels:
         return f"{name}(…)"
-    counts: dict[str, int] = {}
-    inner = []
-    for child in layer.layers:
-        number = counts.get(child.name, 0)
-        counts[child.name] = number + 1
-        inner.append(_structure(child, f"{child.name}_{number}", levels - 1))
+    inner = (_structure(child, child_name, levels - 1) for child_name, child in layer.layers)
     return f"{name}({', '.join(inner)})"
 
 

@@ -25,7 +25,7 @@ from functional_nn.jaxprs.inner_programs import (
 )
 
 NO_LAYERS = frozenset(
-    ("while", "body", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
+    ("while", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
 )  # JAX 0.12 calls "eval_jaxpr" what was "closed_call"
 
 
@@ -127,6 +127,8 @@ def layer_of(scope: str) -> tuple[str, bool]:
     transforms = 1
     while transforms:
         text, transforms = re.subn(r"\b\w+\(([^()]*)\)", r"\1", text)
+    # A layer may be called "body", so only the body of a loop is left out.
+    text = text.replace("while/body", "while")
     names = [name for name in text.split("/") if name not in NO_LAYERS]
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 

@@ -11,6 +11,7 @@ LAYERS = [
     LayerCase("parallel_concatenate", fnn.parallel(fnn.dense(3), fnn.dropout(0.3), combine="concatenate"), (5,), True),
     LayerCase("parallel_over_masked", fnn.parallel(*branches), (11, 5), make_x=masked((11, 5))),
     LayerCase("residual", fnn.residual(fnn.chain(fnn.dense(5), fnn.tanh, fnn.batch_norm())), (5,)),
+    LayerCase("residual_of_named", fnn.residual(fnn.dense(5), fnn.tanh, last=fnn.dense(5)), (5,)),
     LayerCase("residual_with_shortcut", fnn.residual(fnn.dense(3), shortcut=fnn.dense(3, bias=False)), (5,)),
     LayerCase("residual_over_masked", fnn.residual(fnn.dense(5)), (11, 5), make_x=masked((11, 5))),
     LayerCase("bidirectional", fnn.bidirectional(fnn.dense(3), fnn.dense(2)), (11, 5)),

@@ -104,7 +104,9 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         x_bar, params_bar = scanned_back(residuals, y_bar)
         return ({child: params_bar} if params_bar else {}), x_bar
 
-    return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
+    return Layer(
+        name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=((child, layer),)
+    )
 
 
 def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
