@@ -13,7 +13,8 @@ from functional_nn.core.layer_checks import check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.attention import attention
-from functional_nn.layers.combinators.chain import chain, residual
+from functional_nn.layers.combinators.chain import chain
+from functional_nn.layers.combinators.residual import residual
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
 from functional_nn.layers.dropout import dropout as dropout_layer
@@ -45,6 +46,8 @@ def transformer_block(
     Gradient:
         composed by ``chain`` and ``residual``
 
+    The parameters of a and its norm are in ``attention``, those of g and its norm in ``mlp``.
+
     Args:
         heads: the number of heads of the attention, a divisor of features.
         hidden_size: the outputs of W₁; by default 4 · features.
@@ -57,7 +60,7 @@ def transformer_block(
 
     >>> from functional_nn.core import trees
     >>> params, _ = transformer_block(2).init(jax.random.key(0), (5, 6))
-    >>> trees.flatten(params)["residual_1/chain_0/dense_0/weight"].shape, trees.size(params)
+    >>> trees.flatten(params)["mlp/dense_0/weight"].shape, trees.size(params)
     ((6, 24), 504)
 
     References:
@@ -76,8 +79,13 @@ def transformer_block(
             *drops,
         ]
         if norm_first:
-            return chain(residual(chain(layer_norm(), *attend)), residual(chain(layer_norm(), *feed_forward)))
-        return chain(residual(chain(*attend)), layer_norm(), residual(chain(*feed_forward)), layer_norm())
+            return chain(attention=residual(layer_norm(), *attend), mlp=residual(layer_norm(), *feed_forward))
+        return chain(
+            attention=residual(*attend),
+            attention_norm=layer_norm(),
+            mlp=residual(*feed_forward),
+            mlp_norm=layer_norm(),
+        )
 
     # The sizes of the dense layers depend on the number of features, which is known only from the input. So each call
     # builds the layers for its input.
@@ -121,7 +129,7 @@ def residual_block(
         name: used in parameter trees and in error messages.
 
     >>> params, _ = residual_block(4).init(jax.random.key(0), (8, 8, 4))
-    >>> sorted(params["residual_0"]["chain_0"])
+    >>> sorted(params["body"])
     ['batch_norm_0', 'batch_norm_1', 'conv_0', 'conv_1']
 
     References:
@@ -133,7 +141,7 @@ def residual_block(
     first = conv(out_size, 3, stride=stride, bias=False), batch_norm(), activation
     second = conv(out_size, 3, bias=False), batch_norm()
     shortcut = projected if check_flag("projection", projection) else None
-    return chain(residual(chain(*first, *second), shortcut=shortcut), activation, name=name)
+    return chain(body=residual(*first, *second, shortcut=shortcut), activation=activation, name=name)
 
 
 def dropped(rate: float | jax.Array) -> list[Layer]:
