@@ -253,6 +253,42 @@ def test_a_layer_that_gives_back_too_little_is_named():
         half.init(jax.random.key(0), (2,))
 
 
+def without_formula(**given):
+    def forward(params, state, x, *, train, key=None):
+        return x * params["scale"], state, ()
+
+    return fnn.Layer("mine", lambda key, shape: ({"scale": jnp.float32(2)}, {}), forward, **given)
+
+
+@pytest.mark.parametrize("given", [{}, {"backward": None}], ids=["left out", "None"])
+def test_a_layer_without_a_backward_pass_has_no_formula(given):
+    """``apply`` and all that is built on it work; ``vjp`` says which layer has no formula."""
+    layer, x = without_formula(**given), jnp.ones((2, 3))
+    params, state = layer.init(jax.random.key(0), (3,))
+    with pytest.raises(fnn.FormulaMissing, match=r"^mine: this layer has no hand-derived backward pass"):
+        layer.vjp(params, state, x, train=True)
+    net = fnn.chain(fnn.residual(fnn.dense(3), layer), fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (3,))
+    assert np.shape(fnn.summary(net, (3,)).total.output_shape) == (1,)
+    assert jax.grad(lambda p: net.apply(p, state, x, train=True)[0].sum())(params)["residual_0"]["mine_0"]["scale"] != 0
+    y, _, pullback = net.vjp(params, state, x, train=True)
+    with pytest.raises(fnn.FormulaMissing, match=r"^residual_0/mine_0: this layer has no hand-derived"):
+        pullback(y)
+    for wrapped in (fnn.with_hand_vjp(layer), fnn.remat(layer), fnn.frozen(layer, "scale")):
+        params, state = wrapped.init(jax.random.key(0), (3,))
+        with pytest.raises(fnn.FormulaMissing, match="this layer has no hand-derived backward pass"):
+            jax.grad(lambda x, w=wrapped, p=params, s=state: fnn.with_hand_vjp(w).apply(p, s, x, train=True)[0].sum())(
+                x
+            )
+
+
+def test_a_plain_function_without_a_formula_is_named_with_its_path():
+    net = fnn.chain(fnn.chain(jnp.sin))
+    y, _, pullback = net.vjp({}, {}, jnp.ones((2, 3)), train=True)
+    with pytest.raises(fnn.FormulaMissing, match=r"^chain_0/sin_0: sin is a plain function"):
+        pullback(y)
+
+
 def test_help_tells_of_the_thing_itself():
     for thing in (*fnn.activations.ACTIVATIONS.values(), *fnn.losses.LOSSES.values()):
         assert thing.__doc__.startswith(f"{thing.name}: "), thing

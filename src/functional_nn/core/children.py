@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.output_shape import output_shape
@@ -114,7 +114,7 @@ def child_forward(
 
 def child_backward(name: str, layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
     """The backward pass of ``child_forward``, marked with the layer's name and as backward."""
-    with jax.named_scope(name), jax.named_scope(BACKWARD):
+    with inside(name), jax.named_scope(name), jax.named_scope(BACKWARD):
         return backward_with_mask(layer, residuals, y_bar)
 
 
@@ -139,9 +139,9 @@ def forward_with_mask(
 def backward_with_mask(layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
     """The backward pass of ``forward_with_mask``. Padding did not reach the output, so its cotangent is 0."""
     if not isinstance(y_bar, Masked) or layer.takes_mask:
-        return layer.backward(residuals, y_bar)
+        return backward_of(layer)(residuals, y_bar)
     residuals, mask = residuals
-    params_bar, x_bar = layer.backward(residuals, y_bar.values)
+    params_bar, x_bar = backward_of(layer)(residuals, y_bar.values)
     return params_bar, Masked(None if x_bar is None else _zero_padding(mask, x_bar), None)
 
 

@@ -43,6 +43,12 @@ class Forward(Protocol):
     ) -> tuple[Value, State, Residuals]: ...
 
 
+class Backward(Protocol):
+    """``backward(residuals, y_bar) -> (params_bar, x_bar)``."""
+
+    def __call__(self, residuals: Residuals, y_bar: Value, /) -> tuple[Params, Value]: ...
+
+
 class Layer(NamedTuple):
     """What a network starts as, what it computes, and how its gradient flows back.
 
@@ -52,7 +58,8 @@ class Layer(NamedTuple):
         forward: ``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``; ``x`` has one
             leading batch axis, and ``residuals``, a pytree of arrays, is what the backward pass needs.
         backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
-            never calls JAX's automatic differentiation, so that it can be compared with it.
+            never calls JAX's automatic differentiation, so that it can be compared with it. Without one, ``apply``
+            and ``jax.grad`` work as always, and ``vjp`` raises ``FormulaMissing``.
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
         layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
 
@@ -69,7 +76,7 @@ class Layer(NamedTuple):
     name: str
     init: Callable[[Any, Shape], tuple[Params, State]]
     forward: Callable[..., tuple[Any, State, Residuals]]
-    backward: Callable[[Residuals, Any], tuple[Params, Any]]
+    backward: Backward | None = None
     takes_mask: bool = False
     layers: tuple[tuple[str, Layer], ...] = ()
 
@@ -100,15 +107,18 @@ class Layer(NamedTuple):
         ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
         ``vmap`` and ``scan`` like any value.
         """
+        if self.backward is None:
+            with inside(self.name):
+                no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = self.forward(params, state, x, train=train, key=key)
-        return y, state, Partial(Pullback(self.backward, _shapes(y)), residuals)
+        return y, state, Partial(Pullback(backward_of(self), _shapes(y)), residuals)
 
 
 class Pullback(NamedTuple):
     """A layer's backward pass. It requires a cotangent of the output's shape."""
 
-    backward: Callable[[Residuals, Value], tuple[Params, Value]]
+    backward: Backward
     shapes: tuple[object, ...]
 
     def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
@@ -117,6 +127,19 @@ class Pullback(NamedTuple):
             expected = f"what the output is, of shape {_listed(self.shapes)}"
             raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
         return self.backward(residuals, tree_in_native_order(y_bar))
+
+
+def backward_of(layer: Layer) -> Backward:
+    """A layer's backward pass. If it has none, a function that raises ``FormulaMissing``."""
+    return no_formula if layer.backward is None else layer.backward
+
+
+def no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
+    """Raises ``FormulaMissing``, in place of a backward pass."""
+    raise FormulaMissing(
+        "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
+        "functional_nn.Layer(name, init, forward, backward)."
+    )
 
 
 def _structure(layer: Layer, name: str, levels: int) -> str:

@@ -27,6 +27,11 @@ def wide_type(dtype: DTypeLike) -> DTypeLike:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+def is_known(size: object) -> bool:
+    """Whether a size is a number. ``jax.export.symbolic_shape`` makes sizes that stand for any number."""
+    return isinstance(size, Integral)
+
+
 def is_shape(value: object) -> TypeGuard[Shape]:
     """Whether a value is the shape of one array, not a tuple of several shapes."""
     return isinstance(value, tuple | list) and all(isinstance(size, Integral) for size in value)

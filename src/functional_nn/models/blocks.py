@@ -8,7 +8,7 @@ import jax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.table import gelu, relu
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
@@ -96,7 +96,7 @@ def transformer_block(
         return block(values_of(x).shape[-1]).forward(params, state, x, train=train, key=key)
 
     def backward(residuals, y_bar):
-        return block(values_of(y_bar).shape[-1]).backward(residuals, y_bar)
+        return backward_of(block(values_of(y_bar).shape[-1]))(residuals, y_bar)
 
     return Layer(name, init, forward, backward, takes_mask=True)
 

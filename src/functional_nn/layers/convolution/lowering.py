@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.core.shapes import is_known
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
 
 LOWERINGS = ("auto", "native", "product")
@@ -110,6 +111,8 @@ def _parts(x: jax.Array, y: jax.Array, work: int) -> list[tuple[jax.Array, jax.A
     One such convolution does not keep several cores busy. A batch that is divided among devices is not split, since
     that would move examples between devices.
     """
+    if not is_known(x.shape[0]):
+        return [(x, y)]
     count = min(MOST_PARTS, x.shape[0] // LEAST_EXAMPLES)
     is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))
     if jax.default_backend() != "cpu" or is_divided or count < 2 or work < LEAST_WORK:
