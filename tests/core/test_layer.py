@@ -1,5 +1,7 @@
 """Names, keys and paths: what the combinators thread, and where errors say they come from."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +185,66 @@ def test_train_has_no_default():
 def test_what_is_no_layer_is_refused(value):
     with pytest.raises(fnn.InputError, match="layers: expected layers, activations or functions"):
         fnn.chain(value)
+
+
+class Holder:
+    """A module as other libraries write them: a callable object with arrays."""
+
+    def __init__(self):
+        self.layers = [{"weight": jnp.ones((3, 3))}, {"weight": jnp.zeros((3, 3))}]
+
+    def __call__(self, x):
+        return x @ self.layers[0]["weight"]
+
+
+@jax.tree_util.register_pytree_node_class
+class PyTreeModule:
+    __slots__ = ("weight",)
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, x):
+        return x @ self.weight
+
+    def tree_flatten(self):
+        return (self.weight,), None
+
+    @classmethod
+    def tree_unflatten(cls, nothing, leaves):
+        return cls(*leaves)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Holder(), "a Holder, which holds 2 arrays"),
+        (PyTreeModule(jnp.ones((3, 3))), "a PyTreeModule, which holds 1 array"),
+    ],
+    ids=["attributes", "pytree"],
+)
+def test_callables_with_arrays_are_refused_since_they_would_not_train(module, words):
+    for combinator in (fnn.chain, fnn.residual, fnn.parallel):
+        with pytest.raises(fnn.InputError, match=rf"got {words}\. They would be constants that training does not"):
+            combinator(module)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functools.partial(jnp.add, jnp.ones((1, 3))),
+        jax.tree_util.Partial(jnp.add, jnp.ones((1, 3))),
+        Holder().__call__,
+        jax.jit(jnp.sin),
+        jnp.sin,
+        jax.nn.relu,
+        lambda x: x @ jnp.ones((3, 3)),
+    ],
+    ids=["partial", "Partial", "method", "jit", "sin", "custom_jvp", "lambda"],
+)
+def test_functions_stay_allowed_with_constants_of_their_own(function):
+    net = fnn.chain(function)
+    assert net.apply(*net.init(None, (3,)), jnp.ones((2, 3)), train=False)[0].shape == (2, 3)
 
 
 def test_errors_of_a_user_s_function_say_where():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -214,6 +216,21 @@ class HasLayer(Protocol):
     def as_layer(self) -> Layer: ...
 
 
+def held_arrays(value: object) -> list[jax.Array]:
+    """The arrays inside a callable object, such as an Equinox module: in its pytree or in its attributes.
+
+    Functions, methods and classes hold none. ``functools.partial`` counts as a function: who writes one chooses what is
+    constant.
+    """
+    functions = FunctionType, MethodType, BuiltinFunctionType, functools.partial, type
+    if isinstance(value, functions):
+        return []
+    leaves = jax.tree.leaves(value)
+    if any(leaf is value for leaf in leaves):  # not a pytree, so its attributes are looked at
+        leaves = jax.tree.leaves(getattr(value, "__dict__", {}))
+    return [leaf for leaf in leaves if is_array(leaf)]
+
+
 def as_layer(value: object) -> Layer:
     """A layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
     if isinstance(value, Layer):
@@ -224,6 +241,15 @@ def as_layer(value: object) -> Layer:
     if not is_function(value):
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         raise InputError("layers", expected, repr(value), remedy)
+    if arrays := held_arrays(value):
+        kind = type(value).__name__
+        raise InputError(
+            "layers",
+            expected,
+            f"a {kind}, which holds {len(arrays)} array{'' if len(arrays) == 1 else 's'}",
+            "They would be constants that training does not change. Write a Layer that has them as parameters: "
+            "docs/adding_a_layer.md, section Modules of other libraries.",
+        )
     name = getattr(value, "__name__", "function").strip("<>")
     if (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
         raise InputError("layers", expected, f"the function {name}, which makes one", f"Write {name}(…).")
