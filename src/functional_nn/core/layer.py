@@ -158,6 +158,8 @@ def _shapes(y: Value) -> tuple[object, ...]:
     """The shape of each array in an output or its cotangent; a masked one is in a tuple of its own."""
     if isinstance(y, Masked):
         return tuple((shape,) for shape in _shapes(y.values))
+    if isinstance(y, dict):
+        return tuple(part for name in sorted(y) for part in (name, *_shapes(y[name])))
     if isinstance(y, tuple):
         return tuple(shape for part in y for shape in _shapes(part))
     return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)

@@ -187,10 +187,14 @@ def as_host_array(argument: str, value: Any) -> np.ndarray:
 
 
 def check_arrays(argument: str, value: object) -> None:
-    """Requires an array with a batch axis, a ``Masked`` sequence of such arrays, or a tuple of these."""
+    """Requires an array with a batch axis, a ``Masked`` sequence of such arrays, or a tuple or dict of these."""
     if isinstance(value, tuple) and value and not isinstance(value, Masked):
         for part in value:
             check_arrays(argument, part)
+        return
+    if isinstance(value, dict) and value:
+        for name, part in value.items():
+            check_arrays(f"{argument}/{name}", part)
         return
     for array in value if isinstance(value, Masked) else (value,):
         if not is_array(array) or not is_numeric(array) or array.ndim == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
@@ -133,8 +133,11 @@ def layer_of(scope: str) -> tuple[str, bool]:
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 
 
-def flattened(program: ClosedJaxpr) -> Flat:
-    """Replaces all calls in a traced program by the called programs. Loops and branches stay."""
+def flattened(program: ClosedJaxpr, calls: Container[str] = CALLS) -> Flat:
+    """Replaces calls in a traced program by the called programs: all calls, or those of some kinds.
+
+    Loops and branches stay.
+    """
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, Any] = {}
@@ -158,7 +161,7 @@ def flattened(program: ClosedJaxpr) -> Flat:
         for equation in program.jaxpr.eqns:
             inner_scope = within(scope, equation)
             operands = [read(variable) for variable in equation.invars]
-            if equation.primitive.name in CALLS:
+            if equation.primitive.name in calls:
                 results = lay(called_program(equation), inner_scope, operands)
             else:
                 results = [new_place(variable) for variable in equation.outvars]
