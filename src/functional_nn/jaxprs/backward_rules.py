@@ -212,10 +212,19 @@ def _put_back(operation: Operation, g: jax.Array) -> jax.Array:
 
 
 def _without_padding(operation: Operation, g: jax.Array) -> jax.Array:
-    """The part of g that belongs to the padded array. It undoes the padding: before, after, and between elements."""
-    config = operation.parameters["padding_config"]
-    inner = lax.pad(g, jnp.zeros((), g.dtype), [(-int(before), -int(after), 0) for before, after, _ in config])
-    return lax.slice(inner, [0] * g.ndim, inner.shape, [int(between) + 1 for _, _, between in config])
+    """The part of g that belongs to the padded array. It undoes the padding: before, after, and between elements.
+
+    A negative padding removed elements, which get 0.
+    """
+    config = [
+        (int(before), int(after), int(between)) for before, after, between in operation.parameters["padding_config"]
+    ]
+    if any(before < 0 or after < 0 for before, after, _ in config):
+        removed = [(max(-before, 0), max(-after, 0), 0) for before, after, _ in config]
+        g = lax.pad(g, jnp.zeros((), g.dtype), removed)
+    starts = [max(before, 0) for before, _, _ in config]
+    ends = [size - max(after, 0) for size, (_, after, _) in zip(g.shape, config, strict=True)]
+    return lax.slice(g, starts, ends, [between + 1 for _, _, between in config])
 
 
 def _part(operation: Operation, g: jax.Array, index: int) -> jax.Array:

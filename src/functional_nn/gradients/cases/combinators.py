@@ -38,7 +38,8 @@ def shapes(net, x):
     parts = jnp.split(x, [2, 3], axis=1)
     joined = jnp.concatenate([parts[2][:, 1:], jnp.pad(parts[1], ((0, 0), (1, 0), (0, 0))), parts[0] * 2], axis=1)
     turned = jnp.transpose(joined[:, ::-1], (0, 2, 1)).reshape(x.shape[0], -1)
-    return jnp.where(turned > 0, turned, 0.1 * turned) + jnp.stack([turned, x.reshape(turned.shape)], axis=1)[:, 1]
+    both = jnp.stack([turned, x.reshape(turned.shape)], axis=1)
+    return jnp.where(both > 0, both, 0.1 * both)
 
 
 def products(net, x):
@@ -47,10 +48,11 @@ def products(net, x):
 
 
 def reductions(net, x):
+    bound = jnp.asarray(0.7, x.dtype)
     centered = x - jnp.mean(x, axis=1, keepdims=True)
-    weights = jax.nn.softmax(centered, axis=1)
-    extremes = jnp.maximum(jnp.max(x, axis=1), -jnp.min(x, axis=1))
-    return jnp.sum(weights * jnp.cumsum(x, axis=1), axis=1) + extremes + jnp.clip(x[:, 0], -0.7, 0.7)
+    weights = jax.nn.softmax(x * centered, axis=1)
+    extremes = jnp.max(x, axis=1) * jnp.min(x, axis=1) + jnp.sum(jnp.maximum(x, x[:, :1]), axis=1)  # a tie in each sum
+    return jnp.sum(weights * jnp.cumsum(x, axis=1), axis=1) + extremes + lax.clamp(-bound, x[:, 0], bound)
 
 
 branches = fnn.dense(3), fnn.chain(fnn.dense(3), fnn.tanh)
