@@ -278,6 +278,13 @@ def test_masks_pass_through_children_and_function():
     assert not np.any(np.where(mask[:, :, None], 0, found[2]))
 
 
+@pytest.mark.parametrize("operation", [lambda x: x + x, lambda x: 2 * x, lambda x: x.values + x])
+def test_a_masked_sequence_is_no_number(operation):
+    """A named tuple would otherwise be joined with another one."""
+    with pytest.raises(TypeError, match=r"Compute with its values, and put the mask back|unsupported operand"):
+        operation(fnn.Masked(jnp.ones((1, 2, 3)), jnp.ones((1, 2), bool)))
+
+
 def test_a_composed_network_is_a_layer_like_any_other():
     """In a chain, repeated, with its formula as the derivative, under ``jit``, ``vmap`` and ``jax.checkpoint``."""
     gated = fnn.compose({"gate": fnn.dense(3), "value": fnn.dense(3)}, lambda net, x: x + net.value(x) * net.gate(x))
