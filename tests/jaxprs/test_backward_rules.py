@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import functional_nn as fnn
-from functional_nn.jaxprs.backward_rules import ONE_OPERAND, SEVERAL_OPERANDS, TWO_OPERANDS, WITHOUT_DERIVATIVE
+from functional_nn.jaxprs.backward_rules import INDEXED, ONE_OPERAND, SEVERAL_OPERANDS, TWO_OPERANDS, WITHOUT_DERIVATIVE
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -67,6 +67,15 @@ OF_ONE = {
     "pad by zero": lambda x: jnp.pad(x, 1),
     "concatenate": lambda x: jnp.concatenate([x, 2 * x, x[:1]], axis=0),
     "stack": lambda x: jnp.stack([x, x * x], axis=1),
+    "gather": lambda x: x[:, jnp.array([2, 0, 2, -1])],
+    "gather rows": lambda x: jnp.take(x, jnp.array([[0, 2], [2, 2]]), axis=0),
+    "gather along an axis": lambda x: jnp.take_along_axis(x, jnp.argsort(x, axis=1), axis=1),
+    "gather outside": lambda x: jnp.take(x, jnp.array([1, 7]), axis=0, mode="clip"),
+    "gather with zeros": lambda x: jnp.take(x, jnp.array([1, 7]), axis=0, mode="fill", fill_value=0),
+    "scatter-add": lambda x: (
+        x.at[jnp.array([0, 2, 0])].add(2 * x) * jnp.zeros((3, 4)).at[:, jnp.array([1, 3, 1, 9])].add(x)
+    ),
+    "segment sum": lambda x: jax.ops.segment_sum(x, jnp.array([1, 0, 1]), num_segments=2),
     "used often": lambda x: x * x + x * jnp.tanh(x) - x,
     "integers": lambda x: x * jnp.arange(4)[None] + jnp.argmax(x, axis=1)[:, None],
 }
@@ -153,9 +162,20 @@ def test_every_rule_is_tried():
     for function, count in functions:
         program = jax.make_jaxpr(function)(*(normal(i) for i in range(count)))
         used |= {located.equation.primitive.name for located in fnn.jaxprs.walk.equations(program)}
-    known = {*ONE_OPERAND, *TWO_OPERANDS, *SEVERAL_OPERANDS, *WITHOUT_DERIVATIVE}
+    known = {*ONE_OPERAND, *TWO_OPERANDS, *SEVERAL_OPERANDS, *INDEXED, *WITHOUT_DERIVATIVE}
     # These appear in traced programs of some versions of JAX only, or are made by JAX's own derivatives.
-    rare = {"add_any", "reduce_precision", "copy_p", "copy", "expand_dims", "stack", "concatenate", "square", "exp2"}
+    rare = {
+        "add_any",
+        "reduce_precision",
+        "copy_p",
+        "copy",
+        "scatter_add",
+        "expand_dims",
+        "stack",
+        "concatenate",
+        "square",
+        "exp2",
+    }
     assert known - used <= rare
 
 

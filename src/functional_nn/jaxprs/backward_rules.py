@@ -128,6 +128,14 @@ TWO_OPERANDS: dict[str, tuple[Rule, Rule]] = {
 }
 """The rules of operations with two operands: the cotangents of a and of b."""
 
+# Operand 1 of both is the array of indices, which has no cotangent.
+INDEXED: dict[str, dict[int, Rule]] = {
+    "gather": {0: Rule(lambda o, g: _add_at(o, g), (1,))},
+    "scatter-add": {0: Rule(lambda o, g: g), 2: Rule(lambda o, g: _take_at(o, g), (1,))},
+}
+"""The rules of operations with indices: y = a[indices], and y = a with numbers added at indices."""
+INDEXED["scatter_add"] = INDEXED["scatter-add"]
+
 SEVERAL_OPERANDS: dict[str, Callable[[int], Rule]] = {
     "concatenate": lambda i: Rule(lambda o, g: _part(o, g, i)),
     "stack": lambda i: Rule(lambda o, g: lax.index_in_dim(g, i, o.parameters["axis"], keepdims=False)),
@@ -150,6 +158,8 @@ def rule_of(name: str, index: int) -> Rule | None:
         return ONE_OPERAND[name]
     if name in TWO_OPERANDS:
         return TWO_OPERANDS[name][index]
+    if name in INDEXED:
+        return INDEXED[name].get(index)
     if name == "clamp" and index != 1:
         return None
     return SEVERAL_OPERANDS[name](index) if name in SEVERAL_OPERANDS else None
@@ -244,6 +254,37 @@ def _where_taken(operation: Operation, g: jax.Array, case: int) -> jax.Array:
 def _between_bounds(operation: Operation, g: jax.Array) -> jax.Array:
     lowest, x, highest = (operation.operands[i] for i in range(3))
     return jnp.where((lowest < x) & (x < highest), g, jnp.zeros_like(g))
+
+
+def _add_at(operation: Operation, g: jax.Array) -> jax.Array:
+    """Adds g at the places that were read, to zeros. A place that was read twice gets the sum."""
+    numbers = operation.parameters["dimension_numbers"]
+    places = lax.ScatterDimensionNumbers(
+        update_window_dims=numbers.offset_dims,
+        inserted_window_dims=numbers.collapsed_slice_dims,
+        scatter_dims_to_operand_dims=numbers.start_index_map,
+        operand_batching_dims=numbers.operand_batching_dims,
+        scatter_indices_batching_dims=numbers.start_indices_batching_dims,
+    )
+    zeros = jnp.zeros(operation.types[0].shape, g.dtype)
+    return lax.scatter_add(zeros, operation.operands[1], g, places, mode=operation.parameters["mode"])
+
+
+def _take_at(operation: Operation, g: jax.Array) -> jax.Array:
+    """Reads g at the places to which numbers were added. Places outside of the array were left out, and get 0."""
+    numbers = operation.parameters["dimension_numbers"]
+    places = lax.GatherDimensionNumbers(
+        offset_dims=numbers.update_window_dims,
+        collapsed_slice_dims=numbers.inserted_window_dims,
+        start_index_map=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        start_indices_batching_dims=numbers.scatter_indices_batching_dims,
+    )
+    windows = iter(operation.types[2].shape[axis] for axis in numbers.update_window_dims)
+    single = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    sizes = [1 if axis in single else next(windows) for axis in range(g.ndim)]
+    mode = operation.parameters["mode"]
+    return lax.gather(g, operation.operands[1], places, tuple(sizes), mode=mode, fill_value=0)
 
 
 def _product(operation: Operation, g: jax.Array, index: int) -> jax.Array:

@@ -55,6 +55,13 @@ def reductions(net, x):
     return jnp.sum(weights * jnp.cumsum(x, axis=1), axis=1) + extremes + lax.clamp(-bound, x[:, 0], bound)
 
 
+def messages(net, x):
+    """A graph network: every edge sends a message from its source, and every node adds up the messages it gets."""
+    sources, targets = jnp.array([0, 0, 1, 3, 4]), jnp.array([1, 2, 2, 2, 0])
+    sent = net.message(x[:, sources])
+    return net.update(x.at[:, targets].add(sent))
+
+
 branches = fnn.dense(3), fnn.chain(fnn.dense(3), fnn.tanh)
 
 LAYERS = [
@@ -80,6 +87,7 @@ LAYERS = [
     LayerCase("compose_functions", fnn.compose({}, functions), (5, 3)),
     LayerCase("compose_shapes", fnn.compose({}, shapes), (5, 3)),
     LayerCase("compose_products", fnn.compose({"weights": fnn.dense(6)}, products), (3,)),
+    LayerCase("compose_indices", fnn.compose({"message": fnn.dense(3), "update": fnn.dense(2)}, messages), (5, 3)),
     LayerCase("compose_reductions", fnn.compose({}, reductions), (5, 3)),
     LayerCase("shared", fnn.shared(fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(5)), {"dense_1": "dense_0"}), (5,)),
     LayerCase(
