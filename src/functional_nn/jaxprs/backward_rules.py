@@ -85,6 +85,7 @@ ONE_OPERAND: dict[str, Rule] = {
     "cos": Rule(lambda o, g: -g * jnp.sin(o.a), (0,)),
     "tanh": Rule(lambda o, g: g * (1 - o.y) * (1 + o.y), result=True),
     "logistic": Rule(lambda o, g: g * o.y * (1 - o.y), result=True),
+    "relu": Rule(lambda o, g: jnp.where(o.a > 0, g[0], 0), (0,)),
     "erf": Rule(lambda o, g: g * (2 / math.sqrt(math.pi)) * jnp.exp(-o.a * o.a), (0,)),
     "erfc": Rule(lambda o, g: -g * (2 / math.sqrt(math.pi)) * jnp.exp(-o.a * o.a), (0,)),
     "reduce_sum": Rule(lambda o, g: _spread(g, o)),

@@ -18,8 +18,8 @@ from jax.extend.core import JaxprEqn, Literal
 from functional_nn.core.errors import FormulaMissing
 from functional_nn.jaxprs.backward_rules import WITHOUT_DERIVATIVE, Operation, operand_bar, rule_of
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import array_type
-from functional_nn.jaxprs.walk import Flat, Place, Step
+from functional_nn.jaxprs.inner_programs import CALLS, array_type, called_program
+from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
 
 Bar: TypeAlias = jax.Array | None
 """A cotangent; None for 0, and for what has no derivative."""
@@ -54,7 +54,7 @@ def make_tape(flat: Flat, calls: str) -> Tape:
     active = {place for place in flat.inputs if _is_floating(flat.shapes[place])}
     kept: dict[int, None] = {}
     for step in flat.steps:
-        name = step.equation.primitive.name
+        name = operation_name(step.equation)
         floating = [place for place in step.outputs if _is_floating(flat.shapes[place])]
         if name == calls:
             active.update(floating)
@@ -117,7 +117,7 @@ def run_backward(
 def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], step_bars: Sequence[Bar]) -> jax.Array:
     """The cotangent of one operand of a step, by its rule."""
     equation = step.equation
-    rule = rule_of(equation.primitive.name, index)
+    rule = rule_of(operation_name(equation), index)
     if rule is None:
         raise FormulaMissing(missing_rule(equation))
     filled = [
@@ -133,11 +133,30 @@ def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], ste
     return operand_bar(rule, operation, index, filled if equation.primitive.multiple_results else filled[0])
 
 
+def operation_name(equation: JaxprEqn) -> str:
+    """The name under which an operation has a rule: ``relu`` for ``jax.nn.relu``, else the name of its primitive.
+
+    ``jax.nn.relu`` is a call with a derivative of its own, which differs at 0 from that of the maximum inside.
+    """
+    name = equation.primitive.name
+    if name != "custom_jvp_call" or _called_function(equation) != "relu":
+        return name
+    steps = flattened(called_program(equation)).steps
+    is_maximum = [step.equation.primitive.name for step in steps] == ["max"]
+    is_with_zero = is_maximum and any(isinstance(place, Literal) and place.val == 0 for place in steps[0].inputs)
+    return "relu" if is_with_zero else name
+
+
+def _called_function(equation: JaxprEqn) -> str:
+    """The name of the Python function that an equation calls, if it is known."""
+    debug_info = getattr(called_program(equation).jaxpr, "debug_info", None)
+    return getattr(debug_info, "func_name", None) or ""
+
+
 def missing_rule(equation: JaxprEqn) -> str:
     """The message for an operation without a rule."""
     name = equation.primitive.name
-    called = equation.params.get("call_jaxpr")
-    function = getattr(getattr(getattr(called, "jaxpr", None), "debug_info", None), "func_name", "")
+    function = _called_function(equation) if name in CALLS else ""
     operation = f"{function} ({name})" if function else name
     return (
         f"the function uses the operation {operation}, which has no backward pass by hand here. Use jax.grad of apply, "
