@@ -139,7 +139,7 @@ def operation_name(equation: JaxprEqn) -> str:
     ``jax.nn.relu`` is a call with a derivative of its own, which differs at 0 from that of the maximum inside.
     """
     name = equation.primitive.name
-    if name != "custom_jvp_call" or _called_function(equation) != "relu":
+    if name not in CALLS or _called_function(equation) != "relu":
         return name
     steps = flattened(called_program(equation)).steps
     is_maximum = [step.equation.primitive.name for step in steps] == ["max"]
