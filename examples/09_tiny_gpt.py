@@ -57,7 +57,7 @@ def main(length, count, epochs, seed, json_file):
     data = fnn.data.Split(*with_labels(train, length), *with_labels(test, length))
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, epochs * len(train) // 64))
 
-    def on_epoch(metrics):
+    def on_epoch(metrics, train_state):
         print(
             f"  epoch {metrics.epoch}: loss {metrics.train_loss:.3f}, on new words {metrics.test_loss:.3f}", flush=True
         )

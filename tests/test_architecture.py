@@ -51,7 +51,7 @@ FORMULAS = [
     for area in ("activations", "losses", "layers")
     for path in sorted((SOURCE / area).rglob("*.py"))
     if path.name not in ("hand_vjp.py", "sliding_windows.py")  # the latter has the rule by which JAX derives a maximum
-]
+] + ["jaxprs/backward_rules.py", "jaxprs/tape.py"]
 
 
 def area(module: str) -> str:

@@ -52,6 +52,17 @@ def test_backpropagation_by_hand(monkeypatch, capsys):
     assert float(printed.split("at most ")[1].split()[0]) < 1e-4
 
 
+def test_variational_autoencoder(monkeypatch, capsys):
+    run(monkeypatch, "10_variational_autoencoder.py", "--quick", "--size", 3)
+    printed = capsys.readouterr().out
+    assert "encoder/output     (6,)" in printed
+    losses = [float(loss) for loss in re.findall(r"epoch \d: loss (\S+)", printed)]
+    assert losses[1] < losses[0]
+    assert float(re.search(r"has not seen: (\S+)", printed)[1]) < losses[0]
+    assert printed.split("random codes:")[1].count("\n") > 14
+    assert float(printed.split("at most ")[1].split()[0]) < 1e-12
+
+
 def test_sweep(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "07_sweep.py", "--quick", "--out", tmp_path)
     printed = capsys.readouterr().out

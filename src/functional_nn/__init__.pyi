@@ -12,7 +12,6 @@ from .activations.activation_types import Activation as Activation
 from .activations.table import elu as elu
 from .activations.table import gelu as gelu
 from .activations.table import gelu_tanh as gelu_tanh
-from .activations.table import hard_sigmoid as hard_sigmoid
 from .activations.table import hard_silu as hard_silu
 from .activations.table import hard_tanh as hard_tanh
 from .activations.table import identity as identity
@@ -48,11 +47,12 @@ from .layers.augmentation import random_shift as random_shift
 from .layers.combinators.chain import bidirectional as bidirectional
 from .layers.combinators.chain import chain as chain
 from .layers.combinators.chain import parallel as parallel
-from .layers.combinators.chain import residual as residual
 from .layers.combinators.chain import reverse_time as reverse_time
+from .layers.combinators.compose import compose as compose
 from .layers.combinators.hand_vjp import with_hand_vjp as with_hand_vjp
 from .layers.combinators.repeat import remat as remat
 from .layers.combinators.repeat import repeat as repeat
+from .layers.combinators.residual import residual as residual
 from .layers.combinators.sharing import frozen as frozen
 from .layers.combinators.sharing import shared as shared
 from .layers.convolution.conv import conv as conv

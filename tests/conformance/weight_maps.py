@@ -160,8 +160,8 @@ def transformer_block(heads: int, *, norm_first: bool) -> Map:
         feed_forward = {f"dense_{number - 1}": linear(part(theirs, f"linear{number}.")) for number in (1, 2)}
         if norm_first:
             attend["layer_norm_0"], feed_forward["layer_norm_0"] = norms
-        blocks = {"residual_0": {"chain_0": attend}, "residual_1": {"chain_0": feed_forward}}
-        return blocks if norm_first else blocks | {"layer_norm_0": norms[0], "layer_norm_1": norms[1]}
+        blocks = {"attention": attend, "mlp": feed_forward}
+        return blocks if norm_first else blocks | {"attention_norm": norms[0], "mlp_norm": norms[1]}
 
     return mapped
 

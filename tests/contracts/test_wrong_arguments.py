@@ -103,7 +103,16 @@ MAKERS = {
         {"first": fnn.dense(2), "combine": "sum", "name": "parallel"},
         (3,),
     ),
-    "residual": (fnn.residual, {"layer": fnn.dense(3), "shortcut": fnn.relu, "name": "residual"}, (3,)),
+    "residual": (
+        lambda first, shortcut, name: fnn.residual(first, shortcut=shortcut, name=name),
+        {"first": fnn.dense(3), "shortcut": fnn.relu, "name": "residual"},
+        (3,),
+    ),
+    "compose": (
+        fnn.compose,
+        {"children": {"first": fnn.dense(3)}, "function": lambda net, x: net.first(x), "name": "compose"},
+        (3,),
+    ),
     "repeat": (fnn.repeat, {"layer": fnn.dense(3), "count": 2, "name": "repeat"}, (3,)),
     "remat": (fnn.remat, {"layer": fnn.dense(3), "policy": None}, (3,)),
     "frozen": (fnn.frozen, {"layer": fnn.dense(3), "paths": "weight"}, (3,)),

@@ -1,5 +1,7 @@
 """Names, keys and paths: what the combinators thread, and where errors say they come from."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,38 @@ def test_equal_names_are_numbered():
     params, _ = net.init(jax.random.key(0), (7,))
     assert sorted(params) == ["chain_0", "dense_0", "dense_1", "head_0"]
     assert sorted(params["chain_0"]) == ["dense_0"]
+
+
+def test_layers_keep_the_names_they_are_given():
+    """A named layer keeps its path and its initial values when another one is inserted."""
+    small = fnn.chain(fnn.dense(4), encoder=fnn.dense(3), head=fnn.dense(2))
+    large = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(4), encoder=fnn.dense(3), head=fnn.dense(2))
+    params, state = small.init(jax.random.key(0), (4,))
+    more, _ = large.init(jax.random.key(0), (4,))
+    assert list(params) == ["dense_0", "encoder", "head"]
+    assert repr(large) == "chain(dense_0, relu_0, dense_1, encoder, head)"
+    np.testing.assert_array_equal(params["encoder"]["weight"], more["encoder"]["weight"])
+    assert [row.layer for row in fnn.summary(small, (4,)).rows] == ["dense_0", "encoder", "head"]
+    x = jnp.ones((2, 4))
+    expected = x
+    for name in ("dense_0", "encoder", "head"):
+        expected = expected @ params[name]["weight"]  # biases start as 0
+    np.testing.assert_allclose(small.apply(params, state, x, train=False)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"dense_0": fnn.dense(2)}, "layers: expected names that differ, got dense_0 twice"),
+        ({"a/b": fnn.dense(2)}, "name: expected a name without '/'"),
+        ({"backward": fnn.dense(2)}, "name: expected another name than 'backward'"),
+        ({"shorcut": None}, "layers: expected layers, activations or functions of one array, got None"),
+    ],
+)
+def test_names_that_cannot_be_given(names, words):
+    for combinator in (fnn.chain, fnn.parallel, fnn.residual):
+        with pytest.raises(fnn.InputError, match=words):
+            combinator(fnn.dense(2), **names)
 
 
 def test_numbered_names_never_meet():
@@ -153,6 +187,66 @@ def test_what_is_no_layer_is_refused(value):
         fnn.chain(value)
 
 
+class Holder:
+    """A module as other libraries write them: a callable object with arrays."""
+
+    def __init__(self):
+        self.layers = [{"weight": jnp.ones((3, 3))}, {"weight": jnp.zeros((3, 3))}]
+
+    def __call__(self, x):
+        return x @ self.layers[0]["weight"]
+
+
+@jax.tree_util.register_pytree_node_class
+class PyTreeModule:
+    __slots__ = ("weight",)
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, x):
+        return x @ self.weight
+
+    def tree_flatten(self):
+        return (self.weight,), None
+
+    @classmethod
+    def tree_unflatten(cls, nothing, leaves):
+        return cls(*leaves)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Holder(), "a Holder, which holds 2 arrays"),
+        (PyTreeModule(jnp.ones((3, 3))), "a PyTreeModule, which holds 1 array"),
+    ],
+    ids=["attributes", "pytree"],
+)
+def test_callables_with_arrays_are_refused_since_they_would_not_train(module, words):
+    for combinator in (fnn.chain, fnn.residual, fnn.parallel):
+        with pytest.raises(fnn.InputError, match=rf"got {words}\. They would be constants that training does not"):
+            combinator(module)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functools.partial(jnp.add, jnp.ones((1, 3))),
+        jax.tree_util.Partial(jnp.add, jnp.ones((1, 3))),
+        Holder().__call__,
+        jax.jit(jnp.sin),
+        jnp.sin,
+        jax.nn.relu,
+        lambda x: x @ jnp.ones((3, 3)),
+    ],
+    ids=["partial", "Partial", "method", "jit", "sin", "custom_jvp", "lambda"],
+)
+def test_functions_stay_allowed_with_constants_of_their_own(function):
+    net = fnn.chain(function)
+    assert net.apply(*net.init(None, (3,)), jnp.ones((2, 3)), train=False)[0].shape == (2, 3)
+
+
 def test_errors_of_a_user_s_function_say_where():
     def broken(x):
         raise RuntimeError("no")
@@ -219,6 +313,42 @@ def test_a_layer_that_gives_back_too_little_is_named():
     half = fnn.chain(fnn.Layer("mine", lambda key, shape: {}, bare, lambda residuals, y_bar: ({}, y_bar)))
     with pytest.raises(fnn.InputError, match=r"mine_0: init: expected \(params, state\) to come back"):
         half.init(jax.random.key(0), (2,))
+
+
+def without_formula(**given):
+    def forward(params, state, x, *, train, key=None):
+        return x * params["scale"], state, ()
+
+    return fnn.Layer("mine", lambda key, shape: ({"scale": jnp.float32(2)}, {}), forward, **given)
+
+
+@pytest.mark.parametrize("given", [{}, {"backward": None}], ids=["left out", "None"])
+def test_a_layer_without_a_backward_pass_has_no_formula(given):
+    """``apply`` and all that is built on it work; ``vjp`` says which layer has no formula."""
+    layer, x = without_formula(**given), jnp.ones((2, 3))
+    params, state = layer.init(jax.random.key(0), (3,))
+    with pytest.raises(fnn.FormulaMissing, match=r"^mine: this layer has no hand-derived backward pass"):
+        layer.vjp(params, state, x, train=True)
+    net = fnn.chain(fnn.residual(fnn.dense(3), layer), fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (3,))
+    assert np.shape(fnn.summary(net, (3,)).total.output_shape) == (1,)
+    assert jax.grad(lambda p: net.apply(p, state, x, train=True)[0].sum())(params)["residual_0"]["mine_0"]["scale"] != 0
+    y, _, pullback = net.vjp(params, state, x, train=True)
+    with pytest.raises(fnn.FormulaMissing, match=r"^residual_0/mine_0: this layer has no hand-derived"):
+        pullback(y)
+    for wrapped in (fnn.with_hand_vjp(layer), fnn.remat(layer), fnn.frozen(layer, "scale")):
+        params, state = wrapped.init(jax.random.key(0), (3,))
+        with pytest.raises(fnn.FormulaMissing, match="this layer has no hand-derived backward pass"):
+            jax.grad(lambda x, w=wrapped, p=params, s=state: fnn.with_hand_vjp(w).apply(p, s, x, train=True)[0].sum())(
+                x
+            )
+
+
+def test_a_plain_function_without_a_formula_is_named_with_its_path():
+    net = fnn.chain(fnn.chain(jnp.sin))
+    y, _, pullback = net.vjp({}, {}, jnp.ones((2, 3)), train=True)
+    with pytest.raises(fnn.FormulaMissing, match=r"^chain_0/sin_0: sin is a plain function"):
+        pullback(y)
 
 
 def test_help_tells_of_the_thing_itself():

@@ -25,8 +25,8 @@ def run(layer, params, x, **options):
 def test_it_is_its_formula(norm_first):
     block = fnn.models.transformer_block(2, norm_first=norm_first, activation=fnn.relu, causal=True, rotary=False)
     params = drawn(block.init(KEY, (5, 6))[0])
-    inner = [params[f"residual_{i}"]["chain_0"] for i in (0, 1)]
-    norms = [part["layer_norm_0"] for part in inner] if norm_first else [params[f"layer_norm_{i}"] for i in (0, 1)]
+    inner = [params[part] for part in ("attention", "mlp")]
+    norms = [params[part]["layer_norm_0"] if norm_first else params[f"{part}_norm"] for part in ("attention", "mlp")]
 
     def norm(i, x):
         centered = x - x.mean(-1, keepdims=True)
@@ -92,14 +92,20 @@ def test_blocks_repeat_with_their_names():
     net = fnn.chain(fnn.dense(6), fnn.models.transformer_block(2), fnn.models.transformer_block(2, name="last"))
     params, _ = jax.eval_shape(lambda key: net.init(key, (5, 3)), KEY)
     assert sorted(params) == ["dense_0", "last_0", "transformer_block_0"]
-    assert "transformer_block_0/residual_0/chain_0/attention_0/query/weight" in fnn.trees.flatten(params)
+    assert "transformer_block_0/attention/attention_0/query/weight" in fnn.trees.flatten(params)
     summary = fnn.summary(net, (5, 3))
     assert summary.total.parameters == fnn.trees.size(params)
-    assert {"last_0/residual_0/chain_0/attention_0"} <= {row.layer for row in summary.rows}
+    assert {"last_0/attention/attention_0"} <= {row.layer for row in summary.rows}
+
+
+def test_residual_block_names_its_parts():
+    params, state = fnn.models.residual_block(4, projection=True).init(KEY, (8, 8, 3))
+    assert sorted(params["body"]) == ["batch_norm_0", "batch_norm_1", "conv_0", "conv_1", "shortcut"]
+    assert sorted(params["body"]["shortcut"]) == [*sorted(state["body"]["shortcut"]), "conv_0"]
 
 
 def test_errors_say_where_in_the_block():
-    with pytest.raises(fnn.InputError, match="transformer_block_0/residual_0/chain_0/attention_0: heads: expected"):
+    with pytest.raises(fnn.InputError, match="transformer_block_0/attention/attention_0: heads: expected"):
         fnn.chain(fnn.models.transformer_block(4)).init(KEY, (5, 6))
     with pytest.raises(fnn.InputError, match="transformer_block_0: in_shape: expected"):
         fnn.chain(fnn.models.transformer_block(2)).init(KEY, 5)

@@ -59,7 +59,7 @@ def test_the_cache_has_places_for_grouped_heads_and_a_length():
     model, params = made(key_value_heads=2)
     _, cache = jax.eval_shape(lambda params: model.prefill(params, TOKENS[:, :3], length=5), params)
     leaves = fnn.trees.flatten(cache)
-    place = "transformer_block_1/residual_0/chain_0/attention_0"
+    place = "transformer_block_1/attention/attention_0"
     assert leaves[f"{place}/key"].shape == leaves[f"{place}/value"].shape == (BATCH, 5, 2, 2)
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     _, cache = jax.eval_shape(lambda params: model.prefill(params, TOKENS[:, :3]), low)

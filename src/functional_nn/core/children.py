@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.output_shape import output_shape
@@ -29,12 +29,51 @@ def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     names = []
     for layer in layers:
-        if not isinstance(layer.name, str) or not layer.name or "/" in layer.name:
-            raise InputError("name", "a name without '/', which separates the names in a path", shown(layer.name))
+        check_name(layer.name)
         number = counts.get(layer.name, 0)
         counts[layer.name] = number + 1
         names.append(f"{layer.name}_{number}")
     return tuple(names)
+
+
+def named_layers(layers: Sequence[object], named: Mapping[str, object]) -> dict[str, Layer]:
+    """The layers inside a combinator by name: first those that get a kind and a number as their name, then the named.
+
+    >>> import functional_nn as fnn
+    >>> list(named_layers([fnn.dense(3), fnn.relu], {"head": fnn.dense(2)}))
+    ['dense_0', 'relu_0', 'head']
+    """
+    unnamed = tuple(as_layer(layer) for layer in layers)
+    members = dict(zip(unique_names(unnamed), unnamed, strict=True))
+    for name, layer in named.items():
+        check_name(name)
+        if name in members:
+            raise InputError("layers", "names that differ", f"{name} twice", "Choose another name.")
+        members[name] = as_layer(layer)
+    return members
+
+
+def check_name(name: object) -> None:
+    """Requires a name that can be a part of a path and of a scope in a traced program."""
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InputError("name", "a name without '/', which separates the names in a path", shown(name))
+    if name == BACKWARD:
+        raise InputError("name", "another name than 'backward', which marks backward passes", shown(name))
+
+
+def put_entries(tree: dict[str, Params], name: str, entries: Params) -> None:
+    """Puts a layer's parameters, state or cotangents into a combinator's tree, if it has any."""
+    if entries:
+        tree[name] = entries
+
+
+def check_no_other_names(names: Sequence[str], **trees: Params) -> None:
+    """Requires that parameters and state hold no entries of other layers."""
+    for argument, tree in trees.items():
+        if unknown := set(tree) - set(names):
+            expected = f"entries for the layers {', '.join(names)}"
+            given = f"also {', '.join(sorted(unknown))}"
+            raise InputError(argument, expected, given, "Use the ones that this network's init returned.")
 
 
 def child_keys(key: jax.Array | None, names: Sequence[str]) -> jax.Array | list[None]:
@@ -75,7 +114,7 @@ def child_forward(
 
 def child_backward(name: str, layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
     """The backward pass of ``child_forward``, marked with the layer's name and as backward."""
-    with jax.named_scope(name), jax.named_scope(BACKWARD):
+    with inside(name), jax.named_scope(name), jax.named_scope(BACKWARD):
         return backward_with_mask(layer, residuals, y_bar)
 
 
@@ -100,9 +139,9 @@ def forward_with_mask(
 def backward_with_mask(layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
     """The backward pass of ``forward_with_mask``. Padding did not reach the output, so its cotangent is 0."""
     if not isinstance(y_bar, Masked) or layer.takes_mask:
-        return layer.backward(residuals, y_bar)
+        return backward_of(layer)(residuals, y_bar)
     residuals, mask = residuals
-    params_bar, x_bar = layer.backward(residuals, y_bar.values)
+    params_bar, x_bar = backward_of(layer)(residuals, y_bar.values)
     return params_bar, Masked(None if x_bar is None else _zero_padding(mask, x_bar), None)
 
 

@@ -80,7 +80,13 @@ class DataError(InputError):
 
 
 class FormulaMissing(NotImplementedError):
-    """A plain function has no hand-derived formula, and one is needed."""
+    """A layer or a function has no hand-derived formula, and one is needed. The message begins with its path."""
+
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{'/'.join(self.path)}: {message}" if self.path else message
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def inside(name: str) -> Iterator[None]:
     """Says which layer an error comes from; nested calls build the path ``outer/inner``."""
     try:
         yield
-    except InputError as error:
+    except (InputError, FormulaMissing) as error:
         error.path = (name, *error.path)
         raise
     except Exception as error:

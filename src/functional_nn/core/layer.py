@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -44,6 +46,12 @@ class Forward(Protocol):
     ) -> tuple[Value, State, Residuals]: ...
 
 
+class Backward(Protocol):
+    """``backward(residuals, y_bar) -> (params_bar, x_bar)``."""
+
+    def __call__(self, residuals: Residuals, y_bar: Value, /) -> tuple[Params, Value]: ...
+
+
 class Layer(NamedTuple):
     """What a network starts as, what it computes, and how its gradient flows back.
 
@@ -53,9 +61,10 @@ class Layer(NamedTuple):
         forward: ``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``; ``x`` has one
             leading batch axis, and ``residuals``, a pytree of arrays, is what the backward pass needs.
         backward: ``backward(residuals, y_bar) -> (params_bar, x_bar)``, derived by hand from the formula. It
-            never calls JAX's automatic differentiation, so that it can be compared with it.
+            never calls JAX's automatic differentiation, so that it can be compared with it. Without one, ``apply``
+            and ``jax.grad`` work as always, and ``vjp`` raises ``FormulaMissing``.
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
-        layers: the layers inside a combinator. They are shown by ``repr`` and used for nothing else.
+        layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
@@ -70,9 +79,9 @@ class Layer(NamedTuple):
     name: str
     init: Callable[[Any, Shape], tuple[Params, State]]
     forward: Callable[..., tuple[Value, State, Residuals]]
-    backward: Callable[[Residuals, Value], tuple[Params, Value]]
+    backward: Backward | None = None
     takes_mask: bool = False
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[tuple[str, Layer], ...] = ()
 
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
@@ -101,15 +110,18 @@ class Layer(NamedTuple):
         ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
         ``vmap`` and ``scan`` like any value.
         """
+        if self.backward is None:
+            with inside(self.name):
+                no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = self.forward(params, state, x, train=train, key=key)
-        return y, state, Partial(Pullback(self.backward, _shapes(y)), residuals)
+        return y, state, Partial(Pullback(backward_of(self), _shapes(y)), residuals)
 
 
 class Pullback(NamedTuple):
     """A layer's backward pass. It requires a cotangent of the output's shape."""
 
-    backward: Callable[[Residuals, Value], tuple[Params, Value]]
+    backward: Backward
     shapes: tuple[object, ...]
 
     def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
@@ -120,18 +132,26 @@ class Pullback(NamedTuple):
         return self.backward(residuals, tree_in_native_order(y_bar))
 
 
+def backward_of(layer: Layer) -> Backward:
+    """A layer's backward pass. If it has none, a function that raises ``FormulaMissing``."""
+    return no_formula if layer.backward is None else layer.backward
+
+
+def no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
+    """Raises ``FormulaMissing``, in place of a backward pass."""
+    raise FormulaMissing(
+        "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
+        "functional_nn.Layer(name, init, forward, backward)."
+    )
+
+
 def _structure(layer: Layer, name: str, levels: int) -> str:
     """A name with the names of the layers inside: ``chain(dense_0, relu_0)``. The last level shows "…" instead."""
     if not layer.layers:
         return name
     if not levels:
         return f"{name}(…)"
-    counts: dict[str, int] = {}
-    inner = []
-    for child in layer.layers:
-        number = counts.get(child.name, 0)
-        counts[child.name] = number + 1
-        inner.append(_structure(child, f"{child.name}_{number}", levels - 1))
+    inner = (_structure(child, child_name, levels - 1) for child_name, child in layer.layers)
     return f"{name}({', '.join(inner)})"
 
 
@@ -139,6 +159,8 @@ def _shapes(y: Value) -> tuple[object, ...]:
     """The shape of each array in an output or its cotangent; a masked one is in a tuple of its own."""
     if isinstance(y, Masked):
         return tuple((shape,) for shape in _shapes(y.values))
+    if isinstance(y, dict):
+        return tuple(part for name in sorted(y) for part in (name, *_shapes(y[name])))
     if isinstance(y, tuple):
         return tuple(shape for part in y for shape in _shapes(part))
     return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)
@@ -197,6 +219,21 @@ class HasLayer(Protocol):
     def as_layer(self) -> Layer: ...
 
 
+def held_arrays(value: object) -> list[jax.Array]:
+    """The arrays inside a callable object, such as an Equinox module: in its pytree or in its attributes.
+
+    Functions, methods and classes hold none. ``functools.partial`` counts as a function: who writes one chooses what is
+    constant.
+    """
+    functions = FunctionType, MethodType, BuiltinFunctionType, functools.partial, type
+    if isinstance(value, functions):
+        return []
+    leaves = jax.tree.leaves(value)
+    if any(leaf is value for leaf in leaves):  # not a pytree, so its attributes are looked at
+        leaves = jax.tree.leaves(getattr(value, "__dict__", {}))
+    return [leaf for leaf in leaves if is_array(leaf)]
+
+
 def as_layer(value: object) -> Layer:
     """A layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
     if isinstance(value, Layer):
@@ -207,6 +244,15 @@ def as_layer(value: object) -> Layer:
     if not is_function(value):
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         raise InputError("layers", expected, repr(value), remedy)
+    if arrays := held_arrays(value):
+        kind = type(value).__name__
+        raise InputError(
+            "layers",
+            expected,
+            f"a {kind}, which holds {len(arrays)} array{'' if len(arrays) == 1 else 's'}",
+            "They would be constants that training does not change. Write a Layer that has them as parameters: "
+            "docs/adding_a_layer.md, section Modules of other libraries.",
+        )
     name = getattr(value, "__name__", "function").strip("<>")
     if (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
         raise InputError("layers", expected, f"the function {name}, which makes one", f"Write {name}(…).")

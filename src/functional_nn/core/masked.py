@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,12 @@ class Masked(NamedTuple):
 
     values: Any
     mask: Any
+
+    def __add__(self, other: object) -> NoReturn:
+        """Raises a TypeError: as a tuple, it would be joined with another tuple, and nothing would be added."""
+        raise TypeError("A Masked is not a number. Compute with its values, and put the mask back: Masked(y, x.mask).")
+
+    __radd__ = __mul__ = __rmul__ = __add__
 
 
 Value: TypeAlias = Any

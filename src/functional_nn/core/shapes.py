@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, TypeAlias, TypeGuard, TypeVar
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.masked import Value, values_of
+from functional_nn.core.masked import Masked, Value, values_of
 
 Result = TypeVar("Result")
 
@@ -19,12 +20,18 @@ Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch axis."""
 
 Shapes: TypeAlias = Any
-"""A ``Shape``, or a tuple or a dict of ``Shapes`` for a layer of several inputs."""
+"""A ``Shape``; for a layer of several inputs, a tuple or a dict of ``Shapes``. ``Masked((time, features), (time,))`` is
+the shape of a masked sequence, for functions that require one."""
 
 
 def wide_type(dtype: DTypeLike) -> DTypeLike:
     """The type to sum in: at least float32, since a sum of 16-bit numbers overflows or stops growing."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def is_known(size: object) -> bool:
+    """Whether a size is a number. ``jax.export.symbolic_shape`` makes sizes that stand for any number."""
+    return isinstance(size, Integral)
 
 
 def is_shape(value: object) -> TypeGuard[Shape]:
@@ -36,7 +43,9 @@ def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
     """A batch of one example, for tracing without computing: of that shape, or of these shapes in tuples and dicts."""
     if is_shape(in_shape) and all(0 <= size < 2**31 for size in in_shape):
         return jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros((), dtype).dtype)
-    if isinstance(in_shape, Mapping):
+    if isinstance(in_shape, Masked):
+        return Masked(stand_in(in_shape.values, dtype), stand_in(in_shape.mask, bool))
+    if isinstance(in_shape, Mapping) and in_shape:
         return {name: stand_in(shape, dtype) for name, shape in in_shape.items()}
     if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
         expected = "a tuple of sizes, or a tuple or dict of such shapes"
@@ -53,13 +62,29 @@ def shape_of(x: Value) -> Shapes:
 
 
 def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLike | None = None) -> Result:
-    """``function`` of a stand-in of that shape: of floating-point numbers, or of integers if it rejects these."""
+    """``function`` of a stand-in of that shape: of floating-point numbers, or of integers if it rejects these.
+
+    If there are several inputs, some may be floating-point numbers and others integers.
+    """
     if dtype is not None:
         return function(stand_in(in_shape, dtype))
-    try:
-        return function(stand_in(in_shape, float))
-    except (InputError, TypeError) as refusal:
+    examples, structure = jax.tree.flatten(stand_in(in_shape, float))
+    refusals = []
+    for dtypes in _types_to_try(sum(one.dtype != bool for one in examples)):
+        types = iter(dtypes)
+        typed = [one if one.dtype == bool else jax.ShapeDtypeStruct(one.shape, next(types)) for one in examples]
         try:
-            return function(stand_in(in_shape, jnp.int32))
-        except (InputError, TypeError):
-            raise refusal from None
+            return function(jax.tree.unflatten(structure, typed))
+        except (InputError, TypeError) as refusal:
+            refusals.append(refusal)
+    raise refusals[0] from None
+
+
+def _types_to_try(count: int) -> list[tuple[DTypeLike, ...]]:
+    """Types for this number of inputs: all floating-point, all integers, and for a few inputs every mixture."""
+    floating = jnp.zeros((), float).dtype
+    uniform: list[tuple[DTypeLike, ...]] = [(floating,) * count, (jnp.int32,) * count]
+    if not 2 <= count <= 4:
+        return uniform
+    mixtures = itertools.product((floating, jnp.int32), repeat=count)
+    return uniform + [types for types in mixtures if types not in uniform]

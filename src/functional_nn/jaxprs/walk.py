@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -28,7 +28,7 @@ from functional_nn.jaxprs.inner_programs import (
 Result = TypeVar("Result")
 
 NO_LAYERS = frozenset(
-    ("while", "body", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
+    ("while", "cond", "closed_call", "eval_jaxpr", "checkpoint", "rematted_computation", "shard_map", "")
 )  # JAX 0.12 calls "eval_jaxpr" what was "closed_call"
 
 
@@ -130,12 +130,17 @@ def layer_of(scope: str) -> tuple[str, bool]:
     transforms = 1
     while transforms:
         text, transforms = re.subn(r"\b\w+\(([^()]*)\)", r"\1", text)
+    # A layer may be called "body", so only the body of a loop is left out.
+    text = text.replace("while/body", "while")
     names = [name for name in text.split("/") if name not in NO_LAYERS]
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 
 
-def flattened(program: ClosedJaxpr) -> Flat:
-    """Replaces all calls in a traced program by the called programs. Loops and branches stay."""
+def flattened(program: ClosedJaxpr, calls: Container[str] = CALLS) -> Flat:
+    """Replaces calls in a traced program by the called programs: all calls, or those of some kinds.
+
+    Loops and branches stay.
+    """
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, ArrayLike] = {}
@@ -159,7 +164,7 @@ def flattened(program: ClosedJaxpr) -> Flat:
         for equation in program.jaxpr.eqns:
             inner_scope = within(scope, equation)
             operands = [read(variable) for variable in equation.invars]
-            if equation.primitive.name in CALLS:
+            if equation.primitive.name in calls:
                 results = lay(called_program(equation), inner_scope, operands)
             else:
                 results = [new_place(variable) for variable in equation.outvars]

@@ -8,12 +8,13 @@ import jax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.table import gelu, relu
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.attention.multi_head import attention
-from functional_nn.layers.combinators.chain import chain, residual
+from functional_nn.layers.combinators.chain import chain
+from functional_nn.layers.combinators.residual import residual
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
 from functional_nn.layers.dropout import dropout as dropout_layer
@@ -48,6 +49,8 @@ def transformer_block(
     Gradient:
         composed by ``chain`` and ``residual``
 
+    The parameters of a and its norm are in ``attention``, those of g and its norm in ``mlp``.
+
     Args:
         heads: the number of heads of the attention, a divisor of features.
         key_value_heads: the number of heads of its keys and values, a divisor of heads; see ``attention``.
@@ -63,7 +66,7 @@ def transformer_block(
 
     >>> from functional_nn.core import trees
     >>> params, _ = transformer_block(2).init(jax.random.key(0), (5, 6))
-    >>> trees.flatten(params)["residual_1/chain_0/dense_0/weight"].shape, trees.size(params)
+    >>> trees.flatten(params)["mlp/dense_0/weight"].shape, trees.size(params)
     ((6, 24), 504)
 
     References:
@@ -100,9 +103,13 @@ def block_around(
             *drops,
         ]
         if norm_first:
-            first = residual(chain(layer_norm(), *attention_part))
-            return chain(first, residual(chain(layer_norm(), *feed_forward)))
-        return chain(residual(chain(*attention_part)), layer_norm(), residual(chain(*feed_forward)), layer_norm())
+            return chain(attention=residual(layer_norm(), *attention_part), mlp=residual(layer_norm(), *feed_forward))
+        return chain(
+            attention=residual(*attention_part),
+            attention_norm=layer_norm(),
+            mlp=residual(*feed_forward),
+            mlp_norm=layer_norm(),
+        )
 
     # The sizes of the dense layers depend on the number of features, which is known only from the input. So each call
     # builds the layers for its input.
@@ -113,7 +120,7 @@ def block_around(
         return block(values_of(x).shape[-1]).forward(params, state, x, train=train, key=key)
 
     def backward(residuals, y_bar):
-        return block(values_of(y_bar).shape[-1]).backward(residuals, y_bar)
+        return backward_of(block(values_of(y_bar).shape[-1]))(residuals, y_bar)
 
     return Layer(name, init, forward, backward, takes_mask=True)
 
@@ -146,7 +153,7 @@ def residual_block(
         name: used in parameter trees and in error messages.
 
     >>> params, _ = residual_block(4).init(jax.random.key(0), (8, 8, 4))
-    >>> sorted(params["residual_0"]["chain_0"])
+    >>> sorted(params["body"])
     ['batch_norm_0', 'batch_norm_1', 'conv_0', 'conv_1']
 
     References:
@@ -158,7 +165,7 @@ def residual_block(
     first = conv(out_size, 3, stride=stride, bias=False), batch_norm(), activation
     second = conv(out_size, 3, bias=False), batch_norm()
     shortcut = projected if check_flag("projection", projection) else None
-    return chain(residual(chain(*first, *second), shortcut=shortcut), activation, name=name)
+    return chain(body=residual(*first, *second, shortcut=shortcut), activation=activation, name=name)
 
 
 def dropped(rate: float | jax.Array) -> list[Layer]:

@@ -272,7 +272,7 @@ def transformer(
         dropout: the share of the outputs to drop in each block in training; 0 for none.
 
     >>> params, _ = transformer(10, hidden=(8, 8, 8)).init(jax.random.key(0), (28, 28, 1))
-    >>> params["repeat_0"]["transformer_block_0"]["residual_1"]["chain_0"]["dense_0"]["weight"].shape
+    >>> params["repeat_0"]["transformer_block_0"]["mlp"]["dense_0"]["weight"].shape
     (3, 8, 32)
 
     References:

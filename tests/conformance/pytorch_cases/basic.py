@@ -91,7 +91,10 @@ ACTIVATIONS = [
     (fnn.mish, nn.Mish()),
     (fnn.relu6, nn.ReLU6()),
     (fnn.hard_tanh, nn.Hardtanh()),
-    (fnn.hard_sigmoid, lambda x: functional.relu6(x + 3) / 6),  # nn.Hardsigmoid's derivative is 1/6 in single precision
+    (
+        fnn.activations.hard_sigmoid,
+        lambda x: functional.relu6(x + 3) / 6,
+    ),  # nn.Hardsigmoid's derivative is 1/6 in single precision
     (fnn.hard_silu, nn.Hardswish()),
     (fnn.softmax, nn.Softmax(-1)),
     (fnn.log_softmax, nn.LogSoftmax(-1)),

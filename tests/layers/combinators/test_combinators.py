@@ -35,6 +35,29 @@ def test_residual_adds_its_input():
     np.testing.assert_array_equal(net.apply(params, state, x, train=False)[0], expected)
 
 
+def test_residual_of_several_layers_has_no_level_in_between():
+    net = fnn.residual(fnn.dense(5), fnn.tanh, last=fnn.dense(3), shortcut=fnn.dense(3, bias=False))
+    params, state = net.init(KEY, (5,))
+    assert sorted(fnn.trees.flatten(params)) == [
+        "dense_0/bias",
+        "dense_0/weight",
+        "last/bias",
+        "last/weight",
+        "shortcut/weight",
+    ]
+    assert repr(net) == "residual(dense_0, tanh_0, last, shortcut)"
+    x = normal(7, 5)
+    inner = np.tanh(x @ params["dense_0"]["weight"]) @ params["last"]["weight"]
+    expected = inner + x @ params["shortcut"]["weight"]
+    np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], expected, rtol=1e-4, atol=1e-5)
+    assert [row.layer for row in fnn.summary(net, (5,)).rows] == ["dense_0", "tanh_0", "last", "shortcut"]
+
+
+def test_residual_needs_a_layer():
+    with pytest.raises(fnn.InputError, match="layers: expected at least one layer"):
+        fnn.residual()
+
+
 REFUSED = [
     (
         fnn.parallel(fnn.dense(3), fnn.dense(1)),

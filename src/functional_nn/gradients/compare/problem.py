@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, Residuals, State
+from functional_nn.core.layer import Layer, Params, Residuals, State, backward_of
 from functional_nn.core.trees import PyTree
 
 Array: TypeAlias = jax.Array | np.ndarray
@@ -186,7 +186,7 @@ def layer_problem(
         return forward(leaves)[1]
 
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
-        return bars_of(layer.backward(residuals, differentiable_leaves(y_shape).join(y_bars, None)), inputs)
+        return bars_of(backward_of(layer)(residuals, differentiable_leaves(y_shape).join(y_bars, None)), inputs)
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         return backward(residuals(leaves), y_bars)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_entries, check_key
 from functional_nn.core.masked import values_of, with_mask_of
 from functional_nn.core.validation import check_count, check_flag
@@ -159,7 +159,7 @@ def attention(
             return inputs_bar
 
         c_bar = through_projection("output", c, _where(sees, values_of(y_bar)))
-        _, (q_bar, k_bar, v_bar, *pairs_bar) = attend.backward(attended, with_mask_of(y_bar, c_bar))
+        _, (q_bar, k_bar, v_bar, *pairs_bar) = backward_of(attend)(attended, with_mask_of(y_bar, c_bar))
         x_bar = through_projection("query", x, q_bar)
         memory_bar = through_projection("key", memory, k_bar) + through_projection("value", memory, v_bar)
         # If x is its own memory, it is used in both places, so the two cotangents are added.

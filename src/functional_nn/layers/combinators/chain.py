@@ -1,11 +1,11 @@
-"""Combinators: chain, parallel, residual, bidirectional and reversed layers.
+"""Combinators: chain, parallel, bidirectional and reversed layers.
 
 They use a layer only through the interface of ``Layer``. They handle names, random keys, state and residuals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
 import jax
@@ -14,17 +14,21 @@ import jax.numpy as jnp
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.children import (
     backward_with_mask,
+    check_no_other_names,
     child_backward,
     child_forward,
     child_init,
     child_keys,
     forward_with_mask,
+    named_layers,
+    put_entries,
     unique_names,
 )
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, Params, as_layer, stateless
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
+from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_choice
 from functional_nn.layers.combinators.combining import COMBINERS, check_shapes_fit
 
@@ -34,7 +38,7 @@ Member: TypeAlias = Layer | Activation | VectorActivation | Callable[[Value], Va
 Tree = TypeVar("Tree")
 
 
-def chain(*layers: Member, name: str = "chain") -> Layer:
+def chain(*layers: Member, name: str = "chain", **named: Member) -> Layer:
     """Applies layers one after the other: a feed-forward network.
 
     Math:
@@ -51,53 +55,82 @@ def chain(*layers: Member, name: str = "chain") -> Layer:
     Args:
         *layers: layers, activations, or any functions of one array (which have no hand-derived formula).
         name: used in parameter trees and in error messages.
+        **named: layers with names of their own. They come after the others, in the order in which they are written.
 
-    Equal names are numbered in order, so the parameters below are ``dense_0/weight``, ``dense_0/bias``,
-    ``dense_1/weight``, ``dense_1/bias``. A layer's random numbers depend on its name alone.
+    Layers without a name of their own are numbered, equal kinds in order: ``dense_0``, ``relu_0``, ``dense_1``. So the
+    number of a layer changes if a layer of the same kind is inserted before it. A name given as a keyword does not
+    change. A layer's random numbers depend on its name alone.
 
     >>> import functional_nn as fnn, jax
-    >>> net = chain(fnn.dense(3), fnn.relu, fnn.dense(2))
+    >>> net = chain(fnn.dense(3), fnn.relu, head=fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(params).items() if path.endswith("weight")}
-    {'dense_0/weight': (4, 3), 'dense_1/weight': (3, 2)}
+    {'dense_0/weight': (4, 3), 'head/weight': (3, 2)}
 
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.2, algorithms 6.3 and 6.4.
     """
-    members = tuple(as_layer(layer) for layer in layers)
-    names = unique_names(members)
+    children = named_layers(layers, named)
+    names = tuple(children)
 
     def init(key, in_shape):
-        params, state = {}, {}
-        for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
-            child_params, child_state, in_shape = child_init(child, layer, child_key, in_shape)
-            _put(params, child, child_params)
-            _put(state, child, child_state)
+        params, state, _ = init_in_order(children, key, in_shape)
         return params, state
 
     def make_forward(members):
+        children = dict(zip(names, members, strict=True))
+
         def forward(params, state, x, *, train, key=None):
-            _check_names(names, params=params, state=state)
-            new_state, residuals = {}, {}
-            for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
-                made = child_forward(child, layer, params, state, x, train=train, key=child_key)
-                x, child_state, residuals[child] = made
-                _put(new_state, child, child_state)
-            return x, new_state, residuals
+            check_no_other_names(names, params=params, state=state)
+            return forward_in_order(children, params, state, x, train=train, key=key)
 
         return forward
 
     def backward(residuals, y_bar):
-        params_bar = {}
-        for child, layer in zip(reversed(names), reversed(members), strict=True):
-            child_bar, y_bar = child_backward(child, layer, residuals[child], y_bar)
-            _put(params_bar, child, child_bar)
-        return params_bar, y_bar
+        return backward_in_order(children, residuals, y_bar)
 
-    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=members)
+    forward = composed_forward(make_forward, tuple(children.values()))
+    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(children.items()))
 
 
-def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> Layer:
+def init_in_order(
+    children: Mapping[str, Layer], key: jax.Array | None, in_shape: Shapes
+) -> tuple[dict[str, Params], dict[str, State], Shapes]:
+    """Initializes layers that are applied one after the other: ``(params, state, out_shape)``."""
+    params: dict[str, Params] = {}
+    state: dict[str, State] = {}
+    for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
+        child_params, child_state, in_shape = child_init(child, layer, child_key, in_shape)
+        put_entries(params, child, child_params)
+        put_entries(state, child, child_state)
+    return params, state, in_shape
+
+
+def forward_in_order(
+    children: Mapping[str, Layer], params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None
+) -> tuple[Value, dict[str, State], dict[str, Residuals]]:
+    """Applies layers one after the other."""
+    new_state: dict[str, State] = {}
+    residuals: dict[str, Residuals] = {}
+    for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
+        made = child_forward(child, layer, params, state, x, train=train, key=child_key)
+        x, child_state, residuals[child] = made
+        put_entries(new_state, child, child_state)
+    return x, new_state, residuals
+
+
+def backward_in_order(
+    children: Mapping[str, Layer], residuals: Mapping[str, Residuals], y_bar: Value
+) -> tuple[dict[str, Params], Value]:
+    """The backward pass of ``forward_in_order``: the chain rule, from the last layer to the first."""
+    params_bar: dict[str, Params] = {}
+    for child, layer in reversed(tuple(children.items())):
+        child_bar, y_bar = child_backward(child, layer, residuals[child], y_bar)
+        put_entries(params_bar, child, child_bar)
+    return params_bar, y_bar
+
+
+def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **named: Member) -> Layer:
     """Applies several layers to the same input and combines their outputs.
 
     Math:
@@ -117,6 +150,7 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         *layers: layers, activations, or any functions of one array.
         combine: ``"sum"``, ``"product"`` or ``"concatenate"``.
         name: used in parameter trees and in error messages.
+        **named: layers with names of their own, after the others.
 
     Raises:
         InputError: for outputs whose shapes do not fit together; nothing is broadcast.
@@ -130,30 +164,30 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         Szegedy et al. 2015, "Going deeper with convolutions" (concatenated branches).
     """
     combiner = COMBINERS[check_choice("combine", combine, COMBINERS)]
-    if not layers:
+    children = named_layers(layers, named)
+    if not children:
         raise InputError("layers", "at least one layer", "none")
-    members = tuple(as_layer(layer) for layer in layers)
-    names = unique_names(members)
+    names, members = tuple(children), tuple(children.values())
 
     def init(key, in_shape):
         params, state, shapes = {}, {}, {}
         for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
             child_params, child_state, shapes[child] = child_init(child, layer, child_key, in_shape)
-            _put(params, child, child_params)
-            _put(state, child, child_state)
+            put_entries(params, child, child_params)
+            put_entries(state, child, child_state)
         check_shapes_fit(shapes, combine)
         return params, state
 
     def make_forward(members):
         def forward(params, state, x, *, train, key=None):
-            _check_names(names, params=params, state=state)
+            check_no_other_names(names, params=params, state=state)
             new_state, residuals, outputs = {}, {}, []
             for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
                 made = child_forward(child, layer, params, state, x, train=train, key=child_key)
                 y, child_state, residuals[child] = made
-                _put(new_state, child, child_state)
+                put_entries(new_state, child, child_state)
                 outputs.append(y)
-            if any(map(_are_several, outputs)):
+            if any(map(are_several, outputs)):
                 raise InputError("layers", "layers with one output each", "a layer with several outputs")
             values = [values_of(y) for y in outputs]
             check_shapes_fit(dict(zip(names, (y.shape for y in values), strict=True)), combine)
@@ -169,43 +203,12 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel") -> L
         for child, layer, output_bar in zip(names, members, output_bars, strict=True):
             cotangent = Masked(output_bar, None) if isinstance(y_bar, Masked) else output_bar
             child_bar, child_x_bar = child_backward(child, layer, residuals[child], cotangent)
-            _put(params_bar, child, child_bar)
+            put_entries(params_bar, child, child_bar)
             x_bar = child_x_bar if x_bar is None else jax.tree.map(jnp.add, x_bar, child_x_bar)
         return params_bar, x_bar
 
-    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=members)
-
-
-def residual(layer: Member, *, shortcut: Member | None = None, name: str = "residual") -> Layer:
-    """Adds the output of a layer to its input, so that the layer learns the difference.
-
-    Math:
-        y = f(x) + s(x), where s(x) = x if no shortcut is given
-
-    Shapes:
-        f keeps the shape of x, or s gives the shape of f(x)
-
-    Gradient:
-        x_bar = y_bar + backward(residuals, y_bar). The first term reaches x unchanged, without passing through f.
-
-    Args:
-        layer: f.
-        shortcut: s, needed if f changes the shape; for example a 1×1 convolution.
-        name: used in parameter trees and in error messages.
-
-    >>> import functional_nn as fnn
-    >>> net = residual(fnn.chain(fnn.dense(4), fnn.relu))
-    >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(net.init(jax.random.key(0), (4,))[0]).items()}
-    {'chain_0/dense_0/bias': (4,), 'chain_0/dense_0/weight': (4, 4)}
-
-    References:
-        He et al. 2016, "Deep residual learning for image recognition".
-    """
-    if shortcut is not None:
-        return parallel(layer, shortcut, combine="sum", name=name)
-    direct = stateless("shortcut", lambda x: (x, ()), lambda nothing, y_bar: y_bar)
-    both = parallel(layer, direct, combine="sum", name=name)
-    return both._replace(layers=both.layers[:1])
+    forward = composed_forward(make_forward, members)
+    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(children.items()))
 
 
 def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, name: str = "bidirectional") -> Layer:
@@ -259,7 +262,7 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
 
         def forward(params, state, x, *, train, key=None):
             expected = "one sequence, (batch, time, features)"
-            if _are_several(x):
+            if are_several(x):
                 raise InputError("x", expected, f"{len(x)} inputs")
             if values_of(x).ndim < 3:
                 raise InputError("x", expected, f"shape {values_of(x).shape}")
@@ -278,10 +281,12 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
         params_bar, x_bar = backward_with_mask(layer, residuals, y_bar)
         return params_bar, _reversed(x_bar)
 
-    return Layer(name, layer.init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
+    (child,) = unique_names([layer])
+    forward = composed_forward(make_forward, (layer,))
+    return Layer(name, layer.init, forward, backward, takes_mask=True, layers=((child, layer),))
 
 
-def _are_several(x: Value) -> bool:
+def are_several(x: Value) -> bool:
     """Whether a value is a tuple of arrays."""
     return isinstance(x, tuple) and not isinstance(x, Masked)
 
@@ -289,17 +294,3 @@ def _are_several(x: Value) -> bool:
 def _reversed(x: Tree) -> Tree:
     """The sequences with their time axis reversed, masks included."""
     return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=1), x)
-
-
-def _put(tree: dict[str, Params], name: str, entries: Params) -> None:
-    """Puts a layer's entries under its name, if it has any."""
-    if entries:
-        tree[name] = entries
-
-
-def _check_names(names: tuple[str, ...], **trees: Params) -> None:
-    for argument, tree in trees.items():
-        if unknown := set(tree) - set(names):
-            expected = f"entries for the layers {', '.join(names)}"
-            given = f"also {', '.join(sorted(unknown))}"
-            raise InputError(argument, expected, given, "Use the ones that this network's init returned.")

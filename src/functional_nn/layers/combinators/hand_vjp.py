@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from functional_nn.core.forward_versions import for_hand_vjp
-from functional_nn.core.layer import Layer, Residuals, State, as_layer
+from functional_nn.core.layer import Layer, Residuals, State, as_layer, backward_of
 from functional_nn.core.masked import Value
 
 
@@ -23,8 +23,10 @@ def with_hand_vjp(layer: Layer) -> Layer:
     XLA's convolution is slow, so a layer without ``with_hand_vjp`` computes it as a matrix product.
 
     Gradient:
-        the layer's own. The new state and the residuals count as constants: no gradient flows through them.
-        Reverse mode only: ``jax.jvp`` and a second derivative through it raise JAX's error for ``custom_vjp``.
+        The layer's own. The new state and the residuals count as constants: no gradient flows through them. Second
+        derivatives work: ``jax.grad`` of ``jax.grad`` differentiates the hand-derived backward pass. Forward mode does
+        not: ``jax.jvp`` raises JAX's error for ``custom_vjp``. So for a Hessian-vector product, take the gradient of
+        the product of gradient and vector.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
     >>> plain = fnn.dense(2)
@@ -52,7 +54,7 @@ def with_hand_vjp(layer: Layer) -> Layer:
         def run_backward(residuals, cotangents):
             # JAX gives booleans and integers (a mask) cotangents of type float0; here they are None.
             y_bar = jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, cotangents[0])
-            params_bar, x_bar = layer.backward(residuals, y_bar)
+            params_bar, x_bar = backward_of(layer)(residuals, y_bar)
             return params_bar, None, x_bar, None
 
         function = jax.custom_vjp(run)

@@ -12,7 +12,7 @@ from jax import lax
 from functional_nn.core.children import child_backward, child_forward, child_init, unique_names
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.layer import Layer, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked
 from functional_nn.core.validation import check_count, check_function
@@ -104,7 +104,9 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         x_bar, params_bar = scanned_back(residuals, y_bar)
         return ({child: params_bar} if params_bar else {}), x_bar
 
-    return Layer(name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=(layer,))
+    return Layer(
+        name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=((child, layer),)
+    )
 
 
 def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
@@ -155,6 +157,6 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
         # Without the barrier the compiler recognizes the second forward pass and keeps the values of the first.
         params, x, y_bar = lax.optimization_barrier((params, x, y_bar))
         _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
-        return layer.backward(residuals, y_bar)
+        return backward_of(layer)(residuals, y_bar)
 
     return layer._replace(forward=composed_forward(make_forward, (layer,)), backward=backward)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, State, as_layer
+from functional_nn.core.layer import Layer, State, as_layer, backward_of
 from functional_nn.core.layer_checks import check_entries
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import shown
@@ -83,7 +83,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         return forward
 
     def backward(residuals, y_bar):
-        params_bar, x_bar = layer.backward(residuals, y_bar)
+        params_bar, x_bar = backward_of(layer)(residuals, y_bar)
         leaves = trees.flatten(params_bar)
         for use, source in uses_and_sources(leaves):
             leaves[source] = leaves[source] + leaves.pop(use)
@@ -142,7 +142,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
         return forward
 
     def backward(residuals, y_bar):
-        params_bar, x_bar = layer.backward(residuals, y_bar)
+        params_bar, x_bar = backward_of(layer)(residuals, y_bar)
         return trees.partition(params_bar, paths)[1], x_bar
 
     return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)

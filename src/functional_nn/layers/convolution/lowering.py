@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
+from functional_nn.core.shapes import is_known
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
 
 LOWERINGS = ("auto", "native", "product")
@@ -162,6 +163,8 @@ def _part_count(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> in
     One such convolution does not keep several cores busy. A batch that is divided among devices is not split, since
     that would move examples between devices.
     """
+    if not is_known(x.shape[0]):
+        return 1
     count = min(MOST_PARTS, x.shape[0] // LEAST_EXAMPLES)
     work = y.size * windows.places * (x.shape[-1] // groups)
     is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))

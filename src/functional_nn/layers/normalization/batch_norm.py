@@ -13,6 +13,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Shape, State
 from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_shape, is_concrete
 from functional_nn.core.masked import values_of, with_mask_of
+from functional_nn.core.shapes import is_known
 from functional_nn.core.validation import check_number, shown
 from functional_nn.layers.normalization.standardize import (
     Axes,
@@ -149,6 +150,8 @@ def _channels(shape: Shape, group_axes: Axes) -> Shape:
 
 def _check_size(groups: Groups, values: jax.Array) -> None:
     size = groups.size(values)
+    if groups.mask is None and not is_known(size):
+        return
     if not is_concrete(size) or np.max(size) >= 2:
         return
     remedy = "Use a larger batch, or a batch size that does not leave a single example in the last batch."

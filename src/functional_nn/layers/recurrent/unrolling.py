@@ -165,7 +165,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
     def backward(residuals, y_bar):
         params, values, mask, saved = residuals
         y_bar = values_of(y_bar)
-        zeros = [jnp.zeros((len(y_bar), recurrence.hidden_size), y_bar.dtype)] * recurrence.parts
+        zeros = [jnp.zeros((y_bar.shape[0], recurrence.hidden_size), y_bar.dtype)] * recurrence.parts
         # The cotangent of the last state, and those of the outputs of all steps.
         if returns == "last":
             last_bar = recurrence.state([y_bar, *zeros[1:]])

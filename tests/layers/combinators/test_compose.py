@@ -1,0 +1,394 @@
+"""Composed networks: names, keys, state, masks and gradients of children that a plain function calls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+
+
+def vae(net, x, *, train, key):
+    """A variational autoencoder: it samples in training, and decodes the mean in evaluation."""
+    mean, log_variance = jnp.split(net.encoder(x), 2, axis=-1)
+    z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape, mean.dtype) if train else mean
+    return net.decoder(z), mean, log_variance
+
+
+def u_net(net, x):
+    down = net.down(x)
+    up = net.up(net.middle(down))
+    return net.last(jnp.concatenate([x, up], axis=-1))
+
+
+def triplet(net, x):
+    anchor, near, far = (net.encoder(part) for part in x)
+    return jnp.sum((anchor - near) ** 2, axis=-1, keepdims=True) - jnp.sum((anchor - far) ** 2, axis=-1, keepdims=True)
+
+
+def two_in_two_out(net, x):
+    image, tokens = net.image(x["image"]), net.tokens(x["tokens"])
+    joined = jnp.concatenate([image, tokens.mean(axis=1)], axis=-1)
+    return {"class": net.classes(joined), "size": net.size(joined)}
+
+
+def hypernetwork(net, x):
+    """A layer whose weights are the output of another one."""
+    weight = net.weights(x).reshape(-1, 3, 2)
+    return jnp.einsum("bi,bij->bj", x, weight)
+
+
+def experts(net, x):
+    gate = jax.nn.softmax(net.gate(x), axis=-1)
+    outputs = jnp.stack([net[f"expert_{i}"](x) for i in range(2)], axis=1)
+    return jnp.sum(gate[:, :, None] * outputs, axis=1)
+
+
+def graph(net, x):
+    """Two rounds of messages along the edges of a graph, with one set of weights."""
+    nodes, edges = x
+    for _ in range(2):
+        messages = jnp.matmul(edges, net.message(nodes))
+        nodes = net.update(jnp.concatenate([nodes, messages], axis=-1))
+    return nodes
+
+
+def autoencoder_of_two(size):
+    return fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(size))
+
+
+NETWORKS = {
+    "vae": (fnn.compose({"encoder": autoencoder_of_two(4), "decoder": autoencoder_of_two(3)}, vae), (3,)),
+    "u_net": (
+        fnn.compose(
+            {
+                "down": fnn.chain(fnn.conv(3, 3, stride=2), fnn.tanh),
+                "middle": fnn.chain(fnn.conv(3, 3), fnn.batch_norm(), fnn.tanh),
+                "up": fnn.conv_transpose(2, 2, stride=2),
+                "last": fnn.conv(1, 1),
+            },
+            u_net,
+        ),
+        (4, 4, 1),
+    ),
+    "triplet": (fnn.compose({"encoder": fnn.chain(fnn.dense(4), fnn.dropout(0.3))}, triplet), ((3,), (3,), (3,))),
+    "two_in_two_out": (
+        fnn.compose(
+            {"image": fnn.dense(3), "tokens": fnn.embedding(5, 2), "classes": fnn.dense(4), "size": fnn.dense(1)},
+            two_in_two_out,
+        ),
+        {"image": (3,), "tokens": (4,)},
+    ),
+    "hypernetwork": (fnn.compose({"weights": fnn.dense(6)}, hypernetwork), (3,)),
+    "experts": (
+        fnn.compose({"gate": fnn.dense(2), "expert_0": autoencoder_of_two(3), "expert_1": fnn.dense(3)}, experts),
+        (4,),
+    ),
+    "graph": (fnn.compose({"message": fnn.dense(2), "update": autoencoder_of_two(3)}, graph), ((4, 3), (4, 4))),
+}
+
+
+def drawn(name, batch=2):
+    net, in_shape = NETWORKS[name]
+    params, state = net.init(KEY, in_shape)
+    params = jax.tree.map(lambda leaf: normal(*leaf.shape, seed=leaf.size), params)
+    if name == "two_in_two_out":
+        x = {"image": normal(batch, 3), "tokens": jnp.arange(4 * batch).reshape(batch, 4) % 5}
+    elif isinstance(in_shape[0], tuple):
+        x = tuple(normal(batch, *shape, seed=i) for i, shape in enumerate(in_shape))
+    else:
+        x = normal(batch, *in_shape)
+    return net, params, state, x
+
+
+def floating(tree):
+    return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None, tree)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_jax(name, train):
+    net, params, state, x = drawn(name)
+
+    @jax.jit
+    def both(params, x):
+        def outputs(params, floats):
+            merged = jax.tree.map(
+                lambda own, other: other if own is None else own, floats, x, is_leaf=lambda leaf: leaf is None
+            )
+            return net.apply(params, state, merged, train=train, key=KEY)[0]
+
+        y, _, pullback = net.vjp(params, state, x, train=train, key=KEY)
+        y_bar = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=float)).reshape(leaf.shape), y)
+        again, automatic = jax.vjp(outputs, params, floating(x))
+        return y, again, pullback(y_bar), automatic(y_bar)
+
+    y, again, ours, theirs = both(params, x)
+    jax.tree.map(np.testing.assert_array_equal, y, again)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), ours, theirs)
+    assert jax.tree.structure(ours[0]) == jax.tree.structure(params)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(ours[0]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_rows_and_totals_have_the_names_given(name):
+    net, in_shape = NETWORKS[name]
+    params, _ = jax.eval_shape(lambda key: net.init(key, in_shape), KEY)
+    assert sorted(params) == sorted(child for child, _ in net.layers)
+    summary = fnn.summary(net, in_shape)
+    rows = {row.layer: row for row in summary.rows}
+    assert len(rows) == len(summary.rows)
+    for child in params:
+        assert rows[child].parameters == fnn.trees.size(params[child])
+    assert summary.total.parameters == fnn.trees.size(params)
+
+
+def vae_by_hand():
+    """A variational autoencoder as a layer written by hand around two others, which calls them by its own names."""
+    encoder, decoder = autoencoder_of_two(4), autoencoder_of_two(3)
+
+    def init(key, in_shape):
+        key_encoder, key_decoder = jax.random.split(key)
+        params = {"encoder": encoder.init(key_encoder, (3,))[0], "decoder": decoder.init(key_decoder, (2,))[0]}
+        return params, {}
+
+    def forward(params, state, x, *, train, key=None):
+        encoded, _ = encoder.apply(params["encoder"], {}, x, train=train)
+        mean, log_variance = jnp.split(encoded, 2, axis=-1)
+        y, _ = decoder.apply(params["decoder"], {}, mean, train=train)
+        return (y, mean, log_variance), state, ()
+
+    return fnn.Layer("vae", init, forward)
+
+
+def test_summary_of_a_layer_written_by_hand_around_others():
+    """The parameters of each row are those that its operations read, and equal names are not added up."""
+    rows = fnn.summary(vae_by_hand(), (3,)).rows
+    assert [tuple(row) for row in rows] == [
+        ("encoder/dense_0", (5,), 20, 80, 35),
+        ("tanh_0", (5,), 0, 0, 5),
+        ("encoder/dense_1", (4,), 24, 96, 44),
+        ("decoder/dense_0", (5,), 15, 60, 25),
+        ("tanh_0", (5,), 0, 0, 5),
+        ("decoder/dense_1", (3,), 18, 72, 33),
+    ]
+    total = fnn.summary(vae_by_hand(), (3,)).total
+    composed = fnn.summary(NETWORKS["vae"][0], (3,))
+    assert total[2:] == composed.total[2:] == (77, 308, 147)
+    in_chain = fnn.summary(fnn.chain(vae_by_hand(), lambda y: y[0], fnn.dense(2)), (3,))
+    assert [row.layer for row in in_chain.rows][:2] == ["vae_0/encoder/dense_0", "vae_0/tanh_0"]
+    assert in_chain.rows[-1][2] == 8
+
+
+def test_summary_counts_parameters_once_if_a_layer_by_hand_uses_a_layer_twice():
+    encoder = fnn.chain(fnn.dense(4), fnn.tanh)
+
+    def forward(params, state, x, *, train, key=None):
+        left, right = (encoder.apply(params["encoder"], {}, part, train=train)[0] for part in x)
+        return left - right, state, ()
+
+    twins = fnn.Layer("twins", lambda key, shapes: ({"encoder": encoder.init(key, shapes[0])[0]}, {}), forward)
+    summary = fnn.summary(twins, ((3,), (3,)))
+    assert summary.total.parameters == 16
+    dense, *others = summary.rows
+    assert dense == ("encoder/dense_0", (4,), 16, 64, 2 * 28)
+    assert sum(row.parameters for row in others) == 0
+
+
+def test_costs_of_layers_have_the_names_of_the_children():
+    from functional_nn.bench.measure.layer_times import layer_costs
+    from functional_nn.jaxprs.walk import trace
+
+    net, params, state, x = drawn("vae")
+
+    def step(params, x):
+        y, _, pullback = net.vjp(params, state, x, train=True, key=KEY)
+        return pullback(y)
+
+    costs = layer_costs(trace(step, params, x), (params, x), 0)
+    parts = {(cost.layer, cost.backward) for cost in costs}
+    assert {(child, backward) for child in ("encoder", "decoder") for backward in (False, True)} <= parts
+
+
+def test_the_vae_computes_its_formula():
+    net, params, state, x = drawn("vae")
+    encoder, decoder = autoencoder_of_two(4), autoencoder_of_two(3)
+    (y, mean, _), _ = net.apply(params, state, x, train=False)
+    encoded, _ = encoder.apply(params["encoder"], {}, x, train=False)
+    np.testing.assert_allclose(mean, encoded[:, :2], rtol=1e-5)
+    np.testing.assert_allclose(y, decoder.apply(params["decoder"], {}, mean, train=False)[0], rtol=1e-5)
+    sampled = [net.apply(params, state, x, train=True, key=jax.random.key(seed))[0][0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(sampled[0], sampled[1])
+    assert not np.allclose(sampled[0], sampled[2])
+    assert repr(net) == "compose(encoder(dense_0, tanh_0, dense_1), decoder(dense_0, tanh_0, dense_1))"
+
+
+def test_every_call_of_a_child_draws_other_numbers_and_passes_its_state_on():
+    def function(net, x):
+        return net.drop(net.norm(x)), net.drop(net.norm(2 * x))
+
+    net = fnn.compose({"norm": fnn.batch_norm(momentum=0.5), "drop": fnn.dropout(0.5)}, function)
+    params, state = net.init(KEY, (3,))
+    x = normal(50, 3)
+    (first, second), new = net.apply(params, state, x, train=True, key=KEY)
+    assert not np.array_equal(first == 0, second == 0)
+    norm = fnn.batch_norm(momentum=0.5)
+    _, once = norm.apply(params["norm"], state["norm"], x, train=True)
+    _, twice = norm.apply(params["norm"], once, 2 * x, train=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), new["norm"], twice)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    # The first call has the key that a chain would give to a child of this name.
+    alone, _ = fnn.chain(drop=fnn.dropout(0.5)).apply({}, {}, jnp.ones((50, 3)), train=True, key=KEY)
+    np.testing.assert_array_equal(alone == 0, first == 0)
+
+
+def test_children_start_as_in_a_chain_of_the_same_names():
+    net = fnn.compose({"first": fnn.dense(4), "last": fnn.dense(2)}, lambda net, x: net.last(net.first(x)))
+    chain = fnn.chain(first=fnn.dense(4), last=fnn.dense(2))
+    jax.tree.map(np.testing.assert_array_equal, net.init(KEY, (3,)), chain.init(KEY, (3,)))
+
+
+def test_masks_pass_through_children_and_function():
+    def function(net, x):
+        y = net.rnn(net.embed(x))
+        return fnn.Masked(y.values * 2, y.mask), net.pool(y)
+
+    children = {"embed": fnn.dense(4), "rnn": fnn.rnn(3, returns="sequence"), "pool": fnn.global_average_pool()}
+    net = fnn.compose(children, function)
+    params, state = net.init(KEY, fnn.Masked((5, 2), (5,)))
+    mask = jnp.arange(5)[None] < jnp.array([[5], [2]])
+
+    def outputs(padding):
+        x = fnn.Masked(jnp.where(mask[:, :, None], normal(2, 5, 2), padding), mask)
+        y, _, pullback = net.vjp(params, state, x, train=True)
+        y_bar = fnn.Masked(jnp.ones_like(y[0].values), None), jnp.ones_like(y[1])
+        params_bar, x_bar = pullback(y_bar)
+        assert x_bar.mask is None
+        return y[1], params_bar, x_bar.values
+
+    expected, found = outputs(0.0), outputs(np.nan)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    assert not np.any(np.where(mask[:, :, None], 0, found[2]))
+
+
+@pytest.mark.parametrize("operation", [lambda x: x + x, lambda x: 2 * x, lambda x: x.values + x])
+def test_a_masked_sequence_is_no_number(operation):
+    """A named tuple would otherwise be joined with another one."""
+    with pytest.raises(TypeError, match=r"Compute with its values, and put the mask back|unsupported operand"):
+        operation(fnn.Masked(jnp.ones((1, 2, 3)), jnp.ones((1, 2), bool)))
+
+
+def test_a_composed_network_is_a_layer_like_any_other():
+    """In a chain, repeated, with its formula as the derivative, under ``jit``, ``vmap`` and ``jax.checkpoint``."""
+    gated = fnn.compose({"gate": fnn.dense(3), "value": fnn.dense(3)}, lambda net, x: x + net.value(x) * net.gate(x))
+    net = fnn.chain(fnn.repeat(gated, 2), fnn.remat(gated), fnn.dense(1))
+    params, state = net.init(KEY, (3,))
+    x = normal(4, 3)
+
+    def loss(layer):
+        return jax.jit(jax.grad(lambda p, x: jnp.sum(layer.apply(p, state, x, train=True)[0] ** 2)))
+
+    expected = loss(net)(params, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), loss(fnn.with_hand_vjp(net))(params, x), expected
+    )
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    several = jax.vmap(loss(fnn.with_hand_vjp(net)), in_axes=(0, None))(members, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4), several, expected)
+
+
+def test_residuals_of_two_calls_have_one_structure():
+    net, params, state, x = drawn("vae")
+    pullbacks = [net.vjp(params, state, x, train=True, key=KEY)[2] for _ in range(2)]
+    assert jax.tree.structure(pullbacks[0].args) == jax.tree.structure(pullbacks[1].args)
+    assert jax.tree.structure(pullbacks[0].args) != jax.tree.structure(net.vjp(params, state, x, train=False)[2].args)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(pullbacks[0].args))
+
+
+def test_unused_children_and_inputs_get_zeros():
+    def function(net, x, *, train):
+        y = net.used(x["a"])
+        net.ignored(x["b"])
+        return y + net.in_training(x["a"]) if train else y
+
+    children = {name: fnn.dense(2) for name in ("used", "ignored", "in_training")}
+    net = fnn.compose(children, function)
+    params, state = net.init(KEY, {"a": (3,), "b": (3,)})
+    x = {"a": normal(2, 3), "b": normal(2, 3, seed=1)}
+    for train in (True, False):
+        y, _, pullback = net.vjp(params, state, x, train=train)
+        params_bar, x_bar = pullback(jnp.ones_like(y))
+        zero = {"ignored"} if train else {"ignored", "in_training"}
+        assert {name for name, bar in params_bar.items() if not np.any(bar["weight"])} == zero
+        assert jax.tree.structure(params_bar) == jax.tree.structure(params)
+        assert np.any(x_bar["a"])
+        assert not np.any(x_bar["b"])
+
+
+def test_an_operation_without_a_rule_trains_but_has_no_formula():
+    net = fnn.chain(block=fnn.compose({"first": fnn.dense(3)}, lambda net, x: jnp.sort(net.first(x))))
+    params, state = net.init(KEY, (3,))
+    y, _, pullback = net.vjp(params, state, normal(2, 3), train=True)
+    with pytest.raises(fnn.FormulaMissing, match=r"^block: the function uses the operation sort, which has no"):
+        pullback(y)
+    assert jax.grad(lambda p: net.apply(p, state, normal(2, 3), train=True)[0].sum())(params)
+    net = fnn.compose({}, lambda net, x: fnn.softplus(x))
+    with pytest.raises(fnn.FormulaMissing, match=r"operation \w+ \(custom_jvp_call\)"):
+        net.vjp({}, {}, normal(2, 3), train=True)[2](normal(2, 3))
+    by_hand = fnn.compose({"softplus": fnn.softplus}, lambda net, x: net.softplus(x))
+    _, x_bar = by_hand.vjp({}, {}, normal(2, 3), train=True)[2](jnp.ones((2, 3)))
+    np.testing.assert_allclose(x_bar, jax.nn.sigmoid(normal(2, 3)), rtol=1e-6)
+
+
+def in_scan(net, x):
+    return jax.lax.scan(lambda carry, _: (net.child(carry), None), x, length=3)[0]
+
+
+REFUSED = [
+    (lambda net, x: x, "function: expected a call of every child: child, got none of child"),
+    (lambda net, x: net.chidl(x), "there is no child 'chidl'. Did you mean child?"),
+    (lambda net, x: net["chidl"](x), "function: expected a child's name, got 'chidl'. Did you mean child?"),
+    (in_scan, "got a call of child inside scan"),
+    (lambda net, x: jax.vmap(net.child)(x[:, None]), "got a call of child inside vmap"),
+    (lambda net, x: jax.grad(lambda x: net.child(x).sum())(x), "got a call of child inside a derivative"),
+    (lambda net, x: jax.checkpoint(net.child)(x), "got a call of child inside jax.checkpoint"),
+    (lambda net, x: net.child([x]), "child: x: expected an array of numbers"),
+    (lambda net, x: net.child(x[:, :2]) + net.child(x), "child: x: expected 2 features"),
+]
+
+
+@pytest.mark.parametrize(("function", "words"), REFUSED)
+def test_functions_that_cannot_be_composed(function, words):
+    with pytest.raises((fnn.InputError, AttributeError), match=words):
+        fnn.compose({"child": fnn.dense(3)}, function).init(KEY, (3,))
+
+
+def test_wrong_arguments():
+    with pytest.raises(fnn.InputError, match="children: expected a dict of layers by name"):
+        fnn.compose([fnn.dense(3)], lambda net, x: x)
+    with pytest.raises(fnn.InputError, match="function: expected a function of the children"):
+        fnn.compose({"a": fnn.dense(3)}, fnn.dense(3))
+    with pytest.raises(fnn.InputError, match="name: expected a name without '/'"):
+        fnn.compose({"a/b": fnn.dense(3)}, lambda net, x: x)
+
+
+def test_a_function_that_draws_numbers_needs_a_key():
+    net = fnn.compose({}, lambda net, x, *, key: x + jax.random.normal(key, x.shape))
+    assert fnn.summary(net, (3,)).total.output_shape == (3,)
+    with pytest.raises(fnn.InputError, match="key: expected a key, since the function draws random numbers"):
+        net.apply({}, {}, jnp.ones((2, 3)), train=False)
+    assert net.apply({}, {}, jnp.ones((2, 3)), train=False, key=KEY)[0].shape == (2, 3)
+
+
+def test_parameters_of_another_network_are_refused():
+    net = fnn.compose({"a": fnn.dense(3)}, lambda net, x: net.a(x))
+    params, state = net.init(KEY, (3,))
+    with pytest.raises(fnn.InputError, match="params: expected entries for the layers a, got also b"):
+        net.apply({**params, "b": {}}, state, jnp.ones((2, 3)), train=False)
