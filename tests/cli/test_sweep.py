@@ -219,3 +219,17 @@ def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys
     capsys.readouterr()
     assert cli.run([*command, "--epochs", "3"]) == 2
     assert "whose sweep has epochs 2 instead of 3. Use another folder." in capsys.readouterr().err
+
+
+def test_validation_and_metrics(tiny, capsys, tmp_path):
+    flags = ["--validation", "0.25", "--metrics", "f1_score", "--learning-rate", "0.1,0.01"]
+    assert cli.run(["sweep", *tiny[1:], *flags, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "validation loss" in printed
+    assert "test f1 score" in printed
+    assert (
+        (tmp_path / "out/members.csv")
+        .read_text()
+        .splitlines()[0]
+        .endswith("validation_f1_score,validation_loss,train_loss")
+    )

@@ -560,3 +560,20 @@ def test_fault_43_a_signal_before_the_first_epoch_ends_the_command(tmp_path, num
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "Stopped."
     assert not folder.exists() or sorted(contents(folder)) in ([], FILES)
+
+
+def test_validation_patience_and_metrics(tiny, tmp_path, capsys):
+    file, out = tmp_path / "result.json", tmp_path / "run"
+    flags = ["--validation", "0.25", "--metrics", "accuracy,f1_score", "--patience", "1", "--learning-rate", "5"]
+    status = run([*tiny, *flags, "--epochs", "50", "--json", str(file), "--out", str(out)])
+    printed = capsys.readouterr()
+    head = "epoch  train loss  validation loss  validation accuracy  validation f1 score  seconds"
+    assert head in printed.out
+    assert "The validation loss was not lower for 1 epochs." in printed.err
+    assert "test accuracy" in printed.out.splitlines()[-1]
+    result = strict_json(file)
+    assert (status, result["status"]) == (0, "stopped early")
+    assert {"train_loss", "validation_loss", "validation_f1_score", "test_loss", "test_f1_score"} <= result.keys()
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["validation_loss"] == result["validation_loss"]
+    assert (out / "learning_curves.png").exists()

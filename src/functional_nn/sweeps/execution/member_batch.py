@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -152,7 +152,7 @@ class MemberBatch:
         arguments = (before, self._data.train_x, self._data.train_labels, number, self._order_key)
         after, result = self._programs.epoch(*arguments)
         metrics = self._metrics(after, result)
-        bad_steps = self._per_member(result.bad_step)
+        bad_steps = np.atleast_1d(np.array(result.bad_step))
         states = [after] * len(self.histories)
 
         # The fast steps check nothing. If a member did not stay finite, the epoch is run again with steps that do, and
@@ -162,7 +162,7 @@ class MemberBatch:
         if suspects:
             careful, result = self._programs.careful_epoch(*arguments)
             careful_metrics = self._metrics(careful, result)
-            careful_bad_steps = self._per_member(result.bad_step)
+            careful_bad_steps = np.atleast_1d(np.array(result.bad_step))
             for i in suspects:
                 states[i], bad_steps[i] = careful, careful_bad_steps[i]
                 for name in metrics:
@@ -234,9 +234,10 @@ class MemberBatch:
         evaluation = self._programs.evaluate(train_state, *self._data.part(part)) if part else None
         return self._per_member(named_metrics(part, result, evaluation))
 
-    def _per_member(self, values: PyTree) -> PyTree:
-        """Copies each array to the host, with one number per member."""
-        return jax.tree.map(lambda value: np.atleast_1d(np.array(value)), jax.device_get(values))
+    def _per_member(self, named: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+        """Copies metrics to the host, in the same order, with one number per member."""
+        values = jax.device_get(list(named.values()))
+        return {name: np.atleast_1d(np.array(value)) for name, value in zip(named, values, strict=True)}
 
 
 def _filled(items: list[Item], count: int) -> list[Item]:

@@ -1,0 +1,110 @@
+"""What members are compared by: the loss of a regression, metrics by name, and validation examples."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(60, 4)).astype(np.float32)
+TARGETS = (X @ np.float32([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
+REGRESSION = fnn.data.Split(X[:40], TARGETS[:40], X[40:], TARGETS[40:])
+LABELS = (X[:, 0] > 0).astype(np.int32)
+CLASSES = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
+RATES = fnn.grid(rate=[0.001, 0.1], seed=range(2))
+
+
+def sweep(net, data, members=RATES, **options):
+    return fnn.sweep(net, lambda h: optax.sgd(h["rate"]), members, data, **{"epochs": 2, "batch_size": 16, **options})
+
+
+@pytest.fixture(scope="module")
+def regression():
+    return sweep(fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error)
+
+
+def test_a_regression_is_compared_by_its_loss(regression):
+    assert regression.metric == "test_loss"
+    best = regression.best()
+    assert best.hyperparameters["rate"] == 0.1
+    assert best.last("test_loss") == min(member.last("test_loss") for member in regression.members)
+    assert np.isnan(best.last("test_accuracy"))
+    assert list(regression.rows()[0])[-2:] == ["test_loss", "train_loss"]
+    head, first, *_, best_line, _ = str(regression).splitlines()
+    assert head.split() == ["rate", "models", "test", "loss", "±", "95%", "not", "finite"]
+    assert first.split()[0] == "0.1"
+    assert best_line.startswith(
+        f"best: member {best.number} (rate 0.1, seed {best.hyperparameters['seed']}), test loss 0."
+    )
+
+
+def test_a_regression_is_summarized_compared_and_drawn(regression, tmp_path):
+    assert [row.models for row in fnn.sweeps.summarize(regression)] == [2, 2]
+    low, high = regression.where(rate=0.001), regression.where(rate=0.1)
+    found = fnn.sweeps.compare(low, high)
+    assert (found.metric, found.difference > 0) == ("test_loss", True)
+    pytest.importorskip("matplotlib")
+    from functional_nn.reports.plots.sweep import draw_all
+
+    assert draw_all(regression, tmp_path) == ["curves.png", "effects.png", "spread.png"]
+
+
+def test_metrics_by_name_are_curves_of_the_members():
+    chosen = {"f1": fnn.metrics.f1_score, "hinge_loss": fnn.multiclass_hinge}
+    result = sweep(fnn.dense(2), CLASSES, metrics=chosen)
+    assert set(result.members[0].curves) == {"train_loss", "test_loss", "test_f1", "test_hinge_loss"}
+    assert result.metric == "test_loss"
+    assert result.best("test_f1").last("test_f1") == max(member.last("test_f1") for member in result.members)
+    smallest = min(member.last("test_hinge_loss") for member in result.members)
+    assert result.best("test_hinge_loss").last("test_hinge_loss") == smallest
+    with pytest.raises(fnn.InputError, match="metric: expected a known name, got 'test_accuracy'"):
+        result.best("test_accuracy")
+
+
+def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
+    with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss or error.*Name it hinge_loss"):
+        sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})
+
+
+@pytest.mark.parametrize("plan", ["map", "vmap:2"])
+def test_members_are_chosen_on_validation_examples_and_tested_once(plan):
+    data = CLASSES.with_validation(0.25)
+    result = sweep(fnn.dense(2), data, plan=plan)
+    assert result.metric == "validation_accuracy"
+    for member in result.members:
+        assert set(member.curves) == {"train_loss", "validation_loss", "validation_accuracy"}
+        y = fnn.training.predict(result.network(member), member.params, member.state, data.test_x)
+        expected = float(fnn.cross_entropy(jnp.asarray(y), data.test_labels))
+        assert member.test_metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+    best_line = str(result).splitlines()[-2]
+    assert "validation accuracy" in best_line
+    assert "test accuracy" in best_line
+    assert "chosen on test data" not in best_line
+    assert "test_loss" not in result.rows()[0]
+
+
+def test_a_killed_sweep_restores_curves_and_test_metrics(tmp_path):
+    data = CLASSES.with_validation(0.25)
+    options = {"out": tmp_path / "sweep", "metrics": {"f1": fnn.metrics.f1_score}, "plan": "sequential"}
+    first = sweep(fnn.dense(2), data, **options)
+    again = sweep(fnn.dense(2), data, **options)
+    for a, b in zip(first.members, again.members, strict=True):
+        assert {name: curve.tolist() for name, curve in a.curves.items()} == {
+            name: curve.tolist() for name, curve in b.curves.items()
+        }
+        assert a.test_metrics == b.test_metrics
+    with pytest.raises(fnn.InputError, match="out: expected a new folder"):
+        sweep(fnn.dense(2), data, **{**options, "metrics": None})
+
+
+def test_halving_compares_by_the_loss_of_a_regression():
+    halving = fnn.sweeps.Halving((1,), keep=0.5)
+    result = sweep(fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, halving=halving, epochs=3)
+    statuses = {member.hyperparameters["rate"]: member.status for member in result.members}
+    assert statuses == {0.001: "halved", 0.1: "finished"}
+    with pytest.raises(fnn.InputError, match="metric: expected a known name"):
+        sweep(
+            fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, halving=halving._replace(metric="test_f1"), epochs=3
+        )
