@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from functional_nn.cli import run
@@ -16,7 +17,7 @@ from functional_nn.storage.checkpoint_folder import newest
 from functional_nn.storage.files import read_signed
 from functional_nn.storage.metrics_history import History
 from functional_nn.storage.run_folder import RESULT, VERIFIED, verify_run_folder
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.resilience.checkpointing import METRICS, NUMBERS
 
 FOR_PEOPLE = (".png", ".csv", ".jsonl")
 """Files that the package writes and does not read, but for a run's metrics."""
@@ -37,7 +38,9 @@ def resumed(folder: Path) -> tuple:
     """What a run would go on from: every bit of the newest good checkpoint, and the metrics before it."""
 
     def rows(found: Checkpoint) -> list:
-        return History(folder, len(EpochMetrics._fields)).read(found.about["epochs"], found.about["history"])
+        columns = len(NUMBERS) + len(found.about["settings"][METRICS])
+        read = History(folder, columns).read(found.about["epochs"], found.about["history"])
+        return [np.float64(row).tobytes() for row in read]  # NaN is equal to itself
 
     found = newest(folder, rows)
     assert found is not None

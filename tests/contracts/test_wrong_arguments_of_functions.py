@@ -71,6 +71,8 @@ def calls():
         fnn.l1(rate, paths)(params)
         fnn.l2(rate, paths).gradient(params)
 
+    lookahead = optax.lookahead(RULE, 2, 0.5)
+    slow = fnn.training.with_slow_params(lookahead)
     sizes = {"label_smoothing": 0.1, "ignore_index": None, "class_weights": None}
     return {
         "activation": (fnn.activations.activation, {"name": "relu"}),
@@ -135,7 +137,13 @@ def calls():
             | {"key": KEY, "data": SPLIT}
             | run,
         ),
-        "fit": (fnn.fit, fitted | run | {"on_epoch": None, "progress": False}),
+        "fit": (
+            fnn.fit,
+            fitted
+            | run
+            | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
+            | {"gradient": jax.value_and_grad, "eval_params": None},
+        ),
         "per_example_gradients": (
             abstractly(fnn.training.per_example_gradients),
             network | {"loss": fnn.cross_entropy, "labels": LABELS, "train": True, "key": None},
@@ -143,6 +151,25 @@ def calls():
         "predict_probabilities": (
             fnn.training.predict_probabilities,
             network | {"precision": "float32", "batch_size": 4},
+        ),
+        "predict": (fnn.training.predict, network | {"precision": "float32", "batch_size": 4}),
+        "with_slow_params": (
+            lambda lookahead: fnn.training.with_slow_params(lookahead).init(tree),
+            {"lookahead": lookahead},
+        ),
+        "slow_params": (
+            fnn.training.slow_params,
+            {
+                "optimizer_state": slow.init(tree),
+                "params": tree,
+            },
+        ),
+        "scaled_bytes": (fnn.data.scaled_bytes, {"x": X, "dtype": "float32"}),
+        "language_model": (
+            lambda **given: fnn.models.language_model(**given).layer.init(KEY, (2,)),
+            {"count": 4, "max_time": 4, "features": 4, "depth": 1, "heads": 2, "key_value_heads": None}
+            | {"hidden_size": None, "activation": fnn.relu, "dropout": 0.0, "window": None, "score_cap": None}
+            | {"positions": "rotary", "tied": True},
         ),
         "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
         "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
@@ -161,7 +188,8 @@ def calls():
             fnn.sweep,
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
             | {"penalty": None, "static": (), "plan": "auto", "exact": False, "order_seed": None, "patience": None}
-            | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False}
+            | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
+            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
             | run,
         ),
         "Halving": (
@@ -296,7 +324,7 @@ RECORDS = {
     "Member",
 }
 RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Survivor", "SweepResult"}
-RECORDS |= {"Checkpoints", "Clipping", "Restored"}
+RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_host_array, shown
+from functional_nn.core.validation import as_host_array, is_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
 
@@ -30,7 +30,13 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
     >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8)))
     [0. 1.]
     """
-    return jax.tree.map(lambda part: part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part, x)
+
+    def scaled(part: jax.Array) -> jax.Array:
+        if not is_array(part):
+            raise InputError("x", "arrays", shown(part))
+        return part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part
+
+    return jax.tree.map(scaled, x)
 
 
 def as_arrays(data: object) -> Dataset | Split:

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import optax
 
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import shown
 from functional_nn.training.optimizers.extra_arguments import update_with
+from functional_nn.training.state import check_gradient_transformation
 
 
 class SlowParams(NamedTuple):
@@ -50,6 +53,8 @@ def with_slow_params(lookahead: optax.GradientTransformation) -> optax.GradientT
         Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1.
     """
 
+    check_gradient_transformation(lookahead)
+
     def init(params: PyTree):
         pair = optax.LookaheadParams.init_synced(params)
         return SlowParams(lookahead.init(pair), pair.slow)
@@ -63,5 +68,11 @@ def with_slow_params(lookahead: optax.GradientTransformation) -> optax.GradientT
 
 
 def slow_params(optimizer_state: SlowParams, params: Params) -> Params:
-    """The slow parameters, for ``fit(..., eval_params=slow_params)``."""
+    """The slow parameters, for ``fit(..., eval_params=slow_params)``.
+
+    Raises:
+        InputError: unless this is the state of an optimizer that ``with_slow_params`` made.
+    """
+    if not isinstance(optimizer_state, SlowParams):
+        raise InputError("optimizer_state", "the state of with_slow_params", shown(optimizer_state))
     return optimizer_state.params
