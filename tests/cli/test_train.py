@@ -569,7 +569,7 @@ def test_validation_patience_and_metrics(tiny, tmp_path, capsys):
     printed = capsys.readouterr()
     head = "epoch  train loss  validation loss  validation accuracy  validation f1 score  seconds"
     assert head in printed.out
-    assert "The validation loss was not lower for 1 epochs." in printed.err
+    assert "The validation loss was not lower for 1 epoch." in printed.err
     assert "test accuracy" in printed.out.splitlines()[-1]
     result = strict_json(file)
     assert (status, result["status"]) == (0, "stopped early")

@@ -178,7 +178,8 @@ def sweep(
     named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
-        click.echo(f"{len(members)} models on {jax.devices()[0].device_kind}")
+        models = "1 model" if len(members) == 1 else f"{len(members)} models"
+        click.echo(f"{models} on {jax.devices()[0].device_kind}")
 
     def on_epoch(ended: int, count: int) -> None:
         signals.defer()

@@ -199,11 +199,13 @@ def _print_result(run: Run, seconds: dict[str, float]) -> None:
     from functional_nn.training.epoch_metrics import default_metric
 
     numbers = run.test_metrics or run.history[-1].metrics
-    name = default_metric(numbers)
+    part = default_metric(numbers).partition("_")[0]
+    others = [name for name in numbers if name.startswith(part) and not name.endswith("_loss")]
+    texts = [f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in others or [default_metric(numbers)]]
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-    click.echo(f"{name.replace('_', ' ')} {numbers[name]:.4f} after {epochs}{restored} ({times})")
+    click.echo(f"{', '.join(texts)} after {epochs}{restored} ({times})")
 
 
 def _remarks(metrics: EpochMetrics) -> str:

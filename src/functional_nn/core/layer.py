@@ -99,7 +99,7 @@ class Layer(NamedTuple):
     ) -> tuple[Value, State]:
         """The forward pass without its residuals: ``(y, state)``. ``jax.grad`` differentiates it."""
         params, state, x = _check_call(self, params, state, x, train, key)
-        y, state, _ = self.forward(params, state, x, train=train, key=key)
+        y, state, _ = _three(self, self.forward(params, state, x, train=train, key=key))
         return y, state
 
     def vjp(
@@ -114,7 +114,7 @@ class Layer(NamedTuple):
             with inside(self.name):
                 no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
-        y, state, residuals = self.forward(params, state, x, train=train, key=key)
+        y, state, residuals = _three(self, self.forward(params, state, x, train=train, key=key))
         return y, state, Partial(Pullback(backward_of(self), _shapes(y)), residuals)
 
 
@@ -143,6 +143,14 @@ def no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
         "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
         "functional_nn.Layer(name, init, forward, backward)."
     )
+
+
+def _three(layer: Layer, result: object) -> tuple[Value, State, Residuals]:
+    """What a layer's forward pass returned, if it is a triple."""
+    if not isinstance(result, tuple) or len(result) != 3:
+        given = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        raise InputError("forward", "a function that returns (y, state, residuals)", given, f"Mend {layer.name}.")
+    return result
 
 
 def _structure(layer: Layer, name: str, levels: int) -> str:
@@ -243,6 +251,8 @@ def as_layer(value: object) -> Layer:
     expected = "layers, activations or functions of one array"
     if not is_function(value):
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
+        if isinstance(getattr(value, "layer", None), Layer):
+            remedy = "Write model.layer."
         raise InputError("layers", expected, repr(value), remedy)
     if arrays := held_arrays(value):
         kind = type(value).__name__

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, short_repr
 from functional_nn.core.masked import Masked, Value, values_of
 
 Result = TypeVar("Result")
@@ -49,7 +49,9 @@ def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
         return {name: stand_in(shape, dtype) for name, shape in in_shape.items()}
     if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
         expected = "a tuple of sizes, or a tuple or dict of such shapes"
-        raise InputError("in_shape", expected, repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1).")
+        raise InputError(
+            "in_shape", expected, short_repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1)."
+        )
     return tuple(stand_in(shape, dtype) for shape in in_shape)
 
 

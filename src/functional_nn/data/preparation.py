@@ -81,6 +81,11 @@ def as_split(data: Dataset | Split) -> Split:
         forms[name] = jax.tree.map(lambda array: array.shape[1:], x)
         if forms[name] != forms["train"]:
             raise InputError(f"{name} data", f"examples of shape {forms['train']}", forms[name])
+        # Bytes are divided by 255 and other numbers are not, so all parts must be bytes or none.
+        types = [array.dtype for array in jax.tree.leaves(x)]
+        train_types = [array.dtype for array in jax.tree.leaves(split.train_x)]
+        if [dtype == np.uint8 for dtype in types] != [dtype == np.uint8 for dtype in train_types]:
+            raise InputError(f"{name} data", f"examples of type {train_types[0]}, as for training", types[0])
     return split
 
 
@@ -95,6 +100,9 @@ def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
         raise InputError(part, "as many labels as examples", shapes)
     if len(leaves[0]) == 0:
         raise InputError(part, "at least one example", f"shape {_shapes(x)}")
+    if any(label.dtype == np.uint8 and label.ndim > 2 for label in jax.tree.leaves(labels)):
+        remedy = "Only examples are divided by 255. Divide labels by functional_nn.data.scaled_bytes."
+        raise InputError(part, "labels that are no images of bytes", f"uint8 of shape {_shapes(labels)}", remedy)
 
 
 def _shapes(tree: PyTree) -> PyTree:

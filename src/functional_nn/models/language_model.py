@@ -127,6 +127,10 @@ class LanguageModel:
         prompt = _check_prompt("prompt", prompt, self.count)
         new_tokens = check_count("new_tokens", new_tokens)
         if prompt.shape[1] + new_tokens > self.max_time:
+            if prompt.shape[1] >= self.max_time:
+                raise InputError(
+                    "prompt", f"at most {self.max_time - 1} tokens, since max_time is {self.max_time}", prompt.shape[1]
+                )
             expected = f"at most {self.max_time - prompt.shape[1]} after a prompt of {prompt.shape[1]}"
             raise InputError("new_tokens", expected, new_tokens, f"The model's max_time is {self.max_time}.")
         if top_k is not None:

@@ -85,6 +85,12 @@ def check_scalar(argument: str, value: object) -> jax.Array:
     return value
 
 
+def check_metric_name(argument: str, name: object) -> None:
+    """Raises an InputError unless a metric, or a number that a loss reports, can have this name."""
+    if not isinstance(name, str) or not name.isidentifier() or name == "loss":
+        raise InputError(argument, "names of letters, digits and _ other than loss", repr(name))
+
+
 def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss, and the numbers that it reports in addition, from what a loss function returned.
 
@@ -97,6 +103,8 @@ def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:
         expected = "a function that returns a number, or a pair (number, {name: number})"
         raise InputError("loss", expected, f"one that returns {shown(result)}")
     value, reports = result
+    for name in reports:
+        check_metric_name("loss", name)
     return check_scalar("loss", value), {name: check_scalar(f"loss/{name}", reports[name]) for name in reports}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -90,7 +91,7 @@ class EpochLoop:
             return "finished", ""
         losses = [metrics.deciding_loss for metrics in history]
         if self.patience is not None and epochs_since_best(losses) >= self.patience:
-            return "stopped early", f"The {part} loss was not lower for {self.patience} epochs."
+            return "stopped early", f"The {part} loss was not lower for {counted(self.patience, 'epoch')}."
         return "", ""
 
     def _run_epoch(self) -> None:
@@ -133,12 +134,23 @@ class EpochLoop:
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
         answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
+        if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
+            answer = bool(answer)
         if answer is not None and not isinstance(answer, bool | np.bool_):
             raise InputError("on_epoch", "a function that returns True to stop the run, or None", shown(answer))
         shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
         texts = [f"{name.replace('_', ' ')} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))
         return bool(answer)
+
+
+def counted(number: int, word: str) -> str:
+    """A number with a word in the singular or the plural.
+
+    >>> counted(1, "epoch"), counted(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def epochs_since_best(losses: Sequence[float]) -> int:

@@ -81,12 +81,12 @@ def as_number(name: str, value: np.ndarray, labels: int) -> float:
     return number
 
 
-SMALLER_IS_BETTER = ("loss", "error", "brier_score")
+SMALLER_IS_BETTER = ("loss", "error", "brier_score", "mae", "mse", "rmse", "perplexity")
 """What the name of a metric ends with if a smaller number is better."""
 
 
 def larger_is_better(metric: str) -> bool:
-    """Whether a larger number is better: for every metric, except those whose name ends in ``loss`` or ``error``.
+    """Whether a larger number is better: for every metric whose name does not end as in ``SMALLER_IS_BETTER``.
 
     >>> larger_is_better("test_accuracy"), larger_is_better("validation_loss")
     (True, False)

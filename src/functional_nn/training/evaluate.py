@@ -17,7 +17,13 @@ from functional_nn.core.validation import check_count, check_function, shown, tr
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.weighting import ratio
 from functional_nn.metrics import Metric, Totals, accuracy
-from functional_nn.training.argument_checks import check_batch, check_loss, check_scalar, check_train_state
+from functional_nn.training.argument_checks import (
+    check_batch,
+    check_loss,
+    check_metric_name,
+    check_scalar,
+    check_train_state,
+)
 from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.optimizers.rate_share import RateShare
@@ -117,7 +123,11 @@ def evaluated_params(train_state: TrainState, eval_params: EvaluatedParams | Non
     # These two are added around the user's optimizer, so the user's function expects the state inside.
     while isinstance(optimizer_state, Clipping | RateShare):
         optimizer_state = optimizer_state.optimizer_state
-    return eval_params(optimizer_state, train_state.params)
+    params = eval_params(optimizer_state, train_state.params)
+    if jax.tree.structure(params) != jax.tree.structure(train_state.params):
+        expected = "a function (optimizer_state, params) that returns parameters"
+        raise InputError("eval_params", expected, f"one that returns {shown(params)}")
+    return params
 
 
 def check_metrics(metrics: object) -> None:
@@ -127,8 +137,7 @@ def check_metrics(metrics: object) -> None:
     if not isinstance(metrics, Mapping):
         raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
     for name, metric in metrics.items():
-        if not isinstance(name, str) or not name.isidentifier() or name == "loss":
-            raise InputError("metrics", "names of letters, digits and _ other than loss", repr(name))
+        check_metric_name("metrics", name)
         with inside("metrics"):
             check_function(name, metric, "a metric, a loss, or a function of outputs and labels")
 
@@ -157,7 +166,7 @@ def _totals_function(
             mean, reports = check_loss(loss(y, labels))
             loss_totals, others = totals_of_mean(mean), {name: totals_of_mean(reports[name]) for name in reports}
         if metrics is None:
-            if _are_classes(y, labels):
+            if "accuracy" not in others and _are_classes(y, labels):
                 others["accuracy"] = accuracy_totals(y, labels)
             return loss_totals, others
         for name, metric in metrics.items():

@@ -97,7 +97,8 @@ def fit(
         seed: for initial values, shuffling and noise.
         start: what to start from in place of initial values: ``(params, state)``; or a ``TrainState``, such as that of
             an earlier run. A run that starts from a train state continues with its key, its step and its optimizer's
-            state: two runs of one epoch each then equal one run of two. Nothing is compiled for another start.
+            state: two runs of one epoch each then equal one run of two. ``seed`` is not used then. Nothing is compiled
+            for another start.
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
         metrics: by name, what to evaluate in addition to the loss; see ``make_evaluate``. By default it is the accuracy
             if the labels are class numbers. Each must be one number.
@@ -114,6 +115,7 @@ def fit(
             counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
             start with half of the learning rate (of the updates), at most ten times in a run, and then stops.
         patience: stops the run if the loss on the evaluated examples has not improved for this many epochs.
+            ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best one.
         checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
         on_epoch: called after each epoch with its metrics and the train state, first for the epochs restored from a
             checkpoint. If it returns True, the run stops. If it raises an exception, the run ends with this exception;
@@ -137,6 +139,8 @@ def fit(
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
+    if eval_params is not None:
+        check_function("eval_params", eval_params, "a function of the optimizer's state and the parameters")
     check_policy(non_finite)
     check_seed("seed", seed)
     check_devices(devices, batch_size)

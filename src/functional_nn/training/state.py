@@ -125,11 +125,13 @@ def started(
         precision: that of the run. Floating-point parameters of another type are cast.
     """
     if isinstance(start, TrainState):
-        _check_equal_forms("start", start._replace(key=None), expected._replace(key=None))
+        remedy = "To change the optimizer, give (params, state)."
+        _check_equal_forms("start", start._replace(key=None), expected._replace(key=None), remedy)
         check_key(start.key)
         return start
     if not isinstance(start, tuple) or len(start) != 2:
-        raise InputError("start", "a TrainState, or a pair (params, state)", shown(start))
+        remedy = "Write run.train_state." if hasattr(start, "train_state") else ""
+        raise InputError("start", "a TrainState, or a pair (params, state)", shown(start), remedy)
     params, state = start
     check_trees(params, state)
     params, state = cast(jax.tree.map(jnp.asarray, (dict(params), dict(state))), precision.parameters)
@@ -140,14 +142,14 @@ def started(
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
-def _check_equal_forms(argument: str, given: PyTree, expected: PyTree) -> None:
+def _check_equal_forms(argument: str, given: PyTree, expected: PyTree, remedy: str = "") -> None:
     """Raises an InputError that lists the paths of arrays whose shape or type is another one."""
     if different := differences(forms(given), forms(expected)):
-        raise InputError(argument, "the arrays that the network and the optimizer need", different)
+        raise InputError(argument, "the arrays that the network and the optimizer need", different, remedy)
 
 
 def check_gradient_transformation(optimizer: object) -> None:
     """Raises an InputError unless this is an Optax transformation."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        remedy = "Write optax.adam(1e-3), or functional_nn.optimizer('adam', 1e-3)."
+        remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)

@@ -110,8 +110,10 @@ def make_train_step(
             return unscaled(params, state, x, labels, key_step)[0]
 
         # The gradient of the (scaled) loss.
-        outcome = gradient(objective, has_aux=True)(params, state, x, labels, key_step)
-        (total, value, reports, new_state), gradients = _checked_outcome(outcome)
+        differentiate = gradient(objective, has_aux=True)
+        check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
+        outcome = differentiate(params, state, x, labels, key_step)
+        (total, value, reports, new_state), gradients = _checked_outcome(outcome, params)
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -144,13 +146,17 @@ def make_train_step(
     return train_step
 
 
-def _checked_outcome(outcome: PyTree) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
+def _checked_outcome(
+    outcome: PyTree, params: Params
+) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
     """The auxiliary values of the objective, and the gradient, from what ``gradient`` returned."""
     try:
         (_, (total, value, reports, state)), gradient = outcome
     except (TypeError, ValueError):
         expected = "a function that returns ((value, auxiliary), gradient), as jax.value_and_grad with has_aux does"
         raise InputError("gradient", expected, f"one that returns {shown(outcome)}") from None
+    if jax.tree.structure(gradient) != jax.tree.structure(params):
+        raise InputError("gradient", "a gradient with the structure of the parameters", shown(gradient))
     return (total, value, reports, state), gradient
 
 

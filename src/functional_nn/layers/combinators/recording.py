@@ -20,6 +20,7 @@ from functional_nn.core.layer import Layer, Params, Residuals, State
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.suggestions import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays
 from functional_nn.jaxprs.inner_programs import PLAIN_CALLS
 from functional_nn.jaxprs.tape import Bar, Tape, make_tape, signature
@@ -235,7 +236,8 @@ def trace_function(function: Callable[..., Value], arguments: tuple[Value, ...])
         if step.equation.primitive is child_call:
             called.add(step.equation.params["call"].name)
             continue
-        inner = [value for value in step.equation.params.values() if hasattr(getattr(value, "jaxpr", value), "eqns")]
+        values = [part for value in step.equation.params.values() for part in _parts(value)]
+        inner = [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
         for inner_program in inner:
             for located in equations(inner_program):
                 if located.equation.primitive is child_call:
@@ -244,6 +246,11 @@ def trace_function(function: Callable[..., Value], arguments: tuple[Value, ...])
     tape = make_tape(flat_program, CHILD_CALL)
     traced = Traced(tape, in_tree, program.in_avals, out_tree[-1], frozenset(called))
     return traced, {place: jnp.asarray(constant) for place, constant in flat_program.constants.items()}
+
+
+def _parts(value: PyTree) -> tuple[PyTree, ...]:
+    """The branches of a ``cond``, which are in a tuple; any other parameter of an equation alone."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def evaluate_program(program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:

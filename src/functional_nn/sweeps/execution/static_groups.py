@@ -135,7 +135,8 @@ def _checked_recipes(
     unread = [name for name in names if name not in names_read and name not in COUNTS]
     if unread:
         expected = "a name that the model, the optimizer, the loss or the penalty reads"
-        remedy = f"They read: {', '.join(sorted(names_read)) or 'nothing'}."
+        read = ", ".join(sorted(names_read)) or "nothing"
+        remedy = f"They read: {read}. An inner function reads too late: write w = h['w'] before it."
         raise InputError("grid", expected, ", ".join(unread), remedy)
     return recipes[0]
 

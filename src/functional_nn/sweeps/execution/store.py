@@ -83,7 +83,9 @@ class Store:
         arrays: dict[str, np.ndarray] = {}
         members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
-            members.append({"number": history.number, "status": history.status, "bad_step": history.bad_step})
+            about_member = {"number": history.number, "status": history.status, "bad_step": history.bad_step}
+            # The file sorts its arrays by name, so the order of the metrics is kept beside them.
+            members.append(about_member | {"metrics": list(history.curves)})
             curves = {name: np.asarray(values, np.float64) for name, values in history.curves.items()}
             arrays |= {f"{place}/{CURVE}/{name}": values for name, values in curves.items()}
             arrays |= {
@@ -122,8 +124,10 @@ class Store:
 
         histories = [
             MemberHistory(
-                **member,
-                curves=_below(f"{place}/{CURVE}/", arrays),
+                member["number"],
+                member["status"],
+                member["bad_step"],
+                curves=_in_order(_below(f"{place}/{CURVE}/", arrays), member["metrics"]),
                 test_metrics={name: values[0] for name, values in _below(f"{place}/{TEST}/", arrays).items()},
             )
             for place, member in enumerate(members)
@@ -136,6 +140,10 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def _in_order(curves: Mapping[str, list[float]], names: Sequence[str]) -> dict[str, list[float]]:
+    return {name: curves[name] for name in names}
 
 
 def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[float]]:

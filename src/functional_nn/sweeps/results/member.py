@@ -110,6 +110,10 @@ def chosen_metric(result: HasMembers, metric: str | None) -> str:
         return default_metric(names)
     if not names:  # no member has run an epoch
         return metric
+    is_of_test = isinstance(metric, str) and metric.startswith("test_") and metric not in names
+    if is_of_test and default_metric(names).startswith("validation_"):
+        remedy = "The test examples are not used for choices. Member.test_metrics has their numbers."
+        raise InputError("metric", f"one of {', '.join(names)}", repr(metric), remedy)
     return check_choice("metric", metric, names)
 
 

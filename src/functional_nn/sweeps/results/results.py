@@ -279,7 +279,9 @@ def _sentences(result: SweepResult) -> list[str]:
         best = result.best()
         values = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
         about = f" ({values})" if values else ""
-        numbers = {result.metric: best.last(result.metric)} | dict(best.test_metrics)
+        others = [name for name in best.curves if name.startswith(("test_", "validation_")) and name != result.metric]
+        shown_metrics = [result.metric, *(name for name in others if not name.endswith("_loss"))]
+        numbers = {name: best.last(name) for name in shown_metrics} | dict(best.test_metrics)
         texts = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in numbers.items())
         on_test = " (chosen on test data)" if result.metric.startswith("test_") else ""
         lines.append(f"best: member {best.number}{about}, {texts}{on_test}")
