@@ -2,7 +2,7 @@
 
 import ast
 import io
-import re
+import json
 import runpy
 import subprocess
 import sys
@@ -22,109 +22,117 @@ def strict_promotion():
     """Overrides the rule of other tests: Optax mixes types of its own accord."""
 
 
-def run(name: str) -> dict[str, float]:
-    return runpy.run_path(str(OURS / f"{name}.py"))["main"](quick=True)
+TWO_DEVICES = """
+import json, runpy, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+print(json.dumps(runpy.run_path(sys.argv[1])["main"](quick=True)))
+"""
 
 
-def test_gan():
-    result = run("gan")
+def run(path: Path) -> dict[str, float]:
+    """What a program returns. The one that needs two devices runs in a process of its own."""
+    if path.stem != "sharding":
+        return runpy.run_path(str(path))["main"](quick=True)
+    command = [sys.executable, "-c", TWO_DEVICES, str(path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(printed.splitlines()[-1])
+
+
+def check_gan(result):
     assert result["error_of_mean"] < 0.3
     assert result["error_of_deviation"] < 0.3
 
 
-def test_triplets():
-    result = run("triplets")
+def check_triplets(result):
     assert result["right"] > 0.95
     assert result["loss"] < 0.1
 
 
-def test_u_net():
-    assert run("u_net")["accuracy"] > 0.9  # 0.85 of the pixels are outside of a disk
+def check_u_net(result):
+    assert result["accuracy"] > 0.9  # 84% of the pixels are outside of the disks
 
 
-def test_maml():
-    result = run("maml")
+def check_maml(result):
     assert result["after"] < 0.5
     assert result["after"] < 0.4 * result["before"]
 
 
-def test_neural_ode():
-    result = run("neural_ode")
+def check_neural_ode(result):
     assert result["error"] < 0.03 * result["variance"]
 
 
-def test_dp_sgd():
-    assert run("dp_sgd")["accuracy"] > 0.9
+def check_dp_sgd(result):
+    assert result["accuracy"] > 0.9
 
 
-def test_calibrated_ensemble():
-    result = run("calibrated_ensemble")
+def check_calibrated_ensemble(result):
     assert result["ensemble_loss"] < result["one_loss"]
     assert result["calibrated_loss"] < result["ensemble_loss"]
     assert result["calibrated"] < 0.7 * result["one"]
 
 
-def test_hypernetwork():
-    result = run("hypernetwork")
+def check_hypernetwork(result):
     assert result["error"] < 0.02 * result["variance"]
 
 
-def test_lora():
-    result = run("lora")
+def check_lora(result):
     assert result["before"] < 0.85
     assert result["after"] > 0.95
-    assert result["share"] == pytest.approx(520 / 4482)  # two numbers for each row and column of three weights
+    assert result["share"] == pytest.approx(520 / 4482)  # two numbers for each row and column of the three weights
 
 
-def test_neural_tangent_kernel():
-    result = run("neural_tangent_kernel")
+def check_neural_tangent_kernel(result):
     assert result["distance"] < 0.01  # the closed form and gradient descent agree
     assert result["error"] < 0.8 * result["spread"]
 
 
-def test_reinforce():
-    result = run("reinforce")
+def check_reinforce(result):
     assert result["first"] < -14
     assert result["last"] > result["best"] - 0.5
 
 
-def test_several_inputs():
-    result = run("several_inputs")
+def check_several_inputs(result):
     assert result["test_accuracy"] > 0.98
     assert result["test_price_error"] < 0.25
-    assert result["test_loss"] == pytest.approx(result["test_kind"] + result["test_price"])
+    assert result["test_loss"] == pytest.approx(result["test_kind"] + result["test_price"], rel=1e-4)
 
 
-def test_sharding():
-    """In a process of its own, which has two devices."""
-    command = [sys.executable, str(OURS / "sharding.py")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    loss, difference = re.fullmatch(r"2 devices: loss (\S+); .* differ from those of one device by (\S+)\n", printed).groups()
-    assert float(loss) < 0.2
-    assert float(difference) < 1e-5
+def check_sharding(result):
+    assert result["devices"] == 2
+    assert result["loss"] < 0.4
+    assert result["difference"] < 1e-5
 
 
-def test_stopping():
-    result = run("stopping")
+def check_stopping(result):
     assert 1 < result["epochs"] < 20
     assert result["stopped_at"] > 0.9
     assert result["same_bits"]
 
 
-def test_mixture_of_experts():
-    result = run("mixture_of_experts")
+def check_mixture_of_experts(result):
     assert result["error"] < 0.3 * result["alone"]
     assert 0.5 < result["sure"] <= 1
 
 
-def test_graph_network():
-    result = run("graph_network")
+def check_graph_network(result):
     assert result["error"] < 0.02 * result["variance"]
 
 
-def test_every_program_has_a_test():
-    for name in NAMES:
-        assert f"test_{name}" in globals()
+CHECKS = {name.removeprefix("check_"): value for name, value in globals().items() if name.startswith("check_")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_program(name):
+    CHECKS[name](run(OURS / f"{name}.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_equinox_computes_the_same(name):
+    """The same checks, so that the lines of programs are compared that do the same."""
+    pytest.importorskip("equinox")
+    CHECKS[name](run(THEIRS / f"{name}.py"))
 
 
 def lines_of_code(path: Path) -> int:
@@ -146,8 +154,9 @@ def lines_of_code(path: Path) -> int:
 def test_lines_of_code(name):
     ours, theirs = lines_of_code(OURS / f"{name}.py"), lines_of_code(THEIRS / f"{name}.py")
     assert ours <= theirs
-    row = rf"\| \[[^|]+\]\(\.\./examples/programs/{name}\.py\) \|.*\| {ours} \| \[{theirs}\]\(\.\./benchmarks/programs_equinox/{name}\.py\) \|"
-    assert re.search(row, (ROOT / "docs" / "programs.md").read_text("utf-8")), f"the row of {name}: {ours}, {theirs}"
+    table = (ROOT / "docs" / "programs.md").read_text("utf-8")
+    (row,) = (line for line in table.splitlines() if f"(../examples/programs/{name}.py)" in line)
+    assert row.endswith(f"| {ours} | [{theirs}](../benchmarks/programs_equinox/{name}.py) |")
 
 
 def test_equinox_has_the_same_programs():

@@ -49,7 +49,7 @@ def main(quick=False):
         updates, optimizer_state = optimizer.update(gradient, optimizer_state)
         return eqx.apply_updates(model, updates), optimizer_state
 
-    for _ in range(20 if quick else 60):
+    for _ in range(15 if quick else 60):
         for rows in random.permutation(300).reshape(-1, 60):
             models, optimizer_states = step(models, optimizer_states, train_x[rows], train_labels[rows])
 

@@ -33,7 +33,8 @@ class WithAddition(eqx.Module):
 
 def with_additions(model, rank, key):
     """The model with additions, and a tree that is True for the additions only."""
-    layers = tuple(WithAddition(layer, rank, k) for layer, k in zip(model.layers, jax.random.split(key, 3)))
+    keys = jax.random.split(key, len(model.layers))
+    layers = tuple(WithAddition(layer, rank, key) for layer, key in zip(model.layers, keys, strict=True))
     model = eqx.tree_at(lambda model: model.layers, model, layers)
     none = jax.tree.map(lambda _: False, model)
     added = lambda tree: [part for layer in tree.layers for part in (layer.a, layer.b)]  # noqa: E731

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-EXPERTS = 4
-
 
 def pieces(random, count):
     """A function that is linear in each quadrant of the plane, with another slope in each."""
@@ -21,9 +19,9 @@ class Mixture(eqx.Module):
     gate: eqx.nn.MLP
     experts: list[eqx.nn.Linear]
 
-    def __init__(self, key):
-        key, *keys = jax.random.split(key, 1 + EXPERTS)
-        self.gate = eqx.nn.MLP(2, EXPERTS, 32, 1, activation=jnp.tanh, key=key)
+    def __init__(self, count, key):
+        key, *keys = jax.random.split(key, 1 + count)
+        self.gate = eqx.nn.MLP(2, count, 32, 1, activation=jnp.tanh, key=key)
         self.experts = [eqx.nn.Linear(2, 1, key=key) for key in keys]
 
     def __call__(self, x):
@@ -39,17 +37,13 @@ def loss_of(model, x, labels):
     return jnp.mean((output - labels) ** 2), {"sure": jnp.mean(jnp.max(gate, axis=-1))}
 
 
-def linear_loss(model, x, labels):
-    return jnp.mean((jax.vmap(model)(x) - labels) ** 2), {}
-
-
-def fit(model, loss, x, labels, epochs, random):
+def fit(model, x, labels, epochs, random):
     optimizer = optax.adam(1e-2)
     optimizer_state = optimizer.init(eqx.filter(model, eqx.is_array))
 
     @eqx.filter_jit
     def step(model, optimizer_state, x, labels):
-        gradient, _ = eqx.filter_grad(loss, has_aux=True)(model, x, labels)
+        gradient, _ = eqx.filter_grad(loss_of, has_aux=True)(model, x, labels)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state)
         return eqx.apply_updates(model, updates), optimizer_state
 
@@ -63,10 +57,10 @@ def main(quick=False):
     random, epochs = np.random.default_rng(0), 15 if quick else 100
     (x, labels), test = pieces(random, 2048), pieces(random, 512)
     key, key_alone = jax.random.split(jax.random.key(0))
-    model = fit(Mixture(key), loss_of, x, labels, epochs, random)
-    alone = fit(eqx.nn.Linear(2, 1, key=key_alone), linear_loss, x, labels, epochs, random)
+    model = fit(Mixture(4, key), x, labels, epochs, random)
+    alone = fit(Mixture(1, key_alone), x, labels, epochs, random)
     error, reports = loss_of(model, *test)
-    error_alone, _ = linear_loss(alone, *test)
+    error_alone, _ = loss_of(alone, *test)
     print(f"squared error {error:.4f}, of one expert alone {error_alone:.4f}")
     return {"error": float(error), "alone": float(error_alone), "sure": float(reports["sure"])}
 

@@ -13,7 +13,7 @@ def main(quick=False):
     x = jnp.linspace(-1.5, 1.5, EXAMPLES)[:, None]
     new_x = jnp.linspace(-1.4, 1.4, 40)[:, None]
     y, new_y = jnp.sin(2 * x), jnp.sin(2 * new_x)
-    width, steps = (512, 300) if quick else (4096, 4000)
+    width, steps = (512, 150) if quick else (4096, 4000)
     model = eqx.nn.MLP(1, 1, width, 1, activation=jnp.tanh, key=jax.random.key(0))
     arrays, static = eqx.partition(model, eqx.is_array)
 

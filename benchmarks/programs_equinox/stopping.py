@@ -30,9 +30,9 @@ def main(quick=False):
         return jnp.mean(jax.vmap(model)(x[1000:]).argmax(axis=-1) == labels[1000:])
 
     def fit(start, epochs, on_epoch=lambda metrics: False):
-        """Continues from a model, an optimizer's state and an epoch, for at most so many epochs."""
-        model, optimizer_state, epoch = start
-        for epoch in range(epoch + 1, epoch + epochs + 1):
+        """Continues from a model, an optimizer's state and the number of epochs before."""
+        model, optimizer_state, before = start
+        for epoch in range(before + 1, before + epochs + 1):
             losses = []
             for rows in np.random.default_rng(epoch).permutation(1000).reshape(-1, 50):
                 model, optimizer_state, loss = step(model, optimizer_state, x[rows], labels[rows])

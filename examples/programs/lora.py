@@ -25,10 +25,13 @@ def with_additions(net, params, rank):
     weights = {path: leaf for path, leaf in fnn.trees.flatten(params).items() if path.endswith("weight")}
 
     def init(key, in_shape):
-        keys = jax.random.split(key, len(weights))
-        first = {f"{path}/a": jax.random.normal(k, (len(w), rank)) for k, (path, w) in zip(keys, weights.items())}
-        second = {f"{path}/b": jnp.zeros((rank, w.shape[1])) for path, w in weights.items()}
-        return fnn.trees.unflatten(first | second), {}
+        additions = {}
+        for path, weight in weights.items():
+            key, key_a = jax.random.split(key)
+            rows, columns = weight.shape
+            additions[f"{path}/a"] = jax.random.normal(key_a, (rows, rank))
+            additions[f"{path}/b"] = jnp.zeros((rank, columns))
+        return fnn.trees.unflatten(additions), {}
 
     def forward(additions, state, x, *, train, key=None):
         added = fnn.trees.flatten(additions)

@@ -18,7 +18,7 @@ def main(quick=False):
     x = jnp.linspace(-1.5, 1.5, EXAMPLES)[:, None]
     new_x = jnp.linspace(-1.4, 1.4, 40)[:, None]
     y, new_y = jnp.sin(2 * x), jnp.sin(2 * new_x)
-    width, steps = (512, 300) if quick else (4096, 4000)
+    width, steps = (512, 150) if quick else (4096, 4000)
     net = fnn.chain(fnn.dense(width), fnn.tanh, fnn.dense(1))
     params, state = net.init(jax.random.key(0), (1,))
 
