@@ -83,8 +83,8 @@ def check_lora(result):
 
 
 def check_neural_tangent_kernel(result):
-    assert result["distance"] < 0.01  # the closed form and gradient descent agree
-    assert result["error"] < 0.8 * result["spread"]
+    assert result["distance"] < 0.002  # the closed form and gradient descent agree
+    assert result["error"] < 0.3 * result["spread"]
 
 
 def check_reinforce(result):

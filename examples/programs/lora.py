@@ -36,7 +36,8 @@ def with_additions(net, params, rank):
     def forward(additions, state, x, *, train, key=None):
         added = fnn.trees.flatten(additions)
         sums = {path: w + added[f"{path}/a"] @ added[f"{path}/b"] / rank for path, w in weights.items()}
-        return *net.apply(fnn.trees.replace(params, sums), state, x, train=train), ()
+        y, state = net.apply(fnn.trees.replace(params, sums), state, x, train=train)
+        return y, state, ()
 
     return fnn.Layer("additions", init, forward)
 

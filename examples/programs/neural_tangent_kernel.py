@@ -11,16 +11,20 @@ import optax
 
 import functional_nn as fnn
 
-EXAMPLES = 12
+EXAMPLES = 16
+
+
+def circle(count):
+    """Points on the unit circle, and the product of their coordinates."""
+    angle = jnp.linspace(0.0, 2 * jnp.pi, count, endpoint=False)
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1), jnp.sin(2 * angle)[:, None] / 2
 
 
 def main(quick=False):
-    x = jnp.linspace(-1.5, 1.5, EXAMPLES)[:, None]
-    new_x = jnp.linspace(-1.4, 1.4, 40)[:, None]
-    y, new_y = jnp.sin(2 * x), jnp.sin(2 * new_x)
-    width, steps = (512, 150) if quick else (4096, 4000)
-    net = fnn.chain(fnn.dense(width), fnn.tanh, fnn.dense(1))
-    params, state = net.init(jax.random.key(0), (1,))
+    (x, y), (new_x, new_y) = circle(EXAMPLES), circle(50)
+    width, steps = (512, 150) if quick else (4096, 1000)
+    net = fnn.chain(fnn.dense(width, initializer="he"), fnn.relu, fnn.dense(1, initializer="lecun"))
+    params, state = net.init(jax.random.key(0), (2,))
 
     def outputs(params, x):
         return net.apply(params, state, x, train=False)[0][:, 0]
@@ -46,7 +50,7 @@ def main(quick=False):
     by_training = outputs(run.params, new_x)
     distance = jnp.sqrt(jnp.mean((by_kernel - by_training) ** 2))
     error = jnp.sqrt(jnp.mean((by_kernel - new_y[:, 0]) ** 2))
-    print(f"kernel and trained network differ by {distance:.4f}, and the kernel differs from the truth by {error:.4f}")
+    print(f"kernel and trained network differ by {distance:.1e}, and the kernel differs from the truth by {error:.3f}")
     return {"distance": float(distance), "error": float(error), "spread": float(np.std(new_y))}
 
 

@@ -1,6 +1,6 @@
 """REINFORCE: a policy learns to walk to the goal of a small grid world, from rewards alone.
 
-An episode is a scan, and many episodes are a vmap. Williams 1992, "Simple statistical gradient-following algorithms for
+The world has two axes and four moves. Williams 1992, "Simple statistical gradient-following algorithms for
 connectionist reinforcement learning".
 """
 
