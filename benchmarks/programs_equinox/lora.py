@@ -67,7 +67,8 @@ def fit(model, trained, x, labels, optimizer, epochs, random):
 
 
 def main(quick=False):
-    random, optimizer, epochs = np.random.default_rng(0), optax.adam(1e-2), 10 if quick else 40
+    random, optimizer = np.random.default_rng(0), optax.adam(1e-2)
+    epochs = 10 if quick else 40
     key, key_added = jax.random.split(jax.random.key(0))
     model = eqx.nn.MLP(2, 2, 64, 2, key=key)
     old, new, test = points(random, 1024, turn=0.0), points(random, 1024, turn=1.0), points(random, 512, turn=1.0)

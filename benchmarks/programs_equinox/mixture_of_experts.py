@@ -54,7 +54,8 @@ def fit(model, x, labels, epochs, random):
 
 
 def main(quick=False):
-    random, epochs = np.random.default_rng(0), 15 if quick else 100
+    random = np.random.default_rng(0)
+    epochs = 15 if quick else 100
     (x, labels), test = pieces(random, 2048), pieces(random, 512)
     key, key_alone = jax.random.split(jax.random.key(0))
     model = fit(Mixture(4, key), x, labels, epochs, random)

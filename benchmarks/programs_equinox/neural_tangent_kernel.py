@@ -24,6 +24,7 @@ def main(quick=False):
     def outputs(arrays, x):
         return jax.vmap(eqx.combine(arrays, static))(x)[:, 0]
 
+    @jax.jit
     def jacobian(x):
         """One row for each example, one column for each parameter."""
         leaves = jax.tree.leaves(jax.jacobian(outputs)(arrays, x))

@@ -15,7 +15,9 @@ def main(quick=False):
     random = np.random.default_rng(0)
     x = random.normal(size=(1200, 8)).astype(np.float32)
     labels = (np.sin(2 * x[:, 0]) + x[:, 1] > 0).astype(int)
-    optimizer, epochs, log = optax.adam(1e-2), 20 if quick else 40, []
+    optimizer = optax.adam(1e-2)
+    epochs = 20 if quick else 40
+    log = []
     model = eqx.nn.MLP(8, 2, 64, 1, activation=jnp.tanh, key=jax.random.key(0))
     start = (model, optimizer.init(eqx.filter(model, eqx.is_array)), 0)
 

@@ -52,7 +52,7 @@ def main(quick=False):
     random = np.random.default_rng(0)
     model, optimizer = UNet(jax.random.key(0)), optax.adam(5e-3)
     optimizer_state = optimizer.init(eqx.filter(model, eqx.is_array))
-    (x, mask), (test_x, test_mask) = disks(random, 512 if quick else 2048), disks(random, 128)
+    (x, mask), (test_x, test_mask) = disks(random, 384 if quick else 2048), disks(random, 128)
 
     @eqx.filter_jit
     def step(model, optimizer_state, x, mask):

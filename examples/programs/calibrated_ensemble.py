@@ -30,7 +30,8 @@ def main(quick=False):
     (train_x, train_labels), (kept_x, kept_labels), (x, labels) = (rings(random, n) for n in (300, 1000, 2000))
     net = fnn.chain(fnn.dense(64), fnn.relu, fnn.dense(64), fnn.relu, fnn.dense(3))
     data = fnn.data.Split(train_x, train_labels, kept_x, kept_labels)
-    members, epochs = fnn.grid(seed=range(3 if quick else 8)), 15 if quick else 60
+    members = fnn.grid(seed=range(3 if quick else 8))
+    epochs = 15 if quick else 60
     results = fnn.sweep(net, optax.adam(1e-2), members, data, epochs=epochs, batch_size=60)
 
     # The logarithms of the mean probabilities are the logits of the ensemble.

@@ -43,7 +43,8 @@ def with_additions(net, params, rank):
 
 
 def main(quick=False):
-    random, optimizer, epochs = np.random.default_rng(0), optax.adam(1e-2), 10 if quick else 40
+    random, optimizer = np.random.default_rng(0), optax.adam(1e-2)
+    epochs = 10 if quick else 40
     net = fnn.chain(fnn.dense(64), fnn.relu, fnn.dense(64), fnn.relu, fnn.dense(2))
     old = fnn.data.Split(*points(random, 1024, turn=0.0), *points(random, 512, turn=0.0))
     new = fnn.data.Split(*points(random, 1024, turn=1.0), *points(random, 512, turn=1.0))

@@ -29,6 +29,7 @@ def main(quick=False):
     def outputs(params, x):
         return net.apply(params, state, x, train=False)[0][:, 0]
 
+    @jax.jit
     def jacobian(x):
         """One row for each example, one column for each parameter."""
         leaves = jax.tree.leaves(jax.jacobian(outputs)(params, x))
@@ -44,7 +45,8 @@ def main(quick=False):
     by_kernel = outputs(params, new_x) + new_rows @ rows.T @ weights
 
     # The squared error has the derivative 2 (f - y), so half of the rate is used.
-    data, start = fnn.data.Split(x, y, new_x, new_y), (params, state)
+    data = fnn.data.Split(x, y, new_x, new_y)
+    start = (params, state)
     optimizer = optax.sgd(rate / 2)
     run = fnn.fit(net, fnn.mean_squared_error, optimizer, data, epochs=steps, batch_size=EXAMPLES, start=start)
     by_training = outputs(run.params, new_x)

@@ -16,7 +16,8 @@ def main(quick=False):
     labels = (np.sin(2 * x[:, 0]) + x[:, 1] > 0).astype(int)
     data = fnn.data.Split(x[:1000], labels[:1000], x[1000:], labels[1000:])
     net, optimizer = fnn.chain(fnn.dense(64), fnn.tanh, fnn.dense(2)), optax.adam(1e-2)
-    epochs, log = 20 if quick else 40, []
+    epochs = 20 if quick else 40
+    log = []
 
     def on_epoch(metrics, train_state):
         log.append({"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_accuracy})

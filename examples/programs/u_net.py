@@ -45,7 +45,7 @@ def main(quick=False):
         },
         u_net,
     )
-    data = fnn.data.Split(*disks(random, 512 if quick else 2048), *disks(random, 128))
+    data = fnn.data.Split(*disks(random, 384 if quick else 2048), *disks(random, 128))
     metrics = {"accuracy": lambda y, mask: jnp.mean((y > 0) == (mask > 0.5))}
     epochs = 3 if quick else 10
     run = fnn.fit(net, fnn.binary_cross_entropy, optax.adam(5e-3), data, epochs=epochs, batch_size=32, metrics=metrics)
