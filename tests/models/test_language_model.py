@@ -127,7 +127,7 @@ def test_a_layer_with_a_cache_has_no_backward_pass():
     decoder = model.decoder(4)
     _, state = decoder.init(KEY, (2,))
     y, _, pullback = decoder.vjp(params, state, TOKENS[:1, :2], train=False)
-    with pytest.raises(fnn.FormulaMissing, match=r"no backward pass|plain function"):
+    with pytest.raises(fnn.FormulaMissing, match="hand-derived backward pass"):
         pullback(y)
 
 
@@ -138,6 +138,11 @@ PROMPT = TOKENS[:, :5]
     ("call", "words"),
     [
         (lambda m, p: m.generate(p, PROMPT, KEY, new_tokens=8), "new_tokens: expected at most 7 after a prompt of 5"),
+        (
+            lambda m, p: m.generate(p, TOKENS, KEY, new_tokens=1),
+            "prompt: expected at most 11 tokens, since max_time",
+        ),
+        (lambda m, p: fnn.chain(m), "Write model.layer"),
         (lambda m, p: m.generate(p, PROMPT, new_tokens=2), "key: expected a key"),
         (lambda m, p: m.generate(p, PROMPT, KEY, new_tokens=2, temperature=-1), "temperature: expected a number not"),
         (lambda m, p: m.generate(p, PROMPT, KEY, new_tokens=2, top_k=8), "top_k: expected a positive integer up to 7"),

@@ -63,6 +63,19 @@ def test_metrics_by_name_are_curves_of_the_members():
         result.best("test_accuracy")
 
 
+def test_an_absolute_error_under_its_usual_name_is_better_when_it_is_small():
+    result = sweep(
+        fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, metrics={"mae": lambda y, t: jnp.mean(jnp.abs(y - t))}
+    )
+    assert result.best("test_mae").last("test_mae") == min(member.last("test_mae") for member in result.members)
+
+
+def test_a_hyperparameter_that_is_read_too_late_is_said():
+    members = fnn.grid(rate=[0.1], weight=[1.0, 2.0])
+    with pytest.raises(fnn.InputError, match=r"got weight.*An inner function reads too late"):
+        sweep(fnn.dense(2), CLASSES, members, loss=lambda h: lambda y, t: h["weight"] * fnn.cross_entropy(y, t))
+
+
 def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
     with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss or error.*Name it hinge_loss"):
         sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})
@@ -78,6 +91,8 @@ def test_members_are_chosen_on_validation_examples_and_tested_once(plan):
         y = fnn.training.predict(result.network(member), member.params, member.state, data.test_x)
         expected = float(fnn.cross_entropy(jnp.asarray(y), data.test_labels))
         assert member.test_metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(fnn.InputError, match="The test examples are not used for choices"):
+        result.best("test_loss")
     best_line = str(result).splitlines()[-2]
     assert "validation accuracy" in best_line
     assert "test accuracy" in best_line

@@ -83,11 +83,18 @@ def test_metrics_that_cannot_be_used_are_refused(metrics, words):
             "loss/rows: expected a function that returns one floating-point",
         ),
         (lambda y, labels: (y, {}), "loss: expected a function that returns one floating-point number"),
+        (lambda y, labels: (jnp.mean(y), {"loss": jnp.mean(y)}), "loss: expected names of letters, digits and _ other"),
+        (lambda y, labels: (jnp.mean(y), {"a b": jnp.mean(y)}), "loss: expected names of letters"),
     ],
 )
 def test_a_loss_that_returns_something_else_is_refused(loss, words):
     with pytest.raises(fnn.InputError, match=words):
         fit(loss=loss)
+
+
+def test_an_accuracy_that_the_loss_reports_is_the_only_one():
+    run = fit(loss=lambda y, labels: (fnn.cross_entropy(y, labels), {"accuracy": jnp.float32(7)}))
+    assert run.history[-1].metrics["train_accuracy"] == run.history[-1].test_accuracy == 7
 
 
 def test_regression_has_no_accuracy():
@@ -202,6 +209,11 @@ def test_the_same_bytes_train_as_a_dataset_and_as_a_split():
         (fnn.data.Split({"a": X}, LABELS, {"b": X}, LABELS), "test data: expected examples of shape"),
         (fnn.data.Split({"a": ["x"]}, LABELS), "data.train_x/a: expected an array of numbers"),
         ((X, LABELS, X), "data: expected a Dataset or a Split"),
+        (
+            DATA._replace(train_x=np.uint8(X[:40])),
+            "test data: expected examples of type uint8, as for train",
+        ),
+        (fnn.data.Split(X[:4], np.zeros((4, 2, 2), np.uint8)), "train data: expected labels that are no images of byt"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(data, words):

@@ -77,8 +77,10 @@ def test_another_start_is_refused_with_the_difference(start, words):
 
 
 def test_a_train_state_of_another_optimizer_is_refused():
-    with pytest.raises(fnn.InputError, match="optimizer_state"):
+    with pytest.raises(fnn.InputError, match=r"optimizer_state.*To change the optimizer, give \(params, state\)"):
         fnn.fit(NET, fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=1, start=fit().train_state)
+    with pytest.raises(fnn.InputError, match=r"Write run\.train_state"):
+        fit(start=fit())
 
 
 def test_a_checkpoint_of_a_run_from_another_start_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """What ends a run before its last epoch: ``on_epoch``, an exception, and patience."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -17,7 +18,7 @@ def fit(data=DATA, rule=RULE, **options):
     return fnn.fit(NET, fnn.cross_entropy, rule, data, **{"epochs": 6, "batch_size": 16, **options})
 
 
-@pytest.mark.parametrize("answer", [True, np.bool_(True)])
+@pytest.mark.parametrize("answer", [True, np.bool_(True), jnp.bool_(True)])
 def test_on_epoch_stops_a_run(answer):
     run = fit(on_epoch=lambda metrics, train_state: answer if train_state.step == 6 else None)
     assert (run.status, len(run.history)) == ("stopped", 2)

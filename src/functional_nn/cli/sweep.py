@@ -36,6 +36,7 @@ from functional_nn.cli.options import (
 from functional_nn.cli.recipes import RECIPE
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
+from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -178,8 +179,7 @@ def sweep(
     named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
-        models = "1 model" if len(members) == 1 else f"{len(members)} models"
-        click.echo(f"{models} on {jax.devices()[0].device_kind}")
+        click.echo(f"{counted(len(members), 'model')} on {jax.devices()[0].device_kind}")
 
     def on_epoch(ended: int, count: int) -> None:
         signals.defer()

@@ -17,6 +17,7 @@ from functional_nn.cli.options import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, F
 from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
+from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _print_result(run: Run, seconds: dict[str, float]) -> None:
     others = [name for name in numbers if name.startswith(part) and not name.endswith("_loss")]
     texts = [f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in others or [default_metric(numbers)]]
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
-    epochs = "1 epoch" if len(run.history) == 1 else f"{len(run.history)} epochs"
+    epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
     click.echo(f"{', '.join(texts)} after {epochs}{restored} ({times})")
 

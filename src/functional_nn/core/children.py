@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, backward_of
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, backward_of, checked_forward
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.output_shape import output_shape
@@ -126,9 +126,10 @@ def forward_with_mask(
     A layer that takes no mask gets the values alone, with 0 in place of padding. The mask is attached to its output.
     """
     if not isinstance(x, Masked) or layer.takes_mask:
-        return _checked_forward(layer, params, state, x, train, key)
+        return checked_forward(layer, params, state, x, train=train, key=key)
     mask = x.mask
-    y, state, residuals = _checked_forward(layer, params, state, _zero_padding(mask, x.values), train, key)
+    values = _zero_padding(mask, x.values)
+    y, state, residuals = checked_forward(layer, params, state, values, train=train, key=key)
     if y.shape[:2] != mask.shape:
         expected = f"outputs that keep the axes (batch, time) = {mask.shape} of the mask"
         remedy = "Reduce the time axis by a layer that takes masks: a recurrent one, attention, global pooling."
@@ -143,15 +144,6 @@ def backward_with_mask(layer: Layer, residuals: Residuals, y_bar: Value) -> tupl
     residuals, mask = residuals
     params_bar, x_bar = backward_of(layer)(residuals, y_bar.values)
     return params_bar, Masked(None if x_bar is None else _zero_padding(mask, x_bar), None)
-
-
-def _checked_forward(
-    layer: Layer, params: Params, state: State, x: Value, train: bool, key: jax.Array | None
-) -> tuple[Value, State, Residuals]:
-    result = layer.forward(params, state, x, train=train, key=key)
-    if not isinstance(result, tuple) or len(result) != 3:
-        raise InputError("forward", "(y, state, residuals) to come back", type(result).__name__)
-    return result
 
 
 def _zero_padding(mask: jax.Array, values: jax.Array) -> jax.Array:

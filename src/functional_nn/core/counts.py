@@ -1,4 +1,4 @@
-"""The check for a whole number within bounds, for modules that are imported before JAX."""
+"""Whole numbers: the check that one is within bounds, and one with a word; for modules imported before JAX."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ def is_count(value: object, *, least: int = 1, most: int | None = None) -> TypeG
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return least <= int(value) and (most is None or int(value) <= most)
+
+
+def counted(number: int, word: str) -> str:
+    """A number with a word in the singular or the plural.
+
+    >>> counted(1, "epoch"), counted(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -99,7 +99,7 @@ class Layer(NamedTuple):
     ) -> tuple[Value, State]:
         """The forward pass without its residuals: ``(y, state)``. ``jax.grad`` differentiates it."""
         params, state, x = _check_call(self, params, state, x, train, key)
-        y, state, _ = _three(self, self.forward(params, state, x, train=train, key=key))
+        y, state, _ = checked_forward(self, params, state, x, train=train, key=key)
         return y, state
 
     def vjp(
@@ -114,7 +114,7 @@ class Layer(NamedTuple):
             with inside(self.name):
                 no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
-        y, state, residuals = _three(self, self.forward(params, state, x, train=train, key=key))
+        y, state, residuals = checked_forward(self, params, state, x, train=train, key=key)
         return y, state, Partial(Pullback(backward_of(self), _shapes(y)), residuals)
 
 
@@ -145,11 +145,14 @@ def no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
     )
 
 
-def _three(layer: Layer, result: object) -> tuple[Value, State, Residuals]:
-    """What a layer's forward pass returned, if it is a triple."""
+def checked_forward(
+    layer: Layer, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None
+) -> tuple[Value, State, Residuals]:
+    """A layer's forward pass. Raises an InputError unless it returns three values."""
+    result = layer.forward(params, state, x, train=train, key=key)
     if not isinstance(result, tuple) or len(result) != 3:
         given = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-        raise InputError("forward", "a function that returns (y, state, residuals)", given, f"Mend {layer.name}.")
+        raise InputError("forward", "(y, state, residuals) to come back", given)
     return result
 
 

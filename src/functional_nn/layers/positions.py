@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from functional_nn.core.errors import FormulaMissing, InputError
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_entries, check_floating, check_key
 from functional_nn.core.shapes import is_shape
@@ -130,10 +130,7 @@ def continued_positions(positions: Layer, max_time: int) -> Layer:
         vectors = lax.dynamic_slice_in_dim(table, state["position"], time, axis=1)
         return x + vectors, {"position": state["position"] + time}, ()
 
-    def no_backward(residuals, y_bar):
-        raise FormulaMissing(f"{positions.name} after earlier steps has no backward pass: train the layer itself.")
-
-    return Layer(positions.name, init, forward, no_backward)
+    return Layer(positions.name, init, forward)
 
 
 def _check_sequence(x: jax.Array) -> None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
@@ -142,15 +143,6 @@ class EpochLoop:
         texts = [f"{name.replace('_', ' ')} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))
         return bool(answer)
-
-
-def counted(number: int, word: str) -> str:
-    """A number with a word in the singular or the plural.
-
-    >>> counted(1, "epoch"), counted(2, "epoch")
-    ('1 epoch', '2 epochs')
-    """
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def epochs_since_best(losses: Sequence[float]) -> int:

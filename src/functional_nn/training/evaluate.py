@@ -167,7 +167,8 @@ def _totals_function(
             loss_totals, others = totals_of_mean(mean), {name: totals_of_mean(reports[name]) for name in reports}
         if metrics is None:
             if "accuracy" not in others and _are_classes(y, labels):
-                others["accuracy"] = accuracy_totals(y, labels)
+                sums = accuracy_totals(y, labels)
+                others["accuracy"] = sums["sum"], sums["weight"]
             return loss_totals, others
         for name, metric in metrics.items():
             if name in others:
@@ -184,8 +185,6 @@ def _totals_function(
 
 def _result(metrics: Mapping[str, MetricFunction] | None, name: str, totals: Totals) -> jax.Array:
     """A metric from its totals."""
-    if metrics is None and name == "accuracy":
-        return accuracy.result(totals)
     metric = None if metrics is None else metrics.get(name)
     if isinstance(metric, Metric | Loss):
         return metric.result(totals)

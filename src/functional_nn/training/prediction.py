@@ -57,12 +57,7 @@ def predict_probabilities(
 ) -> np.ndarray:
     """The softmax of the network's outputs for each example, computed batch by batch.
 
-    Args:
-        net, params, state: the network with its trained parameters and state.
-        x: (examples, …), with examples of the shape that the network was trained on (``Run.in_shape``); ``Masked``, or
-            several arrays. Bytes are divided by 255.
-        precision: as in training.
-        batch_size: the number of examples computed at a time. A smaller one needs less memory.
+    The arguments are those of ``predict``.
 
     >>> import functional_nn as fnn
     >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}

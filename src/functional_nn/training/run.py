@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from functional_nn.core.counts import counted
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
@@ -56,16 +57,6 @@ class EpochMetrics(NamedTuple):
         return self.metrics.get("test_accuracy", math.nan)
 
     @property
-    def validation_loss(self) -> float:
-        """The loss on the validation examples."""
-        return self.metrics.get("validation_loss", math.nan)
-
-    @property
-    def validation_accuracy(self) -> float:
-        """The accuracy on the validation examples."""
-        return self.metrics.get("validation_accuracy", math.nan)
-
-    @property
     def deciding_loss(self) -> float:
         """The loss by which epochs are compared: on validation examples, else on test examples, else in training."""
         losses = (self.metrics.get(f"{part}_loss") for part in ("validation", "test", "train"))
@@ -108,7 +99,7 @@ class Run:
     eval_params: EvaluatedParams | None = None
 
     def __repr__(self) -> str:
-        epochs = "1 epoch" if len(self.history) == 1 else f"{len(self.history)} epochs"
+        epochs = counted(len(self.history), "epoch")
         metrics = {**(self.history[-1].metrics if self.history else {}), **self.test_metrics}
         texts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()]
         return f"Run({', '.join((self.status, epochs, *texts))})"

@@ -356,6 +356,7 @@ REFUSED = [
     (lambda net, x: net.chidl(x), "there is no child 'chidl'. Did you mean child?"),
     (lambda net, x: net["chidl"](x), "function: expected a child's name, got 'chidl'. Did you mean child?"),
     (in_scan, "got a call of child inside scan"),
+    (lambda net, x: jax.lax.cond(x.sum() > 0, net.child, lambda x: x, x), "got a call of child inside cond"),
     (lambda net, x: jax.vmap(net.child)(x[:, None]), "got a call of child inside vmap"),
     (lambda net, x: jax.grad(lambda x: net.child(x).sum())(x), "got a call of child inside a derivative"),
     (lambda net, x: jax.checkpoint(net.child)(x), "got a call of child inside jax.checkpoint"),

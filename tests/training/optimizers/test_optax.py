@@ -179,6 +179,24 @@ def test_a_gradient_of_one_s_own_takes_the_place_of_the_derivative():
         wrong(first, X, LABELS)
 
 
+def test_functions_of_one_s_own_that_return_something_else_are_refused():
+    def without_a_layer(objective, has_aux):
+        def differentiate(*arguments):
+            outcome, gradients = jax.value_and_grad(objective, has_aux=True)(*arguments)
+            return outcome, {"dense_0": gradients["dense_0"]}
+
+        return differentiate
+
+    for gradient, words in (
+        (without_a_layer, "the structure of the parameters"),
+        (lambda f, has_aux: None, "a function"),
+    ):
+        with pytest.raises(fnn.InputError, match=f"gradient: expected .*{words}"):
+            fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, gradient=gradient)
+    with pytest.raises(fnn.InputError, match=r"eval_params: expected a function \(optimizer_state, params\)"):
+        fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, eval_params=lambda state, params: state)
+
+
 def test_averaged_parameters_are_evaluated_and_returned():
     rule = optax.contrib.schedule_free_sgd(0.1)
     run = fnn.fit(NET, fnn.cross_entropy, rule, DATA, epochs=2, batch_size=16, **SCHEDULE_FREE)

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.errors import FormulaMissing
-from functional_nn.core.layer import Layer, Params, Residuals
+from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entries
 from functional_nn.layers.attention.dot_product import dot_product_attention
 from functional_nn.layers.attention.inputs import check_sequence
@@ -82,12 +81,7 @@ def cached_attention(
         y = jnp.where(position + time <= places, y, jnp.nan)
         return y, {"key": keys, "value": values, "position": position + time}, ()
 
-    return Layer(name, init, forward, no_backward)
-
-
-def no_backward(residuals: Residuals, y_bar: jax.Array) -> tuple[Params, jax.Array]:
-    """Raises an error: layers with a cache are for generation."""
-    raise FormulaMissing("A layer with a cache has no backward pass: train the layer without one.")
+    return Layer(name, init, forward)
 
 
 def _written(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.reports.plots.axes import (
     BAD,
@@ -222,7 +223,7 @@ def _label(hyperparameters: Mapping[str, object], by: Sequence[str]) -> str:
 
 def _spread_title(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
     about = ", ".join(f"{name} {shown_value(row.hyperparameters[name])}" for name in by)
-    count = f"{row.models} members" if row.models > 1 else "1 member"
+    count = counted(row.models, "member")
     deviation = "" if math.isnan(row.deviation) else f", sd {row.deviation:.4f}"
     bad = f"; {row.not_finite} not finite" if row.not_finite else ""
     numbers = f"mean {row.mean:.4f}{deviation}, from {values.min():.4f} to {values.max():.4f}"
