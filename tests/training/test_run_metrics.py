@@ -213,7 +213,7 @@ def test_the_same_bytes_train_as_a_dataset_and_as_a_split():
             DATA._replace(train_x=np.uint8(X[:40])),
             "test data: expected examples of type uint8, as for train",
         ),
-        (fnn.data.Split(X[:4], np.zeros((4, 2, 2), np.uint8)), "train data: expected labels that are no images of byt"),
+        (fnn.data.Split(X[:4], np.zeros((4, 2, 2), np.uint8)), "train data: expected labels that are not images of"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(data, words):

@@ -102,7 +102,7 @@ def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
         raise InputError(part, "at least one example", f"shape {_shapes(x)}")
     if any(label.dtype == np.uint8 and label.ndim > 2 for label in jax.tree.leaves(labels)):
         remedy = "Only examples are divided by 255. Divide labels by functional_nn.data.scaled_bytes."
-        raise InputError(part, "labels that are no images of bytes", f"uint8 of shape {_shapes(labels)}", remedy)
+        raise InputError(part, "labels that are not images of bytes", f"uint8 of shape {_shapes(labels)}", remedy)
 
 
 def _shapes(tree: PyTree) -> PyTree:

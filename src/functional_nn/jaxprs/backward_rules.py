@@ -273,6 +273,7 @@ def _add_at(operation: Operation, g: jax.Array) -> jax.Array:
 
 def _take_at(operation: Operation, g: jax.Array) -> jax.Array:
     """Reads g at the places to which numbers were added. Places outside of the array were left out, and get 0."""
+    # gradients/multiprecision/data_movement.py has the same map of axes, written separately: it judges this formula.
     numbers = operation.parameters["dimension_numbers"]
     places = lax.GatherDimensionNumbers(
         offset_dims=numbers.update_window_dims,

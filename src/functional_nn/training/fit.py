@@ -37,7 +37,7 @@ from functional_nn.training.resilience.checkpointing import Checkpoints, RunProg
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy
 from functional_nn.training.run import Run
-from functional_nn.training.state import Start, TrainState, started
+from functional_nn.training.state import Start, TrainState, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
 
 
@@ -192,7 +192,7 @@ def fit(
             if start is None:
                 first = programs.start(key)
             else:
-                first = started(start, optimizer, key, compiled.train_state, policy)
+                first = train_state_from(start, optimizer, key, compiled.train_state, policy)
             reached = RunProgress(first)
         loop = EpochLoop(
             programs,

@@ -104,7 +104,7 @@ def create_train_state(
     if start is None:
         return _first_train_state(net, optimizer, key, in_shape, policy)
     expected = jax.eval_shape(lambda key: _first_train_state(net, optimizer, key, in_shape, policy), key)
-    return started(start, optimizer, key, expected, policy)
+    return train_state_from(start, optimizer, key, expected, policy)
 
 
 def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
@@ -113,7 +113,7 @@ def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> Trai
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
-def started(
+def train_state_from(
     start: Start, optimizer: optax.GradientTransformation, key: jax.Array, expected: TrainState, precision: Precision
 ) -> TrainState:
     """The train state that a run starts from, if it is not from initial values.
