@@ -323,7 +323,7 @@ RECORDS = {
     "Masked",
     "Member",
 }
-RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Survivor", "SweepResult"}
+RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""

@@ -54,11 +54,11 @@ def as_arrays(data: object) -> Dataset | Split:
         x, labels = split.part(name)
         if (x is None) != (labels is None) or (name == "train" and x is None):
             raise InputError(f"data.{name}_x", "examples together with labels", f"{shown(x)} and {shown(labels)}")
-    return Split(*(_in_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
+    return Split(*(as_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
 
 
-def _in_numpy(argument: str, tree: PyTree) -> PyTree:
-    """A pytree of arrays as NumPy arrays. Lists of numbers are arrays, too."""
+def as_numpy(argument: str, tree: PyTree) -> PyTree:
+    """A pytree of arrays as NumPy arrays, in the types that JAX computes in. Lists of numbers are arrays, too."""
 
     def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
         place = jax.tree_util.keystr(path, simple=True, separator="/")

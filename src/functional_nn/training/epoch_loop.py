@@ -16,13 +16,14 @@ from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
+from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
-from functional_nn.training.resilience.non_finite import SKIP, finite_epoch
+from functional_nn.training.resilience.non_finite import SKIP
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -36,6 +37,8 @@ class EpochLoop:
 
     Args:
         programs: the compiled programs of the run.
+        train_epoch: ``train_epoch(train_state, number) -> (train_state, EpochResult)`` trains for one epoch; ``number``
+            counts from 0.
         data: the data on the device.
         precision: that of the run.
         epochs: the number of epochs that the run has at its end.
@@ -47,6 +50,7 @@ class EpochLoop:
     """
 
     programs: Programs
+    train_epoch: Callable[[TrainState, jax.Array], tuple[TrainState, EpochResult]]
     data: Split
     precision: Precision
     epochs: int
@@ -100,9 +104,7 @@ class EpochLoop:
         before, part = self.reached, self.data.evaluated_part
         clock = time.perf_counter()
         number = jnp.int32(self.first_epoch + len(before.history))
-        after, result = finite_epoch(
-            self.non_finite, self.programs, before.train_state, self.data.train_x, self.data.train_labels, number
-        )
+        after, result = self.train_epoch(before.train_state, number)
         seconds = time.perf_counter() - clock
         evaluation = self.programs.evaluate(after, *self.data.part(part)) if part else None
         labels = number_of_labels(self.data.part(part)[1]) if part else 0

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import jax
 import optax
@@ -20,6 +21,7 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import number_of_examples
+from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.training.argument_checks import check_counts, check_functions, check_patience, check_seed
 from functional_nn.training.data_for_network import data_for_network
@@ -35,17 +37,18 @@ from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
-from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy
+from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
 from functional_nn.training.run import Run
 from functional_nn.training.state import Start, TrainState, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
+from functional_nn.training.streamed_epoch import streamed_epoch
 
 
 def fit(
     net: Layer,
     loss: LossFunction,
     optimizer: optax.GradientTransformation,
-    data: Dataset | Split,
+    data: Dataset | Split | Stream,
     *,
     epochs: int = 10,
     batch_size: int = 64,
@@ -90,10 +93,11 @@ def fit(
         loss: a ``Loss``, or any function ``(y, labels) -> scalar``. It may return a pair ``(scalar, {name: scalar})``;
             the numbers in the dict are reported with the metrics.
         optimizer: any Optax transformation.
-        data: a ``Dataset`` or a ``Split``. Examples and labels may be pytrees of arrays.
+        data: a ``Dataset`` or a ``Split``, whose examples and labels may be pytrees of arrays; or a ``data.Stream`` of
+            batches, for data that do not fit in memory.
         epochs: the number of passes over the training data.
         batch_size: the number of examples per step. If it does not divide the number of examples, the last batch of
-            each epoch is smaller.
+            each epoch is smaller. The batches of a ``Stream`` have their own size.
         seed: for initial values, shuffling and noise.
         start: what to start from in place of initial values: ``(params, state)``; or a ``TrainState``, such as that of
             an earlier run. A run that starts from a train state continues with its key, its step and its optimizer's
@@ -143,13 +147,19 @@ def fit(
         check_function("eval_params", eval_params, "a function of the optimizer's state and the parameters")
     check_policy(non_finite)
     check_seed("seed", seed)
-    check_devices(devices, batch_size)
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")
     if progress is not None:
         check_flag("progress", progress)
     check_single_process("fit")
-    split = data_for_network(net, loss, data)
+    reader = None
+    if isinstance(data, Stream):
+        reader = StreamReader(data)
+        batch_size = number_of_examples(reader.first.x)
+        split = data_for_network(net, loss, reader.split())
+    else:
+        split = data_for_network(net, loss, data)
+    check_devices(devices, batch_size)
     if patience is not None:
         check_patience(patience, split)
     _warn_of_a_large_batch(batch_size, number_of_examples(split.train_x))
@@ -158,13 +168,15 @@ def fit(
     # What must be equal for a run to continue in a folder; the programs' fingerprints are added after compilation.
     settings = {}
     if checkpoints is not None:
+        # Of a stream, only the shapes of its batches can be told apart, which the programs' fingerprints do.
+        kept = split if reader is None else split._replace(train_x=None, train_labels=None)
         settings = {
             "batch_size": int(batch_size),
             "seed": int(seed),
             "precision": [str(part) for part in policy],
             "devices": int(devices),
             "non_finite": non_finite,
-            "data": checksum(named_arrays(split._asdict())),
+            "data": checksum(named_arrays(kept._asdict())),
         }
         if start is not None:
             settings["start"] = checksum(named_arrays(start))
@@ -175,7 +187,9 @@ def fit(
         clock = time.perf_counter()
         named = None if metrics is None else tuple(metrics.items())
         recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
-        spec = ProgramSpec(recipe, batch_size, policy, data=shapes_of(split), devices=devices)
+        spec = ProgramSpec(
+            recipe, batch_size, policy, data=shapes_of(split), devices=devices, keep_finite=reader is not None
+        )
         compiled, compiled_now = compiled_programs(spec)
         programs = Programs(compiled)
         seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
@@ -194,12 +208,18 @@ def fit(
             else:
                 first = train_state_from(start, optimizer, key, compiled.train_state, policy)
             reached = RunProgress(first)
+        on_device = jax.device_put(split, compiled.sharding)
+        if reader is None:
+            train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
+        else:
+            train_epoch = partial(streamed_epoch, non_finite, programs, reader, interruption.check)
         loop = EpochLoop(
             programs,
-            jax.device_put(split, compiled.sharding),
+            train_epoch,
+            on_device,
             policy,
             epochs,
-            first_epoch=_epochs_before(start, split, batch_size),
+            first_epoch=_epochs_before(start, data, split, batch_size),
             non_finite=non_finite,
             patience=patience,
             on_epoch=on_epoch,
@@ -245,10 +265,13 @@ def fit(
     return run
 
 
-def _epochs_before(start: Start | None, split: Split, batch_size: int) -> int:
+def _epochs_before(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
     """The number of epochs before a train state, so that a run that continues it draws other orders of examples."""
     if not isinstance(start, TrainState):
         return 0
+    if isinstance(data, Stream):
+        # Without a number of steps, only the stream knows how long an epoch is.
+        return int(start.step) // data.steps if data.steps else 0
     return int(start.step) // math.ceil(number_of_examples(split.train_x) / batch_size)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import lru_cache
+from typing import NoReturn
 
 import jax
 
 from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec
 
 JAX_SETTINGS = (
@@ -22,7 +25,8 @@ JAX_SETTINGS = (
 def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
     """The programs of a specification, and whether they were compiled now. The programs of eight are kept.
 
-    So a second run of the same network on data of the same shape compiles nothing.
+    So a second run of the same network on data of the same shape compiles nothing. If the network has another ``init``,
+    only the program of the initial values is compiled.
     """
     try:
         hash(spec)
@@ -35,4 +39,26 @@ def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
 
 @lru_cache(maxsize=8)
 def _cached(spec: ProgramSpec, settings: tuple[Hashable, ...]) -> CompiledPrograms:
-    return CompiledPrograms(spec)
+    kept = _kept_for_any_start(_without_init(spec), settings)
+    programs = kept[0].with_start_of(spec) if kept else None
+    if programs is None:
+        programs = CompiledPrograms(spec)
+        kept[:] = [programs]
+    return programs
+
+
+@lru_cache(maxsize=8)
+def _kept_for_any_start(spec: ProgramSpec, settings: tuple[Hashable, ...]) -> list[CompiledPrograms]:
+    """The list that keeps the last programs of specifications that differ only in ``init``; empty at first."""
+    return []
+
+
+def _without_init(spec: ProgramSpec) -> ProgramSpec:
+    if not isinstance(spec.recipe, Recipe):
+        return spec
+    return replace(spec, recipe=spec.recipe._replace(net=spec.recipe.net._replace(init=_no_init)))
+
+
+def _no_init(key: object, in_shape: object) -> NoReturn:
+    """Stands for any ``init``, where two networks are compared without it."""
+    raise AssertionError("never called")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -75,6 +76,23 @@ class CompiledPrograms:
         self.evaluate = compiled.get("evaluate")
         self.train_state: TrainState = shapes_of(self.start.out_info)
 
+    def with_start_of(self, spec: ProgramSpec) -> CompiledPrograms | None:
+        """These programs with other initial values, for a specification whose network differs only in ``init``.
+
+        Only the start is compiled. Returns None if the train state has other shapes or types.
+        """
+        other = copy.copy(self)
+        other.spec = spec
+        with jax.default_device(self._device):
+            traced = other._traced_start()
+            if shapes_of(traced.out_info) != self.train_state:
+                return None
+            other.start = compile_lowered(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
+        other.jaxprs = self.jaxprs | {"start": traced.jaxpr}
+        # The fingerprint of the initial values is another one.
+        vars(other).pop("fingerprints", None)
+        return other
+
     @cached_property
     def careful_epoch(self) -> Compiled:
         """An epoch of steps that keep the last finite state, as one program.
@@ -142,8 +160,7 @@ class CompiledPrograms:
                 order = self._jit(self._draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
             full, rest = compile_program("draw_order", order, QUICK | FIRST_LEVEL)
 
-            start = self._jit(self._start, own=2, shared=0).trace(shapes.hyperparameters, shapes.key)
-            train_state = compile_program("start", start, QUICK | RUN_ONCE)
+            train_state = compile_program("start", self._traced_start(), QUICK | RUN_ONCE)
 
             # The order has a row for each member, unless all share one.
             own_order = 0 if shared_order else 1
@@ -182,6 +199,9 @@ class CompiledPrograms:
             function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
         return self._place(function)
 
+    def _traced_start(self) -> Traced:
+        return self._jit(self._start, own=2, shared=0).trace(self._shapes.hyperparameters, self._shapes.key)
+
     # The functions that are compiled, for one model.
 
     def _trace_evaluate(self, train_state: TrainState, part: str) -> Traced:
@@ -204,11 +224,11 @@ class CompiledPrograms:
         return make_epoch_parts(train_step, self.spec.batch_size, self.spec.unroll)
 
     def _full_batches(self, hyperparameters, train_state, full, x, labels):
-        full_batches, _ = self._epoch_parts(hyperparameters, keep_finite=False)
+        full_batches, _ = self._epoch_parts(hyperparameters, keep_finite=self.spec.keep_finite)
         return full_batches(train_state, full, x, labels)
 
     def _last_batch(self, hyperparameters, train_state, losses, rest, x, labels):
-        _, last_batch = self._epoch_parts(hyperparameters, keep_finite=False)
+        _, last_batch = self._epoch_parts(hyperparameters, keep_finite=self.spec.keep_finite)
         return last_batch(train_state, losses, rest, x, labels)
 
     def _careful_epoch(self, hyperparameters, train_state, x, labels, number, order_key):
@@ -241,6 +261,12 @@ class Programs(NamedTuple):
         full, rest = self.compiled.draw_order(train_state.key if order_key is None else order_key, number)
         train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, full, x, labels)
         return self.compiled.last_batch(self.hyperparameters, train_state, losses, rest, x, labels)
+
+    def batch(self, train_state: TrainState, x: Value, labels: PyTree) -> tuple[TrainState, EpochResult]:
+        """Trains on one batch of a stream: an epoch of one full batch, whose examples keep their order."""
+        rows = jnp.arange(self.compiled.spec.batch_size, dtype=jnp.int32)
+        train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, rows[None], x, labels)
+        return self.compiled.last_batch(self.hyperparameters, train_state, losses, rows[:0], x, labels)
 
     def careful_epoch(
         self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None

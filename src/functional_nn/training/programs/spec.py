@@ -27,6 +27,7 @@ class ProgramSpec:
         shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         unroll: the number of train steps in the body of an epoch's loop.
         devices: the number of devices that share each batch.
+        keep_finite: whether a step that is not finite changes nothing. This costs a check in every step.
     """
 
     recipe: Recipe | RecipeMaker
@@ -38,6 +39,7 @@ class ProgramSpec:
     shared_order: bool = False
     unroll: int = 1
     devices: int = 1
+    keep_finite: bool = False
 
     def _values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""

@@ -28,7 +28,7 @@ def check_policy(policy: object) -> None:
 
 
 def finite_epoch(
-    policy: str, programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array
+    policy: str, programs: Programs, x: Value, labels: PyTree, before: TrainState, number: jax.Array
 ) -> tuple[TrainState, EpochResult]:
     """Runs an epoch with fast steps, which check nothing. If a value is not finite after it, the policy decides.
 
