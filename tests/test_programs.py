@@ -104,6 +104,10 @@ def check_sharding(result):
     assert result["difference"] < 1e-5
 
 
+def check_stream(result):
+    assert result["error"] < 0.2 * result["variance"]
+
+
 def check_stopping(result):
     assert 1 < result["epochs"] < 20
     assert result["stopped_at"] > 0.9
