@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 )
 def test_known_sizes(function, x, least, most):
     size = float(rounding(function, jnp.asarray(x)))
-    assert least * 0.999 <= size <= most
+    assert 0.74 * least <= size <= most  # errors are drawn between ¾ and 1
 
 
 def variance(x):
@@ -66,16 +66,16 @@ def test_loops_branches_and_calls_are_entered():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
     assert jnp.all(rounding(loop, x) > 0)
     branch = lambda x: lax.cond(x > 0, lambda x: x * 3, lambda x: x, x)  # noqa: E731
-    assert rounding(branch, jnp.array(1.0)) > 2.9
+    assert rounding(branch, jnp.array(1.0)) > 2.2
     assert rounding(branch, jnp.array(-1.0)) == 0
-    assert rounding(jax.jit(lambda x: jax.jit(lambda x: x * 3)(x)), jnp.array(1.0)) > 2.9
+    assert rounding(jax.jit(lambda x: jax.jit(lambda x: x * 3)(x)), jnp.array(1.0)) > 2.2
 
 
 def test_a_choice_stays_the_same():
     """A maximum of what is a little wrong is a little wrong; it is not another element's."""
     x = jnp.array([1.0, 1.0, 0.0])
-    assert 1.4 < rounding(lambda x: jnp.max(x * 1.5), x) < 1.6
-    assert 1.4 < rounding(lambda x: (x * 1.5)[jnp.argmax(x)], x) < 1.6
+    assert 1.1 < rounding(lambda x: jnp.max(x * 1.5), x) < 1.6
+    assert 1.1 < rounding(lambda x: (x * 1.5)[jnp.argmax(x)], x) < 1.6
 
 
 def test_the_same_each_time_under_jit_and_vmap_and_of_the_arguments_shapes():
@@ -88,8 +88,9 @@ def test_the_same_each_time_under_jit_and_vmap_and_of_the_arguments_shapes():
     assert rounding(lambda x: x[:0] * 2, x).shape == (0, 3)
 
 
-def test_every_element_has_its_own_signs():
-    """With the same sign everywhere, errors of a difference of two like programs would cancel."""
+def test_every_element_has_its_own_error():
+    """With the same error everywhere, errors of a difference of two like programs would cancel."""
     x = jnp.ones(64)
     size = rounding(lambda x: x * 3 - lax.rev(x * 3, (0,)), x)
     assert jnp.mean(size > 1) > 1 - 2.0**-RUNS - 0.2
+    assert jnp.all(size > 1e-3)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import jax
 import numpy as np
 
 from functional_nn.core.trees import PyTree
+from functional_nn.gradients.compare.compared_values import ComparedValues, relative_error
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     condensed,
@@ -19,8 +20,10 @@ from functional_nn.gradients.compare.jacobians import (
     second_order,
     under_transforms,
 )
-from functional_nn.gradients.compare.problem import Array, Leaves, Problem
-from functional_nn.gradients.compare.verdict import Verdict, judge
+from functional_nn.gradients.compare.narrow_types import narrowest_type
+from functional_nn.gradients.compare.problem import Leaves, Problem
+from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
+from functional_nn.gradients.compare.verdict import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order
 from functional_nn.jaxprs.xla_options import quick_jit
@@ -29,35 +32,10 @@ TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.
 """The largest error allowed, relative to the sum of absolute terms: in float64 about 450 units in the last place."""
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
+VISIBLE_ROUNDING = 1e-10
+"""If the formula differs by this share from the exact derivative, the function loses at least five digits."""
 SAME = 1e-14
 """The largest relative change that counts as none: compiling a formula twice can change its values this much."""
-NEARLY_ZERO = 1e-25
-"""If a derivative is 0, rounding in 50 digits gives a value smaller than this."""
-
-
-@dataclass(frozen=True)
-class ComparedValues:
-    """Values of one derivative from three sources, as arrays of one shape.
-
-    Args:
-        hand: the values of the hand-derived formula.
-        automatic: the values of automatic differentiation.
-        arbiter: the values of the arbiter.
-        arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
-        scale: the size by which errors are divided.
-    """
-
-    hand: np.ndarray
-    automatic: np.ndarray
-    arbiter: np.ndarray
-    arbiter_error: np.ndarray
-    scale: np.ndarray
-
-    def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
-        size = np.abs(direction)
-        arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
-        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
 
 
 class JacobianComparison:
@@ -88,9 +66,12 @@ class JacobianComparison:
             self._jacobians = quick_jit(partial(jacobians, self.problem))
             self._forward_products = quick_jit(partial(forward_products, self.problem))
             self._pullbacks = quick_jit(partial(pullbacks, self.problem))
-        self._formula_is_right = dict.fromkeys(self.problem.names, True)
+            self._narrowest = narrowest_type(self.problem.function, self.problem.leaves)
+        self._tolerance = TOLERANCES.get(self._narrowest, TOLERANCES["bfloat16"])
+        self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
+        self.loses_digits = False
 
     def _drawn(self, seed: int) -> tuple[Leaves, Leaves]:
         """Draws a cotangent of the outputs and a direction of the leaves. Their numbers are exact in every type."""
@@ -111,11 +92,11 @@ class JacobianComparison:
         """
         with jax.enable_x64(True):
             leaves = self.problem.leaves if leaves is None else leaves
-            found = _as_rows(self._jacobians(leaves), leaves)
-            forward = self._forward_products(leaves, self.directions) if jvp else None
+            found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
+            forward = self._forward(leaves) if jvp else None
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
-                np.max(_relative_error(hand - automatic, scale), 0, initial=0)
+                np.max(relative_error(hand - automatic, scale), 0, initial=0)
                 for hand, automatic, scale in zip(*found, strict=True)
             ]
             reference = reference_jacobian(self.problem.function, leaves, doubts)
@@ -125,13 +106,28 @@ class JacobianComparison:
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
             verdict = judged(values)
-            self._formula_is_right[name] &= verdict.outcome == "pass"
+            self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
+            self.loses_digits |= values.largest_rounding() > VISIBLE_ROUNDING
             yield verdict
+            if not self.note:
+                with jax.enable_x64(True):
+                    relative = relative_values(self.problem.function, leaves, number, reference, values)
+                if relative is not None:
+                    yield judged(relative, unit="relative", tolerance=ALLOWED)
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)
                 yield judged(values.along(direction, product), kind="jvp")
+
+    def _forward(self, leaves: Leaves) -> Leaves | None:
+        """Products with the directions by ``jax.jvp``; None if the function has only a backward rule."""
+        try:
+            return self._forward_products(leaves, self.directions)
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            return None
 
     def _with_arbiter(
         self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
@@ -153,21 +149,28 @@ class JacobianComparison:
         columns = reference.columns[number]
         values[:, columns] = reference.values[number]
         error[:, columns] = reference.error[number]
-        note = ""
+        # What only automatic differentiation computed, and not finite, is known to nobody.
+        error[~np.isfinite(values)] = np.inf
+        note = self.note
         at_kink = np.isinf(error) | everywhere
         if self._kinks_as_automatic and at_kink.any():
-            note = f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
+            note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
             values[at_kink], error[at_kink] = automatic[at_kink], 0
         return ComparedValues(hand, automatic, values, error, scale), note
+
+    @property
+    def note(self) -> str:
+        """A note for the reader if the function computes in a narrower type than float64; otherwise empty."""
+        if self._narrowest == "float64":
+            return ""
+        return f"The function computes in {self._narrowest} inside, so more rounding is allowed. "
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction."""
         with jax.enable_x64(True):
             program = quick_jit(partial(second_order, self.problem))
-            found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves)
-            doubts = [
-                _relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)
-            ]
+            found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves, 1)
+            doubts = [relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             reference = reference_second_order(self.problem, self.y_bars, self.directions, doubts)
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
@@ -175,7 +178,7 @@ class JacobianComparison:
                 name,
                 values,
                 kind="second order",
-                tolerance=SECOND_ORDER_TOLERANCE,
+                tolerance=max(SECOND_ORDER_TOLERANCE, self._tolerance if self.note else 0),
                 reference=reference.name,
                 transform="jit",
                 regime=regime,
@@ -207,10 +210,14 @@ class JacobianComparison:
                     for leaves in (*in_float64, bars, automatic)
                 )
                 right, error = hand, np.zeros_like(other)
-                if not self._formula_is_right[name]:
+                outcome = self._formula_outcome[name]
+                if outcome == "fail":
                     right = other
                 elif self._automatic_is_right[name]:
                     error = np.abs(hand - other)
+                    # If the arbiter could not judge, nothing says which of two different values is right.
+                    if outcome == "inconclusive":
+                        error = np.where(error > self._tolerance * scale, np.inf, error)
                 values = ComparedValues(found, found_automatic, right, error, scale)
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
 
@@ -223,7 +230,8 @@ class JacobianComparison:
             leaves: the point.
 
         Returns:
-            Two arrays of booleans, one element for each mutant.
+            Two arrays of booleans, one element for each mutant. In a function that computes in a narrow type, a change
+            counts if it is larger than the rounding of that type.
         """
         with jax.enable_x64(True):
             bars = jax.tree.leaves(mutants.evaluate(*arguments))
@@ -233,68 +241,26 @@ class JacobianComparison:
             rows = np.asarray(found).reshape(len(mutants), -1)
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
-            largest = np.max(_relative_error(rows - truth, scale), 1, initial=0)
-            dead |= ~(largest <= TOLERANCES["float64"])  # NaN counts as dead too
-            changed |= ~np.all(np.abs(rows - hand) <= SAME * np.abs(hand), 1)
+            scale = np.where(np.isfinite(scale), scale, np.abs(truth))
+            largest = np.max(relative_error(rows - truth, scale), 1, initial=0)
+            dead |= ~(largest <= self._tolerance)  # NaN counts as dead too
+            least = self._tolerance * scale if self.note else SAME * np.abs(hand)
+            changed |= ~np.all(np.abs(rows - hand) <= least, 1)
         return dead, changed
 
-    def _verdict(
-        self,
-        leaf: str,
-        values: ComparedValues,
-        *,
-        reference: str,
-        transform: str,
-        regime: str,
-        kind: str = "vjp",
-        dtype: str = "float64",
-        tolerance: float | None = None,
-        note: str = "",
-    ) -> Verdict:
-        """The verdict at the worst element of the formula: a certain failure if there is one, else a doubtful one."""
-        tolerance = TOLERANCES[dtype] if tolerance is None else tolerance
-        hand_error = _relative_error(values.hand - values.arbiter, values.scale)
-        automatic_error = _relative_error(values.automatic - values.arbiter, values.scale)
-        arbiter_error = _relative_error(values.arbiter_error, values.scale)
-        if not hand_error.size:
-            return Verdict(
-                self.subject,
-                leaf,
-                "pass",
-                0.0,
-                tolerance,
-                kind=kind,
-                dtype=dtype,
-                transform=transform,
-                regime=regime,
-                reference=reference,
-                note="It has no elements.",
-            )
-        # The true error lies between these two. NaN counts as an infinite error.
-        with np.errstate(invalid="ignore"):
-            least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
-        least = np.where(np.isnan(hand_error), np.inf, least)
-        most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
-        at = np.unravel_index(np.argmax(least if np.max(least) > tolerance else most), hand_error.shape)
-        return Verdict(
-            self.subject,
-            leaf,
-            judge(float(hand_error[at]), float(arbiter_error[at]), tolerance),
-            float(hand_error[at]),
-            tolerance,
-            kind=kind,
-            dtype=dtype,
-            transform=transform,
-            regime=regime,
-            automatic_error=float(np.max(np.nan_to_num(automatic_error, nan=np.inf))),
-            reference=reference,
-            reference_error=float(arbiter_error[at]),
-            index=self._index(leaf, tuple(map(int, at))),
-            hand=float(values.hand[at]),
-            automatic=float(values.automatic[at]),
-            arbiter=float(values.arbiter[at]),
-            note=note,
-        )
+    def _verdict(self, leaf: str, values: ComparedValues, **known: object) -> Verdict:
+        """The verdict at the worst element of the formula.
+
+        Args:
+            leaf: the name of the leaf.
+            values: the values by its elements.
+            known: the fields of the verdict that are known before, such as its kind and its dtype.
+        """
+        dtype = str(known.get("dtype", "float64"))
+        tolerance = max(TOLERANCES[dtype], self._tolerance)
+        template = replace(Verdict(self.subject, leaf, "pass", 0.0, tolerance), **known)
+        verdict, at = values.with_finite_scale().verdict(template)
+        return replace(verdict, index=self._index(leaf, at)) if at else verdict
 
     def _index(self, leaf: str, at: tuple[int, ...]) -> tuple[int, ...]:
         """The index in the leaf of a column of its Jacobian; for a product with a direction, an index in the output."""
@@ -304,23 +270,10 @@ class JacobianComparison:
         return tuple(map(int, np.unravel_index(at[-1], shape)))
 
 
-def _as_rows(derivatives: Derivatives, leaves: Leaves) -> Derivatives:
-    """Reshapes the derivatives to float64 matrices, (outputs, elements of the leaf)."""
-
-    def rows(arrays: Leaves) -> list[np.ndarray]:
-        wide = [np.asarray(array, np.float64) for array in arrays]
-        # NumPy cannot infer the number of rows if a leaf has no elements, so it is read from the leading axis.
-        return [
-            array.reshape(-1 if np.size(leaf) else len(array), np.size(leaf))
-            for array, leaf in zip(wide, leaves, strict=True)
-        ]
-
-    return Derivatives(*map(rows, derivatives))
-
-
-def _relative_error(difference: Array, scale: Array) -> np.ndarray:
-    """|difference| / scale. If the scale is 0, it is infinite, unless the difference is only rounding in 50 digits."""
-    with np.errstate(all="ignore"):
-        relative = np.abs(difference) / scale
-    is_zero = (difference == 0) | ((scale == 0) & (np.abs(difference) < NEARLY_ZERO))
-    return np.where(is_zero, 0.0, relative)
+def _as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:
+    """Reshapes the derivatives to float64 matrices, (rows, elements of the leaf)."""
+    matrices = (
+        [np.asarray(array, np.float64).reshape(rows, np.size(leaf)) for array, leaf in zip(arrays, leaves, strict=True)]
+        for arrays in derivatives
+    )
+    return Derivatives(*matrices)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.error_scale import absolute_terms
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
 from functional_nn.gradients.compare.rounding_noise import rounding
@@ -37,6 +38,9 @@ class Derivatives(NamedTuple):
 def condensed(problem: Problem) -> Problem:
     """Returns the problem. If its Jacobians are too large, its outputs become a few random sums of the outputs."""
     shapes = jax.eval_shape(problem.function, problem.leaves)
+    if not shapes:
+        remedy = "Only outputs of floating-point or complex numbers have a derivative."
+        raise InputError("function", "a function with at least one such output", "none", remedy)
     outputs = sum(shape.size for shape in shapes)
     if outputs * sum(np.size(leaf) for leaf in problem.leaves) <= MOST_ELEMENTS:
         return problem

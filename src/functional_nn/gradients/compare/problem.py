@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -43,18 +44,22 @@ class Problem(NamedTuple):
 
 
 class DifferentiableLeaves(NamedTuple):
-    """The floating-point leaves of a pytree with their paths, and the function that puts leaves back into the tree.
+    """The floating-point leaves of a pytree with their paths, and the functions that put leaves back into the tree.
+
+    A complex array counts as two leaves: its real and its imaginary part.
 
     Args:
         names: the paths of the leaves.
         leaves: the floating-point arrays.
-        join: ``join(leaves)`` returns the tree with other floating-point leaves. ``join(leaves, None)`` also replaces
-            everything without a derivative (integers, masks, keys) by None.
+        join: ``join(leaves)`` returns the tree with other floating-point leaves.
+        join_cotangents: ``join_cotangents(leaves)`` returns a tree of cotangents. None takes the place of everything
+            without a derivative (integers, masks, keys). The cotangent of a complex z = a + ib is ā - i b̄, as in JAX.
     """
 
     names: list[str]
     leaves: list[Array]
-    join: Callable[..., PyTree]
+    join: Callable[[Leaves], PyTree]
+    join_cotangents: Callable[[Leaves], PyTree]
 
 
 def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> DifferentiableLeaves:
@@ -65,21 +70,48 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
         names: names for the first level, if the tree is a tuple.
 
     >>> parts = differentiable_leaves(({"weight": jnp.ones(2)}, jnp.arange(3)), ("params", "tokens"))
-    >>> parts.names, parts.join([7.0], None)
+    >>> parts.names, parts.join_cotangents([7.0])
     (['params/weight'], ({'weight': 7.0}, None))
     """
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    all_leaves = [leaf for _, leaf in paths_and_leaves]
-    is_floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in all_leaves]
+    found_names, found_leaves = [], []
+    for path, leaf in paths_and_leaves:
+        dtype, name = jnp.result_type(leaf), _name(path, names)
+        if jnp.issubdtype(dtype, jnp.floating):
+            found_names.append(name)
+            found_leaves.append(leaf)
+        elif jnp.issubdtype(dtype, jnp.complexfloating):
+            found_names += [f"{name} (real part)".strip(), f"{name} (imaginary part)".strip()]
+            found_leaves += [_part(leaf, np.real), _part(leaf, np.imag)]
 
-    def join(leaves: Leaves, others: Sequence[PyTree] | None = all_leaves) -> PyTree:
-        others = [None] * len(all_leaves) if others is None else others
+    def joined(leaves: Leaves, imaginary: complex, *, keep_others: bool) -> PyTree:
         remaining = iter(leaves)
-        joined = [next(remaining) if floats else other for floats, other in zip(is_floating, others, strict=True)]
-        return jax.tree.unflatten(structure, joined)
+        parts = []
+        for _, leaf in paths_and_leaves:
+            dtype = jnp.result_type(leaf)
+            if jnp.issubdtype(dtype, jnp.floating):
+                parts.append(next(remaining))
+            elif jnp.issubdtype(dtype, jnp.complexfloating):
+                parts.append(next(remaining) + imaginary * next(remaining))
+            else:
+                parts.append(leaf if keep_others else None)
+        return jax.tree.unflatten(structure, parts)
 
-    chosen = [pair for pair, floats in zip(paths_and_leaves, is_floating, strict=True) if floats]
-    return DifferentiableLeaves([_name(path, names) for path, _ in chosen], [leaf for _, leaf in chosen], join)
+    return DifferentiableLeaves(
+        found_names,
+        found_leaves,
+        partial(joined, imaginary=1j, keep_others=True),
+        partial(joined, imaginary=-1j, keep_others=False),
+    )
+
+
+def _part(leaf: Array | jax.ShapeDtypeStruct, part: Callable[[np.ndarray], np.ndarray]) -> Array:
+    """The real or the imaginary part of an array, or its shape and type."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.eval_shape(jnp.real, leaf)
+    if isinstance(leaf, jax.Array):
+        return jnp.real(leaf) if part is np.real else jnp.imag(leaf)
+    return part(np.asarray(leaf))
 
 
 def _name(path: jax.tree_util.KeyPath, names: Sequence[str]) -> str:
@@ -96,13 +128,20 @@ def _joined(path: jax.tree_util.KeyPath) -> str:
 
 
 def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
-    """Converts floating-point leaves to another type. They become NumPy arrays: float64 then works without x64 mode."""
+    """Converts floating-point leaves to another type, and complex ones to the complex type of this precision.
+
+    They become NumPy arrays: float64 then works without x64 mode.
+    """
+
+    complex_dtype = np.result_type(dtype, np.complex64)
 
     def convert(leaf: Array) -> Array:
         is_key = isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic)
         if is_key:
             return leaf
         array = np.asarray(leaf)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            return array.astype(complex_dtype)
         return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     return jax.tree.map(convert, tree)
@@ -120,7 +159,7 @@ def function_problem(
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         joined = inputs.join(leaves)
         y = differentiable_leaves(jax.eval_shape(function, *joined))
-        bars = hand_vjp(*joined, y.join(y_bars, None))
+        bars = hand_vjp(*joined, y.join_cotangents(y_bars))
         # For a single argument, the pullback may return the cotangent itself instead of a tuple.
         if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
             bars = (bars,)
@@ -131,12 +170,16 @@ def function_problem(
 
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
     """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure and shapes."""
-    expected = jax.tree.structure(inputs.join([0] * len(inputs.leaves), None))
+    expected = jax.tree.structure(inputs.join_cotangents([0] * len(inputs.leaves)))
     given = jax.tree.structure(bars)
     if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."
         raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
-    leaves = jax.tree.leaves(bars)
+    leaves = []
+    for bar in jax.tree.leaves(bars):
+        is_complex = jnp.issubdtype(jnp.result_type(bar), jnp.complexfloating)
+        # The cotangent of a + ib is ā - i b̄.
+        leaves += [jnp.real(bar), -jnp.imag(bar)] if is_complex else [bar]
     for name, bar, leaf in zip(inputs.names, leaves, inputs.leaves, strict=True):
         if jnp.shape(bar) != jnp.shape(leaf):
             remedy = "A cotangent has the shape of what it belongs to: sum over axes that were broadcast."
@@ -186,7 +229,7 @@ def layer_problem(
         return forward(leaves)[1]
 
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
-        return bars_of(backward_of(layer)(residuals, differentiable_leaves(y_shape).join(y_bars, None)), inputs)
+        return bars_of(backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars)), inputs)
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         return backward(residuals(leaves), y_bars)

@@ -6,13 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess, worst
+from functional_nn.gradients.compare.verdict import (
+    MARKS,
+    ORDER,
+    Outcome,
+    Verdict,
+    automatic_excess,
+    worst,
+    worst_outcome,
+)
 
 WIDTH = 80
 """The width of a terminal in characters."""
 MOST_ROWS = 40
 """The largest number of rows in a table. If more comparisons failed, the table has more rows."""
-ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
 """The columns: the mark, the argument, the comparison, how often, the formula's worst error, and jax.grad's."""
 NUMBERS_FROM = 3
@@ -42,16 +49,10 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
         groups.setdefault(tuple(getattr(verdict, field) for field in fields), []).append(verdict)
     found = []
     for group in groups.values():
-        outcome = worst_outcome(group)
+        outcome = worst_outcome(verdict.outcome for verdict in group)
         (shown,) = worst((verdict for verdict in group if verdict.outcome == outcome), 1)
         found.append(VerdictGroup(len(group), outcome, shown, max(group, key=automatic_excess)))
     return sorted(found, key=lambda group: ORDER.index(group.outcome))
-
-
-def worst_outcome(verdicts: Iterable[Verdict]) -> Outcome:
-    """The worst outcome of the verdicts: a failure, then an inconclusive one, then a pass."""
-    outcomes = {verdict.outcome for verdict in verdicts}
-    return next(outcome for outcome in ORDER if outcome in outcomes)
 
 
 def text_table(verdicts: Sequence[Verdict]) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+"""The outcomes, the worst first."""
 LARGEST_FACTOR = 1024
 """The hint for a wrong value tries whole numbers up to this one as the factor to the right value."""
 
@@ -113,6 +115,11 @@ def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
     if error + reference_error <= tolerance:
         return "pass"
     return "fail" if error - reference_error > tolerance else "inconclusive"
+
+
+def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst of some outcomes: a failure, then an inconclusive one, then a pass."""
+    return min(outcomes, key=ORDER.index)
 
 
 def worst(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:

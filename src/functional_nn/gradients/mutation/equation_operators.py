@@ -63,6 +63,9 @@ def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Al
         others = []
     elif value == round(value):
         others = [value + 1, value - 1]
+    elif name in COMPARISONS:
+        # No point lies between a threshold and a millionth more.
+        others = [2 * value]
     else:
         others = [value * (1 + 1e-6), 2 * value]
     for other in others:
@@ -92,6 +95,8 @@ def sums(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def products(equation: JaxprEqn) -> Iterator[Alternative]:
+    if 0 in map(literal, equation.invars):
+        return  # the product is 0 without the other factor, too
     yield from dropped(1, "factor")(equation)
     yield change_results("factor 2", lambda array: 2 * array)
 

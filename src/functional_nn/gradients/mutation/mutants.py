@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
@@ -33,6 +34,7 @@ from functional_nn.gradients.mutation.cotangent_operators import cotangent_alter
 from functional_nn.gradients.mutation.equation_operators import alternatives
 from functional_nn.gradients.mutation.sites import Body, is_floating, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
+from functional_nn.jaxprs.inner_programs import array_type
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
@@ -115,6 +117,7 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     equations = [
         Entry(site.path, alternative, site.place, f"{site.equation.primitive.name}: {alternative.text}", "equation")
         for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
+        if any(array_type(variable).size for variable in site.equation.outvars)
         for alternative in alternatives(site)
     ]
     if limit is not None and limit < len(equations):
@@ -170,6 +173,25 @@ class Mutants:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
 
+    def changes_its_equation(self, number: int, *arguments: PyTree) -> bool:
+        """Whether a mutant changes the results of its own equation at this point. False for equations in loops."""
+        changed = False
+
+        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+            nonlocal changed
+            results = compute(operands)
+            alternatives = [pair for pair in self._alternatives.get(path, []) if pair[0] == number]
+            if alternatives and not isinstance(results[0], jax.core.Tracer):
+                operands = list(map(jnp.asarray, operands))
+                others = changed_operands(alternatives, number, operands)
+                others = changed_results(alternatives, number, others, compute(others))
+                pairs = zip(results, others, strict=True)
+                changed |= not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+            return results
+
+        evaluate(self._program, self._leaves(arguments), hook)
+        return changed
+
     def _leaves(self, arguments: Sequence[PyTree]) -> list[jax.Array]:
         given = signature(arguments)
         if given != self._expected:
@@ -183,13 +205,15 @@ class Mutants:
         size = -(-len(self) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
-        return jax.tree.map(lambda bar: bar.reshape(-1, *bar.shape[2:])[: len(self)], bars)
+        return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:])[: len(self)], bars)
 
     def _one(self, active: Number, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of the mutant with this number."""
 
         def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
             here = self._alternatives.get(path, [])
+            if here:
+                operands = list(map(jnp.asarray, operands))  # constants of a program are not arrays of JAX
             operands = changed_operands(here, active, operands)
             return changed_results(here, active, operands, compute(operands))
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.gradients.cases.equivalent import reason_for
 from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
-from functional_nn.gradients.compare.problem import Array, Leaves
+from functional_nn.gradients.compare.problem import Array, DifferentiableLeaves, Leaves, differentiable_leaves
 from functional_nn.gradients.compare.report import Survivor
-from functional_nn.gradients.mutation.mutants import mutate
+from functional_nn.gradients.multiprecision.interpreter import Program
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.mutation.mutants import Mutants, mutate
 from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
 """The largest number of planted errors in the equations of a formula. All errors in its results are tried too."""
+DIGITS, AGREEING_DIGITS = 50, 40
+"""The digits with which a survivor is compared with the formula, and those that have to agree."""
+NO_MUTANT = -1
+"""The number of no mutant: the formula itself."""
 WIDTHS = (0.3, 1.0, 4.0)
 """Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
+TOO_SMALL = "It changes less than the rounding in the narrow type that the function computes in."
+ONLY_ROUNDING = "It changes nothing but rounding: with 50 digits, the results agree to 40."
+BELOW_ROUNDING = "Rounding in this function can change this component by more than a millionth."
+HIDDEN = "It changes a value that a later selection leaves out at every point."
+A_MILLIONTH_MORE = "component × (1 + 1e-6)"
 
 
 def plant(
@@ -47,23 +60,78 @@ def plant(
     if not len(mutants):
         return 0, ()
     dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
+    points: list[tuple[PyTree, Leaves]] = []
     for leaves, y_bars in _points(problem.leaves, comparison.y_bars):
         with jax.enable_x64(True):
             given = residuals(leaves), _as_arrays(y_bars)
+        points.append(given)
         dead_here, changed_here = comparison.killed(mutants, given, leaves)
         dead |= dead_here
         changed |= changed_here
         if dead.all():
             break
 
-    def survivor(number: int) -> Survivor:
+    def reason(number: int) -> str:
         mutant = mutants[number]
-        if mutant.family == "bar" and not changed[number]:
-            return Survivor(comparison.subject, str(mutant), UNCHANGED)
-        reason = (equivalent or {}).get(mutant.description) or reason_for(comparison.subject, str(mutant))
-        return Survivor(comparison.subject, str(mutant), reason)
+        if not changed[number] and mutant.family == "bar":
+            return UNCHANGED
+        if not changed[number] and comparison.note:
+            return TOO_SMALL
+        listed = (equivalent or {}).get(mutant.description) or reason_for(comparison.subject, str(mutant))
+        if not listed and comparison.loses_digits and mutant.description.endswith(A_MILLIONTH_MORE):
+            return BELOW_ROUNDING
+        return listed or _reason_found(mutants, number, points, changed=bool(changed[number]))
 
-    return len(mutants), tuple(survivor(number) for number in np.flatnonzero(~dead).tolist())
+    survivors = np.flatnonzero(~dead).tolist()
+    return len(mutants), tuple(
+        Survivor(comparison.subject, str(mutants[number]), reason(number)) for number in survivors
+    )
+
+
+def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, Leaves]], *, changed: bool) -> str:
+    """Why a mutant that no comparison found is not an error, if that can be computed; otherwise an empty text.
+
+    Args:
+        mutants: the mutants of the formula.
+        number: the mutant's number.
+        points: the arguments of the formula at all points that were tried.
+        changed: whether the mutant changes a result at any of them.
+    """
+    if not changed and mutants[number].description.startswith("select_n"):
+        with jax.enable_x64(True):
+            is_hidden = any(mutants.changes_its_equation(number, *arguments) for arguments in points)
+        return HIDDEN if is_hidden else ""
+    return ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else ""
+
+
+def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, Leaves]]) -> bool:
+    """Whether a mutant and the formula agree in exact arithmetic, as softmax does with another shift.
+
+    Both are evaluated with 50 digits at all points. If only rounding differs, the last digits differ at some point.
+    Results that are equal everywhere prove nothing: the error may be in a branch that no point takes.
+    """
+    arithmetic = Arithmetic(DIGITS)
+    differs = False
+    for arguments in points:
+        inputs = differentiable_leaves(arguments)
+
+        def results(active: int, inputs: DifferentiableLeaves = inputs) -> np.ndarray:
+            def bars(leaves: Leaves) -> Leaves:
+                return jax.tree.leaves(mutants.alone(active, *inputs.join(leaves)))
+
+            program = Program(bars, inputs.leaves)
+            return program(arithmetic, [arithmetic.numbers(leaf)[..., None] for leaf in inputs.leaves])
+
+        try:
+            with jax.enable_x64(True), arithmetic.precision():
+                right, found = results(NO_MUTANT), results(number)
+                difference, size = np.max(np.abs(found - right), initial=0), np.max(np.abs(right), initial=0)
+        except InputError:  # an operation has no rule
+            return False
+        if not difference <= size * 10.0**-AGREEING_DIGITS:
+            return False
+        differs |= bool(difference > 0)
+    return differs
 
 
 def _as_arrays(leaves: Leaves) -> list[jax.Array]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.problem import Function, Leaves, Problem
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.references.numerical import difference_jacobian, exact_jacobian
+from functional_nn.jaxprs.evaluate import evaluate
 
 MOST_EXACT_NUMBERS = 1_000_000
 """The largest count of numbers with 50 and 80 digits for one problem. They take some seconds to compute."""
@@ -19,6 +22,9 @@ MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
 STEP = 2.0**-60
 """The step of the inner difference in a second derivative. It is so small that many digits are needed."""
+
+CHANGE = 2.0**-30
+"""The relative change of all numbers by which the sensitivity is measured: far above rounding, and small."""
 
 
 class ReferenceJacobian(NamedTuple):
@@ -102,6 +108,49 @@ def _change_along(function: Function, y_bars: Leaves, directions: Leaves, leaves
     )
     products = [jnp.sum(bar * (a - b)) for bar, a, b in zip(y_bars, ahead, behind, strict=True)]
     return [sum(products, jnp.zeros(()))]
+
+
+def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> np.ndarray:
+    """How far the derivatives by some elements of a leaf change, per unit of relative change in all numbers.
+
+    All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
+    random signs. This returns the largest change of each derivative, divided by 2⁻³⁰: the condition number of the
+    derivative, times the derivative. It is infinite if an operation has no rule.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: the point.
+        number: the index of the leaf.
+        columns: the flat indices of the elements in the leaf.
+    """
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    constants = [np.asarray(value) if _is_floating_array(value) else value for value in program.consts]
+    moved_constants = [place for place, value in enumerate(constants) if _is_floating_array(value)]
+
+    def with_constants(arrays: Leaves) -> Leaves:
+        values = list(constants)
+        for place, value in zip(moved_constants, arrays[len(leaves) :], strict=True):
+            values[place] = value
+        return evaluate(ClosedJaxpr(program.jaxpr, values), arrays[: len(leaves)])
+
+    arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
+    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(arrays))]
+    random = np.random.default_rng(0)
+
+    def derivatives(factor: float) -> np.ndarray:
+        moved = [array * (1 + factor * random.choice([-1.0, 1.0], array.shape)) for array in arrays]
+        return exact_jacobian(with_constants, moved, columns=chosen).values[number]
+
+    try:
+        at_point = derivatives(0.0)
+        changes = [np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)]
+    except InputError:  # an operation has no rule
+        return np.full((Program(function, leaves).outputs, len(columns)), np.inf)
+    return np.maximum(*changes)
+
+
+def _is_floating_array(value: object) -> bool:
+    return isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def _in_many_digits(

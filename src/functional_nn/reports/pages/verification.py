@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from functional_nn.activations.activation_types import Activation
 from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.compare.report_table import VerdictGroup, group_verdicts, worst_outcome
-from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess
+from functional_nn.gradients.compare.report_table import VerdictGroup, group_verdicts
+from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess, worst_outcome
 from functional_nn.reports.pages.page import as_svg, check_libraries, write_template
 
 PACKAGE = Path(__file__).parents[2]
@@ -212,7 +212,7 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
         subjects[name] = Subject(
             name,
             anchor_of[name],
-            worst_outcome(of_subject),
+            worst_outcome(verdict.outcome for verdict in of_subject),
             of_subject,
             group_verdicts(of_subject, "leaf", "kind") if len(of_subject) > MOST_CELLS else [],
             typeset(sections[section], anchors) if section and not shown_at else "",

@@ -1,0 +1,102 @@
+"""Values of one derivative from three sources, their errors, and the verdict at the worst element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from functional_nn.gradients.compare.problem import Array
+from functional_nn.gradients.compare.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class ComparedValues:
+    """Values of one derivative from three sources, as arrays of one shape.
+
+    Args:
+        hand: the values of the hand-derived formula.
+        automatic: the values of automatic differentiation.
+        arbiter: the values of the arbiter.
+        arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
+        scale: the size by which errors are divided.
+    """
+
+    hand: np.ndarray
+    automatic: np.ndarray
+    arbiter: np.ndarray
+    arbiter_error: np.ndarray
+    scale: np.ndarray
+
+    def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
+        """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
+        size = np.abs(direction)
+        arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
+        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
+
+    def with_finite_scale(self) -> ComparedValues:
+        """Takes the size of the derivative where the scale is not finite.
+
+        The scale comes from automatic differentiation. It is infinite where a term overflows, and NaN where
+        automatic differentiation gives NaN. Divided by infinity, every error would be 0.
+        """
+        is_finite = np.isfinite(self.scale)
+        return self if is_finite.all() else replace(self, scale=np.where(is_finite, self.scale, np.abs(self.arbiter)))
+
+    def largest_rounding(self) -> float:
+        """The largest relative error of the formula in elements that pass."""
+        with np.errstate(all="ignore"):
+            relative = np.abs(self.hand - self.arbiter) / np.abs(self.arbiter)
+        return float(
+            np.max(relative, where=np.isfinite(relative) & (self.arbiter_error <= np.abs(self.arbiter)), initial=0)
+        )
+
+    def only_at(self, counted: np.ndarray, scale: np.ndarray) -> ComparedValues:
+        """The values with another scale. Only the chosen elements count; all others get an error of 0."""
+        return ComparedValues(
+            np.where(counted, self.hand, self.arbiter),
+            np.where(counted, self.automatic, self.arbiter),
+            self.arbiter,
+            np.where(counted, self.arbiter_error, 0.0),
+            np.where(counted, scale, 1.0),
+        )
+
+    def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:
+        """The verdict at the worst element of the formula, and the index of that element.
+
+        The worst element is a certain failure if there is one, else a doubtful one.
+
+        Args:
+            template: a verdict with what is known before: the subject, the leaf, the tolerance and the like.
+        """
+        hand_error = relative_error(self.hand - self.arbiter, self.scale, self.arbiter_error)
+        automatic_error = relative_error(self.automatic - self.arbiter, self.scale, self.arbiter_error)
+        arbiter_error = relative_error(self.arbiter_error, self.scale, self.arbiter_error)
+        if not hand_error.size:
+            return replace(template, note="It has no elements."), ()
+        # The true error lies between these two. NaN counts as an infinite error.
+        with np.errstate(invalid="ignore"):
+            least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
+        least = np.where(np.isnan(hand_error), np.inf, least)
+        most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
+        at = np.unravel_index(np.argmax(least if np.max(least) > template.tolerance else most), hand_error.shape)
+        verdict = replace(
+            template,
+            outcome=judge(float(hand_error[at]), float(arbiter_error[at]), template.tolerance),
+            error=float(hand_error[at]),
+            automatic_error=float(np.max(np.nan_to_num(automatic_error, nan=np.inf))),
+            reference_error=float(arbiter_error[at]),
+            hand=float(self.hand[at]),
+            automatic=float(self.automatic[at]),
+            arbiter=float(self.arbiter[at]),
+        )
+        return verdict, tuple(map(int, at))
+
+
+def relative_error(difference: Array, scale: Array, arbiter_error: Array = 0.0) -> np.ndarray:
+    """|difference| / scale. If the scale is 0, it is infinite, unless the difference is within the arbiter's error."""
+    with np.errstate(all="ignore"):
+        relative = np.abs(difference) / scale
+    within_arbiter_error = np.isfinite(arbiter_error) & (np.abs(difference) <= arbiter_error)
+    is_zero = (difference == 0) | ((scale == 0) & within_arbiter_error)
+    return np.where(is_zero, 0.0, relative)

@@ -1,0 +1,63 @@
+"""The narrowest floating-point type in which a function computes, although its arguments are float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from functional_nn.gradients.compare.problem import Function, Leaves
+from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+
+MORE_BITS = 18
+"""A constant that needs more bits than this, and no more than the 24 of float32, was rounded to float32. By chance, a
+float64 has so few bits once in 2²⁹ cases. Whole numbers and simple fractions are not rounded."""
+BITS_OF_FLOAT32 = 24
+
+
+def narrowest_type(function: Function, leaves: Leaves) -> str:
+    """The narrowest floating-point type inside a function of float64 leaves: ``"float64"`` if it uses no other.
+
+    It counts if an operation makes a narrower number of a float64, as a cast does, and if a constant in the code was
+    rounded to float32. Then even a right formula agrees with the exact derivative only as far as this type allows.
+
+    >>> with jax.enable_x64(True):
+    ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])
+    'bfloat16'
+    """
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    types = {"float64", *_types(program)}
+    return min(types, key=lambda name: jnp.finfo(name).nmant)
+
+
+def _types(program: ClosedJaxpr) -> Iterator[str]:
+    """The narrow types in a program and in the programs inside it."""
+    for equation in program.jaxpr.eqns:
+        yield from _narrow_results(equation)
+        for variable in equation.invars:
+            if isinstance(variable, Literal) and _is_rounded_to_float32(variable.val):
+                yield "float32"
+        for inner in inner_programs(equation):
+            yield from _types(inner)
+
+
+def _narrow_results(equation: JaxprEqn) -> Iterator[str]:
+    takes_float64 = any(getattr(variable.aval, "dtype", None) == np.float64 for variable in equation.invars)
+    if not takes_float64 or inner_programs(equation):
+        return
+    for variable in equation.outvars:
+        dtype = array_type(variable).dtype
+        if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
+            yield dtype.name
+
+
+def _is_rounded_to_float32(value: object) -> bool:
+    """Whether a constant of the code looks like one that was rounded to float32, such as 0.1."""
+    number = np.asarray(value)
+    if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
+        return False
+    mantissa, _ = np.frexp(np.abs(number))
+    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and bool((mantissa * 2.0**MORE_BITS) % 1)
