@@ -9,6 +9,8 @@ import numpy as np
 from functional_nn.gradients.compare.problem import Array
 from functional_nn.gradients.compare.verdict import Verdict, judge
 
+NO_ERROR = np.zeros(())
+
 
 @dataclass(frozen=True)
 class ComparedValues:
@@ -44,12 +46,11 @@ class ComparedValues:
         return self if is_finite.all() else replace(self, scale=np.where(is_finite, self.scale, np.abs(self.arbiter)))
 
     def largest_rounding(self) -> float:
-        """The largest relative error of the formula in elements that pass."""
+        """The largest relative error of the formula in elements that the arbiter knows."""
         with np.errstate(all="ignore"):
             relative = np.abs(self.hand - self.arbiter) / np.abs(self.arbiter)
-        return float(
-            np.max(relative, where=np.isfinite(relative) & (self.arbiter_error <= np.abs(self.arbiter)), initial=0)
-        )
+        is_known = np.isfinite(relative) & (self.arbiter_error <= np.abs(self.arbiter))
+        return float(np.max(relative, where=is_known, initial=0))
 
     def only_at(self, counted: np.ndarray, scale: np.ndarray) -> ComparedValues:
         """The values with another scale. Only the chosen elements count; all others get an error of 0."""
@@ -93,7 +94,7 @@ class ComparedValues:
         return verdict, tuple(map(int, at))
 
 
-def relative_error(difference: Array, scale: Array, arbiter_error: Array = 0.0) -> np.ndarray:
+def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ERROR) -> np.ndarray:
     """|difference| / scale. If the scale is 0, it is infinite, unless the difference is within the arbiter's error."""
     with np.errstate(all="ignore"):
         relative = np.abs(difference) / scale

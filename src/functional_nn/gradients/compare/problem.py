@@ -170,7 +170,7 @@ def function_problem(
 
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
     """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure and shapes."""
-    expected = jax.tree.structure(inputs.join_cotangents([0] * len(inputs.leaves)))
+    expected = jax.tree.structure(inputs.join_cotangents(inputs.leaves))
     given = jax.tree.structure(bars)
     if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."

@@ -82,5 +82,5 @@ class Noise:
 
     def _drawn(self, like: jax.Array) -> jax.Array:
         shape = (RUNS, *like.shape)
-        drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.int8([-1, 1]), shape)
+        drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.array([-1, 1], np.int8), shape)
         return jnp.asarray(drawn)[self._run].astype(like.dtype) / 127

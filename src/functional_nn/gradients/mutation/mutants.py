@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
@@ -181,7 +182,7 @@ class Mutants:
             nonlocal changed
             results = compute(operands)
             alternatives = [pair for pair in self._alternatives.get(path, []) if pair[0] == number]
-            if alternatives and not isinstance(results[0], jax.core.Tracer):
+            if alternatives and not isinstance(results[0], Tracer):
                 operands = list(map(jnp.asarray, operands))
                 others = changed_operands(alternatives, number, operands)
                 others = changed_results(alternatives, number, others, compute(others))
