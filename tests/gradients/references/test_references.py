@@ -7,7 +7,10 @@ import pytest
 from jax import nn
 
 from functional_nn.gradients.cases import LAYERS, LOSSES, draw_inputs
-from functional_nn.gradients.compare.problem import differentiable_leaves
+from functional_nn.gradients.compare.problem import Problem, differentiable_leaves
+from functional_nn.gradients.multiprecision import numbers
+from functional_nn.gradients.references import many_digits
+from functional_nn.gradients.references.arbiter import reference_second_order
 from functional_nn.gradients.references.numerical import difference_jacobian, exact_jacobian
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -64,7 +67,7 @@ def test_the_exact_reference_is_right_to_the_last_place_where_float64_is_not():
     with np.errstate(over="ignore"):
         expected = np.exp(-np.abs(x)) / np.square(1 + np.exp(-np.abs(x)))
     np.testing.assert_allclose(np.diag(found.values[0]), expected, rtol=1e-15)
-    assert np.all(np.diag(found.error[0]) <= 2**-52 * expected)
+    assert np.all(np.diag(found.error[0]) <= 2**-52 * expected + 5e-324)
 
 
 def test_the_exact_reference_survives_cancellation():
@@ -148,3 +151,96 @@ def test_gradients_of_losses_pass(case):
     y, labels = jnp.asarray(case.y), jnp.asarray(case.labels)
     found = exact_jacobian(lambda leaves: [case.loss(leaves[0], labels)], [y])
     np.testing.assert_allclose(found.values[0][0], np.ravel(case.loss.gradient(y, labels)), rtol=1e-13, atol=1e-15)
+
+
+def exact(function, *leaves):
+    """The values and the errors of the exact reference, one pair for each leaf."""
+    found = exact_jacobian(lambda leaves: [function(*leaves)], [np.asarray(leaf, np.float64) for leaf in leaves])
+    return list(zip(found.values, found.error, strict=True))
+
+
+def test_a_derivative_far_below_the_function_is_resolved():
+    (_, (value, error)) = exact(lambda x, y: x + 1e-60 * y, 1.0, 2.0)
+    np.testing.assert_allclose(value, 1e-60, rtol=1e-15)
+    assert 0 < error < 1e-75
+    for x in (60.0, 130.0, 200.0, 700.0):
+        ((value, error),) = exact(lambda x: 1 / (1 + jnp.exp(-x)), x)
+        np.testing.assert_allclose(value, np.exp(-x), rtol=1e-15)
+        assert 0 < error < 1e-15 * np.exp(-x)
+    ((value, error),) = exact(nn.softmax, [0.0, -700.0, -3.0])
+    np.testing.assert_allclose(value[0, 1], -np.exp(-700) / (1 + np.exp(-3)) ** 2, rtol=1e-15)
+    assert np.all(error < 1e-15 * np.abs(value))
+
+
+@pytest.mark.parametrize("library", ["gmpy2", "mpmath"])
+def test_bounds_hold_where_nothing_is_computed_again(library, monkeypatch):
+    """Without the repetition the error has to tell that the digits were lost; with mpmath, too."""
+    pytest.importorskip(library)
+    monkeypatch.setattr(numbers, "_fastest", lambda: library)
+    monkeypatch.setattr(many_digits, "MOST_REPEATED_NUMBERS", 0)
+    for function, x, right in (
+        (lambda x: 1 + 1e-60 * x, 2.0, 1e-60),
+        (lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3, 1e10 + 1),
+        (lambda x: 1 / (1 + jnp.exp(-x)), 130.0, np.exp(-130)),
+    ):
+        ((value, error),) = exact(function, x)
+        assert abs(value - right) <= error
+
+
+def test_a_derivative_below_float64_is_zero_with_the_smallest_error():
+    for x in (800.0, 2000.0):
+        ((value, error),) = exact(lambda x: 1 / (1 + jnp.exp(-x)), x)
+        assert (value, error) == (0, 5e-324)
+
+
+def test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error():
+    def function(a, h):
+        return 6.6e-34 * a + jnp.where(a > 0, 0.0, h) + 0 * h
+
+    (by_a, by_h) = exact(function, [1.0, 2.0], 3.0)
+    np.testing.assert_allclose(by_a[0], 6.6e-34 * np.eye(2), rtol=1e-15)
+    assert np.all(by_a[1] == by_a[1] * np.eye(2))
+    assert np.all(by_h[0] == 0)
+    assert np.all(by_h[1] == 0)
+
+
+def test_what_is_lost_inside_the_function_is_found():
+    """Both evaluations agree on 1: the first term vanishes in 50 and in 80 digits."""
+    ((value, error),) = exact(lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3)
+    np.testing.assert_allclose(value, 1e80 * 1e-70 + 1, rtol=1e-15)
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("kinked", [jnp.abs, nn.relu, lambda y: jnp.maximum(y, 2 * y), lambda y: jnp.floor(y)])
+def test_a_kink_far_below_the_function_is_seen(kinked):
+    assert np.isinf(exact(lambda x, y: x + 1e-60 * kinked(y), 1.0, 0.0)[1][1])
+
+
+def test_many_digits_need_no_gmpy2(monkeypatch):
+    monkeypatch.setattr(numbers, "_fastest", lambda: "mpmath")
+    test_a_derivative_far_below_the_function_is_resolved()
+    test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error()
+
+
+def test_sums_that_cancel_exactly_have_a_tiny_error():
+    ((value, error),) = exact(lambda x: jnp.sum(nn.softmax(x)), [1.0, 2.0, 1 / 3])
+    assert np.all(np.abs(value) + error < 1e-300)
+
+
+def second_order_of(function, x):
+    problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)])
+    return float(found.values[0][0, 0]), float(found.error[0][0, 0])
+
+
+@pytest.mark.parametrize("x", [0.3, 80.0, 300.0, 1e-200])
+def test_second_derivatives_are_right_in_the_tails(x):
+    value, error = second_order_of(nn.softplus, x)
+    np.testing.assert_allclose(value, np.exp(-x) / (1 + np.exp(-x)) ** 2, rtol=1e-14)
+    assert 0 < error < 1e-15 * value
+
+
+def test_second_derivatives_at_kinks_have_an_infinite_error():
+    assert second_order_of(nn.relu, 0.0)[1] == np.inf
+    value, error = second_order_of(nn.relu, 1.0)
+    assert abs(value) + error < 1e-290

@@ -20,8 +20,11 @@ MOST_EXACT_NUMBERS = 1_000_000
 """The largest count of numbers with 50 and 80 digits for one problem. They take some seconds to compute."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
-STEP = 2.0**-60
-"""The step of the inner difference in a second derivative. It is so small that many digits are needed."""
+STEP = 2.0**-100
+"""The step of the inner difference in a second derivative, relative to the smallest element of the point, or to 1."""
+SMALLEST_STEP = 2.0**-1000
+SECOND_ORDER_DIGITS = 110
+"""The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
 
 CHANGE = 2.0**-30
 """The relative change of all numbers by which the sensitivity is measured: far above rounding, and small."""
@@ -66,8 +69,8 @@ def reference_second_order(
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 80 digits, with a step in t of 2⁻⁶⁰. If an operation has no rule, it
-    is a difference of the formula in float64.
+    This is a mixed difference of the function in 110 digits or more, with a step in t of 2⁻¹⁰⁰. If an operation has no
+    rule, it is a difference of the formula in float64.
 
     Args:
         problem: the function, its pullback and the point x.
@@ -76,12 +79,28 @@ def reference_second_order(
         doubts: see ``reference_jacobian``.
     """
     try:
-        change = partial(_change_along, problem.function, y_bars, directions)
-        found = _in_many_digits(change, problem.leaves, doubts, digits=80)
+        step = _step(problem.leaves)
+        slope = partial(_slope_along, problem.function, y_bars, directions, step)
+        found = _in_many_digits(slope, problem.leaves, doubts, digits=SECOND_ORDER_DIGITS)
+        if _is_kinked(problem, y_bars, directions, step):
+            return found._replace(error=[np.full_like(error, np.inf) for error in found.error])
+        return found
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
-    values, error = ([part / (2 * STEP) for part in parts] for parts in (found.values, found.error))
-    return found._replace(values=values, error=error)
+
+
+def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float) -> bool:
+    """Whether ⟨ȳ, f(x + t u)⟩ has a kink at t = 0. Then the second derivative along u is infinite.
+
+    The steps in t are relative to 1, so t is multiplied by a number of the size of the smallest element.
+    """
+
+    def along(t: Leaves) -> Leaves:
+        moved = [leaf + t[0] * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
+        products = [jnp.sum(bar * y) for bar, y in zip(y_bars, problem.function(moved), strict=True)]
+        return [sum(products, jnp.zeros(()))]
+
+    return bool(np.isinf(exact_jacobian(along, [np.zeros(())]).error[0]).any())
 
 
 def _difference_of_pullback(
@@ -100,14 +119,21 @@ def _difference_of_pullback(
     return ReferenceJacobian("differences of the formula", columns, *rows)
 
 
-def _change_along(function: Function, y_bars: Leaves, directions: Leaves, leaves: Leaves) -> Leaves:
-    """⟨ȳ, f(x + h u) - f(x - h u)⟩ with h = ``STEP``."""
+def _step(leaves: Leaves) -> float:
+    """The step in t: a power of 2, so small that no element of the point changes by more than a tiny share."""
+    elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in leaves])
+    smallest = np.min(elements, where=elements > 0, initial=1.0)
+    return max(STEP * 2.0 ** np.floor(np.log2(smallest)), SMALLEST_STEP)
+
+
+def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: float, leaves: Leaves) -> Leaves:
+    """⟨ȳ, f(x + h u) - f(x - h u)⟩ / 2h with the step h."""
     ahead, behind = (
-        function([leaf + sign * STEP * direction for leaf, direction in zip(leaves, directions, strict=True)])
+        function([leaf + sign * step * direction for leaf, direction in zip(leaves, directions, strict=True)])
         for sign in (1.0, -1.0)
     )
     products = [jnp.sum(bar * (a - b)) for bar, a, b in zip(y_bars, ahead, behind, strict=True)]
-    return [sum(products, jnp.zeros(()))]
+    return [sum(products, jnp.zeros(())) * (0.5 / step)]
 
 
 def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ functions under ``jax.enable_x64(True)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -16,15 +16,12 @@ import numpy as np
 
 from functional_nn.gradients.compare.problem import Function, Leaves
 from functional_nn.gradients.multiprecision.interpreter import Program
-from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.multiprecision.sources import dependence
+from functional_nn.gradients.references.many_digits import MANY, derivatives
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
 """For each leaf, the flat indices of the elements to differentiate by; None for all."""
 
-MORE_DIGITS = 30
-"""The second evaluation has this many digits more than the first."""
-AT_ONCE = 2_000_000
-"""About how many numbers are in memory at the same time."""
 EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 """The relative steps of differences in float64."""
@@ -49,11 +46,18 @@ class JacobianEstimate(NamedTuple):
 def exact_jacobian(
     function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None
 ) -> JacobianEstimate:
-    """Computes central differences of the forward pass in 50 and in 80 digits. About 30 and 50 digits are right.
+    """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
-    (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0. The error is the difference between
-    the two precisions, plus half a unit in the last place of float64. There is a kink, and the error is infinite, if
-    (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at the smaller step as at the larger.
+    (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
+    If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
+    error. Otherwise both may have lost the change of f, so these elements are computed again with 400 digits, and if
+    the result is more than rounding, with 440 digits. What is still only rounding gets the bound of rounding as its
+    error, at least the smallest number of float64. The error is exactly 0 only where no operation lets the output
+    depend on the element. The number of repeated elements is bounded. Beyond it the error is the larger bound that 80
+    digits allow.
+
+    There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
+    the smaller step as at the larger.
 
     This is the derivative of the exact function: nothing is rounded inside it, even by casts to a lower type.
     ``stop_gradient`` and custom derivatives have no effect.
@@ -78,74 +82,16 @@ def exact_jacobian(
         digits to spare make harmless.
     """
     program = Program(function, leaves)
-    values, errors = [], []
-    for number, chosen in enumerate(_chosen(leaves, columns)):
-        coarse = _differences(program, leaves, number, chosen, digits)
-        fine = _differences(program, leaves, number, chosen, digits + MORE_DIGITS)
-        value = fine.central.astype(np.float64)
-        # Rounding to float64 adds an error of up to half a unit in the last place.
-        error = np.abs(fine.central - coarse.central).astype(np.float64) + np.spacing(np.abs(value)) / 2
-        # The step is 10^10 times smaller in the finer evaluation. In a smooth function the jump shrinks with the step.
-        kink = (fine.jump > coarse.jump / 1000) & (fine.jump > fine.noise)
-        values.append(value)
-        errors.append(np.where(kink.astype(bool) | ~np.isfinite(value) | np.isnan(error), np.inf, error))
-    return JacobianEstimate(values, errors)
-
-
-class _Differences(NamedTuple):
-    """Differences in many digits, as arrays (m, columns).
-
-    Args:
-        central: central differences.
-        jump: how far the differences to the right and to the left disagree.
-        noise: a limit between two kinds of jumps: far above any jump from rounding, and far below a jump at a kink.
-    """
-
-    central: np.ndarray
-    jump: np.ndarray
-    noise: np.ndarray
-
-
-def _differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int) -> _Differences:
-    """Computes differences by these elements of one leaf, with as many digits as their size needs."""
-    x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
-    # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
-    smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
-    arithmetic = Arithmetic(digits + int(np.ceil(-np.log10(smallest))))
-    one, ten = arithmetic.numbers([1, 10])
-    with arithmetic.precision():
-        base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
-        steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten ** (digits // 3))
-        parts = []
-        for part in _parts(columns, program.numbers * 2):
-            h = steps[part]
-            count = len(h)
-            # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
-            points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
-            points[columns[part], np.arange(count)] += h
-            points[columns[part], count + np.arange(count)] -= h
-            moved = points.reshape(*np.shape(leaves[number]), -1)
-            y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
-            right, left = (y[:, :count] - y[:, -1:]) / h, (y[:, -1:] - y[:, count:-1]) / h
-            size = np.maximum(np.abs(y[:, -1:]), one)
-            noise = size / h / ten ** (digits - 15)
-            parts.append(_Differences((right + left) / 2, np.abs(right - left), noise))
-        no_columns = np.zeros((program.outputs, 0), object)  # for a leaf without chosen elements
-        arrays_by_field = zip((no_columns,) * 3, *parts, strict=True)
-        return _Differences(*(np.concatenate(arrays, 1) for arrays in arrays_by_field))
+    chosen = _chosen(leaves, columns)
+    known = dependence(program, leaves, chosen, MANY.digits)
+    pairs = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
+    return JacobianEstimate([value for value, _ in pairs], [error for _, error in pairs])
 
 
 def _chosen(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
     if columns is None:
         return [np.arange(np.size(leaf)) for leaf in leaves]
     return [np.asarray(chosen, int) for chosen in columns]
-
-
-def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
-    """Splits the columns into parts that fit into memory. Each column takes ``numbers`` numbers."""
-    count = max(1, AT_ONCE // numbers)
-    for start in range(0, len(columns), count):
-        yield slice(start, start + count)
 
 
 def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:

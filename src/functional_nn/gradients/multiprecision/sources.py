@@ -1,0 +1,180 @@
+"""Numbers that remember which elements of the inputs they were computed from."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from functional_nn.gradients.multiprecision.interpreter import Program
+from functional_nn.gradients.multiprecision.numbers import Arithmetic, Function, Number
+
+WHOLE = ("floor", "ceil")
+"""Functions whose values do not change between two whole numbers."""
+
+
+class Dependence(NamedTuple):
+    """What one evaluation of a program says about its outputs.
+
+    Args:
+        values: the outputs, as numbers of many digits, (m,).
+        sources: for each leaf, whether an output was computed from a chosen element of it, (m, columns).
+        tied: whether a comparison found equal numbers. Another choice is then as right as the one that was made, so
+            an output may depend on more elements than ``sources`` says.
+    """
+
+    values: np.ndarray
+    sources: list[np.ndarray]
+    tied: bool
+
+
+def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray], digits: int) -> Dependence:
+    """Evaluates a program at one point, and finds out which elements of the inputs each output is computed from.
+
+    Every number has a set of sources. The result of an operation has the sources of all its operands, with these
+    exceptions: a selection or a maximum has the sources of the number that it takes, a product with a constant 0 has
+    none, and neither has the result of a comparison, or of rounding to whole numbers. So an output changes near this
+    point only if one of its sources changes. The opposite does not hold: x - x has the source x.
+
+    Args:
+        program: the program.
+        leaves: the point.
+        columns: for each leaf, the flat indices of the elements that are told apart.
+        digits: the digits of the numbers.
+    """
+    arithmetic = _SourceArithmetic(digits)
+    with arithmetic.precision():
+        y = program(arithmetic, _inputs(arithmetic, leaves, columns))[:, 0]
+    values = np.array([number.value for number in y] + [None], object)[:-1]
+    ends = np.cumsum([len(chosen) for chosen in columns])
+    sources = np.split(_as_booleans([number.sources for number in y], ends[-1]), ends[:-1], 1)
+    return Dependence(values, sources, arithmetic.tied)
+
+
+def _inputs(
+    arithmetic: _SourceArithmetic, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The leaves as numbers with sources. Each chosen element is its own source, with one bit of an integer."""
+    inputs, bit = [], 0
+    for leaf, chosen in zip(leaves, columns, strict=True):
+        flat: list[_SourcedNumber] = arithmetic.numbers(leaf).reshape(-1).tolist()
+        for place in chosen:
+            flat[place].sources |= 1 << bit
+            bit += 1
+        inputs.append(np.array([*flat, None], object)[:-1].reshape(*np.shape(leaf), 1))
+    return inputs
+
+
+def _as_booleans(sources: Sequence[int], count: int) -> np.ndarray:
+    """The bits of integers, as an array (integers, count)."""
+    size = count // 8 + 1
+    rows = [np.frombuffer(bits.to_bytes(size, "little"), np.uint8) for bits in sources]
+    stacked = np.array(rows, np.uint8).reshape(len(sources), size)
+    return np.unpackbits(stacked, axis=1, count=count, bitorder="little").astype(bool)
+
+
+class _SourceArithmetic(Arithmetic):
+    """Arithmetic with numbers that have sources. ``tied`` says whether a comparison found equal numbers."""
+
+    def __init__(self, digits: int):
+        super().__init__(digits)
+        self.tied = False
+
+    def numbers(self, array: ArrayLike) -> np.ndarray:
+        plain = super().numbers(array)
+        made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
+        # The last element keeps NumPy from looking into an empty list, or into the numbers.
+        return np.array([*made, None], object)[:-1].reshape(plain.shape)
+
+    def function(self, name: str) -> Function:
+        of_values = super().function(name)
+        if name == "divide":
+            return np.frompyfunc(lambda a, b: _quotient(of_values, a, b), 2, 1)
+        if name == "is_finite":
+            return np.frompyfunc(lambda x: of_values(x.value), 1, 1)
+        if name in WHOLE:
+            return np.frompyfunc(lambda x: self._whole(of_values(x.value), x), 1, 1)
+
+        def of_numbers(*operands: _SourcedNumber | Number) -> _SourcedNumber:
+            sources = 0
+            for operand in operands:
+                sources |= _sources(operand)
+            return _SourcedNumber(self, of_values(*map(_value, operands)), sources)
+
+        return lambda *arrays: np.frompyfunc(of_numbers, len(arrays), 1)(*arrays)
+
+    def _whole(self, value: Number, x: _SourcedNumber) -> _SourcedNumber:
+        self.tied |= bool(x.sources) and value == x.value
+        return _SourcedNumber(self, value, 0)
+
+
+class _SourcedNumber:
+    """A number of many digits, with the bits of its sources. Plain integers in the same operation have no sources."""
+
+    __slots__ = ("arithmetic", "sources", "value")
+
+    def __init__(self, arithmetic: _SourceArithmetic, value: Number, sources: int):
+        self.arithmetic = arithmetic
+        self.value = value
+        self.sources = sources
+
+    def __add__(self, other: _SourcedNumber | int) -> _SourcedNumber:
+        return _SourcedNumber(self.arithmetic, self.value + _value(other), self.sources | _sources(other))
+
+    def __sub__(self, other: _SourcedNumber | int) -> _SourcedNumber:
+        return _SourcedNumber(self.arithmetic, self.value - _value(other), self.sources | _sources(other))
+
+    def __rsub__(self, other: int) -> _SourcedNumber:
+        return _SourcedNumber(self.arithmetic, other - self.value, self.sources)
+
+    def __mul__(self, other: _SourcedNumber | int) -> _SourcedNumber:
+        a, b = self.value, _value(other)
+        sources = self.sources | _sources(other)
+        if (a == 0 and not self.sources) or (b == 0 and not _sources(other)):
+            sources = 0
+        return _SourcedNumber(self.arithmetic, a * b, sources)
+
+    def __truediv__(self, other: _SourcedNumber | int) -> _SourcedNumber:
+        return _quotient(operator.truediv, self, other)
+
+    def __neg__(self) -> _SourcedNumber:
+        return _SourcedNumber(self.arithmetic, -self.value, self.sources)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _compared(compare: Callable[[Number, Number], bool]) -> Callable[[_SourcedNumber, object], bool]:
+    """Makes a comparison, which notes whether the numbers are equal although they depend on the inputs."""
+
+    def method(a: _SourcedNumber, b: object) -> bool:
+        value = _value(b)
+        if a.value == value and a is not b and (a.sources or _sources(b)):
+            a.arithmetic.tied = True
+        return compare(a.value, value)
+
+    return method
+
+
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(_SourcedNumber, f"__{_name}__", _compared(getattr(operator, _name)))
+
+
+def _value(number: object) -> Number:
+    return number.value if isinstance(number, _SourcedNumber) else number
+
+
+def _sources(number: object) -> int:
+    return number.sources if isinstance(number, _SourcedNumber) else 0
+
+
+def _quotient(divide: Function, a: _SourcedNumber, b: _SourcedNumber | Number) -> _SourcedNumber:
+    is_zero = a.value == 0 and not a.sources
+    return _SourcedNumber(a.arithmetic, divide(a.value, _value(b)), 0 if is_zero else a.sources | _sources(b))

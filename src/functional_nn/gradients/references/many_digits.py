@@ -1,0 +1,207 @@
+"""Central differences in many digits, with as many digits as each derivative needs, and bounds of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from functional_nn.gradients.compare.problem import Leaves
+from functional_nn.gradients.multiprecision.interpreter import Program
+from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.multiprecision.sources import Dependence
+
+AT_ONCE = 2_000_000
+"""About how many numbers are in memory at the same time."""
+MOST_REPEATED_NUMBERS = 600_000
+"""The largest count of numbers that are computed again with more digits, for all leaves together."""
+AGREEMENT = 1e-18
+"""Two derivatives agree if they differ by at most this share."""
+SAFE = 1e-40
+"""If two values of the function differ by more than this share, numbers cancel by more than the digits can bear."""
+MARGIN = 1000
+"""The factor between an estimate of the effect of rounding, and the bound that is stated."""
+SPARE_DIGITS = 10
+"""Rounding differs from one evaluation to another by fewer digits."""
+SMALLEST = 5e-324
+"""The smallest positive number of float64."""
+
+
+class Level(NamedTuple):
+    """An evaluation with ``digits`` digits and steps of |x| 10^-step."""
+
+    digits: int
+    step: int
+
+
+MANY, CONFIRMING = Level(400, 60), Level(440, 75)
+"""With so many digits, a change of a number of size 1 can be seen if its derivative is not too small for float64."""
+
+
+def first_levels(digits: int) -> tuple[Level, Level]:
+    """The two evaluations that every derivative gets. The second has 30 digits more."""
+    return Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+
+
+class Differences(NamedTuple):
+    """Differences at one level, as arrays (m, columns) of numbers of many digits.
+
+    Args:
+        level: the level.
+        base: the outputs at x, (m, 1).
+        central: the central differences.
+        jump: how far the differences to the right and to the left disagree.
+        size: the largest absolute output at the points of a difference, divided by the step.
+    """
+
+    level: Level
+    base: np.ndarray
+    central: np.ndarray
+    jump: np.ndarray
+    size: np.ndarray
+
+    def rounding(self, cancellation: np.ndarray) -> np.ndarray:
+        """A bound of the effect of rounding. ``cancellation`` says how many units in the last digit ``base`` errs."""
+        return self.size * cancellation * MARGIN / 10**self.level.digits
+
+
+def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, level: Level) -> Differences:
+    """Computes differences by these elements of one leaf, with as many digits as the size of the elements needs."""
+    x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
+    # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
+    smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
+    arithmetic = Arithmetic(level.digits + int(np.ceil(-np.log10(smallest))))
+    one, ten = arithmetic.numbers([1, 10])
+    with arithmetic.precision():
+        base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
+        steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten**level.step)
+        parts = []
+        for part in _parts(columns, program.numbers * 2):
+            h = steps[part]
+            count = len(h)
+            # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
+            points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
+            points[columns[part], np.arange(count)] += h
+            points[columns[part], count + np.arange(count)] -= h
+            moved = points.reshape(*np.shape(leaves[number]), -1)
+            y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
+            up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
+            right, left = (up - middle) / h, (middle - down) / h
+            size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle)) / h
+            parts.append((middle, (right + left) / 2, np.abs(right - left), size))
+        if not parts:  # a leaf without chosen elements
+            parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
+        middles, *arrays = zip(*parts, strict=True)
+        return Differences(level, middles[0], *(np.concatenate(array, 1) for array in arrays))
+
+
+def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
+    """Splits the columns into parts that fit into memory. Each column takes ``numbers`` numbers."""
+    count = max(1, AT_ONCE // numbers)
+    for start in range(0, len(columns), count):
+        yield slice(start, start + count)
+
+
+def derivatives(
+    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, known: Dependence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the derivatives by some elements of one leaf, and bounds of their errors.
+
+    Args:
+        program: the function.
+        leaves: the point.
+        number: the number of the leaf.
+        columns: the flat indices of the elements.
+        digits: the digits of the first evaluation.
+        known: what an evaluation with many more digits says about the outputs.
+    """
+    coarse, fine = (differences(program, leaves, number, columns, level) for level in first_levels(digits))
+    cancellation, unsafe = _cancellation(fine, known.values[:, None])
+    value, error, agree = _compared(coarse, fine, cancellation)
+    independent = ~known.sources[number]
+    if not known.tied:
+        # Nothing that these outputs are computed from has changed: their derivatives are 0.
+        unchanged = independent & (fine.central == 0) & (fine.jump == 0)
+        error[unchanged] = 0
+        agree |= unchanged
+    doubtful = (~agree | (unsafe & ~independent)) & np.isfinite(value) & np.isfinite(error)
+    # This bound stays for the elements that are not computed again.
+    error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
+    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
+    if again.size:
+        better = _in_more_digits(program, leaves, number, columns[again], fine, again, cancellation)
+        for old, new in zip((value, error), better, strict=True):
+            old[:, again] = np.where(doubtful[:, again], new, old[:, again])
+    return value, error
+
+
+def _in_more_digits(
+    program: Program,
+    leaves: Leaves,
+    number: int,
+    columns: np.ndarray,
+    before: Differences,
+    places: np.ndarray,
+    cancellation: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the derivatives with 400 digits, and with 440 digits if one of them is not just rounding."""
+    many = differences(program, leaves, number, columns, MANY)
+    # The effect of rounding has shrunk by as many digits as were added. A derivative, or a jump of it, has not.
+    gain = (MANY.digits - MANY.step) - (before.level.digits - before.level.step)
+    shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
+    limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
+    nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
+    value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
+    some = np.flatnonzero(~nothing.all(0))
+    if some.size:
+        confirming = differences(program, leaves, number, columns[some], CONFIRMING)
+        coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
+        found, found_error, _ = _compared(coarse, confirming, cancellation)
+        value[:, some], error[:, some] = found, found_error
+    return value, error
+
+
+def _compared(
+    coarse: Differences, fine: Differences, cancellation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The derivatives, bounds of their errors (infinite at a kink), and whether the two levels agree."""
+    change = np.abs(fine.central - coarse.central)
+    agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
+    bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
+    value, error = _rounded(fine.central, bound)
+    return value, np.where(_is_kink(coarse, fine), np.inf, error), agree
+
+
+def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds derivatives to float64. That adds an error of up to half a unit in the last place."""
+    value = value.astype(np.float64)
+    error = np.maximum(error.astype(np.float64) + np.spacing(np.abs(value)) / 2, SMALLEST)
+    return value, np.where(np.isfinite(value) & ~np.isnan(error), error, np.inf)
+
+
+def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
+    """Whether the differences to the right and to the left disagree at both levels.
+
+    In a smooth function the jump shrinks with the step, and rounding shrinks even faster. At a kink it stays. At a
+    point where the function itself jumps, it grows as the step shrinks.
+    """
+    finer = 10.0 ** (fine.level.step - coarse.level.step)
+    stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
+    seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
+    return stays & seen
+
+
+def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many units in the last digit the outputs err, and whether that is too much to trust the derivatives.
+
+    Args:
+        fine: the differences.
+        right: the outputs with many more digits, (m, 1).
+    """
+    wrong = np.abs(fine.base - right)
+    share = (wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))).astype(np.float64)
+    cancellation = np.clip(share * 10.0**fine.level.digits, 1.0, 10.0**fine.level.digits)
+    # An output that is 0 but for rounding is no sign of trouble: it gets smaller with more digits.
+    is_zero = np.abs(right) < np.abs(fine.base) * SAFE
+    return cancellation, (share > SAFE) & ~is_zero
