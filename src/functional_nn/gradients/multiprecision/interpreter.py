@@ -11,14 +11,14 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.multiprecision import data_movement, elementwise, products, reductions
+from functional_nn.gradients.multiprecision import data_movement, decompositions, elementwise, products, reductions
 from functional_nn.gradients.multiprecision.control_flow import CONTROL, Operand
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Points, Values
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type
 
-RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES
+RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES | decompositions.RULES
 
 Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
