@@ -70,7 +70,6 @@ RULES |= {
     "le": _by_numpy(np.less_equal),
     "gt": _by_numpy(np.greater),
     "ge": _by_numpy(np.greater_equal),
-    "eq_to": _by_numpy(np.equal),
     "lt_to": _by_numpy(np.less),
     "le_to": _by_numpy(np.less_equal),
     "max": _by_numpy(maximum),

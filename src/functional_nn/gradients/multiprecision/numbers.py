@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from functional_nn.gradients.multiprecision.complex_values import complex_numbers
+
 Number: TypeAlias = Any
 """A number from gmpy2 or mpmath."""
 Function: TypeAlias = Callable[..., Number]
@@ -57,8 +59,10 @@ class Arithmetic:
         self._functions = made.functions
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
-        """Converts floating-point numbers, integers or booleans without rounding."""
+        """Converts floating-point numbers, complex numbers, integers or booleans without rounding."""
         array = np.asarray(array)
+        if array.dtype.kind == "c":
+            return complex_numbers(self.numbers(np.real(array)), self.numbers(np.imag(array)))
         exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
         return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
 
@@ -161,7 +165,8 @@ def _to_mpmath(context: Any, x: Number) -> Number:
     """Converts a number of gmpy2 to mpmath, which has more digits."""
     import gmpy2
 
-    if not gmpy2.is_finite(x):
+    numbers: Any = gmpy2
+    if not numbers.is_finite(x):
         return context.mpf(float(x))
     mantissa, exponent = x.as_mantissa_exp()
     return context.mpf((int(mantissa), int(exponent)))

@@ -90,6 +90,8 @@ class _SourceArithmetic(Arithmetic):
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
         plain = super().numbers(array)
+        if np.iscomplexobj(array):  # made of two parts, each by this function
+            return plain
         made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
         # The last element keeps NumPy from looking into an empty list, or into the numbers.
         return np.array([*made, None], object)[:-1].reshape(plain.shape)
