@@ -11,6 +11,7 @@ from jax import lax, nn
 from jax.ad_checkpoint import checkpoint_name
 
 from functional_nn.core.errors import InputError
+from functional_nn.gradients.multiprecision import complex_rules
 from functional_nn.gradients.multiprecision.interpreter import RULES, Program
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 
@@ -115,7 +116,93 @@ ONE = {
         x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape) + jax.random.normal(jax.random.key(1), x.shape)
     ),
 }
+SQUARE = np.random.default_rng(4).normal(size=(2, 3, 3))
+
+
+def joined(arrays):
+    return jnp.concatenate([array.ravel() for array in arrays], dtype=float)
+
+
+def triangular(**options):
+    """Solves triangular systems from both sides, with each option also turned around."""
+
+    def function(a):
+        b = a[..., :2] if options["left_side"] else a[..., :2, :]
+        return lax.linalg.triangular_solve(a, b, **options)
+
+    return function
+
+
+MATRICES = {
+    "cholesky": lambda a: jnp.linalg.cholesky(a @ a.swapaxes(1, 2) + jnp.eye(3)),
+    **{
+        f"triangular_solve {left} {lower} {transposed}": triangular(
+            left_side=left, lower=lower, transpose_a=transposed, unit_diagonal=left == lower
+        )
+        for left in (True, False)
+        for lower in (True, False)
+        for transposed in (True, False)
+    },
+    "lu": lambda a: joined(lax.linalg.lu(a)),
+    "lu of wide ones": lambda a: joined(lax.linalg.lu(a[:, :2])),
+    "lu of tall ones": lambda a: joined(lax.linalg.lu(a[..., :2])),
+    "pivots": lambda a: lax.linalg.lu_pivots_to_permutation((a[..., 0] > 0).astype(jnp.int32) + 1, 4),
+    "solve": lambda a: jnp.linalg.solve(a, a[..., :2] ** 2) + jnp.linalg.inv(a)[..., 1:],
+    "qr": lambda a: joined(jnp.linalg.qr(a)),
+    "qr of wide ones": lambda a: joined(jnp.linalg.qr(a[:, :2])),
+    "qr of tall ones": lambda a: joined([*jnp.linalg.qr(a[..., :2]), *jnp.linalg.qr(a[..., :2], mode="complete")]),
+    "eigh": lambda a: joined(jnp.linalg.eigh(a + a.swapaxes(1, 2))),
+    "svd": lambda a: joined([*jnp.linalg.svd(a), jnp.linalg.svd(a, compute_uv=False)]),
+    "svd of wide ones": lambda a: joined(jnp.linalg.svd(a[:, :2], full_matrices=False)),
+    "svd of tall ones": lambda a: joined(jnp.linalg.svd(a[..., :2], full_matrices=False)),
+}
+
+
+def complex_from(x):
+    return x + 1j * jnp.flip(x, 1)
+
+
+def of_complex(function):
+    """Both parts of a function of complex numbers."""
+
+    def parts(x):
+        y = function(complex_from(x))
+        return jnp.stack([y.real, y.imag])
+
+    return parts
+
+
+COMPLEX = {
+    **{
+        name: getattr(jnp, name)
+        for name in ("exp", "log", "sqrt", "sin", "cos", "sinh", "cosh", "tanh", "sign", "conj", "square", "negative")
+    },
+    **{name: getattr(jnp, name) for name in ("sum", "prod", "cumsum", "cumprod", "abs", "angle")},
+    "powers": lambda z: z**3 + z**-2 + z**1.5 + z ** (1 + 2j) + z**z + z**0 + (z.real > 0) ** z,
+    "sums": lambda z: lax.complex(z.real, z.imag) + 2 * z - z / (3 - z) + jnp.copy(z),
+    "matmul": lambda z: z @ (z.T * 1j),
+    "select": lambda z: jnp.where((z == z[0]) | (z != z[::-1]) & jnp.isfinite(z), z, jnp.complex128(7)),
+    "moves": lambda z: jnp.concatenate([z[1:, ::-1], z.at[0].set(3j)]),
+    "conversion": lambda z: jnp.complex128(jnp.round(z.real)) * (z.real > 0) + jnp.conj(z.real),
+    "fft": lambda z: jnp.fft.fft2(z) + jnp.fft.ifft(z) + jnp.fft.ifft2(z),
+    "rfft": lambda z: jnp.fft.rfft(z.real) + jnp.fft.rfft2(z.imag),
+    "irfft": lambda z: jnp.fft.irfft(z, n=7) + jnp.fft.irfft2(z, s=(3, 8))[:, 1:],
+}
+ONE |= {
+    **{name: getattr(lax, name) for name in ("bessel_i0e", "bessel_i1e")},
+    "erf_inv": lambda x: lax.erf_inv(x / 5),
+    "polygamma": lambda x: lax.polygamma(2.0, jnp.abs(x)),
+    "signbit": lambda x: jnp.signbit(x) + (lax.bitcast_convert_type(x, jnp.int64) >> 60) * 2,
+    "shifts": lambda x: (
+        (lax.shift_left((9 * x).astype(int), 3)) + lax.shift_right_logical((9 * jnp.abs(x)).astype(int), 1)
+    ),
+    "total order": lambda x: joined(jnp.searchsorted(jnp.sort(x[0]), x[1], side=side) for side in ("left", "right")),
+    **{f"complex {name}": of_complex(function) for name, function in COMPLEX.items()},
+}
 TWO = {
+    "zeta": lambda x, y: lax.zeta(1.5 + jnp.abs(x), jnp.abs(y)),
+    "igamma": lambda x, y: lax.igamma(jnp.abs(x), jnp.abs(y)) + lax.igammac(jnp.abs(x), jnp.abs(y)),
+    "betainc": lambda x, y: lax.betainc(jnp.abs(x), jnp.abs(y), nn.sigmoid(x)),
     **{name: getattr(lax, name) for name in ("add", "sub", "mul", "div", "atan2", "max", "min", "rem")},
     "pow": lambda x, y: jnp.abs(x) ** y + x ** jnp.round(y * 3) + x ** jnp.arange(5),
     "dot_general": lambda x, y: jnp.einsum("bi,bj->ij", x, y) @ jnp.ones((5, 2)),
@@ -126,6 +213,7 @@ TWO = {
     "where": lambda x, y: jnp.where(x > y, x, y * 2),
 }
 KINDS = [(name, f, (X,)) for name, f in ONE.items()] + [(name, f, (X, Y)) for name, f in TWO.items()]
+KINDS += [(name, f, (SQUARE,)) for name, f in MATRICES.items()]
 KINDS.append(("convolution", convolution, (IMAGES, KERNEL)))
 
 
@@ -141,12 +229,16 @@ def test_values_are_those_of_jax_with_every_library(function, leaves):
 def test_every_rule_is_used_by_these_functions(monkeypatch):
     """A rule that nothing above reaches fails here, so none is untested."""
     used = set()
-    for name, rule in list(RULES.items()):
-        monkeypatch.setitem(RULES, name, lambda *a, rule=rule, name=name: used.add(name) or rule(*a))
+    of_complex_numbers = {f"complex {name}" for name, rule in complex_rules.RULES.items() if RULES.get(name) != rule}
+    for rules, kind in ((RULES, ""), (complex_rules.RULES, "complex ")):
+        for name, rule in list(rules.items()):
+            place = kind + name
+            monkeypatch.setitem(rules, name, lambda *a, rule=rule, place=place: used.add(place) or rule(*a))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for _, function, leaves in KINDS:
             evaluated(Arithmetic(30), function, *leaves)
     assert set(RULES) - used <= {"add_any", "sharding_constraint", "pvary"}
+    assert of_complex_numbers <= used
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -196,11 +288,11 @@ def test_points_are_evaluated_apart():
 
 def test_an_operation_without_a_rule_is_named_with_its_line():
     with pytest.raises(
-        InputError, match=r"got bessel_i0e, used in test_multiprecision.py, line \d+.*difference_jacobian"
+        InputError, match=r"got igamma_grad_a, used in test_multiprecision.py, line \d+.*difference_jacobian"
     ):
-        evaluated(Arithmetic(30), lambda x: lax.bessel_i0e(x), np.array([0.5]))
+        evaluated(Arithmetic(30), lambda x: lax.igamma_grad_a(x, x), np.array([0.5]))
 
 
 def test_what_does_not_depend_on_the_inputs_needs_no_rule():
-    found = evaluated(Arithmetic(30), lambda x: x * lax.bessel_i0e(2.0), np.array([0.5]))
-    assert float(found[0, 0]) == 0.5 * float(lax.bessel_i0e(2.0))
+    found = evaluated(Arithmetic(30), lambda x: x * lax.igamma_grad_a(2.0, 2.0), np.array([0.5]))
+    assert float(found[0, 0]) == 0.5 * float(lax.igamma_grad_a(2.0, 2.0))

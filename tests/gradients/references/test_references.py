@@ -177,7 +177,7 @@ def test_bounds_hold_where_nothing_is_computed_again(library, monkeypatch):
     """Without the repetition the error has to tell that the digits were lost; with mpmath, too."""
     pytest.importorskip(library)
     monkeypatch.setattr(numbers, "_fastest", lambda: library)
-    monkeypatch.setattr(many_digits, "MOST_REPEATED_NUMBERS", 0)
+    monkeypatch.setattr(many_digits, "MOST_REPEATED_COST", 0)
     for function, x, right in (
         (lambda x: 1 + 1e-60 * x, 2.0, 1e-60),
         (lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3, 1e10 + 1),

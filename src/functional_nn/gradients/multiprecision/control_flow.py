@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.gradients.multiprecision.rules import Points, Values, together
-from functional_nn.jaxprs.inner_programs import array_type, branches, scan_parts, while_parts
+from functional_nn.jaxprs.inner_programs import array_type, branches, closed, scan_parts, while_parts
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]
@@ -96,4 +96,12 @@ def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequen
     return [Points(np.where(which, lift(a), lift(b))) for a, b in zip(new, old, strict=True)]
 
 
-CONTROL = {"scan": scan, "cond": cond, "while": while_loop}
+def custom_linear_solve(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+    """Solves a linear system by the program that the equation has for it."""
+    counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
+    start = counts.matvec + counts.vecmat
+    right_sides = operands[sum(counts) :]
+    return run(closed(programs.solve), [*operands[start : start + counts.solve], *right_sides])
+
+
+CONTROL = {"scan": scan, "cond": cond, "while": while_loop, "custom_linear_solve": custom_linear_solve}

@@ -10,8 +10,10 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.multiprecision.numbers import NAMES, Arithmetic
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.multiprecision.numbers import NAMES, SPECIAL_BY_MPMATH, Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values
+from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import array_type
 
 RULES = Rules()
@@ -68,11 +70,13 @@ RULES |= {
     "le": _by_numpy(np.less_equal),
     "gt": _by_numpy(np.greater),
     "ge": _by_numpy(np.greater_equal),
+    "lt_to": _by_numpy(np.less),
+    "le_to": _by_numpy(np.less_equal),
     "max": _by_numpy(maximum),
     "min": _by_numpy(minimum),
     "abs": _by_numpy(absolute),
 }
-RULES |= {name: _by_arithmetic(name) for name in (*NAMES, "lgamma")}
+RULES |= {name: _by_arithmetic(name) for name in (*NAMES, *SPECIAL_BY_MPMATH, "lgamma")}
 
 
 @RULES.of("div")
@@ -162,6 +166,26 @@ def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         was_half = size + half == nearest
         nearest = np.where(was_half & is_odd, nearest - 1, nearest)
     return np.where(x < ZERO, -nearest, nearest)
+
+
+@RULES.of("shift_left", "shift_right_logical", "shift_right_arithmetic")
+def _shift(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, count: Values) -> Values:
+    """Shifts the bits of integers, by JAX."""
+    return np.asarray(bind(equation, [jnp.asarray(x), jnp.asarray(np.broadcast_to(count, x.shape))])[0])
+
+
+@RULES.of("bitcast_convert_type")
+def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    """The bits of floating-point numbers as integers of the same size, such as for the sign bit.
+
+    As for all integers, their derivatives are 0. For numbers made from bits there is no rule.
+    """
+    given, made = array_type(equation.invars[0]), array_type(equation.outvars[0])
+    if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
+        remedy = "difference_jacobian takes any function."
+        raise InputError("function", "bits of numbers as integers of the same size", made.str_short(), remedy)
+    rounded = x.astype(np.float64) if is_floating(given) else x
+    return rounded.astype(given.dtype).view(made.dtype)
 
 
 @RULES.of("is_finite")

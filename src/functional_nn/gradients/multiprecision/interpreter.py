@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.multiprecision import data_movement, elementwise, products, reductions
+from functional_nn.gradients.multiprecision import (
+    complex_rules,
+    data_movement,
+    decompositions,
+    elementwise,
+    products,
+    reductions,
+)
 from functional_nn.gradients.multiprecision.control_flow import CONTROL, Operand
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Points, Values
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type
 
-RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES
+RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES | decompositions.RULES
 
 Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
@@ -112,7 +120,8 @@ class _InManyDigits:
         if isinstance(value, Points):
             return value.values
         array = np.asarray(value)
-        return (self._arithmetic.numbers(array) if elementwise.is_floating(array) else array)[..., None]
+        is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+        return (self._arithmetic.numbers(array) if is_inexact else array)[..., None]
 
     def _run(self, program: ClosedJaxpr, operands: Sequence[Operand]) -> Results:
         return evaluate(program, operands, self, path=(0, 0))  # not a path of the top level
@@ -120,10 +129,11 @@ class _InManyDigits:
     def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
         """Computes the results of an equation by the rule of its primitive."""
         name = equation.primitive.name
-        if name not in RULES:
+        rules = complex_rules.RULES if complex_rules.is_complex(equation) else RULES
+        if name not in rules:
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
             raise InputError("function", "operations with a rule", f"{name}, used in {_place(equation)}", remedy)
-        outputs = RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
+        outputs = rules[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
         for output, variable in zip(outputs, equation.outvars, strict=True):

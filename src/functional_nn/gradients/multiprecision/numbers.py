@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from functional_nn.gradients.multiprecision.complex_values import complex_numbers
+
 Number: TypeAlias = Any
 """A number from gmpy2 or mpmath."""
 Function: TypeAlias = Callable[..., Number]
@@ -22,6 +24,20 @@ TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
 SPECIAL = ("erf", "erfc", "digamma")
 NAMES = ALGEBRAIC + EXPONENTIAL + TRIGONOMETRIC + SPECIAL
 """Functions that both libraries have under these names."""
+
+SPECIAL_BY_MPMATH: dict[str, Callable[..., Number]] = {
+    "bessel_i0e": lambda mp, x: mp.besseli(0, x) * mp.exp(-abs(x)),
+    "bessel_i1e": lambda mp, x: mp.besseli(1, x) * mp.exp(-abs(x)),
+    "erf_inv": lambda mp, x: mp.erfinv(x),
+    "igamma": lambda mp, a, x: mp.gammainc(a, 0, x, regularized=True),
+    "igammac": lambda mp, a, x: mp.gammainc(a, x, mp.inf, regularized=True),
+    "polygamma": lambda mp, n, x: mp.psi(int(n), x),
+    "regularized_incomplete_beta": lambda mp, a, b, x: mp.betainc(a, b, 0, x, regularized=True),
+    "zeta": lambda mp, x, q: mp.zeta(x, q),
+}
+"""Functions that mpmath computes for both libraries, under their names in JAX."""
+SPARE_DIGITS = 10
+"""The digits that mpmath has in addition when it computes a special function."""
 
 
 class Arithmetic:
@@ -37,18 +53,23 @@ class Arithmetic:
     def __init__(self, digits: int, library: str | None = None):
         make = {"gmpy2": _mpfr, "mpmath": _mpmath}[library or _fastest()]
         made = make(digits)
+        self.digits = digits
         self.precision = made.precision
         self._number = made.number
         self._functions = made.functions
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
-        """Converts floating-point numbers, integers or booleans without rounding."""
+        """Converts floating-point numbers, complex numbers, integers or booleans without rounding."""
         array = np.asarray(array)
+        if array.dtype.kind == "c":
+            return complex_numbers(self.numbers(np.real(array)), self.numbers(np.imag(array)))
         exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
         return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
 
     def function(self, name: str) -> Function:
-        """An elementwise function: one of ``NAMES``, ``"divide"``, ``"power"``, ``"lgamma"`` or ``"is_finite"``."""
+        """An elementwise function: one of ``NAMES`` or ``SPECIAL_BY_MPMATH``, or one of ``"divide"``, ``"power"``,
+        ``"lgamma"`` and ``"is_finite"``.
+        """
         return self._functions[name]
 
 
@@ -85,6 +106,7 @@ def _mpfr(digits: int) -> _Library:
     functions = {name: _elementwise(getattr(numbers, name), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": np.true_divide, "power": np.power, "is_finite": _elementwise(numbers.is_finite)}
     functions["lgamma"] = _elementwise(lambda x: numbers.lgamma(x)[0])
+    functions |= _by_mpmath(digits, _to_mpmath, _from_mpmath)
     precision = partial(numbers.context, precision=math.ceil(digits * math.log2(10)))
     return _Library(precision, numbers.mpfr, functions)
 
@@ -114,4 +136,49 @@ def _mpmath(digits: int) -> _Library:
     functions |= {"divide": _elementwise(divide, 2), "power": _elementwise(real(power), 2)}
     functions["lgamma"] = _elementwise(lambda x: numbers.loggamma(x).real)
     functions["is_finite"] = _elementwise(numbers.isfinite)
+    functions |= _by_mpmath(digits, lambda mp, x: mp.mpf(x), lambda x: numbers.mpf(x))
     return _Library(nullcontext, numbers.mpf, functions)
+
+
+def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]:
+    """The functions of ``SPECIAL_BY_MPMATH``, for numbers that ``to`` converts to mpmath and ``back`` converts back."""
+    import mpmath
+
+    context: Any = mpmath.MPContext()
+    context.dps = digits + SPARE_DIGITS
+
+    def converted(function: Function) -> Function:
+        def value(*operands: Number) -> Number:
+            given = [to(context, operand) for operand in operands]
+            try:
+                result = function(context, *given) if all(map(context.isfinite, given)) else context.nan
+            except (ArithmeticError, ValueError, context.NoConvergence):  # a pole, or outside of the domain
+                result = context.nan
+            return back(context.nan if isinstance(result, context.mpc) else result)
+
+        return lambda *arrays: _elementwise(value, len(arrays))(*arrays)
+
+    return {name: converted(function) for name, function in SPECIAL_BY_MPMATH.items()}
+
+
+def _to_mpmath(context: Any, x: Number) -> Number:
+    """Converts a number of gmpy2 to mpmath, which has more digits."""
+    import gmpy2
+
+    numbers: Any = gmpy2
+    if not numbers.is_finite(x):
+        return context.mpf(float(x))
+    mantissa, exponent = x.as_mantissa_exp()
+    return context.mpf((int(mantissa), int(exponent)))
+
+
+def _from_mpmath(x: Number) -> Number:
+    """Converts a number of mpmath to gmpy2, rounded to the current precision."""
+    import gmpy2
+
+    numbers: Any = gmpy2
+    sign, mantissa, exponent, _ = x._mpf_
+    if not mantissa:  # 0, an infinity or NaN
+        return numbers.mpfr(float(x))
+    shift = numbers.mul_2exp if exponent > 0 else numbers.div_2exp
+    return shift(numbers.mpfr(-int(mantissa) if sign else int(mantissa)), abs(int(exponent)))

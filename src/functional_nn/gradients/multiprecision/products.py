@@ -14,7 +14,7 @@ from functional_nn.jaxprs.inner_programs import array_type
 RULES = Rules()
 
 
-def _multiplied(a: Values, b: Values) -> Values:
+def multiplied(a: Values, b: Values) -> Values:
     """Multiplies matrices of shapes (batch, m, k, points) and (batch, k, n, points)."""
     return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
 
@@ -30,7 +30,7 @@ def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Value
         order = [axis for group in groups for axis in group]
         return np.transpose(x, (*order, x.ndim - 1)).reshape(*sizes, x.shape[-1])
 
-    product = _multiplied(
+    product = multiplied(
         grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
     )
     return product.reshape(*array_type(equation.outvars[0]).shape, product.shape[-1])
@@ -62,7 +62,7 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
     found = found.reshape(batch, groups, in_size, int(np.prod(places)), -1, x.shape[-1])
     found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
     kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
-    product = _multiplied(found, kernel)
+    product = multiplied(found, kernel)
     # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies.
     product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
     y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])

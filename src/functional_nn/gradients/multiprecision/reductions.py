@@ -25,7 +25,7 @@ def _reduction(ufunc: np.ufunc) -> Rule:
     """Makes the rule for a reduction by a NumPy ufunc."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        dtype = object if gives_floating(equation) else array_type(equation.outvars[0]).dtype
+        dtype = object if x.dtype == object else array_type(equation.outvars[0]).dtype
         return ufunc.reduce(x, axis=equation.params["axes"], dtype=dtype)
 
     return rule

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.gradients.multiprecision.interpreter import Program
-from functional_nn.gradients.multiprecision.numbers import Arithmetic, Function, Number
+from functional_nn.gradients.multiprecision.numbers import SPECIAL, SPECIAL_BY_MPMATH, Arithmetic, Function, Number
 
 WHOLE = ("floor", "ceil")
 """Functions whose values do not change between two whole numbers."""
+COST_OF_FUNCTION, COST_OF_SPECIAL = 20, 5000
+"""About how much longer a function of 400 digits takes than a product: an exponential, or a gamma function."""
 
 
 class Dependence(NamedTuple):
@@ -24,11 +26,13 @@ class Dependence(NamedTuple):
         sources: for each leaf, whether an output was computed from a chosen element of it, (m, columns).
         tied: whether a comparison found equal numbers. Another choice is then as right as the one that was made, so
             an output may depend on more elements than ``sources`` says.
+        cost: how many sums or products of such numbers take about as long as the evaluation.
     """
 
     values: np.ndarray
     sources: list[np.ndarray]
     tied: bool
+    cost: int
 
 
 def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray], digits: int) -> Dependence:
@@ -51,7 +55,7 @@ def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[
     values = np.array([number.value for number in y] + [None], object)[:-1]
     ends = np.cumsum([len(chosen) for chosen in columns])
     sources = np.split(_as_booleans([number.sources for number in y], ends[-1]), ends[:-1], 1)
-    return Dependence(values, sources, arithmetic.tied)
+    return Dependence(values, sources, arithmetic.tied, arithmetic.cost)
 
 
 def _inputs(
@@ -77,14 +81,17 @@ def _as_booleans(sources: Sequence[int], count: int) -> np.ndarray:
 
 
 class _SourceArithmetic(Arithmetic):
-    """Arithmetic with numbers that have sources. ``tied`` says whether a comparison found equal numbers."""
+    """Arithmetic with numbers that have sources. It fills ``tied`` and ``cost`` of ``Dependence``."""
 
     def __init__(self, digits: int):
         super().__init__(digits)
         self.tied = False
+        self.cost = 0
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
         plain = super().numbers(array)
+        if np.iscomplexobj(array):  # made of two parts, each by this function
+            return plain
         made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
         # The last element keeps NumPy from looking into an empty list, or into the numbers.
         return np.array([*made, None], object)[:-1].reshape(plain.shape)
@@ -98,7 +105,10 @@ class _SourceArithmetic(Arithmetic):
         if name in WHOLE:
             return np.frompyfunc(lambda x: self._whole(of_values(x.value), x), 1, 1)
 
+        cost = COST_OF_SPECIAL if name in (*SPECIAL, *SPECIAL_BY_MPMATH, "lgamma") else COST_OF_FUNCTION
+
         def of_numbers(*operands: _SourcedNumber | Number) -> _SourcedNumber:
+            self.cost += cost
             sources = 0
             for operand in operands:
                 sources |= _sources(operand)
@@ -120,6 +130,7 @@ class _SourcedNumber:
         self.arithmetic = arithmetic
         self.value = value
         self.sources = sources
+        arithmetic.cost += 1
 
     def __add__(self, other: _SourcedNumber | int) -> _SourcedNumber:
         return _SourcedNumber(self.arithmetic, self.value + _value(other), self.sources | _sources(other))
@@ -145,6 +156,9 @@ class _SourcedNumber:
 
     def __int__(self) -> int:
         return int(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
 
     __radd__ = __add__
     __rmul__ = __mul__

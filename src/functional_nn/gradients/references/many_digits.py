@@ -14,8 +14,8 @@ from functional_nn.gradients.multiprecision.sources import Dependence
 
 AT_ONCE = 2_000_000
 """About how many numbers are in memory at the same time."""
-MOST_REPEATED_NUMBERS = 600_000
-"""The largest count of numbers that are computed again with more digits, for all leaves together."""
+MOST_REPEATED_COST = 4_000_000
+"""The largest cost of what is computed again with more digits, for all leaves together: some seconds."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
 SAFE = 1e-40
@@ -128,7 +128,7 @@ def derivatives(
     doubtful = (~agree | (unsafe & ~independent)) & np.isfinite(value) & np.isfinite(error)
     # This bound stays for the elements that are not computed again.
     error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
-    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
+    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_COST // (4 * known.cost * len(leaves))]
     if again.size:
         better = _in_more_digits(program, leaves, number, columns[again], fine, again, cancellation)
         for old, new in zip((value, error), better, strict=True):
