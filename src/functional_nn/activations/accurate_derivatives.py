@@ -92,7 +92,7 @@ def gelu_derivative(x):
     k = (x_left - n) * series + k_n
 
     # The exponent: -x²/2 = -high²/2 - low (x + high) / 2. The square of the half ``high`` is exact.
-    high, low = _halves(x_left)
+    high, low = halves(x_left)
     e = exponential(-jnp.square(high) / 2, -low * (x_left + high) / 2)
     return _both_sides(x, e.times(k))
 
@@ -109,28 +109,13 @@ def gelu_tanh_derivative(x):
 
     Below -1.4, far from the zero, k itself is computed, with x v' = 3 v - 2 b x from halves.
     """
-    b, b_rest = 1.5957691216057308, -9.96930880911092e-17
-    c, c_rest = 0.07135481627260025, -6.175149918155315e-19
+    (b, b_rest), (c, _) = GELU_TANH_B, GELU_TANH_C
     root, p_root = -0.7524614220710163, 0.29195521191476714
     slope = (1 + p_root) * (b + 3 * c * root**2) + 6 * c * root**2
     n, k_n = _nearest_to_zero(root, 3.635560509207687e-17, slope, x.dtype)
     x_left = -jnp.minimum(jnp.abs(x), 40)
 
-    # x² = square + square_low, where ``square`` has half of the digits.
-    high, low = _halves(x_left)
-    square, _ = _halves(high * high)
-    square_low = (high * high - square) + low * (x_left + high)
-
-    # b + c x² = sum_high + sum_low, where ``sum_high`` has half of the digits.
-    bits = (jnp.finfo(x.dtype).nmant + 1) // 2
-    b_high, b_low = _constant_halves(b, b_rest, bits)
-    c_high, c_low = _constant_halves(c, c_rest, bits)
-    sum_high, _ = _halves(b_high + c_high * square)
-    sum_low = (c_high * square - sum_high + b_high) + (b_low + c_low * square + c * square_low)
-
-    # v = x (b + c x²) = high · sum_high + v_low, where the product is exact; and p = e^v.
-    v_low = low * sum_high + x_left * sum_low
-    e = exponential(high * sum_high, v_low)
+    e, high, low, sum_high, v_low = gelu_tanh_exponential(x_left)
     p = e.times(1)
 
     # k near its zero. b + 9 c n² is almost 2, so 2 d, which is exact, is added last.
@@ -140,9 +125,39 @@ def gelu_tanh_derivative(x):
     k_near_zero = 2 * d + (d * (b + 9 * c * n * n - 2 + 3 * cubic_part) + (p_difference + k_n))
 
     # k below -1.4: 1 + p + 3 v - 2 b x, where the product high · (3 sum_high - 2 b_high) is the largest term.
+    b_high, b_low = _constant_halves(b, b_rest, _half_digits(x.dtype))
     small_terms = 1 + (p + (3 * v_low - 2 * (b_high * low + b_low * x_left)))
     k = jnp.where(x_left < -1.4, high * (3 * sum_high - 2 * b_high) + small_terms, k_near_zero)
     return _both_sides(x, e.divided_by_1_plus(2 * p + p * p).times(k))
+
+
+GELU_TANH_B = 1.5957691216057308, -9.96930880911092e-17
+GELU_TANH_C = 0.07135481627260025, -6.175149918155315e-19
+"""The constants b and c in ``gelu_tanh_derivative``, each as a number and what is missing from it."""
+
+
+def gelu_tanh_exponential(x_left: jax.Array) -> tuple[Exponential, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """e^v for v = x (b + c x²) and x ≤ 0, and the halves of x and of b + c x² that v is made of.
+
+    With x = high + low, the result is (e^v, high, low, sum_high, v_low), where v = high · sum_high + v_low.
+    """
+    (b, b_rest), (c, c_rest) = GELU_TANH_B, GELU_TANH_C
+
+    # x² = square + square_low, where ``square`` has half of the digits.
+    high, low = halves(x_left)
+    square, _ = halves(high * high)
+    square_low = (high * high - square) + low * (x_left + high)
+
+    # b + c x² = sum_high + sum_low, where ``sum_high`` has half of the digits.
+    bits = _half_digits(x_left.dtype)
+    b_high, b_low = _constant_halves(b, b_rest, bits)
+    c_high, c_low = _constant_halves(c, c_rest, bits)
+    sum_high, _ = halves(b_high + c_high * square)
+    sum_low = (c_high * square - sum_high + b_high) + (b_low + c_low * square + c * square_low)
+
+    # v = x (b + c x²) = high · sum_high + v_low, where the product is exact.
+    v_low = low * sum_high + x_left * sum_low
+    return exponential(high * sum_high, v_low), high, low, sum_high, v_low
 
 
 @in_wide_type
@@ -269,11 +284,16 @@ def _power_of_2(n: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(exponent << kind.nmant, n.dtype)
 
 
-def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Splits x = high + low. ``high`` has half of the digits, so the product of two such numbers is exact."""
     kind = jnp.finfo(x.dtype)
     high = jax.lax.reduce_precision(x, exponent_bits=kind.nexp, mantissa_bits=(kind.nmant - 1) // 2)
     return high, x - high
+
+
+def _half_digits(dtype: DTypeLike) -> int:
+    """Half of the binary digits of a type."""
+    return (jnp.finfo(dtype).nmant + 1) // 2
 
 
 def _constant_halves(value: float, rest: float, bits: int) -> tuple[float, float]:

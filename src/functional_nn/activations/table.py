@@ -2,7 +2,7 @@
 
 If ``jax.nn`` has a function, it is used. The derivatives are derived by hand, and written in a form that keeps their
 digits. For example, σ'(x) is computed from e^{-|x|} and not as σ(x) (1 - σ(x)): the difference 1 - σ(x) loses digits
-for large x.
+for large x. Second derivatives are derived by hand where JAX's derivative of the formula would lose digits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from functional_nn.activations.accurate_derivatives import (
     mish_derivative,
     silu_derivative,
 )
+from functional_nn.activations.accurate_second_derivatives import (
+    gelu_second_derivative,
+    gelu_tanh_second_derivative,
+    mish_second_derivative,
+    silu_second_derivative,
+)
 from functional_nn.activations.activation_types import Activation, VectorActivation
+from functional_nn.activations.derivative_rules import softmax_of, softmax_product, with_second_derivative
 from functional_nn.core.validation import check_choice, check_number
 
 
@@ -41,20 +48,47 @@ identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1
 
 
 @in_wide_type
+def _sigmoid_second_derivative(x):
+    """σ''(x) = (σ(x) σ(-x))' = σ'(x) (σ(-x) - σ(x)) = -σ'(x) tanh(x / 2)."""
+    return -_sigmoid_derivative(x) * jnp.tanh(x / 2)
+
+
+@with_second_derivative(_sigmoid_second_derivative)
+@in_wide_type
 def _sigmoid_derivative(x):
     """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
     e = jnp.exp(-jnp.abs(x))
     return e / (1 + e * (2 + e))
 
 
+def _over_cosh_squared(x, factor):
+    """factor / cosh²(x) = factor 4e / (1 + e)² with e = e^{-2|x|}."""
+    e, scale = _exp_and_scale(-2 * jnp.abs(x))
+    p = e * scale
+    return factor * (4 * e / (1 + p * (2 + p))) * scale
+
+
+@in_wide_type
+def _tanh_second_derivative(x):
+    """tanh''(x) = (1 - tanh²)' = -2 tanh(x) / cosh²(x)."""
+    return _over_cosh_squared(x, -2 * jnp.tanh(x))
+
+
+@with_second_derivative(_tanh_second_derivative)
 @in_wide_type
 def _tanh_derivative(x):
     """tanh'(x) = 1 / cosh²(x) = 4e / (1 + e)² with e = e^{-2|x|}."""
-    e, scale = _exp_and_scale(-2 * jnp.abs(x))
-    p = e * scale
-    return 4 * e / (1 + p * (2 + p)) * scale
+    return _over_cosh_squared(x, 1)
 
 
+@in_wide_type
+def _softsign_second_derivative(x):
+    """((1 + |x|)⁻²)' = -2 sign(x) / (1 + |x|)³."""
+    r = 1 / (1 + jnp.abs(x))
+    return -2 * jnp.sign(x) * r * r * r
+
+
+@with_second_derivative(_softsign_second_derivative)
 @in_wide_type
 def _softsign_derivative(x):
     """(x / (1 + |x|))' = ((1 + |x|) - x sign(x)) / (1 + |x|)² = 1 / (1 + |x|)²."""
@@ -62,12 +96,14 @@ def _softsign_derivative(x):
     return 1 / (1 + y * (2 + y))
 
 
+@with_second_derivative(_sigmoid_derivative)
 @in_wide_type
 def _softplus_derivative(x):
     """(log(1 + e^x))' = e^x / (1 + e^x) = σ(x)."""
     return jax.nn.sigmoid(x)
 
 
+@with_second_derivative(lambda x: -_sigmoid_derivative(x))
 @in_wide_type
 def _log_sigmoid_derivative(x):
     """(log σ(x))' = σ(x) σ(-x) / σ(x) = σ(-x)."""
@@ -118,7 +154,7 @@ def _elu(x, alpha):
 @in_wide_type
 def _elu_derivative(x, alpha):
     """1 where x > 0, else α e^x."""
-    e, scale = _exp_and_scale(jnp.minimum(x, 0))
+    e, scale = _exp_and_scale(jnp.where(x > 0, 0, x))
     return jnp.where(x > 0, jnp.ones_like(x), jnp.asarray(alpha, x.dtype) * e * scale)
 
 
@@ -139,7 +175,7 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 @in_wide_type
 def _selu_derivative(x):
     """λ where x > 0, else λ α e^x; at 0 the value is λ α."""
-    e, scale = _exp_and_scale(jnp.minimum(x, 0))
+    e, scale = _exp_and_scale(jnp.where(x > 0, 0, x))
     return jnp.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * e * scale)
 
 
@@ -158,19 +194,27 @@ selu = Activation(
 
 
 gelu = Activation(
-    "gelu", partial(jax.nn.gelu, approximate=False), gelu_derivative, "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)"
+    "gelu",
+    partial(jax.nn.gelu, approximate=False),
+    with_second_derivative(gelu_second_derivative)(gelu_derivative),
+    "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)",
 )
 gelu_tanh = Activation(
     "gelu_tanh",
     partial(jax.nn.gelu, approximate=True),
-    gelu_tanh_derivative,
+    with_second_derivative(gelu_tanh_second_derivative)(gelu_tanh_derivative),
     "f(x) = x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
 )
-silu = Activation("silu", jax.nn.silu, silu_derivative, "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))")
+silu = Activation(
+    "silu",
+    jax.nn.silu,
+    with_second_derivative(silu_second_derivative)(silu_derivative),
+    "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))",
+)
 mish = Activation(
     "mish",
     jax.nn.mish,
-    mish_derivative,
+    with_second_derivative(mish_second_derivative)(mish_derivative),
     "f(x) = x tanh s, s = log(1 + e^x), f'(x) = tanh s + x σ(x) / cosh² s",
 )
 
@@ -230,18 +274,26 @@ hard_silu = Activation(
 
 
 def _softmax_pullback(x, y_bar):
-    """∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ - yⱼ), so x_barⱼ = Σᵢ y_barᵢ yᵢ (δᵢⱼ - yⱼ) = yⱼ (y_barⱼ - Σᵢ y_barᵢ yᵢ)."""
-    y = jax.nn.softmax(x)
-    return y * (y_bar - jnp.sum(y_bar * y, axis=-1, keepdims=True))
+    """∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ - yⱼ), so x_barⱼ = Σᵢ y_barᵢ yᵢ (δᵢⱼ - yⱼ) = yⱼ (y_barⱼ - Σᵢ y_barᵢ yᵢ).
+
+    As the yᵢ sum to 1, this is yⱼ Σᵢ yᵢ (y_barⱼ - y_barᵢ), which is computed without cancellation.
+    """
+    return softmax_product(softmax_of(x), y_bar)
 
 
 def _log_softmax_pullback(x, y_bar):
-    """yᵢ = xᵢ - log Σ e^x, so ∂yᵢ/∂xⱼ = δᵢⱼ - softmax(x)ⱼ and x_bar = y_bar - softmax(x) Σᵢ y_barᵢ."""
-    return y_bar - jax.nn.softmax(x) * jnp.sum(y_bar, axis=-1, keepdims=True)
+    """yᵢ = xᵢ - log Σ e^x, so ∂yᵢ/∂xⱼ = δᵢⱼ - pⱼ with p = softmax(x), and x_barⱼ = y_barⱼ - pⱼ Σᵢ y_barᵢ.
+
+    If one p is above 1/2, 1 - p loses digits there. This element follows from the others, since Σⱼ x_barⱼ = 0.
+    """
+    p = softmax_of(x)
+    is_top = p > 0.5
+    others = jnp.where(is_top, 0, y_bar - p * jnp.sum(y_bar, axis=-1, keepdims=True))
+    return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
 
 
 softmax = VectorActivation(
-    "softmax", jax.nn.softmax, _softmax_pullback, "yᵢ = e^{xᵢ} / Σ e^x, x_bar = y (y_bar - Σ y_bar y)"
+    "softmax", jax.nn.softmax, _softmax_pullback, "yᵢ = e^{xᵢ} / Σ e^x, x_barⱼ = yⱼ Σᵢ yᵢ (y_barⱼ - y_barᵢ)"
 )
 log_softmax = VectorActivation(
     "log_softmax",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.activations.table import log_sigmoid, softplus
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.losses.labels import check_same_shape, example_mean, per_element
@@ -53,7 +54,7 @@ def _binary_values(y, labels):
 def _binary_gradients(y, labels):
     """With p = σ(y): ∂/∂y (t log(1 + e^{-y}) + (1 - t) log(1 + e^y)) = -t σ(-y) + (1 - t) σ(y) = p - t."""
     t = _binary_targets(y, labels)
-    return per_element(y) * ((1 - t) * jax.nn.sigmoid(y) - t * jax.nn.sigmoid(-y))
+    return per_element(y) * ((1 - t) * softplus.derivative(y) - t * log_sigmoid.derivative(y))
 
 
 def _probability_values(y, labels):
@@ -64,9 +65,17 @@ def _probability_values(y, labels):
 
 
 def _probability_gradients(y, labels):
-    """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p."""
+    """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p = (p - t) / (p (1 - p)).
+
+    The first form cancels where p is near t. In the second, p - t is exact there. For t = 0 and t = 1, one of the two
+    terms of the first form is left, which is a number also where p = t.
+    """
     t = _binary_targets(y, labels)
-    return per_element(y) * nan_unless((y >= 0) & (y <= 1), times(1 - t, 1 / (1 - y)) - times(t, 1 / y))
+    is_certain = (t == 0) | (t == 1)
+    of_label = jnp.where(t == 0, 1 - y, -y)
+    inside = jnp.where(is_certain, 0.5, y)
+    gradients = jnp.where(is_certain, 1 / of_label, (inside - t) / inside / (1 - inside))
+    return per_element(y) * nan_unless((y >= 0) & (y <= 1), gradients)
 
 
 def _signs(y, labels):
@@ -100,7 +109,7 @@ binary_cross_entropy_from_probabilities = Loss(
     _probability_values,
     _probability_gradients,
     formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep their "
-    "digits if p is near 0 or 1. ∂ℓ/∂p = ((1 - t) / (1 - p) - t / p) / d.",
+    "digits if p is near 0 or 1. ∂ℓ/∂p = (p - t) / (p (1 - p)) / d.",
 )
 
 hinge = Loss(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from functional_nn.activations.table import log_softmax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number
@@ -41,6 +42,11 @@ def cross_entropy_with(
         log pₖ = yₖ - log Σ e^y, so ∂ log pₖ / ∂yⱼ = δₖⱼ - pⱼ, hence
 
         ∂ℓ/∂yⱼ = -Σₖ cₖ tₖ (δₖⱼ - pⱼ) = pⱼ Σₖ cₖ tₖ - cⱼ tⱼ, which is p - t where c = 1 and t sums to 1
+
+    In a row, these sum to 0. If one p is above 1/2, its element would cancel (p - 1 is 0 for a label with a margin of
+    40), so it is computed as minus the sum of the others: p - 1 = -Σₖ pₖ over the other classes k. For the same reason
+    the loss of integer labels is log(1 + Σₖ e^(yₖ - y_label)), which is small but not 0 for a large margin. With
+    smoothing or with probabilities as labels, ℓ is the sum above.
 
     Args:
         label_smoothing: ε, in [0, 1).
@@ -87,12 +93,14 @@ def cross_entropy_with(
         return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
 
     def values(y, labels):
-        log_p = jax.nn.log_softmax(counted(labels, y))
-        return -jnp.sum(counted(labels, times(targets(y, labels), log_p)), axis=-1)
+        t = counted(labels, targets(y, labels))
+        if not smooth and labels.ndim < y.ndim:
+            return times(jnp.sum(t, axis=-1), _surprise(counted(labels, y), labels))
+        return -jnp.sum(times(t, jax.nn.log_softmax(counted(labels, y))), axis=-1)
 
     def gradients(y, labels):
-        t = targets(y, labels)
-        return counted(labels, jax.nn.softmax(y) * jnp.sum(t, axis=-1, keepdims=True) - t)
+        """log_softmax's pullback of the cotangent -c t, which gives p Σ c t - c t."""
+        return counted(labels, log_softmax.pullback(y, -targets(y, labels)))
 
     def counted(labels, rows):
         """Rows (…, classes), with 0 for ignored labels."""
@@ -124,6 +132,27 @@ def cross_entropy_with(
     )
 
 
+def _surprise(y, labels):
+    """-log p_label = log(1 + Σₖ e^(yₖ - y_label)) over the other classes k.
+
+    With m the largest other logit, z = Σₖ e^(yₖ - m) and the difference d = m - y_label, it is log(1 + z e^d) if d ≤ 0,
+    and d + log(z + e^-d) else. No term cancels, neither here nor where ``jax.grad`` differentiates it: the derivative
+    of the label's logit becomes minus the sum of the others' derivatives.
+    """
+    numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(labels.ndim))
+    is_label = numbers == jnp.expand_dims(labels, -1)
+    of_label = jnp.sum(jnp.where(is_label, y, 0), axis=-1)
+    others = jnp.where(is_label, -jnp.inf, y)
+    largest = jax.lax.stop_gradient(jnp.max(others, axis=-1))
+    # If no other class is possible, the loss is 0: z is 0, and d must be a number.
+    m = jnp.where(largest == -jnp.inf, jax.lax.stop_gradient(of_label), largest)
+    z = jnp.sum(jnp.exp(others - jnp.expand_dims(m, -1)), axis=-1)
+    d = m - of_label
+    is_wrong = d > 0
+    e = jnp.exp(jnp.where(is_wrong, -d, d))
+    return jnp.where(is_wrong, d, 0) + jnp.log1p(jnp.where(is_wrong, z - 1 + e, z * e))
+
+
 def _class_weights(class_weights):
     concrete = is_concrete(*jax.tree.leaves(class_weights))
     c = as_host_array("class_weights", class_weights) if concrete else as_array("class_weights", class_weights)
@@ -139,7 +168,7 @@ def _margins(y, labels):
     """1 - y_label + yₖ for each class k, but 0 for the label's own class; and the label's one-hot vector t."""
     t = one_hot(y, labels)
     of_label = jnp.sum(times(t, y), axis=-1, keepdims=True)
-    return jnp.where(t == 1, 0, 1 - of_label + y), t
+    return jnp.where(t == 1, 0, 1 - (of_label - y)), t
 
 
 def _multiclass_hinge_values(y, labels):

@@ -79,18 +79,23 @@ def _check_vectors(y, labels):
 
 
 def _cosine_distances(y, labels):
-    return 1 - jnp.sum(_directions(y)[0] * _directions(labels.astype(y.dtype))[0], axis=-1)
+    """With u = y/|y| and v = t/|t|: 1 - u · v = |u - v|²/2, which keeps its digits if u is near v. 1 for y or t = 0."""
+    t = labels.astype(y.dtype)
+    distances = jnp.sum(jnp.square(_directions(y)[0] - _directions(t)[0]), axis=-1) / 2
+    return jnp.where(jnp.any(y != 0, axis=-1) & jnp.any(t != 0, axis=-1), distances, 1)
 
 
 def _cosine_distance_gradients(y, labels):
-    """With u = y/|y| and v = t/|t|: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y (1 - u · v) = ((u · v) u - v) / |y|.
+    """With u = y/|y|, v = t/|t| and w = u - v: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y |w|²/2 = (w - (u · w) u) / |y|.
 
-    For y = 0, u is set to 0 and so is the gradient.
+    This is ((u · v) u - v) / |y|. If y or t is 0, the loss is constant and the gradient is 0.
     """
+    t = labels.astype(y.dtype)
     u, norm = _directions(y)
-    v, _ = _directions(labels.astype(y.dtype))
-    gradients = (jnp.sum(u * v, axis=-1, keepdims=True) * u - v) / norm
-    return jnp.where(jnp.any(y != 0, axis=-1, keepdims=True), gradients, 0)
+    w = u - _directions(t)[0]
+    gradients = (w - jnp.sum(u * w, axis=-1, keepdims=True) * u) / norm
+    both = jnp.any(y != 0, axis=-1, keepdims=True) & jnp.any(t != 0, axis=-1, keepdims=True)
+    return jnp.where(both, gradients, 0)
 
 
 mean_squared_error = Loss(
@@ -118,5 +123,6 @@ cosine_distance = Loss(
     _cosine_distances,
     _cosine_distance_gradients,
     formula="ℓ = 1 - u · v with u = y/|y| and v = t/|t| over the last axis; labels in the shape of y. "
-    "∂ℓ/∂y = ((u · v) u - v) / |y|. For a vector of zeros ℓ = 1 and the gradient is 0.",
+    "It is computed as |u - v|²/2, which is the same. ∂ℓ/∂y = ((u · v) u - v) / |y|. For a vector of zeros ℓ = 1 and "
+    "the gradient is 0.",
 )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.activations.derivative_rules import softmax_product
 from functional_nn.activations.table import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
@@ -65,6 +66,9 @@ def dot_product_attention(
         ∂pᵢⱼ/∂sᵢₗ = pᵢⱼ (δⱼₗ - pᵢₗ):
 
         s_barᵢₗ = Σⱼ p_barᵢⱼ pᵢⱼ (δⱼₗ - pᵢₗ) = pᵢₗ (p_barᵢₗ - Σⱼ pᵢⱼ p_barᵢⱼ), which is 0 where i does not see l
+
+        Where one pᵢₗ is nearly 1, this difference would lose its digits, so it is computed as pᵢₗ Σⱼ pᵢⱼ (p_barᵢₗ -
+        p_barᵢⱼ), as in ``softmax``.
 
         The bias is added, so b_barᵢⱼ = s_barᵢⱼ, summed over the heads if b has one for all. A mask has no cotangent.
         Through the cap, with d(C tanh(s / C))/ds = tanh'(s / C): s_barᵢⱼ ← tanh'(sᵢⱼ / C) s_barᵢⱼ.
@@ -140,7 +144,7 @@ def dot_product_attention(
         v_bar = sum_over_queries(p.astype(v.dtype), c_bar, v.shape[2])
         p_bar = scores(c_bar, v)
         # The softmax. Where i does not see j, p is 0 and so is s_bar.
-        s_bar = p * (p_bar - jnp.sum(p * p_bar, axis=-1, keepdims=True))
+        s_bar = softmax_product(p, p_bar)
         pairs_bar = tuple(None if isinstance(part, tuple) else _bias_bar(s_bar, part) for part in pairs)
         if in_cap is not None:
             s_bar = tanh.pullback(in_cap, s_bar)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
+from functional_nn.layers.recurrent.gates import gate_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -53,16 +55,19 @@ def gru(
         σ' = σ (1 - σ):
 
         1. hₜ = (1 - z) n + z h: z_bar = hₜ_bar (h - n), n_bar = hₜ_bar (1 - z), and h gets hₜ_bar z
-        2. pₙ_bar = n_bar (1 - n²), p_z_bar = z_bar z (1 - z)
+        2. with aₙ, a_z and aᵣ the arguments of tanh and σ: pₙ_bar = n_bar tanh'(aₙ), p_z_bar = z_bar σ'(a_z)
         3. with ``reset_after``: uₙ_bar = pₙ_bar r, r_bar = pₙ_bar (uₙ + d);
            without: uₙ_bar = pₙ_bar, (r h)_bar = pₙ_bar Uₙᵀ, r_bar = (r h)_bar h, and h gets (r h)_bar r
-        4. pᵣ_bar = r_bar r (1 - r), uᵣ_bar = pᵣ_bar, u_z_bar = p_z_bar
+        4. pᵣ_bar = r_bar σ'(aᵣ), uᵣ_bar = pᵣ_bar, u_z_bar = p_z_bar
         5. u = h U: h gets u_bar Uᵀ (without ``reset_after`` uₙ's share is in 3); xₜ_bar = p_bar Wᵀ
 
         W, U, b and d are the same in every step, so theirs are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ p_barₜ, bias_bar = Σₜ p_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ u_barₜ, with (r hₜ₋₁)ᵀ
         for Uₙ where not ``reset_after``, hidden_bias_bar = Σₜ uₙ_barₜ
+
+    The differences 1 - z, 1 - r and 1 - n² lose their digits near 1. So 1 - z is computed as σ(-a_z), also in the
+    forward pass, and σ' and tanh' are computed from their arguments.
 
     A masked step does not change h, so h_bar is passed on unchanged, and its y, p_bar and u_bar are 0.
 
@@ -135,15 +140,16 @@ def _forward(params, p, h):
     p_r, p_z, p_n = _thirds(p)
     u_r, u_z, u_n = _thirds(h @ params["hidden_weight"])
     u_n = u_n + params["hidden_bias"][None]
-    r, z = jax.nn.sigmoid(p_r + u_r), jax.nn.sigmoid(p_z + u_z)
-    n = jnp.tanh(p_n + r * u_n)
-    return (1 - z) * n + z * h, (h, r, z, n, u_n)
+    a_r = p_r + u_r
+    r = jax.nn.sigmoid(a_r)
+    h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + r * u_n)
+    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r), r, z)
 
 
 def _backward(params, saved, h_bar):
-    h, r, z, n, u_n = saved
-    p_z_bar, p_n_bar = _update_and_candidate_bar(h, z, n, h_bar)
-    p_r_bar = p_n_bar * u_n * r * (1 - r)
+    _h, of_z, of_n, of_r, r, z = saved
+    p_z_bar, p_n_bar = h_bar * of_z, h_bar * of_n
+    p_r_bar = p_n_bar * of_r
     u_n_bar = p_n_bar * r
     p_bar = jnp.concatenate([p_r_bar, p_z_bar, p_n_bar], axis=-1)
     u_bar = jnp.concatenate([p_r_bar, p_z_bar, u_n_bar], axis=-1)
@@ -165,33 +171,37 @@ def _forward_before(params, p, h):
     p_r, p_z, p_n = _thirds(p)
     gates_weight, candidate_weight = _gates_and_candidate(params["hidden_weight"])
     u_r, u_z = jnp.split(h @ gates_weight, 2, axis=-1)
-    r, z = jax.nn.sigmoid(p_r + u_r), jax.nn.sigmoid(p_z + u_z)
-    n = jnp.tanh(p_n + (r * h) @ candidate_weight)
-    return (1 - z) * n + z * h, (h, r, z, n)
+    a_r = p_r + u_r
+    r = jax.nn.sigmoid(a_r)
+    h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + (r * h) @ candidate_weight)
+    return h_next, (h, of_z, of_n, h * gate_derivative(a_r), r, z)
 
 
 def _backward_before(params, saved, h_bar):
-    h, r, z, n = saved
+    _h, of_z, of_n, of_r, r, z = saved
     gates_weight, candidate_weight = _gates_and_candidate(params["hidden_weight"])
-    p_z_bar, p_n_bar = _update_and_candidate_bar(h, z, n, h_bar)
+    p_z_bar, p_n_bar = h_bar * of_z, h_bar * of_n
     reset_h_bar = p_n_bar @ candidate_weight.T
-    p_r_bar = reset_h_bar * h * r * (1 - r)
+    p_r_bar = reset_h_bar * of_r
     gates_bar = jnp.concatenate([p_r_bar, p_z_bar], axis=-1)
     p_bar = jnp.concatenate([gates_bar, p_n_bar], axis=-1)
     return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
 
 
 def _hidden_bar_before(saved, bars):
-    h, r, *_ = saved
+    h, *_, r, _z = saved
     (p_bar,) = bars
     gates_bar, p_n_bar = _gates_and_candidate(p_bar)
     parts = [summed_product(h, gates_bar), summed_product(r * h, p_n_bar)]
     return {"hidden_weight": jnp.concatenate(parts, axis=-1)}
 
 
-def _update_and_candidate_bar(h, z, n, h_bar):
-    """Steps 1 and 2 of the gradient, p_z_bar and pₙ_bar. They are the same with and without ``reset_after``."""
-    return h_bar * (h - n) * z * (1 - z), h_bar * (1 - z) * (1 - n * n)
+def _next_state(h, a_z, a_n):
+    """hₜ = (1 - z) n + z h with z = σ(a_z), n = tanh(aₙ); what steps 1 and 2 multiply hₜ_bar by; and z."""
+    z, rest, n = jax.nn.sigmoid(a_z), jax.nn.sigmoid(-a_z), jnp.tanh(a_n)
+    of_z = (h - n) * gate_derivative(a_z)
+    of_n = rest * tanh.derivative(a_n)
+    return rest * n + z * h, of_z, of_n, z
 
 
 def _thirds(x):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.layers.initializers import Initializer
+from functional_nn.layers.recurrent.gates import gate_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -49,15 +51,18 @@ def lstm(
         t + 1, so hₜ_bar is the sum of yₜ_bar and of what step t + 1 gives back; cₜ_bar likewise. In step t, with
         τ = tanh(cₜ), tanh' = 1 - tanh² and σ' = σ (1 - σ):
 
-        1. hₜ = o τ: o_bar = hₜ_bar τ, and cₜ gets hₜ_bar o (1 - τ²) more:
-           s = cₜ_bar + hₜ_bar o (1 - τ²)
+        1. hₜ = o τ: o_bar = hₜ_bar τ, and cₜ gets hₜ_bar o tanh'(cₜ) more:
+           s = cₜ_bar + hₜ_bar o tanh'(cₜ)
         2. cₜ = f cₜ₋₁ + i g: i_bar = s g, f_bar = s cₜ₋₁, g_bar = s i, cₜ₋₁_bar = s f
-        3. a_bar = [i_bar i (1 - i), f_bar f (1 - f), g_bar (1 - g²), o_bar o (1 - o)]
+        3. a_bar = [i_bar σ'(aᵢ), f_bar σ'(a_f), g_bar tanh'(a_g), o_bar σ'(aₒ)]
         4. a = xₜ W + b + hₜ₋₁ U: hₜ₋₁_bar = a_bar Uᵀ, xₜ_bar = a_bar Wᵀ
 
         W, U and b are the same in every step, so theirs are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
+
+    The differences 1 - σ and 1 - tanh² lose their digits where a gate is nearly 1, so σ' and tanh' are computed from
+    their arguments, in the forward pass.
 
     A masked step does not change h and c, so h_bar and c_bar are passed on unchanged, and its y and a_bar are 0.
 
@@ -133,22 +138,29 @@ def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
 def _forward(params, p, state):
     h, c = state
     a = p + h @ params["hidden_weight"]
-    i, f, g, o = jnp.split(a, 4, axis=-1)
-    i, f = jax.nn.sigmoid(i), jax.nn.sigmoid(f)
-    g, o = jnp.tanh(g), jax.nn.sigmoid(o)
+    a_i, a_f, a_g, a_o = jnp.split(a, 4, axis=-1)
+    i, f = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f)
+    g, o = jnp.tanh(a_g), jax.nn.sigmoid(a_o)
     c_next = f * c + i * g
-    return (o * jnp.tanh(c_next), c_next), (h, c, (i, f, g, o))
+    tau = jnp.tanh(c_next)
+    # What steps 1 to 3 of the gradient multiply by. It is computed here, where the arguments of σ and tanh are known:
+    # from σ and tanh alone, 1 - σ and 1 - tanh² would lose their digits.
+    factors = (
+        g * gate_derivative(a_i),
+        c * gate_derivative(a_f),
+        i * tanh.derivative(a_g),
+        tau * gate_derivative(a_o),
+        f,
+        o * tanh.derivative(c_next),
+    )
+    return (o * tau, c_next), (h, factors)
 
 
 def _backward(params, saved, state_bar):
     h_bar, c_bar = state_bar
-    _h, c, (i, f, g, o) = saved
-    # tanh(cₜ) is computed again and not saved, since c, i, f and g are saved already.
-    tau = jnp.tanh(f * c + i * g)
-    s = c_bar + h_bar * o * (1 - tau * tau)
-    i_bar, f_bar, g_bar, o_bar = s * g, s * c, s * i, h_bar * tau
-    gates_bar = (i_bar * i * (1 - i), f_bar * f * (1 - f), g_bar * (1 - g * g), o_bar * o * (1 - o))
-    a_bar = jnp.concatenate(gates_bar, axis=-1)
+    _h, (of_i, of_f, of_g, of_o, f, of_cell) = saved
+    s = c_bar + h_bar * of_cell
+    a_bar = jnp.concatenate((s * of_i, s * of_f, s * of_g, h_bar * of_o), axis=-1)
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
 
 

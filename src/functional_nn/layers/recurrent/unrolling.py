@@ -221,9 +221,12 @@ def starting_parameters(
 
 
 def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product."""
-    axes = tuple(range(rows.ndim - 1))
-    return jnp.tensordot(rows, columns, axes=(axes, axes))
+    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product.
+
+    All these axes become one first: XLA would copy the rows to sum over two axes.
+    """
+    rows, columns = (x.reshape(-1, x.shape[-1]) for x in (rows, columns))
+    return jnp.tensordot(rows, columns, axes=((0,), (0,)))
 
 
 def summed(rows: jax.Array) -> jax.Array:

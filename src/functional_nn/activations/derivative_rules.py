@@ -1,0 +1,58 @@
+"""Rules by which JAX differentiates hand-derived derivatives: second derivatives, and the derivative of softmax.
+
+JAX differentiates a formula operation by operation, and can lose digits that the formula kept. For example, it computes
+the derivative of σ(x) as σ(x) (1 - σ(x)), which is 0 for large x. So the second derivatives are derived by hand too.
+No rule here is the derivative of a layer, an activation or a loss: those are differentiated by JAX or by their formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+Derivative: TypeAlias = Callable[[jax.Array], jax.Array]
+
+
+def with_second_derivative(second: Derivative) -> Callable[[Derivative], Derivative]:
+    """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''."""
+
+    def decorate(derivative: Derivative) -> Derivative:
+        function = jax.custom_jvp(derivative)
+
+        def tangent(primals, tangents):
+            (x,), (x_dot,) = primals, tangents
+            return function(x), second(x) * x_dot
+
+        function.defjvp(tangent)
+        return function
+
+    return decorate
+
+
+@jax.custom_jvp
+def softmax_of(x: jax.Array) -> jax.Array:
+    """The softmax p over the last axis. JAX differentiates it by ``softmax_product``: ṗ = J ẋ."""
+    return jax.nn.softmax(x)
+
+
+def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
+    """J v with the Jacobian of a softmax p over the last axis, Jⱼₖ = pⱼ (δⱼₖ - pₖ): (J v)ⱼ = pⱼ Σₖ pₖ (vⱼ - vₖ).
+
+    Where one pₜ is above 1/2, the textbook's form pⱼ (vⱼ - Σₖ pₖ vₖ) cancels for j = t: for pₜ = 1 up to rounding it
+    is 0. So the differences to vₜ are taken first, uⱼ = vⱼ - vₜ, which does not change J v. The element t follows from
+    the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
+    """
+    is_top = p > 0.5
+    u = v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
+    others = jnp.where(is_top, 0, p * (u - jnp.sum(p * u, axis=-1, keepdims=True)))
+    return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
+
+
+@softmax_of.defjvp
+def _softmax_tangent(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    p = softmax_of(x)
+    return p, softmax_product(p, x_dot)
