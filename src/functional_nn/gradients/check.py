@@ -23,6 +23,7 @@ from functional_nn.core.validation import (
     check_count,
     check_flag,
     check_function,
+    is_array,
     shown,
     tree_in_native_order,
 )
@@ -51,6 +52,7 @@ def check_vjp(
     *arguments: PyTree,
     second_order: bool = True,
     kinks_as_automatic: bool = False,
+    stop_gradient_as_constant: bool = False,
     mutants: bool = True,
     equivalent: Mapping[str, str] | None = None,
     subject: str = "",
@@ -70,10 +72,14 @@ def check_vjp(
         hand_vjp: ``hand_vjp(*arguments, y_bar) -> bars``, one cotangent for each argument, with the same structure.
             Values without a derivative (integers, masks) get None. For a single argument it may return the cotangent
             itself instead of a tuple.
-        arguments: the point. If axes have different sizes, the comparison finds more errors.
+        arguments: the point: arrays of real or complex numbers. If axes have different sizes, the comparison finds more
+            errors.
         second_order: whether the derivative of the formula is compared, too.
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks. Otherwise a kink among
             the arguments is inconclusive.
+        stop_gradient_as_constant: whether the results of ``jax.lax.stop_gradient`` are constants, as for
+            ``jax.grad``: for a straight-through estimator, such as x + stop_gradient(round(x) - x). Otherwise the
+            arbiter differentiates through them.
         mutants: whether errors are planted.
         equivalent: your reasons why a planted error changes nothing, by its description in the report, such as
             ``{"reduce_max: became min": "The shift cancels."}``.
@@ -93,14 +99,15 @@ def check_vjp(
     check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
     check_flag("second_order", second_order)
     check_flag("kinks_as_automatic", kinks_as_automatic)
+    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     check_flag("mutants", mutants)
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
     arguments = tree_in_native_order(arguments)
-    arrays = [as_host_array("arguments", leaf) for leaf in jax.tree.leaves(arguments)]
+    arrays = [_numbers(leaf) for leaf in jax.tree.leaves(arguments)]
     for array in arrays:
-        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
             raise InputError("arguments", "finite numbers", shown(array))
     if not any(array.size for array in arrays):
         raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
@@ -110,7 +117,13 @@ def check_vjp(
     def problem_in(dtype: str) -> Problem:
         return function_problem(function, hand_vjp, cast(arguments, dtype))
 
-    comparison = JacobianComparison(name, problem_in, seed=seed, kinks_as_automatic=kinks_as_automatic)
+    comparison = JacobianComparison(
+        name,
+        problem_in,
+        seed=seed,
+        kinks_as_automatic=kinks_as_automatic,
+        stop_gradient_as_constant=stop_gradient_as_constant,
+    )
     return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
@@ -123,6 +136,7 @@ def check_layer(
     key: jax.Array | None = None,
     dtype: str = "float32",
     second_order: bool = True,
+    stop_gradient_as_constant: bool = False,
     mutants: bool = True,
     equivalent: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -141,6 +155,7 @@ def check_layer(
         key: for layers that draw random numbers; by default one made from the seed.
         dtype: the second type in which the layer is compared, besides float64.
         second_order: whether the derivative of the formula is compared, too.
+        stop_gradient_as_constant: whether the results of ``jax.lax.stop_gradient`` are constants, see ``check_vjp``.
         mutants: whether errors are planted.
         equivalent: your reasons why planted errors change nothing, see ``check_vjp``.
         seed: for all random numbers.
@@ -161,6 +176,7 @@ def check_layer(
     layer = as_layer(layer)
     check_flag("train", train)
     check_flag("second_order", second_order)
+    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     check_flag("mutants", mutants)
     check_choice("dtype", dtype, TOLERANCES)
     check_count("seed", seed, least=0)
@@ -179,7 +195,13 @@ def check_layer(
     def problem_in(dtype: str) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
-    comparison = JacobianComparison(layer.name, problem_in, seed=seed, kinks_as_automatic=True)
+    comparison = JacobianComparison(
+        layer.name,
+        problem_in,
+        seed=seed,
+        kinks_as_automatic=True,
+        stop_gradient_as_constant=stop_gradient_as_constant,
+    )
     return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
@@ -271,6 +293,12 @@ def check_gradients(
 
     comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
     return _report(comparison, _types(differentiable_leaves(params).leaves), second_order=False, mutants=mutants)
+
+
+def _numbers(leaf: PyTree) -> np.ndarray:
+    """An argument as an array of real or complex numbers."""
+    is_complex = jnp.issubdtype(np.result_type(leaf), jnp.complexfloating) if is_array(leaf) else False
+    return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
 
 
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:

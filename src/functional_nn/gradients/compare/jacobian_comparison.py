@@ -20,9 +20,10 @@ from functional_nn.gradients.compare.jacobians import (
     second_order,
     under_transforms,
 )
-from functional_nn.gradients.compare.narrow_types import narrowest_type
-from functional_nn.gradients.compare.problem import Leaves, Problem
+from functional_nn.gradients.compare.number_types import narrowest_type
+from functional_nn.gradients.compare.problem import Function, Leaves, Problem
 from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
+from functional_nn.gradients.compare.stopped_gradients import with_stopped_as_constants
 from functional_nn.gradients.compare.verdict import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order
@@ -47,6 +48,7 @@ class JacobianComparison:
         seed: for drawing the cotangents and directions.
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks. Otherwise a kink is
             inconclusive.
+        stop_gradient_as_constant: whether results of ``stop_gradient`` are constants for the arbiter.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class JacobianComparison:
         *,
         seed: int = 0,
         kinks_as_automatic: bool = False,
+        stop_gradient_as_constant: bool = False,
     ):
         self.subject = subject
         self._problem_in = problem_in
         self._kinks_as_automatic = kinks_as_automatic
+        self._stop_gradient_as_constant = stop_gradient_as_constant
         with jax.enable_x64(True):
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions = self._drawn(seed)
@@ -99,7 +103,8 @@ class JacobianComparison:
                 np.max(relative_error(hand - automatic, scale), 0, initial=0)
                 for hand, automatic, scale in zip(*found, strict=True)
             ]
-            reference = reference_jacobian(self.problem.function, leaves, doubts)
+            function = self._judged_function(leaves)
+            reference = reference_jacobian(function, leaves, doubts)
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(np.isinf(error).any()) for error in reference.error)
         for number, name in enumerate(self.problem.names):
@@ -112,13 +117,19 @@ class JacobianComparison:
             yield verdict
             if not self.note:
                 with jax.enable_x64(True):
-                    relative = relative_values(self.problem.function, leaves, number, reference, values)
+                    relative = relative_values(function, leaves, number, reference, values)
                 if relative is not None:
                     yield judged(relative, unit="relative", tolerance=ALLOWED)
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)
                 yield judged(values.along(direction, product), kind="jvp")
+
+    def _judged_function(self, leaves: Leaves) -> Function:
+        """The function whose derivative the arbiter computes at a point."""
+        if not self._stop_gradient_as_constant:
+            return self.problem.function
+        return with_stopped_as_constants(self.problem.function, leaves)
 
     def _forward(self, leaves: Leaves) -> Leaves | None:
         """Products with the directions by ``jax.jvp``; None if the function has only a backward rule."""
@@ -171,7 +182,8 @@ class JacobianComparison:
             program = quick_jit(partial(second_order, self.problem))
             found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves, 1)
             doubts = [relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
-            reference = reference_second_order(self.problem, self.y_bars, self.directions, doubts)
+            problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
+            reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             yield self._verdict(

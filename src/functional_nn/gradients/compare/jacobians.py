@@ -12,6 +12,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.error_scale import absolute_terms
+from functional_nn.gradients.compare.number_types import has_complex_numbers
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
 from functional_nn.gradients.compare.rounding_noise import rounding
 
@@ -27,7 +28,8 @@ class Derivatives(NamedTuple):
     Args:
         hand: the derivatives by the hand-derived formula.
         automatic: the derivatives by automatic differentiation.
-        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding.
+        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding. Where
+            complex numbers are computed, it is the largest derivative by the leaf, because terms of all phases cancel.
     """
 
     hand: Leaves
@@ -65,13 +67,14 @@ def condensed(problem: Problem) -> Problem:
 
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
     """Computes full Jacobians: the formula and ``jax.vjp`` pull back every cotangent of the basis."""
-    y, automatic = jax.vjp(problem.function, leaves)
+    y, automatic_pullback = jax.vjp(problem.function, leaves)
     basis = basis_of(y)
-    return Derivatives(
-        jax.vmap(partial(problem.pullback, leaves))(basis),
-        jax.vmap(lambda y_bars: automatic(y_bars)[0])(basis),
-        jax.vmap(partial(pullback_scale, problem, leaves))(basis),
-    )
+    automatic = jax.vmap(lambda y_bars: automatic_pullback(y_bars)[0])(basis)
+    if has_complex_numbers(problem.function, leaves):
+        scale = _largest(automatic)
+    else:
+        scale = jax.vmap(partial(pullback_scale, problem, leaves))(basis)
+    return Derivatives(jax.vmap(partial(problem.pullback, leaves))(basis), automatic, scale)
 
 
 def basis_of(y: Leaves) -> Leaves:
@@ -95,11 +98,17 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
     """Pulls back one cotangent by the formula and by ``jax.vjp``."""
     y_bars = list(map(jnp.asarray, y_bars))
-    return Derivatives(
-        problem.pullback(leaves, y_bars),
-        automatic_pullback(problem, leaves, y_bars),
-        pullback_scale(problem, leaves, y_bars),
-    )
+    automatic = automatic_pullback(problem, leaves, y_bars)
+    if has_complex_numbers(problem.function, leaves):
+        scale = _largest(automatic)
+    else:
+        scale = pullback_scale(problem, leaves, y_bars)
+    return Derivatives(problem.pullback(leaves, y_bars), automatic, scale)
+
+
+def _largest(derivatives: Leaves) -> Leaves:
+    """For each leaf, its largest derivative in the place of every derivative."""
+    return [jnp.full_like(bars, jnp.max(jnp.abs(bars), initial=0)) for bars in derivatives]
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
@@ -157,5 +166,9 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
 
     one = jnp.ones(())
     automatic = partial(derivative, partial(automatic_pullback, problem))
-    scale = [a + b for a, b in zip(absolute_terms(automatic, one), rounding(automatic, one), strict=True)]
-    return Derivatives(derivative(problem.pullback, one), automatic(one), scale)
+    found = automatic(one)
+    if has_complex_numbers(problem.function, leaves):
+        scale = _largest(found)
+    else:
+        scale = [a + b for a, b in zip(absolute_terms(automatic, one), rounding(automatic, one), strict=True)]
+    return Derivatives(derivative(problem.pullback, one), found, scale)

@@ -1,4 +1,4 @@
-"""The narrowest floating-point type in which a function computes, although its arguments are float64."""
+"""The types of the numbers inside a function of float64 arguments: narrow floating-point numbers, complex numbers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,33 @@ def narrowest_type(function: Function, leaves: Leaves) -> str:
     ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])
     'bfloat16'
     """
-    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-    types = {"float64", *_types(program)}
+    types = {"float64"}
+    for equation in _equations(_traced(function, leaves)):
+        types.update(_narrow_results(equation))
+        if any(isinstance(variable, Literal) and _is_rounded_to_float32(variable.val) for variable in equation.invars):
+            types.add("float32")
     return min(types, key=lambda name: jnp.finfo(name).nmant)
 
 
-def _types(program: ClosedJaxpr) -> Iterator[str]:
-    """The narrow types in a program and in the programs inside it."""
+def has_complex_numbers(function: Function, leaves: Leaves) -> bool:
+    """Whether a function computes with complex numbers."""
+    return any(
+        jnp.issubdtype(array_type(variable).dtype, jnp.complexfloating)
+        for equation in _equations(_traced(function, leaves))
+        for variable in equation.outvars
+    )
+
+
+def _traced(function: Function, leaves: Leaves) -> ClosedJaxpr:
+    return jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+
+
+def _equations(program: ClosedJaxpr) -> Iterator[JaxprEqn]:
+    """The equations of a program and of the programs inside it."""
     for equation in program.jaxpr.eqns:
-        yield from _narrow_results(equation)
-        for variable in equation.invars:
-            if isinstance(variable, Literal) and _is_rounded_to_float32(variable.val):
-                yield "float32"
+        yield equation
         for inner in inner_programs(equation):
-            yield from _types(inner)
+            yield from _equations(inner)
 
 
 def _narrow_results(equation: JaxprEqn) -> Iterator[str]:

@@ -1,0 +1,239 @@
+"""Attacks on the judge: wrong formulas that it must reject, right ones that it must accept, and what must not crash."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn import check_gradients, check_vjp
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.mutation import planting
+
+F64 = np.float64
+sigmoid, softmax = jax.nn.sigmoid, jax.nn.softmax
+
+
+def softmax_vjp(x, y_bar):
+    y = softmax(x)
+    return y * (y_bar - jnp.sum(y * y_bar))
+
+
+def shifted_softmax_vjp(x, y_bar):
+    terms = jnp.exp(x - jnp.max(x))
+    y = terms / jnp.sum(terms)
+    return y * (y_bar - jnp.sum(y * y_bar))
+
+
+def accurate_tanh_derivative(x):
+    return 4 * jnp.exp(-2 * jnp.abs(x)) / (1 + jnp.exp(-2 * jnp.abs(x))) ** 2
+
+
+def first_class_loss(x):
+    return jax.nn.logsumexp(x) - x[0]
+
+
+def first_class_vjp(x, y_bar):
+    """The derivative by the label's own logit is minus the probability of all others."""
+    return y_bar * jnp.where(jnp.arange(2) == 0, -softmax(x)[1], softmax(x))
+
+
+def automatic(function):
+    return lambda *given: jax.vjp(function, *given[:-1])[1](given[-1])
+
+
+def normalized(x):
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+PLANCK = 6.6e-34
+WRONG = {
+    "a derivative of 1e-60 left out": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 0 * g), (F64(1), F64(2))),
+    "tanh with the wrong sign beyond 16": (
+        jnp.tanh,
+        lambda x, g: g * jnp.where(jnp.abs(x) > 16, -1, 1) * accurate_tanh_derivative(x),
+        (F64([17, 0.5]),),
+    ),
+    "tanh, 0 beyond 20": (
+        jnp.tanh,
+        lambda x, g: g * jnp.where(jnp.abs(x) > 20, 0, 1 - jnp.tanh(x) ** 2),
+        (F64([25, 0.5]),),
+    ),
+    "sigmoid, 3 times too large beyond 35": (
+        sigmoid,
+        lambda x, g: g * jnp.where(x > 35, 3, 1) * sigmoid(x) * sigmoid(-x),
+        (F64([40, 0.5]),),
+    ),
+    "s(1 - s) at 45": (sigmoid, lambda x, g: g * sigmoid(x) * (1 - sigmoid(x)), (F64([45, 0.5]),)),
+    "softmax at a margin of 40": (softmax, softmax_vjp, (F64([40, 0, 1]),)),
+    "p - t at a margin of 40": (
+        first_class_loss,
+        lambda x, g: g * (softmax(x) - jnp.eye(2)[0]),
+        (F64([40, 0]),),
+    ),
+    "a tiny cotangent for an argument that is not used": (
+        lambda a, b: PLANCK * a,
+        lambda a, b, g: (PLANCK * g, PLANCK * g),
+        (F64(1.5), F64(2)),
+    ),
+    "terms that overflow": (lambda x: 1.5e308 * x - 1.5e308 * x + x, lambda x, g: 5 * g, (F64(1),)),
+    "complex outputs left out": (
+        lambda x: (jnp.sum(x**2), jnp.fft.fft(x)),
+        lambda x, g: 2 * x * g[0],
+        (F64([1, 2, 3]),),
+    ),
+}
+RIGHT = {
+    "a derivative of 1e-60": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 1e-60 * g), (F64(1), F64(2))),
+    "the logistic function far out": (
+        lambda x: 1 / (1 + jnp.exp(-x)),
+        lambda x, g: g * jnp.exp(-x) / (1 + jnp.exp(-x)) ** 2,
+        (F64([60, 130, 200, 700]),),
+    ),
+    "softmax with a probability of 1e-304": (softmax, softmax_vjp, (F64([0, -700, -3]),)),
+    "tanh in the tails": (jnp.tanh, lambda x, g: g * accurate_tanh_derivative(x), (F64([17, 0.5]),)),
+    "cross-entropy at a margin of 40": (first_class_loss, first_class_vjp, (F64([40, 0]),)),
+    "an argument that is not used": (lambda a, b: PLANCK * a, lambda a, b, g: (PLANCK * g, 0 * g), (F64(1.5), F64(2))),
+    "terms that overflow": (lambda x: 1.5e308 * x - 1.5e308 * x + x, lambda x, g: g, (F64(1),)),
+    "complex outputs": (
+        lambda x: (jnp.sum(x**2), jnp.fft.fft(x)),
+        lambda x, g: 2 * x * g[0] + jnp.real(jnp.fft.fft(g[1])),
+        (F64([1, 2, 3]),),
+    ),
+    "a complex argument": (
+        lambda z: jnp.abs(z) ** 2,
+        lambda z, g: 2 * g * jnp.conj(z),
+        (np.array([1 + 2j, 0.5 - 1j]),),
+    ),
+    "complex numbers inside": (
+        lambda x: jnp.abs(jnp.fft.fft(x)) ** 2,
+        automatic(lambda x: jnp.abs(jnp.fft.fft(x)) ** 2),
+        (F64([0.3, 2, 1]),),
+    ),
+    "layer norm far from 0": (normalized, automatic(normalized), (np.random.default_rng(1).normal(size=(3, 5)) + 1e4,)),
+    "NaN of automatic differentiation": (
+        lambda x: jnp.where(x > 0.1, jnp.sqrt(x), x),
+        lambda x, g: g * jnp.where(x > 0.1, 0.5 / jnp.sqrt(jnp.where(x > 0.1, x, 1)), 1),
+        (F64([0, 0.5]),),
+    ),
+    "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
+    "softmax without a shift": (lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x)), softmax_vjp, (F64([710, 709.5]),)),
+    "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
+    "a cast to float32 inside": (
+        lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype),
+        lambda x, g: jnp.cos(x) * g,
+        (F64([0.3, 2]),),
+    ),
+    "an empty argument": (
+        lambda a, b: jnp.sum(a**2) + jnp.sum(b),
+        lambda a, b, g: (2 * a * g, jnp.ones_like(b) * g),
+        (F64([0.8, 2]), np.zeros((0, 3))),
+    ),
+    "a large constant inside": (lambda x: jnp.sin(x + 1e8), lambda x, g: g * jnp.cos(x + 1e8), (F64([0.1, 2]),)),
+    "sizes from 1e-8 to 1e8": (
+        jnp.linalg.norm,
+        lambda x, g: g * x / jnp.sqrt(jnp.sum(x**2)),
+        (F64([1e-8, 1, 1e8]),),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def usual_promotion():
+    """Overrides the rule of other tests: formulas of users mix types."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_formulas_are_rejected(name):
+    function, formula, arguments = WRONG[name]
+    report = check_vjp(function, formula, *arguments, second_order=False, mutants=False)
+    assert "fail" in {verdict.outcome for verdict in report.verdicts}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_formulas_are_accepted(name):
+    function, formula, arguments = RIGHT[name]
+    check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
+
+
+def test_attention_of_jax_computes_in_float32():
+    attend = lambda q, k: jax.nn.dot_product_attention(q, k, k)  # noqa: E731
+    q, k = (np.random.default_rng(seed).normal(size=(1, 3, 2, 4)) for seed in (0, 1))
+    report = check_vjp(attend, automatic(attend), q, k, second_order=False, mutants=False)
+    report.raise_if_failed()
+    assert "computes in float32 inside" in report.verdicts[0].note
+
+
+def test_a_kink_that_was_not_declared_is_inconclusive():
+    report = check_vjp(
+        jax.nn.relu, lambda x, g: jnp.where(x >= 0, g, 0), np.float32([0, 1, -2]), second_order=False, mutants=False
+    )
+    assert {verdict.outcome for verdict in report.failures} == {"inconclusive"}
+
+
+@pytest.mark.parametrize(
+    ("function", "formula"),
+    [
+        (softmax, shifted_softmax_vjp),
+        (jax.nn.logsumexp, lambda x, g: g * (lambda terms: terms / jnp.sum(terms))(jnp.exp(x - jnp.max(x)))),
+    ],
+)
+def test_another_shift_is_found_to_change_nothing(function, formula):
+    report = check_vjp(function, formula, F64([0.3, -1, 2]))
+    report.raise_if_failed()
+    assert {survivor.reason for survivor in report.survivors} == {planting.ONLY_ROUNDING}
+
+
+def test_a_guard_is_found_to_change_nothing():
+    function, formula, arguments = RIGHT["NaN of automatic differentiation"]
+    report = check_vjp(function, formula, *arguments)
+    report.raise_if_failed()
+    assert {survivor.reason for survivor in report.survivors} == {planting.HIDDEN}
+
+
+def test_an_error_in_a_branch_that_no_point_takes_is_reported():
+    def far_branch(x, y_bar):
+        return y_bar * jnp.where(x > 1e6, 3.0 * x, jnp.cos(x))
+
+    report = check_vjp(lambda x: jnp.where(x > 1e6, 1.5 * x**2, jnp.sin(x)), far_branch, F64([0.5, 2.0]))
+    assert not report.passed
+    assert report.unexplained
+
+
+def test_straight_through_estimators_are_declared():
+    rounded = lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x)  # noqa: E731
+    at = np.float32([0.3, 1.8])
+    assert not check_vjp(rounded, lambda x, g: g, at, mutants=False).passed
+    check_vjp(rounded, lambda x, g: g, at, stop_gradient_as_constant=True).raise_if_failed()
+    assert not check_vjp(rounded, lambda x, g: 2 * g, at, mutants=False, stop_gradient_as_constant=True).passed
+
+    def in_a_loop(x):
+        return jax.lax.scan(lambda carry, _: (rounded(carry), None), x, None, 2)[0]
+
+    with pytest.raises(InputError, match="stop_gradient outside of loops, got one in a loop"):
+        check_vjp(in_a_loop, lambda x, g: g, at, stop_gradient_as_constant=True)
+
+
+@jax.custom_vjp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+def test_functions_with_a_backward_rule_only():
+    check_vjp(sine, lambda x, g: g * jnp.cos(x), F64([0.3, 2])).raise_if_failed()
+    report = check_vjp(lambda x: 2 * sine(x), lambda x, g: g * jnp.cos(x), F64([0.3, 2]))
+    assert not report.passed
+    net = fnn.with_hand_vjp(fnn.dense(3))
+    params, state = net.init(jax.random.key(0), (4,))
+    x = np.linspace(-1, 1, 8).reshape(2, 4)
+    check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2])).raise_if_failed()
+
+
+def test_a_function_without_a_derivative_is_refused():
+    with pytest.raises(InputError, match="function: expected a function with at least one such output, got none"):
+        check_vjp(lambda x: jnp.floor(x).astype(int), lambda x, g: None, F64([0.3, 2]))
