@@ -196,8 +196,9 @@ def _extrapolated(
         away = np.abs(value - larger)
         error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
         # Rounding alone does not make them differ so much: they do not converge yet.
-        change, size = np.abs(larger - smaller)[-1], np.maximum(np.abs(larger), np.abs(smaller))[-1]
-        diverges = (change > size / 2) & (change > 1000 * EPSILON * (sizes / (ahead + back))[-1])
+        change = np.abs(larger - smaller)[-1]
+        diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
+        diverges &= change > 1000 * EPSILON * (sizes / (ahead + back))[-1]
         # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
         jump = np.abs(right - left)[: len(STEPS)]
         kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
