@@ -111,11 +111,24 @@ def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value
 def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
     condition_constants, body_constants, carry = loop.split_operands(operands)
 
-    def goes_on(carry: list[Value]) -> jax.Array:
+    def going(carry: list[Value]) -> jax.Array:
         (result,) = condition(*condition_constants, *carry)
         return result
 
-    return lax.while_loop(goes_on, lambda carry: body(*body_constants, *carry), carry)
+    def step(carry: list[Value]) -> list[Value]:
+        # Under ``vmap``, every example has a condition of its own. Where it is false, the values stay.
+        which = going(carry)
+        after = body(*body_constants, *carry)
+        if not which.ndim:
+            return after
+        return jax.tree.map(lambda new, old: jnp.where(_with_axes(which, new), new, old), after, carry)
+
+    return lax.while_loop(lambda carry: jnp.any(going(carry)), step, carry)
+
+
+def _with_axes(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Adds axes of size 1 at the end, until there are as many as ``like`` has."""
+    return array.reshape(array.shape + (1,) * (like.ndim - array.ndim))
 
 
 def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands: Sequence[Value]) -> list[Value]:

@@ -84,6 +84,23 @@ def test_a_reference_in_double_precision_knows_that_it_cancels():
     assert np.max(wrong) > 1e-12
 
 
+@pytest.mark.parametrize("size", [3, 4, 5, 6])
+def test_the_inverse_of_a_hilbert_matrix(size):
+    """The derivatives are far larger than differences with large steps say. The matrix is nearly singular."""
+    matrix = 1 / (np.arange(size)[:, None] + np.arange(size) + 1)
+    function = lambda leaves: [jnp.linalg.inv(leaves[0])]  # noqa: E731
+    inverse = np.linalg.inv(matrix)
+    exact, rough = exact_jacobian(function, [matrix]), difference_jacobian(function, [matrix])
+    np.testing.assert_allclose(exact.values[0], -np.kron(inverse, inverse.T), rtol=1e-6)
+    assert np.all(exact.error[0] <= 1e-15 * np.abs(exact.values[0]))
+    assert np.all(np.abs(rough.values[0] - exact.values[0]) <= rough.error[0])
+
+
+def test_differences_of_an_elementwise_function_have_no_error_beside_the_diagonal():
+    found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.3, -1.2, 2.5])])
+    assert np.all(found.error[0] == found.error[0] * np.eye(3))
+
+
 @every_reference
 def test_domains_end_where_they_do(reference):
     found = reference(lambda leaves: [jnp.sqrt(leaves[0]) + jnp.log(-leaves[0])], [np.array([0.5, -0.5])])

@@ -68,12 +68,6 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     return complex_numbers(real, arithmetic.numbers(0.0))
 
 
-@RULES.of("is_finite")
-def _is_finite(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    is_finite = arithmetic.function("is_finite")
-    return is_finite(real_part(x)).astype(bool) & is_finite(imaginary_part(x)).astype(bool)
-
-
 def _size(arithmetic: Arithmetic, x: Values) -> Values:
     """|z| = √(Re² + Im²)."""
     real, imag = _parts(x)

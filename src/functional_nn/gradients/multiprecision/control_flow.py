@@ -92,8 +92,15 @@ def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Oper
 
 
 def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand]) -> list[Operand]:
-    """Takes the new value at the points where ``which`` is true, and the old value at all other points."""
-    return [Points(np.where(which, lift(a), lift(b))) for a, b in zip(new, old, strict=True)]
+    """Takes the new value at the points where ``which`` is true, and the old value at all other points.
+
+    ``which`` has only the first axes of the values if it is the condition of a loop under ``vmap``.
+    """
+    results: list[Operand] = []
+    for a, b in zip(map(lift, new), map(lift, old), strict=True):
+        axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1) if which.ndim else ()
+        results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
+    return results
 
 
 def custom_linear_solve(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:

@@ -25,6 +25,10 @@ Columns: TypeAlias = Sequence[np.ndarray] | None
 EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 """The relative steps of differences in float64."""
+SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
+"""Steps of further differences. They are inaccurate, but see what is too narrow for the others."""
+FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
+"""Factors of an element. An output that is the same for all of them does not depend on the element."""
 ORDERS = 7
 """The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
 
@@ -101,8 +105,11 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
     The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
     distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
-    chance. The second is rounding, 4 ε max|f| / h, with the maximum over all outputs. The error is infinite if the
-    differences to the right and to the left still disagree as h shrinks.
+    chance. The second is rounding, at least 4 ε |f| / h. The error is larger if D(h) for two of the steps 2^-18, 2^-21,
+    2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error is
+    infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree as h
+    shrinks. It is 0 if the output stays the same at all these points, and for seven values of the element from -1000 to
+    10^6 times its size.
 
     Args:
         function: ``function(leaves) -> outputs``, anything that JAX can run.
@@ -140,13 +147,16 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     x = everything[places]
     # A power of two: the steps are exact.
     scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
-    h = STEPS[:, None] * scale
-    moved = np.stack([x + h, x - h, np.broadcast_to(x, h.shape)])
+    h = np.concatenate([STEPS, SMALL_STEPS])[:, None] * scale
+    far = FAR[:, None] * np.where(x == 0, 1.0, x)
+    moved = np.concatenate([x + h, x - h, x[None], far])
     y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
-    up, down, middle = np.moveaxis(y.reshape(*moved.shape, -1), -1, 2)
+    y = np.moveaxis(y.reshape(*moved.shape, -1), -1, 1)  # points, outputs, columns
+    up, down, middle = y[: len(h)], y[len(h) : 2 * len(h)], y[2 * len(h)]
     # The actual steps, after x + h and x - h were rounded.
-    ahead, back = (moved[0] - x)[:, None], (x - moved[1])[:, None]
+    ahead, back = (moved[: len(h)] - x)[:, None], (x - moved[len(h) : 2 * len(h)])[:, None]
     value, error = _extrapolated(up, middle, down, ahead, back)
+    error[np.all(y == middle, 0)] = 0
     splits = np.cumsum([len(c) for c in chosen])[:-1]
     return JacobianEstimate(np.split(value, splits, 1), np.split(error, splits, 1))
 
@@ -157,26 +167,39 @@ def _extrapolated(
     """The derivative and its error.
 
     Args:
-        up: f at x + h, an array (steps, m, columns), like the next two.
-        middle: f at x.
-        down: f at x - h.
+        up: f at x + h, an array (steps, m, columns). The last steps are ``SMALL_STEPS``.
+        middle: f at x, (m, columns).
+        down: f at x - h, (steps, m, columns).
         ahead: (x + h) - x, (steps, 1, columns).
         back: x - (x - h).
     """
     with np.errstate(all="ignore"):
         right, left = (up - middle) / ahead, (middle - down) / back
-        rounding = 8 * EPSILON * np.max(np.maximum(np.abs(up), np.abs(down)), 1, keepdims=True) / (ahead + back)
-        table = [(up - down) / (ahead + back)]
+        differences = (up - down) / (ahead + back)
+        larger, smaller = differences[len(STEPS) : -1], differences[len(STEPS) + 1 :]
+        # With the two smallest steps, the differences differ by little but the rounding errors of f.
+        noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
+        sizes = np.maximum(np.abs(up), np.abs(down))
+        rounding = np.maximum(8 * EPSILON * sizes, 4 * noise) / (ahead + back)
+        table = [differences[: len(STEPS)]]
         value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
         for order in range(1, ORDERS):
             before = table[-1]
             table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
             distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
-            distance = np.where(np.isnan(distance), np.inf, 10 * distance + rounding[order:])
+            distance = 10 * distance + rounding[order : len(STEPS)]
+            distance = np.where(np.isnan(distance), np.inf, distance)
             best = np.argmin(distance, 0)[None]
             found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
             value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
+        uncertain = 10 * (np.abs(larger - smaller) + 8 * EPSILON * (sizes / (ahead + back))[len(STEPS) + 1 :])
+        away = np.abs(value - larger)
+        error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
+        # Rounding alone does not make them differ so much: they do not converge yet.
+        change = np.abs(larger - smaller)[-1]
+        diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
+        diverges &= change > 1000 * EPSILON * (sizes / (ahead + back))[-1]
         # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
-        jump = np.abs(right - left)
-        kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[-1])
-    return value, np.where(kink, np.inf, error)
+        jump = np.abs(right - left)[: len(STEPS)]
+        kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
+    return value, np.where(kink | diverges | np.isnan(error), np.inf, error)
