@@ -35,13 +35,19 @@ class Level(NamedTuple):
     step: int
 
 
-MANY, CONFIRMING = Level(400, 60), Level(440, 75)
-"""With so many digits, a change of a number of size 1 can be seen if its derivative is not too small for float64."""
+MORE_DIGITS = 350
+"""With 50 and so many digits more, a change of a number of size 1 can be seen if its derivative is not too small for
+float64."""
 
 
 def first_levels(digits: int) -> tuple[Level, Level]:
     """The two evaluations that every derivative gets. The second has 30 digits more."""
     return Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+
+
+def last_levels(digits: int) -> tuple[Level, Level]:
+    """The evaluations for derivatives that the first ones could not see, and to confirm those that are not 0."""
+    return Level(digits + MORE_DIGITS, 60), Level(digits + MORE_DIGITS + 40, 75)
 
 
 class Differences(NamedTuple):
@@ -130,7 +136,9 @@ def derivatives(
     error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
     again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_COST // (4 * known.cost * len(leaves))]
     if again.size:
-        better = _in_more_digits(program, leaves, number, columns[again], fine, again, cancellation)
+        better = _in_more_digits(
+            program, leaves, number, columns[again], fine, again, cancellation, last_levels(digits)
+        )
         for old, new in zip((value, error), better, strict=True):
             old[:, again] = np.where(doubtful[:, again], new, old[:, again])
     return value, error
@@ -144,18 +152,20 @@ def _in_more_digits(
     before: Differences,
     places: np.ndarray,
     cancellation: np.ndarray,
+    levels: tuple[Level, Level],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the derivatives with 400 digits, and with 440 digits if one of them is not just rounding."""
-    many = differences(program, leaves, number, columns, MANY)
+    """Computes the derivatives at the first of two levels, and at the second one if they are not just rounding."""
+    first_level, confirming_level = levels
+    many = differences(program, leaves, number, columns, first_level)
     # The effect of rounding has shrunk by as many digits as were added. A derivative, or a jump of it, has not.
-    gain = (MANY.digits - MANY.step) - (before.level.digits - before.level.step)
+    gain = (first_level.digits - first_level.step) - (before.level.digits - before.level.step)
     shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
     limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
     nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
     value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
     some = np.flatnonzero(~nothing.all(0))
     if some.size:
-        confirming = differences(program, leaves, number, columns[some], CONFIRMING)
+        confirming = differences(program, leaves, number, columns[some], confirming_level)
         coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
         found, found_error, _ = _compared(coarse, confirming, cancellation)
         value[:, some], error[:, some] = found, found_error

@@ -17,7 +17,7 @@ import numpy as np
 from functional_nn.gradients.compare.problem import Function, Leaves
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.multiprecision.sources import dependence
-from functional_nn.gradients.references.many_digits import MANY, derivatives
+from functional_nn.gradients.references.many_digits import derivatives, last_levels
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
 """For each leaf, the flat indices of the elements to differentiate by; None for all."""
@@ -54,7 +54,7 @@ def exact_jacobian(
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
     If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
-    error. Otherwise both may have lost the change of f, so these elements are computed again with 400 digits, and if
+    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more, and if
     the result is more than rounding, with 440 digits. What is still only rounding gets the bound of rounding as its
     error, at least the smallest number of float64. The error is exactly 0 only where no operation lets the output
     depend on the element. The number of repeated elements is bounded. Beyond it the error is the larger bound that 80
@@ -87,7 +87,7 @@ def exact_jacobian(
     """
     program = Program(function, leaves)
     chosen = _chosen(leaves, columns)
-    known = dependence(program, leaves, chosen, MANY.digits)
+    known = dependence(program, leaves, chosen, last_levels(digits)[0].digits)
     pairs = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
     return JacobianEstimate([value for value, _ in pairs], [error for _, error in pairs])
 
