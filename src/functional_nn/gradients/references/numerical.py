@@ -54,11 +54,11 @@ def exact_jacobian(
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
     If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
-    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more, and if
-    the result is more than rounding, with 440 digits. What is still only rounding gets the bound of rounding as its
-    error, at least the smallest number of float64. The error is exactly 0 only where no operation lets the output
-    depend on the element. The number of repeated elements is bounded. Beyond it the error is the larger bound that 80
-    digits allow.
+    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more, and
+    if the result is more than rounding, with 390 digits more. What is still only rounding gets the bound of rounding
+    as its error, at least the smallest number of float64. The error is exactly 0 only where no operation lets the
+    output depend on the element. The number of repeated elements is bounded. Beyond it the error is the larger bound
+    that 80 digits allow.
 
     There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
     the smaller step as at the larger.
