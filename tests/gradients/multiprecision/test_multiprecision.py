@@ -38,6 +38,11 @@ def convolution(x, kernel):
     )
 
 
+def printed(x):
+    jax.debug.print("{}", x.sum())
+    return 2 * x
+
+
 def counted(x):
     """A loop whose number of steps depends on the values."""
     return lax.while_loop(
@@ -83,6 +88,7 @@ ONE = {
     "logic": lambda x: (x > 0) & ~(x < 1) | (x != 0) ^ (x >= 0.5) & (x <= 2) | (x == X[0, 0]),
     "parity": lambda x: lax.reduce(x > 0, False, lax.bitwise_xor, (1,)),
     "as it is": lambda x: checkpoint_name(lax.optimization_barrier(jnp.copy(jax.device_put(x))), "x"),
+    "printed": printed,
     "reduce_precision": lambda x: lax.reduce_precision(jnp.round(x * 4), 8, 10),
     "tile": lambda x: lax.tile(x, (2, 3)),
     "select_n": lambda x: lax.select_n(jnp.clip(x + 1, 0, 2).astype(jnp.int32), x, 2 * x, -x),
@@ -237,7 +243,7 @@ def test_every_rule_is_used_by_these_functions(monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for _, function, leaves in KINDS:
             evaluated(Arithmetic(30), function, *leaves)
-    assert set(RULES) - used <= {"add_any", "sharding_constraint", "pvary"}
+    assert set(RULES) - used <= {"add_any", "sharding_constraint", "pvary", "debug_print", "debug_callback"}
     assert of_complex_numbers <= used
 
 
@@ -291,6 +297,21 @@ def test_an_operation_without_a_rule_is_named_with_its_line():
         InputError, match=r"got igamma_grad_a, used in test_multiprecision.py, line \d+.*difference_jacobian"
     ):
         evaluated(Arithmetic(30), lambda x: lax.igamma_grad_a(x, x), np.array([0.5]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.at[0].apply(jnp.sin),
+        lambda x: lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int64), float),
+        lambda x: jnp.linalg.svd(jnp.outer(x, x[:2]))[0],
+        lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+        lambda x: jnp.log1p(lax.complex(x, x)).real,
+    ],
+)
+def test_what_has_no_rule_is_refused(function):
+    with pytest.raises(InputError, match=r"difference_jacobian"):
+        evaluated(Arithmetic(30), function, np.array([0.5, 1.5, -0.5]))
 
 
 def test_what_does_not_depend_on_the_inputs_needs_no_rule():

@@ -101,6 +101,15 @@ def test_differences_of_an_elementwise_function_have_no_error_beside_the_diagona
     assert np.all(found.error[0] == found.error[0] * np.eye(3))
 
 
+def test_differences_of_a_callback():
+    def function(x):
+        return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    x = np.array([0.3, -1.2])
+    found = difference_jacobian(lambda leaves: [function(leaves[0])], [x])
+    assert np.all(np.abs(found.values[0] - np.diag(np.cos(x))) <= found.error[0])
+
+
 @every_reference
 def test_domains_end_where_they_do(reference):
     found = reference(lambda leaves: [jnp.sqrt(leaves[0]) + jnp.log(-leaves[0])], [np.array([0.5, -0.5])])

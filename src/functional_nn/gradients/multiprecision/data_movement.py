@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn
 
+from functional_nn.core.errors import InputError
 from functional_nn.gradients.multiprecision.elementwise import gives_floating, maximum, minimum
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rules, Values, together
@@ -122,6 +123,10 @@ def _default_filling(equation: JaxprEqn, x: Values) -> float:
 
 @RULES.of("scatter")
 def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
+    if equation.params["update_jaxpr"] is not None and equation.params["update_jaxpr"].eqns:
+        remedy = "difference_jacobian takes any function."
+        raise InputError("function", "updates that replace elements", "a function of the elements", remedy)
+
     def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
         return _moved(equation, [x, updates], indices, between=True)
 

@@ -220,3 +220,9 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
 def _identity(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Returns the operands unchanged: nothing is rounded to fewer bits, and there is no gradient to stop."""
     return list(operands)
+
+
+@RULES.of("debug_callback", "debug_print")
+def _nothing(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+    """Prints nothing: the numbers here are not those of the program."""
+    return []

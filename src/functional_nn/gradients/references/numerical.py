@@ -132,15 +132,17 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
         given = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(numbers, ends[:-1]), flat, strict=True)]
         return jnp.concatenate([jnp.reshape(y, (-1,)) for y in function(given)]).astype(jnp.float64)
 
-    @jax.jit
-    def at(places: jax.Array, moved: jax.Array) -> jax.Array:
+    def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
+        place, value = place_and_value
+        return outputs(jnp.asarray(everything).at[place].set(value))
+
+    def at(places: np.ndarray, moved: np.ndarray) -> jax.Array:
         """Evaluates the outputs at several points. Each differs from the given point in one element only."""
-
-        def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
-            place, value = place_and_value
-            return outputs(jnp.asarray(everything).at[place].set(value))
-
-        return jax.lax.map(at_one, (places, moved), batch_size=64)
+        points = jnp.asarray(places), jnp.asarray(moved)
+        try:
+            return jax.jit(lambda points: jax.lax.map(at_one, points, batch_size=64))(points)
+        except NotImplementedError:  # some operations, such as a callback, do not work under vmap
+            return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
 
     chosen = [c + end - leaf.size for c, end, leaf in zip(_chosen(leaves, columns), ends, flat, strict=True)]
     places = np.concatenate([np.zeros(0, int), *chosen])
