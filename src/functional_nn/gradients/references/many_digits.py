@@ -180,7 +180,7 @@ def _compared(
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
     bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
     value, error = _rounded(fine.central, bound)
-    return value, np.where(_is_kink(coarse, fine), np.inf, error), agree
+    return value, np.where(_is_kink(coarse, fine, cancellation), np.inf, error), agree
 
 
 def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +190,7 @@ def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return value, np.where(np.isfinite(value) & ~np.isnan(error), error, np.inf)
 
 
-def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
+def _is_kink(coarse: Differences, fine: Differences, cancellation: np.ndarray) -> np.ndarray:
     """Whether the differences to the right and to the left disagree at both levels.
 
     In a smooth function the jump shrinks with the step, and rounding shrinks even faster. At a kink it stays. At a
@@ -198,7 +198,7 @@ def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
     """
     finer = 10.0 ** (fine.level.step - coarse.level.step)
     stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
-    seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
+    seen = fine.jump > np.maximum(fine.size / 10 ** (fine.level.digits - 15), fine.rounding(cancellation))
     return stays & seen
 
 
