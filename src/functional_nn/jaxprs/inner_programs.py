@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 CALLS = frozenset(
     {"jit", "call", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
-    | {bilinear_p.name}
+    | {"call_hi_primitive", bilinear_p.name}
 )
 """Equations that only call another program, once, with their own operands and results.
 
@@ -96,7 +96,20 @@ def called_program(equation: JaxprEqn) -> ClosedJaxpr:
     """
     if equation.primitive is bilinear_p:
         return traced_for(equation, jax.default_backend())
+    if "_prim" in equation.params:  # JAX 0.12 has operations that are traced only when they are needed
+        return _expanded(equation)
     return closed(next(equation.params[name] for name in CALLED if name in equation.params))
+
+
+def _expanded(equation: JaxprEqn) -> ClosedJaxpr:
+    """The program of an operation that JAX expands into simpler ones, such as ``searchsorted``."""
+    operation = equation.params["_prim"]
+
+    def expand(*operands: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(operation.expand(*jax.tree.unflatten(operation.in_tree, operands)))
+
+    types = [array_type(variable) for variable in equation.invars]
+    return jax.make_jaxpr(expand)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types))
 
 
 def counted_program(equation: JaxprEqn) -> ClosedJaxpr | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax, nn
 from jax.ad_checkpoint import checkpoint_name
+from jax.scipy import special
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.multiprecision import complex_rules
@@ -89,6 +90,7 @@ ONE = {
     "parity": lambda x: lax.reduce(x > 0, False, lax.bitwise_xor, (1,)),
     "as it is": lambda x: checkpoint_name(lax.optimization_barrier(jnp.copy(jax.device_put(x))), "x"),
     "printed": printed,
+    "polyval": lambda x: special.spence(jnp.abs(x) + 0.1),
     "reduce_precision": lambda x: lax.reduce_precision(jnp.round(x * 4), 8, 10),
     "tile": lambda x: lax.tile(x, (2, 3)),
     "select_n": lambda x: lax.select_n(jnp.clip(x + 1, 0, 2).astype(jnp.int32), x, 2 * x, -x),
@@ -243,7 +245,14 @@ def test_every_rule_is_used_by_these_functions(monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for _, function, leaves in KINDS:
             evaluated(Arithmetic(30), function, *leaves)
-    assert set(RULES) - used <= {"add_any", "sharding_constraint", "pvary", "debug_print", "debug_callback"}
+    assert set(RULES) - used <= {
+        "add_any",
+        "sharding_constraint",
+        "pvary",
+        "debug_print",
+        "debug_callback",
+        "polynomial",
+    }
     assert of_complex_numbers <= used
 
 

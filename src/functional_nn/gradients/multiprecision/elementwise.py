@@ -142,6 +142,15 @@ def _logistic(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return arithmetic.function("divide")(one, one + arithmetic.function("exp")(-x))
 
 
+@RULES.of("polynomial")
+def _polynomial(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *coefficients: Values) -> Values:
+    """c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12."""
+    *others, result = coefficients
+    for coefficient in reversed(others):
+        result = result * x + coefficient
+    return result
+
+
 @RULES.of("clamp")
 def _clamp(arithmetic: Arithmetic, equation: JaxprEqn, low: Values, x: Values, high: Values) -> Values:
     return minimum(maximum(x, low), high)

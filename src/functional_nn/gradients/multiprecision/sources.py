@@ -24,14 +24,14 @@ class Dependence(NamedTuple):
     Args:
         values: the outputs, as numbers of many digits, (m,).
         sources: for each leaf, whether an output was computed from a chosen element of it, (m, columns).
-        tied: whether a comparison found equal numbers. Another choice is then as right as the one that was made, so
-            an output may depend on more elements than ``sources`` says.
+        tied: for each leaf, whether a number that was computed from a chosen element was compared with an equal number.
+            If such an element changes, another number may be taken, and ``sources`` does not hold for it.
         cost: how many sums or products of such numbers take about as long as the evaluation.
     """
 
     values: np.ndarray
     sources: list[np.ndarray]
-    tied: bool
+    tied: list[np.ndarray]
     cost: int
 
 
@@ -54,8 +54,9 @@ def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[
         y = program(arithmetic, _inputs(arithmetic, leaves, columns))[:, 0]
     values = np.array([number.value for number in y] + [None], object)[:-1]
     ends = np.cumsum([len(chosen) for chosen in columns])
-    sources = np.split(_as_booleans([number.sources for number in y], ends[-1]), ends[:-1], 1)
-    return Dependence(values, sources, arithmetic.tied, arithmetic.cost)
+    flags = _as_booleans([*(number.sources for number in y), arithmetic.tied], ends[-1])
+    by_leaf = np.split(flags, ends[:-1], 1)
+    return Dependence(values, [leaf[:-1] for leaf in by_leaf], [leaf[-1] for leaf in by_leaf], arithmetic.cost)
 
 
 def _inputs(
@@ -85,7 +86,7 @@ class _SourceArithmetic(Arithmetic):
 
     def __init__(self, digits: int):
         super().__init__(digits)
-        self.tied = False
+        self.tied = 0
         self.cost = 0
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
@@ -117,7 +118,8 @@ class _SourceArithmetic(Arithmetic):
         return lambda *arrays: np.frompyfunc(of_numbers, len(arrays), 1)(*arrays)
 
     def _whole(self, value: Number, x: _SourcedNumber) -> _SourcedNumber:
-        self.tied |= bool(x.sources) and value == x.value
+        if value == x.value:
+            self.tied |= x.sources
         return _SourcedNumber(self, value, 0)
 
 
@@ -166,12 +168,12 @@ class _SourcedNumber:
 
 
 def _compared(compare: Callable[[Number, Number], bool]) -> Callable[[_SourcedNumber, object], bool]:
-    """Makes a comparison, which notes whether the numbers are equal although they depend on the inputs."""
+    """Makes a comparison, which notes the sources of equal numbers."""
 
     def method(a: _SourcedNumber, b: object) -> bool:
         value = _value(b)
-        if a.value == value and a is not b and (a.sources or _sources(b)):
-            a.arithmetic.tied = True
+        if a.value == value and a is not b:
+            a.arithmetic.tied |= a.sources | _sources(b)
         return compare(a.value, value)
 
     return method

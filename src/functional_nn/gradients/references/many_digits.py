@@ -126,11 +126,10 @@ def derivatives(
     cancellation, unsafe = _cancellation(fine, known.values[:, None])
     value, error, agree = _compared(coarse, fine, cancellation)
     independent = ~known.sources[number]
-    if not known.tied:
-        # Nothing that these outputs are computed from has changed: their derivatives are 0.
-        unchanged = independent & (fine.central == 0) & (fine.jump == 0)
-        error[unchanged] = 0
-        agree |= unchanged
+    # Nothing that these outputs are computed from has changed: their derivatives are 0.
+    unchanged = independent & ~known.tied[number] & (fine.central == 0) & (fine.jump == 0)
+    error[unchanged] = 0
+    agree |= unchanged
     doubtful = (~agree | (unsafe & ~independent)) & np.isfinite(value) & np.isfinite(error)
     # This bound stays for the elements that are not computed again.
     error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
