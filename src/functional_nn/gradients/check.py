@@ -79,7 +79,7 @@ def check_vjp(
             the arguments is inconclusive.
         stop_gradient_as_constant: whether the results of ``jax.lax.stop_gradient`` are constants, as for
             ``jax.grad``: for a straight-through estimator, such as x + stop_gradient(round(x) - x). Otherwise the
-            arbiter differentiates through them.
+            arbiter differentiates through them. There is then no second order, since the gradient is not a derivative.
         mutants: whether errors are planted.
         equivalent: your reasons why a planted error changes nothing, by its description in the report, such as
             ``{"reduce_max: became min": "The shift cancels."}``.
@@ -124,6 +124,7 @@ def check_vjp(
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
     )
+    second_order &= not stop_gradient_as_constant
     return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
@@ -202,6 +203,7 @@ def check_layer(
         kinks_as_automatic=True,
         stop_gradient_as_constant=stop_gradient_as_constant,
     )
+    second_order &= not stop_gradient_as_constant
     return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 

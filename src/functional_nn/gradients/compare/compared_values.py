@@ -36,6 +36,13 @@ class ComparedValues:
         arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
         return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
 
+    def pulled_back(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
+        """Multiplies a cotangent by these Jacobians. The products by the formula and by automatic differentiation,
+        (1, columns), are given.
+        """
+        size = np.abs(y_bar)[None]
+        return ComparedValues(hand, automatic, y_bar[None] @ self.arbiter, size @ self.arbiter_error, size @ self.scale)
+
     def with_finite_scale(self) -> ComparedValues:
         """Takes the size of the derivative where the scale is not finite.
 

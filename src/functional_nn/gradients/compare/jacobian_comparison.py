@@ -98,6 +98,7 @@ class JacobianComparison:
             leaves = self.problem.leaves if leaves is None else leaves
             found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             forward = self._forward(leaves) if jvp else None
+            drawn = _as_rows(Derivatives(*self._pullbacks(leaves, self.y_bars)), leaves, 1)
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
                 np.max(relative_error(hand - automatic, scale), 0, initial=0)
@@ -107,6 +108,7 @@ class JacobianComparison:
             reference = reference_jacobian(function, leaves, doubts)
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(np.isinf(error).any()) for error in reference.error)
+        y_bar = np.concatenate([np.reshape(bar, -1) for bar in self.y_bars])
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
@@ -120,6 +122,8 @@ class JacobianComparison:
                     relative = relative_values(function, leaves, number, reference, values)
                 if relative is not None:
                     yield judged(relative, unit="relative", tolerance=ALLOWED)
+            # A formula that is not linear in the cotangent may be right for the cotangents of the basis only.
+            yield judged(values.pulled_back(y_bar, drawn.hand[number], drawn.automatic[number]), transform="drawn")
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)
@@ -135,8 +139,8 @@ class JacobianComparison:
         """Products with the directions by ``jax.jvp``; None if the function has only a backward rule."""
         try:
             return self._forward_products(leaves, self.directions)
-        except TypeError as error:
-            if "custom_vjp" not in str(error):
+        except (TypeError, NotImplementedError) as error:
+            if not _says_no_rule(error):
                 raise
             return None
 
@@ -177,10 +181,19 @@ class JacobianComparison:
         return f"The function computes in {self._narrowest} inside, so more rounding is allowed. "
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
-        """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction."""
+        """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction.
+
+        There are no verdicts if JAX has no second derivative of an operation.
+        """
         with jax.enable_x64(True):
             program = quick_jit(partial(second_order, self.problem))
-            found = _as_rows(program(self.problem.leaves, self.y_bars, self.directions), self.problem.leaves, 1)
+            try:
+                derivatives = program(self.problem.leaves, self.y_bars, self.directions)
+            except (TypeError, NotImplementedError) as error:
+                if not _says_no_rule(error):
+                    raise
+                return
+            found = _as_rows(derivatives, self.problem.leaves, 1)
             doubts = [relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
@@ -280,6 +293,11 @@ class JacobianComparison:
             return at
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
         return tuple(map(int, np.unravel_index(at[-1], shape)))
+
+
+def _says_no_rule(error: Exception) -> bool:
+    """Whether JAX says that an operation has no derivative in forward mode, or no second one."""
+    return isinstance(error, NotImplementedError) or "custom_vjp" in str(error)
 
 
 def _as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:

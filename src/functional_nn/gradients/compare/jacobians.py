@@ -12,8 +12,8 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.error_scale import absolute_terms
-from functional_nn.gradients.compare.number_types import has_complex_numbers
-from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
+from functional_nn.gradients.compare.number_types import has_absolute_terms
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, Pullback
 from functional_nn.gradients.compare.rounding_noise import rounding
 
 MOST_ELEMENTS = 4_000_000
@@ -28,8 +28,8 @@ class Derivatives(NamedTuple):
     Args:
         hand: the derivatives by the hand-derived formula.
         automatic: the derivatives by automatic differentiation.
-        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding. Where
-            complex numbers are computed, it is the largest derivative by the leaf, because terms of all phases cancel.
+        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding. If the
+            terms cannot be computed, the largest derivative by the leaf takes their place.
     """
 
     hand: Leaves
@@ -66,15 +66,38 @@ def condensed(problem: Problem) -> Problem:
 
 
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
-    """Computes full Jacobians: the formula and ``jax.vjp`` pull back every cotangent of the basis."""
-    y, automatic_pullback = jax.vjp(problem.function, leaves)
+    """Computes full Jacobians: the formula and automatic differentiation pull back every cotangent of the basis."""
+    y, automatic_pullback = vjp(problem.function, leaves)
     basis = basis_of(y)
-    automatic = jax.vmap(lambda y_bars: automatic_pullback(y_bars)[0])(basis)
-    if has_complex_numbers(problem.function, leaves):
-        scale = _largest(automatic)
-    else:
-        scale = jax.vmap(partial(pullback_scale, problem, leaves))(basis)
+    automatic = jax.vmap(automatic_pullback)(basis)
+    scale = jax.vmap(partial(pullback_scale, problem, leaves))(basis)
+    if not has_absolute_terms(problem.function, leaves):
+        scale = _with_largest(scale, automatic)
     return Derivatives(jax.vmap(partial(problem.pullback, leaves))(basis), automatic, scale)
+
+
+def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], Leaves]]:
+    """The outputs, and the pullback by automatic differentiation.
+
+    It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
+    Jacobian by ``jax.jacfwd``.
+    """
+    try:
+        y, pullback = jax.vjp(function, leaves)
+        return y, lambda y_bars: pullback(y_bars)[0]
+    except ValueError as error:
+        if "Reverse-mode" not in str(error):
+            raise
+    y, jacobian = function(leaves), jax.jacfwd(function)(leaves)
+
+    def product(y_bars: Leaves) -> Leaves:
+        rows = [
+            [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
+            for y_bar, by_leaves in zip(y_bars, jacobian, strict=True)
+        ]
+        return [sum(column[1:], column[0]) for column in zip(*rows, strict=True)]
+
+    return y, product
 
 
 def basis_of(y: Leaves) -> Leaves:
@@ -96,30 +119,33 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 
 
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
-    """Pulls back one cotangent by the formula and by ``jax.vjp``."""
+    """Pulls back one cotangent by the formula and by automatic differentiation."""
     y_bars = list(map(jnp.asarray, y_bars))
-    automatic = automatic_pullback(problem, leaves, y_bars)
-    if has_complex_numbers(problem.function, leaves):
-        scale = _largest(automatic)
-    else:
-        scale = pullback_scale(problem, leaves, y_bars)
+    automatic, scale = automatic_pullback(problem, leaves, y_bars), pullback_scale(problem, leaves, y_bars)
+    if not has_absolute_terms(problem.function, leaves):
+        scale = _with_largest(scale, automatic)
     return Derivatives(problem.pullback(leaves, y_bars), automatic, scale)
 
 
-def _largest(derivatives: Leaves) -> Leaves:
-    """For each leaf, its largest derivative in the place of every derivative."""
-    return [jnp.full_like(bars, jnp.max(jnp.abs(bars), initial=0)) for bars in derivatives]
+def _with_largest(rounding: Leaves, derivatives: Leaves) -> Leaves:
+    """For each leaf, the effect of rounding, plus the largest derivative in the place of the absolute terms."""
+    return [noise + jnp.max(jnp.abs(bars), initial=0) for noise, bars in zip(rounding, derivatives, strict=True)]
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """Pulls back a cotangent by ``jax.vjp``."""
-    return jax.vjp(problem.function, leaves)[1](y_bars)[0]
+    """Pulls back a cotangent by automatic differentiation."""
+    return vjp(problem.function, leaves)[1](y_bars)
 
 
 def pullback_scale(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """The scale of errors for a pulled-back cotangent: the sum of absolute terms, plus the effect of rounding."""
-    terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
+    """The scale of errors for a pulled-back cotangent: the sum of absolute terms, plus the effect of rounding.
+
+    If the absolute terms cannot be computed, it is the effect of rounding alone.
+    """
     noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
+    if not has_absolute_terms(problem.function, leaves):
+        return noise
+    terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
     return [a + b for a, b in zip(terms, noise, strict=True)]
 
 
@@ -166,9 +192,9 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
 
     one = jnp.ones(())
     automatic = partial(derivative, partial(automatic_pullback, problem))
-    found = automatic(one)
-    if has_complex_numbers(problem.function, leaves):
-        scale = _largest(found)
+    found, noise = automatic(one), rounding(automatic, one)
+    if has_absolute_terms(problem.function, leaves):
+        scale = [a + b for a, b in zip(absolute_terms(automatic, one), noise, strict=True)]
     else:
-        scale = [a + b for a, b in zip(absolute_terms(automatic, one), rounding(automatic, one), strict=True)]
+        scale = _with_largest(noise, found)
     return Derivatives(derivative(problem.pullback, one), found, scale)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from functional_nn.gradients.compare.problem import Function, Leaves
+from functional_nn.gradients.compare.rounding_noise import SOLVERS
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 
 MORE_BITS = 18
@@ -36,10 +37,14 @@ def narrowest_type(function: Function, leaves: Leaves) -> str:
     return min(types, key=lambda name: jnp.finfo(name).nmant)
 
 
-def has_complex_numbers(function: Function, leaves: Leaves) -> bool:
-    """Whether a function computes with complex numbers."""
-    return any(
-        jnp.issubdtype(array_type(variable).dtype, jnp.complexfloating)
+def has_absolute_terms(function: Function, leaves: Leaves) -> bool:
+    """Whether the absolute terms of a derivative can be computed operation by operation.
+
+    They cannot be with complex numbers, whose terms have all phases, and where linear systems are solved: a solution
+    is not the sum of terms whose sizes are those of the matrix's elements.
+    """
+    return not any(
+        equation.primitive.name in SOLVERS or jnp.issubdtype(array_type(variable).dtype, jnp.complexfloating)
         for equation in _equations(_traced(function, leaves))
         for variable in equation.outvars
     )

@@ -25,6 +25,10 @@ ROUNDED = (
     | {"mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"}
 )
 """Operations that round their results. Maxima, selections and moves of elements are exact, so they get no error."""
+SOLVERS = frozenset(
+    ("cholesky", "custom_linear_solve", "eigh", "householder_product", "lu", "qr", "svd", "triangular_solve")
+)
+"""Operations whose rounding is as large as the effect of small errors in their operands (they are backward stable)."""
 
 
 def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
@@ -51,8 +55,14 @@ def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
 
     original = evaluate(program, leaves)
     moved = jax.vmap(noisy)(jnp.arange(RUNS))
-    sizes = [jnp.max(jnp.abs(many - one[None]), 0) / SIZE for many, one in zip(moved, original, strict=True)]
+    sizes = [_largest_change(many, one) / SIZE for many, one in zip(moved, original, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(shape), sizes)
+
+
+def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
+    """The largest change of each element in all runs. A run that left the function's domain tells nothing."""
+    changes = jnp.abs(moved - original[None])
+    return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
 
 
 class Noise:
@@ -72,13 +82,21 @@ class Noise:
         if name == "while":
             # Noise inside the loop could change its condition, and so the number of steps.
             return bind(equation, operands)
+        if name in SOLVERS:
+            return bind(equation, [self._with_error(operand, operand) for operand in operands])
         results = compute(operands)
         if name not in ROUNDED or not jnp.issubdtype(jnp.result_type(results[0]), jnp.floating):
             return results
         (result,) = results
         # The sum of absolute terms is the same operation on the absolute values of the operands.
         size = bind(equation, [jnp.abs(operand) for operand in operands])[0] if name in SUMS else result
-        return [jnp.where(jnp.isfinite(size), result + SIZE * self._drawn(result) * size, result)]
+        return [self._with_error(result, size)]
+
+    def _with_error(self, value: jax.Array, size: jax.Array) -> jax.Array:
+        """The value with a random error of about ``SIZE`` times a size. Integers and complex numbers stay as they are."""
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            return value
+        return jnp.where(jnp.isfinite(size), value + SIZE * self._drawn(value) * size, value)
 
     def _drawn(self, like: jax.Array) -> jax.Array:
         shape = (RUNS, *like.shape)

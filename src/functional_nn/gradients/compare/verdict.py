@@ -26,7 +26,8 @@ class Verdict:
         leaf: the argument or parameter with respect to which the derivative is taken.
         kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``.
         dtype: the type in which the formula was computed.
-        transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``.
+        transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
+            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
         regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
         outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.

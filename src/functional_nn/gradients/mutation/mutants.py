@@ -35,11 +35,14 @@ from functional_nn.gradients.mutation.cotangent_operators import cotangent_alter
 from functional_nn.gradients.mutation.equation_operators import alternatives
 from functional_nn.gradients.mutation.sites import Body, is_floating, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
 """The number of mutants that are evaluated at the same time. It limits the memory."""
+
+SELECTION = frozenset(("select_n", "broadcast_in_dim", "convert_element_type"))
+"""The operations of ``jnp.where``."""
 
 OUTPUTS: EquationPath = ()
 """The path of errors in the bars. They belong to no equation."""
@@ -56,7 +59,8 @@ class Mutant:
         number: its index in its population.
         description: the error in words.
         place: the file and line of the equation, or the path of the bar.
-        family: ``"bar"`` for an error in a result of the formula, ``"equation"`` for an error in an equation.
+        family: ``"bar"`` for an error in a result of the formula, ``"selection"`` for one in a selection, such as
+            ``jnp.where``, and ``"equation"`` for one in another equation.
     """
 
     number: int
@@ -116,7 +120,13 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))
     ]
     equations = [
-        Entry(site.path, alternative, site.place, f"{site.equation.primitive.name}: {alternative.text}", "equation")
+        Entry(
+            site.path,
+            alternative,
+            site.place,
+            f"{site.equation.primitive.name}: {alternative.text}",
+            "selection" if is_selection(site.equation) else "equation",
+        )
         for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
         if any(array_type(variable).size for variable in site.equation.outvars)
         for alternative in alternatives(site)
@@ -125,6 +135,13 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         kept = random.Random(seed).sample(range(len(equations)), limit)
         equations = [equations[number] for number in sorted(kept)]
     return Mutants(program, arguments, jax.tree.structure(shape), [*bars, *equations])
+
+
+def is_selection(equation: JaxprEqn) -> bool:
+    """Whether an equation is a selection, or a call that does nothing else, as ``jnp.where`` is."""
+    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
+    names = set(inside) or {equation.primitive.name}
+    return "select_n" in names and names <= SELECTION
 
 
 def batch_size(arguments: Sequence[PyTree]) -> int | None:

@@ -25,6 +25,8 @@ DIGITS, AGREEING_DIGITS = 50, 40
 """The digits with which a survivor is compared with the formula, and those that have to agree."""
 NO_MUTANT = -1
 """The number of no mutant: the formula itself."""
+ENOUGH_NUMBERS, MOST_REPETITIONS = 24, 8
+"""Random points are repeated until they have so many numbers, at most eight times."""
 WIDTHS = (0.3, 1.0, 4.0)
 """Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
@@ -97,7 +99,7 @@ def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, 
         points: the arguments of the formula at all points that were tried.
         changed: whether the mutant changes a result at any of them.
     """
-    if not changed and mutants[number].description.startswith("select_n"):
+    if not changed and mutants[number].family == "selection":
         with jax.enable_x64(True):
             is_hidden = any(mutants.changes_its_equation(number, *arguments) for arguments in points)
         return HIDDEN if is_hidden else ""
@@ -149,7 +151,9 @@ def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
     def spread(leaf: Array) -> np.ndarray:
         return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
 
-    for width in WIDTHS:
+    # With few numbers at each point, more points are needed to come upon every branch.
+    numbers = sum(np.size(leaf) for leaf in leaves)
+    for width in WIDTHS * min(MOST_REPETITIONS, -(-ENOUGH_NUMBERS // max(numbers, 1))):
         yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
     yield [spread(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
     yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]
