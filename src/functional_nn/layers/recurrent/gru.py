@@ -18,8 +18,8 @@ from functional_nn.layers.recurrent.unrolling import (
     one_step,
     over_time,
     starting_parameters,
-    summed,
     summed_product,
+    weights_and_bias_bar,
 )
 
 
@@ -129,8 +129,8 @@ def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
         return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
 
     if reset_after:
-        return Recurrence(hidden_size, 1, init, _forward, _backward, _hidden_bar)
-    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _hidden_bar_before)
+        return Recurrence(hidden_size, 1, init, _forward, _backward, _params_bar)
+    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _params_bar_before)
 
 
 # With reset_after: r is applied to the product with Uₙ.
@@ -156,12 +156,14 @@ def _backward(params, saved, h_bar):
     return (p_bar, u_n_bar), h_bar * z + u_bar @ params["hidden_weight"].T
 
 
-def _hidden_bar(saved, bars):
+def _params_bar(x, saved, bars):
     h, *_ = saved
     p_bar, u_n_bar = bars
     gates_bar, _p_n_bar = _gates_and_candidate(p_bar)
-    parts = [summed_product(h, gates_bar), summed_product(h, u_n_bar)]
-    return {"hidden_weight": jnp.concatenate(parts, axis=-1), "hidden_bias": summed(u_n_bar)}
+    candidate = weights_and_bias_bar({"hidden_weight": h}, u_n_bar)
+    hidden_weight_bar = jnp.concatenate([summed_product(h, gates_bar), candidate["hidden_weight"]], axis=-1)
+    hidden = {"hidden_weight": hidden_weight_bar, "hidden_bias": candidate["bias"]}
+    return {**weights_and_bias_bar({"input_weight": x}, p_bar), **hidden}
 
 
 # Without reset_after: r is applied to h, before the product with Uₙ.
@@ -188,12 +190,12 @@ def _backward_before(params, saved, h_bar):
     return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
 
 
-def _hidden_bar_before(saved, bars):
+def _params_bar_before(x, saved, bars):
     h, *_, r, _z = saved
     (p_bar,) = bars
     gates_bar, p_n_bar = _gates_and_candidate(p_bar)
     parts = [summed_product(h, gates_bar), summed_product(r * h, p_n_bar)]
-    return {"hidden_weight": jnp.concatenate(parts, axis=-1)}
+    return {**weights_and_bias_bar({"input_weight": x}, p_bar), "hidden_weight": jnp.concatenate(parts, axis=-1)}
 
 
 def _next_state(h, a_z, a_n):

@@ -18,7 +18,7 @@ from functional_nn.layers.recurrent.unrolling import (
     one_step,
     over_time,
     starting_parameters,
-    summed_product,
+    weights_and_bias_bar,
 )
 
 
@@ -132,7 +132,7 @@ def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
         params = starting_parameters(key, in_size, hidden_size, 4, initializer)
         return {**params, "bias": params["bias"].at[hidden_size : 2 * hidden_size].add(forget_bias)}
 
-    return Recurrence(hidden_size, 2, init, _forward, _backward, _hidden_bar)
+    return Recurrence(hidden_size, 2, init, _forward, _backward, _params_bar)
 
 
 def _forward(params, p, state):
@@ -164,7 +164,7 @@ def _backward(params, saved, state_bar):
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
 
 
-def _hidden_bar(saved, bars):
-    h, *_ = saved
+def _params_bar(x, saved, bars):
+    h, _factors = saved
     (a_bar,) = bars
-    return {"hidden_weight": summed_product(h, a_bar)}
+    return weights_and_bias_bar({"input_weight": x, "hidden_weight": h}, a_bar)
