@@ -13,18 +13,20 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-Derivative: TypeAlias = Callable[[jax.Array], jax.Array]
+Derivative: TypeAlias = Callable[..., jax.Array]
 
 
 def with_second_derivative(second: Derivative) -> Callable[[Derivative], Derivative]:
-    """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''."""
+    """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''.
+
+    Further arguments of f' are functions of x that are computed already, such as σ(x). So f'' is the whole derivative.
+    """
 
     def decorate(derivative: Derivative) -> Derivative:
         function = jax.custom_jvp(derivative)
 
         def tangent(primals, tangents):
-            (x,), (x_dot,) = primals, tangents
-            return function(x), second(x) * x_dot
+            return function(*primals), second(primals[0]) * tangents[0]
 
         function.defjvp(tangent)
         return function

@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
-from functional_nn.layers.recurrent.gates import gate_derivative
+from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -143,7 +142,7 @@ def _forward(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + r * u_n)
-    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r), r, z)
+    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r, r), r, z)
 
 
 def _backward(params, saved, h_bar):
@@ -176,7 +175,7 @@ def _forward_before(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + (r * h) @ candidate_weight)
-    return h_next, (h, of_z, of_n, h * gate_derivative(a_r), r, z)
+    return h_next, (h, of_z, of_n, h * gate_derivative(a_r, r), r, z)
 
 
 def _backward_before(params, saved, h_bar):
@@ -201,8 +200,8 @@ def _params_bar_before(x, saved, bars):
 def _next_state(h, a_z, a_n):
     """hₜ = (1 - z) n + z h with z = σ(a_z), n = tanh(aₙ); what steps 1 and 2 multiply hₜ_bar by; and z."""
     z, rest, n = jax.nn.sigmoid(a_z), jax.nn.sigmoid(-a_z), jnp.tanh(a_n)
-    of_z = (h - n) * gate_derivative(a_z)
-    of_n = rest * tanh.derivative(a_n)
+    of_z = (h - n) * gate_derivative(a_z, z)
+    of_n = rest * tanh_derivative(a_n)
     return rest * n + z * h, of_z, of_n, z
 
 

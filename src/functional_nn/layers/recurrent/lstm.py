@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.layers.initializers import Initializer
-from functional_nn.layers.recurrent.gates import gate_derivative
+from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -146,12 +145,12 @@ def _forward(params, p, state):
     # What steps 1 to 3 of the gradient multiply by. It is computed here, where the arguments of σ and tanh are known:
     # from σ and tanh alone, 1 - σ and 1 - tanh² would lose their digits.
     factors = (
-        g * gate_derivative(a_i),
-        c * gate_derivative(a_f),
-        i * tanh.derivative(a_g),
-        tau * gate_derivative(a_o),
+        g * gate_derivative(a_i, i),
+        c * gate_derivative(a_f, f),
+        i * tanh_derivative(a_g),
+        tau * gate_derivative(a_o, o),
         f,
-        o * tanh.derivative(c_next),
+        o * tanh_derivative(c_next),
     )
     return (o * tau, c_next), (h, factors)
 
@@ -167,4 +166,4 @@ def _backward(params, saved, state_bar):
 def _params_bar(x, saved, bars):
     h, _factors = saved
     (a_bar,) = bars
-    return weights_and_bias_bar({"input_weight": x, "hidden_weight": h}, a_bar)
+    return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)

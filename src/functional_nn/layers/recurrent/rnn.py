@@ -129,6 +129,6 @@ def _recurrence(hidden_size, activation, initializer) -> Recurrence:
     def params_bar(x, saved, bars):
         h, _a = saved
         (a_bar,) = bars
-        return weights_and_bias_bar({"input_weight": x, "hidden_weight": h}, a_bar)
+        return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
 
     return Recurrence(hidden_size, 1, init, forward, backward, params_bar)
