@@ -39,8 +39,8 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
     """The Optax optimizer with a name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
 
-    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``. Parameters in float16 are refused
-    if the rule's ``eps`` is 0 in float16 (below 3e-8, as Adam's 1e-8): a gradient of 0 would make them NaN.
+    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``. Parameters in float16 are
+    refused if the rule's ``eps`` is 0 in float16, as Adam's 1e-8 is: a gradient of 0 would make them NaN.
 
     >>> import jax.numpy as jnp
     >>> rule = optimizer("sgd", 0.5)
