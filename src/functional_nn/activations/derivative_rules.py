@@ -48,9 +48,14 @@ def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
     the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
     """
     is_top = p > 0.5
-    u = v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
+    u = _from_top(is_top, v)
     others = jnp.where(is_top, 0, p * (u - jnp.sum(p * u, axis=-1, keepdims=True)))
     return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
+
+
+def _from_top(is_top: jax.Array, v: jax.Array) -> jax.Array:
+    """v minus its element at the top; v itself if there is no top."""
+    return v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
 
 
 @softmax_of.defjvp

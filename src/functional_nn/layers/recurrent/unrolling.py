@@ -180,7 +180,8 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         if learned:
             # All examples start from the same learned state, so its cotangent is the sum over them.
             start_bars = jax.tree.leaves(start_bar)
-            params_bar |= {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+            start = {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+            params_bar = {**params_bar, **start}
 
         x_bar = _time_first(bars[0] @ params["input_weight"].T)
         if mask is not None:
