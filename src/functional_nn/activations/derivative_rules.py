@@ -13,18 +13,20 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-Derivative: TypeAlias = Callable[[jax.Array], jax.Array]
+Derivative: TypeAlias = Callable[..., jax.Array]
 
 
 def with_second_derivative(second: Derivative) -> Callable[[Derivative], Derivative]:
-    """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''."""
+    """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''.
+
+    Further arguments of f' are functions of x that are computed already, such as σ(x). So f'' is the whole derivative.
+    """
 
     def decorate(derivative: Derivative) -> Derivative:
         function = jax.custom_jvp(derivative)
 
         def tangent(primals, tangents):
-            (x,), (x_dot,) = primals, tangents
-            return function(x), second(x) * x_dot
+            return function(*primals), second(primals[0]) * tangents[0]
 
         function.defjvp(tangent)
         return function
@@ -46,9 +48,14 @@ def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
     the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
     """
     is_top = p > 0.5
-    u = v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
+    u = _from_top(is_top, v)
     others = jnp.where(is_top, 0, p * (u - jnp.sum(p * u, axis=-1, keepdims=True)))
     return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
+
+
+def _from_top(is_top: jax.Array, v: jax.Array) -> jax.Array:
+    """v minus its element at the top; v itself if there is no top."""
+    return v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
 
 
 @softmax_of.defjvp

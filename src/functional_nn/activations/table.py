@@ -48,7 +48,7 @@ identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1
 
 
 @in_wide_type
-def _sigmoid_second_derivative(x):
+def _sigmoid_second_derivative(x: jax.Array) -> jax.Array:
     """σ''(x) = (σ(x) σ(-x))' = σ'(x) (σ(-x) - σ(x)) = -σ'(x) tanh(x / 2)."""
     return -_sigmoid_derivative(x) * jnp.tanh(x / 2)
 

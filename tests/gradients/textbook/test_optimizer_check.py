@@ -325,3 +325,24 @@ def test_the_page_has_every_rule_in_the_letters_of_the_code():
         for part in rule.formula.replace("|", "\\|").split(";"):
             assert f"`{part.strip()}`" in row
         assert rule.source in row
+
+
+def test_pytorch_rprop_follows_the_textbook_and_optax_loses_moves():
+    """Recorded from PyTorch 2: its path is the rule's, also where the gradient changes its sign, and Optax stays."""
+    gradients = np.array([[1.0, -2.0], [1.0, 2.0], [0.0, 2.0], [1.0, -2.0], [1.0, -2.0], [1.0, 1.0], [-1.0, 1.0]])
+    pytorch = [
+        *([-0.1, 0.1], [-0.22, 0.1], [-0.22, 0.05], [-0.34, 0.05]),
+        *([-0.484, 0.075], [-0.6568, 0.075], [-0.6568, 0.0625]),
+    ]
+    rule = textbook.Rprop(0.1)
+    w = np.zeros(2)
+    state = rule.start_leaf(w)
+    for t, (g, expected) in enumerate(zip(gradients, pytorch, strict=True), 1):
+        w, state = rule.update_leaf(w, g, state, t)
+        np.testing.assert_allclose(w, expected, rtol=1e-12)
+    transformation = optax.rprop(0.1)
+    state, moved = transformation.init(jnp.zeros(2)), jnp.zeros(2)
+    for g in gradients:
+        update, state = transformation.update(jnp.asarray(g, moved.dtype), state)
+        moved = moved + update
+        assert moved[1] == 0

@@ -29,6 +29,8 @@ class Equivalent(NamedTuple):
 
 IN_ULP = "It changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both."
 SHIFT = "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow."
+FROM_TOP = "The same number may be subtracted from all cotangents of a softmax; this only keeps digits in the tails."
+TOP = "It chooses between two forms of the same number; the second is for the tails, where contracts/test_tails.py is."
 PADDING = "Padding is 0 already, or is masked once more later."
 CROPPED = "What is padded here is cropped, or multiplied by 0, later on."
 TIES = "No window has this many equal values at these points; max_pool_of_ties has, and finds it."
@@ -53,9 +55,10 @@ EQUIVALENT = (
     Equivalent(
         "hard_silu", r"table\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
     ),
-    Equivalent("(log_)?softmax", r"table\.py \(_(log_)?softmax_pullback\)", "(reduce_max|sub): .*", SHIFT),
+    Equivalent(".*", r"derivative_rules\.py \(_from_top\)", ".*", FROM_TOP),
+    Equivalent(".*", r"(derivative_rules\.py \(softmax_product\)|table\.py \(_log_softmax_pullback\))", "gt: .*", TOP),
+    Equivalent("(log_)?softmax|cross_entropy.*", r"derivative_rules\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
-    Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
     Equivalent(
         "cross_entropy.*", r"multiclass\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE

@@ -98,7 +98,10 @@ class JacobianComparison:
             leaves = self.problem.leaves if leaves is None else leaves
             found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             forward = self._forward(leaves) if jvp else None
-            drawn = _as_rows(Derivatives(*self._pullbacks(leaves, self.y_bars)), leaves, 1)
+            # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
+            # signs and other sizes are tried too.
+            cotangents = [[factor * bar for bar in self.y_bars] for factor in (3, -3)]
+            drawn = [_as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
                 np.max(relative_error(hand - automatic, scale), 0, initial=0)
@@ -108,7 +111,6 @@ class JacobianComparison:
             reference = reference_jacobian(function, leaves, doubts)
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(np.isinf(error).any()) for error in reference.error)
-        y_bar = np.concatenate([np.reshape(bar, -1) for bar in self.y_bars])
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
@@ -122,8 +124,10 @@ class JacobianComparison:
                     relative = relative_values(function, leaves, number, reference, values)
                 if relative is not None:
                     yield judged(relative, unit="relative", tolerance=ALLOWED)
-            # A formula that is not linear in the cotangent may be right for the cotangents of the basis only.
-            yield judged(values.pulled_back(y_bar, drawn.hand[number], drawn.automatic[number]), transform="drawn")
+            for y_bars, pulled in zip(cotangents, drawn, strict=True):
+                y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
+                hand, automatic = np.asarray(pulled.hand[number]), np.asarray(pulled.automatic[number])
+                yield judged(values.pulled_back(y_bar, hand, automatic), transform="drawn")
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)

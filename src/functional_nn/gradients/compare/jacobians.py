@@ -82,20 +82,21 @@ def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], 
     It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
     Jacobian by ``jax.jacfwd``.
     """
+    y, pullback = jax.vjp(function, leaves)
     try:
-        y, pullback = jax.vjp(function, leaves)
+        jax.eval_shape(pullback, y)
         return y, lambda y_bars: pullback(y_bars)[0]
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
-    y, jacobian = function(leaves), jax.jacfwd(function)(leaves)
+    jacobian = jax.jacfwd(function)(leaves)
 
     def product(y_bars: Leaves) -> Leaves:
         rows = [
             [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
             for y_bar, by_leaves in zip(y_bars, jacobian, strict=True)
         ]
-        return [sum(column[1:], column[0]) for column in zip(*rows, strict=True)]
+        return [sum(column[1:], start=column[0]) for column in zip(*rows, strict=True)]
 
     return y, product
 

@@ -93,7 +93,7 @@ class Noise:
         return [self._with_error(result, size)]
 
     def _with_error(self, value: jax.Array, size: jax.Array) -> jax.Array:
-        """The value with a random error of about ``SIZE`` times a size. Integers and complex numbers stay as they are."""
+        """The value with a random error of about ``SIZE`` times a size. Integers and complex numbers do not change."""
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return value
         return jnp.where(jnp.isfinite(size), value + SIZE * self._drawn(value) * size, value)

@@ -41,8 +41,9 @@ from functional_nn.jaxprs.xla_options import quick_jit
 AT_ONCE = 64
 """The number of mutants that are evaluated at the same time. It limits the memory."""
 
-SELECTION = frozenset(("select_n", "broadcast_in_dim", "convert_element_type"))
-"""The operations of ``jnp.where``."""
+DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
+SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
+"""Operations that select values, and those around them in ``jnp.where``."""
 
 OUTPUTS: EquationPath = ()
 """The path of errors in the bars. They belong to no equation."""
@@ -60,7 +61,7 @@ class Mutant:
         description: the error in words.
         place: the file and line of the equation, or the path of the bar.
         family: ``"bar"`` for an error in a result of the formula, ``"selection"`` for one in a selection, such as
-            ``jnp.where``, and ``"equation"`` for one in another equation.
+            ``jnp.where``, or in its condition, and ``"equation"`` for one in another equation.
     """
 
     number: int
@@ -90,6 +91,17 @@ class Entry(NamedTuple):
     place: str
     description: str
     family: str
+
+
+class AtEquation(NamedTuple):
+    """What a mutant does to its own equation: the bytes of the operands, and whether the results change."""
+
+    operands: list[bytes]
+    changes: bool
+
+
+def _as_bytes(arrays: Sequence[jax.Array]) -> list[bytes]:
+    return [np.asarray(array).tobytes() for array in arrays]
 
 
 def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | None = None, seed: int = 0) -> Mutants:
@@ -138,10 +150,10 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
 
 
 def is_selection(equation: JaxprEqn) -> bool:
-    """Whether an equation is a selection, or a call that does nothing else, as ``jnp.where`` is."""
+    """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
     inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
     names = set(inside) or {equation.primitive.name}
-    return "select_n" in names and names <= SELECTION
+    return bool(names & DECIDING) and names <= SELECTION
 
 
 def batch_size(arguments: Sequence[PyTree]) -> int | None:
@@ -191,24 +203,23 @@ class Mutants:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
 
-    def changes_its_equation(self, number: int, *arguments: PyTree) -> bool:
-        """Whether a mutant changes the results of its own equation at this point. False for equations in loops."""
-        changed = False
+    def at_equation(self, number: int, *arguments: PyTree) -> AtEquation | None:
+        """What a mutant does to its own equation at this point. None for equations in loops, and for errors in bars."""
+        found = None
 
         def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
-            nonlocal changed
+            nonlocal found
             results = compute(operands)
             alternatives = [pair for pair in self._alternatives.get(path, []) if pair[0] == number]
-            if alternatives and not isinstance(results[0], Tracer):
+            if alternatives and not any(isinstance(value, Tracer) for value in (*operands, *results)):
                 operands = list(map(jnp.asarray, operands))
                 others = changed_operands(alternatives, number, operands)
                 others = changed_results(alternatives, number, others, compute(others))
-                pairs = zip(results, others, strict=True)
-                changed |= not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+                found = AtEquation(_as_bytes(operands), _as_bytes(results) != _as_bytes(others))
             return results
 
         evaluate(self._program, self._leaves(arguments), hook)
-        return changed
+        return found
 
     def _leaves(self, arguments: Sequence[PyTree]) -> list[jax.Array]:
         given = signature(arguments)

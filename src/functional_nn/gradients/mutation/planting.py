@@ -34,6 +34,7 @@ TOO_SMALL = "It changes less than the rounding in the narrow type that the funct
 ONLY_ROUNDING = "It changes nothing but rounding: with 50 digits, the results agree to 40."
 BELOW_ROUNDING = "Rounding in this function can change this component by more than a millionth."
 HIDDEN = "It changes a value that a later selection leaves out at every point."
+OF_CONSTANTS = "It changes nothing: the operation has the same operands at every point, and the same result."
 A_MILLIONTH_MORE = "component × (1 + 1e-6)"
 
 
@@ -99,10 +100,15 @@ def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, 
         points: the arguments of the formula at all points that were tried.
         changed: whether the mutant changes a result at any of them.
     """
-    if not changed and mutants[number].family == "selection":
+    if not changed:
         with jax.enable_x64(True):
-            is_hidden = any(mutants.changes_its_equation(number, *arguments) for arguments in points)
-        return HIDDEN if is_hidden else ""
+            seen = [mutants.at_equation(number, *arguments) for arguments in points]
+        at_points = [one for one in seen if one is not None]
+        is_seen_unchanged = len(at_points) == len(points) and not any(one.changes for one in at_points)
+        if is_seen_unchanged and all(one.operands == at_points[0].operands for one in at_points):
+            return OF_CONSTANTS
+        is_selection = mutants[number].family == "selection"
+        return HIDDEN if is_selection and any(one.changes for one in at_points) else ""
     return ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else ""
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
-from functional_nn.layers.recurrent.gates import gate_derivative
+from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -18,8 +17,8 @@ from functional_nn.layers.recurrent.unrolling import (
     one_step,
     over_time,
     starting_parameters,
-    summed,
     summed_product,
+    weights_and_bias_bar,
 )
 
 
@@ -129,8 +128,8 @@ def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
         return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
 
     if reset_after:
-        return Recurrence(hidden_size, 1, init, _forward, _backward, _hidden_bar)
-    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _hidden_bar_before)
+        return Recurrence(hidden_size, 1, init, _forward, _backward, _params_bar)
+    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _params_bar_before)
 
 
 # With reset_after: r is applied to the product with Uₙ.
@@ -143,7 +142,7 @@ def _forward(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + r * u_n)
-    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r), r, z)
+    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r, r), r, z)
 
 
 def _backward(params, saved, h_bar):
@@ -156,12 +155,14 @@ def _backward(params, saved, h_bar):
     return (p_bar, u_n_bar), h_bar * z + u_bar @ params["hidden_weight"].T
 
 
-def _hidden_bar(saved, bars):
+def _params_bar(x, saved, bars):
     h, *_ = saved
     p_bar, u_n_bar = bars
     gates_bar, _p_n_bar = _gates_and_candidate(p_bar)
-    parts = [summed_product(h, gates_bar), summed_product(h, u_n_bar)]
-    return {"hidden_weight": jnp.concatenate(parts, axis=-1), "hidden_bias": summed(u_n_bar)}
+    candidate = weights_and_bias_bar({"hidden_weight": h}, u_n_bar)
+    hidden_weight_bar = jnp.concatenate([summed_product(h, gates_bar), candidate["hidden_weight"]], axis=-1)
+    hidden = {"hidden_weight": hidden_weight_bar, "hidden_bias": candidate["bias"]}
+    return {**weights_and_bias_bar({"input_weight": x}, p_bar), **hidden}
 
 
 # Without reset_after: r is applied to h, before the product with Uₙ.
@@ -174,7 +175,7 @@ def _forward_before(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + (r * h) @ candidate_weight)
-    return h_next, (h, of_z, of_n, h * gate_derivative(a_r), r, z)
+    return h_next, (h, of_z, of_n, h * gate_derivative(a_r, r), r, z)
 
 
 def _backward_before(params, saved, h_bar):
@@ -188,19 +189,19 @@ def _backward_before(params, saved, h_bar):
     return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
 
 
-def _hidden_bar_before(saved, bars):
+def _params_bar_before(x, saved, bars):
     h, *_, r, _z = saved
     (p_bar,) = bars
     gates_bar, p_n_bar = _gates_and_candidate(p_bar)
     parts = [summed_product(h, gates_bar), summed_product(r * h, p_n_bar)]
-    return {"hidden_weight": jnp.concatenate(parts, axis=-1)}
+    return {**weights_and_bias_bar({"input_weight": x}, p_bar), "hidden_weight": jnp.concatenate(parts, axis=-1)}
 
 
 def _next_state(h, a_z, a_n):
     """hₜ = (1 - z) n + z h with z = σ(a_z), n = tanh(aₙ); what steps 1 and 2 multiply hₜ_bar by; and z."""
     z, rest, n = jax.nn.sigmoid(a_z), jax.nn.sigmoid(-a_z), jnp.tanh(a_n)
-    of_z = (h - n) * gate_derivative(a_z)
-    of_n = rest * tanh.derivative(a_n)
+    of_z = (h - n) * gate_derivative(a_z, z)
+    of_n = rest * tanh_derivative(a_n)
     return rest * n + z * h, of_z, of_n, z
 
 

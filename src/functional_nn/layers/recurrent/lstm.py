@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.table import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.layers.initializers import Initializer
-from functional_nn.layers.recurrent.gates import gate_derivative
+from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -18,7 +17,7 @@ from functional_nn.layers.recurrent.unrolling import (
     one_step,
     over_time,
     starting_parameters,
-    summed_product,
+    weights_and_bias_bar,
 )
 
 
@@ -132,7 +131,7 @@ def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
         params = starting_parameters(key, in_size, hidden_size, 4, initializer)
         return {**params, "bias": params["bias"].at[hidden_size : 2 * hidden_size].add(forget_bias)}
 
-    return Recurrence(hidden_size, 2, init, _forward, _backward, _hidden_bar)
+    return Recurrence(hidden_size, 2, init, _forward, _backward, _params_bar)
 
 
 def _forward(params, p, state):
@@ -146,12 +145,12 @@ def _forward(params, p, state):
     # What steps 1 to 3 of the gradient multiply by. It is computed here, where the arguments of σ and tanh are known:
     # from σ and tanh alone, 1 - σ and 1 - tanh² would lose their digits.
     factors = (
-        g * gate_derivative(a_i),
-        c * gate_derivative(a_f),
-        i * tanh.derivative(a_g),
-        tau * gate_derivative(a_o),
+        g * gate_derivative(a_i, i),
+        c * gate_derivative(a_f, f),
+        i * tanh_derivative(a_g),
+        tau * gate_derivative(a_o, o),
         f,
-        o * tanh.derivative(c_next),
+        o * tanh_derivative(c_next),
     )
     return (o * tau, c_next), (h, factors)
 
@@ -164,7 +163,7 @@ def _backward(params, saved, state_bar):
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
 
 
-def _hidden_bar(saved, bars):
-    h, *_ = saved
+def _params_bar(x, saved, bars):
+    h, _factors = saved
     (a_bar,) = bars
-    return {"hidden_weight": summed_product(h, a_bar)}
+    return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)

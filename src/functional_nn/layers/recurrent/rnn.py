@@ -19,7 +19,7 @@ from functional_nn.layers.recurrent.unrolling import (
     one_step,
     over_time,
     starting_parameters,
-    summed_product,
+    weights_and_bias_bar,
 )
 
 
@@ -126,9 +126,9 @@ def _recurrence(hidden_size, activation, initializer) -> Recurrence:
         a_bar = activation.pullback(a, h_bar)
         return (a_bar,), a_bar @ params["hidden_weight"].T
 
-    def hidden_bar(saved, bars):
+    def params_bar(x, saved, bars):
         h, _a = saved
         (a_bar,) = bars
-        return {"hidden_weight": summed_product(h, a_bar)}
+        return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
 
-    return Recurrence(hidden_size, 1, init, forward, backward, hidden_bar)
+    return Recurrence(hidden_size, 1, init, forward, backward, params_bar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -39,9 +40,9 @@ class Recurrence(NamedTuple):
         init: ``init(key, in_size) -> params``, with ``input_weight`` W, ``hidden_weight`` U and ``bias`` b.
         forward: ``forward(params, p, state) -> (next_state, saved)``, where saved is what backward needs.
         backward: ``backward(params, saved, next_state_bar) -> (bars, state_bar)``. bars is a tuple of p_bar and any
-            further cotangents that hidden_bar needs.
-        hidden_bar: ``hidden_bar(saved, bars) -> params_bar``, the cotangents of the parameters that are multiplied by
-            or added to the state, summed over all leading axes.
+            further cotangents that params_bar needs.
+        params_bar: ``params_bar(x, saved, bars) -> params_bar``, the cotangents of all parameters, summed over all
+            leading axes.
     """
 
     hidden_size: int
@@ -49,7 +50,7 @@ class Recurrence(NamedTuple):
     init: Callable[[jax.Array, int], Params]
     forward: Callable[[Params, jax.Array, HiddenState], tuple[HiddenState, Residuals]]
     backward: Callable[[Params, Residuals, HiddenState], tuple[tuple[jax.Array, ...], HiddenState]]
-    hidden_bar: Callable[[Residuals, tuple[jax.Array, ...]], Params]
+    params_bar: Callable[[jax.Array, Residuals, tuple[jax.Array, ...]], Params]
 
     def state(self, parts: list[Part]) -> Part | tuple[Part, ...]:
         """Makes a state of its parts: h alone, or (h, c)."""
@@ -75,8 +76,8 @@ def one_step(recurrence: Recurrence, name: str) -> Layer:
     def backward(residuals, y_bar):
         params, x, saved = residuals
         bars, state_bar = recurrence.backward(params, saved, y_bar)
-        params_bar, x_bar = _project_backward(params, x, bars[0])
-        return {**params_bar, **recurrence.hidden_bar(saved, bars)}, (x_bar, state_bar)
+        x_bar = bars[0] @ params["input_weight"].T
+        return recurrence.params_bar(x, saved, bars), (x_bar, state_bar)
 
     return Layer(name, init, forward, backward)
 
@@ -175,14 +176,14 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
             outputs_bar = _zero_padding(mask, _time_first(y_bar))
 
         start_bar, bars = scan_backward(params, last_bar, saved, mask, outputs_bar)
-        params_bar, x_bar = _project_backward(params, values, bars[0])
-        params_bar |= recurrence.hidden_bar(saved, bars)
+        params_bar = recurrence.params_bar(values, saved, bars)
         if learned:
             # All examples start from the same learned state, so its cotangent is the sum over them.
             start_bars = jax.tree.leaves(start_bar)
-            params_bar |= {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+            start = {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+            params_bar = {**params_bar, **start}
 
-        x_bar = _time_first(x_bar)
+        x_bar = _time_first(bars[0] @ params["input_weight"].T)
         if mask is not None:
             x_bar = Masked(x_bar, None)
         return params_bar, (x_bar, start_bar) if given else x_bar
@@ -220,13 +221,23 @@ def starting_parameters(
     return weights | biases
 
 
-def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product.
+def weights_and_bias_bar(rows: dict[str, jax.Array], columns: jax.Array) -> Params:
+    """Computes Σ rowsᵀ columns for each weight, by name, and Σ columns for the bias.
 
-    All these axes become one first: XLA would copy the rows to sum over two axes.
+    The bias is the weight of an input that is always 1. So one matrix product computes all of them, which is faster
+    than several.
     """
-    rows, columns = (x.reshape(-1, x.shape[-1]) for x in (rows, columns))
-    return jnp.tensordot(rows, columns, axes=((0,), (0,)))
+    ones = jnp.ones((*columns.shape[:-1], 1), columns.dtype)
+    product = summed_product(jnp.concatenate([*rows.values(), ones], axis=-1), columns)
+    ends = list(itertools.accumulate(part.shape[-1] for part in rows.values()))
+    *weights, bias = jnp.split(product, ends)
+    return {**dict(zip(rows, weights, strict=True)), "bias": bias[0]}
+
+
+def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product."""
+    axes = tuple(range(rows.ndim - 1))
+    return jnp.tensordot(rows, columns, axes=(axes, axes))
 
 
 def summed(rows: jax.Array) -> jax.Array:
@@ -237,11 +248,6 @@ def summed(rows: jax.Array) -> jax.Array:
 def _project(params, x):
     """p = x W + b."""
     return x @ params["input_weight"] + jnp.expand_dims(params["bias"], range(x.ndim - 1))
-
-
-def _project_backward(params, x, p_bar):
-    params_bar = {"input_weight": summed_product(x, p_bar), "bias": summed(p_bar)}
-    return params_bar, p_bar @ params["input_weight"].T
 
 
 def _hidden(state):
