@@ -10,6 +10,7 @@ from typing import NamedTuple
 from functional_nn.core.counts import counted
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
+from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState
@@ -85,6 +86,8 @@ class Run:
         test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
             ``test_accuracy``; empty if there are no test examples.
         eval_params: the ``eval_params`` given to ``fit``.
+        origin: where the numbers come from that ended a run with status ``"non-finite"``; None if the search would
+            have taken long, or found nothing. ``print`` shows it.
     """
 
     train_state: TrainState
@@ -97,6 +100,7 @@ class Run:
     restored_epochs: int = 0
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     eval_params: EvaluatedParams | None = None
+    origin: NonFinite | None = None
 
     def __repr__(self) -> str:
         epochs = counted(len(self.history), "epoch")

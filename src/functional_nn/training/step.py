@@ -86,6 +86,7 @@ def make_train_step(
     check_functions(loss, optimizer, penalty)
     check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     check_flag("keep_finite", keep_finite)
+    unscaled = make_objective(net, loss, penalty, policy)
 
     def train_step(train_state, x, labels):
         check_train_state(train_state)
@@ -94,12 +95,6 @@ def make_train_step(
         _check_loss_scale(policy, loss_scale)
         scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(train_state.key, "noise", train_state.step)
-
-        def unscaled(params, state, x, labels, key):
-            y, new_state = forward(net, policy, params, state, x, train=True, key=key)
-            value, reports = check_loss(loss(y, labels))
-            total = value if penalty is None else value + check_scalar("penalty", penalty(params))
-            return total, (total, value, reports, new_state)
 
         def objective(params, state, x, labels, key):
             total, auxiliary = unscaled(params, state, x, labels, key)
@@ -113,7 +108,7 @@ def make_train_step(
         differentiate = gradient(objective, has_aux=True)
         check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
         outcome = differentiate(params, state, x, labels, key_step)
-        (total, value, reports, new_state), gradients = _checked_outcome(outcome, params)
+        (total, value, reports, new_state), gradients = checked_outcome(outcome, params)
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -146,7 +141,24 @@ def make_train_step(
     return train_step
 
 
-def _checked_outcome(
+def make_objective(
+    net: Layer, loss: LossFunction, penalty: PenaltyFunction | None, precision: Precision, *, train: bool = True
+) -> Objective:
+    """Makes the function that training differentiates, ``objective(params, state, x, labels, key)``.
+
+    It returns loss plus penalty, and ``(loss plus penalty, loss, reports of the loss, new state)``.
+    """
+
+    def objective(params, state, x, labels, key):
+        y, new_state = forward(net, precision, params, state, x, train=train, key=key)
+        value, reports = check_loss(loss(y, labels))
+        total = value if penalty is None else value + check_scalar("penalty", penalty(params))
+        return total, (total, value, reports, new_state)
+
+    return objective
+
+
+def checked_outcome(
     outcome: PyTree, params: Params
 ) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
     """The auxiliary values of the objective, and the gradient, from what ``gradient`` returned."""
@@ -191,11 +203,12 @@ def where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 def numbers(tree: PyTree) -> list[jax.Array]:
     """The arrays of a pytree except random keys."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_number(leaf)]
 
-    def is_key(leaf: object) -> bool:
-        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
-    return [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
+def is_number(leaf: object) -> bool:
+    """Whether a leaf is anything but an array of random keys."""
+    return not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def all_finite(tree: PyTree) -> jax.Array:

@@ -29,12 +29,16 @@ def check_policy(policy: object) -> None:
 
 def finite_epoch(
     policy: str, programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array
-) -> tuple[TrainState, EpochResult]:
+) -> tuple[TrainState, EpochResult, TrainState | None]:
     """Runs an epoch with fast steps, which check nothing. If a value is not finite after it, the policy decides.
 
     ``stop`` and ``skip`` run the epoch again from its start, with steps that change nothing if a value would become
     non-finite. ``roll-back`` runs it again with half of the learning rate, until all values stay finite or the rate is
     too small.
+
+    Returns:
+        the train state after the epoch, its result, and the train state before the first bad step; None if there is no
+        bad step.
     """
     after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
     while not _stayed_finite(before, after, result):
@@ -43,7 +47,7 @@ def finite_epoch(
         halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
         before = before._replace(optimizer_state=halved)
         after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    return after, result
+    return after, result, None
 
 
 def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:
