@@ -32,8 +32,11 @@ ELEMENTWISE = frozenset(
 )
 """Operations on arrays of one shape, or single numbers, that compute each element of the result by itself."""
 REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"))
+CONVOLUTION = "conv_general_dilated"
+"""Its kernel also meets the zeros of the padding, and NaN times 0 is NaN. So each element counts as computed from the
+whole kernel."""
 BY_DERIVATIVES = frozenset(
-    ("conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "dynamic_slice")
+    (CONVOLUTION, "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "dynamic_slice")
     + ("dynamic_update_slice", "gather", "pad", "reduce_window_sum", "scatter", "scatter-add", "scatter_add", "split")
 )
 """Operations whose derivatives at 1 are above 0 for the elements that are read, and 0 for all others."""
@@ -60,7 +63,8 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
         return [MOVEMENTS[kind](equation, masks)]
     if kind == "dot_general":
         return [_affected_by_product(equation, masks, shapes[0])]
-    if kind in BY_DERIVATIVES:
+    is_in_kernel = kind == CONVOLUTION and bool(masks[1].any())
+    if kind in BY_DERIVATIVES and not is_in_kernel:
         function, ones, tangents = _at_one(operation, masks)
         _, out = jax.jvp(function, ones, tangents)
         return [np.asarray(tangent) != 0 for tangent in out]
@@ -96,10 +100,11 @@ def read(operation: Operation, masks: Sequence[Mask]) -> Masks:
         function, ones, _ = _at_one(operation, [np.zeros(shape, bool) for shape in shapes])
         outputs, pullback = jax.vjp(function, *ones)
         bars = iter(pullback([jnp.asarray(m, y.dtype) for m, y in zip(masks, outputs, strict=True)]))
-        return [
+        found = [
             np.asarray(next(bars)) != 0 if _is_number(operand.array) else np.zeros(shape, bool)
             for operand, shape in zip(operation.operands, shapes, strict=True)
         ]
+        return [found[0], np.ones(shapes[1], bool)] if kind == CONVOLUTION else found
     return [np.ones(shape, bool) for shape in shapes]
 
 

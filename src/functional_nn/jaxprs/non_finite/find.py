@@ -256,7 +256,7 @@ def _numbers_read(origin: Origin) -> list[np.ndarray]:
 
 def _note_on_large_arguments(origin: Origin, paths: Sequence[str], leaves: Sequence[jax.Array]) -> str:
     """A sentence about the argument with the largest numbers, if a result overflowed and they are very large."""
-    if origin.kind != "made" or not np.isinf(origin.value):
+    if origin.kind != "made" or singularity(origin.operation.kind, _numbers_read(origin), origin.value) is not None:
         return ""
     sizes = {
         path: float(np.max(np.abs(np.asarray(leaf).astype(np.float64))))
