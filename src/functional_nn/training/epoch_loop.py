@@ -16,8 +16,8 @@ from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
-from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.programs.compile import Programs

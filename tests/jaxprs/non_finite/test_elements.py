@@ -37,6 +37,10 @@ CASES = {
     "reshape": (lambda x: lax.reshape(x, (2, 6)), X),
     "rev": (lambda x: lax.rev(x, (1,)), X),
     "slice": (lambda x: lax.slice(x, (1, 0), (3, 4), (1, 2)), X),
+    "split": (lambda x: lax.split(x, (1, 3), 1), X),
+    "stack": (lambda x, y: jnp.stack([x, y], 1), X, Y),
+    "tile": (lambda x: jnp.tile(x, (2, 1)), X),
+    "unstack": (lambda x: jnp.unstack(x), X),
     "squeeze": (lambda x: lax.squeeze(x, (0,)), X[None]),
     "transpose": (lambda x: lax.transpose(x, (1, 0)), X),
     "dot_general": (lambda x, y: lax.dot(x, y), X, Y.T),
@@ -103,6 +107,6 @@ def test_what_is_read_is_what_nan_spreads_from(name):
             # Each element that it spreads to reads it, and no other element does.
             for y_flat in random.choice(result.size, min(4, result.size), replace=False):
                 y_index = np.unravel_index(y_flat, result.shape)
-                of_result = np.zeros(result.shape, bool)
-                of_result[y_index] = True
-                assert read(operation, [of_result])[number][index] == spread[y_index]
+                of_results = [np.zeros(y.array.shape, bool) for y in operation.results]
+                of_results[0][y_index] = True
+                assert read(operation, of_results)[number][index] == spread[y_index]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.jaxprs.non_finite.elements import ELEMENTWISE, REDUCTIONS
+
 
 class Cause(NamedTuple):
     """A sentence about the cause, and one about the remedy."""
@@ -24,8 +26,17 @@ GROWTH = (
     "(fnn.training.with_clipping)."
 )
 SUMS = frozenset(
-    ("add", "add_any", "conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum", "scatter-add")
-    + ("scatter_add", "sub")
+    (
+        "add",
+        "add_any",
+        "conv_general_dilated",
+        "cumsum",
+        "dot_general",
+        "reduce_sum",
+        "reduce_window_sum",
+        "scatter-add",
+    )
+    + ("scatter-sub", "sub")
 )
 SAFE_LOGARITHM = (
     "Compute from logits (fnn.cross_entropy, jax.nn.log_softmax, jax.nn.log_sigmoid), or keep the number above 0: "
@@ -114,6 +125,7 @@ RULES: dict[str, Rule] = {
     "asin": outside("[-1, 1]"),
     "atanh": outside("(-1, 1)"),
     "cholesky": not_positive_definite,
+    "custom_linear_solve": singular,
     "digamma": pole,
     "div": division,
     "erf_inv": outside("(-1, 1)"),
@@ -122,6 +134,7 @@ RULES: dict[str, Rule] = {
     "lgamma": pole,
     "log": logarithm,
     "log1p": logarithm_of_1_plus,
+    "log2": logarithm,
     "lu": singular,
     "polygamma": pole,
     "pow": power,
@@ -138,12 +151,14 @@ def singularity(kind: str, numbers: Numbers, result: complex) -> Cause | None:
     cause = rule(*numbers) if rule else None
     # The parts of a sum may overflow to ∞ and -∞, and their sum is NaN.
     if cause is None and not np.isinf(result) and kind not in SUMS:
-        cause = Cause(f"{kind} is not defined for these numbers.", INSIDE)
+        cause = Cause(f"{kind} is not defined for these numbers.", "Keep its arguments where it is defined.")
     return cause
 
 
 def overflow(kind: str, dtype: np.dtype) -> Cause:
     """The cause if a result is too large for its type."""
+    if kind not in ELEMENTWISE | REDUCTIONS | SUMS | {"cumprod"}:
+        return Cause(f"{kind} made it of finite numbers.", "Look at what it computes for these numbers.")
     largest = float(jnp.finfo(dtype).max)
     text = f"{largest:,.0f}" if largest < 1e6 else f"{largest:.1e}"
     cause = f"Overflow: a number is larger than {text}, the largest {dtype}."
@@ -195,7 +210,8 @@ def cause_of_constant(value: complex) -> Cause:
     name = "NaN" if np.isnan(value) else "infinite"
     return Cause(
         f"A constant that the program reads here is {name}.",
-        "Look at the condition under which the program chooses it, such as a label or an index that is out of range.",
+        "Look at where it comes from: an array that the function closes over, or a condition under which jnp.where "
+        "chooses it, such as a label that is out of range.",
     )
 
 
@@ -207,9 +223,13 @@ def hidden(kind: str, cause: Cause) -> Cause:
 def harmless_argument(kind: str) -> str:
     if kind in ("div", "rem", "atan2"):
         return "Replace the divisor before the division: jnp.where(d == 0, 0, x / jnp.where(d == 0, 1, d))."
+    if kind == "pow":
+        return "Choose a harmless argument before the operation: jnp.where(x > 0, jnp.where(x > 0, x, 1) ** y, 0)."
     name = NAMES.get(kind, kind)
-    inner = "jnp.where(ok, x, 1)" if kind not in ("atanh", "acos", "asin", "erf_inv", "exp") else "jnp.where(ok, x, 0)"
-    return f"Choose a harmless argument before the operation: jnp.where(ok, jnp.{name}({inner}), 0)."
+    harmless = 0 if kind in ("acos", "asin", "atanh", "erf_inv", "exp", "exp2", "expm1") else 1
+    return (
+        f"Choose a harmless argument before the operation: jnp.where(ok, jnp.{name}(jnp.where(ok, x, {harmless})), 0)."
+    )
 
 
 def cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
@@ -223,10 +243,15 @@ def cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
     cause = f"The derivative of {' or '.join(functions)} is not finite at this point."
     if is_hidden:
         return Cause(cause + HIDDEN, harmless_argument(first))
-    if first in ("acos", "asin", "atanh", "erf_inv"):
+    if first in ("eigh", "svd"):
+        cause = f"The derivative of {first} is not finite if two eigenvalues or singular values are equal."
+        remedy = "Add a small diagonal matrix with different numbers, or differentiate only functions of the values."
+    elif first in ("acos", "asin", "atanh", "erf_inv"):
         remedy = "Keep the argument away from -1 and 1: jnp.clip(x, -0.9999, 0.9999)."
     elif first in ("sqrt", "rsqrt", "pow", "log", "cbrt"):
-        remedy = f"Keep the argument away from 0: jnp.{NAMES.get(first, first)} of x + 1e-6."
+        remedy = f"Keep the argument of {NAMES.get(first, first)} away from 0, for example by adding 1e-6 to it."
+    elif first in ("div", "atan2"):
+        remedy = harmless_argument(first)
     else:
         remedy = INSIDE
     return Cause(cause, remedy)

@@ -17,7 +17,7 @@ from jax.extend.core import JaxprEqn
 
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import array_type
-from functional_nn.jaxprs.non_finite.recording import Mask, Operation
+from functional_nn.jaxprs.non_finite.recording import ROW, ROWS, Mask, Operation
 
 Masks: TypeAlias = list[Mask]
 
@@ -25,8 +25,35 @@ ELEMENTWISE = frozenset(
     ("abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e", "bessel_i1e")
     + ("cbrt", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy", "copy_p", "copysign", "cos", "cosh")
     + ("digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma")
-    + ("igamma_grad_a", "igammac", "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic")
-    + ("lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "polygamma", "pow", "pvary", "random_gamma_grad")
+    + (
+        "igamma_grad_a",
+        "igammac",
+        "imag",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "log2",
+        "logistic",
+    )
+    + (
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "name",
+        "ne",
+        "neg",
+        "nextafter",
+        "one_minus_square",
+        "polygamma",
+        "polynomial",
+        "pow",
+        "pvary",
+        "random_gamma_grad",
+    )
     + ("real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "sign", "sin", "sinh")
     + ("sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "zeta")
 )
@@ -37,9 +64,20 @@ CONVOLUTION = "conv_general_dilated"
 whole kernel."""
 BY_DERIVATIVES = frozenset(
     (CONVOLUTION, "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "dynamic_slice")
-    + ("dynamic_update_slice", "gather", "pad", "reduce_window_sum", "scatter", "scatter-add", "scatter_add", "split")
+    + (
+        "dynamic_update_slice",
+        "gather",
+        "pad",
+        "reduce_window_sum",
+        "scatter",
+        "scatter-add",
+        "scatter-sub",
+        "split",
+        "tile",
+    )
+    + ("unstack",)
 )
-"""Operations whose derivatives at 1 are above 0 for the elements that are read, and 0 for all others."""
+"""Operations whose derivatives at 1 are 0 exactly for the elements that are not read."""
 
 
 def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
@@ -53,9 +91,9 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
     if kind == "select_n":
         chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), shapes[0])
         return [np.choose(chosen, [np.broadcast_to(mask, shapes[0]) for mask in masks[1:]])]
-    if kind == "stack":
+    if kind == ROWS:
         return [np.stack(masks)]
-    if kind == "take":
+    if kind == ROW:
         return [masks[0][operation.steps[-1][1]]]
     if kind in REDUCTIONS:
         return [masks[0].any(axis=tuple(equation.params["axes"]))]
@@ -83,9 +121,9 @@ def read(operation: Operation, masks: Sequence[Mask]) -> Masks:
         chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), masks[0].shape)
         by_case = [_to_shape(masks[0] & (chosen == case), shape) for case, shape in enumerate(shapes[1:])]
         return [np.zeros(shapes[0], bool), *by_case]
-    if kind == "stack":
+    if kind == ROWS:
         return list(masks[0])
-    if kind == "take":
+    if kind == ROW:
         whole = np.zeros(shapes[0], bool)
         whole[operation.steps[-1][1]] = masks[0]
         return [whole]
@@ -147,6 +185,7 @@ MOVEMENTS: dict[str, Movement] = {
     "reshape": _to_shape_of_result,
     "rev": lambda equation, arrays: np.flip(arrays[0], equation.params["dimensions"]),
     "slice": _slice,
+    "stack": lambda equation, arrays: np.stack(arrays, axis=equation.params["axis"]),
     "squeeze": _to_shape_of_result,
     "transpose": lambda equation, arrays: arrays[0].transpose(equation.params["permutation"]),
 }
@@ -194,9 +233,7 @@ def _read_by_product(equation: JaxprEqn, mask: Mask, shapes: Sequence[tuple[int,
     for shape, (kept, places, summed) in zip(shapes, _product_axes(equation, [len(s) for s in shapes]), strict=True):
         rows = mask.any(axis=tuple(axis for axis in range(mask.ndim) if axis not in places))
         order = [*kept, *summed]
-        ordered = np.broadcast_to(
-            rows.reshape([*rows.shape, *(1 for _ in summed)]), [shape[axis] for axis in order]
-        )
+        ordered = np.broadcast_to(rows.reshape([*rows.shape, *(1 for _ in summed)]), [shape[axis] for axis in order])
         found.append(ordered.transpose(np.argsort(order)))
     return found
 

@@ -25,15 +25,15 @@ from functional_nn.jaxprs.non_finite.causes import (
     overflow,
     singularity,
 )
-from functional_nn.jaxprs.non_finite.elements import read
 from functional_nn.jaxprs.non_finite.origin import (
     BadArgument,
     Origin,
+    Trail,
     first_index,
     first_origin,
-    Trail,
     is_hidden,
     is_in_backward_pass,
+    numbers_read,
     trace_back,
 )
 from functional_nn.jaxprs.non_finite.recording import Operation, Recorder
@@ -50,7 +50,6 @@ A search then takes about ten seconds and 1 GB at most."""
 
 class TooLong(Exception):
     """A program is too large for a search that nobody asked for."""
-
 
 
 def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> NonFinite:
@@ -181,7 +180,7 @@ def _operation_report(
     operation = origin.operation
     result = operation.results[origin.result]
     layer, _ = layer_of(operation.scope)
-    numbers = _numbers_read(origin)
+    numbers = numbers_read(origin)
     cause = _cause(origin, trail, derivative_of, numbers)
     place = operation.place
     users_place = operation.users_place if place and place.is_installed else None
@@ -201,15 +200,23 @@ def _operation_report(
         dtype=str(result.array.dtype),
         shape=result.array.shape,
         count=int(np.sum(~np.isfinite(np.asarray(result.array)))),
-        operands=tuple(
-            OperandValues(str(operand.array.dtype), operand.array.shape, float(read.min()), float(read.max()))
-            for operand, read in zip(operation.operands, numbers, strict=True)
-            if read.size
-        ),
+        operands=_operand_values(operation, numbers),
         cause=cause.cause,
         remedy=cause.remedy,
         note=note,
     )
+
+
+def _operand_values(operation: Operation, numbers: Sequence[np.ndarray]) -> tuple[OperandValues, ...]:
+    found = [
+        OperandValues(str(operand.array.dtype), operand.array.shape, float(read.min()), float(read.max()))
+        for operand, read in zip(operation.operands, numbers, strict=True)
+        if read.size
+    ]
+    if operation.kind == "integer_pow":
+        exponent = operation.equation.params["y"]
+        found.append(OperandValues("int32", (), exponent, exponent))
+    return tuple(found)
 
 
 def _cause(origin: Origin, trail: Trail, derivative_of: Collection[str], numbers: Sequence[np.ndarray]) -> Cause:
@@ -224,8 +231,7 @@ def _cause(origin: Origin, trail: Trail, derivative_of: Collection[str], numbers
     if cause is None:
         cause = overflow(kind, origin.operation.results[origin.result].array.dtype)
     if derivative_of and is_singular:
-        is_zero_by_zero = kind == "div" and bool((numbers[0] == 0).any())
-        return cause_in_derivative(sorted(derivative_of), is_hidden=is_zero_by_zero or is_hidden(origin, trail))
+        return cause_in_derivative(sorted(derivative_of), is_hidden=is_hidden(origin, trail))
     if not is_in_backward_pass(origin.operation) and is_hidden(origin, trail):
         return hidden(kind, cause)
     return cause
@@ -236,27 +242,13 @@ def _derivatives_at(operation: Operation, recorder: Recorder) -> set[str]:
     if not is_in_backward_pass(operation):
         return set()
     names = {name for (name, _), place in recorder.steep_places() if place == operation.place}
-    # JAX computes 1/(2·√x) in the forward pass, so this division is one of them.
-    return names - {operation.kind} or names
-
-
-def _numbers_read(origin: Origin) -> list[np.ndarray]:
-    """For each operand, the numbers that the element was computed from."""
-    operation = origin.operation
-    elements = [np.zeros(np.shape(result.array), bool) for result in operation.results]
-    elements[origin.result][origin.index] = True
-    arrays = [operand.array for operand in operation.operands]
-    are_numbers = [jnp.issubdtype(array.dtype, np.generic) for array in arrays]
-    masks = read(operation, elements)
-    return [
-        np.real(np.asarray(array)[mask]).astype(np.float64) if is_number else np.zeros(0)
-        for array, mask, is_number in zip(arrays, masks, are_numbers, strict=True)
-    ]
+    # JAX computes factors such as 1/(2·√x) by divisions and powers in the forward pass, so these count last.
+    return names - {"div", "integer_pow", operation.kind} or names & {"div"} or names
 
 
 def _note_on_large_arguments(origin: Origin, paths: Sequence[str], leaves: Sequence[jax.Array]) -> str:
     """A sentence about the argument with the largest numbers, if a result overflowed and they are very large."""
-    if origin.kind != "made" or singularity(origin.operation.kind, _numbers_read(origin), origin.value) is not None:
+    if origin.kind != "made" or singularity(origin.operation.kind, numbers_read(origin), origin.value) is not None:
         return ""
     sizes = {
         path: float(np.max(np.abs(np.asarray(leaf).astype(np.float64))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from functional_nn.core.children import BACKWARD
 from functional_nn.jaxprs.non_finite.elements import affected, read
-from functional_nn.jaxprs.non_finite.recording import Mask, Operation, Tracked
+from functional_nn.jaxprs.non_finite.recording import ROW, ROWS, Mask, Operation, Tracked
 
 Index = tuple[int, ...]
 
@@ -121,21 +121,54 @@ def is_in_backward_pass(operation: Operation) -> bool:
 
 
 def is_hidden(origin: Origin, trail: Trail) -> bool:
-    """Whether only the backward pass reads the number, and multiplies it by a cotangent of 0.
+    """Whether the forward pass is finite, and the backward pass multiplies the number by a cotangent of 0.
 
-    So it is with what ``jnp.where`` does not choose: the forward pass is finite, and the backward pass is not.
+    So it is with what ``jnp.where`` does not choose.
     """
     operation = origin.operation
-    readers = [reader for reader in operation.readers if reader in trail.operations]
+    if "transpose(" in operation.scope:
+        # The derivative of log divides the cotangent, which is 0, by x, which is 0.
+        return operation.kind == "div" and bool((numbers_read(origin)[0] == 0).any())
     if is_in_backward_pass(operation):
         made_of_it = [other.operation for other in trail.origins if other.kind == "made of infinity"]
-        return any(reader in made_of_it for reader in readers)
-    return "jvp(" in operation.scope and bool(readers) and all(is_in_backward_pass(reader) for reader in readers)
+        return any(reader in made_of_it for reader in operation.readers)
+    return "jvp(" in operation.scope and not _reaches_end_of_forward_pass(operation)
+
+
+def _reaches_end_of_forward_pass(operation: Operation) -> bool:
+    """Whether the forward pass ends with numbers that are not finite because of this operation."""
+    seen, left = {operation}, [operation]
+    while left:
+        reader = left.pop()
+        is_finite = all(result.not_finite is None for result in reader.results)
+        if is_finite or is_in_backward_pass(reader):
+            continue
+        if not reader.readers:
+            return True
+        left += set(reader.readers) - seen
+        seen.update(reader.readers)
+    return False
+
+
+def numbers_read(origin: Origin) -> list[np.ndarray]:
+    """For each operand, the numbers that the element was computed from, in float64. Booleans and keys are left out."""
+    operation = origin.operation
+    elements = [np.zeros(np.shape(result.array), bool) for result in operation.results]
+    elements[origin.result][origin.index] = True
+    masks = read(operation, elements)
+    return [
+        np.real(np.asarray(operand.array)[mask]).astype(np.float64) if _is_number(operand) else np.zeros(0)
+        for operand, mask in zip(operation.operands, masks, strict=True)
+    ]
+
+
+def _is_number(operand: Tracked) -> bool:
+    return jnp.issubdtype(operand.array.dtype, jnp.inexact)
 
 
 def _origins(operation: Operation, elements: Sequence[Mask], sources: Sequence[Mask]) -> Iterator[Origin]:
     """The origins at an operation: of the given elements of its results, from the given elements of its operands."""
-    if operation.kind not in ("take", "stack"):
+    if operation.kind not in (ROW, ROWS):
         from_bad = affected(operation, [_not_finite(operand) for operand in operation.operands])
         from_nan = affected(operation, [_is_nan(operand) for operand in operation.operands])
         for number, result in enumerate(operation.results):
@@ -164,6 +197,6 @@ def _not_finite(value: Tracked) -> Mask:
 
 
 def _is_nan(value: Tracked) -> Mask:
-    if not jnp.issubdtype(value.array.dtype, jnp.inexact):
+    if not _is_number(value):
         return np.zeros(np.shape(value.array), bool)
     return np.asarray(np.isnan(np.asarray(value.array)))

@@ -22,9 +22,14 @@ Mask: TypeAlias = np.ndarray
 
 STEEP = frozenset(
     ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "integer_pow", "div", "acos", "asin", "acosh", "atanh", "atan2")
-    + ("erf_inv", "lgamma", "digamma", "exp", "exp2", "expm1")
+    + ("digamma", "eigh", "erf_inv", "exp", "exp2", "expm1", "lgamma", "svd")
 )
 """Operations whose derivative can be infinite or NaN where the result is finite."""
+
+
+ROW, ROWS = "row of a scan", "rows of a scan"
+"""The kinds of operations by which a step of a ``scan`` reads its row of an array, and by which the rows that all steps
+have written become an array."""
 
 
 @dataclass(eq=False)
@@ -58,7 +63,7 @@ class Operation:
     Args:
         order: when it ran. Later operations have larger numbers.
         equation: the equation.
-        kind: the name of its primitive; ``take`` and ``stack`` are the steps of a ``scan`` reading and writing arrays.
+        kind: the name of its primitive, or ``ROW`` or ``ROWS``.
         scope: the names of the layers and transforms around it.
         written_in: the equation whose source line counts: the equation itself, or the call of a function of JAX.
         library_call: the name of the function of JAX that it is a part of, such as ``norm``; or "".
@@ -156,7 +161,7 @@ class Recorder:
 
     def _take(self, equation: JaxprEqn, x: Tracked, step: int) -> Tracked:
         """One step's part of an array."""
-        (taken,) = self._recorded(equation, "take", [x], [_at(x.array, step)])
+        (taken,) = self._recorded(equation, ROW, [x], [_at(x.array, step)])
         return taken
 
     def _stack(self, equation: JaxprEqn, column: Sequence[Tracked]) -> Tracked:
@@ -164,7 +169,7 @@ class Recorder:
         arrays = [value.array for value in column]
         is_number = jnp.issubdtype(arrays[0].dtype, np.generic)
         stacked = jnp.asarray(np.stack([np.asarray(array) for array in arrays])) if is_number else jnp.stack(arrays)
-        (result,) = self._recorded(equation, "stack", column, [stacked])
+        (result,) = self._recorded(equation, ROWS, column, [stacked])
         return result
 
     def _run_while(self, path: EquationPath, equation: JaxprEqn, operands: list[Tracked]) -> list[Tracked]:

@@ -117,7 +117,7 @@ class NonFinite:
     @property
     def equation_in_words(self) -> str:
         """The operation with its numbers, such as ``log(0) = -inf``."""
-        operands = ", ".join(map(str, self.operands))
+        operands = ", ".join(map(str, self.operands)) or "…"
         return f"{self.operation}({operands}) = {self.value}"
 
     def __str__(self) -> str:
