@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.jaxprs.non_finite.elements import ELEMENTWISE, REDUCTIONS
+from functional_nn.jaxprs.non_finite.elements import ELEMENTWISE, REDUCTIONS, SCATTERED
 
 
 class Cause(NamedTuple):
@@ -25,27 +25,17 @@ GROWTH = (
     "Keep the numbers smaller: normalize the inputs, use a smaller learning rate, or limit the gradient "
     "(fnn.training.with_clipping)."
 )
-SUMS = frozenset(
-    (
-        "add",
-        "add_any",
-        "conv_general_dilated",
-        "cumsum",
-        "dot_general",
-        "reduce_sum",
-        "reduce_window_sum",
-        "scatter-add",
-    )
-    + ("scatter-sub", "sub")
-)
+PRODUCTS = ("conv_general_dilated", "dot_general")
+SUMS = frozenset(("add", "add_any", "sub", "cumsum", "reduce_sum", "reduce_window_sum", *PRODUCTS, *SCATTERED))
+"""Operations that add numbers."""
 SAFE_LOGARITHM = (
     "Compute from logits (fnn.cross_entropy, jax.nn.log_softmax, jax.nn.log_sigmoid), or keep the number above 0: "
     "jnp.log(jnp.maximum(x, 1e-6))."
 )
 SAFE_DIVISION = "Add a small number to the divisor, or replace 0 before the division: x / jnp.where(d == 0, 1, d)."
 HIDDEN = (
-    " The forward pass does not use the number, as with jnp.where. But the backward pass multiplies a cotangent of 0 by "
-    "the derivative, and 0 · ∞ = NaN."
+    " The forward pass does not use the number, as with jnp.where. But the backward pass multiplies a cotangent of 0 "
+    "by the derivative, and 0 · ∞ = NaN."
 )
 NAMES = {"acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "atan2": "arctan2", "atanh": "arctanh", "pow": "power"}
 """The names that functions have in ``jax.numpy``, if they differ from the names of JAX's primitives."""
@@ -191,7 +181,7 @@ def cause_of_infinity(kind: str, numbers: Numbers, *, is_from_constants: bool) -
     """The cause of a NaN that was made of infinite numbers."""
     source = " The infinite number is a constant of the program, such as that of a mask." if is_from_constants else ""
     zeros = any((operand == 0).any() for operand in numbers)
-    if kind in ("mul", "dot_general", "conv_general_dilated") and zeros:
+    if kind in ("mul", *PRODUCTS) and zeros:
         return Cause(f"0 · ∞ is not defined.{source}", "Choose with jnp.where instead of multiplying by 0.")
     if kind == "div":
         name = "0 / 0" if zeros else "∞ / ∞"

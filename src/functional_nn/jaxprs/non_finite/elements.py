@@ -21,62 +21,28 @@ from functional_nn.jaxprs.non_finite.recording import ROW, ROWS, Mask, Operation
 
 Masks: TypeAlias = list[Mask]
 
+ARITHMETIC = ("abs", "add", "add_any", "clamp", "div", "max", "min", "mul", "neg", "one_minus_square", "polynomial")
+MORE_ARITHMETIC = ("rem", "sign", "sub", "ceil", "floor", "round", "nextafter", "copysign")
+POWERS = ("cbrt", "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "log2", "pow", "rsqrt", "sqrt", "square")
+TRIGONOMETRIC = ("acos", "asin", "atan", "atan2", "cos", "sin", "tan")
+HYPERBOLIC = ("acosh", "asinh", "atanh", "cosh", "logistic", "sinh", "tanh")
+SPECIAL = ("bessel_i0e", "bessel_i1e", "digamma", "erf", "erf_inv", "erfc", "igamma", "igamma_grad_a", "igammac")
+MORE_SPECIAL = ("lgamma", "polygamma", "random_gamma_grad", "regularized_incomplete_beta", "zeta")
+COMPARISONS = ("eq", "ge", "gt", "is_finite", "le", "lt", "ne")
+COMPLEX = ("complex", "conj", "imag", "real")
+CONVERSIONS = ("convert_element_type", "copy", "copy_p", "name", "pvary", "reduce_precision", "stop_gradient")
 ELEMENTWISE = frozenset(
-    ("abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e", "bessel_i1e")
-    + ("cbrt", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy", "copy_p", "copysign", "cos", "cosh")
-    + ("digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma")
-    + (
-        "igamma_grad_a",
-        "igammac",
-        "imag",
-        "integer_pow",
-        "is_finite",
-        "le",
-        "lgamma",
-        "log",
-        "log1p",
-        "log2",
-        "logistic",
-    )
-    + (
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "name",
-        "ne",
-        "neg",
-        "nextafter",
-        "one_minus_square",
-        "polygamma",
-        "polynomial",
-        "pow",
-        "pvary",
-        "random_gamma_grad",
-    )
-    + ("real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "sign", "sin", "sinh")
-    + ("sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "zeta")
-)
+    (*ARITHMETIC, *MORE_ARITHMETIC, *POWERS, *TRIGONOMETRIC, *HYPERBOLIC, *SPECIAL, *MORE_SPECIAL, *COMPARISONS)
+).union(COMPLEX, CONVERSIONS)
 """Operations on arrays of one shape, or single numbers, that compute each element of the result by itself."""
 REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"))
 CONVOLUTION = "conv_general_dilated"
 """Its kernel also meets the zeros of the padding, and NaN times 0 is NaN. So each element counts as computed from the
 whole kernel."""
-BY_DERIVATIVES = frozenset(
-    (CONVOLUTION, "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "dynamic_slice")
-    + (
-        "dynamic_update_slice",
-        "gather",
-        "pad",
-        "reduce_window_sum",
-        "scatter",
-        "scatter-add",
-        "scatter-sub",
-        "split",
-        "tile",
-    )
-    + ("unstack",)
-)
+CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
+PARTS = ("dynamic_slice", "dynamic_update_slice", "gather", "pad", "split", "tile", "unstack")
+SCATTERED = ("scatter", "scatter-add", "scatter-sub")
+BY_DERIVATIVES = frozenset((CONVOLUTION, "reduce_window_sum", *CUMULATIVE, *PARTS, *SCATTERED))
 """Operations whose derivatives at 1 are 0 exactly for the elements that are not read."""
 
 
@@ -87,7 +53,7 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
         return [np.zeros(shape, bool) for shape in shapes]
     kind, equation = operation.kind, operation.equation
     if kind in ELEMENTWISE:
-        return [np.logical_or.reduce(np.broadcast_arrays(*masks))]
+        return [np.asarray(np.logical_or.reduce(np.broadcast_arrays(*masks)))]
     if kind == "select_n":
         chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), shapes[0])
         return [np.choose(chosen, [np.broadcast_to(mask, shapes[0]) for mask in masks[1:]])]
@@ -96,7 +62,7 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
     if kind == ROW:
         return [masks[0][operation.steps[-1][1]]]
     if kind in REDUCTIONS:
-        return [masks[0].any(axis=tuple(equation.params["axes"]))]
+        return [np.asarray(masks[0].any(axis=tuple(equation.params["axes"])))]
     if kind in MOVEMENTS:
         return [MOVEMENTS[kind](equation, masks)]
     if kind == "dot_general":
@@ -153,7 +119,7 @@ def _to_shape(mask: Mask, shape: tuple[int, ...]) -> Mask:
     if shape == ():
         return np.asarray(mask.any())
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    return mask.any(axis=axes, keepdims=True)
+    return np.asarray(mask.any(axis=axes, keepdims=True))
 
 
 # Operations that move elements, as functions of NumPy arrays of any type

@@ -195,7 +195,7 @@ def _operation_report(
         called_from=str(users_place or ""),
         inside=operation.library_call,
         steps=operation.steps,
-        index=origin.index,
+        index=origin.element,
         value=origin.value,
         dtype=str(result.array.dtype),
         shape=result.array.shape,

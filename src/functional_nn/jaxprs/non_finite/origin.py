@@ -21,21 +21,21 @@ class Origin(NamedTuple):
     Args:
         operation: the operation that made it.
         result: the number of its result that has it.
-        index: the index of the first such element.
+        element: the index of the first such element.
         kind: ``made`` if all numbers that the element is computed from are finite; ``made of infinity`` if NaN was
-            made of infinite numbers; ``constant`` or ``infinite constant`` if the operation read a constant that is NaN or
-            infinite.
+            made of infinite numbers; ``constant`` or ``infinite constant`` if the operation read a constant that is
+            NaN or infinite.
     """
 
     operation: Operation
     result: int
-    index: Index
+    element: Index
     kind: str
 
     @property
     def value(self) -> complex:
         """This element."""
-        return np.asarray(self.operation.results[self.result].array)[self.index].item()
+        return np.asarray(self.operation.results[self.result].array)[self.element].item()
 
 
 class BadArgument(NamedTuple):
@@ -154,7 +154,7 @@ def numbers_read(origin: Origin) -> list[np.ndarray]:
     """For each operand, the numbers that the element was computed from, in float64. Booleans and keys are left out."""
     operation = origin.operation
     elements = [np.zeros(np.shape(result.array), bool) for result in operation.results]
-    elements[origin.result][origin.index] = True
+    elements[origin.result][origin.element] = True
     masks = read(operation, elements)
     return [
         np.real(np.asarray(operand.array)[mask]).astype(np.float64) if _is_number(operand) else np.zeros(0)

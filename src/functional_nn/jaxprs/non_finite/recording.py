@@ -20,10 +20,9 @@ from functional_nn.jaxprs.walk import within
 Mask: TypeAlias = np.ndarray
 """Booleans in the shape of an array: which of its elements."""
 
-STEEP = frozenset(
-    ("sqrt", "rsqrt", "cbrt", "log", "log1p", "pow", "integer_pow", "div", "acos", "asin", "acosh", "atanh", "atan2")
-    + ("digamma", "eigh", "erf_inv", "exp", "exp2", "expm1", "lgamma", "svd")
-)
+INVERSE = ("acos", "acosh", "asin", "atan2", "atanh", "erf_inv")
+POWERS = ("cbrt", "div", "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "log2", "pow", "rsqrt", "sqrt")
+STEEP = frozenset((*INVERSE, *POWERS, "digamma", "eigh", "lgamma", "svd"))
 """Operations whose derivative can be infinite or NaN where the result is finite."""
 
 

@@ -219,7 +219,8 @@ class CompiledPrograms:
         full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size, self.spec.unroll)
         full, rest = self._draw_order(train_state.key if order_key is None else order_key, number)
         # A population needs no state before the bad step, which would take memory.
-        first = Remembered(train_state, train_state if self.spec.members is None else None)
+        kept = train_state if self.spec.members is None else None
+        first = Remembered(train_state, kept, jnp.bool_(False))
         reached, losses = full_batches(first, full, x, labels)
         reached, result = last_batch(reached, losses, rest, x, labels)
         return reached.train_state, result, reached.before_bad_step

@@ -25,7 +25,7 @@ class Remembered(NamedTuple):
 
     train_state: TrainState
     before_bad_step: TrainState | None
-    is_found: jax.Array | bool = False
+    is_found: jax.Array
 
 
 def remembering(train_step: TrainStep) -> Callable[[Remembered, PyTree, PyTree], tuple[Remembered, PyTree]]:

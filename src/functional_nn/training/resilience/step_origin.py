@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core import trees
+from functional_nn.core.argument_names import path_name
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.find import find_origin
@@ -69,7 +69,7 @@ def _search_in_update(train_step: TrainStep, before: TrainState, x: Value, label
         after, _ = train_step(train_state, x, labels)
         # The states of some optimizers contain infinite numbers from the start, and random keys are no numbers.
         pairs = zip(numbers(train_state), numbers(after), strict=True)
-        paths = [path for path, leaf in trees.flatten(after._asdict()).items() if is_number(leaf)]
+        paths = [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(after) if is_number(leaf)]
         return {path: jnp.where(jnp.isfinite(old), new, 0) for path, (old, new) in zip(paths, pairs, strict=True)}
 
     return find_origin(update, (before, x, labels), ("train state", "x", "labels"), only_if_quick=True)
