@@ -20,7 +20,7 @@ from functional_nn.training.step import (
     GradientFunction,
     LossFunction,
     PenaltyFunction,
-    checked_outcome,
+    differentiated,
     make_objective,
 )
 
@@ -114,8 +114,7 @@ def loss_and_gradient(
     objective = make_objective(in_scopes, named_loss, named_penalty if penalty else None, precision, train=train)
 
     def function(params, state, x, labels):
-        outcome = gradient(objective, has_aux=True)(params, state, x, labels, key)
-        (total, value, reports, new_state), bars = checked_outcome(outcome, params)
+        (total, value, reports, new_state), bars = differentiated(gradient, objective, params, state, x, labels, key)
         with_penalty = {} if penalty is None else {"loss plus penalty": total}
         return {**reports, **with_penalty, "loss": value, "gradient": bars, "state": new_state}
 

@@ -105,10 +105,9 @@ def make_train_step(
             return unscaled(params, state, x, labels, key_step)[0]
 
         # The gradient of the (scaled) loss.
-        differentiate = gradient(objective, has_aux=True)
-        check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
-        outcome = differentiate(params, state, x, labels, key_step)
-        (total, value, reports, new_state), gradients = checked_outcome(outcome, params)
+        (total, value, reports, new_state), gradients = differentiated(
+            gradient, objective, params, state, x, labels, key_step
+        )
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -158,18 +157,27 @@ def make_objective(
     return objective
 
 
-def checked_outcome(
-    outcome: PyTree, params: Params
+def differentiated(
+    gradient: GradientFunction,
+    objective: Objective,
+    params: Params,
+    state: State,
+    x: PyTree,
+    labels: PyTree,
+    key: jax.Array | None,
 ) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
-    """The auxiliary values of the objective, and the gradient, from what ``gradient`` returned."""
+    """The auxiliary values of the objective, and the gradient, by a user's ``gradient``."""
+    differentiate = gradient(objective, has_aux=True)
+    check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
+    outcome = differentiate(params, state, x, labels, key)
     try:
-        (_, (total, value, reports, state)), gradient = outcome
+        (_, (total, value, reports, new_state)), bars = outcome
     except (TypeError, ValueError):
         expected = "a function that returns ((value, auxiliary), gradient), as jax.value_and_grad with has_aux does"
         raise InputError("gradient", expected, f"one that returns {shown(outcome)}") from None
-    if jax.tree.structure(gradient) != jax.tree.structure(params):
-        raise InputError("gradient", "a gradient with the structure of the parameters", shown(gradient))
-    return (total, value, reports, state), gradient
+    if jax.tree.structure(bars) != jax.tree.structure(params):
+        raise InputError("gradient", "a gradient with the structure of the parameters", shown(bars))
+    return (total, value, reports, new_state), bars
 
 
 def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:

@@ -121,4 +121,5 @@ def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason
         monkeypatch.setattr(jax, "make_jaxpr", lambda *arguments, **options: 1 / 0)
     run = fit(optimizer=FAST)
     assert run.origin is None
+    assert "Try a smaller learning rate; look for NaN in the data." in run.message
     assert "fnn.find_non_finite(net, loss, params, state, x, labels) names the operation" in run.message

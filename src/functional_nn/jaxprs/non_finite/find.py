@@ -134,7 +134,7 @@ def _checked_leaf(path: str, leaf: object) -> jax.Array:
         raise InputError(path, "an array with known numbers", shown(leaf), remedy)
     try:
         return jnp.asarray(leaf)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(path, "an array of numbers", shown(leaf)) from None
 
 
