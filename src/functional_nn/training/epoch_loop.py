@@ -24,7 +24,6 @@ from functional_nn.training.programs.compile import Programs
 from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import SKIP, finite_epoch
-from functional_nn.training.resilience.step_origin import origin_in_step
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -125,6 +124,8 @@ class EpochLoop:
         status, message = "", ""
         if bad_step >= 0 and not self._goes_on_after_bad_steps(metrics):
             if before_bad_step is not None:
+                from functional_nn.training.resilience.step_origin import origin_in_step  # few runs need it
+
                 self.origin = origin_in_step(self.programs, before_bad_step, *examples, number, bad_step)
             status, message = "non-finite", self._non_finite_message(bad_step, metrics.epoch)
         self.reached = RunProgress(after, (*before.history, metrics), status, message)

@@ -43,7 +43,7 @@ from functional_nn.jaxprs.walk import equations, fresh, layer_of
 LARGE = 1e4
 """An argument with larger numbers is named if a result overflows."""
 
-QUICK_OPERATIONS, QUICK_RUNS, QUICK_NUMBERS = 600, 50_000, 10**8
+QUICK_OPERATIONS, QUICK_RUNS, QUICK_NUMBERS = 600, 50_000, 5 * 10**7
 """The largest program that is quick to search: its operations, how often they run, and the numbers that they make.
 A search then takes about ten seconds and 1 GB at most."""
 

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 
 WIDTH = 110
 
+FIRST = "The first such number was made by"
+IN_WORDS = {
+    "convert_element_type": "a conversion to another type",
+    "dot_general": "a matrix product",
+    "integer_pow": "a power",
+    "reduce_sum": "a sum",
+    "select_n": "a choice, as by jnp.where",
+}
+"""What primitives compute whose names say little."""
+
 
 @dataclass(frozen=True)
 class OperandValues:
@@ -93,16 +103,18 @@ class NonFinite:
         if self.argument:
             return f"{self._element} of the argument {self.argument} is {self.value}. {self.cause}".strip()
         place = f" ({self.place})" if self.place else ""
-        return f"It was first made by {self.operation_in_words}{place}: {self.equation_in_words}. {self.cause}"
+        return f"{FIRST} {self.operation_in_words}{place}: {self.equation_in_words}. {self.cause}"
 
     @property
     def operation_in_words(self) -> str:
         """The operation with its pass, layer and loops, in words."""
         words = self.operation
+        if self.operation in IN_WORDS:
+            words += f" ({IN_WORDS[self.operation]})"
         if self.inside and self.inside != self.operation:
-            words += f" (a part of {self.inside})"
+            words += f", a part of {self.inside}"
         if self.derivative_of:
-            words += f" in the derivative of {' or '.join(self.derivative_of)}"
+            words += f", in the derivative of {' or '.join(self.derivative_of)}"
         words += f", in the {self.stage}"
         if self.layer:
             words += f" of {self.layer}"
@@ -132,7 +144,7 @@ class NonFinite:
             lines.append(f"The argument {self.argument} is not finite ({kind}{'; ' + count if count else ''}).")
             lines.append(f"  {self._element} is {self.value}.")
         else:
-            lines.append(f"First made by {self.operation_in_words}")
+            lines.append(f"{FIRST} {self.operation_in_words}")
         if self.place:
             lines.append(f"  at {self.place}" + (f", called from {self.called_from}" if self.called_from else ""))
         if self.code:
