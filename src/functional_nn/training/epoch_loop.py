@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.non_finite.report import NonFinite
@@ -45,7 +46,8 @@ class EpochLoop:
         patience: the number of epochs without a lower loss after which the run stops; None for no limit.
         on_epoch: called after each epoch.
         reached: what the run has reached so far; changes with each epoch.
-        origin: where the numbers come from that are not finite, if they ended the run and the search found it.
+        at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
+        origin: where this number comes from, if the search found it.
     """
 
     programs: Programs
@@ -57,6 +59,7 @@ class EpochLoop:
     patience: int | None
     on_epoch: OnEpoch | None
     reached: RunProgress
+    at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
     def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
@@ -124,9 +127,14 @@ class EpochLoop:
         status, message = "", ""
         if bad_step >= 0 and not self._goes_on_after_bad_steps(metrics):
             if before_bad_step is not None:
-                from functional_nn.training.resilience.step_origin import origin_in_step  # few runs need it
+                from functional_nn.training.resilience.step_origin import (  # few runs need it
+                    bad_step_of,
+                    origin_in_step,
+                )
 
-                self.origin = origin_in_step(self.programs, before_bad_step, *examples, number, bad_step)
+                step = bad_step_of(self.programs, before_bad_step, *examples, number, bad_step)
+                self.at_bad_step = step.arguments
+                self.origin = origin_in_step(self.programs.compiled.spec, self.programs.hyperparameters, step)
             status, message = "non-finite", self._non_finite_message(bad_step, metrics.epoch)
         self.reached = RunProgress(after, (*before.history, metrics), status, message)
 
@@ -143,8 +151,8 @@ class EpochLoop:
             texts = happened, self.origin.sentence, self.origin.note, self.origin.remedy
             return " ".join(text for text in texts if text)
         message = (
-            f"{happened} Try a smaller learning rate; look for NaN in the data. fnn.find_non_finite(net, loss, params, "
-            "state, x, labels) names the operation that made the first such number."
+            f"{happened} Try a smaller learning rate; look for NaN in the data. fnn.find_non_finite(net, loss, "
+            "**run.at_bad_step) names the operation that made the first such number."
         )
         if self.precision.scales_loss:
             message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."

@@ -223,6 +223,7 @@ def fit(
                 restored_epochs=restored_epochs,
                 test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
                 eval_params=eval_params,
+                at_bad_step=loop.at_bad_step,
                 origin=loop.origin,
             )
 

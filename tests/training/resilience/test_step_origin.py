@@ -79,6 +79,7 @@ def test_noise_is_that_of_the_step():
     run = fit(net)
     assert (run.origin.operation, run.origin.layer) == ("div", "lambda_0")
     assert run.origin.operands[1].largest == 0
+    assert str(fnn.find_non_finite(net, fnn.cross_entropy, **run.at_bad_step)) == str(run.origin)
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_a_finite_run_searches_nothing(monkeypatch):
     monkeypatch.setattr(step_origin, "_search", lambda *arguments: pytest.fail("searched"))
     data = fnn.data.Split(X, LABELS, X, LABELS)
     run = fnn.fit(MLP, fnn.cross_entropy, SLOW, data, epochs=1, batch_size=4, progress=False)
-    assert (run.status, run.origin) == ("finished", None)
+    assert (run.status, run.origin, run.at_bad_step) == ("finished", None, None)
 
 
 @pytest.mark.parametrize("reason", ["too large", "an error"])
@@ -122,4 +123,7 @@ def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason
     run = fit(optimizer=FAST)
     assert run.origin is None
     assert "Try a smaller learning rate; look for NaN in the data." in run.message
-    assert "fnn.find_non_finite(net, loss, params, state, x, labels) names the operation" in run.message
+    assert "fnn.find_non_finite(net, loss, **run.at_bad_step) names the operation" in run.message
+    monkeypatch.undo()
+    found = fnn.find_non_finite(MLP, fnn.cross_entropy, **run.at_bad_step)
+    assert (found.operation, found.layer) == ("dot_general", "dense_1")

@@ -1,8 +1,9 @@
-"""The origin of a NaN or an infinite number in a step of a run that was stopped."""
+"""The step that ended a run because of a NaN or an infinite number, and the origin of this number."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,54 +14,87 @@ from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.find import find_origin
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.find_non_finite import loss_and_gradient, network_origin
+from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.recipe import Hyperparameters, Recipe
+from functional_nn.training.programs.spec import ProgramSpec
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import TrainStep, is_number, numbers
 
 
-def origin_in_step(
-    programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array, bad_step: int
-) -> NonFinite | None:
-    """Finds the origin in the loss, the gradient or the update of a step; None if the search finds nothing.
+class BadStep(NamedTuple):
+    """A step that ended a run.
 
-    It is a help for the user, who needs the message of the run in any case. So an error in it is no error of the run,
-    and no search is made if it would take long.
+    Args:
+        before: the train state before the step.
+        x, labels: its batch.
+        rows: the numbers of its examples in the training data.
+    """
+
+    before: TrainState
+    x: Value
+    labels: PyTree
+    rows: jax.Array
+
+    @property
+    def arguments(self) -> dict[str, PyTree]:
+        """The arguments of ``find_non_finite`` for this step, besides those that ``fit`` got."""
+        key = derived_key(self.before.key, "noise", self.before.step)
+        return {
+            "params": self.before.params,
+            "state": self.before.state,
+            "x": self.x,
+            "labels": self.labels,
+            "key": key,
+        }
+
+
+def bad_step_of(
+    programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array, step: int
+) -> BadStep:
+    """The batch of a step, with the train state before it.
 
     Args:
         programs: the programs of the run.
         before: the train state before the step.
         x, labels: all training examples.
         number: the number of the epoch.
-        bad_step: the number of the step in the epoch.
+        step: the number of the step in the epoch.
+    """
+    full, rest = programs.compiled.draw_order(before.key, number)
+    rows = full[step] if step < len(full) else rest
+    batch = jax.tree.map(lambda array: array[rows], (x, labels))
+    before, (x, labels), rows = jax.device_put((before, batch, rows), jax.local_devices()[0])
+    return BadStep(before, x, labels, rows)
+
+
+def origin_in_step(spec: ProgramSpec, hyperparameters: Hyperparameters, step: BadStep) -> NonFinite | None:
+    """Finds the origin in the loss, the gradient or the update of a step; None if the search finds nothing.
+
+    It is a help for the user, who needs the message of the run in any case. So an error in it is no error of the run,
+    and no search is made if it would take long.
     """
     try:
-        found = _search(programs, before, x, labels, number, bad_step)
+        found = _search(spec.recipe_for(hyperparameters), spec.precision, step)
     except Exception:
         return None
     return found if found else None
 
 
-def _search(
-    programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array, bad_step: int
-) -> NonFinite:
-    spec = programs.compiled.spec
-    recipe = spec.recipe_for(programs.hyperparameters)
-    full, rest = programs.compiled.draw_order(before.key, number)
-    rows = full[bad_step] if bad_step < len(full) else rest
-    batch = jax.tree.map(lambda array: array[rows], (x, labels))
-    before, (x, labels) = jax.device_put((before, batch), jax.local_devices()[0])
-
-    key = derived_key(before.key, "noise", before.step)
+def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
+    arguments = dict(step.arguments)
+    key = arguments.pop("key")
     function = loss_and_gradient(
-        recipe.net, recipe.loss, recipe.penalty, recipe.gradient, spec.precision, train=True, key=key
+        recipe.net, recipe.loss, recipe.penalty, recipe.gradient, precision, train=True, key=key
     )
-    found = network_origin(recipe.net, function, before.params, before.state, x, labels, only_if_quick=True)
+    found = network_origin(recipe.net, function, **arguments, only_if_quick=True)
     if found.argument.split("/")[0] in ("x", "labels"):
-        return replace(found, note=f"In the training data this is example {rows[found.index[0]]}.")
+        return replace(found, note=f"In the training data this is example {step.rows[found.index[0]]}.")
     if found:
         return found
-    found = _search_in_update(recipe.train_step(spec.precision, keep_finite=False), before, x, labels)
+    train_step = recipe.train_step(precision, keep_finite=False)
+    found = _search_in_update(train_step, step.before, step.x, step.labels)
     return replace(found, stage="optimizer's update")
 
 
