@@ -146,6 +146,20 @@ def test_other_packages_are_named_with_the_line_that_calls_them():
     assert found.called_from.endswith("loss)")
 
 
+def test_a_function_of_jax_as_a_branch_has_the_line_of_the_condition():
+    def choose(x):
+        return lax.cond(x[0, 0] < 1, jnp.log, jnp.sin, x)
+
+    assert find(choose, X).code == "return lax.cond(x[0, 0] < 1, jnp.log, jnp.sin, x)"
+
+
+def test_only_functions_whose_derivative_is_infinite_at_the_argument_are_named():
+    def loss(x):
+        return jnp.sum(jnp.log(1 + x) + jnp.sqrt(x) + jnp.arccos(x / 100))
+
+    assert find(jax.grad(loss), X).derivative_of == ("sqrt",)
+
+
 # Loops
 
 
@@ -169,6 +183,12 @@ def test_the_backward_pass_of_a_loop_is_searched():
     found = find(jax.grad(lambda x: jnp.sum(lax.scan(step, jnp.zeros(2), x)[0])), X)
     assert (found.stage, found.derivative_of, found.index) == ("backward pass", ("sqrt",), (0,))
     assert found.steps == (("scan", 0),)
+
+
+def test_a_factor_of_a_derivative_that_does_not_change_in_a_loop():
+    """JAX computes it before the loop, outside of any scope."""
+    found = find(jax.grad(lambda x: jnp.sum(lax.fori_loop(0, 4, lambda i, y: y * jnp.sqrt(x), x))), X)
+    assert (found.stage, found.derivative_of, found.index, found.steps) == ("backward pass", ("sqrt",), (0, 0), ())
 
 
 def test_many_steps_do_not_take_long_or_recurse_too_deeply():

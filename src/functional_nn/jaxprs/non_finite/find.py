@@ -135,7 +135,8 @@ def _checked_leaf(path: str, leaf: object) -> jax.Array:
     try:
         return jnp.asarray(leaf)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(path, "an array of numbers", shown(leaf)) from None
+        remedy = "Give the function arguments that are arrays, and let it close over everything else."
+        raise InputError(path, "an array of numbers", shown(leaf), remedy) from None
 
 
 def _argument_report(

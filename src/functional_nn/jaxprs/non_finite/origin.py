@@ -113,7 +113,7 @@ def is_in_backward_pass(operation: Operation) -> bool:
         reader = left.pop()
         if "transpose(" in reader.scope or BACKWARD in reader.scope.split("/"):
             continue
-        if "jvp(" not in reader.scope or not reader.readers:
+        if not reader.readers:
             return False
         left += set(reader.readers) - seen
         seen.update(reader.readers)
@@ -132,7 +132,7 @@ def is_hidden(origin: Origin, trail: Trail) -> bool:
     if is_in_backward_pass(operation):
         made_of_it = [other.operation for other in trail.origins if other.kind == "made of infinity"]
         return any(reader in made_of_it for reader in operation.readers)
-    return "jvp(" in operation.scope and not _reaches_end_of_forward_pass(operation)
+    return not _reaches_end_of_forward_pass(operation)
 
 
 def _reaches_end_of_forward_pass(operation: Operation) -> bool:

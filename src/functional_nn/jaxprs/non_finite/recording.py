@@ -20,11 +20,30 @@ from functional_nn.jaxprs.walk import within
 Mask: TypeAlias = np.ndarray
 """Booleans in the shape of an array: which of its elements."""
 
-INVERSE = ("acos", "acosh", "asin", "atan2", "atanh", "erf_inv")
-POWERS = ("cbrt", "div", "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "log2", "pow", "rsqrt", "sqrt")
-STEEP = frozenset((*INVERSE, *POWERS, "digamma", "eigh", "lgamma", "svd"))
-"""Operations whose derivative can be infinite or NaN where the result is finite."""
-
+STEEP_AT: dict[str, tuple[float, ...]] = {
+    "acos": (-1, 1),
+    "acosh": (1,),
+    "asin": (-1, 1),
+    "atan2": (0,),
+    "atanh": (-1, 1),
+    "cbrt": (0,),
+    "digamma": (0,),
+    "div": (0,),
+    "erf_inv": (-1, 1),
+    "integer_pow": (0,),
+    "lgamma": (0,),
+    "log": (0,),
+    "log1p": (-1,),
+    "log2": (0,),
+    "pow": (0,),
+    "rsqrt": (0,),
+    "sqrt": (0,),
+}
+"""Where the derivatives of operations are infinite or not defined: at these arguments, or at these divisors."""
+STEEP_FOR_MATRICES = frozenset(("eigh", "svd"))
+"""Operations with derivatives that are infinite if two eigenvalues or singular values are equal."""
+NEAR = 1e-6
+"""An argument that is at most this far from such a point counts."""
 
 ROW, ROWS = "row of a scan", "rows of a scan"
 """The kinds of operations by which a step of a ``scan`` reads its row of an array, and by which the rows that all steps
@@ -99,7 +118,7 @@ class Recorder:
 
     Attributes:
         operations: the recorded operations, in the order in which they ran.
-        steep: the equations of ``STEEP`` in the forward pass that ran, by name and identity.
+        steep: the equations of the forward pass with derivatives that may not be finite, by name and identity.
     """
 
     def __init__(self) -> None:
@@ -109,6 +128,7 @@ class Recorder:
         self._scope = ""
         self._steps: tuple[tuple[str, int], ...] = ()
         self._library_call: JaxprEqn | None = None
+        self._around: JaxprEqn | None = None  # the innermost equation around with a source line
 
     def run(self, program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[Tracked]:
         """Evaluates the program and returns its results."""
@@ -128,8 +148,7 @@ class Recorder:
         if name == "cond":
             return self._run_cond(path, equation, operands)
         results = bind(equation, [operand.array for operand in operands])
-        is_steep = name in STEEP and equation.params.get("y", -1) < 0  # x², whose y is 2, has a finite derivative
-        if is_steep and "transpose(" not in self._scope_of(equation):
+        if "transpose(" not in self._scope_of(equation) and _is_steep(equation, [value.array for value in operands]):
             written_in = self._written_in(equation)
             self.steep[name, id(written_in)] = written_in
         return self._recorded(equation, name, operands, results)
@@ -218,13 +237,18 @@ class Recorder:
         return within(self._scope, equation)
 
     def _written_in(self, equation: JaxprEqn) -> JaxprEqn:
-        # JAX keeps the traces of its own functions, so the lines in these may belong to another caller.
-        return self._library_call or equation
+        # JAX keeps the traces of its own functions, so the lines in these may belong to another caller. An equation of
+        # jnp.log has no line outside of JAX if this function itself is a branch, as in lax.cond(x > 0, jnp.log, …).
+        if self._library_call is not None:
+            return self._library_call
+        return equation if self._around is None or place_of(equation) else self._around
 
     @contextmanager
     def _inside(self, equation: JaxprEqn, step: tuple[str, int] | None = None) -> Iterator[None]:
         """Remembers where the evaluation is, while the programs inside an equation run."""
-        before = self._scope, self._steps, self._library_call
+        before = self._scope, self._steps, self._library_call, self._around
+        if place_of(equation):
+            self._around = equation
         if self._library_call is None and is_of_jax(equation):
             self._library_call = equation
         if step is None:
@@ -234,7 +258,19 @@ class Recorder:
         try:
             yield
         finally:
-            self._scope, self._steps, self._library_call = before
+            self._scope, self._steps, self._library_call, self._around = before
+
+
+def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
+    """Whether the derivative of an equation may be infinite or not defined at some element of its operands."""
+    name = equation.primitive.name
+    if name in STEEP_FOR_MATRICES:
+        return True
+    # x², whose parameter y is 2, has a finite derivative.
+    if name not in STEEP_AT or equation.params.get("y", -1) >= 0:
+        return False
+    argument = np.asarray(operands[-1] if name == "div" else operands[0])
+    return any((np.abs(argument - point) <= NEAR).any() for point in STEEP_AT[name])
 
 
 def _tracked(value: Tracked | jax.Array) -> Tracked:
