@@ -105,6 +105,13 @@ def test_a_constant_of_the_function_is_reported_where_it_is_read():
     assert "A constant that the program reads here is NaN" in found.cause
 
 
+@pytest.mark.parametrize("function", [lambda x: jnp.full(2, jnp.nan), lambda x: np.float32(np.nan)])
+def test_a_result_may_be_a_constant(function):
+    found = find(function, X)
+    assert np.isnan(found.value)
+    assert "A constant that the program reads here is NaN" in found.sentence
+
+
 # Places
 
 

@@ -36,7 +36,7 @@ from functional_nn.jaxprs.non_finite.origin import (
     numbers_read,
     trace_back,
 )
-from functional_nn.jaxprs.non_finite.recording import Operation, Recorder
+from functional_nn.jaxprs.non_finite.recording import Operation, Recorder, Tracked
 from functional_nn.jaxprs.non_finite.report import NonFinite, OperandValues
 from functional_nn.jaxprs.walk import equations, fresh, layer_of
 
@@ -114,7 +114,8 @@ def find_origin(
         origin = first_origin(trail.origins)
         if trail.arguments:
             return _argument_report(affected, trail.arguments[0], origin, trail, paths, leaves)
-        assert origin is not None  # a number that is not finite comes from an argument, a constant or an operation
+        if origin is None:
+            return _constant_report(affected, results)
         note = _note_on_large_arguments(origin, paths, leaves)
         return _operation_report(affected, origin, trail, _derivatives_at(origin.operation, recorder), note)
 
@@ -167,6 +168,26 @@ def _argument_report(
         cause=cause.cause,
         remedy=cause.remedy,
         note=note,
+    )
+
+
+def _constant_report(affected: tuple[str, ...], results: Sequence[Tracked]) -> NonFinite:
+    """The report on a result that is a constant, which no operation reads."""
+    result = next(result for result in results if result.not_finite is not None)
+    assert result.not_finite is not None
+    index = first_index(result.not_finite)
+    value = np.asarray(result.array)[index].item()
+    cause = cause_of_constant(value)
+    return NonFinite(
+        affected,
+        operation="a constant of the function",
+        index=index,
+        value=value,
+        dtype=str(result.array.dtype),
+        shape=result.array.shape,
+        count=int(np.sum(result.not_finite)),
+        cause=cause.cause,
+        remedy=cause.remedy,
     )
 
 
@@ -252,9 +273,9 @@ def _note_on_large_arguments(origin: Origin, paths: Sequence[str], leaves: Seque
     if origin.kind != "made" or singularity(origin.operation.kind, numbers_read(origin), origin.value) is not None:
         return ""
     sizes = {
-        path: float(np.max(np.abs(np.asarray(leaf).astype(np.float64))))
+        path: _largest(leaf)
         for path, leaf in zip(paths, leaves, strict=True)
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
     }
     path = max(sizes, key=lambda path: sizes[path], default="")
     if not path or sizes[path] < LARGE:
@@ -263,3 +284,9 @@ def _note_on_large_arguments(origin: Origin, paths: Sequence[str], leaves: Seque
     if path.startswith("params"):
         sentence += " Parameters grow so large if training diverges: use a smaller learning rate."
     return sentence
+
+
+def _largest(array: jax.Array) -> float:
+    """The largest absolute value of the finite elements; 0 if there are none."""
+    sizes = np.abs(np.asarray(array).astype(np.float64))
+    return float(np.max(sizes, initial=0, where=np.isfinite(sizes)))

@@ -86,7 +86,10 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> T
         for operand, mask in zip(operation.operands, sources, strict=True):
             if mask.any():
                 reach(operand, mask)
-        origins += _origins(operation, elements, sources)
+        # The first operation that reads a constant together with something else counts, if there is one.
+        is_read = any(reader in passed for reader in operation.readers)
+        if not (is_read and any(result.is_bad_constant for result in operation.results)):
+            origins += _origins(operation, elements, sources)
     arguments = [
         BadArgument(number, mask) for (source, number), mask in reaching.items() if source is None and number >= 0
     ]
@@ -177,8 +180,6 @@ def _origins(operation: Operation, elements: Sequence[Mask], sources: Sequence[M
             for kind, mask in (("made", made), ("made of infinity", made_of_infinity)):
                 if mask.any():
                     yield Origin(operation, number, first_index(mask), kind)
-    if any(result.is_bad_constant for result in operation.results):
-        return  # what reads the result counts
     nothing = [np.zeros(np.shape(operand.array), bool) for operand in operation.operands]
     for number, (operand, mask) in enumerate(zip(operation.operands, sources, strict=True)):
         if operand.is_bad_constant and mask.any():

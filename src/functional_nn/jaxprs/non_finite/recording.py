@@ -270,6 +270,7 @@ def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
     if name not in STEEP_AT or equation.params.get("y", -1) >= 0:
         return False
     argument = np.asarray(operands[-1] if name == "div" else operands[0])
+    argument = argument.astype(np.complex128 if np.iscomplexobj(argument) else np.float64)
     return any((np.abs(argument - point) <= NEAR).any() for point in STEEP_AT[name])
 
 

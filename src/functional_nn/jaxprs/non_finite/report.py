@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 WIDTH = 110
 
-FIRST = "The first such number was made by"
 IN_WORDS = {
     "convert_element_type": "a conversion to another type",
     "dot_general": "a matrix product",
@@ -49,7 +48,8 @@ class NonFinite:
             made the number.
         operation: the first operation with such a result, by the name of JAX's primitive, such as ``log``.
         layer: the path of its layer, such as ``residual_0/dense_1``; "" outside of layers.
-        stage: ``"forward pass"``, ``"backward pass"``, or, in a run of ``fit``, ``"optimizer's update"``.
+        stage: ``"forward pass"``, ``"backward pass"``, or, in a run of ``fit``, ``"optimizer's update"``; "" for an
+            argument or a constant.
         derivative_of: in the backward pass, the operations of the forward pass that it differentiates, if known.
         place: the source line, as ``file.py:12 (function)``.
         code: the text of this line.
@@ -103,7 +103,7 @@ class NonFinite:
         if self.argument:
             return f"{self._element} of the argument {self.argument} is {self.value}. {self.cause}".strip()
         place = f" ({self.place})" if self.place else ""
-        return f"{FIRST} {self.operation_in_words}{place}: {self.equation_in_words}. {self.cause}"
+        return f"{self._origin}{place}: {self.equation_in_words}. {self.cause}"
 
     @property
     def operation_in_words(self) -> str:
@@ -123,12 +123,20 @@ class NonFinite:
         return words
 
     @property
+    def _origin(self) -> str:
+        if not self.stage:
+            return f"The first such number is {self.operation}"
+        return f"The first such number was made by {self.operation_in_words}"
+
+    @property
     def _element(self) -> str:
         return f"Element {self.index}" if self.index else "The number"
 
     @property
     def equation_in_words(self) -> str:
         """The operation with its numbers, such as ``log(0) = -inf``."""
+        if not self.stage:
+            return f"{self.value}"
         operands = ", ".join(map(str, self.operands)) or "…"
         return f"{self.operation}({operands}) = {self.value}"
 
@@ -144,7 +152,7 @@ class NonFinite:
             lines.append(f"The argument {self.argument} is not finite ({kind}{'; ' + count if count else ''}).")
             lines.append(f"  {self._element} is {self.value}.")
         else:
-            lines.append(f"{FIRST} {self.operation_in_words}")
+            lines.append(self._origin)
         if self.place:
             lines.append(f"  at {self.place}" + (f", called from {self.called_from}" if self.called_from else ""))
         if self.code:
