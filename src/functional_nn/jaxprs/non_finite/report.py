@@ -143,26 +143,39 @@ class NonFinite:
     def __str__(self) -> str:
         if not self.found:
             return self.sentence
-        lines = [f"Not finite: {_listed(self.affected)}.", ""]
-        kind = f"{self.dtype} of shape {self.shape}" if self.shape else f"one {self.dtype}"
-        count = f"{self.count:,} of its elements are not finite" if self.count > 1 else "no other element is"
-        if not self.shape:
-            count = ""
-        if self.argument:
-            lines.append(f"The argument {self.argument} is not finite ({kind}{'; ' + count if count else ''}).")
-            lines.append(f"  {self._element} is {self.value}.")
-        else:
-            lines.append(self._origin)
+        origin = self._argument_lines() if self.argument else self._operation_lines()
+        texts = [f"Cause: {self.cause}", f"Remedy: {self.remedy}", self.note]
+        explained = [textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in texts if text]
+        return "\n".join([f"Not finite: {_listed(self.affected)}.", "", *origin, "", *explained])
+
+    def _argument_lines(self) -> list[str]:
+        array = "; ".join(text for text in (self._array, self._count) if text)
+        return [f"The argument {self.argument} is not finite ({array}).", f"  {self._element} is {self.value}."]
+
+    def _operation_lines(self) -> list[str]:
+        lines = [self._origin]
         if self.place:
-            lines.append(f"  at {self.place}" + (f", called from {self.called_from}" if self.called_from else ""))
+            caller = f", called from {self.called_from}" if self.called_from else ""
+            lines.append(f"  at {self.place}{caller}")
         if self.code:
             lines.append(f"     {self.code}")
-        if not self.argument:
-            where = f"element {self.index} of a {kind}: " if self.shape else ""
-            lines.append(f"  {where}{self.equation_in_words}" + (f" ({count})" if count else ""))
-        texts = [f"Cause: {self.cause}", f"Remedy: {self.remedy}", self.note]
-        lines += ["", *(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in texts if text)]
-        return "\n".join(lines)
+        if self.shape:
+            lines.append(f"  element {self.index} of a {self._array}: {self.equation_in_words} ({self._count})")
+        else:
+            lines.append(f"  {self.equation_in_words}")
+        return lines
+
+    @property
+    def _array(self) -> str:
+        """The type and the shape of the array with the element."""
+        return f"{self.dtype} of shape {self.shape}" if self.shape else f"one {self.dtype}"
+
+    @property
+    def _count(self) -> str:
+        """How many elements of the array are not finite; "" for a single number."""
+        if not self.shape:
+            return ""
+        return f"{self.count:,} of its elements are not finite" if self.count > 1 else "no other element is"
 
     __repr__ = __str__
 
