@@ -44,6 +44,18 @@ def scaled(factor):
     return fnn.Layer("scaled", lambda key, in_shape: ({}, {}), lambda params, state, x, **_: (x * factor, state, None))
 
 
+def wrong_backward():
+    """A layer y = x with a formula that divides by 0."""
+
+    def forward(params, state, x, *, train, key=None):
+        return x, state, x
+
+    def backward(x, y_bar):
+        return {}, y_bar / (x - x)
+
+    return fnn.Layer("wrong", lambda key, in_shape: ({}, {}), forward, backward)
+
+
 OPERATIONS = {
     "nothing": (MLP, {}, ("", "", "")),
     "the loss": (
@@ -65,6 +77,11 @@ OPERATIONS = {
         fnn.with_hand_vjp(fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2))),
         {"change": ("dense_1/weight", ..., 3e38)},
         ("dot_general", "dense_1", "forward pass"),
+    ),
+    "a formula that divides by 0": (
+        fnn.with_hand_vjp(fnn.chain(fnn.dense(4), fnn.residual(wrong_backward()), fnn.dense(2))),
+        {},
+        ("div", "residual_0/wrong_0", "backward pass"),
     ),
     "repeated layers": (
         fnn.chain(fnn.repeat(fnn.dense(3, initializer=jax.nn.initializers.constant(1e9)), 6), fnn.dense(2)),
