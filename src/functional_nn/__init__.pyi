@@ -40,6 +40,7 @@ from .data.sources import load_dataset as load_dataset
 from .gradients.check import check_gradients as check_gradients
 from .gradients.check import check_vjp as check_vjp
 from .gradients.verify import verify as verify
+from .jaxprs.non_finite.find import find_non_finite_in as find_non_finite_in
 from .layers.attention.dot_product import dot_product_attention as dot_product_attention
 from .layers.attention.multi_head import attention as attention
 from .layers.augmentation import random_deformation as random_deformation
@@ -102,4 +103,5 @@ from .reports import plots as plots
 from .reports.summary import summary as summary
 from .sweeps.grid.grid import grid as grid
 from .sweeps.sweep import sweep as sweep
+from .training.find_non_finite import find_non_finite as find_non_finite
 from .training.fit import fit as fit

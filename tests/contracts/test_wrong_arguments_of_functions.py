@@ -271,6 +271,16 @@ def calls():
             | {"loss": fnn.cross_entropy, "labels": LABELS, "penalties": (), "weights": None, "train": True}
             | {"key": None, "gradient": None, "mutants": False, "seed": 0},
         ),
+        "find_non_finite": (
+            fnn.find_non_finite,
+            network
+            | {"loss": fnn.cross_entropy, "labels": LABELS, "penalty": None, "gradient": jax.value_and_grad}
+            | {"precision": "float32", "train": True, "key": None},
+        ),
+        "find_non_finite_in": (
+            lambda function, point: fnn.find_non_finite_in(function, point),
+            {"function": lambda point: point, "point": np.ones(1)},
+        ),
         "check_vjp": (
             lambda point, **given: fnn.check_vjp(*NEGATED, point, **given),
             {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0},
@@ -323,7 +333,7 @@ RECORDS = {
     "Masked",
     "Member",
 }
-RECORDS |= {"Mutant", "Mutants", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
+RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 """What the package makes and gives; nobody checks what a user puts into one."""

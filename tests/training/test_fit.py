@@ -157,7 +157,7 @@ def test_fault_38_non_finite_keeps_the_last_finite_state():
     data.train_x[17] = np.inf
     run = fit(fnn.dense(3), data=data, epochs=4, batch_size=4)
     assert run.status == "non-finite"
-    assert "Try a smaller learning rate" in run.message
+    assert "In the training data this is example 17." in run.message
     assert len(run.history) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
     order = np.asarray(shuffled(derived_key(jax.random.key(0), "shuffle", 0), 40)).reshape(10, 4)

@@ -1,5 +1,6 @@
 from .epoch import make_epoch as make_epoch
 from .evaluate import make_evaluate as make_evaluate
+from .find_non_finite import NonFinite as NonFinite
 from .optimizers.clipping import Clipping as Clipping
 from .optimizers.clipping import with_clipping as with_clipping
 from .optimizers.constraints import max_norm as max_norm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -44,23 +44,26 @@ class EpochResult(NamedTuple):
     reports: Mapping[str, jax.Array] = NO_REPORTS
 
 
+Carried = TypeVar("Carried")
+"""A train state, with or without something else that passes from step to step."""
+
 Epoch: TypeAlias = Callable[[TrainState, Value, PyTree, jax.Array], tuple[TrainState, EpochResult]]
 
 
-class FullBatches(Protocol):
+class FullBatches(Protocol[Carried]):
     """The part of an epoch that trains on all full batches; returns the loss of each."""
 
     def __call__(
-        self, train_state: TrainState, full: jax.Array, x: Value, labels: PyTree, /
-    ) -> tuple[TrainState, jax.Array]: ...
+        self, train_state: Carried, full: jax.Array, x: Value, labels: PyTree, /
+    ) -> tuple[Carried, jax.Array]: ...
 
 
-class LastBatch(Protocol):
+class LastBatch(Protocol[Carried]):
     """The part of an epoch that trains on the smaller last batch, if there is one, and sums up the epoch."""
 
     def __call__(
-        self, train_state: TrainState, losses: jax.Array, rest: jax.Array, x: Value, labels: PyTree, /
-    ) -> tuple[TrainState, EpochResult]: ...
+        self, train_state: Carried, losses: jax.Array, rest: jax.Array, x: Value, labels: PyTree, /
+    ) -> tuple[Carried, EpochResult]: ...
 
 
 def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
@@ -107,13 +110,15 @@ def drawn_batches(
     return order[:in_full_batches].reshape(batches, batch_size), order[in_full_batches:]
 
 
-def make_epoch_parts(train_step: TrainStep, batch_size: int, unroll: int = 1) -> tuple[FullBatches, LastBatch]:
+def make_epoch_parts(
+    train_step: Callable[[Carried, PyTree, PyTree], tuple[Carried, PyTree]], batch_size: int, unroll: int = 1
+) -> tuple[FullBatches[Carried], LastBatch[Carried]]:
     """Makes the two parts of an epoch as functions of their own, so that each can be compiled alone.
 
     ``full_batches(train_state, full, x, labels) -> (train_state, losses)`` trains on the full batches of
     ``drawn_batches``. ``last_batch(train_state, losses, rest, x, labels) -> (train_state, EpochResult)`` trains on the
-    rest, and sums up the losses of both. ``unroll`` is the number of steps in the body of the loop; the results have
-    the same bits.
+    rest, and sums up the losses of both. Steps may carry more than a train state. ``unroll`` is the number of steps in
+    the body of the loop; the results have the same bits.
     """
 
     def full_batches(train_state, full, x, labels):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,8 +14,10 @@ import numpy as np
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
+from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.optimizers.precision import Precision
@@ -23,7 +25,7 @@ from functional_nn.training.optimizers.readings import counts, learning_rate, ra
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
-from functional_nn.training.resilience.non_finite import SKIP
+from functional_nn.training.resilience.non_finite import SKIP, BadStep
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -37,8 +39,8 @@ class EpochLoop:
 
     Args:
         programs: the compiled programs of the run.
-        train_epoch: ``train_epoch(train_state, number) -> (train_state, EpochResult)`` trains for one epoch; ``number``
-            counts from 0.
+        train_epoch: ``train_epoch(train_state, number) -> (train_state, EpochResult, BadStep)`` trains for one epoch;
+            ``number`` counts from 0. The last result is the first step that was not finite, or None.
         data: the data on the device.
         precision: that of the run.
         epochs: the number of epochs that the run has at its end.
@@ -47,10 +49,12 @@ class EpochLoop:
         patience: the number of epochs without a lower loss after which the run stops; None for no limit.
         on_epoch: called after each epoch.
         reached: what the run has reached so far; changes with each epoch.
+        at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
+        origin: where this number comes from, if the search found it.
     """
 
     programs: Programs
-    train_epoch: Callable[[TrainState, jax.Array], tuple[TrainState, EpochResult]]
+    train_epoch: Callable[[TrainState, jax.Array], tuple[TrainState, EpochResult, BadStep | None]]
     data: Split
     precision: Precision
     epochs: int
@@ -59,6 +63,8 @@ class EpochLoop:
     patience: int | None
     on_epoch: OnEpoch | None
     reached: RunProgress
+    at_bad_step: Mapping[str, PyTree] | None = None
+    origin: NonFinite | None = None
 
     def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
         """Runs the epochs that are left; returns the status of the run and its message.
@@ -104,7 +110,7 @@ class EpochLoop:
         before, part = self.reached, self.data.evaluated_part
         clock = time.perf_counter()
         number = jnp.int32(self.first_epoch + len(before.history))
-        after, result = self.train_epoch(before.train_state, number)
+        after, result, bad_step = self.train_epoch(before.train_state, number)
         seconds = time.perf_counter() - clock
         evaluation = self.programs.evaluate(after, *self.data.part(part)) if part else None
         labels = number_of_labels(self.data.part(part)[1]) if part else 0
@@ -118,21 +124,35 @@ class EpochLoop:
             rate_share=rate_share(after),
             learning_rate=learning_rate(after),
         )
-        status, message = self._status_after(metrics, int(result.bad_step))
+        status, message = "", ""
+        if int(result.bad_step) >= 0 and not self._goes_on_after_bad_steps(metrics):
+            if bad_step is not None:
+                from functional_nn.training.resilience.step_origin import origin_in_step  # few runs need it
+
+                self.at_bad_step = bad_step.arguments
+                self.origin = origin_in_step(self.programs.compiled.spec, self.programs.hyperparameters, bad_step)
+            status, message = "non-finite", self._non_finite_message(int(result.bad_step), metrics.epoch)
         self.reached = RunProgress(after, (*before.history, metrics), status, message)
 
-    def _status_after(self, metrics: EpochMetrics, bad_step: int) -> tuple[str, str]:
-        """The status of a run that an epoch has ended, with a message; two empty strings if it goes on."""
-        goes_on = bad_step < 0 or (self.non_finite == SKIP and math.isfinite(metrics.train_loss))
-        if goes_on:
-            return "", ""
+    def _goes_on_after_bad_steps(self, metrics: EpochMetrics) -> bool:
+        return self.non_finite == SKIP and math.isfinite(metrics.train_loss)
+
+    def _non_finite_message(self, bad_step: int, epoch: int) -> str:
+        """What happened in a step that ended the run, where it comes from, and what to do."""
+        happened = (
+            f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the "
+            "last finite state is kept."
+        )
+        if self.origin is not None:
+            texts = happened, self.origin.sentence, self.origin.note, self.origin.remedy
+            return " ".join(text for text in texts if text)
         message = (
-            f"Loss or update were not finite at step {bad_step} of epoch {metrics.epoch}. Such steps changed nothing, "
-            "and the last finite state is kept. Try a smaller learning rate; look for NaN in the data."
+            f"{happened} Try a smaller learning rate; look for NaN in the data. fnn.find_non_finite(net, loss, "
+            "**run.at_bad_step) names the operation that made the first such number."
         )
         if self.precision.scales_loss:
             message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
-        return "non-finite", message
+        return message
 
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""

@@ -80,7 +80,8 @@ def fit(
     decide about ``patience`` and the best checkpoint. The test examples are then evaluated once, at the end.
 
     If an epoch produces a value that is not finite, it is run again by steps that skip bad updates. Training then
-    stops, or follows ``non_finite``, and a warning says at which step it happened.
+    stops, or follows ``non_finite``, and a warning says at which step it happened and, if the step is quick to search,
+    which operation made the number (``Run.origin``, see ``find_non_finite``).
 
     Ctrl-C ends the run, and ``fit`` returns the epochs that are done. It takes effect after the current epoch at the
     latest, even if a callback ignores the ``KeyboardInterrupt``.
@@ -242,6 +243,8 @@ def fit(
                 restored_epochs=restored_epochs,
                 test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
                 eval_params=eval_params,
+                at_bad_step=loop.at_bad_step,
+                origin=loop.origin,
             )
 
         with progress_bar("training", epochs, show_progress) as advance:

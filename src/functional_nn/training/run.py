@@ -10,6 +10,8 @@ from typing import NamedTuple
 from functional_nn.core.counts import counted
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
+from functional_nn.core.trees import PyTree
+from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState
@@ -85,6 +87,10 @@ class Run:
         test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
             ``test_accuracy``; empty if there are no test examples.
         eval_params: the ``eval_params`` given to ``fit``.
+        at_bad_step: for a run with status ``"non-finite"``, the arguments of the step that ended it: ``params``,
+            ``state``, ``x``, ``labels`` and ``key``, so ``find_non_finite(net, loss, **run.at_bad_step)``.
+        origin: what ``find_non_finite`` found for this step; None if the search would have taken long, or found
+            nothing. ``print`` shows it.
     """
 
     train_state: TrainState
@@ -97,6 +103,8 @@ class Run:
     restored_epochs: int = 0
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     eval_params: EvaluatedParams | None = None
+    at_bad_step: Mapping[str, PyTree] | None = field(default=None, compare=False)
+    origin: NonFinite | None = None
 
     def __repr__(self) -> str:
         epochs = counted(len(self.history), "epoch")

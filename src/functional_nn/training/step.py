@@ -86,6 +86,7 @@ def make_train_step(
     check_functions(loss, optimizer, penalty)
     check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     check_flag("keep_finite", keep_finite)
+    unscaled = make_objective(net, loss, penalty, policy)
 
     def train_step(train_state, x, labels):
         check_train_state(train_state)
@@ -94,12 +95,6 @@ def make_train_step(
         _check_loss_scale(policy, loss_scale)
         scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(train_state.key, "noise", train_state.step)
-
-        def unscaled(params, state, x, labels, key):
-            y, new_state = forward(net, policy, params, state, x, train=True, key=key)
-            value, reports = check_loss(loss(y, labels))
-            total = value if penalty is None else value + check_scalar("penalty", penalty(params))
-            return total, (total, value, reports, new_state)
 
         def objective(params, state, x, labels, key):
             total, auxiliary = unscaled(params, state, x, labels, key)
@@ -110,10 +105,9 @@ def make_train_step(
             return unscaled(params, state, x, labels, key_step)[0]
 
         # The gradient of the (scaled) loss.
-        differentiate = gradient(objective, has_aux=True)
-        check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
-        outcome = differentiate(params, state, x, labels, key_step)
-        (total, value, reports, new_state), gradients = _checked_outcome(outcome, params)
+        (total, value, reports, new_state), gradients = differentiated(
+            gradient, objective, params, state, x, labels, key_step
+        )
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -146,18 +140,44 @@ def make_train_step(
     return train_step
 
 
-def _checked_outcome(
-    outcome: PyTree, params: Params
+def make_objective(
+    net: Layer, loss: LossFunction, penalty: PenaltyFunction | None, precision: Precision, *, train: bool = True
+) -> Objective:
+    """Makes the function that training differentiates, ``objective(params, state, x, labels, key)``.
+
+    It returns loss plus penalty, and ``(loss plus penalty, loss, reports of the loss, new state)``.
+    """
+
+    def objective(params, state, x, labels, key):
+        y, new_state = forward(net, precision, params, state, x, train=train, key=key)
+        value, reports = check_loss(loss(y, labels))
+        total = value if penalty is None else value + check_scalar("penalty", penalty(params))
+        return total, (total, value, reports, new_state)
+
+    return objective
+
+
+def differentiated(
+    gradient: GradientFunction,
+    objective: Objective,
+    params: Params,
+    state: State,
+    x: PyTree,
+    labels: PyTree,
+    key: jax.Array | None,
 ) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
-    """The auxiliary values of the objective, and the gradient, from what ``gradient`` returned."""
+    """The auxiliary values of the objective, and the gradient, by a user's ``gradient``."""
+    differentiate = gradient(objective, has_aux=True)
+    check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
+    outcome = differentiate(params, state, x, labels, key)
     try:
-        (_, (total, value, reports, state)), gradient = outcome
+        (_, (total, value, reports, new_state)), bars = outcome
     except (TypeError, ValueError):
         expected = "a function that returns ((value, auxiliary), gradient), as jax.value_and_grad with has_aux does"
         raise InputError("gradient", expected, f"one that returns {shown(outcome)}") from None
-    if jax.tree.structure(gradient) != jax.tree.structure(params):
-        raise InputError("gradient", "a gradient with the structure of the parameters", shown(gradient))
-    return (total, value, reports, state), gradient
+    if jax.tree.structure(bars) != jax.tree.structure(params):
+        raise InputError("gradient", "a gradient with the structure of the parameters", shown(bars))
+    return (total, value, reports, new_state), bars
 
 
 def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
@@ -191,11 +211,12 @@ def where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 def numbers(tree: PyTree) -> list[jax.Array]:
     """The arrays of a pytree except random keys."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_number(leaf)]
 
-    def is_key(leaf: object) -> bool:
-        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
-    return [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
+def is_number(leaf: object) -> bool:
+    """Whether a leaf is anything but an array of random keys."""
+    return not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def all_finite(tree: PyTree) -> jax.Array:

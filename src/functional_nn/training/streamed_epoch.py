@@ -12,7 +12,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.data.stream import StreamReader
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.programs.compile import Programs
-from functional_nn.training.resilience.non_finite import ROLL_BACK, SMALLEST_SHARE
+from functional_nn.training.resilience.non_finite import ROLL_BACK, SMALLEST_SHARE, BadStep
 from functional_nn.training.state import TrainState
 
 
@@ -23,8 +23,8 @@ def streamed_epoch(
     check_interruption: Callable[[], None],
     before: TrainState,
     number: jax.Array,
-) -> tuple[TrainState, EpochResult]:
-    """Trains on all batches of an epoch. Steps that are not finite change nothing.
+) -> tuple[TrainState, EpochResult, BadStep | None]:
+    """Trains on all batches of an epoch. Steps that are not finite change nothing; the first of them is returned too.
 
     The policy ``roll-back`` reads the epoch again, with half of the learning rate, until all steps are finite or the
     rate is too small.
@@ -38,9 +38,9 @@ def streamed_epoch(
         number: the number of the epoch, from 0.
     """
     while True:
-        after, result = _all_batches(programs, reader, check_interruption, before, int(number) + 1)
+        after, result, bad_step = _all_batches(programs, reader, check_interruption, before, int(number) + 1)
         if policy != ROLL_BACK or not int(result.bad_steps) or before.optimizer_state.share <= SMALLEST_SHARE:
-            return after, result
+            return after, result, bad_step
         halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
         before = before._replace(optimizer_state=halved)
 
@@ -51,20 +51,24 @@ def _all_batches(
     check_interruption: Callable[[], None],
     train_state: TrainState,
     epoch: int,
-) -> tuple[TrainState, EpochResult]:
+) -> tuple[TrainState, EpochResult, BadStep | None]:
     results: list[EpochResult] = []
+    last, bad_step = None, None
     expected_shapes = programs.compiled.spec.data.part("train")
     for batch in reader.epoch(epoch):
         check_interruption()
         # Images may have to be flattened, as those of a data set.
         x, labels = jax.tree.map(lambda array, like: array.reshape(like.shape), tuple(batch), expected_shapes)
         x, labels = jax.device_put((x, labels), programs.compiled.sharding)
-        if results:
-            # The step before runs while this batch is read. Waiting for it keeps at most two batches in memory.
-            jax.block_until_ready(results[-1].loss)
+        # The step before runs while this batch is read. Waiting for it keeps at most two batches in memory.
+        if results and int(results[-1].bad_steps) and bad_step is None:
+            bad_step = last
+        last = BadStep(train_state, x, labels, None)
         train_state, result = programs.batch(train_state, x, labels)
         results.append(result)
-    return jax.block_until_ready(train_state), _summed_up(results)
+    if bad_step is None and int(results[-1].bad_steps):
+        bad_step = last
+    return jax.block_until_ready(train_state), _summed_up(results), bad_step
 
 
 def _summed_up(results: list[EpochResult]) -> EpochResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -96,7 +96,7 @@ def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], 
             [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
             for y_bar, by_leaves in zip(y_bars, jacobian, strict=True)
         ]
-        return [sum(column[1:], start=column[0]) for column in zip(*rows, strict=True)]
+        return [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
 
     return y, product
 

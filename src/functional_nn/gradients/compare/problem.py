@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.argument_names import argument_names, path_name
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals, State, backward_of
 from functional_nn.core.trees import PyTree
@@ -76,7 +76,7 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     found_names, found_leaves = [], []
     for path, leaf in paths_and_leaves:
-        dtype, name = jnp.result_type(leaf), _name(path, names)
+        dtype, name = jnp.result_type(leaf), path_name(path, names)
         if jnp.issubdtype(dtype, jnp.floating):
             found_names.append(name)
             found_leaves.append(leaf)
@@ -114,19 +114,6 @@ def _part(leaf: Array | jax.ShapeDtypeStruct, part: Callable[[np.ndarray], np.nd
     return part(np.asarray(leaf))
 
 
-def _name(path: jax.tree_util.KeyPath, names: Sequence[str]) -> str:
-    """Formats a path, such as ``params/dense_0/weight``. The given names are used on the first level."""
-    if not path or not names:
-        return _joined(path)
-    place: int = path[0].idx
-    first, rest = names[place], _joined(path[1:])
-    return f"{first}/{rest}" if rest else first
-
-
-def _joined(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
     """Converts floating-point leaves to another type, and complex ones to the complex type of this precision.
 
@@ -151,7 +138,7 @@ def function_problem(
     function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
 ) -> Problem:
     """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
-    inputs = differentiable_leaves(tuple(arguments), _argument_names(function, len(arguments)))
+    inputs = differentiable_leaves(tuple(arguments), argument_names(function, len(arguments)))
 
     def outputs(leaves: Leaves) -> Leaves:
         return differentiable_leaves(function(*inputs.join(leaves))).leaves
@@ -235,19 +222,3 @@ def layer_problem(
         return backward(residuals(leaves), y_bars)
 
     return Problem(names, inputs.leaves, outputs, pullback, residuals, backward)
-
-
-def _argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
-    """The names of a function's first arguments; numbers if the function has no signature with names."""
-    names = list(_positional(function))
-    return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
-
-
-def _positional(function: Callable[..., PyTree]) -> Iterator[str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # functions written in C have no signature
-        return
-    for parameter in parameters:
-        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-            yield parameter.name

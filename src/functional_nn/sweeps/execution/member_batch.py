@@ -160,7 +160,7 @@ class MemberBatch:
         bad = (bad_steps >= 0) | ~self._stay_finite(before, after)
         suspects = [i for i, history in enumerate(self.histories) if history.running and bad[i]]
         if suspects:
-            careful, result = self._programs.careful_epoch(*arguments)
+            careful, result, _ = self._programs.careful_epoch(*arguments)
             careful_metrics = self._metrics(careful, result)
             careful_bad_steps = np.atleast_1d(np.array(result.bad_step))
             for i in suspects:

@@ -29,6 +29,7 @@ class Member:
         status: ``"finished"``; ``"non-finite"``, and its last finite state is kept; ``"stopped early"``; ``"halved"``,
             left out by successive halving; or ``"not run"``, because the sweep was interrupted before its end.
         bad_step: for a non-finite member, the first step of the run, from 0, whose result was not finite.
+            ``find_non_finite`` finds the operation that made it.
         curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
             number for each epoch. If the data have validation examples, these take the place of the test examples.
         params, state: pytrees of NumPy arrays; None if they were not kept.

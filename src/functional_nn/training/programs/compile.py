@@ -34,6 +34,7 @@ from functional_nn.training.evaluate import Evaluation
 from functional_nn.training.programs.devices import divided, on_each
 from functional_nn.training.programs.fingerprint import fingerprint
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
+from functional_nn.training.programs.remembering import Remembered, remembering
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.state import TrainState
 
@@ -97,6 +98,8 @@ class CompiledPrograms:
     def careful_epoch(self) -> Compiled:
         """An epoch of steps that keep the last finite state, as one program.
 
+        It returns the train state after the epoch, the result, and, for a single model, the train state before the
+        first bad step.
         It is compiled when a run first needs it, because few runs do, and its checks make compilation longer.
         """
         x, labels = self.spec.data.part("train")
@@ -219,23 +222,29 @@ class CompiledPrograms:
     def _draw_order(self, key, number):
         return drawn_batches(key, number, number_of_examples(self.spec.data.train_x), self.spec.batch_size)
 
-    def _epoch_parts(self, hyperparameters, *, keep_finite: bool):
+    def _epoch_parts(self, hyperparameters):
+        keep_finite = self.spec.keep_finite
         train_step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=keep_finite)
         return make_epoch_parts(train_step, self.spec.batch_size, self.spec.unroll)
 
     def _full_batches(self, hyperparameters, train_state, full, x, labels):
-        full_batches, _ = self._epoch_parts(hyperparameters, keep_finite=self.spec.keep_finite)
+        full_batches, _ = self._epoch_parts(hyperparameters)
         return full_batches(train_state, full, x, labels)
 
     def _last_batch(self, hyperparameters, train_state, losses, rest, x, labels):
-        _, last_batch = self._epoch_parts(hyperparameters, keep_finite=self.spec.keep_finite)
+        _, last_batch = self._epoch_parts(hyperparameters)
         return last_batch(train_state, losses, rest, x, labels)
 
     def _careful_epoch(self, hyperparameters, train_state, x, labels, number, order_key):
-        full_batches, last_batch = self._epoch_parts(hyperparameters, keep_finite=True)
+        step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=True)
+        full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size, self.spec.unroll)
         full, rest = self._draw_order(train_state.key if order_key is None else order_key, number)
-        train_state, losses = full_batches(train_state, full, x, labels)
-        return last_batch(train_state, losses, rest, x, labels)
+        # A population needs no state before the bad step, which would take memory.
+        kept = train_state if self.spec.members is None else None
+        first = Remembered(train_state, kept, jnp.bool_(False))
+        reached, losses = full_batches(first, full, x, labels)
+        reached, result = last_batch(reached, losses, rest, x, labels)
+        return reached.train_state, result, reached.before_bad_step
 
     def _evaluate(self, hyperparameters, train_state, x, labels):
         return self._recipe(hyperparameters).evaluate(self.spec.precision)(train_state, x, labels)
@@ -270,8 +279,12 @@ class Programs(NamedTuple):
 
     def careful_epoch(
         self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
-    ) -> tuple[TrainState, EpochResult]:
-        """The same epoch with steps that change nothing if a value would become non-finite."""
+    ) -> tuple[TrainState, EpochResult, TrainState | None]:
+        """The same epoch with steps that change nothing if a value would become non-finite.
+
+        Returns the train state after the epoch, the result, and, for a single model, the train state before the first
+        bad step.
+        """
         return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
 
     def evaluate(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:

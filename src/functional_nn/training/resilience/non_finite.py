@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -11,6 +13,7 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.programs.compile import Programs
+from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import numbers
 
@@ -27,23 +30,76 @@ def check_policy(policy: object) -> None:
         raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
 
 
+class BadStep(NamedTuple):
+    """A step that ended a run.
+
+    Args:
+        before: the train state before the step.
+        x, labels: its batch.
+        rows: the numbers of its examples in the training data; None for a batch of a stream.
+    """
+
+    before: TrainState
+    x: Value
+    labels: PyTree
+    rows: jax.Array | None
+
+    @property
+    def arguments(self) -> dict[str, PyTree]:
+        """The arguments of ``find_non_finite`` for this step, besides those that ``fit`` got."""
+        key = derived_key(self.before.key, "noise", self.before.step)
+        return {
+            "params": self.before.params,
+            "state": self.before.state,
+            "x": self.x,
+            "labels": self.labels,
+            "key": key,
+        }
+
+
+def bad_step_of(
+    programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array, step: int
+) -> BadStep:
+    """The batch of a step, with the train state before it.
+
+    Args:
+        programs: the programs of the run.
+        before: the train state before the step.
+        x, labels: all training examples.
+        number: the number of the epoch.
+        step: the number of the step in the epoch.
+    """
+    full, rest = programs.compiled.draw_order(before.key, number)
+    rows = full[step] if step < len(full) else rest
+    batch = jax.tree.map(lambda array: array[rows], (x, labels))
+    before, (x, labels), rows = jax.device_put((before, batch, rows), jax.local_devices()[0])
+    return BadStep(before, x, labels, rows)
+
+
 def finite_epoch(
     policy: str, programs: Programs, x: Value, labels: PyTree, before: TrainState, number: jax.Array
-) -> tuple[TrainState, EpochResult]:
+) -> tuple[TrainState, EpochResult, BadStep | None]:
     """Runs an epoch with fast steps, which check nothing. If a value is not finite after it, the policy decides.
 
     ``stop`` and ``skip`` run the epoch again from its start, with steps that change nothing if a value would become
     non-finite. ``roll-back`` runs it again with half of the learning rate, until all values stay finite or the rate is
     too small.
+
+    Returns:
+        the train state after the epoch, its result, and the first bad step; None if there is none.
     """
     after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
     while not _stayed_finite(before, after, result):
         if policy != ROLL_BACK or before.optimizer_state.share <= SMALLEST_SHARE:
-            return jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
+            after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
+            step = int(result.bad_step)
+            if step < 0 or before_bad_step is None:
+                return after, result, None
+            return after, result, bad_step_of(programs, before_bad_step, x, labels, number, step)
         halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
         before = before._replace(optimizer_state=halved)
         after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    return after, result
+    return after, result, None
 
 
 def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:

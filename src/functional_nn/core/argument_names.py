@@ -1,0 +1,44 @@
+"""The names of a function's arguments, and the paths of the arrays in them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+
+from functional_nn.core.trees import PyTree
+
+
+def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
+    """The names of a function's first arguments; numbers if the function has no signature with names."""
+    names = list(_positional(function))
+    return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
+
+
+def _positional(function: Callable[..., PyTree]) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # functions written in C have no signature
+        return
+    for parameter in parameters:
+        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            yield parameter.name
+
+
+def path_name(path: jax.tree_util.KeyPath, names: Sequence[str] = ()) -> str:
+    """Formats the path of an array in a tuple of arguments, such as ``params/dense_0/weight``.
+
+    Args:
+        path: the path.
+        names: the names of the arguments, which are used on the first level.
+    """
+    if not path or not names:
+        return _joined(path)
+    place: int = path[0].idx
+    first, rest = names[place], _joined(path[1:])
+    return f"{first}/{rest}" if rest else first
+
+
+def _joined(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

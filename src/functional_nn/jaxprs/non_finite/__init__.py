@@ -1,0 +1,1 @@
+"""The search for the operation that first made a result NaN or infinite."""

@@ -1,0 +1,129 @@
+"""The message of a run that was stopped says where the number comes from that is not finite."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.jaxprs.non_finite import find
+from functional_nn.training.resilience import step_origin
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(38, 5)).astype(np.float32)
+LABELS = np.argmax(X[:, :3], axis=1).astype(np.int32)
+SLOW, FAST = optax.sgd(0.1), optax.sgd(1e12)
+MLP = fnn.chain(fnn.dense(8), fnn.relu, fnn.dense(3))
+
+
+def fit(net=MLP, optimizer=SLOW, x=X, test_x=X, **options):
+    options = {"epochs": 2, "batch_size": 4, "progress": False, **options}
+    data = fnn.data.Split(x, LABELS, test_x, LABELS)
+    with pytest.warns(RuntimeWarning, match="Loss or update were not finite at step") as warned:
+        run = fnn.fit(net, fnn.cross_entropy, optimizer, data, **options)
+    assert run.status == "non-finite"
+    assert str(warned[0].message) == run.message
+    return run
+
+
+@pytest.mark.parametrize("row", [17, 36, 37])
+def test_the_example_in_the_data_is_named(row):
+    """38 examples are nine batches of four and one of two, whichever of them an example is in."""
+    x = X.copy()
+    x[row, 2] = np.nan
+    run = fit(x=x)
+    assert (run.origin.argument, run.origin.index[1]) == ("x", 2)
+    assert f"of the argument x is nan. x is not finite before anything is computed. In the training data this is " \
+        f"example {row}." in run.message  # fmt: skip
+
+
+def test_a_learning_rate_that_is_too_large():
+    run = fit(optimizer=FAST)
+    assert run.origin.operation == "dot_general"
+    assert run.origin.layer in ("dense_0", "dense_1")
+    assert "Parameters grow so large if training diverges: use a smaller learning rate." in run.message
+
+
+@pytest.mark.slow
+def test_the_state_before_the_bad_step_is_searched():
+    """Only the step with a marked example is bad. The parameter is the number of good steps, and moves on after it."""
+    x = X[:, :3].copy()
+    x[20] = 7
+
+    def counting(params, state, x, *, train, key=None):
+        is_good = 1.0 - jnp.any(x == 7)
+        return x + params["steps"] / is_good, state, None
+
+    def gradient(objective, has_aux):
+        def of_one(params, state, x, labels, key):
+            return objective(params, state, x, labels, key), {"steps": -jnp.ones(())}
+
+        return of_one
+
+    net = fnn.Layer("counting", lambda key, in_shape: ({"steps": jnp.zeros(())}, {}), counting)
+    run = fit(net, optax.sgd(1.0), x=x, test_x=x, gradient=gradient)
+    bad_step = int(re.search(r"at step (\d+) of epoch 1", run.message).group(1))
+    assert 0 < bad_step < 9
+    assert (run.origin.operation, run.origin.layer) == ("div", "counting")
+    assert [operand.largest for operand in run.origin.operands] == [bad_step, 0]
+    assert run.params["steps"] == 9
+
+
+@pytest.mark.slow
+def test_noise_is_that_of_the_step():
+    """A network that divides by what dropout left: the numbers are those of this step's key."""
+    net = fnn.chain(fnn.dropout(0.5), lambda x: x / x, fnn.dense(3))
+    run = fit(net)
+    assert (run.origin.operation, run.origin.layer) == ("div", "lambda_0")
+    assert run.origin.operands[1].largest == 0
+    assert str(fnn.find_non_finite(net, fnn.cross_entropy, **run.at_bad_step)) == str(run.origin)
+
+
+@pytest.mark.slow
+def test_the_update_of_the_optimizer():
+    run = fit(fnn.dense(3), optax.adam(0.1, eps=0.0), x=np.zeros_like(X))
+    assert (run.origin.operation, run.origin.stage) == ("div", "optimizer's update")
+    assert run.origin.affected == ("params/weight",)
+
+
+@pytest.mark.slow
+def test_a_penalty_and_a_policy():
+    def penalty(params):
+        return 1e-3 * jnp.sqrt(jnp.sum(params["dense_1"]["bias"] ** 2))
+
+    run = fit(penalty=penalty, non_finite="skip")
+    assert (run.origin.operation, run.origin.layer) == ("div", "penalty")
+    assert run.origin.derivative_of == ("sqrt",)
+    assert fit(penalty=penalty, non_finite="roll-back").origin == run.origin
+
+
+@pytest.mark.slow
+def test_float16():
+    run = fit(fnn.chain(fnn.dense(3), lambda y: y * 1e4), x=100 * X, precision="float16")
+    assert (run.origin.operation, run.origin.dtype, run.origin.layer) == ("mul", "float16", "lambda_0")
+    assert "65,504, the largest float16" in run.message
+
+
+def test_a_finite_run_searches_nothing(monkeypatch):
+    monkeypatch.setattr(step_origin, "_search", lambda *arguments: pytest.fail("searched"))
+    data = fnn.data.Split(X, LABELS, X, LABELS)
+    run = fnn.fit(MLP, fnn.cross_entropy, SLOW, data, epochs=1, batch_size=4, progress=False)
+    assert (run.status, run.origin, run.at_bad_step) == ("finished", None, None)
+
+
+@pytest.mark.parametrize("reason", ["too large", "an error"])
+def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason):
+    if reason == "too large":
+        monkeypatch.setattr(find, "QUICK_OPERATIONS", 5)
+    else:
+        monkeypatch.setattr(jax, "make_jaxpr", lambda *arguments, **options: 1 / 0)
+    run = fit(optimizer=FAST)
+    assert run.origin is None
+    assert "Try a smaller learning rate; look for NaN in the data." in run.message
+    assert "fnn.find_non_finite(net, loss, **run.at_bad_step) names the operation" in run.message
+    monkeypatch.undo()
+    found = fnn.find_non_finite(MLP, fnn.cross_entropy, **run.at_bad_step)
+    assert (found.operation, found.layer) == ("dot_general", "dense_1")

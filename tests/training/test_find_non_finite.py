@@ -1,0 +1,182 @@
+"""Planted faults in networks: ``find_non_finite`` names the layer, the operation, the pass and the argument."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+
+KEY = jax.random.key(0)
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(4, 3)).astype(np.float32)
+SEQUENCES = RANDOM.normal(size=(4, 5, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 1, 0])
+
+
+def changed(tree, path, index, value):
+    return fnn.trees.replace(tree, {path: fnn.trees.flatten(tree)[path].at[index].set(value)})
+
+
+def with_nan(x, index):
+    x = x.copy()
+    x[index] = np.nan
+    return x
+
+
+def cross_entropy_of_probabilities(y, labels):
+    return -jnp.mean(jnp.log(jax.nn.softmax(y)[jnp.arange(len(labels)), labels]))
+
+
+def search(net, x=X, labels=LABELS, loss=fnn.cross_entropy, change=None, **options):
+    params, state = net.init(KEY, x.shape[1:])
+    if change:
+        params = changed(params, *change)
+    return fnn.find_non_finite(net, loss, params, state, x, labels, **options)
+
+
+SUM = fnn.dense(2, initializer=jax.nn.initializers.ones)
+MLP = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2))
+RNN = fnn.chain(fnn.rnn(4, activation=fnn.relu), fnn.dense(2))
+
+
+def scaled(factor):
+    return fnn.Layer("scaled", lambda key, in_shape: ({}, {}), lambda params, state, x, **_: (x * factor, state, None))
+
+
+def wrong_backward():
+    """A layer y = x with a formula that divides by 0."""
+
+    def forward(params, state, x, *, train, key=None):
+        return x, state, x
+
+    def backward(x, y_bar):
+        return {}, y_bar / (x - x)
+
+    return fnn.Layer("wrong", lambda key, in_shape: ({}, {}), forward, backward)
+
+
+OPERATIONS = {
+    "nothing": (MLP, {}, ("", "", "")),
+    "the loss": (
+        MLP,
+        {"loss": cross_entropy_of_probabilities, "change": ("dense_1/bias", 0, 1e3)},
+        ("log", "loss", "forward pass"),
+    ),
+    "the penalty": (
+        MLP,
+        {"penalty": lambda params: 1e-3 * jnp.sqrt(jnp.sum(params["dense_0"]["bias"] ** 2))},
+        ("div", "penalty", "backward pass"),
+    ),
+    "a recurrent layer": (
+        RNN,
+        {"x": SEQUENCES, "change": ("rnn_0/hidden_weight", ..., 1e12)},
+        ("dot_general", "rnn_0", "forward pass"),
+    ),
+    "the formula of a layer": (
+        fnn.with_hand_vjp(fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2))),
+        {"change": ("dense_1/weight", ..., 3e38)},
+        ("dot_general", "dense_1", "forward pass"),
+    ),
+    "a formula that divides by 0": (
+        fnn.with_hand_vjp(fnn.chain(fnn.dense(4), fnn.residual(wrong_backward()), fnn.dense(2))),
+        {},
+        ("div", "residual_0/wrong_0", "backward pass"),
+    ),
+    "repeated layers": (
+        fnn.chain(fnn.repeat(fnn.dense(3, initializer=jax.nn.initializers.constant(1e9)), 6), fnn.dense(2)),
+        {},
+        ("dot_general", "repeat_0/dense_0", "forward pass"),
+    ),
+    "a layer of one's own": (fnn.chain(fnn.dense(4), jnp.sqrt, fnn.dense(2)), {}, ("sqrt", "sqrt_0", "forward pass")),
+    "nested layers": (
+        fnn.chain(fnn.residual(fnn.dense(3), jnp.log), fnn.dense(2)),
+        {},
+        ("log", "residual_0/log_0", "forward pass"),
+    ),
+    "too large parameters": (
+        MLP,
+        {"change": ("dense_1/weight", ..., 3e38)},
+        ("dot_general", "dense_1", "forward pass"),
+    ),
+    "a single layer": (fnn.dense(2), {"change": ("weight", ..., 3e38)}, ("dot_general", "dense", "forward pass")),
+    "batch norm without eps": (
+        fnn.chain(fnn.dense(4), fnn.batch_norm(epsilon=1e-30), fnn.dense(2)),
+        {"x": np.zeros((4, 3), np.float32)},
+        ("div", "batch_norm_0", "backward pass"),
+    ),
+    "float16": (
+        fnn.chain(fnn.dense(4), scaled(3e4), fnn.dense(2)),
+        {"precision": "float16", "x": 10 * X},
+        ("mul", "scaled_0", "forward pass"),
+    ),
+    "the norm of zeros": (
+        fnn.chain(fnn.dense(3), lambda x: x / (1 + jnp.linalg.norm(x, axis=-1, keepdims=True)), fnn.dense(2)),
+        {"change": ("dense_0/weight", ..., 0)},
+        ("div", "lambda_0", "backward pass"),
+    ),
+}
+"""Each with the operation, the layer and the pass."""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_operation_and_the_layer_are_named(name):
+    net, options, expected = OPERATIONS[name]
+    found = search(net, **options)
+    assert (found.operation, found.layer, found.stage) == expected
+    assert not found.argument
+
+
+ARGUMENTS = {
+    "params": ({"change": ("dense_1/weight", (2, 1), jnp.nan)}, "params/dense_1/weight", (2, 1)),
+    "data": ({"x": with_nan(X, (3, 1))}, "x", (3, 1)),
+    "labels": (
+        {"labels": with_nan(X[:, :2], (1, 0)), "loss": fnn.mean_squared_error},
+        "labels",
+        (1, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_argument_that_is_not_finite_is_named(name):
+    options, argument, index = ARGUMENTS[name]
+    found = search(MLP, **options)
+    assert (found.argument, found.index, found.count, found.operation) == (argument, index, 1, "")
+    assert np.isnan(found.value)
+    assert f"The argument {argument} is not finite" in str(found)
+
+
+def test_the_step_of_a_loop_is_named():
+    """A recurrent layer runs over time, so the number of the step is the time. ``repeat`` counts layers."""
+    found = search(RNN, x=SEQUENCES, change=("rnn_0/hidden_weight", ..., 1e12))
+    assert found.steps == (("scan", 4),)
+    found = search(fnn.chain(fnn.repeat(fnn.dense(3, initializer=jax.nn.initializers.constant(1e9)), 6), fnn.dense(2)))
+    assert found.steps == (("scan", 4),)
+
+
+def test_large_parameters_are_mentioned_and_large_data_as_well():
+    assert "use a smaller learning rate" in search(MLP, change=("dense_1/weight", ..., 3e38)).note
+    assert search(SUM, x=np.full((4, 3), 2e38, np.float32)).note == "The numbers in x are as large as 2.0e+38."
+    assert not search(fnn.chain(fnn.dense(4), jnp.log, fnn.dense(2))).note
+
+
+def test_noise_is_that_of_the_key():
+    """Only one of two keys drops the input that is too large."""
+    x = np.ones((1, 2), np.float32)
+    x[0, 0] = 3e38
+    net = fnn.chain(fnn.dropout(0.5), SUM)
+    results = {bool(search(net, x=x, labels=LABELS[:1], key=jax.random.key(seed))) for seed in range(8)}
+    assert results == {True, False}
+
+
+def test_the_affected_results_are_listed_with_the_loss_first():
+    found = search(fnn.dense(2), x=with_nan(X, (0, 0)))
+    assert found.affected == ("loss", "gradient/bias", "gradient/weight")
+    assert str(search(MLP)) == "All results are finite."
+    assert search(MLP).sentence == "All results are finite."
+
+
+def test_bytes_are_divided_as_in_fit():
+    found = search(fnn.chain(lambda x: 1 / (x - 1), fnn.dense(2)), x=np.full((4, 3), 255, np.uint8))
+    assert (found.operation, found.layer) == ("div", "lambda_0")
