@@ -107,8 +107,8 @@ def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, 
         is_seen_unchanged = len(at_points) == len(points) and not any(one.changes for one in at_points)
         if is_seen_unchanged and all(one.operands == at_points[0].operands for one in at_points):
             return OF_CONSTANTS
-        is_selection = mutants[number].family == "selection"
-        return HIDDEN if is_selection and any(one.changes for one in at_points) else ""
+        if mutants[number].family == "selection" and any(one.changes for one in at_points):
+            return HIDDEN
     return ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else ""
 
 
