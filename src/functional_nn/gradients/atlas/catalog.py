@@ -42,8 +42,8 @@ NUMBERS = {
         "hard_silu hard_tanh elu celu selu gelu squareplus mish"
     ),
     "jnp": (
-        "exp exp2 expm1 log log1p log2 log10 sqrt cbrt square reciprocal abs sin cos tan arcsin arccos arctan sinh cosh "
-        "tanh arcsinh arccosh arctanh sinc i0 deg2rad"
+        "exp exp2 expm1 log log1p log2 log10 sqrt cbrt square reciprocal abs sin cos tan arcsin arccos arctan sinh "
+        "cosh tanh arcsinh arccosh arctanh sinc i0 deg2rad"
     ),
     "jax.scipy.special": (
         "entr erf erfc erfcx erfinv erfcinv exp1 expi dawsn gamma gammaln digamma i0 i0e i1 i1e log_ndtr logit ndtr "

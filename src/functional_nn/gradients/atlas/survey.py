@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -97,11 +96,14 @@ def survey(entry: Entry, *, seconds: float, seed: int = 0) -> Survey:
     curves: dict[tuple[str, str], Curve] = {}
     evaluations, not_reproduced = 0, 0
     for name in TYPES:
-        began = time.perf_counter()
-        limit = Limit(None, began + seconds / len(TYPES), began)
         try:
             search = take_samples(
-                entry.function, None, size=entry.size, dtype=np.dtype(name), limit=limit, seed=seed
+                entry.function,
+                None,
+                size=entry.size,
+                dtype=np.dtype(name),
+                limit=Limit(None, seconds / len(TYPES)),
+                seed=seed,
             )
         except InputError as error:
             return Survey(entry.name, entry.code, note=_reason(error))

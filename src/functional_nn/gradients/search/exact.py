@@ -26,8 +26,9 @@ AGREEMENT = 1e-20
 """Two levels agree if their relative difference is at most this."""
 GUARD_DIGITS = 10
 """How many digits rounding inside the function may cost. Two levels that agree must be this far above that noise."""
-SLOW, AT_ONCE = 400, 8
-"""From this many digits, few points are evaluated at once: some functions take 0.1 seconds for a point then."""
+SLOW, AT_ONCE, QUICK = 400, 8, 0.05
+"""From this many digits, few points are evaluated at once, since some functions take 0.1 seconds for a point then. The
+number is doubled as long as this takes few seconds."""
 SMALLEST = 1e-320
 """At the last level, a derivative that is smaller than this, with its noise, counts as 0."""
 KINK = 1e-6
@@ -85,6 +86,11 @@ class ExactFunction:
         """The number m of outputs."""
         return self._program.outputs
 
+    @property
+    def evaluations(self) -> int:
+        """How often the function is evaluated for each point and number of digits."""
+        return len(self._stencil)
+
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray, deadline: float = np.inf) -> ExactValues:
         """Computes the exact numbers at points, an array (points, n).
@@ -113,14 +119,18 @@ class ExactFunction:
     def _level(self, points: np.ndarray, digits: int, relative: bool, deadline: float) -> _Level | None:
         """The differences at all points; None without points, or once the deadline has passed."""
         at_once = len(points) if digits < SLOW else AT_ONCE
-        levels = []
-        for start in range(0, len(points), max(1, at_once)):
-            if time.perf_counter() > deadline:
+        levels, start = [], 0
+        while start < len(points):
+            began = time.perf_counter()
+            if began > deadline:
                 return None
             try:
                 levels.append(self._differences(points[start : start + at_once], digits, relative, deadline))
             except TimeoutError:
                 return None
+            start += at_once
+            if time.perf_counter() - began < QUICK:
+                at_once *= 2
         return _joined(levels) if levels else None
 
     def _differences(self, points: np.ndarray, digits: int, relative: bool, deadline: float) -> _Level:

@@ -18,7 +18,7 @@ MANTISSAS = 4
 MARGINS = np.concatenate([np.arange(0, 20, 2.0), np.arange(20, 210, 10.0)])
 """Differences between the elements of a vector."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
-"""Operations whose constants may say where a function changes its branch: x < c, or x - c before a comparison with 0."""
+"""Operations whose constants may say where a function changes its branch, as in x < c, or x - c < 0."""
 MOST_SPECIAL = 12
 LARGEST_STEP = 54
 """Neighbors are up to two to this power away, counted in floating-point numbers of float64."""
@@ -63,7 +63,9 @@ def number_points(special: Iterable[float], dtype: np.dtype, random: np.random.G
     """
     limits = np.finfo(dtype)
     beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
-    tail = np.concatenate([np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)])
+    tail = np.concatenate(
+        [np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)]
+    )
     low, high = max(DENSE[0], int(limits.minexp)), min(DENSE[1], int(limits.maxexp))
     dense = np.ldexp(random.uniform(1, 2, (MANTISSAS, high - low)), np.arange(low, high))
     others = np.arange(int(limits.minexp), int(limits.maxexp), max(1, STRIDE * int(limits.maxexp) // 1024))
@@ -91,7 +93,7 @@ def vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> np
         found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
     for exponent in (-30, -20, -10, -5):
         found.append(random.normal() * (1 + 2.0**exponent * random.normal(size=(4, size))))
-    every = np.concatenate(found)
+    every = np.concatenate(found) + 0.0  # no -0.0
     limits = np.finfo(dtype)
     kept = (np.abs(every) >= float(limits.smallest_normal)) | (every == 0)
     return random.permutation(every[kept.all(1)]).astype(dtype)
@@ -100,8 +102,8 @@ def vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> np
 def neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """Draws points near given ones, (count, n): one element moves by a random power of two, counted in numbers.
 
-    A small move changes the last bits of an element, a large one its exponent. An element may also move close to another
-    one, change its sign, or all elements may be shifted together.
+    A small move changes the last bits of an element, a large one its exponent. An element may also move close to
+    another one or change its sign, or all elements may be shifted together.
     """
     dtype = parents.dtype
     chosen = parents[random.integers(len(parents), size=count)]

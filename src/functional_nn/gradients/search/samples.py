@@ -36,27 +36,15 @@ CONFIRMATION = 1.0
 
 
 class Limit(NamedTuple):
-    """When a search ends.
+    """When a search ends: after a number of points, or after a time. Compiling does not count.
 
     Args:
         evaluations: the largest number of points; None for no limit.
-        deadline: the time of ``time.perf_counter`` at which it ends; infinite for no limit.
-        began: the time at which it began.
+        seconds: the time; None for no limit.
     """
 
     evaluations: int | None
-    deadline: float
-    began: float
-
-    def share(self, evaluated: int) -> float:
-        """The share of the limit that is used up."""
-        if self.evaluations is not None:
-            return evaluated / self.evaluations
-        return (time.perf_counter() - self.began) / (self.deadline - self.began)
-
-    def room(self, evaluated: int) -> int:
-        """How many points may be evaluated next."""
-        return BATCH if self.evaluations is None else min(BATCH, self.evaluations - evaluated)
+    seconds: float | None
 
 
 class Measured(NamedTuple):
@@ -131,11 +119,12 @@ def take_samples(
     with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
         exact = ExactFunction(function, size, dtype)
         computed = ComputedFunction(function, hand_vjp, size, dtype)
-        search = Search(exact, computed, dtype, limit, largest_condition)
         if size is None:
             sweep = number_points(special_numbers(function, dtype), dtype, random)
         else:
             sweep = vector_points(size, dtype, random)
+        computed.at(sweep[:1])  # compiles
+        search = Search(exact, computed, dtype, limit, largest_condition)
         search.sweep(sweep)
         search.climb(random)
     return search
@@ -152,34 +141,49 @@ class Search:
         limit: Limit,
         largest_condition: float,
     ):
-        self._exact, self._computed, self._limit = exact, computed, limit
+        self._exact, self._computed = exact, computed
+        self._evaluations, self._seconds = limit
         self._largest_condition = largest_condition
+        self._batch = max(8, min(BATCH, 5 * BATCH // exact.evaluations))
+        self._began = time.perf_counter()
         self.samples = Samples(dtype, np.zeros((0, 0), dtype), refused=computed.refused)
+
+    @property
+    def _deadline(self) -> float:
+        return np.inf if self._seconds is None else self._began + self._seconds
+
+    def _share(self) -> float:
+        """The share of the limit that is used up."""
+        if self._evaluations is not None:
+            return len(self.samples.points) / self._evaluations
+        return (time.perf_counter() - self._began) / (self._deadline - self._began)
 
     def sweep(self, points: np.ndarray) -> None:
         """Evaluates points in batches. Where not all fit into the limit, every k-th is evaluated, and the first few."""
-        if self._limit.evaluations is not None:
-            room = max(1, int(SWEEP_SHARE * self._limit.evaluations))
+        if self._evaluations is not None:
+            room = max(1, int(SWEEP_SHARE * self._evaluations))
             first = points[: room // 2]
             rest = points[room // 2 :]
             spread = rest[np.linspace(0, len(rest) - 1, min(len(rest), room - len(first))).astype(int)]
             points = np.concatenate([first, spread])
         else:
             # Time decides how many batches there are, so each batch goes across the whole sweep.
-            batches = -(-len(points) // BATCH)
+            batches = -(-len(points) // self._batch)
             points = np.concatenate([points[start::batches] for start in range(batches)])
-        for start in range(0, len(points), BATCH):
-            if start and self._limit.share(len(self.samples.points)) >= SWEEP_SHARE:
+        for start in range(0, len(points), self._batch):
+            if start and self._share() >= SWEEP_SHARE:
                 return
-            self._evaluate(points[start : start + BATCH])
+            self._evaluate(points[start : start + self._batch])
 
     def climb(self, random: np.random.Generator) -> None:
         """Evaluates neighbors of the worst points until the limit is reached."""
-        while self._limit.share(len(self.samples.points)) < 1:
+        while self._share() < 1:
             parents = self._parents()
             if not len(parents):
                 return
-            room = self._limit.room(len(self.samples.points))
+            room = self._batch
+            if self._evaluations is not None:
+                room = min(room, self._evaluations - len(self.samples.points))
             # Some neighbors are not normal numbers and fall away, so more are drawn than are needed.
             drawn = neighbors(parents, 2 * room, random)
             if not len(drawn):
@@ -238,7 +242,7 @@ class Search:
                 beside = ordinals(np.ascontiguousarray(centers[:, axis])) + steps
                 moved[2 * axis + number, :, axis] = from_ordinals(beside, samples.dtype)
         everything = np.concatenate([centers[None], moved]).reshape(-1, count)
-        deadline = np.inf if np.isinf(self._limit.deadline) else time.perf_counter() + CONFIRMATION
+        deadline = np.inf if self._seconds is None else time.perf_counter() + CONFIRMATION
         with jax.enable_x64(samples.dtype == np.float64):
             exact = self._exact.at(everything.astype(np.float64), deadline)
         spacing = BESIDE * float(np.finfo(samples.dtype).eps)
@@ -257,7 +261,7 @@ class Search:
         samples.confirmed[places] = True
 
     def _evaluate(self, points: np.ndarray) -> None:
-        exact = self._exact.at(points.astype(np.float64), self._limit.deadline)
+        exact = self._exact.at(points.astype(np.float64), self._deadline)
         results = self._computed.at(points)
         samples = self.samples
         samples.points = np.concatenate([samples.points, points]) if len(samples.points) else points

@@ -43,7 +43,7 @@ class WorstPoint:
             derivative. Empty for a function of one number.
         computed: what was computed.
         exact: the exact number, rounded to float64.
-        unknown: the number of points that were left out: at kinks, outside of the domain, or with no known exact number.
+        unknown: the number of points that were left out: kinks, or with no known exact number.
     """
 
     quantity: str
@@ -122,13 +122,13 @@ def worst(
     not decide.
 
     Args:
-        function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program is
-            the definition of what is right. An activation of this package is also compared by its formula.
+        function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program
+            is the definition of what is right. An activation of this package is also compared by its formula.
         hand_vjp: a formula, ``hand_vjp(x, y_bar) -> x_bar``, as for ``check_vjp``.
         size: the number of elements of the vector; None for a function of one number.
         dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
-        evaluations: the number of points in each type; by default 1000. The result depends on nothing else but the seed.
-        seconds: how long to search, in place of a number of points.
+        evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
+        seconds: how long to search, without compiling, in place of a number of points.
         seed: for drawing points.
         largest_condition: points with a larger condition number are left out.
 
@@ -146,13 +146,14 @@ def worst(
     check_number("largest_condition", largest_condition, "a number above 0", lambda number: number > 0)
     _check_outputs(function, size)
     began = time.perf_counter()
+    limit = Limit(evaluations or EVALUATIONS, None) if seconds is None else Limit(None, seconds / len(chosen))
     searches = [
         take_samples(
             function,
             hand_vjp,
             size=size,
             dtype=dtype,
-            limit=limit_of(evaluations, seconds, len(chosen)),
+            limit=limit,
             seed=seed,
             largest_condition=largest_condition,
         )
@@ -162,14 +163,6 @@ def worst(
     rows = [row for search in searches for row in rows_of(search, size)]
     count = sum(len(search.samples.points) for search in searches)
     return Worst(name, tuple(rows), count, time.perf_counter() - began, refused)
-
-
-def limit_of(evaluations: int | None, seconds: float | None, types: int) -> Limit:
-    """The limit of the search in one of several types, which begins now."""
-    now = time.perf_counter()
-    if seconds is None:
-        return Limit(evaluations or EVALUATIONS, np.inf, now)
-    return Limit(None, now + seconds / types, now)
 
 
 def rows_of(search: Search, size: int | None, among: np.ndarray | None = None) -> Iterable[WorstPoint]:
@@ -216,7 +209,10 @@ def table(rows: Iterable[WorstPoint]) -> list[str]:
         for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (head, *cells)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *cells)
+    ]
 
 
 def shown_point(point: float | tuple[float, ...]) -> str:
@@ -242,7 +238,9 @@ def _parts(
 
 
 def _types(dtypes: Sequence[str]) -> list[np.dtype]:
-    known = isinstance(dtypes, list | tuple) and dtypes and all(isinstance(name, str) and name in TYPES for name in dtypes)
+    known = (
+        isinstance(dtypes, list | tuple) and dtypes and all(isinstance(name, str) and name in TYPES for name in dtypes)
+    )
     if not known:
         raise InputError("dtypes", f"a list of names among {', '.join(TYPES)}", shown(dtypes))
     return [np.dtype(name) for name in dict.fromkeys(dtypes)]
