@@ -53,9 +53,7 @@ def atlas(
     surveys = run_atlas(entries, seconds=seconds, progress=_print)
     result = _as_json(surveys, seconds)
     if json_file:
-        from functional_nn.storage.files import write_json
-
-        write_json(json_file, result)
+        _write(_one_function_a_line(result), json_file)
     if out:
         from functional_nn.reports.pages.atlas import version_page
 
@@ -86,6 +84,13 @@ def _as_json(surveys: Sequence[Survey], seconds: float) -> JsonObject:
         "seconds_per_function": seconds,
         "functions": [survey.to_dict() for survey in surveys],
     }
+
+
+def _one_function_a_line(result: JsonObject) -> str:
+    """The result as JSON, with a line for each function, so that files of two versions can be compared line by line."""
+    head = json.dumps({name: value for name, value in result.items() if name != "functions"})
+    lines = ",\n".join(json.dumps(function) for function in result["functions"])
+    return f'{head[:-1]}, "functions": [\n{lines}\n]}}\n'
 
 
 def _picture(surveys: Sequence[Survey], out: Path) -> str | None:

@@ -31,20 +31,22 @@ def test_cancellation_in_a_tail_is_found_in_both_types_and_again():
     def cancels(x):
         return 1 - jnp.tanh(x) ** 2
 
-    found = worst(cancels, evaluations=600)
+    found = worst(cancels, evaluations=300)
     rows = rows_of(found)
     for dtype, tail in zip(TYPES, ((17, 30), (7, 30)), strict=True):
         row = rows["value", dtype]
         assert row.relative_error > 0.9
         assert tail[0] < abs(row.point) < tail[1]
         assert row.computed == pytest.approx(float(1 - np.tanh(np.dtype(dtype).type(row.point)) ** 2), abs=1e-6)
-    assert without_time(found) == without_time(worst(cancels, evaluations=600))
-    assert found.evaluations == 1200
+    assert without_time(found) == without_time(worst(cancels, evaluations=300))
+    assert found.evaluations == 600
     assert "\n" not in repr(found)
 
 
 def test_overflow_is_found():
-    row = rows_of(worst(lambda x: jnp.exp(x) / (1 + jnp.exp(x)), evaluations=200, dtypes=["float32"]))["value", "float32"]
+    row = rows_of(worst(lambda x: jnp.exp(x) / (1 + jnp.exp(x)), evaluations=200, dtypes=["float32"]))[
+        "value", "float32"
+    ]
     assert math.isnan(row.computed)
     assert row.exact == 1
     assert row.error == math.inf
@@ -124,7 +126,10 @@ def test_what_cannot_be_differentiated_twice_is_named():
     def once(x):
         return x * x
 
-    once.defvjp(lambda x: (x * x, x), lambda x, y_bar: (jax.pure_callback(lambda x: 2 * x, x, x, vmap_method="sequential") * y_bar,))
+    once.defvjp(
+        lambda x: (x * x, x),
+        lambda x, y_bar: (jax.pure_callback(lambda x: 2 * x, x, x, vmap_method="sequential") * y_bar,),
+    )
     found = worst(once, evaluations=50, dtypes=["float32"])
     assert list(found.refused) == ["second derivative"]
     assert {row.quantity for row in found.rows} == {"value", "gradient"}
@@ -182,7 +187,9 @@ def test_ordinals_count_the_numbers(dtype):
     numbers = ordinals(x)
     assert (np.diff(numbers) > 0).all()
     assert (from_ordinals(numbers, np.dtype(dtype)) == x).all()
-    assert (from_ordinals(numbers + 1, np.dtype(dtype))[[0, 1, 3, 4]] == np.nextafter(x, dtype(np.inf))[[0, 1, 3, 4]]).all()
+    assert (
+        from_ordinals(numbers + 1, np.dtype(dtype))[[0, 1, 3, 4]] == np.nextafter(x, dtype(np.inf))[[0, 1, 3, 4]]
+    ).all()
 
 
 def test_the_command_searches_activations_and_losses():

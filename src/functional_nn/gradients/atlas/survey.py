@@ -184,7 +184,8 @@ def reproduction(entry: Entry, row: WorstPoint) -> str:
     if isinstance(row.point, tuple):
         x = f"jnp.array({list(row.point)}" + (', "float32")' if single else ")")
     else:
-        x = f"jnp.float32({row.point!r})" if single else repr(row.point)
+        is_plain = not single and row.quantity != VALUE  # jax.grad makes an array of a number of Python
+        x = repr(row.point) if is_plain else f"jnp.{row.dtype}({row.point!r})"
     derivative = {VALUE: "f", GRADIENT: "jax.grad(f)", SECOND: "jax.grad(jax.grad(f))"}[row.quantity]
     place = ""
     if isinstance(row.point, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -69,7 +70,12 @@ class ComputedFunction:
 
     def _compiled(self) -> Callable[[jax.Array], dict[str, jax.Array]]:
         computable = dict(self._computable)
-        return jax.jit(jax.vmap(lambda x: {name: compute(x) for name, compute in computable.items()}))
+
+        def at_one(x: jax.Array) -> dict[str, jax.Array]:
+            return {name: compute(x) for name, compute in computable.items()}
+
+        # One point after the other, as a user computes them: under vmap, some loops of JAX never end.
+        return jax.jit(partial(jax.lax.map, at_one))
 
     def _results(self, x: jax.Array) -> dict[str, jax.Array]:
         """Runs the program. A derivative that can be traced but not compiled is dropped, the highest one first."""

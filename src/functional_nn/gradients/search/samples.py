@@ -24,8 +24,11 @@ from functional_nn.gradients.search.ulp import errors
 SWEEP_SHARE = 0.6
 """The share of the evaluations, or of the time, for the sweep. The rest is for hill climbing."""
 PARENTS = 6
+LEAST_BATCH = 8
+"""The smallest number of points that are evaluated at once."""
 SUSPICIOUS = 100.0
 """Points with a larger score are confirmed: their condition numbers are measured again, beside the point."""
+SINGLE = float(np.finfo(np.float32).eps)
 BESIDE = 4
 """How far away the neighbors are, counted in floating-point numbers."""
 MOST_CANDIDATES = 100
@@ -116,6 +119,9 @@ def take_samples(
         InputError: the function has an operation that cannot be evaluated in many digits.
     """
     random = np.random.default_rng(seed)
+    other = np.dtype("float32" if dtype == np.float64 else "float64")
+    with jax.enable_x64(other == np.float64), jax.numpy_dtype_promotion("standard"):
+        in_other_type = ExactFunction(function, size, other)
     with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
         exact = ExactFunction(function, size, dtype)
         computed = ComputedFunction(function, hand_vjp, size, dtype)
@@ -124,8 +130,8 @@ def take_samples(
         else:
             sweep = vector_points(size, dtype, random)
         computed.at(sweep[:1])  # compiles
-        search = Search(exact, computed, dtype, limit, largest_condition)
-        search.sweep(sweep)
+        search = Search(exact, in_other_type, computed, dtype, limit, largest_condition)
+        search.sweep(sweep, random)
         search.climb(random)
     return search
 
@@ -136,15 +142,16 @@ class Search:
     def __init__(
         self,
         exact: ExactFunction,
+        in_other_type: ExactFunction,
         computed: ComputedFunction,
         dtype: np.dtype,
         limit: Limit,
         largest_condition: float,
     ):
-        self._exact, self._computed = exact, computed
+        self._exact, self._in_other_type, self._computed = exact, in_other_type, computed
         self._evaluations, self._seconds = limit
         self._largest_condition = largest_condition
-        self._batch = max(8, min(BATCH, 5 * BATCH // exact.evaluations))
+        self._batch = max(8, min(BATCH, 5 * BATCH // exact.evaluations)) if limit.seconds is None else LEAST_BATCH
         self._began = time.perf_counter()
         self.samples = Samples(dtype, np.zeros((0, 0), dtype), refused=computed.refused)
 
@@ -158,7 +165,7 @@ class Search:
             return len(self.samples.points) / self._evaluations
         return (time.perf_counter() - self._began) / (self._deadline - self._began)
 
-    def sweep(self, points: np.ndarray) -> None:
+    def sweep(self, points: np.ndarray, random: np.random.Generator) -> None:
         """Evaluates points in batches. Where not all fit into the limit, every k-th is evaluated, and the first few."""
         if self._evaluations is not None:
             room = max(1, int(SWEEP_SHARE * self._evaluations))
@@ -167,13 +174,13 @@ class Search:
             spread = rest[np.linspace(0, len(rest) - 1, min(len(rest), room - len(first))).astype(int)]
             points = np.concatenate([first, spread])
         else:
-            # Time decides how many batches there are, so each batch goes across the whole sweep.
-            batches = -(-len(points) // self._batch)
-            points = np.concatenate([points[start::batches] for start in range(batches)])
-        for start in range(0, len(points), self._batch):
-            if start and self._share() >= SWEEP_SHARE:
-                return
-            self._evaluate(points[start : start + self._batch])
+            # Time decides how many points there are, so each batch goes across the whole sweep.
+            points = random.permutation(points)
+        start = 0
+        while start < len(points) and (not start or self._share() < SWEEP_SHARE):
+            batch = points[start : start + self._batch]
+            self._evaluate(batch)
+            start += len(batch)
 
     def climb(self, random: np.random.Generator) -> None:
         """Evaluates neighbors of the worst points until the limit is reached."""
@@ -228,10 +235,14 @@ class Search:
 
     @np.errstate(all="ignore")
     def confirm(self, places: np.ndarray) -> None:
-        """Measures condition numbers beside points, 4 floating-point numbers away, and corrects those of the points.
+        """Measures condition numbers by differences, and corrects those of the points.
 
-        A program that is right for such a neighbor is not wrong. If a derivative jumps there, as beside a kink, only
-        these differences show it. At the edge of a domain there is no neighbor, and the condition number is infinite.
+        Differences to points that are 4 floating-point numbers away: a program that is right for such a neighbor is not
+        wrong. If a derivative jumps there, as beside a kink, only these differences show it. At the edge of a domain
+        there is no neighbor, and the condition number is infinite.
+
+        The difference that rounding the program's constants to float32 makes: log(2 cosh x) - log(2) near 0 is a
+        difference of nearly equal numbers, and the rounding of its constant decides all its digits.
         """
         samples = self.samples
         centers = samples.points[places]
@@ -245,6 +256,8 @@ class Search:
         deadline = np.inf if self._seconds is None else time.perf_counter() + CONFIRMATION
         with jax.enable_x64(samples.dtype == np.float64):
             exact = self._exact.at(everything.astype(np.float64), deadline)
+        with jax.enable_x64(samples.dtype != np.float64):
+            other = self._in_other_type.at(centers.astype(np.float64), deadline)
         spacing = BESIDE * float(np.finfo(samples.dtype).eps)
         for quantity, measured in samples.measured.items():
             right = exact_of(quantity, exact)
@@ -254,15 +267,30 @@ class Search:
                 for array in (right.high, right.low)
             )
             change = np.abs((high[1:] - high[0]) + (low[1:] - low[0])).reshape(count, 2, -1).max(1).sum(0)
-            beside = np.where(change == 0, 0, change / np.abs(high[0]) / spacing)
-            condition = np.maximum(measured.condition[places], np.where(np.isnan(beside), np.inf, beside))
+            by_constants = exact_of(quantity, other).high.reshape(len(places), -1)[rows, measured.element[places]]
+            changes = (change / spacing, np.abs(by_constants - high[0]) / SINGLE)
+            condition = measured.condition[places]
+            for moved in changes:
+                found = np.where(moved == 0, 0, moved / np.abs(high[0]))
+                condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
             measured.condition[places] = condition
             measured.score[places] = _score(measured.ulp[places], condition, self._largest_condition)
         samples.confirmed[places] = True
 
+    def _adapt(self, seconds: float) -> None:
+        """Changes the size of the batches, if time is limited, so that one takes a small share of the time."""
+        if self._seconds is None:
+            return
+        if seconds > self._seconds / 5:
+            self._batch = max(LEAST_BATCH, self._batch // 2)
+        elif seconds < self._seconds / 10:
+            self._batch = min(BATCH, self._batch * 2)
+
     def _evaluate(self, points: np.ndarray) -> None:
+        began = time.perf_counter()
         exact = self._exact.at(points.astype(np.float64), self._deadline)
         results = self._computed.at(points)
+        self._adapt(time.perf_counter() - began)
         samples = self.samples
         samples.points = np.concatenate([samples.points, points]) if len(samples.points) else points
         samples.confirmed = np.concatenate([samples.confirmed, np.zeros(len(points), bool)])
