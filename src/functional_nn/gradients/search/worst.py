@@ -89,7 +89,8 @@ class Worst:
         return f"Worst({self.name}: {where}, of {self.evaluations} points)"
 
     def __str__(self) -> str:
-        return "\n".join([repr(self), "", *table(self.rows)])
+        refused = [f"{quantity}: not computed, {message}" for quantity, message in self.refused.items()]
+        return "\n".join([repr(self), "", *table(self.rows), *refused])
 
     def to_dict(self) -> JsonObject:
         """The result as plain numbers, texts, lists and dicts."""
