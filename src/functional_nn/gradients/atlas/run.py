@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from functional_nn.gradients.atlas.catalog import Entry
 from functional_nn.gradients.atlas.survey import Survey, survey
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 """How many seconds a function may take longer than its searches, mostly for compiling. Some of JAX's loops never end
 for some inputs, and a compiled program cannot be interrupted."""
 START = 60.0

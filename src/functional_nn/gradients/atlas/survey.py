@@ -26,6 +26,10 @@ MARGIN = 2.0**10
 intermediate result overflows, or falls below the smallest normal number and is replaced by 0."""
 
 
+LARGEST_DRAWN = 1e4
+"""Points of larger size are left out of pictures."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A point at which JAX loses more than half of the digits of a well-conditioned number.
@@ -211,7 +215,7 @@ def _curve(search: Search, quantity: str) -> Curve:
     points, measured = search.samples.points.astype(float), search.samples.measured[quantity]
     with np.errstate(all="ignore"):
         x = points[:, 0] if points.shape[1] == 1 else np.ptp(points, 1)
-        known = (measured.condition <= WELL_CONDITIONED) & np.isfinite(x) & ~np.isnan(measured.ulp)
+        known = (measured.condition <= WELL_CONDITIONED) & (np.abs(x) <= LARGEST_DRAWN) & ~np.isnan(measured.ulp)
     x, ulp = x[known], measured.ulp[known]
     bins = np.round(np.arcsinh(x * 10) * 8).astype(int)
     kept = [np.flatnonzero(bins == number)[np.argmax(ulp[bins == number])] for number in np.unique(bins)]

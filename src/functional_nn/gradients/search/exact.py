@@ -97,7 +97,7 @@ class ExactFunction:
 
         Args:
             points: the points.
-            deadline: the time of ``time.perf_counter`` at which no further level is begun. Points that are not done
+            deadline: the time of ``time.process_time`` at which no further level is begun. Points that are not done
                 are NaN.
         """
         found = _Found(len(points), self.outputs, self._count)
@@ -121,7 +121,7 @@ class ExactFunction:
         at_once = len(points) if digits < SLOW else AT_ONCE
         levels, start = [], 0
         while start < len(points):
-            began = time.perf_counter()
+            began = time.process_time()
             if began > deadline:
                 return None
             try:
@@ -129,7 +129,7 @@ class ExactFunction:
             except TimeoutError:
                 return None
             start += at_once
-            if time.perf_counter() - began < QUICK:
+            if time.process_time() - began < QUICK:
                 at_once *= 2
         return _joined(levels) if levels else None
 
@@ -154,7 +154,7 @@ class _ArithmeticUntil(Arithmetic):
     """Arithmetic that raises ``TimeoutError`` after a deadline. The loops of some functions never end in many digits.
 
     Args:
-        deadline: the time of ``time.perf_counter``.
+        deadline: the time of ``time.process_time``.
         digits: the number of decimal digits.
     """
 
@@ -171,7 +171,7 @@ class _ArithmeticUntil(Arithmetic):
         return super().function(name)
 
     def _check_time(self) -> None:
-        if time.perf_counter() > self._deadline:
+        if time.process_time() > self._deadline:
             raise TimeoutError
 
 

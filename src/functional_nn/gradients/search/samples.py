@@ -41,6 +41,8 @@ CONFIRMATION = 1.0
 class Limit(NamedTuple):
     """When a search ends: after a number of points, or after a time. Compiling does not count.
 
+    It is the time of the processor, so that other programs on the machine do not make the search worse.
+
     Args:
         evaluations: the largest number of points; None for no limit.
         seconds: the time; None for no limit.
@@ -152,7 +154,7 @@ class Search:
         self._evaluations, self._seconds = limit
         self._largest_condition = largest_condition
         self._batch = max(8, min(BATCH, 5 * BATCH // exact.evaluations)) if limit.seconds is None else LEAST_BATCH
-        self._began = time.perf_counter()
+        self._began = time.process_time()
         self.samples = Samples(dtype, np.zeros((0, 0), dtype), refused=computed.refused)
 
     @property
@@ -163,7 +165,7 @@ class Search:
         """The share of the limit that is used up."""
         if self._evaluations is not None:
             return len(self.samples.points) / self._evaluations
-        return (time.perf_counter() - self._began) / (self._deadline - self._began)
+        return (time.process_time() - self._began) / (self._deadline - self._began)
 
     def sweep(self, points: np.ndarray, random: np.random.Generator) -> None:
         """Evaluates points in batches. Where not all fit into the limit, every k-th is evaluated, and the first few."""
@@ -253,7 +255,7 @@ class Search:
                 beside = ordinals(np.ascontiguousarray(centers[:, axis])) + steps
                 moved[2 * axis + number, :, axis] = from_ordinals(beside, samples.dtype)
         everything = np.concatenate([centers[None], moved]).reshape(-1, count)
-        deadline = np.inf if self._seconds is None else time.perf_counter() + CONFIRMATION
+        deadline = np.inf if self._seconds is None else time.process_time() + CONFIRMATION
         with jax.enable_x64(samples.dtype == np.float64):
             exact = self._exact.at(everything.astype(np.float64), deadline)
         with jax.enable_x64(samples.dtype != np.float64):
@@ -287,10 +289,10 @@ class Search:
             self._batch = min(BATCH, self._batch * 2)
 
     def _evaluate(self, points: np.ndarray) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         exact = self._exact.at(points.astype(np.float64), self._deadline)
         results = self._computed.at(points)
-        self._adapt(time.perf_counter() - began)
+        self._adapt(time.process_time() - began)
         samples = self.samples
         samples.points = np.concatenate([samples.points, points]) if len(samples.points) else points
         samples.confirmed = np.concatenate([samples.confirmed, np.zeros(len(points), bool)])

@@ -129,7 +129,7 @@ def worst(
         size: the number of elements of the vector; None for a function of one number.
         dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
         evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
-        seconds: how long to search, without compiling, in place of a number of points.
+        seconds: how long to search, in seconds of the processor and without compiling, in place of a number of points.
         seed: for drawing points.
         largest_condition: points with a larger condition number are left out.
 

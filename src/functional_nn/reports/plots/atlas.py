@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.gradients.atlas.survey import Survey
+from functional_nn.gradients.atlas.survey import LARGEST_DRAWN, Survey
 from functional_nn.reports.plots.axes import make_axes
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ def plot_atlas(surveys: Sequence[Survey], dtype: str = "float64") -> Figure:
                 shown = np.clip(np.nan_to_num(ulp, nan=MOST, posinf=MOST), LEAST, MOST)
                 axes.plot(x, shown, ".", ms=3, color=color, label=quantity)
         axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xticks([-1000, -10, 0, 10, 1000], ["−10³", "−10", "0", "10", "10³"])
+        least = min((x.min() for x, _ in survey.curves.values() if len(x)), default=0.0)
+        axes.set_xlim(-LARGEST_DRAWN if least < 0 else 0.0, LARGEST_DRAWN)
         axes.set_yscale("log")
         axes.set_ylim(LEAST / 2, MOST * 5)
         axes.set_yticks([1, 1e8, 1e16])
         axes.minorticks_off()
-        axes.xaxis.set_major_locator(_few_ticks())
         axes.tick_params(labelsize=6)
         axes.axhline(2.0**27 if dtype == "float64" else 2.0**12, color="0.35", lw=0.7, ls=(0, (4, 3)))
         axes.set_title(survey.name.removeprefix("jax."), fontsize=7, loc="left")
@@ -51,11 +53,3 @@ def plot_atlas(surveys: Sequence[Survey], dtype: str = "float64") -> Figure:
     figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, markerscale=3, fontsize=8)
     figure.suptitle(f"Error in ULP ({dtype}); half of the digits are lost above the dashed line", x=0.01, ha="left")
     return figure
-
-
-def _few_ticks():
-    from matplotlib.ticker import SymmetricalLogLocator
-
-    locator = SymmetricalLogLocator(base=10, linthresh=1.0)
-    locator.set_params(numticks=5)
-    return locator
