@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--compare",
     type=(click.Path(exists=True, dir_okay=False, path_type=Path),) * 2,
     metavar="OLD NEW",
-    help="Survey nothing; write a page about two files of --json.",
+    help="Search nothing. Write a page about two files of --json, run with the newer JAX.",
 )
 def atlas(
     names: tuple[str, ...], out: Path | None, seconds: float, json_file: Path | None, compare: tuple[Path, Path] | None
@@ -112,7 +112,14 @@ def _picture(surveys: Sequence[Survey], out: Path) -> str | None:
 def _comparison(older: Path, newer: Path) -> str:
     from functional_nn.reports.pages.atlas import index_page
 
-    return index_page(_read(older), _read(newer), [f"{path.stem}.md" for path in (older, newer)])
+    old, new = _read(older), _read(newer)
+    rerun = None
+    if new["jax"] == versions()["jax"]:
+        with importing():
+            from functional_nn.gradients.atlas.survey import still_wrong
+
+        rerun = still_wrong
+    return index_page(old, new, [f"{path.stem}.md" for path in (older, newer)], rerun)
 
 
 def _read(path: Path) -> JsonObject:

@@ -82,8 +82,7 @@ class Survey:
 
     def to_dict(self) -> JsonObject:
         """The result as JSON holds it, without the curves. Infinity and NaN become texts."""
-        whole = {name: value for name, value in asdict(self).items() if name != "curves"}
-        return _plain(whole)
+        return {name: _plain(value) for name, value in asdict(self).items() if name != "curves"}
 
 
 def survey(entry: Entry, *, seconds: float, seed: int = 0) -> Survey:
@@ -175,11 +174,22 @@ def _reproduced(candidate: tuple[Entry, str, WorstPoint]) -> Finding | None:
     entry, regime, row = candidate
     code = reproduction(entry, row)
     printed = run_reproduction(code)
-    number = float(printed)
-    error = abs(number - row.exact) / abs(row.exact) if row.exact else math.inf
-    if math.isfinite(number) and error <= half_digits(row.dtype):
+    if not is_wrong(printed, row.exact, row.dtype):
         return None
     return Finding(entry.name, regime, row, code, printed)
+
+
+def is_wrong(printed: str, exact: float, dtype: str) -> bool:
+    """Whether a printed number has more than half of its digits wrong."""
+    number = float(printed)
+    error = abs(number - exact) / abs(exact) if exact else math.inf
+    return not math.isfinite(number) or error > half_digits(dtype)
+
+
+def still_wrong(finding: JsonObject) -> bool:
+    """Whether the two lines of a finding, as JSON holds it, also print a wrong number with the installed JAX."""
+    worst = finding["worst"]
+    return is_wrong(run_reproduction(finding["code"]), float(worst["exact"]), worst["dtype"])
 
 
 def reproduction(entry: Entry, row: WorstPoint) -> str:

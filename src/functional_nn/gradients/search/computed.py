@@ -42,14 +42,15 @@ class ComputedFunction:
         def outputs(x: jax.Array) -> jax.Array:
             return jnp.reshape(function(x), (-1,))
 
-        def by_hand(x: jax.Array) -> jax.Array:
-            y = jax.eval_shape(function, point)
-            one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
-            return jnp.stack([jnp.reshape(hand_vjp(x, y_bar), self._shape) for y_bar in one_hot])
-
         gradient = jax.jacrev(outputs)
         wanted = {VALUE: outputs, GRADIENT: gradient, SECOND: forward(gradient)}
         if hand_vjp is not None:
+
+            def by_hand(x: jax.Array) -> jax.Array:
+                y = jax.eval_shape(function, point)
+                one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
+                return jnp.stack([jnp.reshape(hand_vjp(x, y_bar), self._shape) for y_bar in one_hot])
+
             wanted |= {FORMULA: by_hand, OF_FORMULA: forward(by_hand)}
         self.refused: dict[str, str] = {}
         """For each quantity that JAX cannot compute, its message."""

@@ -221,6 +221,7 @@ class Search:
 
     def _parents(self) -> np.ndarray:
         """The worst points of each quantity. Infinite errors cannot grow, so they are no parents."""
+        places = np.zeros(0, int)
         for _ in range(3):
             chosen: list[int] = []
             for measured in self.samples.measured.values():
@@ -311,7 +312,8 @@ class Search:
         arrays = (score, found.ulp, found.relative, right.condition, computed.astype(np.float64), right.high)
         rows = [array.reshape(len(computed), -1) for array in arrays]
         element = np.argmax(np.nan_to_num(rows[0], nan=-1.0, posinf=np.inf), 1)
-        return Measured(*(row[np.arange(len(row)), element] for row in rows), element)
+        score, ulp, relative, condition, number, high = (row[np.arange(len(row)), element] for row in rows)
+        return Measured(score, ulp, relative, condition, number, high, element)
 
 
 @np.errstate(all="ignore")

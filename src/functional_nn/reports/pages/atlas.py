@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from functional_nn.storage.files import JsonObject
@@ -125,13 +124,20 @@ def _row(function: JsonObject) -> str:
     return f"| `{function['name']}` | {' | '.join(cells)} | {function['evaluations']} |"
 
 
-def index_page(older: JsonObject, newer: JsonObject, pages: Sequence[str]) -> str:
+def index_page(
+    older: JsonObject,
+    newer: JsonObject,
+    pages: Sequence[str],
+    still_wrong: Callable[[JsonObject], bool] | None = None,
+) -> str:
     """The page about two versions of JAX: the worst findings of the newer one, and what changed.
 
     Args:
         older: the atlas of the older version.
         newer: the atlas of the newer version.
         pages: the names of the files of their pages.
+        still_wrong: says whether a finding of the older version is reproduced by the newer one; None if this is not
+            known, because another version is installed.
     """
     lines = [
         "# An atlas of lost digits",
@@ -151,8 +157,8 @@ def index_page(older: JsonObject, newer: JsonObject, pages: Sequence[str]) -> st
         "",
         f"## The worst {WORST}",
         "",
-        f"With JAX {newer['jax']}. Of each function the finding at the most ordinary point (normal numbers first, huge "
-        "numbers last), then by the share of the number that is wrong.",
+        f"With JAX {newer['jax']}. One finding of each function. First come numbers without a right digit, and "
+        "normal points before huge ones.",
         "",
         "| function | | at | printed | exact |",
         "|---|---|---|---|---|",
@@ -160,7 +166,7 @@ def index_page(older: JsonObject, newer: JsonObject, pages: Sequence[str]) -> st
         "",
         f"## From JAX {older['jax']} to {newer['jax']}",
         "",
-        *_changes(older, newer),
+        *_changes(older, newer, still_wrong),
         "## How it is made",
         "",
         "```bash",
@@ -193,11 +199,11 @@ def _all_findings(atlas: JsonObject) -> Iterator[JsonObject]:
 def worst_findings(atlas: JsonObject) -> list[JsonObject]:
     """The worst findings, one for each function."""
 
-    def rank(finding: JsonObject) -> tuple[int, float, int]:
+    def rank(finding: JsonObject) -> tuple[bool, int, int]:
         worst = finding["worst"]
         error = float(worst["relative_error"])
-        share = min(1.0, error) if math.isfinite(error) else 1.0
-        return REGIMES.index(finding["regime"]), -share, QUANTITIES.index(worst["quantity"])
+        has_no_digit = not error < 0.5  # also NaN
+        return not has_no_digit, REGIMES.index(finding["regime"]), QUANTITIES.index(worst["quantity"])
 
     ordered = sorted(_all_findings(atlas), key=rank)
     first_of = {finding["function"]: finding for finding in reversed(ordered)}
@@ -212,18 +218,24 @@ def _worst_row(finding: JsonObject) -> str:
     return f"| `{finding['function']}` | {name} | {at} | {finding['printed']} | {_exact(worst)} |"
 
 
-def _changes(older: JsonObject, newer: JsonObject) -> list[str]:
+def _changes(older: JsonObject, newer: JsonObject, still_wrong: Callable[[JsonObject], bool] | None) -> list[str]:
     """What the newer version mended, what it lost, and what only one of the two could be asked about."""
     before, after = (_kinds(atlas) for atlas in (older, newer))
     known_before, known_after = ({f["name"] for f in atlas["functions"] if f["rows"]} for atlas in (older, newer))
     both = known_before & known_after
-    mended = sorted(kind for kind in before - after if kind[0] in both)
+    gone = [finding for finding in _all_findings(older) if _kind(finding) not in after and finding["function"] in both]
+    if still_wrong is not None:
+        gone = [finding for finding in gone if not still_wrong(finding)]
+    mended = sorted({_kind(finding) for finding in gone})
     lost = sorted(kind for kind in after - before if kind[0] in both)
     only_new = sorted(known_after - known_before)
     only_old = sorted(known_before - known_after)
     lines = []
-    for title, kinds in (("Findings that are gone", mended), ("New findings", lost)):
-        lines += [f"**{title}**, without regard to the regime:", "", *_by_function(kinds), ""]
+    how = "the search found none, and the older ones were run again and print right numbers"
+    if still_wrong is None:
+        how = "the search found none"
+    lines += [f"**Findings that are gone** ({how}):", "", *_by_function(mended), ""]
+    lines += ["**New findings** (a search may have missed them before):", "", *_by_function(lost), ""]
     for title, names in (("Only in the newer atlas", only_new), ("Only in the older atlas", only_old)):
         if names:
             lines += [f"**{title}**: {', '.join(f'`{name}`' for name in names)}.", ""]
@@ -231,7 +243,11 @@ def _changes(older: JsonObject, newer: JsonObject) -> list[str]:
 
 
 def _kinds(atlas: JsonObject) -> set[tuple[str, str, str]]:
-    return {(f["function"], f["worst"]["quantity"], f["worst"]["dtype"]) for f in _all_findings(atlas)}
+    return {_kind(finding) for finding in _all_findings(atlas)}
+
+
+def _kind(finding: JsonObject) -> tuple[str, str, str]:
+    return finding["function"], finding["worst"]["quantity"], finding["worst"]["dtype"]
 
 
 def _by_function(kinds: Iterable[tuple[str, str, str]]) -> list[str]:
