@@ -213,7 +213,7 @@ def worst_findings(atlas: JsonObject) -> list[JsonObject]:
 def _worst_row(finding: JsonObject) -> str:
     worst = finding["worst"]
     point = worst["point"]
-    at = str([float(f"{x:.6g}") for x in point]) if isinstance(point, list) else f"{point:.6g}"
+    at = str([float(f"{x:.6g}") for x in point]) if isinstance(point, list) else repr(point)
     name = f"{worst['quantity']}, {worst['dtype']}"
     return f"| `{finding['function']}` | {name} | {at} | {finding['printed']} | {_exact(worst)} |"
 
