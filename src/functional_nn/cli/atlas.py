@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--out", type=NewFile(), metavar="FILE", help="Write a page in Markdown, and a picture beside it.")
 @click.option(
-    "--seconds-per-function", "seconds", type=POSITIVE, default=2.0, show_default=True, help="How long to search."
+    "--seconds-per-function",
+    "seconds",
+    type=POSITIVE,
+    default=2.0,
+    show_default=True,
+    help="How long to search, in processor time.",
 )
 @JSON_FILE
 @click.option(
