@@ -42,8 +42,8 @@ def version_page(atlas: JsonObject, picture: str | None) -> str:
         "",
         f"{count} findings in {len(found)} of {len(evaluated)} functions, from `functional-nn atlas` with JAX "
         f"{atlas['jax']}, jaxlib {atlas['jaxlib']} and Optax {atlas['optax']} on a {atlas['platform']}, "
-        f"{atlas['date']}, with {atlas['seconds_per_function']:g} seconds of processor time to search each function. See also "
-        "[the atlas](index.md).",
+        f"{atlas['date']}, with {atlas['seconds_per_function']:g} seconds of processor time to search each function. "
+        "See also [the atlas](index.md).",
         "",
         RULES,
     ]
