@@ -14,7 +14,7 @@ from functional_nn.cli.atlas import atlas as command
 from functional_nn.gradients.atlas import run as running
 from functional_nn.gradients.atlas.catalog import chosen, entries
 from functional_nn.gradients.atlas.regimes import regimes
-from functional_nn.gradients.atlas.survey import Survey, half_digits, run_reproduction, survey
+from functional_nn.gradients.atlas.survey import Survey, is_wrong, run_reproduction, still_wrong, survey
 from functional_nn.reports.pages.atlas import QUANTITIES, worst_findings
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "atlas"
@@ -65,31 +65,22 @@ def test_exact_numbers_are_those_of_mpmath_by_another_method(atlas):
         if finding["function"] not in BY_MPMATH:
             continue
         order = QUANTITIES.index(worst["quantity"])
-        with mp.workdps(60):
+        with mp.workdps(650):
             x = mp.mpf(worst["point"])
-            step = (abs(x) if x else 1) * mp.mpf(10) ** -200
-            with mp.workdps(1100):
-                exact = (
-                    mp.diff(BY_MPMATH[finding["function"]], x, order, h=step)
-                    if order
-                    else BY_MPMATH[finding["function"]](x)
-                )
-            exact = mp.re(exact)
-            assert float(worst["exact"]) == pytest.approx(float(exact), rel=1e-12, abs=1e-320), finding
-            printed = float(finding["printed"])
-            assert not np.isfinite(printed) or abs(printed - exact) > half_digits(worst["dtype"]) * abs(exact), finding
+            step = (abs(x) if x else 1) * mp.mpf(10) ** -110
+            exact = mp.re(mp.diff(BY_MPMATH[finding["function"]], x, order, h=step))
+        assert float(worst["exact"]) == pytest.approx(float(exact), rel=1e-12, abs=1e-320), finding
+        assert is_wrong(finding["printed"], float(exact), worst["dtype"]), finding
         checked += 1
     assert checked >= 20
 
 
 @pytest.mark.parametrize("atlas", ATLASES, ids=lambda atlas: atlas["jax"])
-def test_reproductions_print_what_the_page_says(atlas):
+def test_reproductions_print_wrong_numbers(atlas):
+    """Not the same ones on every processor, since compilers choose other instructions."""
     if atlas["jax"] != jax.__version__:
         pytest.skip(f"made with JAX {atlas['jax']}")
-    chosen_findings = worst_findings(atlas)[:6]
-    assert [run_reproduction(finding["code"]) for finding in chosen_findings] == [
-        finding["printed"] for finding in chosen_findings
-    ]
+    assert [finding["code"] for finding in worst_findings(atlas)[:8] if not still_wrong(finding)] == []
 
 
 def test_a_survey_finds_the_tail_of_sigmoid_and_nothing_in_exp():
