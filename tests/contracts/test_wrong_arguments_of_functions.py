@@ -299,6 +299,11 @@ def calls():
             fnn.gradients.check_activation,
             {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
         ),
+        "worst": (
+            fnn.gradients.worst,
+            {"function": jnp.sin, "hand_vjp": None, "size": None, "dtypes": ["float32"], "evaluations": 2}
+            | {"seconds": None, "seed": 0, "largest_condition": 10.0},
+        ),
         "mutate": (
             lambda limit, seed: fnn.gradients.mutate(NEGATED[1], X, X, limit=limit, seed=seed),
             {"limit": 3, "seed": 0},
@@ -336,6 +341,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
+RECORDS |= {"Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import click
 
+from functional_nn.cli.atlas import atlas
 from functional_nn.cli.bench import bench
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
@@ -50,6 +51,7 @@ SHORT_HELP = {
     bench: "Measure how fast a network compiles and runs.",
     info: "Print versions, optional packages, and devices.",
     verify: "Compare the hand-derived gradients with jax.grad.",
+    atlas: "Search for the inputs at which functions of JAX lose digits.",
 }
 for subcommand, short_help in SHORT_HELP.items():
     subcommand.short_help = short_help

@@ -6,5 +6,8 @@ from .compare.verdict import Verdict as Verdict
 from .mutation.mutants import Mutant as Mutant
 from .mutation.mutants import Mutants as Mutants
 from .mutation.mutants import mutate as mutate
+from .search.worst import Worst as Worst
+from .search.worst import WorstPoint as WorstPoint
+from .search.worst import worst as worst
 from .textbook.optimizer_check import check_optimizer as check_optimizer
 from .textbook.rule import TextbookRule as TextbookRule

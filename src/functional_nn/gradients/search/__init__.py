@@ -1,0 +1,1 @@
+"""The search for the inputs at which a function and its derivatives have the largest errors."""
