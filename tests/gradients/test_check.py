@@ -37,7 +37,7 @@ def test_a_right_formula_passes_in_every_type(dtype):
     report = check_vjp(affine, affine_vjp, *(draw(*s, dtype=dtype) for s in [(2, 3), (3, 5), (5,)]), **QUICK)
     report.raise_if_failed()
     assert {verdict.dtype for verdict in report.verdicts} == {"float64", dtype}
-    assert {verdict.transform for verdict in report.verdicts} == {"jit", "vmap", "scan"}
+    assert {verdict.transform for verdict in report.verdicts} == {"jit", "drawn", "vmap", "scan"}
     assert {verdict.leaf for verdict in report.verdicts} == {"x", "weight", "bias"}
     assert not report.wrong_automatic
 
@@ -220,8 +220,8 @@ def test_a_formula_found_wrong_at_one_point_is_not_the_truth_after_another():
     cubed = lambda leaves: [leaves[0] ** 3]  # noqa: E731
     wrong = Problem(["x"], [np.array([0.5, -1.0])], cubed, lambda leaves, bars: [2 * leaves[0] ** 2 * bars[0]])
     compared = JacobianComparison("cube", lambda dtype: wrong)
-    assert [v.outcome for v in compared.first_order(jvp=False)] == ["fail"]
-    assert [v.outcome for v in compared.first_order([np.zeros(2)], jvp=False)] == ["pass"]
+    assert {v.outcome for v in compared.first_order(jvp=False)} == {"fail"}
+    assert {v.outcome for v in compared.first_order([np.zeros(2)], jvp=False)} == {"pass"}
     assert {v.outcome for v in compared.in_type("float64")} == {"fail"}
 
 
