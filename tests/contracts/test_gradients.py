@@ -33,7 +33,7 @@ def without_gradient(tree):
 def cotangent(y, make):
     """``make(leaf)`` for every floating-point part of an output, None for the others."""
     parts = differentiable_leaves(y)
-    return parts.join([make(leaf) for leaf in parts.leaves], None)
+    return parts.join_cotangents([make(leaf) for leaf in parts.leaves])
 
 
 def automatic(layer, params, state, x, y_bar, *, train, key=None):
@@ -47,7 +47,7 @@ def automatic(layer, params, state, x, y_bar, *, train, key=None):
         parts.leaves,
     )
     params_bar, leaves_bar = pullback(jax.tree.leaves(y_bar))
-    return params_bar, parts.join(leaves_bar, None)
+    return params_bar, parts.join_cotangents(leaves_bar)
 
 
 def drawn_cotangent(case, inputs, *, train, seed):
