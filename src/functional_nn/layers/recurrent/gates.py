@@ -22,7 +22,8 @@ def gate_derivative(a: jax.Array, gate: jax.Array) -> jax.Array:
     """
     wide = wide_type(a.dtype)
     inverse_odds = jnp.minimum(jnp.exp(-a.astype(wide)), jnp.finfo(wide).max)
-    return (inverse_odds * gate * gate).astype(a.dtype)
+    wide_gate = gate.astype(wide)
+    return (inverse_odds * wide_gate * wide_gate).astype(a.dtype)
 
 
 def tanh_derivative(a: jax.Array) -> jax.Array:
