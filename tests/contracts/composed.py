@@ -8,7 +8,7 @@ import pytest
 LARGE = frozenset(
     (
         *("transformer", "transformer_block", "lenet", "cnn", "deep_cnn", "resnet"),
-        *("recurrent_stacked_masked", "gru_model", "lstm_model", "rnn_model"),
+        *("language_model", "recurrent_stacked_masked", "gru_model", "lstm_model", "rnn_model"),
     )
 )
 

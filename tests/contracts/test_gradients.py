@@ -57,7 +57,7 @@ def drawn_cotangent(case, inputs, *, train, seed):
     return cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
 
 
-@pytest.mark.parametrize("case", **named_cases(LAYERS))
+@pytest.mark.parametrize("case", **large_are_slow(LAYERS))
 def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case):
     """The formula is that of ``apply``, is linear in ``y_bar``, and differs from any of its mutants.
 

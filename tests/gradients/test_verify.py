@@ -99,6 +99,7 @@ def test_dropout_is_compared_in_evaluation_too_and_masks_are_named():
     assert {"masked"} == {v.regime for v in masked.verdicts}
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives():
     alone, shared = (fnn.verify(["l1", "l2"], jobs=jobs) for jobs in (1, 2))
     assert alone.verdicts == shared.verdicts
