@@ -37,10 +37,10 @@ rounding in float64, and 6e-8 is rounding in float32. An error of 1 means that n
 above the limit, and † says that at least one number became 0 although the exact number is not 0 (a *silent 0*).
 
 - **functional_nn** is the package's function, its gradient by the hand-derived formula, and the derivative of the
-  formula by `jax.grad`. **JAX** is the function of `jax.nn` or of Optax, and `jax.grad` of it once and twice. For layers
-  and for losses that Optax does not have, it is `jax.grad` of the package's own function. **PyTorch** is the function
-  of `torch.nn.functional`, or the cell of `torch.nn`, and autograd of it once and twice. A dash means that there is
-  no such function or derivative, or that PyTorch was not installed.
+  formula by `jax.grad`. **JAX** is the function of `jax.nn` or of Optax, and `jax.grad` of it once and twice. For
+  layers and for losses that Optax does not have, it is `jax.grad` of the package's own function. **PyTorch** is the
+  function of `torch.nn.functional`, or the cell of `torch.nn`, and autograd of it once and twice. A dash means that no
+  number counts, that there is no such function or derivative, or that PyTorch was not installed.
 - The **second derivative** is the diagonal of the Hessian.
 - **Exact** numbers come from the function's own program, evaluated with 50 to 1000 digits until two evaluations agree
   ([where is it worst?](checking_gradients.md#where-is-it-worst)).
@@ -54,13 +54,14 @@ above the limit, and † says that at least one number became 0 although the exa
 
 The regimes:
 
-- **normal**: numbers up to 4, and neighbors of 1, 3 and 6, where some functions have kinks; for vectors, normal numbers.
+- **normal**: numbers up to 4, and neighbors of 1, 3 and 6, where some functions have kinks. For vectors, random numbers
+  with a standard deviation of 1.
 - **tails**: sizes from 4 to 200, with both signs. For probabilities, numbers near 0 and 1.
 - **margins**: one logit is ahead by 0 to 200. For cells, each gate is open or closed by up to 200.
 - **near ties**: logits that are nearly equal, probabilities near the label, vectors that are nearly parallel.
 - **near 0** and **huge**: sizes down to 1e-30, and up to a fraction of the largest number of the type.
-- **subnormal**: inputs below the smallest normal number. XLA on a CPU reads them as 0. So functions with a kink at 0 give
-  the value that is chosen at the kink, and losses of probabilities are infinite.
+- **subnormal**: inputs below the smallest normal number. XLA on a CPU reads them as 0. So functions with a kink at 0
+  give the value that is chosen at the kink, and losses of probabilities are infinite.
 - **masked**: one more logit is -∞.
 - **near underflow**: results within a factor of {NEAR:g} of the smallest normal number, wherever the inputs lie. XLA
   replaces an intermediate result below the smallest normal number by 0.
