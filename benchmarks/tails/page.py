@@ -131,7 +131,8 @@ def _too_large(rows: Sequence[Row]) -> Iterable[str]:
     if not above:
         yield "Nowhere.\n"
         return
-    yield "At the worst point of functional_nn. The last two columns are the errors of the others in the same regime.\n"
+    yield "At the worst point of functional_nn. The last two columns are the errors of the others in the same regime."
+    yield "`--json FILE` writes all points with all their digits.\n"
     yield "| function | regime | what | error | condition | point | computed | exact | JAX | PyTorch |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for row in above:
