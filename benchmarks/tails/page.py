@@ -13,6 +13,7 @@ from benchmarks.tails.measure import (
     NEAR,
     SECOND,
     TYPES,
+    UNDERFLOW,
     VALUE,
     WELL_CONDITIONED,
     Row,
@@ -106,15 +107,16 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
 def _totals(rows: Sequence[Row]) -> Iterable[str]:
     yield "## In short\n"
-    yield "Each function, regime, quantity and type counts once."
-    yield "The last column has no factor for the condition number.\n"
-    yield "| | compared | above the limit | with a silent 0 | above the limit without the factor |"
-    yield "|---|---|---|---|---|"
+    yield "Each function, regime, quantity and type counts once. *At the lower end* are the regimes subnormal and near"
+    yield "underflow, in which XLA replaces numbers by 0. The last column has no factor for the condition number.\n"
+    yield "| | compared | above the limit | of these, at the lower end | with a silent 0 | above it without the factor |"
+    yield "|---|---|---|---|---|---|"
     for library in LIBRARIES:
         of_library = [row for row in rows if row.library == library]
         counts = (
             len(of_library),
             sum(row.is_above_limit for row in of_library),
+            sum(row.is_above_limit and row.regime in ("subnormal", UNDERFLOW) for row in of_library),
             sum(row.silent_zeros > 0 for row in of_library),
             sum(row.is_above_plain_limit for row in of_library),
         )
