@@ -109,7 +109,7 @@ def _totals(rows: Sequence[Row]) -> Iterable[str]:
     yield "## In short\n"
     yield "Each function, regime, quantity and type counts once. *At the lower end* are the regimes subnormal and near"
     yield "underflow, in which XLA replaces numbers by 0. The last column has no factor for the condition number.\n"
-    yield "| | compared | above the limit | of these, at the lower end | with a silent 0 | above it without the factor |"
+    yield "| | compared | above the limit | of these, at the lower end | with a silent 0 | above without the factor |"
     yield "|---|---|---|---|---|---|"
     for library in LIBRARIES:
         of_library = [row for row in rows if row.library == library]

@@ -7,7 +7,7 @@ import pytest
 
 from functional_nn import check_vjp
 
-X = np.float32(np.random.default_rng(0).normal(size=(5, 3)))
+X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 FACTORS = [1.0, 1.0001]
 """The second one makes a formula wrong."""
 
