@@ -11,6 +11,8 @@ from benchmarks import accuracy, depth, language, records, summary, w1, w2, w3, 
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
+from benchmarks.tails.cases import NAMES
+from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
@@ -18,11 +20,11 @@ WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
 # the tables it has NAMES, SHOWN, WORK, OURS and PYTORCH. benchmarks/w1.py explains them.
 
 
-def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A type of argument: some of the known names, separated by commas."""
+def some_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list[str]]:
+    """A type of argument: some of the known names, with a separator between them."""
 
     def parse(text: str) -> list[str]:
-        given = text.split(",")
+        given = text.split(separator)
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}; got {', '.join(unknown)}")
@@ -126,7 +128,15 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("language", help="training step and generation of a language model")
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
 
+    command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
+    help = "some of the functions, separated by semicolons (default all)"
+    command.add_argument("--functions", type=some_of(NAMES, ";"), default=NAMES, help=help)
+    command.add_argument("--out", type=Path, help="the page in Markdown (default: print it)")
+    command.add_argument("--json", type=Path, help="a file for all measured errors")
+
     for name, command in commands.choices.items():
+        if name == "tails":
+            continue
         if name not in ("depth", "language", "tables"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
@@ -153,6 +163,8 @@ def main() -> None:
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "language":
         language.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "tails":
+        compare_tails(console, arguments.functions, arguments.out, arguments.json)
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     elif arguments.command == "tables":

@@ -299,7 +299,7 @@ def check_gradients(
 
 def _numbers(leaf: PyTree) -> np.ndarray:
     """An argument as an array of real or complex numbers."""
-    is_complex = jnp.issubdtype(np.result_type(leaf), jnp.complexfloating) if is_array(leaf) else False
+    is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) if is_array(leaf) else False
     return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
 
 

@@ -1,0 +1,54 @@
+"""The command: measures the functions, and writes the page and the rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import records
+from benchmarks.tails import pytorch
+from benchmarks.tails.cases import CASES
+from benchmarks.tails.measure import Row, measure
+from benchmarks.tails.page import page, summary
+
+VERSIONS = ("functional-nn", "jax", "jaxlib", "optax", "numpy")
+
+
+def compare(console: Console, functions: Sequence[str], out: Path | None, json_file: Path | None) -> list[Row]:
+    """Measures functions and writes the results.
+
+    Args:
+        console: where to print.
+        functions: the names of the functions.
+        out: the Markdown page; None to print it.
+        json_file: a file for all rows; None for none.
+    """
+    circumstances = records.circumstances()
+    versions = records.versions((*VERSIONS, "torch") if pytorch.is_installed() else VERSIONS)
+    rows = []
+    with console.status("starting") as status:
+        for case in CASES:
+            if case.name in functions:
+                status.update(case.name)
+                rows += measure(case)
+    text = page(rows, circumstances, versions)
+    if out is None:
+        console.print(text, markup=False, soft_wrap=True)
+    else:
+        out.write_text(text, "utf-8")
+    if json_file is not None:
+        found = [{name: _plain(value) for name, value in row.to_dict().items()} for row in rows]
+        about = circumstances | {"versions": versions}
+        json_file.write_text(json.dumps({**about, "rows": found}, indent=1), "utf-8")
+    for line in summary(rows):
+        console.print(line)
+    return rows
+
+
+def _plain(value: object) -> object:
+    """A value as JSON holds it: infinity and NaN become texts."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,184 @@
+"""The worst relative errors of one function in each regime, type and quantity, for each library."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import jax
+import numpy as np
+
+from benchmarks.tails import pytorch
+from benchmarks.tails.cases import Case
+from functional_nn.gradients.search.computed import (
+    FORMULA,
+    GRADIENT,
+    OF_FORMULA,
+    SECOND,
+    VALUE,
+    ComputedFunction,
+    exact_of,
+)
+from functional_nn.gradients.search.exact import ExactFunction, ExactNumbers
+from functional_nn.gradients.search.ulp import errors
+
+QUANTITIES = (VALUE, GRADIENT, SECOND)
+TYPES = ("float64", "float32")
+LIBRARIES = ("functional_nn", "jax", "pytorch")
+OURS = {VALUE: VALUE, GRADIENT: FORMULA, SECOND: OF_FORMULA}
+"""What functional_nn computes for each quantity."""
+WELL_CONDITIONED = 1000.0
+"""The largest condition number of a number that counts."""
+UNDERFLOW = "near underflow"
+"""The regime of results that are nearly too small for the type, wherever their points lie."""
+NEAR = 1024.0
+"""How close to the smallest normal number they are, as a factor."""
+MOST_ULP = 8.0
+"""The limit of ours for functions of one number, in units in the last place."""
+MOST_RELATIVE = {"float64": 1e-14, "float32": 1e-6}
+"""The limits of ours for vectors and cells."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The worst number of one library.
+
+    Args:
+        function: the name of the function.
+        regime: where the points lie.
+        quantity: value, gradient or second derivative.
+        dtype: the type of the computation.
+        library: who computed it.
+        size: the number of elements of the point; None for a function of one number.
+        relative: the relative error.
+        ulp: the error in units in the last place.
+        condition: the condition number.
+        silent_zeros: how many numbers became 0, although the exact number is normal.
+        point: the elements of the point.
+        computed: what was computed.
+        exact: the exact number.
+        numbers: how many numbers counted.
+    """
+
+    function: str
+    regime: str
+    quantity: str
+    dtype: str
+    library: str
+    size: int | None
+    relative: float
+    ulp: float
+    condition: float
+    silent_zeros: int
+    point: tuple[float, ...]
+    computed: float
+    exact: float
+    numbers: int
+
+    @property
+    def is_above_limit(self) -> bool:
+        """Whether the error is above the limit times the condition number, or a 0 is silent."""
+        factor = max(1.0, self.condition)
+        if self.size is None:
+            return bool(self.silent_zeros) or self.ulp > MOST_ULP * factor
+        return bool(self.silent_zeros) or self.relative > MOST_RELATIVE[self.dtype] * factor
+
+    @property
+    def is_above_plain_limit(self) -> bool:
+        """The same without the condition number."""
+        if self.size is None:
+            return self.ulp > MOST_ULP
+        return self.relative > MOST_RELATIVE[self.dtype]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def measure(case: Case, seed: int = 0) -> list[Row]:
+    """Measures all regimes of a function in both types."""
+    return [row for dtype in TYPES for row in _measure_in(case, np.dtype(dtype), seed)]
+
+
+def _measure_in(case: Case, dtype: np.dtype, seed: int) -> list[Row]:
+    regimes = case.points(dtype, np.random.default_rng(seed))
+    count = 1 if case.size is None else case.size
+    regimes = {name: points[:, :count] for name, points in regimes.items()}
+    every = np.concatenate(list(regimes.values()))
+    names = np.repeat(list(regimes), [len(points) for points in regimes.values()])
+    with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        exact = ExactFunction(case.ours, case.size, dtype).at(every.astype(np.float64))
+        found = _computed(case, every, dtype)
+    rows = []
+    for library, numbers in found.items():
+        for quantity, computed in numbers.items():
+            part = _Part(case, quantity, dtype, library, every, computed.astype(dtype), exact_of(quantity, exact))
+            near_end = part.is_near_underflow()
+            of_regimes = [(regime, part.at(names == regime) & ~near_end) for regime in regimes]
+            worst = [part.worst(regime, among) for regime, among in [*of_regimes, (UNDERFLOW, near_end)]]
+            rows += [row for row in worst if row is not None]
+    return rows
+
+
+def _computed(case: Case, points: np.ndarray, dtype: np.dtype) -> dict[str, dict[str, np.ndarray]]:
+    """What each library computes at all points."""
+    ours = ComputedFunction(case.ours, case.hand_vjp, case.size, dtype).at(points)
+    theirs = ours
+    if case.plain is not None:
+        theirs = ComputedFunction(case.plain, None, case.size, dtype).at(points)
+    found = {
+        "functional_nn": {quantity: ours[name] for quantity, name in OURS.items()},
+        "jax": {quantity: theirs[quantity] for quantity in QUANTITIES},
+    }
+    if case.pytorch is not None and pytorch.is_installed():
+        found["pytorch"] = pytorch.derivatives(case.pytorch, points, case.size)
+    return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """All numbers that one library computed of one quantity, (points, m) or (points, m, n)."""
+
+    case: Case
+    quantity: str
+    dtype: np.dtype
+    library: str
+    points: np.ndarray
+    computed: np.ndarray
+    exact: ExactNumbers
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """A mask of the numbers at some of the points."""
+        return np.broadcast_to(points.reshape(-1, *[1] * (self.computed.ndim - 1)), self.computed.shape)
+
+    def is_near_underflow(self) -> np.ndarray:
+        size = np.abs(self.exact.high)
+        return (size > 0) & (size < NEAR * float(np.finfo(self.dtype).smallest_normal))
+
+    @np.errstate(all="ignore")
+    def worst(self, regime: str, among: np.ndarray) -> Row | None:
+        """The number with the largest error beyond its condition, of those in a mask; None if no number counts."""
+        limits, condition = np.finfo(self.dtype), self.exact.condition
+        found = errors(self.computed, self.exact, self.dtype)
+        size = np.abs(self.exact.high)
+        is_normal = (size >= float(limits.smallest_normal)) & (size <= float(limits.max))
+        counts = among & (is_normal | (size == 0)) & (condition <= WELL_CONDITIONED)
+        if not counts.any():
+            return None
+        excess = np.where(counts, found.relative / np.maximum(1, condition), -1)
+        place = np.unravel_index(np.argmax(excess), excess.shape)
+        zeros = counts & is_normal & (self.computed == 0)
+        return Row(
+            function=self.case.name,
+            regime=regime,
+            quantity=self.quantity,
+            dtype=self.dtype.name,
+            library=self.library,
+            size=self.case.size,
+            relative=float(found.relative[place]),
+            ulp=float(found.ulp[place]),
+            condition=float(condition[place]),
+            silent_zeros=int(zeros.sum()),
+            point=tuple(map(float, self.points[place[0]])),
+            computed=float(self.computed[place]),
+            exact=float(self.exact.high[place]),
+            numbers=int(counts.sum()),
+        )
