@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activations.derivative_rules import with_second_derivative
-from functional_nn.activations.table import sigmoid
+from functional_nn.activations.table import sigmoid, tanh
 from functional_nn.core.shapes import wide_type
 
 
@@ -26,6 +26,7 @@ def gate_derivative(a: jax.Array, gate: jax.Array) -> jax.Array:
     return (inverse_odds * wide_gate * wide_gate).astype(a.dtype)
 
 
+@with_second_derivative(lambda a: -2 * jnp.tanh(a) * tanh.derivative(a))
 def tanh_derivative(a: jax.Array) -> jax.Array:
     """tanh'(a) = 4e / (1 + e)² with e = e^{-2|a|}. From tanh(a) alone, 1 - tanh²(a) would lose its digits."""
     e = jnp.exp(-2 * jnp.abs(a.astype(wide_type(a.dtype))))
