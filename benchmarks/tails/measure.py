@@ -47,7 +47,7 @@ class Row:
         regime: where the points lie.
         quantity: value, gradient or second derivative.
         dtype: the type of the computation.
-        library: who computed it.
+        package: who computed it.
         size: the number of elements of the point; None for a function of one number.
         relative: the relative error.
         ulp: the error in units in the last place.
@@ -63,7 +63,7 @@ class Row:
     regime: str
     quantity: str
     dtype: str
-    library: str
+    package: str
     size: int | None
     relative: float
     ulp: float
@@ -140,7 +140,7 @@ class _Part:
     case: Case
     quantity: str
     dtype: np.dtype
-    library: str
+    package: str
     points: np.ndarray
     computed: np.ndarray
     exact: ExactNumbers
@@ -171,7 +171,7 @@ class _Part:
             regime=regime,
             quantity=self.quantity,
             dtype=self.dtype.name,
-            library=self.library,
+            package=self.package,
             size=self.case.size,
             relative=float(found.relative[place]),
             ulp=float(found.ulp[place]),

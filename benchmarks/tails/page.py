@@ -98,10 +98,10 @@ def summary(rows: Sequence[Row]) -> list[str]:
     """For each library, how many numbers are above the limit."""
     lines = []
     for library in LIBRARIES:
-        of_library = [row for row in rows if row.library == library]
-        if of_library:
-            above = sum(row.is_above_limit for row in of_library)
-            lines.append(f"{SHOWN[library]}: {above} of {len(of_library)} above the limit")
+        rows_of_package = [row for row in rows if row.package == library]
+        if rows_of_package:
+            above = sum(row.is_above_limit for row in rows_of_package)
+            lines.append(f"{SHOWN[library]}: {above} of {len(rows_of_package)} above the limit")
     return lines
 
 
@@ -112,23 +112,23 @@ def _totals(rows: Sequence[Row]) -> Iterable[str]:
     yield "| | compared | above the limit | of these, at the lower end | with a silent 0 | above without the factor |"
     yield "|---|---|---|---|---|---|"
     for library in LIBRARIES:
-        of_library = [row for row in rows if row.library == library]
+        rows_of_package = [row for row in rows if row.package == library]
         counts = (
-            len(of_library),
-            sum(row.is_above_limit for row in of_library),
-            sum(row.is_above_limit and row.regime in ("subnormal", UNDERFLOW) for row in of_library),
-            sum(row.silent_zeros > 0 for row in of_library),
-            sum(row.is_above_plain_limit for row in of_library),
+            len(rows_of_package),
+            sum(row.is_above_limit for row in rows_of_package),
+            sum(row.is_above_limit and row.regime in ("subnormal", UNDERFLOW) for row in rows_of_package),
+            sum(row.silent_zeros > 0 for row in rows_of_package),
+            sum(row.is_above_plain_limit for row in rows_of_package),
         )
-        if of_library:
+        if rows_of_package:
             yield f"| {SHOWN[library]} | {' | '.join(map(str, counts))} |"
     yield ""
 
 
 def _too_large(rows: Sequence[Row]) -> Iterable[str]:
     """The list of what is above the limit in functional_nn, with the other libraries' errors in the same place."""
-    by_place = {(_place(row), row.library): row for row in rows}
-    above = [row for row in rows if row.library == "functional_nn" and row.is_above_limit]
+    by_place = {(_place(row), row.package): row for row in rows}
+    above = [row for row in rows if row.package == "functional_nn" and row.is_above_limit]
     yield "## Where functional_nn is above the limit\n"
     if not above:
         yield "Nowhere.\n"
@@ -163,7 +163,7 @@ def _regimes(rows: Sequence[Row], quantity: str) -> list[tuple[str, str]]:
 def _table(rows: Sequence[Row], quantity: str, regimes: Sequence[tuple[str, str]]) -> Iterable[str]:
     if not regimes:
         return
-    found = {(_place(row), row.library): row for row in rows}
+    found = {(_place(row), row.package): row for row in rows}
     columns = [(dtype, library) for dtype in TYPES for library in LIBRARIES]
     heads = [f"{dtype}: {SHOWN[library]}" for dtype, library in columns]
     yield f"| function | regime | {' | '.join(heads)} |"

@@ -17,29 +17,16 @@ if TYPE_CHECKING:
 
 Function = Callable[["Tensor"], "Tensor"]
 """A function of many points: (points,) to (points,), or (points, n) to (points,) or (points, m)."""
-NAMES = {
-    "identity": lambda f, x: x * 1,
-    "sigmoid": lambda f, x: f.sigmoid(x),
-    "tanh": lambda f, x: f.tanh(x),
-    "softsign": lambda f, x: f.softsign(x),
-    "softplus": lambda f, x: f.softplus(x),
-    "log_sigmoid": lambda f, x: f.logsigmoid(x),
-    "relu": lambda f, x: f.relu(x),
-    "leaky_relu": lambda f, x: f.leaky_relu(x),
-    "elu": lambda f, x: f.elu(x),
-    "selu": lambda f, x: f.selu(x),
-    "gelu": lambda f, x: f.gelu(x),
-    "gelu_tanh": lambda f, x: f.gelu(x, approximate="tanh"),
-    "silu": lambda f, x: f.silu(x),
-    "mish": lambda f, x: f.mish(x),
-    "relu6": lambda f, x: f.relu6(x),
-    "hard_tanh": lambda f, x: f.hardtanh(x),
-    "hard_sigmoid": lambda f, x: f.hardsigmoid(x),
-    "hard_silu": lambda f, x: f.hardswish(x),
-    "softmax": lambda f, x: f.softmax(x, -1),
-    "log_softmax": lambda f, x: f.log_softmax(x, -1),
+OTHER_NAMES = {
+    "log_sigmoid": "logsigmoid",
+    "hard_tanh": "hardtanh",
+    "hard_sigmoid": "hardsigmoid",
+    "hard_silu": "hardswish",
+    "gelu_tanh": "gelu",
 }
-"""The activations of ``torch.nn.functional``, with their defaults."""
+"""The activations that have another name in ``torch.nn.functional``."""
+OPTIONS = {"gelu_tanh": {"approximate": "tanh"}, "softmax": {"dim": -1}, "log_softmax": {"dim": -1}}
+"""The options of activations that need some; all others have their defaults."""
 
 
 def is_installed() -> bool:
@@ -53,7 +40,9 @@ def is_installed() -> bool:
 def activation(name: str, x: Tensor) -> Tensor:
     from torch.nn import functional
 
-    return NAMES[name](functional, x)
+    if name == "identity":
+        return x * 1
+    return getattr(functional, OTHER_NAMES.get(name, name))(x, **OPTIONS.get(name, {}))
 
 
 def masked_activation(name: str, x: Tensor) -> Tensor:

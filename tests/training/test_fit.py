@@ -59,20 +59,40 @@ def test_same_seed_same_bits_and_another_seed_others():
     assert bits(fit(seed=1)) != bits(fit(seed=2))
 
 
-def test_programs_are_compiled_once_and_used_again():
+def network_that_counts_its_traces():
     traces = []
 
     def counted(x):
         traces.append(x.shape)
         return x
 
-    net = fnn.chain(fnn.dense(4), counted, fnn.dense(3))
+    return fnn.chain(fnn.dense(4), counted, fnn.dense(3)), traces
+
+
+def test_programs_are_compiled_once_and_used_again():
+    net, traces = network_that_counts_its_traces()
     first = fit(net, epochs=5)
     after_first = len(traces)
     second = fit(net, epochs=7, seed=3)
     assert first.seconds["compile"] > 0
     assert second.seconds["compile"] == 0
     assert len(traces) == after_first
+
+
+def test_another_init_compiles_only_the_start():
+    net, traces = network_that_counts_its_traces()
+
+    def from_zero(key, in_shape):
+        params, state = net.init(key, in_shape)
+        return jax.tree.map(jnp.zeros_like, params), state
+
+    fit(net)
+    before = len(traces)
+    run = fit(net._replace(init=from_zero))
+    # One example is traced to find shapes; the programs have batches of more.
+    assert {shape[0] for shape in traces[before:]} == {1}
+    assert run.seconds["compile"] > 0
+    assert fit(net).seconds["compile"] == 0
 
 
 @pytest.mark.parametrize("batch_size", [16, pytest.param(20, marks=pytest.mark.slow), 64])

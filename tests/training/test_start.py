@@ -142,28 +142,3 @@ def test_a_population_is_trained_chosen_and_changed_by_plain_functions():
     )
     assert bits(mixed.params) == bits(population.params)
     assert np.isfinite(losses).all()
-
-
-def test_another_init_compiles_only_the_start():
-    traces = []
-
-    def counted(x):
-        traces.append(x.shape)
-        return x
-
-    net = fnn.chain(fnn.dense(4), counted, fnn.dense(3))
-
-    def from_zero(key, in_shape):
-        params, state = net.init(key, in_shape)
-        return jax.tree.map(jnp.zeros_like, params), state
-
-    def fit(net):
-        return fnn.fit(net, fnn.cross_entropy, RULE, DATA, epochs=1)
-
-    fit(net)
-    before = len(traces)
-    run = fit(net._replace(init=from_zero))
-    # One example is traced to find shapes; the programs have batches of more.
-    assert {shape[0] for shape in traces[before:]} == {1}
-    assert run.seconds["compile"] > 0
-    assert run.history[0].train_loss == pytest.approx(np.log(3), abs=0.05)

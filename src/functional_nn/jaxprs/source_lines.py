@@ -64,5 +64,12 @@ def is_of_jax(equation: JaxprEqn) -> bool:
     """Whether an equation calls one of JAX's own functions, such as ``jax.numpy.linalg.norm``."""
     if equation.primitive.name != "jit":
         return False
-    debug_info = equation.params["jaxpr"].jaxpr.debug_info
-    return (debug_info.func_filename or "").startswith(OF_JAX[0])
+    return is_file_of_jax(equation.params["jaxpr"].jaxpr.debug_info.func_filename)
+
+
+def is_file_of_jax(path: str | None) -> bool:
+    """Whether a path, such as that of a traced program's function, is that of a file of JAX.
+
+    JAX caches the traces of its own functions, so their source lines may belong to another caller.
+    """
+    return (path or "").startswith(OF_JAX[0])

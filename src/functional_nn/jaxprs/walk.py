@@ -93,6 +93,14 @@ def equations(program: TracedProgram) -> Iterator[Located]:
     yield from _equations(program, "", 1, 0)
 
 
+def all_equations(program: TracedProgram) -> Iterator[JaxprEqn]:
+    """Yields every equation of a program and of the programs inside it, also those with an inner program."""
+    for equation in closed(program).jaxpr.eqns:
+        yield equation
+        for inner_program in inner_programs(equation):
+            yield from all_equations(inner_program)
+
+
 def _equations(program: TracedProgram, scope: str, repeats: int, loops: int) -> Iterator[Located]:
     for equation in closed(program).jaxpr.eqns:
         place = within(scope, equation)

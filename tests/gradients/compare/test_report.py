@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from functional_nn.gradients.compare.report import Report, Survivor, combine_reports
 from functional_nn.gradients.compare.report_table import WIDTH, group_verdicts
-from functional_nn.gradients.compare.verdict import Verdict, judge, worst
+from functional_nn.gradients.compare.verdict import Verdict, judge, worst_verdicts
 
 ERRORS = st.floats(min_value=0, allow_nan=False)
 
@@ -223,5 +223,5 @@ def test_reports_are_combined():
 
 def test_the_worst_come_first_and_what_is_no_number_before_all():
     ordered = [verdict("fail", math.nan), verdict("fail", 1.0), verdict(error=1e-14), verdict(error=0.0)]
-    assert worst(reversed(ordered)) == ordered
-    assert worst(reversed(ordered), 2) == ordered[:2]
+    assert worst_verdicts(reversed(ordered)) == ordered
+    assert worst_verdicts(reversed(ordered), 2) == ordered[:2]

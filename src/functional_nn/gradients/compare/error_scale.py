@@ -11,8 +11,11 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.trees import PyTree
+from functional_nn.gradients.compare.problem import Function, Leaves
+from functional_nn.gradients.compare.rounding_noise import SOLVERS
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan
-from functional_nn.jaxprs.inner_programs import CALLS, Scan, branches, scan_parts
+from functional_nn.jaxprs.inner_programs import CALLS, Scan, array_type, branches, scan_parts
+from functional_nn.jaxprs.walk import all_equations
 
 
 class Terms(NamedTuple):
@@ -25,6 +28,20 @@ class Terms(NamedTuple):
 
 
 Value: TypeAlias = Terms | jax.Array
+
+
+def has_absolute_terms(function: Function, leaves: Leaves) -> bool:
+    """Whether the absolute terms of a derivative can be computed operation by operation.
+
+    They cannot be with complex numbers, whose terms have all phases, and where linear systems are solved: a solution
+    is not the sum of terms whose sizes are those of the matrix's elements.
+    """
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    return not any(
+        equation.primitive.name in SOLVERS or jnp.issubdtype(array_type(variable).dtype, jnp.complexfloating)
+        for equation in all_equations(program)
+        for variable in equation.outvars
+    )
 
 
 def absolute_terms(linear: Callable[[PyTree], PyTree], argument: PyTree) -> PyTree:

@@ -20,7 +20,7 @@ from functional_nn.gradients.compare.jacobians import (
     second_order,
     under_transforms,
 )
-from functional_nn.gradients.compare.number_types import narrowest_type
+from functional_nn.gradients.compare.narrow_types import narrowest_type
 from functional_nn.gradients.compare.problem import Function, Leaves, Problem
 from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
 from functional_nn.gradients.compare.stopped_gradients import with_stopped_as_constants

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.error_scale import absolute_terms
-from functional_nn.gradients.compare.number_types import has_absolute_terms
+from functional_nn.gradients.compare.error_scale import absolute_terms, has_absolute_terms
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, Pullback
 from functional_nn.gradients.compare.rounding_noise import rounding
 
@@ -70,8 +69,9 @@ def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
     y, automatic_pullback = vjp(problem.function, leaves)
     basis = basis_of(y)
     automatic = jax.vmap(automatic_pullback)(basis)
-    scale = jax.vmap(partial(pullback_scale, problem, leaves))(basis)
-    if not has_absolute_terms(problem.function, leaves):
+    has_terms = has_absolute_terms(problem.function, leaves)
+    scale = jax.vmap(partial(pullback_scale, problem, leaves, has_terms))(basis)
+    if not has_terms:
         scale = _with_largest(scale, automatic)
     return Derivatives(jax.vmap(partial(problem.pullback, leaves))(basis), automatic, scale)
 
@@ -83,22 +83,21 @@ def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], 
     Jacobian by ``jax.jacfwd``.
     """
     y, pullback = jax.vjp(function, leaves)
-    try:
-        jax.eval_shape(pullback, y)
-        return y, lambda y_bars: pullback(y_bars)[0]
-    except ValueError as error:
-        if "Reverse-mode" not in str(error):
-            raise
-    jacobian = jax.jacfwd(function)(leaves)
 
-    def product(y_bars: Leaves) -> Leaves:
+    def pulled_back(y_bars: Leaves) -> Leaves:
+        try:
+            return pullback(y_bars)[0]
+        except ValueError as error:
+            if "Reverse-mode" not in str(error):
+                raise
+        jacobian = jax.jacfwd(function)(leaves)
         rows = [
             [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
             for y_bar, by_leaves in zip(y_bars, jacobian, strict=True)
         ]
         return [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
 
-    return y, product
+    return y, pulled_back
 
 
 def basis_of(y: Leaves) -> Leaves:
@@ -122,8 +121,10 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
     """Pulls back one cotangent by the formula and by automatic differentiation."""
     y_bars = list(map(jnp.asarray, y_bars))
-    automatic, scale = automatic_pullback(problem, leaves, y_bars), pullback_scale(problem, leaves, y_bars)
-    if not has_absolute_terms(problem.function, leaves):
+    automatic = automatic_pullback(problem, leaves, y_bars)
+    has_terms = has_absolute_terms(problem.function, leaves)
+    scale = pullback_scale(problem, leaves, has_terms, y_bars)
+    if not has_terms:
         scale = _with_largest(scale, automatic)
     return Derivatives(problem.pullback(leaves, y_bars), automatic, scale)
 
@@ -138,13 +139,10 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
     return vjp(problem.function, leaves)[1](y_bars)
 
 
-def pullback_scale(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """The scale of errors for a pulled-back cotangent: the sum of absolute terms, plus the effect of rounding.
-
-    If the absolute terms cannot be computed, it is the effect of rounding alone.
-    """
+def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Leaves:
+    """The scale of errors for a pulled-back cotangent: the effect of rounding, plus the absolute terms, if wanted."""
     noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
-    if not has_absolute_terms(problem.function, leaves):
+    if not has_terms:
         return noise
     terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
     return [a + b for a, b in zip(terms, noise, strict=True)]

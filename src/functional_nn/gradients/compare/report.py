@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 
 from functional_nn.gradients.compare.report_table import WIDTH, html_table, text_table
-from functional_nn.gradients.compare.verdict import Verdict, worst
+from functional_nn.gradients.compare.verdict import Verdict, worst_verdicts
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Report:
             "mutants_listed": len(self.survivors) - len(self.unexplained),
             "survivors": [asdict(survivor) for survivor in self.survivors],
             "skipped": [{"subject": subject, "reason": reason} for subject, reason in self.skipped],
-            "worst": [asdict(verdict) for verdict in worst(self.verdicts)],
+            "worst": [asdict(verdict) for verdict in worst_verdicts(self.verdicts)],
             "wrong_automatic": [asdict(verdict) for verdict in self.wrong_automatic],
             "seconds": self.seconds,
             "verdicts": [asdict(verdict) for verdict in self.verdicts],

@@ -12,8 +12,8 @@ from functional_nn.gradients.compare.verdict import (
     Outcome,
     Verdict,
     automatic_excess,
-    worst,
     worst_outcome,
+    worst_verdicts,
 )
 
 WIDTH = 80
@@ -50,7 +50,7 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
     found = []
     for group in groups.values():
         outcome = worst_outcome(verdict.outcome for verdict in group)
-        (shown,) = worst((verdict for verdict in group if verdict.outcome == outcome), 1)
+        (shown,) = worst_verdicts((verdict for verdict in group if verdict.outcome == outcome), 1)
         found.append(VerdictGroup(len(group), outcome, shown, max(group, key=automatic_excess)))
     return sorted(found, key=lambda group: ORDER.index(group.outcome))
 
@@ -95,7 +95,7 @@ def _rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
     if len(groups) > MOST_ROWS:
         failed = [group for group in groups if group.outcome != "pass"]
         passed = [group for group in groups if group.outcome == "pass"]
-        nearest = worst((group.worst for group in passed), max(0, MOST_ROWS - len(failed)))
+        nearest = worst_verdicts((group.worst for group in passed), max(0, MOST_ROWS - len(failed)))
         groups = failed + [group for group in passed if any(group.worst is verdict for verdict in nearest)]
     subjects = list(dict.fromkeys(group.worst.subject for group in groups))
     shown = sorted(groups, key=lambda group: subjects.index(group.worst.subject))

@@ -123,7 +123,7 @@ def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
     return min(outcomes, key=ORDER.index)
 
 
-def worst(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
+def worst_verdicts(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
     """The verdicts with the largest errors as multiples of their tolerance. Errors of NaN come first."""
     return sorted(verdicts, key=_excess, reverse=True)[:count]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import jax
@@ -25,6 +24,7 @@ from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Points, Values
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type
+from functional_nn.jaxprs.source_lines import place_of
 
 RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES | decompositions.RULES
 
@@ -132,7 +132,12 @@ class _InManyDigits:
         rules = complex_rules.RULES if complex_rules.is_complex(equation) else RULES
         if name not in rules:
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
-            raise InputError("function", "operations with a rule", f"{name}, used in {_place(equation)}", remedy)
+            raise InputError(
+                "function",
+                "operations with a rule",
+                f"{name}, used in {place_of(equation) or 'an unknown place'}",
+                remedy,
+            )
         outputs = rules[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
@@ -140,14 +145,3 @@ class _InManyDigits:
             if output.shape[:-1] != array_type(variable).shape:
                 raise AssertionError(f"the rule for {name} made {output.shape[:-1]} of {variable.aval}")
         return [Points(output) for output in outputs]
-
-
-def _place(equation: JaxprEqn) -> str:
-    """The innermost source line outside of JAX that made the equation."""
-    traceback = equation.source_info.traceback
-    frames = [] if traceback is None else traceback.frames
-    library = Path(jax.__file__).parent
-    for frame in frames:
-        if library not in Path(frame.file_name).parents:
-            return f"{Path(frame.file_name).name}, line {frame.line_num}"
-    return "a place that is not known"

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.jaxprs.evaluate import EquationPath
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, called_program, scan_parts, while_parts
-
-PACKAGE = Path(__file__).parents[2]
-NO_PLACES = (str(Path(jax.__file__).parent), *(str(PACKAGE / part) for part in ("gradients", "jaxprs")), "<")
-"""Prefixes of paths of files without formulas: JAX, this package's own checks, and code without a file."""
+from functional_nn.jaxprs.source_lines import is_file_of_jax, place_of
 
 Variable: TypeAlias = Var | Literal
 Follows: TypeAlias = Callable[[Variable, Variable], bool]
@@ -160,10 +155,10 @@ def sites(
     for number, equation in enumerate(jaxpr.eqns):
         if not any(variable in live for variable in equation.outvars):
             continue
-        here, place = (*path, number), library_place or place_of(equation)
+        here, place = (*path, number), library_place or str(place_of(equation) or "?")
         yield Site(here, equation, place, live, only_selects)
         for inner_number, inner in enumerate(bodies(equation)):
-            inside = place if is_library(inner.program.jaxpr) else library_place
+            inside = place if is_file_of_jax(inner.program.jaxpr.debug_info.func_filename) else library_place
             inner_used = [variable in live for variable in equation.outvars]
             yield from sites(inner, inner_used, (*here, inner_number), inside)
 
@@ -178,20 +173,3 @@ def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
             if isinstance(operand, Var):
                 (masks if is_mask else read_otherwise).add(operand)
     return masks - read_otherwise
-
-
-def place_of(equation: JaxprEqn) -> str:
-    """The innermost source line with a formula, and its function, such as ``lstm.py:88 (backward)``."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback else ():
-        if not frame.file_name.startswith(NO_PLACES):
-            return f"{Path(frame.file_name).name}:{frame.line_num} ({frame.function_name})"
-    return "?"
-
-
-def is_library(jaxpr: Jaxpr) -> bool:
-    """Whether a program is one of JAX's own functions.
-
-    JAX caches the traces of these, so their source lines may belong to another caller.
-    """
-    return (jaxpr.debug_info.func_filename or "").startswith(NO_PLACES[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -111,16 +111,28 @@ def is_in_backward_pass(operation: Operation) -> bool:
     JAX computes factors of derivatives, such as 1/(2·√x), already in the forward pass. Only the backward pass reads
     them.
     """
+
+    def is_backward(reader: Operation) -> bool:
+        return "transpose(" in reader.scope or BACKWARD in reader.scope.split("/")
+
+    return not _reaches_an_end(operation, is_backward)
+
+
+def _reaches_an_end(operation: Operation, ends_path: Callable[[Operation], bool]) -> bool:
+    """Whether one can go from an operation, always to a reader of its results, to one whose results nobody reads.
+
+    No path goes through an operation for which ``ends_path`` is true.
+    """
     seen, left = {operation}, [operation]
     while left:
         reader = left.pop()
-        if "transpose(" in reader.scope or BACKWARD in reader.scope.split("/"):
+        if ends_path(reader):
             continue
         if not reader.readers:
-            return False
+            return True
         left += set(reader.readers) - seen
         seen.update(reader.readers)
-    return True
+    return False
 
 
 def is_hidden(origin: Origin, trail: Trail) -> bool:
@@ -140,17 +152,12 @@ def is_hidden(origin: Origin, trail: Trail) -> bool:
 
 def _reaches_end_of_forward_pass(operation: Operation) -> bool:
     """Whether the forward pass ends with numbers that are not finite because of this operation."""
-    seen, left = {operation}, [operation]
-    while left:
-        reader = left.pop()
+
+    def ends_path(reader: Operation) -> bool:
         is_finite = all(result.not_finite is None for result in reader.results)
-        if is_finite or is_in_backward_pass(reader):
-            continue
-        if not reader.readers:
-            return True
-        left += set(reader.readers) - seen
-        seen.update(reader.readers)
-    return False
+        return is_finite or is_in_backward_pass(reader)
+
+    return _reaches_an_end(operation, ends_path)
 
 
 def numbers_read(origin: Origin) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Policies for values that are not finite in training: stop, skip, or roll back."""
+"""Policies for values that are not finite in training (stop, skip, roll back), and the step that made the first one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of the numbers inside a function of float64 arguments: narrow floating-point numbers, complex numbers."""
+"""The narrowest floating-point type in which a function computes, although its arguments are float64."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import JaxprEqn, Literal
 
 from functional_nn.gradients.compare.problem import Function, Leaves
-from functional_nn.gradients.compare.rounding_noise import SOLVERS
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+from functional_nn.jaxprs.walk import all_equations
 
 MORE_BITS = 18
 """A constant that needs more bits than this, and no more than the 24 of float32, was rounded to float32. By chance, a
@@ -30,36 +30,12 @@ def narrowest_type(function: Function, leaves: Leaves) -> str:
     'bfloat16'
     """
     types = {"float64"}
-    for equation in _equations(_traced(function, leaves)):
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    for equation in all_equations(program):
         types.update(_narrow_results(equation))
         if any(isinstance(variable, Literal) and _is_rounded_to_float32(variable.val) for variable in equation.invars):
             types.add("float32")
     return min(types, key=lambda name: jnp.finfo(name).nmant)
-
-
-def has_absolute_terms(function: Function, leaves: Leaves) -> bool:
-    """Whether the absolute terms of a derivative can be computed operation by operation.
-
-    They cannot be with complex numbers, whose terms have all phases, and where linear systems are solved: a solution
-    is not the sum of terms whose sizes are those of the matrix's elements.
-    """
-    return not any(
-        equation.primitive.name in SOLVERS or jnp.issubdtype(array_type(variable).dtype, jnp.complexfloating)
-        for equation in _equations(_traced(function, leaves))
-        for variable in equation.outvars
-    )
-
-
-def _traced(function: Function, leaves: Leaves) -> ClosedJaxpr:
-    return jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-
-
-def _equations(program: ClosedJaxpr) -> Iterator[JaxprEqn]:
-    """The equations of a program and of the programs inside it."""
-    for equation in program.jaxpr.eqns:
-        yield equation
-        for inner in inner_programs(equation):
-            yield from _equations(inner)
 
 
 def _narrow_results(equation: JaxprEqn) -> Iterator[str]:
