@@ -23,7 +23,7 @@ def test_errors_in_the_tails_are_within_the_limits(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
     main.main()
     rows = json.loads(found.read_text())["rows"]
-    ours = [row for row in rows if row["library"] == "functional_nn"]
+    ours = [row for row in rows if row["package"] == "functional_nn"]
     assert {row["function"] for row in ours} == {"sigmoid", "softmax"}
     assert {row["dtype"] for row in ours} == {"float64", "float32"}
     assert {row["quantity"] for row in ours} == {"value", "gradient", "second derivative"}
@@ -34,6 +34,6 @@ def test_errors_in_the_tails_are_within_the_limits(monkeypatch, tmp_path):
         assert row["ulp"] <= 8 * factor if row["size"] is None else row["relative"] <= limit * factor, row
         assert not row["silent_zeros"], row
         assert row["numbers"], row
-    lost = {(row["function"], row["regime"]) for row in rows if row["library"] == "jax" and row["silent_zeros"]}
+    lost = {(row["function"], row["regime"]) for row in rows if row["package"] == "jax" and row["silent_zeros"]}
     assert {("sigmoid", "tails"), ("softmax", "margins")} <= lost
     assert "Nowhere." in page.read_text("utf-8")
