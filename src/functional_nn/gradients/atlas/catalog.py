@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.suggestions import nearest
 
 SIZE = 3
 """The number of elements of all vectors."""
@@ -144,8 +144,11 @@ def chosen(names: tuple[str, ...]) -> list[Entry]:
     for name in names:
         matching = [entry for entry in every if _matches(name, entry.name)]
         if not matching:
-            known = [entry.name for entry in every]
-            raise InputError("names", "functions of the atlas", repr(name), suggest(name, known))
+            # All names together are two pages of text, so only the nearest one is named.
+            meant = nearest(name, [entry.name for entry in every])
+            question = f"Did you mean {meant}? " if meant else ""
+            remedy = f"{question}A module, such as jax.nn, stands for all of its functions."
+            raise InputError("names", f"one of the {len(every)} functions of the atlas", repr(name), remedy)
         found |= {entry.name: entry for entry in matching}
     return list(found.values()) if names else every
 
