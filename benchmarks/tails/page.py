@@ -27,31 +27,37 @@ COMMAND = "python -m benchmarks tails --out docs/tails.md"
 ABOUT = f"""\
 # Errors in the tails
 
-Formulas that are right on paper can lose all of their digits: where a function becomes flat, between logits that lie
-far apart, near ties, and for tiny or huge numbers. This page has the worst relative errors that were measured, of
-functional_nn, of JAX and of PyTorch, for each function and each *regime* of its inputs. `{COMMAND}` makes the page.
+A formula that is right on paper can lose all of its digits: where a function becomes flat, for logits that lie far
+apart, near ties, and for tiny or huge numbers. Such a range of inputs is a *regime*. This page shows the largest
+relative errors of functional_nn, JAX and PyTorch that were measured, for each function and each regime.
+`{COMMAND}` makes the page.
 
 ## How to read the tables
 
-Each number is a relative error, |computed - exact| / |exact|, at the worst of the points of the regime. 1e-16 is
-rounding in float64, and 6e-8 is rounding in float32. An error of 1 means that no digit is right. A number in bold is
-above the limit, and † says that at least one number became 0 although the exact number is not 0 (a *silent 0*).
+Each number is a relative error, |computed - exact| / |exact|, at the worst point of the regime. If the exact number is
+0, the error is divided by the smallest normal number of the type. Rounding alone makes an error of 1e-16 in float64,
+and of 6e-8 in float32. An error of 1 means that no digit is right. Numbers above the limit are bold. A † means that at
+least one computed number is 0, although the exact number is not 0. This is a *silent 0*, and it is always above the
+limit.
 
 - **functional_nn** is the package's function, its gradient by the hand-derived formula, and the derivative of the
-  formula by `jax.grad`. **JAX** is the function of `jax.nn` or of Optax, and `jax.grad` of it once and twice. For
-  layers and for losses that Optax does not have, it is `jax.grad` of the package's own function. **PyTorch** is the
-  function of `torch.nn.functional`, or the cell of `torch.nn`, and autograd of it once and twice. A dash means that no
-  number counts, that there is no such function or derivative, or that PyTorch was not installed.
+  formula by `jax.grad`.
+- **JAX** is the function of `jax.nn` or of Optax, with `jax.grad` applied once and twice. For layers and for losses
+  that Optax does not have, the package's own function is used, also with `jax.grad`.
+- **PyTorch** is the function of `torch.nn.functional`, or the cell of `torch.nn`, with autograd applied once and twice.
+- A **dash** means that no number counts, that there is no such function or derivative, or that PyTorch was not
+  installed.
 - The **second derivative** is the diagonal of the Hessian.
 - **Exact** numbers come from the function's own program, evaluated with 50 to 1000 digits until two evaluations agree
   ([where is it worst?](checking_gradients.md#where-is-it-worst)).
-- The **limit** is {MOST_ULP:g} ULP (units in the last place) for functions of one number. It is
-  {MOST_RELATIVE["float64"]:g} in float64 and {MOST_RELATIVE["float32"]:g} in float32 for functions of a vector and for
-  cells. The limit is multiplied by the *condition number* if that is above 1: by how much a relative change of the
-  input changes the exact number, relatively. The worst point is the one with the largest quotient of both.
-- **What counts**: numbers with a condition number of at most {WELL_CONDITIONED:g}, whose exact value is a normal number
-  of the type, or exactly 0. In place of an exact 0, everything but 0 or a subnormal number is wrong. Kinks do not
-  count.
+- The **condition number** is the relative change of the exact number divided by the relative change of the input that
+  causes it.
+- The **limit** is {MOST_ULP:g} ULP (units in the last place) for functions of one number. For functions of a vector and
+  for cells, it is {MOST_RELATIVE["float64"]:g} in float64 and {MOST_RELATIVE["float32"]:g} in float32.
+  If the condition number is above 1, the limit is multiplied by it.
+- The **worst point** has the largest error, after division by the condition number if that is above 1.
+- **What counts**: numbers with a condition number of at most {WELL_CONDITIONED:g}, if the exact number is a normal
+  number of the type, or 0. Kinks do not count.
 
 The regimes:
 
@@ -61,11 +67,11 @@ The regimes:
 - **margins**: one logit is ahead by 0 to 200. For cells, each gate is open or closed by up to 200.
 - **near ties**: logits that are nearly equal, probabilities near the label, vectors that are nearly parallel.
 - **near 0** and **huge**: sizes down to 1e-30, and up to a fraction of the largest number of the type.
-- **subnormal**: inputs below the smallest normal number. XLA on a CPU reads them as 0. So functions with a kink at 0
-  give the value that is chosen at the kink, and losses of probabilities are infinite.
+- **subnormal**: inputs below the smallest normal number. XLA on a CPU reads them as 0. So if a function has a kink
+  at 0, its derivative is the one chosen for the kink. Losses of probabilities are infinite.
 - **masked**: one more logit is -∞.
-- **near underflow**: results within a factor of {NEAR:g} of the smallest normal number, wherever the inputs lie. XLA
-  replaces an intermediate result below the smallest normal number by 0.
+- **near underflow**: results within a factor of {NEAR:g} of the smallest normal number, for any inputs. XLA replaces
+  an intermediate result below the smallest normal number by 0.
 """
 
 
@@ -89,7 +95,7 @@ def page(rows: Sequence[Row], circumstances: dict, versions: dict[str, str]) -> 
         shown = [regime for regime in _regimes(rows, quantity) if regime in above]
         others = f"{len(_regimes(rows, quantity)) - len(shown)} other rows"
         parts.append(f"## The {quantity}\n")
-        parts.append(f"Only rows with a number above the limit. In {others} all numbers are within it.\n")
+        parts.append(f"The table has only rows with a number above the limit. In {others} all are within the limit.\n")
         parts += _table(rows, quantity, shown)
     return "\n".join(parts)
 
@@ -107,8 +113,9 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
 def _totals(rows: Sequence[Row]) -> Iterable[str]:
     yield "## In short\n"
-    yield "Each function, regime, quantity and type counts once. *At the lower end* are the regimes subnormal and near"
-    yield "underflow, in which XLA replaces numbers by 0. The last column has no factor for the condition number.\n"
+    yield "Each function, regime, quantity and type counts once. The regimes *at the lower end* are subnormal and near"
+    yield "underflow, where XLA replaces numbers by 0. In the last column, the limit is not multiplied by the condition"
+    yield "number.\n"
     yield "| | compared | above the limit | of these, at the lower end | with a silent 0 | above without the factor |"
     yield "|---|---|---|---|---|---|"
     for library in LIBRARIES:
@@ -133,8 +140,8 @@ def _too_large(rows: Sequence[Row]) -> Iterable[str]:
     if not above:
         yield "Nowhere.\n"
         return
-    yield "At the worst point of functional_nn. The last two columns are the errors of the others in the same regime."
-    yield "`--json FILE` writes all points with all their digits.\n"
+    yield "Each row shows the worst point of functional_nn. The last two columns have the largest errors of JAX and"
+    yield "PyTorch in the same regime. `--json FILE` writes the worst point of every library, with all digits.\n"
     yield "| function | regime | what | error | condition | point | computed | exact | JAX | PyTorch |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for row in above:

@@ -13,16 +13,19 @@ REGIMES = ("normal", "near ties", "margins", "tails", "near 0", "huge")
 """From the points that a program meets most often to those that it meets rarely."""
 WORST = 20
 RULES = """\
-A **finding** is a number with more than half of its digits wrong, although it is well conditioned: a small relative
-change of x changes it by at most 1000 times as much, and the error is still that large after division by this
-*condition number*. Not counted are kinks, the edges of domains, points near which a derivative jumps, numbers within a
-factor of 1000 of the ends of the type's range, and results below the smallest normal number, which XLA replaces by 0.
+A **finding** is a number that should be accurate, but has more than half of its digits wrong. How accurate a number can
+be depends on its *condition number*: the relative change of the number divided by the relative change of x that causes
+it. For a finding, the condition number is at most 1000. If it is above 1, the error is divided by it. After this
+division, the error must still be more than half of the digits.
+
+Some points do not count: kinks, the edges of domains, and points near which a derivative jumps. Numbers near the ends
+of the type's range do not count either. Nor do results below the smallest normal number, which XLA replaces by 0.
 
 The **exact** numbers are those of the function's own program, evaluated with 50 to 1000 digits by
 [the search](../checking_gradients.md#where-is-it-worst). So an approximation, such as `gelu` with tanh, is compared
-with itself and not with what it approximates. A gradient is by `jax.grad`, a second derivative by `jax.grad` twice (for
-vectors, by `jax.hessian`). Errors are in ULP, units in the last place of the exact number: half of the digits are 7e7
-ULP in float64, and 2,000 ULP in float32.
+with itself and not with the function that it approximates. A gradient is computed by `jax.grad`, and a second
+derivative by `jax.grad` twice (for vectors, by `jax.hessian`). Errors are in ULP, units in the last place of the exact
+number. If half of the digits are lost, the error is about 7e7 ULP in float64, and 2,000 ULP in float32.
 """
 
 
@@ -40,10 +43,12 @@ def version_page(atlas: JsonObject, picture: str | None) -> str:
     lines = [
         f"# Where JAX {atlas['jax']} loses digits",
         "",
-        f"{count} findings in {len(found)} of {len(evaluated)} functions, from `functional-nn atlas` with JAX "
-        f"{atlas['jax']}, jaxlib {atlas['jaxlib']} and Optax {atlas['optax']} on a {atlas['platform']}, "
-        f"{atlas['date']}, with {atlas['seconds_per_function']:g} seconds of processor time to search each function. "
-        "See also [the atlas](index.md).",
+        f"There are {count} findings in {len(found)} of {len(evaluated)} functions. They were found by "
+        "`functional-nn atlas`",
+        f"with JAX {atlas['jax']}, jaxlib {atlas['jaxlib']} and Optax {atlas['optax']} on a {atlas['platform']}, on "
+        f"{atlas['date']}.",
+        f"Each function was searched for {atlas['seconds_per_function']:g} seconds of processor time. See also "
+        "[the atlas](index.md).",
         "",
         RULES,
     ]
@@ -55,8 +60,9 @@ def version_page(atlas: JsonObject, picture: str | None) -> str:
         lines += _findings(function)
     lines += ["## All functions", ""]
     lines += [
-        "The largest error in ULP, divided by the condition number if that is above 1, in float64 and in float32. "
-        "Findings are bold. – means that JAX cannot compute it, or that no exact number is known.",
+        "Each cell has the largest error in ULP, in float64 and in float32. The error is divided by the condition",
+        "number if that is above 1. Findings are bold. – means that JAX cannot compute the number, or that no exact",
+        "number is known.",
         "",
         "| function | value | gradient | second derivative | points |",
         "|---|---|---|---|---|",
@@ -72,8 +78,8 @@ def version_page(atlas: JsonObject, picture: str | None) -> str:
 
 def _preamble() -> list[str]:
     text = (
-        "Each line that prints, together with the line above it that defines `f`, is a reproduction. All of them were "
-        "run while this page was made, after these two lines:"
+        "Two lines of code reproduce each finding: the line that defines `f`, and a line that prints. All of them\n"
+        "were run while this page was made, after these two lines:"
     )
     code = ["import jax, jax.numpy as jnp, optax", 'jax.config.update("jax_enable_x64", True)']
     return [text, "", "```python", *code, "```", ""]
@@ -142,9 +148,9 @@ def index_page(
     lines = [
         "# An atlas of lost digits",
         "",
-        "`jax.grad` differentiates the code of a function, and that code was not always written to be differentiated. "
-        "This atlas lists where the value, the gradient or the second derivative of a function of JAX or Optax has "
-        "lost more than half of its digits. `functional-nn atlas` searches for the worst points of each function, in "
+        "`jax.grad` differentiates the code of a function, but not all code was written to be differentiated. This",
+        "atlas is about functions of JAX and Optax. It lists where a value, a gradient or a second derivative has lost",
+        "more than half of its digits. `functional-nn atlas` searches for the worst points of each function, in",
         "float64 and in float32, and runs two lines of code for each finding.",
         "",
         RULES,
@@ -157,8 +163,8 @@ def index_page(
         "",
         f"## The worst {WORST}",
         "",
-        f"With JAX {newer['jax']}. One finding of each function. First come numbers without a right digit, and "
-        "normal points before huge ones.",
+        f"These are findings with JAX {newer['jax']}, one of each function. Numbers without a right digit come first,",
+        "and points of normal size come before huge ones.",
         "",
         "| function | | at | printed | exact |",
         "|---|---|---|---|---|",
@@ -175,8 +181,9 @@ def index_page(
         "functional-nn atlas --compare jax-OLD.json jax-NEW.json --out index.md",
         "```",
         "",
-        "`functional-nn atlas jax.nn.gelu` prints the findings of some functions only. `fnn.gradients.worst` searches "
-        "any function of yours ([where is it worst?](../checking_gradients.md#where-is-it-worst)).",
+        "`functional-nn atlas jax.nn.gelu` prints only the findings of the functions that you name.",
+        "`fnn.gradients.worst` searches your own functions",
+        "([where is it worst?](../checking_gradients.md#where-is-it-worst)).",
         "",
     ]
     return "\n".join(lines)
@@ -231,11 +238,11 @@ def _changes(older: JsonObject, newer: JsonObject, still_wrong: Callable[[JsonOb
     only_new = sorted(known_after - known_before)
     only_old = sorted(known_before - known_after)
     lines = []
-    how = "the search found none, and the older ones were run again and print right numbers"
+    how = "the search found none, and the code of the older ones now prints right numbers"
     if still_wrong is None:
         how = "the search found none"
     lines += [f"**Findings that are gone** ({how}):", "", *_by_function(mended), ""]
-    lines += ["**New findings** (a search may have missed them before):", "", *_by_function(lost), ""]
+    lines += ["**New findings** (the earlier search may have missed them):", "", *_by_function(lost), ""]
     for title, names in (("Only in the newer atlas", only_new), ("Only in the older atlas", only_old)):
         if names:
             lines += [f"**{title}**: {', '.join(f'`{name}`' for name in names)}.", ""]
