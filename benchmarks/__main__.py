@@ -21,7 +21,7 @@ WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
 
 
 def some_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list[str]]:
-    """A type of argument: some of the known names, with a separator between them."""
+    """Makes an argument type: a list of known names, divided by a separator."""
 
     def parse(text: str) -> list[str]:
         given = text.split(separator)

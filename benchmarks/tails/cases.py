@@ -33,9 +33,9 @@ class Case:
     Args:
         name: its name on the page.
         ours: the function of one number, or of a vector, in functional_nn.
-        hand_vjp: its backward pass by hand, ``hand_vjp(x, y_bar) -> x_bar``.
-        plain: the function as JAX or Optax has it, which ``jax.grad`` differentiates; None if it is ``ours``.
-        pytorch: the function in PyTorch, of many points at once: (points,) or (points, n).
+        hand_vjp: its hand-derived backward pass, ``hand_vjp(x, y_bar) -> x_bar``.
+        plain: the function of JAX or Optax, differentiated by ``jax.grad``; None if ``ours`` is used for this, too.
+        pytorch: the function in PyTorch. It takes many points at once: (points,) or (points, n).
         size: the number of elements of the vector; None for a function of one number.
         points: makes the points of each regime.
     """
@@ -57,7 +57,7 @@ def _activation(activation: fnn.Activation | VectorActivation) -> Case:
 
 
 def _with_masked_class(case: Case) -> Case:
-    """The same with one more element, which is hidden: it is -∞."""
+    """Adds a masked element, -∞, to the input of a case."""
 
     def hidden(x):
         return jnp.concatenate([x, jnp.full(1, -jnp.inf, x.dtype)])
@@ -76,7 +76,7 @@ def _with_masked_class(case: Case) -> Case:
 
 
 def _masked_softmax(activation: VectorActivation) -> Case:
-    """A vector activation with one more hidden element. Only the visible elements of its output are compared."""
+    """A vector activation whose input has an additional masked element, -∞. Its output there is not compared."""
 
     def ours(x):
         return activation(jnp.concatenate([x, jnp.full(1, -jnp.inf, x.dtype)]))[:-1]
@@ -120,7 +120,7 @@ def _plain_weighted(y):
 
 
 def _of_log_probabilities(name: str, loss: fnn.losses.Loss, theirs: pytorch.Function) -> Case:
-    """A loss of log-probabilities, which are the log_softmax of logits."""
+    """A loss that takes log-probabilities, as a function of the logits: log_softmax is applied first."""
 
     def labels(x):
         return jnp.array([LABEL]) if name == "negative_log_likelihood" else jnp.array([TARGETS], x.dtype)
@@ -136,7 +136,7 @@ def _of_log_probabilities(name: str, loss: fnn.losses.Loss, theirs: pytorch.Func
 
 
 def _binary(name: str, loss: fnn.losses.Loss, target: float) -> Case:
-    """A loss of one output, with its label."""
+    """A binary loss as a function of one output, for one label."""
 
     def ours(y):
         return loss(y[None, None], jnp.array([[target]], y.dtype))
@@ -171,7 +171,7 @@ def _cosine() -> Case:
 
 
 def _attention() -> Case:
-    """Attention of one query. Keys and values are unit vectors, so the scores are the query, and y is their softmax."""
+    """Attention of one query. Keys and values are unit vectors, so the scores are q, and y is their softmax."""
     layer = fnn.dot_product_attention(scale=1.0)
 
     def arguments(q):
@@ -189,11 +189,11 @@ def _attention() -> Case:
 
 
 CELL, HIDDEN = 0.75, 0.5
-"""The state before the step of a cell."""
+"""The state of a recurrent cell before the step."""
 
 
 def _cell(name: str, layer: fnn.Layer, gates: int, theirs: pytorch.Function) -> Case:
-    """One step of a recurrent cell with one unit. Its weights are such that x are the arguments of the gates."""
+    """One step of a recurrent cell with one unit. With its weights, x is the vector of the gates' arguments."""
 
     def params(x):
         unit = jnp.eye(gates, dtype=x.dtype)

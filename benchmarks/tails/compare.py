@@ -1,4 +1,4 @@
-"""The command: measures the functions, and writes the page and the rows."""
+"""The command ``tails``: measures the functions, and writes the page and the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compare(console: Console, functions: Sequence[str], out: Path | None, json_f
         console: where to print.
         functions: the names of the functions.
         out: the Markdown page; None to print it.
-        json_file: a file for all rows; None for none.
+        json_file: a file for all rows; None to write no such file.
     """
     circumstances = records.circumstances()
     versions = records.versions((*VERSIONS, "torch") if pytorch.is_installed() else VERSIONS)
@@ -50,5 +50,5 @@ def compare(console: Console, functions: Sequence[str], out: Path | None, json_f
 
 
 def _plain(value: object) -> object:
-    """A value as JSON holds it: infinity and NaN become texts."""
+    """Converts a value for JSON: infinity and NaN become strings."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The worst relative errors of one function in each regime, type and quantity, for each library."""
+"""The largest relative errors of one function in each regime, type and quantity, for each library."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ QUANTITIES = (VALUE, GRADIENT, SECOND)
 TYPES = ("float64", "float32")
 LIBRARIES = ("functional_nn", "jax", "pytorch")
 OURS = {VALUE: VALUE, GRADIENT: FORMULA, SECOND: OF_FORMULA}
-"""What functional_nn computes for each quantity."""
+"""For each quantity, the result of functional_nn that is compared."""
 WELL_CONDITIONED = 1000.0
-"""The largest condition number of a number that counts."""
+"""Numbers with a larger condition number are left out."""
 UNDERFLOW = "near underflow"
-"""The regime of results that are nearly too small for the type, wherever their points lie."""
+"""The regime of results that are nearly too small for the type. It has points from all other regimes."""
 NEAR = 1024.0
-"""How close to the smallest normal number they are, as a factor."""
+"""A result is near underflow if it is below this factor times the smallest normal number."""
 MOST_ULP = 8.0
-"""The limit of ours for functions of one number, in units in the last place."""
+"""The largest allowed error of functional_nn for functions of one number, in units in the last place."""
 MOST_RELATIVE = {"float64": 1e-14, "float32": 1e-6}
-"""The limits of ours for vectors and cells."""
+"""The largest allowed relative errors of functional_nn for functions of vectors and for cells."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The worst number of one library.
+    """The number with the largest error that one library computed.
 
     Args:
         function: the name of the function.
         regime: where the points lie.
         quantity: value, gradient or second derivative.
         dtype: the type of the computation.
-        package: who computed it.
+        package: the library that computed it.
         size: the number of elements of the point; None for a function of one number.
         relative: the relative error.
         ulp: the error in units in the last place.
         condition: the condition number.
-        silent_zeros: how many numbers became 0, although the exact number is normal.
+        silent_zeros: how many numbers were computed as 0, although the exact number is not too small for the type.
         point: the elements of the point.
         computed: what was computed.
         exact: the exact number.
-        numbers: how many numbers counted.
+        numbers: how many numbers were compared.
     """
 
     function: str
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def is_above_limit(self) -> bool:
-        """Whether the error is above the limit times the condition number, or a 0 is silent."""
+        """Whether the error is above the limit times the condition number, or there are silent zeros."""
         factor = max(1.0, self.condition)
         if self.size is None:
             return bool(self.silent_zeros) or self.ulp > MOST_ULP * factor
@@ -84,7 +84,7 @@ class Row:
 
     @property
     def is_above_plain_limit(self) -> bool:
-        """The same without the condition number."""
+        """Whether the error is above the limit itself, whatever the condition number is."""
         if self.size is None:
             return self.ulp > MOST_ULP
         return self.relative > MOST_RELATIVE[self.dtype]
@@ -119,7 +119,7 @@ def _measure_in(case: Case, dtype: np.dtype, seed: int) -> list[Row]:
 
 
 def _computed(case: Case, points: np.ndarray, dtype: np.dtype) -> dict[str, dict[str, np.ndarray]]:
-    """What each library computes at all points."""
+    """Computes all quantities at all points with each library."""
     ours = ComputedFunction(case.ours, case.hand_vjp, case.size, dtype).at(points)
     theirs = ours
     if case.plain is not None:
@@ -135,7 +135,7 @@ def _computed(case: Case, points: np.ndarray, dtype: np.dtype) -> dict[str, dict
 
 @dataclass(frozen=True)
 class _Part:
-    """All numbers that one library computed of one quantity, (points, m) or (points, m, n)."""
+    """All numbers that one library computed for one quantity, (points, m) or (points, m, n)."""
 
     case: Case
     quantity: str
@@ -146,7 +146,7 @@ class _Part:
     exact: ExactNumbers
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """A mask of the numbers at some of the points."""
+        """Turns a mask of points into a mask of the numbers at these points."""
         return np.broadcast_to(points.reshape(-1, *[1] * (self.computed.ndim - 1)), self.computed.shape)
 
     def is_near_underflow(self) -> np.ndarray:
@@ -155,7 +155,7 @@ class _Part:
 
     @np.errstate(all="ignore")
     def worst(self, regime: str, among: np.ndarray) -> Row | None:
-        """The number with the largest error beyond its condition, of those in a mask; None if no number counts."""
+        """The number in a mask with the largest error divided by its condition number; None if none can be compared."""
         limits, condition = np.finfo(self.dtype), self.exact.condition
         found = errors(self.computed, self.exact, self.dtype)
         size = np.abs(self.exact.high)

@@ -13,7 +13,7 @@ SIZE, GATES = 3, 4
 
 
 def numbers(dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Points of a function of one number. "Normal" goes beside 1, 3 and 6 too, where some functions have kinks."""
+    """Points of a function of one number. "Normal" has points beside 1, 3 and 6, where some functions have kinks."""
     beside = [center * (1 + step * float(np.finfo(dtype).eps)) for center in (1, 3, 6) for step in (-4, -1, 1, 4)]
     tail = np.concatenate([np.arange(4, 44, 1.0), np.geomspace(45, TAIL, 16)])
     return _of_numbers(
@@ -29,7 +29,7 @@ def numbers(dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarra
 
 
 def probabilities(target: float, dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Probabilities as the argument of a loss, also near its label."""
+    """Probabilities as arguments of a loss. Some of them are near the label."""
     epsilon = float(np.finfo(dtype).eps)
     small = np.geomspace(epsilon * 2, 0.1, 20) * random.uniform(0.9, 1.1, 20)
     sign = np.where(random.uniform(size=20) < 0.5, -1, 1) if 0 < target < 1 else -1
@@ -56,13 +56,13 @@ def vectors(dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarra
 
 
 def masked(dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Logits beside a hidden one."""
+    """Logits for vectors to which a masked element is added."""
     found = vectors(dtype, random)
     return {"masked": np.concatenate([found["normal"][:9], found["margins"][::3]])}
 
 
 def directions(direction: Sequence[float], dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Vectors beside a given one: "near ties" are nearly parallel or nearly opposite."""
+    """Vectors to compare with a given one. "Near ties" are nearly parallel or nearly opposite to it."""
     found = vectors(dtype, random)
     moves = np.geomspace(1e-6 if dtype == np.float64 else 1e-3, 0.3, 14)[:, None] * random.normal(size=(14, SIZE))
     signs = np.where(np.arange(14) % 3 == 2, -1, 1)[:, None]
@@ -70,7 +70,7 @@ def directions(direction: Sequence[float], dtype: np.dtype, random: np.random.Ge
 
 
 def cells(dtype: np.dtype, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Arguments of gates. In the margins, each gate is open or closed, one more and one less strongly."""
+    """Arguments of gates. In the margins, gates are open or closed to different degrees."""
     margins = np.concatenate([np.linspace(4, 40, 13), np.geomspace(50, TAIL, 5)])
     signs = np.where(random.uniform(size=(len(margins), GATES)) < 0.5, -1, 1)
     strengths = margins[:, None] * random.uniform(0.2, 1, (len(margins), GATES))
@@ -96,7 +96,7 @@ def _subnormal(dtype: np.dtype, shape: int | tuple[int, ...], random: np.random.
 
 
 def _of_numbers(found: dict[str, Sequence[float] | np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:
-    """Both signs of all points, and 0 near 0."""
+    """Adds the points with the other sign, and 0 to the points near 0."""
     with_signs = {name: np.concatenate([x, -np.asarray(x)]) for name, x in found.items()}
     with_signs["near 0"] = np.concatenate([with_signs["near 0"], [0.0]])
     return {name: _column(x, dtype) for name, x in with_signs.items()}

@@ -1,6 +1,6 @@
 """The functions in PyTorch, and their derivatives by its automatic differentiation.
 
-PyTorch is imported where it is used, since it need not be installed.
+PyTorch is imported inside the functions, because it may not be installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OTHER_NAMES = {
     "hard_silu": "hardswish",
     "gelu_tanh": "gelu",
 }
-"""The activations that have another name in ``torch.nn.functional``."""
+"""The names in ``torch.nn.functional`` of activations with another name there."""
 OPTIONS = {"gelu_tanh": {"approximate": "tanh"}, "softmax": {"dim": -1}, "log_softmax": {"dim": -1}}
 """The options of activations that need some; all others have their defaults."""
 
@@ -50,7 +50,7 @@ def masked_activation(name: str, x: Tensor) -> Tensor:
 
 
 def with_masked_class(function: Function, x: Tensor) -> Tensor:
-    """The function with one more element, which is -∞."""
+    """The function of an input to which the element -∞ is added."""
     import torch
 
     return function(torch.cat([x, torch.full_like(x[:, :1], -torch.inf)], 1))
@@ -120,7 +120,7 @@ def gru_cell(hidden: float, x: Tensor) -> Tensor:
 
 
 def _with_unit_weights(cell):
-    """The cell with W = 1, so that x are the arguments of its gates, and with 0 for all other parameters."""
+    """The cell with W = 1 and all other parameters 0. So x is the vector of its gates' arguments."""
     import torch
 
     with torch.no_grad():
@@ -133,7 +133,7 @@ def _with_unit_weights(cell):
 def derivatives(function: Function, points: np.ndarray, size: int | None) -> dict[str, np.ndarray]:
     """Computes value (points, m), gradient and second derivative (points, m, n) at points (points, n).
 
-    PyTorch has no second derivative of some functions. Then it is left out.
+    The second derivative is left out for functions for which PyTorch has none.
     """
     import torch
 

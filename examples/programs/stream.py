@@ -1,6 +1,6 @@
 """A stream of examples that are made while training runs: a network finds the frequency of a noisy wave.
 
-No example is seen twice, so nothing is overfitted, and the data set has no size.
+Every example is new, so the network cannot overfit, and the data set has no fixed size.
 """
 
 import numpy as np

@@ -133,11 +133,11 @@ def gelu_tanh_derivative(x):
 
 GELU_TANH_B = 1.5957691216057308, -9.96930880911092e-17
 GELU_TANH_C = 0.07135481627260025, -6.175149918155315e-19
-"""The constants b and c in ``gelu_tanh_derivative``, each as a number and what is missing from it."""
+"""The constants b and c in ``gelu_tanh_derivative``, each as a rounded number and the remainder of the rounding."""
 
 
 def gelu_tanh_exponential(x_left: jax.Array) -> tuple[Exponential, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """e^v for v = x (b + c x²) and x ≤ 0, and the halves of x and of b + c x² that v is made of.
+    """e^v for v = x (b + c x²) and x ≤ 0, and the parts of x and of b + c x² from which v is computed.
 
     With x = high + low, the result is (e^v, high, low, sum_high, v_low), where v = high · sum_high + v_low.
     """

@@ -1,7 +1,7 @@
 """Second derivatives of gelu, gelu_tanh, silu and mish, accurate in the tails.
 
-All of them are even functions (but mish's), so the formulas are for x ≤ 0. The exponentials are computed as in
-``accurate_derivatives``. Near a zero of f'' the relative error grows, as does the condition number of f''.
+All but that of mish are even functions, so their formulas are for x ≤ 0. The exponentials are computed as in
+``accurate_derivatives``. Near a zero of f'', the relative error grows with the condition number of f''.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 JAX differentiates a formula operation by operation, and can lose digits that the formula kept. For example, it computes
 the derivative of σ(x) as σ(x) (1 - σ(x)), which is 0 for large x. So the second derivatives are derived by hand too.
-No rule here is the derivative of a layer, an activation or a loss: those are differentiated by JAX or by their formula.
+These rules do not apply to layers, activations and losses themselves: JAX or their formula differentiates them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Derivative: TypeAlias = Callable[..., jax.Array]
 def with_second_derivative(second: Derivative) -> Callable[[Derivative], Derivative]:
     """Makes JAX use the hand-derived ``second`` where it differentiates a derivative f' of one number: (f')' = f''.
 
-    Further arguments of f' are functions of x that are computed already, such as σ(x). So f'' is the whole derivative.
+    Further arguments of f' are functions of x that were computed before, such as σ(x). f'' includes their change
+    with x.
     """
 
     def decorate(derivative: Derivative) -> Derivative:
@@ -43,9 +44,9 @@ def softmax_of(x: jax.Array) -> jax.Array:
 def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
     """J v with the Jacobian of a softmax p over the last axis, Jⱼₖ = pⱼ (δⱼₖ - pₖ): (J v)ⱼ = pⱼ Σₖ pₖ (vⱼ - vₖ).
 
-    Where one pₜ is above 1/2, the textbook's form pⱼ (vⱼ - Σₖ pₖ vₖ) cancels for j = t: for pₜ = 1 up to rounding it
-    is 0. So the differences to vₜ are taken first, uⱼ = vⱼ - vₜ, which does not change J v. The element t follows from
-    the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
+    If one pₜ is above 1/2, the textbook's form pⱼ (vⱼ - Σₖ pₖ vₖ) loses digits for j = t. It is even 0 if pₜ rounds to
+    1. So vₜ is subtracted from all elements first, uⱼ = vⱼ - vₜ, which does not change J v. The element t is computed
+    from the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
     """
     is_top = p > 0.5
     u = _from_top(is_top, v)
@@ -54,7 +55,7 @@ def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _from_top(is_top: jax.Array, v: jax.Array) -> jax.Array:
-    """v minus its element at the top; v itself if there is no top."""
+    """v minus its element where ``is_top`` is true; v itself if it is true nowhere."""
     return v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
 
 

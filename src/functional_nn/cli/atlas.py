@@ -1,4 +1,4 @@
-"""The command ``functional-nn atlas``: where functions of JAX and Optax lose their digits."""
+"""The command ``functional-nn atlas``: a search for inputs at which functions of JAX and Optax lose digits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--compare",
     type=(click.Path(exists=True, dir_okay=False, path_type=Path),) * 2,
     metavar="OLD NEW",
-    help="Search nothing. Write a page about two files of --json, run with the newer JAX.",
+    help="Do not search. Compare two files that --json wrote, and write a page. Run this with the newer JAX.",
 )
 def atlas(
     names: tuple[str, ...], out: Path | None, seconds: float, json_file: Path | None, compare: tuple[Path, Path] | None
@@ -45,7 +45,8 @@ def atlas(
     """Search for the inputs at which functions of JAX and Optax, and their derivatives, lose their digits.
 
     NAME is a function such as jax.nn.gelu, or a module such as jax.nn; by default all functions of the atlas are
-    searched, which takes about ten minutes. Each finding has two lines of code, which are run.
+    searched, which takes about ten minutes. Each finding has two lines of code that reproduce it, and both are
+    run.
     """
     if compare is not None:
         _write(_comparison(*compare), out)
@@ -92,7 +93,7 @@ def _as_json(surveys: Sequence[Survey], seconds: float) -> JsonObject:
 
 
 def _one_function_a_line(result: JsonObject) -> str:
-    """The result as JSON, with a line for each function, so that files of two versions can be compared line by line."""
+    """Formats the result as JSON with one line per function, so that ``diff`` can compare the files of two versions."""
     head = json.dumps({name: value for name, value in result.items() if name != "functions"})
     lines = ",\n".join(json.dumps(function) for function in result["functions"])
     return f'{head[:-1]}, "functions": [\n{lines}\n]}}\n'

@@ -11,7 +11,7 @@ from functional_nn.core.trees import PyTree
 
 
 def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
-    """The names of a function's first arguments; numbers if the function has no signature with names."""
+    """The names of a function's first arguments. If their names are not known, their numbers are used."""
     names = list(_positional(function))
     return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""Whole numbers: the check that one is within bounds, and one with a word; for modules imported before JAX."""
+"""Whole numbers: a check of their bounds, and their plural form. Modules imported before JAX can use both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_count(value: object, *, least: int = 1, most: int | None = None) -> TypeG
 
 
 def counted(number: int, word: str) -> str:
-    """A number with a word in the singular or the plural.
+    """Formats a number with a word in the singular or the plural.
 
     >>> counted(1, "epoch"), counted(2, "epoch")
     ('1 epoch', '2 epochs')

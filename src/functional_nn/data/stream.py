@@ -23,17 +23,17 @@ Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 class Stream:
     """Training data that come batch by batch, with optional test and validation examples in memory.
 
-    All batches have one shape. Each is copied to the device while the step before it still runs. Their order is that
-    of the stream: nothing is shuffled.
+    All batches have one shape. Each is copied to the device while the previous step still runs. They are used in
+    the order of the stream: nothing is shuffled.
 
     Args:
-        batches: a function of the epoch's number, from 1, that returns an iterable of pairs ``(x, labels)``. Or such
-            an iterable: a list, a PyTorch ``DataLoader``, ``tf.data.Dataset.as_numpy_iterator``, a generator. A
-            list or a loader starts anew in every epoch. A generator goes on where it stopped, so it needs ``steps``,
-            and a run that was stopped cannot continue with the same batches.
-        steps: the number of batches in an epoch; None: until the iterable ends.
-        test_x, test_labels: as those of a ``Split``.
-        validation_x, validation_labels: as those of a ``Split``.
+        batches: a function of the epoch's number, from 1, that returns an iterable of pairs ``(x, labels)``. It may
+            also be the iterable itself: a list, a PyTorch ``DataLoader``, ``tf.data.Dataset.as_numpy_iterator``, or a
+            generator. A list or a loader starts again in every epoch. A generator continues where it stopped, so it
+            needs ``steps``, and a run that was stopped cannot continue with the same batches.
+        steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends.
+        test_x, test_labels: the test examples, as in a ``Split``.
+        validation_x, validation_labels: the validation examples, as in a ``Split``.
 
     >>> import numpy as np
     >>> def batches(epoch):
@@ -73,7 +73,7 @@ class Stream:
 
 
 class Batch(NamedTuple):
-    """One batch of a stream, as arrays of NumPy."""
+    """One batch of a stream, as NumPy arrays."""
 
     x: PyTree
     labels: PyTree
@@ -131,7 +131,7 @@ def _array_types(batch: Batch) -> str:
 
 
 def _checked_batch(pair: object, place: str) -> Batch:
-    """A pair as a batch. A list is a pair, too, since PyTorch's loaders return lists."""
+    """Converts a pair to a batch. The pair may be a list, since PyTorch's loaders return lists."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"batches: {place}", "a pair (x, labels)", shown(pair))
     batch = Batch(

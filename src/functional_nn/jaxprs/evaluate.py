@@ -116,7 +116,7 @@ def _run_while(loop: While, operands: Sequence[Value], condition: Results, body:
         return result
 
     def step(carry: list[Value]) -> list[Value]:
-        # Under ``vmap``, every example has a condition of its own. Where it is false, the values stay.
+        # Under ``vmap``, every example has a condition of its own. If it is false, the values do not change.
         which = going(carry)
         after = body(*body_constants, *carry)
         if not which.ndim:

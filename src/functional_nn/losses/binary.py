@@ -67,8 +67,8 @@ def _probability_values(y, labels):
 def _probability_gradients(y, labels):
     """∂/∂p (-t log p - (1 - t) log(1 - p)) = (1 - t) / (1 - p) - t / p = (p - t) / (p (1 - p)).
 
-    The first form cancels where p is near t. In the second, p - t is exact there. For t = 0 and t = 1, one of the two
-    terms of the first form is left, which is a number also where p = t.
+    The first form cancels where p is near t. In the second, p - t is exact there. For t = 0 and t = 1, only one
+    of the two terms of the first form is left. It is also finite if p = t.
     """
     t = _binary_targets(y, labels)
     is_certain = (t == 0) | (t == 1)

@@ -43,10 +43,10 @@ def cross_entropy_with(
 
         ∂ℓ/∂yⱼ = -Σₖ cₖ tₖ (δₖⱼ - pⱼ) = pⱼ Σₖ cₖ tₖ - cⱼ tⱼ, which is p - t where c = 1 and t sums to 1
 
-    In a row, these sum to 0. If one p is above 1/2, its element would cancel (p - 1 is 0 for a label with a margin of
-    40), so it is computed as minus the sum of the others: p - 1 = -Σₖ pₖ over the other classes k. For the same reason
-    the loss of integer labels is log(1 + Σₖ e^(yₖ - y_label)), which is small but not 0 for a large margin. With
-    smoothing or with probabilities as labels, ℓ is the sum above.
+    The elements of a row sum to 0. If one p is above 1/2, its element would lose digits (p - 1 is 0 for a label with a
+    margin of 40). So it is computed as minus the sum of the others: p - 1 = -Σₖ pₖ over the other classes k. For the
+    same reason, the loss of integer labels is log(1 + Σₖ e^(yₖ - y_label)), which is small but not 0 for a large
+    margin. With smoothing or with probabilities as labels, ℓ is the sum above.
 
     Args:
         label_smoothing: ε, in [0, 1).
@@ -135,9 +135,9 @@ def cross_entropy_with(
 def _surprise(y, labels):
     """-log p_label = log(1 + Σₖ e^(yₖ - y_label)) over the other classes k.
 
-    With m the largest other logit, z = Σₖ e^(yₖ - m) and the difference d = m - y_label, it is log(1 + z e^d) if d ≤ 0,
-    and d + log(z + e^-d) else. No term cancels, neither here nor where ``jax.grad`` differentiates it: the derivative
-    of the label's logit becomes minus the sum of the others' derivatives.
+    Let m be the largest other logit, z = Σₖ e^(yₖ - m) and d = m - y_label. Then the loss is log(1 + z e^d) if d ≤ 0,
+    and d + log(z + e^-d) otherwise. No terms cancel here, nor in the derivative by ``jax.grad``: the derivative by the
+    label's logit is minus the sum of the derivatives by the others.
     """
     numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(labels.ndim))
     is_label = numbers == jnp.expand_dims(labels, -1)

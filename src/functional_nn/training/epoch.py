@@ -45,7 +45,7 @@ class EpochResult(NamedTuple):
 
 
 Carried = TypeVar("Carried")
-"""A train state, with or without something else that passes from step to step."""
+"""A train state, possibly with other values that are passed from step to step."""
 
 Epoch: TypeAlias = Callable[[TrainState, Value, PyTree, jax.Array], tuple[TrainState, EpochResult]]
 

@@ -1,4 +1,4 @@
-"""``find_non_finite``: where a NaN or an infinite number in the loss or the gradient of a network comes from."""
+"""The function ``find_non_finite``: the origin of a NaN or an infinite number in a network's loss or gradient."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def find_non_finite(
     """Finds where a NaN or an infinite number in the loss of a network, or in its gradient, comes from.
 
     The loss and its gradient are computed as in training, but operation by operation. The result names the first
-    operation, in the forward or in the backward pass, that made a number which is not finite and which the loss or the
-    gradient depends on. It says in which layer and in which source line this is, with the numbers, the likely cause and
-    a remedy. If a parameter or the data are not finite to begin with, it says which and where. See
+    operation, in the forward or in the backward pass, that made a non-finite number on which the loss or the gradient
+    depends. It has the layer, the source line, the numbers, the likely cause and a remedy. If a parameter or the data
+    are not finite from the start, the result names the array and the element. See
     ``find_non_finite_in`` for other functions and for how the search works.
 
     Args:
@@ -95,7 +95,7 @@ def loss_and_gradient(
     train: bool,
     key: jax.Array | None,
 ) -> Callable[..., dict[str, PyTree]]:
-    """Makes the function ``(params, state, x, labels)`` of what training computes before the update, by name."""
+    """Makes a function ``(params, state, x, labels)`` that returns a dict with the loss, the gradient and the state."""
 
     def forward(*arguments, **options):
         with jax.named_scope(NETWORK):
@@ -131,7 +131,7 @@ def network_origin(
     *,
     only_if_quick: bool = False,
 ) -> NonFinite:
-    """Searches in a function that ``loss_and_gradient`` made."""
+    """Searches for the origin in a function that ``loss_and_gradient`` made."""
     arguments = jax.tree.map(jnp.asarray, tree_in_native_order((params, state, x, labels)))
     found = find_origin(function, arguments, ("params", "state", "x", "labels"), only_if_quick=only_if_quick)
     layer = net.name if found.layer == NETWORK else found.layer.removeprefix(f"{NETWORK}/")

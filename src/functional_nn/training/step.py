@@ -215,7 +215,7 @@ def numbers(tree: PyTree) -> list[jax.Array]:
 
 
 def is_number(leaf: object) -> bool:
-    """Whether a leaf is anything but an array of random keys."""
+    """Whether a leaf is a number or an array of numbers, and not an array of random keys."""
     return not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 

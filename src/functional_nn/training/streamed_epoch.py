@@ -60,7 +60,7 @@ def _all_batches(
         # Images may have to be flattened, as those of a data set.
         x, labels = jax.tree.map(lambda array, like: array.reshape(like.shape), tuple(batch), expected_shapes)
         x, labels = jax.device_put((x, labels), programs.compiled.sharding)
-        # The step before runs while this batch is read. Waiting for it keeps at most two batches in memory.
+        # The previous step runs while this batch is read. Waiting for it keeps at most two batches in memory.
         if results and int(results[-1].bad_steps) and bad_step is None:
             bad_step = last
         last = BadStep(train_state, x, labels, None)
@@ -72,13 +72,13 @@ def _all_batches(
 
 
 def _summed_up(results: list[EpochResult]) -> EpochResult:
-    """The result of an epoch from those of its batches, which all have one size."""
+    """The result of an epoch, computed from the results of its batches. All batches have one size."""
     losses, _, bad, reports = jax.device_get(tuple(zip(*results, strict=True)))
     is_bad = np.array(bad) > 0
 
     def mean(values: tuple[PyTree, ...]) -> jax.Array:
         finite = np.array(values)[~is_bad]
-        # The mean of no numbers is not a number, as in an epoch of data in memory.
+        # The mean of no numbers is NaN, as for data in memory.
         return jnp.asarray(np.mean(finite) if len(finite) else np.float32(np.nan))
 
     means = {name: mean(tuple(report[name] for report in reports)) for name in reports[0]}

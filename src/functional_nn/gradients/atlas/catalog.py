@@ -87,7 +87,7 @@ WITH_ARGUMENTS = {
     "optax.losses.sigmoid_binary_cross_entropy(x, 0.3)": "optax.losses.sigmoid_binary_cross_entropy(x, 0.3)",
     "optax.losses.sigmoid_focal_loss(x, 1)": "optax.losses.sigmoid_focal_loss(x, jnp.ones_like(x))",
 }
-"""Functions of one number with further arguments, by their names in the atlas."""
+"""Functions of one number whose further arguments are fixed, by their names in the atlas."""
 VECTORS = {
     "jax.nn.softmax": "jax.nn.softmax(x)",
     "jax.nn.log_softmax": "jax.nn.log_softmax(x)",
@@ -138,7 +138,7 @@ def entries() -> Iterator[Entry]:
 
 
 def chosen(names: tuple[str, ...]) -> list[Entry]:
-    """The functions with these names. A name may be a module, or the last part of a name; without names, all."""
+    """The functions with these names. A name may be a module, or the last part of a name. No names select all."""
     every = list(entries())
     found: dict[str, Entry] = {}
     for name in names:

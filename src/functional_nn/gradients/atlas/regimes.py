@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 SMALL, FAR, HUGE = 1e-3, 4.0, 1e3
-"""Numbers below the first are near 0, those from the second on are in the tails, those above the third are huge."""
+"""Numbers below the first are near 0. Numbers from the second on are in the tails. Those above the third are huge."""
 MARGIN = 8.0
 """Vectors whose largest and smallest element differ by more than this have a margin."""
 

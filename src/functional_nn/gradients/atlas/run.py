@@ -1,4 +1,4 @@
-"""The survey of many functions in a process of its own, which is ended if a function does not return."""
+"""The survey of many functions in a separate process, which is ended if a function does not return."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functional_nn.gradients.atlas.catalog import Entry
 from functional_nn.gradients.atlas.survey import Survey, survey
 
 PATIENCE = 60.0
-"""How many seconds a function may take longer than its searches, mostly for compiling. Some of JAX's loops never end
-for some inputs, and a compiled program cannot be interrupted."""
+"""The seconds that a function may take in addition to its searches, mostly for compiling. Some of JAX's loops never
+end for some inputs, and a compiled program cannot be interrupted."""
 START = 60.0
 """How many seconds a new process may take to import JAX."""
 

@@ -22,12 +22,12 @@ from functional_nn.storage.files import JsonObject
 WELL_CONDITIONED = 1000.0
 """The largest condition number of a finding."""
 MARGIN = 2.0**10
-"""How far the exact number of a finding must be from the ends of the type's range, as a factor. Nearer to them, an
-intermediate result overflows, or falls below the smallest normal number and is replaced by 0."""
+"""The exact number of a finding must be this factor away from the ends of the type's range. Nearer to them, an
+intermediate result may overflow, or fall below the smallest normal number and be replaced by 0."""
 
 
 LARGEST_DRAWN = 1e4
-"""Points of larger size are left out of pictures."""
+"""Points with a larger absolute value are left out of pictures."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Survey:
         code: an expression for it.
         rows: the worst points of each type and quantity, over all regimes.
         findings: the findings, one for each type, quantity and regime.
-        not_reproduced: the number of findings whose two lines print a number with more right digits. Compiled programs
-            differ from single operations. They are left out.
+        not_reproduced: the number of findings that were left out, because their two lines print a number with more
+            right digits. Compiled programs round differently from single operations.
         evaluations: the number of points.
         note: why it could not be evaluated; empty if it was.
         refused: quantities that JAX cannot compute, with its message.
@@ -81,7 +81,7 @@ class Survey:
     curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
 
     def to_dict(self) -> JsonObject:
-        """The result as JSON holds it, without the curves. Infinity and NaN become texts."""
+        """Converts the result for JSON, without the curves. Infinity and NaN become strings."""
         return {name: _plain(value) for name, value in asdict(self).items() if name != "curves"}
 
 
@@ -129,7 +129,7 @@ def survey(entry: Entry, *, seconds: float, seed: int = 0) -> Survey:
 
 
 def _reason(error: InputError) -> str:
-    """The operation that has no rule, if this is what is missing."""
+    """Says why the exact numbers cannot be computed. If an operation has no rule, it is named."""
     if error.expected == "operations with a rule":
         return f"no rule for {str(error.given).partition(',')[0]}"
     return str(error)
@@ -170,7 +170,7 @@ def is_finding(row: WorstPoint) -> bool:
 
 
 def _reproduced(candidate: tuple[Entry, str, WorstPoint]) -> Finding | None:
-    """The finding with two lines that were run; None if these print more than half of the digits."""
+    """Runs the two lines of a finding; None if they print more than half of the digits right."""
     entry, regime, row = candidate
     code = reproduction(entry, row)
     printed = run_reproduction(code)
@@ -187,7 +187,7 @@ def is_wrong(printed: str, exact: float, dtype: str) -> bool:
 
 
 def still_wrong(finding: JsonObject) -> bool:
-    """Whether the two lines of a finding, as JSON holds it, also print a wrong number with the installed JAX."""
+    """Whether the two lines of a finding, read from JSON, still print a wrong number with the installed JAX."""
     worst = finding["worst"]
     return is_wrong(run_reproduction(finding["code"]), float(worst["exact"]), worst["dtype"])
 

@@ -44,7 +44,7 @@ class ComparedValues:
         return ComparedValues(hand, automatic, y_bar[None] @ self.arbiter, size @ self.arbiter_error, size @ self.scale)
 
     def with_finite_scale(self) -> ComparedValues:
-        """Takes the size of the derivative where the scale is not finite.
+        """Replaces the scale by the size of the derivative where the scale is not finite.
 
         The scale comes from automatic differentiation. It is infinite where a term overflows, and NaN where
         automatic differentiation gives NaN. Divided by infinity, every error would be 0.
@@ -60,7 +60,7 @@ class ComparedValues:
         return float(np.max(relative, where=is_known, initial=0))
 
     def only_at(self, counted: np.ndarray, scale: np.ndarray) -> ComparedValues:
-        """The values with another scale. Only the chosen elements count; all others get an error of 0."""
+        """Replaces the scale. Only the chosen elements are compared; all others get an error of 0."""
         return ComparedValues(
             np.where(counted, self.hand, self.arbiter),
             np.where(counted, self.automatic, self.arbiter),
@@ -72,10 +72,10 @@ class ComparedValues:
     def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:
         """The verdict at the worst element of the formula, and the index of that element.
 
-        The worst element is a certain failure if there is one, else a doubtful one.
+        Certain failures come before doubtful ones.
 
         Args:
-            template: a verdict with what is known before: the subject, the leaf, the tolerance and the like.
+            template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
         """
         hand_error = relative_error(self.hand - self.arbiter, self.scale, self.arbiter_error)
         automatic_error = relative_error(self.automatic - self.arbiter, self.scale, self.arbiter_error)
@@ -102,7 +102,7 @@ class ComparedValues:
 
 
 def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ERROR) -> np.ndarray:
-    """|difference| / scale. If the scale is 0, it is infinite, unless the difference is within the arbiter's error."""
+    """|difference| / scale. If the scale is 0, the result is infinite, or 0 within the arbiter's error."""
     with np.errstate(all="ignore"):
         relative = np.abs(difference) / scale
     within_arbiter_error = np.isfinite(arbiter_error) & (np.abs(difference) <= arbiter_error)

@@ -33,8 +33,8 @@ Value: TypeAlias = Terms | jax.Array
 def has_absolute_terms(function: Function, leaves: Leaves) -> bool:
     """Whether the absolute terms of a derivative can be computed operation by operation.
 
-    They cannot be with complex numbers, whose terms have all phases, and where linear systems are solved: a solution
-    is not the sum of terms whose sizes are those of the matrix's elements.
+    They cannot be computed for complex numbers, because complex terms can have any phase. They cannot be computed for
+    linear systems either: a solution is not a sum of terms that are as large as the matrix's elements.
     """
     program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
     return not any(

@@ -168,7 +168,7 @@ class JacobianComparison:
         columns = reference.columns[number]
         values[:, columns] = reference.values[number]
         error[:, columns] = reference.error[number]
-        # What only automatic differentiation computed, and not finite, is known to nobody.
+        # If automatic differentiation is the only source, and not finite, the derivative is not known.
         error[~np.isfinite(values)] = np.inf
         note = self.note
         at_kink = np.isinf(error) | everywhere
@@ -244,7 +244,7 @@ class JacobianComparison:
                     right = other
                 elif self._automatic_is_right[name]:
                     error = np.abs(hand - other)
-                    # If the arbiter could not judge, nothing says which of two different values is right.
+                    # If the arbiter could not judge, it is not known which of two different values is right.
                     if outcome == "inconclusive":
                         error = np.where(error > self._tolerance * scale, np.inf, error)
                 values = ComparedValues(found, found_automatic, right, error, scale)
@@ -283,7 +283,7 @@ class JacobianComparison:
         Args:
             leaf: the name of the leaf.
             values: the values by its elements.
-            known: the fields of the verdict that are known before, such as its kind and its dtype.
+            known: the fields of the verdict that are already known, such as its kind and its dtype.
         """
         dtype = str(known.get("dtype", "float64"))
         tolerance = max(TOLERANCES[dtype], self._tolerance)

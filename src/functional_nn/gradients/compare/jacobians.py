@@ -28,7 +28,7 @@ class Derivatives(NamedTuple):
         hand: the derivatives by the hand-derived formula.
         automatic: the derivatives by automatic differentiation.
         scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding. If the
-            terms cannot be computed, the largest derivative by the leaf takes their place.
+            terms cannot be computed, the largest derivative by the leaf is used instead.
     """
 
     hand: Leaves
@@ -130,7 +130,7 @@ def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
 
 
 def _with_largest(rounding: Leaves, derivatives: Leaves) -> Leaves:
-    """For each leaf, the effect of rounding, plus the largest derivative in the place of the absolute terms."""
+    """For each leaf, the effect of rounding, plus the largest derivative instead of the absolute terms."""
     return [noise + jnp.max(jnp.abs(bars), initial=0) for noise, bars in zip(rounding, derivatives, strict=True)]
 
 
@@ -140,7 +140,7 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
 
 
 def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Leaves:
-    """The scale of errors for a pulled-back cotangent: the effect of rounding, plus the absolute terms, if wanted."""
+    """The scale of errors for a pulled-back cotangent: the effect of rounding; ``has_terms`` adds absolute terms."""
     noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
     if not has_terms:
         return noise

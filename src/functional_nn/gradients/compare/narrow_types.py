@@ -14,16 +14,16 @@ from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 from functional_nn.jaxprs.walk import all_equations
 
 MORE_BITS = 18
-"""A constant that needs more bits than this, and no more than the 24 of float32, was rounded to float32. By chance, a
-float64 has so few bits once in 2²⁹ cases. Whole numbers and simple fractions are not rounded."""
+"""A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one
+float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions need fewer bits."""
 BITS_OF_FLOAT32 = 24
 
 
 def narrowest_type(function: Function, leaves: Leaves) -> str:
     """The narrowest floating-point type inside a function of float64 leaves: ``"float64"`` if it uses no other.
 
-    It counts if an operation makes a narrower number of a float64, as a cast does, and if a constant in the code was
-    rounded to float32. Then even a right formula agrees with the exact derivative only as far as this type allows.
+    A type is used if an operation converts a float64 to it, as a cast does. Float32 is also used if a constant in the
+    code was rounded to it. Then even a right formula agrees with the exact derivative only to the digits of this type.
 
     >>> with jax.enable_x64(True):
     ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])

@@ -52,8 +52,8 @@ class DifferentiableLeaves(NamedTuple):
         names: the paths of the leaves.
         leaves: the floating-point arrays.
         join: ``join(leaves)`` returns the tree with other floating-point leaves.
-        join_cotangents: ``join_cotangents(leaves)`` returns a tree of cotangents. None takes the place of everything
-            without a derivative (integers, masks, keys). The cotangent of a complex z = a + ib is ā - i b̄, as in JAX.
+        join_cotangents: ``join_cotangents(leaves)`` returns a tree of cotangents. Values without a
+            derivative (integers, masks, keys) become None. The cotangent of a complex z = a + ib is ā - i b̄, as in JAX.
     """
 
     names: list[str]

@@ -1,10 +1,13 @@
 """Relative errors of derivatives, which find wrong values in the tails of a function.
 
-The usual unit of an error, the sum of absolute terms, is much larger than the derivative where terms cancel. In the
-tails of tanh, the terms of 1 - tanh²(x) are 1 and 1, and the derivative is 4 exp(-2|x|). There a formula could be wrong
-by any factor. So where the terms are that much larger, the error is also compared with the derivative itself. A right
-formula cannot have all its digits if the derivative is ill-conditioned: if it changes much when the inputs change in
-their last digit. The arbiter measures this change, and the error is divided by the sum of both.
+Usually, errors are measured in units of the sum of absolute terms. If the terms cancel, this sum is much larger than
+the derivative. In the tails of tanh, for example, the terms of 1 - tanh²(x) are 1 and 1, and the derivative is
+4 exp(-2|x|). A formula could be wrong there by any factor. So if the terms are much larger, the error is also compared
+with the derivative itself.
+
+Even a right formula loses digits if the derivative is ill-conditioned, which means that it changes much when the last
+digits of the inputs change. The arbiter measures this change. The error is divided by the sum of the derivative and
+this change.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ ALLOWED = 2.0**-26
 USUALLY_ALLOWED = 1e-13
 """The error that is allowed in float64, relative to the sum of absolute terms."""
 SHARE_OF_SENSITIVITY = 2.0**-20
-"""The part of the sensitivity that belongs to the unit. So 64 roundings of each input are allowed."""
+"""The factor of the sensitivity in the unit of the error. So 64 roundings of each input are allowed."""
 SMALLEST = float(np.finfo(np.float64).tiny)
 
 
@@ -33,8 +36,8 @@ def relative_values(
 ) -> ComparedValues | None:
     """The values with the size of the derivative as their scale. Only elements that need this measure count.
 
-    An element needs it if the usual measure allows a larger relative error than ``ALLOWED``. It must be a normal number
-    that the arbiter knows. Returns None if there is no such element.
+    An element needs this measure if the usual one allows a larger relative error than ``ALLOWED``. It must be a normal
+    number that the arbiter knows. Returns None if there is no such element.
 
     Args:
         function: the function that is differentiated.
@@ -55,8 +58,8 @@ def relative_values(
     with np.errstate(invalid="ignore"):
         errors = [np.abs(found - values.arbiter) for found in (values.hand, values.automatic)]
         is_wrong = counted & ~((errors[0] <= ALLOWED * size) & (errors[1] <= ALLOWED * size))
-    # Only for an error that is too large does the condition of the derivative matter. It takes as long to compute as
-    # the derivative itself.
+    # The condition of the derivative matters only if an error is too large. Computing it takes as long as computing the
+    # derivative itself.
     columns = np.flatnonzero(is_wrong.any(0))
     if len(columns):
         scale[:, columns] += SHARE_OF_SENSITIVITY * sensitivity(function, leaves, number, columns)

@@ -28,7 +28,7 @@ ROUNDED = (
 SOLVERS = frozenset(
     ("cholesky", "custom_linear_solve", "eigh", "householder_product", "lu", "qr", "svd", "triangular_solve")
 )
-"""Operations whose rounding is as large as the effect of small errors in their operands (they are backward stable)."""
+"""Backward stable operations: their rounding error is as large as the effect of small errors in their operands."""
 
 
 def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
@@ -60,7 +60,7 @@ def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
 
 
 def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
-    """The largest change of each element in all runs. A run that left the function's domain tells nothing."""
+    """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
     changes = jnp.abs(moved - original[None])
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
 
@@ -68,8 +68,8 @@ def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
 class Noise:
     """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
 
-    The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. They have many
-    sizes, because the errors of two operations with equal signs, and of one size, would often cancel in all runs.
+    The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. Their
+    sizes differ, because errors of equal size from two operations would often cancel in all runs.
     """
 
     def __init__(self, run: jax.Array):

@@ -15,8 +15,8 @@ from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 def with_stopped_as_constants(function: Function, leaves: Leaves) -> Function:
     """The function whose derivative at a point is the one that ``stop_gradient`` defines there.
 
-    Every result of ``jax.lax.stop_gradient`` keeps the value that it has at the point. So the function's differences no
-    longer see that it depends on the input: x + stop_gradient(round(x) - x) becomes x + constant, with derivative 1.
+    Every result of ``jax.lax.stop_gradient`` is replaced by its value at the point. It no longer changes with the
+    input: x + stop_gradient(round(x) - x) becomes x + constant, with derivative 1.
 
     Args:
         function: ``function(leaves) -> outputs``.

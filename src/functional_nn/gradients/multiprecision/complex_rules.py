@@ -184,7 +184,7 @@ def _fft(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """Fourier transforms over the last axes, one axis after the other, as products with roots of unity."""
     kind, lengths = equation.params["fft_type"].name, equation.params["fft_lengths"]
     axes = list(range(x.ndim - 1 - len(lengths), x.ndim - 1))
-    # The spectrum of real numbers is stored by the first half of its last axis. The rest is conjugate to it.
+    # For real numbers, only the first half of the last axis of the spectrum is stored. The rest is its conjugate.
     last = axes.pop() if kind in ("RFFT", "IRFFT") else 0
     if kind == "RFFT":
         whole = _along(arithmetic, complex_numbers(x, arithmetic.numbers(0.0)), last, inverse=False)
@@ -197,9 +197,9 @@ def _fft(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
 
 
 def _completed(x: Values, axis: int, length: int) -> Values:
-    """The whole spectrum of real numbers, from its first half: the element at -k is the conjugate of that at k.
+    """Completes the spectrum of real numbers from its first half: the element at -k is the conjugate of that at k.
 
-    The elements that are their own conjugates have no imaginary part.
+    Elements that are their own conjugates are real.
     """
     half = np.moveaxis(x, axis, 0)
     real, imag = _parts(half)

@@ -104,7 +104,7 @@ def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequen
 
 
 def custom_linear_solve(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
-    """Solves a linear system by the program that the equation has for it."""
+    """Solves a linear system with the ``solve`` program of the equation."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     start = counts.matvec + counts.vecmat
     right_sides = operands[sum(counts) :]

@@ -1,7 +1,7 @@
-"""Rules for matrix decompositions and triangular systems, by the algorithms of textbooks.
+"""Rules for matrix decompositions and triangular systems, by textbook algorithms.
 
-A matrix is an array (…, rows, columns, points). Signs that an algorithm may choose are those of LAPACK, so that the
-results are continuous and equal to those of JAX.
+A matrix is an array (…, rows, columns, points). Where the sign of a result is arbitrary, the sign of LAPACK is taken.
+So the results are continuous and equal to those of JAX.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from functional_nn.jaxprs.evaluate import bind
 
 RULES = Rules()
 MOST_SWEEPS = 60
-"""Jacobi's rotations converge after some ten sweeps. NaN never does."""
+"""The largest number of sweeps of Jacobi's rotations. They converge after about ten sweeps, but never with NaN."""
 
 
 def _matrices(x: Values) -> np.ndarray:
-    """A copy with the rows and columns as the first two axes. So m[i, j] holds this element of all matrices."""
+    """A copy with rows and columns as the first two axes. So m[i, j] holds the element (i, j) of all matrices."""
     return np.moveaxis(x, (-3, -2), (0, 1)).copy()
 
 
@@ -230,7 +230,7 @@ def _svd(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
 
 
 def _rotated_pairs(n: int, is_small: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-    """Yields the pairs of columns to rotate, sweep after sweep, until what the rotations remove is small."""
+    """Yields the pairs of columns to rotate, sweep after sweep, until ``is_small()`` is true."""
     for _ in range(MOST_SWEEPS):
         if n < 2 or is_small():
             return
@@ -255,7 +255,7 @@ def _rotation(
 
 
 def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.ndarray:
-    """The factor 1 or -1 of every column, with which the vectors are those that JAX computes in float64."""
+    """For each column, the factor 1 or -1 that gives it the sign that JAX computes in float64."""
     by_jax = np.asarray(bind(equation, [jnp.asarray(np.moveaxis(x.astype(np.float64), -1, 0))])[output])
     products = np.sum(np.moveaxis(by_jax, 0, -1) * vectors.astype(np.float64), -3, keepdims=True)
     return np.where(products < 0, -1, 1)

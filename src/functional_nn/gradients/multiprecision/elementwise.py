@@ -179,15 +179,15 @@ def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
 
 @RULES.of("shift_left", "shift_right_logical", "shift_right_arithmetic")
 def _shift(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, count: Values) -> Values:
-    """Shifts the bits of integers, by JAX."""
+    """Shifts the bits of integers with JAX."""
     return np.asarray(bind(equation, [jnp.asarray(x), jnp.asarray(np.broadcast_to(count, x.shape))])[0])
 
 
 @RULES.of("bitcast_convert_type")
 def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """The bits of floating-point numbers as integers of the same size, such as for the sign bit.
+    """The bits of floating-point numbers as integers of the same size, for example to read the sign bit.
 
-    As for all integers, their derivatives are 0. For numbers made from bits there is no rule.
+    The derivatives are 0, as for all integers. There is no rule for the other direction, from bits to numbers.
     """
     given, made = array_type(equation.invars[0]), array_type(equation.outvars[0])
     if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
@@ -233,5 +233,5 @@ def _identity(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> 
 
 @RULES.of("debug_callback", "debug_print")
 def _nothing(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
-    """Prints nothing: the numbers here are not those of the program."""
+    """Ignores a print: the numbers here have more digits than those of the program."""
     return []

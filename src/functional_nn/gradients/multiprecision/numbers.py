@@ -35,9 +35,9 @@ SPECIAL_BY_MPMATH: dict[str, Callable[..., Number]] = {
     "regularized_incomplete_beta": lambda mp, a, b, x: mp.betainc(a, b, 0, x, regularized=True),
     "zeta": lambda mp, x, q: mp.zeta(x, q),
 }
-"""Functions that mpmath computes for both libraries, under their names in JAX."""
+"""Functions that mpmath always computes, under their names in JAX."""
 SPARE_DIGITS = 10
-"""The digits that mpmath has in addition when it computes a special function."""
+"""The number of additional digits with which mpmath computes special functions."""
 
 
 class Arithmetic:

@@ -15,18 +15,18 @@ from functional_nn.gradients.multiprecision.numbers import SPECIAL, SPECIAL_BY_M
 WHOLE = ("floor", "ceil")
 """Functions whose values do not change between two whole numbers."""
 COST_OF_FUNCTION, COST_OF_SPECIAL = 20, 5000
-"""About how much longer a function of 400 digits takes than a product: an exponential, or a gamma function."""
+"""How many times longer an exponential, or a gamma function, takes than a product, with about 400 digits."""
 
 
 class Dependence(NamedTuple):
-    """What one evaluation of a program says about its outputs.
+    """The outputs of one evaluation of a program, and the inputs that they depend on.
 
     Args:
         values: the outputs, as numbers of many digits, (m,).
         sources: for each leaf, whether an output was computed from a chosen element of it, (m, columns).
         tied: for each leaf, whether a number that was computed from a chosen element was compared with an equal number.
-            If such an element changes, another number may be taken, and ``sources`` does not hold for it.
-        cost: how many sums or products of such numbers take about as long as the evaluation.
+            If such an element changes, a selection may take another number, and ``sources`` is no longer valid.
+        cost: about how long the evaluation takes, in sums or products of numbers.
     """
 
     values: np.ndarray
@@ -38,15 +38,15 @@ class Dependence(NamedTuple):
 def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray], digits: int) -> Dependence:
     """Evaluates a program at one point, and finds out which elements of the inputs each output is computed from.
 
-    Every number has a set of sources. The result of an operation has the sources of all its operands, with these
-    exceptions: a selection or a maximum has the sources of the number that it takes, a product with a constant 0 has
-    none, and neither has the result of a comparison, or of rounding to whole numbers. So an output changes near this
-    point only if one of its sources changes. The opposite does not hold: x - x has the source x.
+    Every number has a set of sources. The result of an operation has the sources of all its operands, with three
+    exceptions. A selection or a maximum has the sources of the number that it takes. A product with a constant 0 has no
+    sources. A comparison, or rounding to whole numbers, has none either. So an output changes near this point only if
+    one of its sources changes. The converse is false: x - x has the source x, but does not change.
 
     Args:
         program: the program.
         leaves: the point.
-        columns: for each leaf, the flat indices of the elements that are told apart.
+        columns: for each leaf, the flat indices of the chosen elements.
         digits: the digits of the numbers.
     """
     arithmetic = _SourceArithmetic(digits)
@@ -62,7 +62,7 @@ def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[
 def _inputs(
     arithmetic: _SourceArithmetic, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """The leaves as numbers with sources. Each chosen element is its own source, with one bit of an integer."""
+    """The leaves as numbers with sources. Each chosen element is its own source: one bit of an integer."""
     inputs, bit = [], 0
     for leaf, chosen in zip(leaves, columns, strict=True):
         flat: list[_SourcedNumber] = arithmetic.numbers(leaf).reshape(-1).tolist()

@@ -64,7 +64,7 @@ def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Al
     elif value == round(value):
         others = [value + 1, value - 1]
     elif name in COMPARISONS:
-        # No point lies between a threshold and a millionth more.
+        # A threshold that is larger by a millionth cannot be detected: no point lies in between.
         others = [2 * value]
     else:
         others = [value * (1 + 1e-6), 2 * value]
@@ -96,7 +96,7 @@ def sums(equation: JaxprEqn) -> Iterator[Alternative]:
 
 def products(equation: JaxprEqn) -> Iterator[Alternative]:
     if 0 in map(literal, equation.invars):
-        return  # the product is 0 without the other factor, too
+        return  # the product is also 0 without the other factor
     yield from dropped(1, "factor")(equation)
     yield change_results("factor 2", lambda array: 2 * array)
 

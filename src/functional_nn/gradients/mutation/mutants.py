@@ -43,7 +43,7 @@ AT_ONCE = 64
 
 DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
-"""Operations that select values, and those around them in ``jnp.where``."""
+"""Operations that select values, and the other operations inside ``jnp.where``."""
 
 OUTPUTS: EquationPath = ()
 """The path of errors in the bars. They belong to no equation."""

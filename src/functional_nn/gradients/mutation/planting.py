@@ -22,11 +22,11 @@ from functional_nn.jaxprs.xla_options import quick_jit
 MOST_MUTANTS = 100
 """The largest number of planted errors in the equations of a formula. All errors in its results are tried too."""
 DIGITS, AGREEING_DIGITS = 50, 40
-"""The digits with which a survivor is compared with the formula, and those that have to agree."""
+"""The number of digits in the comparison of a survivor with the formula, and how many of them have to agree."""
 NO_MUTANT = -1
-"""The number of no mutant: the formula itself."""
+"""With this number, the formula itself is evaluated, without a mutant."""
 ENOUGH_NUMBERS, MOST_REPETITIONS = 24, 8
-"""Random points are repeated until they have so many numbers, at most eight times."""
+"""Random points are drawn until they have this many numbers together, at most eight times."""
 WIDTHS = (0.3, 1.0, 4.0)
 """Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
@@ -113,10 +113,10 @@ def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, 
 
 
 def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, Leaves]]) -> bool:
-    """Whether a mutant and the formula agree in exact arithmetic, as softmax does with another shift.
+    """Whether a mutant and the formula agree in exact arithmetic. For example, softmax is the same with another shift.
 
-    Both are evaluated with 50 digits at all points. If only rounding differs, the last digits differ at some point.
-    Results that are equal everywhere prove nothing: the error may be in a branch that no point takes.
+    Both are evaluated with 50 digits at all points. The last digits have to differ at some point. If all digits are
+    equal everywhere, nothing is shown: the error may be in a branch that no point takes.
     """
     arithmetic = Arithmetic(DIGITS)
     differs = False
@@ -157,7 +157,7 @@ def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
     def spread(leaf: Array) -> np.ndarray:
         return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
 
-    # With few numbers at each point, more points are needed to come upon every branch.
+    # If a point has few numbers, more points are needed to reach every branch.
     numbers = sum(np.size(leaf) for leaf in leaves)
     for width in WIDTHS * min(MOST_REPETITIONS, -(-ENOUGH_NUMBERS // max(numbers, 1))):
         yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]

@@ -27,7 +27,7 @@ SECOND_ORDER_DIGITS = 110
 """The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
 
 CHANGE = 2.0**-30
-"""The relative change of all numbers by which the sensitivity is measured: far above rounding, and small."""
+"""The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
 
 
 class ReferenceJacobian(NamedTuple):
@@ -92,7 +92,7 @@ def reference_second_order(
 def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float) -> bool:
     """Whether ⟨ȳ, f(x + t u)⟩ has a kink at t = 0. Then the second derivative along u is infinite.
 
-    The steps in t are relative to 1, so t is multiplied by a number of the size of the smallest element.
+    The differences use steps in t relative to 1. So t is multiplied by a number of the size of the smallest element.
     """
 
     def along(t: Leaves) -> Leaves:

@@ -15,15 +15,15 @@ from functional_nn.gradients.multiprecision.sources import Dependence
 AT_ONCE = 2_000_000
 """About how many numbers are in memory at the same time."""
 MOST_REPEATED_COST = 4_000_000
-"""The largest cost of what is computed again with more digits, for all leaves together: some seconds."""
+"""The largest cost of computing derivatives again with more digits, for all leaves together: a few seconds."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
 SAFE = 1e-40
-"""If two values of the function differ by more than this share, numbers cancel by more than the digits can bear."""
+"""If two values of the function differ by more than this share, cancellation has left too few right digits."""
 MARGIN = 1000
-"""The factor between an estimate of the effect of rounding, and the bound that is stated."""
+"""The estimate of the effect of rounding is multiplied by this factor to get a bound."""
 SPARE_DIGITS = 10
-"""Rounding differs from one evaluation to another by fewer digits."""
+"""The effects of rounding in two evaluations differ by less than this power of ten."""
 SMALLEST = 5e-324
 """The smallest positive number of float64."""
 
@@ -36,8 +36,8 @@ class Level(NamedTuple):
 
 
 MORE_DIGITS = 350
-"""With 50 and so many digits more, a change of a number of size 1 can be seen if its derivative is not too small for
-float64."""
+"""The additional digits of the last levels. They make the change of an output of size 1 visible for every
+derivative that is not too small for float64."""
 
 
 def first_levels(digits: int) -> tuple[Level, Level]:
@@ -46,7 +46,7 @@ def first_levels(digits: int) -> tuple[Level, Level]:
 
 
 def last_levels(digits: int) -> tuple[Level, Level]:
-    """The evaluations for derivatives that the first ones could not see, and to confirm those that are not 0."""
+    """The evaluation for derivatives that the first levels cannot tell from rounding, and one to confirm it."""
     return Level(digits + MORE_DIGITS, 60), Level(digits + MORE_DIGITS + 40, 75)
 
 
@@ -68,7 +68,7 @@ class Differences(NamedTuple):
     size: np.ndarray
 
     def rounding(self, cancellation: np.ndarray) -> np.ndarray:
-        """A bound of the effect of rounding. ``cancellation`` says how many units in the last digit ``base`` errs."""
+        """A bound of the effect of rounding. ``cancellation`` is the error of ``base`` in units of the last digit."""
         return self.size * cancellation * MARGIN / 10**self.level.digits
 
 
@@ -120,13 +120,13 @@ def derivatives(
         number: the number of the leaf.
         columns: the flat indices of the elements.
         digits: the digits of the first evaluation.
-        known: what an evaluation with many more digits says about the outputs.
+        known: the outputs, and the elements that they depend on, from an evaluation with many more digits.
     """
     coarse, fine = (differences(program, leaves, number, columns, level) for level in first_levels(digits))
     cancellation, unsafe = _cancellation(fine, known.values[:, None])
     value, error, agree = _compared(coarse, fine, cancellation)
     independent = ~known.sources[number]
-    # Nothing that these outputs are computed from has changed: their derivatives are 0.
+    # These outputs are not computed from the elements that changed, so their derivatives are 0.
     unchanged = independent & ~known.tied[number] & (fine.central == 0) & (fine.jump == 0)
     error[unchanged] = 0
     agree |= unchanged
@@ -203,7 +203,7 @@ def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
 
 
 def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many units in the last digit the outputs err, and whether that is too much to trust the derivatives.
+    """The errors of the outputs in units of the last digit, and whether they are too large to trust the derivatives.
 
     Args:
         fine: the differences.
@@ -212,6 +212,6 @@ def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.
     wrong = np.abs(fine.base - right)
     share = (wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))).astype(np.float64)
     cancellation = np.clip(share * 10.0**fine.level.digits, 1.0, 10.0**fine.level.digits)
-    # An output that is 0 but for rounding is no sign of trouble: it gets smaller with more digits.
+    # An output that is 0 up to rounding is not unsafe: it gets smaller with more digits.
     is_zero = np.abs(right) < np.abs(fine.base) * SAFE
     return cancellation, (share > SAFE) & ~is_zero

@@ -26,7 +26,7 @@ EPSILON = float(np.finfo(np.float64).eps)
 STEPS = 2.0 ** -np.arange(2, 16)
 """The relative steps of differences in float64."""
 SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
-"""Steps of further differences. They are inaccurate, but see what is too narrow for the others."""
+"""Steps of further differences. They are inaccurate, but detect changes that are too narrow for the larger steps."""
 FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
 """Factors of an element. An output that is the same for all of them does not depend on the element."""
 ORDERS = 7
@@ -54,11 +54,11 @@ def exact_jacobian(
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
     If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
-    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more, and
-    if the result is more than rounding, with 390 digits more. What is still only rounding gets the bound of rounding
-    as its error, at least the smallest number of float64. The error is exactly 0 only where no operation lets the
-    output depend on the element. The number of repeated elements is bounded. Beyond it the error is the larger bound
-    that 80 digits allow.
+    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more. If
+    the result is larger than rounding, it is confirmed with 390 digits more. Otherwise its error is the bound of
+    rounding, but at least the smallest number of float64. The error is exactly 0 only if no operation makes the output
+    depend on the element. The number of repeated elements is bounded. For all further elements, the error is the larger
+    bound of rounding in 80 digits.
 
     There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
     the smaller step as at the larger.
@@ -179,7 +179,7 @@ def _extrapolated(
         right, left = (up - middle) / ahead, (middle - down) / back
         differences = (up - down) / (ahead + back)
         larger, smaller = differences[len(STEPS) : -1], differences[len(STEPS) + 1 :]
-        # With the two smallest steps, the differences differ by little but the rounding errors of f.
+        # With the two smallest steps, the differences differ mostly by the rounding errors of f.
         noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
         sizes = np.maximum(np.abs(up), np.abs(down))
         rounding = np.maximum(8 * EPSILON * sizes, 4 * noise) / (ahead + back)

@@ -1,4 +1,4 @@
-"""What is searched: the value of a function and its derivatives, computed in one floating-point type at many points."""
+"""The value and the derivatives of a function, computed in one floating-point type at many points."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ComputedFunction:
 
     Args:
         function: the function of one number, or of a vector.
-        hand_vjp: its backward pass by hand; None if there is none.
+        hand_vjp: its hand-derived backward pass; None if there is none.
         size: the number of elements of the vector; None for a function of one number.
         dtype: the type of the computation.
     """
@@ -75,7 +75,7 @@ class ComputedFunction:
         def at_one(x: jax.Array) -> dict[str, jax.Array]:
             return {name: compute(x) for name, compute in computable.items()}
 
-        # One point after the other, as a user computes them: under vmap, some loops of JAX never end.
+        # The points are computed one after the other, as a user does it. Under vmap, some loops of JAX never end.
         return jax.jit(partial(jax.lax.map, at_one))
 
     def _results(self, x: jax.Array) -> dict[str, jax.Array]:
@@ -111,7 +111,7 @@ class ComputedFunction:
 
 
 def exact_of(quantity: str, exact: ExactValues) -> ExactNumbers:
-    """The exact numbers that a quantity has to equal."""
+    """The exact numbers for a quantity."""
     if quantity == VALUE:
         return exact.value
     return exact.gradient if quantity in (GRADIENT, FORMULA) else exact.second

@@ -16,7 +16,7 @@ SMALLEST = 1e-320
 
 
 def stencil(count: int) -> Iterator[Place]:
-    """The points at which the function is evaluated: the center, four on each axis, and four for each two axes."""
+    """The points at which the function is evaluated: the center, four on each axis, and four for each pair of axes."""
     yield (0,) * count
     for axis in range(count):
         for steps in (-2, -1, 1, 2):
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
     Args:
         numbers: the results.
-        noise: what rounding in the function may add to each.
+        noise: a bound of the effect of rounding on each result.
         condition: the condition numbers.
         jump: the difference between the derivative to the right and to the left.
     """
@@ -52,7 +52,7 @@ class Level(NamedTuple):
     parts: tuple[Part, Part, Part]
 
     def at(self, chosen: np.ndarray) -> Level:
-        """The same at some of the points."""
+        """The level at some of the points."""
         first, second, third = (Part(*(array[chosen] for array in part)) for part in self.parts)
         return Level((first, second, third))
 
@@ -121,10 +121,10 @@ def differences(of: dict[Place, np.ndarray], x: np.ndarray, step: np.ndarray, no
 
 
 def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
-    """|change / number|, where ``change`` is what a relative change of x by 1 would do if the function were linear.
+    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
 
-    A number that is 0 is infinitely ill conditioned, unless it also stays 0 beside x. So it matters whether the term of
-    second order, ``further``, is 0 too.
+    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
+    is also compared with 0.
     """
     is_zero = abs(number) < SMALLEST
     of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)

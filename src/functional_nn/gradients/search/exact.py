@@ -22,12 +22,12 @@ LEVELS = (50, 100, 200, 400, 700, 1000)
 AGREEMENT = 1e-20
 """Two levels agree if their relative difference is at most this."""
 GUARD_DIGITS = 10
-"""How many digits rounding inside the function may cost. Two levels that agree must be this far above that noise."""
+"""The number of digits that may be lost to rounding inside the function. Results must be larger than this noise."""
 SLOW, AT_ONCE, QUICK = 400, 8, 0.05
-"""From this many digits, few points are evaluated at once, since some functions take 0.1 seconds for a point then. The
-number is doubled as long as this takes few seconds."""
+"""From this many digits on, few points are evaluated at once, because some functions then take 0.1 seconds per point.
+The number of points is doubled as long as an evaluation takes few seconds."""
 KINK = 1e-6
-"""There is a kink if the derivatives to the right and to the left differ by more than this, relatively."""
+"""There is a kink if the derivatives to the right and to the left have a larger relative difference."""
 
 
 class ExactNumbers(NamedTuple):
@@ -35,7 +35,7 @@ class ExactNumbers(NamedTuple):
 
     Args:
         high: the numbers rounded to float64.
-        low: what rounding took away.
+        low: the remainders of the rounding.
         condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q.
     """
 
@@ -94,7 +94,7 @@ class ExactFunction:
 
         Args:
             points: the points.
-            deadline: the time of ``time.process_time`` at which no further level is begun. Points that are not done
+            deadline: the value of ``time.process_time`` after which no further level is started. Unfinished points
                 are NaN.
         """
         found = _Found(len(points), self.outputs, self._count)
@@ -133,7 +133,7 @@ class ExactFunction:
     def _differences(self, points: np.ndarray, digits: int, relative: bool, deadline: float) -> Level:
         """Computes differences of the function at one number of digits."""
         arithmetic = _ArithmeticUntil(deadline, digits)
-        # The steps are powers of two: then x + h has no rounding error, and a linear function no second difference.
+        # The steps are powers of two. So x + h has no rounding error, and second differences of linear functions are 0.
         exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
         exponents[points == 0] = 0
         with arithmetic.precision():
@@ -196,11 +196,11 @@ class _Found:
 
         Args:
             at: the indices of the points.
-            coarse: the level before.
-            fine: the level.
-            last: whether it is the last one.
-            refresh: whether it also gives the condition numbers of what is known already. A value is often known at
-                a level whose step is still too large for its derivative, and a condition number needs the derivative.
+            coarse: the previous level.
+            fine: the current level.
+            last: whether the current level is the last one.
+            refresh: whether condition numbers of known results are replaced by those of the current level. A value is
+                often known at a level whose step is too large for its derivative, which the condition number needs.
         """
         for part, (old, new) in enumerate(zip(coarse.parts, fine.parts, strict=True)):
             larger = np.maximum(abs(old.numbers), abs(new.numbers))
@@ -208,7 +208,7 @@ class _Found:
             if part == 0:
                 exceeds_noise = new.numbers != 0
             known = (abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise
-            # Two levels that agree on 0 prove nothing, since both may lose all digits. So only the last level decides.
+            # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
             zero = (abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last
             # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
             kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)

@@ -1,4 +1,4 @@
-"""The search for the worst inputs of the package's own formulas: of activations, and of losses at one example."""
+"""The search for the worst inputs of the formulas in this package: activations, and losses of one example."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from functional_nn.gradients.search.worst import TYPES, VECTOR_SIZE, Worst, wors
 
 
 class Searched(NamedTuple):
-    """What is searched under one name; the fields are the arguments of ``worst``."""
+    """The function that belongs to a name. The fields are arguments of ``worst``."""
 
     function: VectorFunction
     hand_vjp: HandVJP

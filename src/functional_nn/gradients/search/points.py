@@ -12,7 +12,7 @@ from functional_nn.gradients.search.exact import VectorFunction
 from functional_nn.jaxprs.walk import equations
 
 DENSE = (-60, 13)
-"""The binary exponents that are swept one by one, with several mantissas. Others are swept in strides."""
+"""Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
 STRIDE = 16
 MANTISSAS = 4
 MARGINS = np.concatenate([np.arange(0, 20, 2.0), np.arange(20, 210, 10.0)])
@@ -21,7 +21,7 @@ COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"
 """Operations whose constants may say where a function changes its branch, as in x < c, or x - c < 0."""
 MOST_SPECIAL = 12
 LARGEST_STEP = 54
-"""Neighbors are up to two to this power away, counted in floating-point numbers of float64."""
+"""The largest distance of a neighbor is two to this power, counted in float64 numbers."""
 
 
 def ordinals(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The search in one type: a sweep over points, then hill climbing from the worst points on their errors in ULP."""
+"""The search in one type: a sweep over points, then hill climbing from those with the largest errors in ULP."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from functional_nn.gradients.search.ulp import errors
 SWEEP_SHARE = 0.6
 """The share of the evaluations, or of the time, for the sweep. The rest is for hill climbing."""
 PARENTS = 6
+"""Hill climbing starts repeatedly from this many of the worst points of each quantity."""
 LEAST_BATCH = 8
 """The smallest number of points that are evaluated at once."""
 SUSPICIOUS = 100.0
-"""Points with a larger score are confirmed: their condition numbers are measured again, beside the point."""
+"""Points with a larger score are confirmed: their condition numbers are also measured at neighboring points."""
 SINGLE = float(np.finfo(np.float32).eps)
 BESIDE = 4
-"""How far away the neighbors are, counted in floating-point numbers."""
+"""The distance of these neighbors, counted in floating-point numbers."""
 MOST_CANDIDATES = 100
-"""How many points are confirmed until one of them is found to be the worst."""
+"""The largest number of points that are confirmed until the worst one is found."""
 CONFIRMATION = 1.0
-"""How many seconds it may take to confirm points, if the search has a limit in seconds."""
-"""Hill climbing starts again and again from this many of the worst points of each quantity."""
+"""The largest number of seconds for confirming points, if the search has a limit in seconds."""
 
 
 class Limit(NamedTuple):
     """When a search ends: after a number of points, or after a time. Compiling does not count.
 
-    It is the time of the processor, so that other programs on the machine do not make the search worse.
+    Time is processor time, so the search does not depend on other programs on the machine.
 
     Args:
         evaluations: the largest number of points; None for no limit.
@@ -110,7 +110,7 @@ def take_samples(
 
     Args:
         function: the function of one number, or of a vector.
-        hand_vjp: its backward pass by hand; None if there is none.
+        hand_vjp: its hand-derived backward pass; None if there is none.
         size: the number of elements of the vector; None for a function of one number.
         dtype: the type of the points and of the computation.
         limit: when the search ends.
@@ -168,7 +168,7 @@ class Search:
         return (time.process_time() - self._began) / (self._deadline - self._began)
 
     def sweep(self, points: np.ndarray, random: np.random.Generator) -> None:
-        """Evaluates points in batches. Where not all fit into the limit, every k-th is evaluated, and the first few."""
+        """Evaluates points in batches. If they exceed the limit, every k-th point and the first few are taken."""
         if self._evaluations is not None:
             room = max(1, int(SWEEP_SHARE * self._evaluations))
             first = points[: room // 2]
@@ -193,7 +193,7 @@ class Search:
             room = self._batch
             if self._evaluations is not None:
                 room = min(room, self._evaluations - len(self.samples.points))
-            # Some neighbors are not normal numbers and fall away, so more are drawn than are needed.
+            # Neighbors that are not normal numbers are left out, so more are drawn than are needed.
             drawn = neighbors(parents, 2 * room, random)
             if not len(drawn):
                 return
@@ -238,14 +238,16 @@ class Search:
 
     @np.errstate(all="ignore")
     def confirm(self, places: np.ndarray) -> None:
-        """Measures condition numbers by differences, and corrects those of the points.
+        """Measures the condition numbers of points in two other ways, and takes the largest.
 
-        Differences to points that are 4 floating-point numbers away: a program that is right for such a neighbor is not
-        wrong. If a derivative jumps there, as beside a kink, only these differences show it. At the edge of a domain
-        there is no neighbor, and the condition number is infinite.
+        The first way uses the change of the exact number at neighbors that are 4 floating-point numbers away. A result
+        that is right for such a neighbor is not counted as wrong. Only these differences show that a derivative jumps
+        near the point, as beside a kink. At the edge of a domain there is no neighbor, and the condition number is
+        infinite.
 
-        The difference that rounding the program's constants to float32 makes: log(2 cosh x) - log(2) near 0 is a
-        difference of nearly equal numbers, and the rounding of its constant decides all its digits.
+        The second way uses the change of the exact number if the program's constants are rounded to float32. For
+        example, log(2 cosh x) - log(2) near 0 is a difference of nearly equal numbers. The rounding of its constant
+        decides all its digits.
         """
         samples = self.samples
         centers = samples.points[places]

@@ -26,15 +26,15 @@ def errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> Errors
     """Measures the errors of computed numbers.
 
     The unit is one in the last place of the exact number, but at least the smallest normal number, because XLA on the
-    CPU replaces smaller results of every operation by 0. Above the largest number, infinity is right. An infinity in
-    place of a number close to the largest one counts as the next power of two: a sum that overflows only by its
+    CPU replaces smaller results of every operation by 0. Above the largest number, infinity is right. If the exact
+    number is close to the largest one, infinity counts as the next power of two: a sum that overflows only because of
     rounding is not infinitely wrong.
     """
     limits = np.finfo(dtype)
     smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
     found, high, low = computed.astype(np.float64), exact.high, exact.low
     _, exponent = np.frexp(np.clip(np.abs(high), smallest, largest))
-    # A quarter of everything, so that the power of two above the largest float64 exists.
+    # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
     unit = np.maximum(np.ldexp(epsilon, exponent - 1), smallest) / 4
     same_sign = np.sign(found) == np.sign(high)
     nearly_overflows = np.isinf(found) & same_sign & (np.abs(high) > largest / 2)

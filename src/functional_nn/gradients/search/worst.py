@@ -20,7 +20,7 @@ from functional_nn.storage.files import JsonObject
 
 TYPES = ("float64", "float32")
 EVALUATIONS = 1000
-"""The number of points in each type, where neither ``evaluations`` nor ``seconds`` is given."""
+"""The number of points in each type if neither ``evaluations`` nor ``seconds`` is given."""
 VECTOR_SIZE = 3
 """The number of elements of the input of a ``VectorActivation``."""
 MOST_ELEMENTS = 16
@@ -36,14 +36,14 @@ class WorstPoint:
         dtype: the type of the point and of the computation.
         error: the error in ULP, units in the last place of the exact number.
         relative_error: |computed - exact| / |exact|.
-        condition: the condition number. It says by how much a relative change of the point changes the exact number,
-            relatively.
+        condition: the condition number: the relative change of the exact number divided by the relative change of the
+            point.
         point: the number, or the elements of the vector.
         index: which number of a vector function: the output for a value, and the output and the element for a
             derivative. Empty for a function of one number.
         computed: what was computed.
         exact: the exact number, rounded to float64.
-        unknown: the number of points that were left out: kinks, or with no known exact number.
+        unknown: the number of points that were left out, because they are kinks or their exact number is not known.
     """
 
     quantity: str
@@ -118,14 +118,14 @@ def worst(
     Points are ranked by the error in ULP, divided by the condition number if that is above 1. So sin near a multiple of
     π, where every program loses digits of a rounded x, is not the worst point.
 
-    Not counted as errors: 0 for numbers below the smallest normal number (XLA replaces such numbers by 0), and infinity
-    for numbers above the largest. A point is left out if it is a kink, lies outside of the domain, or if 1000 digits do
-    not decide.
+    Two results are not counted as errors: 0 for numbers below the smallest normal number (XLA replaces such numbers by
+    0), and infinity for numbers above the largest one. A point is left out if it is a kink, if it lies outside of the
+    domain, or if two computations still disagree at 1000 digits.
 
     Args:
         function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program
-            is the definition of what is right. An activation of this package is also compared by its formula.
-        hand_vjp: a formula, ``hand_vjp(x, y_bar) -> x_bar``, as for ``check_vjp``.
+            defines the exact numbers. For an activation of this package, the hand-derived formula is compared, too.
+        hand_vjp: a hand-derived formula, ``hand_vjp(x, y_bar) -> x_bar``, as for ``check_vjp``.
         size: the number of elements of the vector; None for a function of one number.
         dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
         evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
@@ -167,7 +167,7 @@ def worst(
 
 
 def rows_of(search: Search, size: int | None, among: np.ndarray | None = None) -> Iterable[WorstPoint]:
-    """The worst point of each quantity, where any exact number is known, among the points of a mask."""
+    """The worst point of each quantity among the points of a mask. Quantities without a known number are left out."""
     for quantity in search.samples.measured:
         place = search.worst(quantity, among)
         if place is not None:
@@ -175,7 +175,7 @@ def rows_of(search: Search, size: int | None, among: np.ndarray | None = None) -
 
 
 def _row_at(search: Search, quantity: str, place: int, size: int | None) -> WorstPoint:
-    """One point of a search as a row."""
+    """The row for one point of a search."""
     samples = search.samples
     measured = samples.measured[quantity]
     point = tuple(map(float, samples.points[place]))

@@ -19,7 +19,7 @@ class Cause(NamedTuple):
 
 
 Numbers = Sequence[np.ndarray]
-"""For each operand, the numbers that the element was computed from, in float64."""
+"""For each operand, the numbers from which an element of the result was computed, in float64."""
 
 GROWTH = (
     "Keep the numbers smaller: normalize the inputs, use a smaller learning rate, or limit the gradient "
@@ -76,7 +76,7 @@ def power(x: np.ndarray, exponent: np.ndarray) -> Cause | None:
     if (x == 0).any() and (exponent < 0).any():
         return Cause("0 to a negative power is infinite.", SAFE_DIVISION)
     if (x < 0).any():
-        return Cause("A negative number has no power whose exponent is no integer.", "Use jnp.maximum(x, 0).")
+        return Cause("A negative number has real powers only for integer exponents.", "Use jnp.maximum(x, 0).")
     return None
 
 
@@ -136,7 +136,7 @@ RULES: dict[str, Rule] = {
 
 
 def singularity(kind: str, numbers: Numbers, result: complex) -> Cause | None:
-    """The cause if an operation is not defined or infinite for finite numbers; None if its result is only too large."""
+    """The cause if an operation is undefined or infinite for finite numbers; None if its result is just too large."""
     rule = RULES.get(kind)
     cause = rule(*numbers) if rule else None
     # The parts of a sum may overflow to ∞ and -∞, and their sum is NaN.
@@ -227,7 +227,8 @@ def cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
 
     Args:
         functions: the operations of the forward pass at this source line whose derivatives can be infinite.
-        is_hidden: whether a cotangent of 0 is multiplied by it, as for a value that ``jnp.where`` does not choose.
+        is_hidden: whether this factor is multiplied by a cotangent of 0, as for a value that ``jnp.where`` does not
+            choose.
     """
     first = functions[0]
     cause = f"The derivative of {' or '.join(functions)} is not finite at this point."

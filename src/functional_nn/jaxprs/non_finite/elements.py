@@ -1,8 +1,8 @@
-"""The elements that each element of an operation's result is computed from.
+"""The dependence of each element of an operation's result on the elements of its operands.
 
-``affected`` goes forward: which elements of the results read given elements of the operands. ``read`` goes backward:
-which elements of the operands are read by given elements of the results. For an operation without a rule, every element
-of a result reads every element of every operand.
+``affected`` goes forward, from elements of the operands to the elements of the results that are computed from them.
+``read`` goes backward, from elements of the results to the elements of the operands that they are computed from. For an
+operation without a rule, every element of a result counts as computed from all elements of all operands.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONVERSIONS = ("convert_element_type", "copy", "copy_p", "name", "pvary", "reduc
 ELEMENTWISE = frozenset(
     (*ARITHMETIC, *MORE_ARITHMETIC, *POWERS, *TRIGONOMETRIC, *HYPERBOLIC, *SPECIAL, *MORE_SPECIAL, *COMPARISONS)
 ).union(COMPLEX, CONVERSIONS)
-"""Operations on arrays of one shape, or single numbers, that compute each element of the result by itself."""
+"""Operations on arrays of one shape, or single numbers, that compute each element of the result separately."""
 REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"))
 CONVOLUTION = "conv_general_dilated"
 """Its kernel also meets the zeros of the padding, and NaN times 0 is NaN. So each element counts as computed from the
@@ -43,7 +43,7 @@ CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 PARTS = ("dynamic_slice", "dynamic_update_slice", "gather", "pad", "split", "tile", "unstack")
 SCATTERED = ("scatter", "scatter-add", "scatter-sub")
 BY_DERIVATIVES = frozenset((CONVOLUTION, "reduce_window_sum", *CUMULATIVE, *PARTS, *SCATTERED))
-"""Operations whose derivatives at 1 are 0 exactly for the elements that are not read."""
+"""Operations for which a derivative at 1 is 0 if, and only if, the element is not read."""
 
 
 def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
@@ -113,7 +113,7 @@ def read(operation: Operation, masks: Sequence[Mask]) -> Masks:
 
 
 def _to_shape(mask: Mask, shape: tuple[int, ...]) -> Mask:
-    """The mask of an operand whose axes of length 1, or that is a single number, are used for several elements."""
+    """The mask of an operand that is broadcast: a single number, or an array with axes of length 1."""
     if shape == mask.shape:
         return mask
     if shape == ():
@@ -212,7 +212,7 @@ def _is_number(array: jax.Array) -> bool:
 
 
 def _at_one(operation: Operation, masks: Sequence[Mask]) -> tuple[Callable[..., list[jax.Array]], tuple[Any, ...], Any]:
-    """The operation as a function of its floating-point operands, with ones for these, and the masks as tangents."""
+    """The operation as a function of its floating-point operands, ones as these operands, and the masks as tangents."""
     arrays = [operand.array for operand in operation.operands]
 
     def function(*numbers: jax.Array) -> list[jax.Array]:

@@ -1,4 +1,4 @@
-"""``find_non_finite_in``: where a NaN or an infinite number in the result of a function comes from."""
+"""The function ``find_non_finite_in``: the origin of a NaN or an infinite number in the result of a function."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ from functional_nn.jaxprs.non_finite.report import NonFinite, OperandValues
 from functional_nn.jaxprs.walk import equations, fresh, layer_of
 
 LARGE = 1e4
-"""An argument with larger numbers is named if a result overflows."""
+"""If a result overflows, the report names an argument with larger numbers than this."""
 
 QUICK_OPERATIONS, QUICK_RUNS, QUICK_NUMBERS = 600, 50_000, 5 * 10**7
-"""The largest program that is quick to search: its operations, how often they run, and the numbers that they make.
-A search then takes about ten seconds and 1 GB at most."""
+"""The largest program for a quick search: its operations, how often they run, and how many numbers they compute.
+Such a search takes at most about ten seconds and 1 GB."""
 
 
 class TooLong(Exception):
-    """A program is too large for a search that nobody asked for."""
+    """A program is too large for an automatic search."""
 
 
 def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> NonFinite:
     """Finds the operation that first made a NaN or an infinite number in the result of a function.
 
-    The function is traced and then computed operation by operation, also inside ``jit``, loops and branches. From the
-    elements of the results that are not finite, the search goes back through elements that are not finite. It ends at
-    an argument, or at operations whose operands are finite. The first of these is the origin. So infinite numbers that
-    do no harm, such as those of a mask, are not reported.
+    The function is traced and then computed operation by operation, also inside ``jit``, loops and branches. The search
+    starts at the non-finite elements of the results and goes back through non-finite elements. It ends at an argument,
+    or at operations whose operands are finite. The first of these operations is the origin. So harmless infinite
+    numbers, such as those of a mask, are not reported.
 
     To search in a gradient, give the function that computes it: ``find_non_finite_in(jax.grad(loss), params)``.
 
@@ -89,9 +89,10 @@ def find_origin(
     *,
     only_if_quick: bool = False,
 ) -> NonFinite:
-    """The same with given names of the arguments. A function that returns a dict gives names to its results.
+    """Does the search of ``find_non_finite_in`` with given names of the arguments.
 
-    With ``only_if_quick``, it raises ``TooLong`` if the program is large.
+    If the function returns a dict, its keys name the results. With ``only_if_quick``, ``TooLong`` is raised for a large
+    program.
     """
     arguments = jax.tree.map(in_native_order, tuple(arguments))
     paths_and_leaves = jax.tree_util.tree_leaves_with_path(arguments)

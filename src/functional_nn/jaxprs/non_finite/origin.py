@@ -20,7 +20,7 @@ class Origin(NamedTuple):
 
     Args:
         operation: the operation that made it.
-        result: the number of its result that has it.
+        result: the number of the result that contains it.
         element: the index of the first such element.
         kind: ``made`` if all numbers that the element is computed from are finite; ``made of infinity`` if NaN was
             made of infinite numbers; ``constant`` or ``infinite constant`` if the operation read a constant that is
@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 
     @property
     def value(self) -> complex:
-        """This element."""
+        """The value of the element."""
         return np.asarray(self.operation.results[self.result].array)[self.element].item()
 
 
@@ -46,7 +46,7 @@ class BadArgument(NamedTuple):
 
 
 class Trail(NamedTuple):
-    """What reaches results that are not finite.
+    """The arguments and operations whose non-finite elements reach a result.
 
     Args:
         arguments: arguments with such elements.
@@ -86,7 +86,7 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> T
         for operand, mask in zip(operation.operands, sources, strict=True):
             if mask.any():
                 reach(operand, mask)
-        # The first operation that reads a constant together with something else counts, if there is one.
+        # An operation that only passes on a constant is no origin if a later operation reads its result.
         is_read = any(reader in passed for reader in operation.readers)
         if not (is_read and any(result.is_bad_constant for result in operation.results)):
             origins += _origins(operation, elements, sources)
@@ -119,9 +119,9 @@ def is_in_backward_pass(operation: Operation) -> bool:
 
 
 def _reaches_an_end(operation: Operation, ends_path: Callable[[Operation], bool]) -> bool:
-    """Whether one can go from an operation, always to a reader of its results, to one whose results nobody reads.
+    """Whether a path of readers leads from an operation to an operation whose results are not read.
 
-    No path goes through an operation for which ``ends_path`` is true.
+    A path stops at an operation for which ``ends_path`` is true.
     """
     seen, left = {operation}, [operation]
     while left:
@@ -138,7 +138,7 @@ def _reaches_an_end(operation: Operation, ends_path: Callable[[Operation], bool]
 def is_hidden(origin: Origin, trail: Trail) -> bool:
     """Whether the forward pass is finite, and the backward pass multiplies the number by a cotangent of 0.
 
-    So it is with what ``jnp.where`` does not choose.
+    This happens to values that ``jnp.where`` does not choose.
     """
     operation = origin.operation
     if "transpose(" in operation.scope:

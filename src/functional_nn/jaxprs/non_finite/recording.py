@@ -18,7 +18,7 @@ from functional_nn.jaxprs.source_lines import Place, is_of_jax, place_of, users_
 from functional_nn.jaxprs.walk import within
 
 Mask: TypeAlias = np.ndarray
-"""Booleans in the shape of an array: which of its elements."""
+"""An array of booleans that marks elements of an array of the same shape."""
 
 STEEP_AT: dict[str, tuple[float, ...]] = {
     "acos": (-1, 1),
@@ -39,7 +39,7 @@ STEEP_AT: dict[str, tuple[float, ...]] = {
     "rsqrt": (0,),
     "sqrt": (0,),
 }
-"""Where the derivatives of operations are infinite or not defined: at these arguments, or at these divisors."""
+"""The arguments, or divisors, at which the derivative of an operation is infinite or not defined."""
 STEEP_FOR_MATRICES = frozenset(("eigh", "svd"))
 """Operations with derivatives that are infinite if two eigenvalues or singular values are equal."""
 NEAR = 1e-6
@@ -58,7 +58,7 @@ class Tracked:
         array: the value.
         not_finite: which of its elements are not finite; None if all are.
         source: the operation that made it, if it was recorded; None for an argument or a constant.
-        number: the number of the result of this operation, or of the argument; -1 for all other values.
+        number: the index among the results of this operation, or among the arguments; -1 for all other values.
     """
 
     array: jax.Array
@@ -88,7 +88,7 @@ class Operation:
         steps: for each loop around it, the kind of the loop and the number of the step.
         operands: what it read.
         results: what it made.
-        readers: the recorded operations that read its results where these are not finite.
+        readers: the recorded operations that read non-finite elements of its results.
     """
 
     order: int
@@ -114,7 +114,7 @@ class Operation:
 
 
 class Recorder:
-    """The hook of ``evaluate`` that records. Python runs loops and branches, step by step.
+    """A hook for ``evaluate`` that records operations. Loops and branches are run in Python, step by step.
 
     Attributes:
         operations: the recorded operations, in the order in which they ran.
@@ -275,7 +275,7 @@ def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
 
 
 def _tracked(value: Tracked | jax.Array) -> Tracked:
-    """A value of the evaluation; what is not tracked is a constant of the program."""
+    """Tracks a value of the evaluation. A value that is not tracked yet is a constant of the program."""
     return value if isinstance(value, Tracked) else Tracked(value, not_finite(value))
 
 

@@ -14,12 +14,12 @@ IN_WORDS = {
     "reduce_sum": "a sum",
     "select_n": "a choice, as by jnp.where",
 }
-"""What primitives compute whose names say little."""
+"""Descriptions of primitives whose names are not clear."""
 
 
 @dataclass(frozen=True)
 class OperandValues:
-    """The numbers of an operand that one element of a result was computed from.
+    """The numbers of an operand from which one element of a result was computed.
 
     Args:
         dtype: the operand's type.

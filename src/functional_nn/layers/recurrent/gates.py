@@ -1,6 +1,6 @@
-"""The derivatives of gates, computed beside the gates themselves.
+"""The derivatives of gates, computed in the forward pass together with the gates.
 
-They need few operations: a train step of a recurrent layer spends much of its time on gates.
+The formulas use few operations, because a train step of a recurrent layer spends much of its time on gates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def gate_derivative(a: jax.Array, gate: jax.Array) -> jax.Array:
     """σ'(a) = σ(a) (1 - σ(a)) for gate = σ(a), computed as (e^{-a} σ(a)) σ(a), since 1 - σ(a) = e^{-a} σ(a).
 
     1 - σ(a) itself would lose its digits for large a. XLA computes σ(a) as 1 / (1 + e^{-a}), so this needs no further
-    exponential. Where e^{-a} overflows, σ(a) is 0; the bound keeps this from becoming 0 · ∞.
+    exponential. If e^{-a} overflows, σ(a) is 0. The bound prevents 0 · ∞.
     """
     wide = wide_type(a.dtype)
     inverse_odds = jnp.minimum(jnp.exp(-a.astype(wide)), jnp.finfo(wide).max)

@@ -198,7 +198,7 @@ def _params_bar_before(x, saved, bars):
 
 
 def _next_state(h, a_z, a_n):
-    """hₜ = (1 - z) n + z h with z = σ(a_z), n = tanh(aₙ); what steps 1 and 2 multiply hₜ_bar by; and z."""
+    """hₜ = (1 - z) n + z h with z = σ(a_z) and n = tanh(aₙ), the factors of hₜ_bar in steps 1 and 2, and z."""
     z, rest, n = jax.nn.sigmoid(a_z), jax.nn.sigmoid(-a_z), jnp.tanh(a_n)
     of_z = (h - n) * gate_derivative(a_z, z)
     of_n = rest * tanh_derivative(a_n)

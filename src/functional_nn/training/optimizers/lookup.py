@@ -70,7 +70,7 @@ def _eps(make, options) -> float | None:
 
 
 def _refusing_vanished_eps(name, rule, eps):
-    """The rule, which refuses parameters in float16 if ``eps`` is 0 there: a gradient of 0 would become 0 / 0."""
+    """Makes the rule refuse float16 parameters if ``eps`` is 0 in float16: a gradient of 0 would become 0 / 0."""
     if eps is None or np.float16(eps) != 0:
         return rule
 

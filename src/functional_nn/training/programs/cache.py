@@ -23,7 +23,7 @@ JAX_SETTINGS = (
 
 
 def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
-    """The programs of a specification, and whether they were compiled now. The programs of eight are kept.
+    """The programs of a specification, and whether they were compiled now. The last eight specifications are kept.
 
     So a second run of the same network on data of the same shape compiles nothing. If the network has another ``init``,
     only the program of the initial values is compiled.
@@ -60,5 +60,5 @@ def _without_init(spec: ProgramSpec) -> ProgramSpec:
 
 
 def _no_init(key: object, in_shape: object) -> NoReturn:
-    """Stands for any ``init``, where two networks are compared without it."""
+    """Replaces ``init`` when two networks are compared without it."""
     raise AssertionError("never called")

@@ -90,7 +90,7 @@ class CompiledPrograms:
                 return None
             other.start = compile_lowered(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
         other.jaxprs = self.jaxprs | {"start": traced.jaxpr}
-        # The fingerprint of the initial values is another one.
+        # The fingerprint of the initial values differs.
         vars(other).pop("fingerprints", None)
         return other
 
@@ -239,7 +239,7 @@ class CompiledPrograms:
         step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=True)
         full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size, self.spec.unroll)
         full, rest = self._draw_order(train_state.key if order_key is None else order_key, number)
-        # A population needs no state before the bad step, which would take memory.
+        # Several members do not need the state before the bad step, which would take memory.
         kept = train_state if self.spec.members is None else None
         first = Remembered(train_state, kept, jnp.bool_(False))
         reached, losses = full_batches(first, full, x, labels)

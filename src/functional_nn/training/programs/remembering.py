@@ -19,7 +19,7 @@ class Remembered(NamedTuple):
     Args:
         train_state: the current train state.
         before_bad_step: the train state before the first bad step, or before the last step if there is none yet;
-            None if nobody needs it.
+            None if it is not needed.
         is_found: whether there was a bad step.
     """
 
@@ -36,7 +36,7 @@ def remembering(train_step: TrainStep) -> Callable[[Remembered, PyTree, PyTree],
         after, loss = train_step(train_state, x, labels)
         if kept is None:
             return Remembered(after, None, before.is_found), loss
-        # A key cannot be chosen by a condition; it is the same in both.
+        # Keys cannot be selected by a condition. The key is the same in both states.
         now = train_state._replace(key=None)
         kept = where(before.is_found, kept._replace(key=None), now)._replace(key=train_state.key)
         is_bad = ~jnp.isfinite(loss[0] if isinstance(loss, tuple) else loss)

@@ -36,7 +36,7 @@ class BadStep(NamedTuple):
     Args:
         before: the train state before the step.
         x, labels: its batch.
-        rows: the numbers of its examples in the training data; None for a batch of a stream.
+        rows: the indices of its examples in the training data; None for a batch of a stream.
     """
 
     before: TrainState

@@ -24,8 +24,8 @@ from functional_nn.training.step import TrainStep, is_number, numbers
 def origin_in_step(spec: ProgramSpec, hyperparameters: Hyperparameters, step: BadStep) -> NonFinite | None:
     """Finds the origin in the loss, the gradient or the update of a step; None if the search finds nothing.
 
-    It is a help for the user, who needs the message of the run in any case. So an error in it is no error of the run,
-    and no search is made if it would take long.
+    The search is only a help for the user, who needs the message of the run in any case. So an error in the search does
+    not stop the run, and a long search is not made.
     """
     try:
         found = _search(spec.recipe_for(hyperparameters), spec.precision, step)
@@ -55,7 +55,7 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
 def _search_in_update(train_step: TrainStep, before: TrainState, x: Value, labels: PyTree) -> NonFinite:
     def update(train_state: TrainState, x: Value, labels: PyTree) -> dict[str, PyTree]:
         after, _ = train_step(train_state, x, labels)
-        # The states of some optimizers contain infinite numbers from the start, and random keys are no numbers.
+        # The states of some optimizers contain infinite numbers from the start, and random keys are not numbers.
         pairs = zip(numbers(train_state), numbers(after), strict=True)
         paths = [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(after) if is_number(leaf)]
         return {path: jnp.where(jnp.isfinite(old), new, 0) for path, (old, new) in zip(paths, pairs, strict=True)}
