@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from benchmarks.tails import pytorch
 from benchmarks.tails.cases import CASES
 from benchmarks.tails.measure import Row, measure
 from benchmarks.tails.page import page, summary
+from functional_nn.storage.files import write_json
 
 VERSIONS = ("functional-nn", "jax", "jaxlib", "optax", "numpy")
 
@@ -41,14 +40,8 @@ def compare(console: Console, functions: Sequence[str], out: Path | None, json_f
     else:
         out.write_text(text, "utf-8")
     if json_file is not None:
-        found = [{name: _plain(value) for name, value in row.to_dict().items()} for row in rows]
         about = circumstances | {"versions": versions}
-        json_file.write_text(json.dumps({**about, "rows": found}, indent=1), "utf-8")
+        write_json(json_file, about | {"rows": [row.to_dict() for row in rows]})
     for line in summary(rows):
         console.print(line)
     return rows
-
-
-def _plain(value: object) -> object:
-    """Converts a value for JSON: infinity and NaN become strings."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -82,7 +82,7 @@ class Survey:
 
     def to_dict(self) -> JsonObject:
         """Converts the result for JSON, without the curves. Infinity and NaN become strings."""
-        return {name: _plain(value) for name, value in asdict(self).items() if name != "curves"}
+        return {name: _with_infinities_as_text(value) for name, value in asdict(self).items() if name != "curves"}
 
 
 def survey(entry: Entry, *, seconds: float, seed: int = 0) -> Survey:
@@ -232,11 +232,12 @@ def _curve(search: Search, quantity: str) -> Curve:
     return x[kept], ulp[kept]
 
 
-def _plain(value: object) -> object:
+def _with_infinities_as_text(value: object) -> object:
+    """Converts a value for JSON. Infinity and NaN become texts, because the page shows which of them was printed."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: _with_infinities_as_text(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_with_infinities_as_text(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

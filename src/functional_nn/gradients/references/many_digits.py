@@ -160,6 +160,7 @@ def _in_more_digits(
     # The effect of rounding has shrunk by as many digits as were added. A derivative, or a jump of it, has not.
     gain = (first_level.digits - first_level.step) - (before.level.digits - before.level.step)
     shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
+    # The cancellation was measured with fewer digits, so its estimate gets the margin once more.
     limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
     nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
     value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))

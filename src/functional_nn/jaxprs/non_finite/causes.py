@@ -148,7 +148,10 @@ def singularity(kind: str, numbers: Numbers, result: complex) -> Cause | None:
 def overflow(kind: str, dtype: np.dtype) -> Cause:
     """The cause if a result is too large for its type."""
     if kind not in ELEMENTWISE | REDUCTIONS | SUMS | {"cumprod"}:
-        return Cause(f"{kind} made it of finite numbers.", "Look at what it computes for these numbers.")
+        return Cause(
+            f"{kind} makes a number that is not finite of finite numbers.",
+            "Look at what it computes for these numbers.",
+        )
     largest = float(jnp.finfo(dtype).max)
     text = f"{largest:,.0f}" if largest < 1e6 else f"{largest:.1e}"
     cause = f"Overflow: a number is larger than {text}, the largest {dtype}."
