@@ -11,10 +11,10 @@ from benchmarks.race import ROOT, Entry
 from benchmarks.records import RESULTS
 from benchmarks.report import ranked, spread, versions
 
-TABLES = ROOT / "docs" / "benchmarks.md"
+TABLES = ROOT / "docs" / "explanation" / "benchmarks.md"
 OVERVIEW = "speed"
-"""The table with one row for each workload, which is in README.md and in docs/performance.md."""
-OVERVIEWS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+"""The table with one row for each workload, which is in README.md and in docs/explanation/performance.md."""
+OVERVIEWS = (ROOT / "README.md", ROOT / "docs" / "explanation" / "performance.md")
 FEWEST_ROUNDS = 5
 NO_LIBRARY = "no library"
 """How the names of plain JAX programs begin, which are shown for reference but are not peers."""
@@ -126,7 +126,7 @@ def put(path: Path, name: str, text: str) -> None:
 
 
 def put_all(workloads: dict[str, ModuleType], results: Path = RESULTS) -> None:
-    """Writes the tables of docs/benchmarks.md and the overviews from the records."""
+    """Writes the tables of docs/explanation/benchmarks.md and the overviews from the records."""
     races = {workload: recorded(workload, results / f"{name}.jsonl") for name, workload in workloads.items()}
     for (name, workload), race in zip(workloads.items(), races.values(), strict=True):
         put(TABLES, name, table(workload, race))

@@ -152,9 +152,9 @@ def test_files_are_read_in_one_sitting(path):
 
 
 def test_everything_public_is_there_documented_and_in_the_reference():
-    reference = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    reference = (ROOT / "docs" / "reference" / "index.md").read_text("utf-8")
     for name, value in public_names().items():
-        assert re.search(rf"`{re.escape(name)}[`(]", reference), f"{name} is missing in docs/reference.md"
+        assert re.search(rf"`{re.escape(name)}[`(]", reference), f"{name} is missing in docs/reference/index.md"
         if callable(value) or isinstance(value, type):
             assert getattr(value, "__doc__", None), f"{name} has no docstring"
 

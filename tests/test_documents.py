@@ -18,7 +18,7 @@ PAGES = [
 FOLDERS = ("", "src/functional_nn", "benchmarks")
 """What paths of files are relative to, besides the page's own folder."""
 EXAMPLE = "feature_scale"
-"""The layer that docs/adding_a_layer.md adds, whose file and links do not exist."""
+"""The layer that docs/how_to/adding_a_layer.md adds, whose file and links do not exist."""
 BLOCKS = re.compile(r"^```.*?^```|^    .*?$", re.DOTALL | re.MULTILINE)
 
 

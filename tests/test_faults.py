@@ -1,4 +1,4 @@
-"""Every fault of the table in docs/faults.md has a test that carries its number."""
+"""Every fault of the table in docs/reference/faults.md has a test that carries its number."""
 
 import ast
 import re
@@ -26,8 +26,10 @@ def numbered() -> dict[int, set[str]]:
 
 
 def table() -> dict[int, set[str]]:
-    """The files that docs/faults.md names for each fault."""
-    rows = re.findall(r"^\| (\d+) \|.*\|([^|]*)\|$", (ROOT / "docs" / "faults.md").read_text("utf-8"), re.MULTILINE)
+    """The files that docs/reference/faults.md names for each fault."""
+    rows = re.findall(
+        r"^\| (\d+) \|.*\|([^|]*)\|$", (ROOT / "docs" / "reference" / "faults.md").read_text("utf-8"), re.MULTILINE
+    )
     assert [int(number) for number, _ in rows] == list(FAULTS)
     return {int(number): set(re.findall(r"`([^`]+)`", files)) for number, files in rows}
 
@@ -42,4 +44,4 @@ def test_the_table_names_files_with_tests_of_the_fault():
     files = numbered()
     for number, named in table().items():
         assert named <= files[number], f"fault {number}: no test of it in {', '.join(named - files[number])}"
-        assert named, f"fault {number}: docs/faults.md names no test"
+        assert named, f"fault {number}: docs/reference/faults.md names no test"

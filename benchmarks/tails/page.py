@@ -1,4 +1,4 @@
-"""The page docs/tails.md: three tables of errors, and a list of those of functional_nn that are too large."""
+"""The page docs/explanation/tails.md: three tables of errors, and a list of those that are too large."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.tails.measure import (
 Place = tuple[str, str, str, str]
 """Function, regime, quantity and type."""
 SHOWN = {"functional_nn": "functional_nn", "jax": "JAX", "pytorch": "PyTorch"}
-COMMAND = "python -m benchmarks tails --out docs/tails.md"
+COMMAND = "python -m benchmarks tails --out docs/explanation/tails.md"
 
 ABOUT = f"""\
 # Errors in the tails
@@ -49,7 +49,7 @@ limit.
   installed.
 - The **second derivative** is the diagonal of the Hessian.
 - **Exact** numbers come from the function's own program, evaluated with 50 to 1000 digits until two evaluations agree
-  ([where is it worst?](checking_gradients.md#where-is-it-worst)).
+  ([where is it worst?](../how_to/checking_gradients.md#where-is-it-worst)).
 - The **condition number** is the relative change of the exact number divided by the relative change of the input that
   causes it.
 - The **limit** is {MOST_ULP:g} ULP (units in the last place) for functions of one number. For functions of a vector and

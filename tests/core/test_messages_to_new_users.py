@@ -24,7 +24,7 @@ from functional_nn.data import Split
         ("Adam", "use optax.adam."),
         ("cosine_decay_schedule", "use optax.cosine_decay_schedule."),
         ("make_epoch", "Did you mean fnn.training.make_epoch?"),
-        ("qqqqqq", "See docs/reference.md for all names."),
+        ("qqqqqq", "See docs/reference/index.md for all names."),
     ],
 )
 def test_a_name_that_the_package_does_not_have(name, remedy):

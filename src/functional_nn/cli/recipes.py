@@ -21,7 +21,7 @@ RECIPES: dict[str, dict[str, str]] = {
         "schedule": "one-cycle",
     },
 }
-"""Values by flag, written as on the command line. docs/models.md has the measured accuracies and times."""
+"""Values by flag, written as on the command line. docs/reference/models.md has the measured accuracies and times."""
 
 
 def use_recipe(context: click.Context, parameter: click.Parameter, name: str | None) -> None:

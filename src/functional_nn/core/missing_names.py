@@ -22,7 +22,7 @@ def missing_name(name: str, top_level: Iterable[str], namespaces: Mapping[str, I
     elif meant := nearest(name, places):
         remedy = f"Did you mean {places[meant]}?"
     else:
-        remedy = "See docs/reference.md for all names."
+        remedy = "See docs/reference/index.md for all names."
     return AttributeError(f"module 'functional_nn' has no attribute {name!r}. {remedy}", name=name)
 
 

@@ -115,7 +115,7 @@ def fit(
         devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. The
             result differs from that of one device only by rounding. A CPU has one device, unless
             ``jax_num_cpu_devices`` is set before JAX computes anything. With one device per core, recurrent networks
-            train faster (see docs/performance.md).
+            train faster (see docs/explanation/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch. ``"skip"`` goes on without the bad steps, which are
             counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
             start with half of the learning rate (of the updates), at most ten times in a run, and then stops.

@@ -22,8 +22,8 @@ Some points do not count: kinks, the edges of domains, and points near which a d
 of the type's range do not count either. Nor do results below the smallest normal number, which XLA replaces by 0.
 
 The **exact** numbers are those of the function's own program, evaluated with 50 to 1000 digits by
-[the search](../checking_gradients.md#where-is-it-worst). So an approximation, such as `gelu` with tanh, is compared
-with itself and not with the function that it approximates. A gradient is computed by `jax.grad`, and a second
+[the search](../how_to/checking_gradients.md#where-is-it-worst). So an approximation, such as `gelu` with tanh, is
+compared with itself and not with the function that it approximates. A gradient is computed by `jax.grad`, and a second
 derivative by `jax.grad` twice (for vectors, by `jax.hessian`). Errors are in ULP, units in the last place of the exact
 number. If half of the digits are lost, the error is about 7e7 ULP in float64, and 2,000 ULP in float32.
 """
@@ -183,7 +183,7 @@ def index_page(
         "",
         "`functional-nn atlas jax.nn.gelu` prints only the findings of the functions that you name.",
         "`fnn.gradients.worst` searches your own functions",
-        "([where is it worst?](../checking_gradients.md#where-is-it-worst)).",
+        "([where is it worst?](../how_to/checking_gradients.md#where-is-it-worst)).",
         "",
     ]
     return "\n".join(lines)
