@@ -1,0 +1,150 @@
+/* Pictures of what the layers of the network compute. */
+
+const LEVELS = 255; // the number of colors on each side of 0
+
+/** Colors of numbers from -1 to 1, from the page's style: 0 in the middle, and two colors on each side of it. */
+function colorsOf(element) {
+  const style = getComputedStyle(element);
+  const color = (name) => {
+    const digits = style.getPropertyValue(`--drawing-${name}`).trim().slice(1);
+    return [0, 2, 4].map((place) => parseInt(digits.slice(place, place + 2), 16));
+  };
+  const colors = new Uint8ClampedArray(4 * (2 * LEVELS + 1)), zero = color("zero");
+  for (const [side, sign] of [["negative", -1], ["positive", 1]]) {
+    const stops = [zero, color(side), color(`very-${side}`)];
+    for (let level = 0; level <= LEVELS; level++) {
+      const at = Math.min(1.9999, (2 * level) / LEVELS), below = Math.floor(at), share = at - below;
+      const mixed = stops[below].map((value, i) => value + share * (stops[below + 1][i] - value));
+      colors.set([...mixed, 255], 4 * (LEVELS + sign * level));
+    }
+  }
+  return new Uint32Array(colors.buffer);
+}
+
+const written = (number) => {
+  if (!Number.isFinite(number)) return String(number);
+  const text = Math.abs(number) >= 100 ? number.toFixed(0) : Math.abs(number) >= 10 ? number.toFixed(1) : number.toFixed(2);
+  return text.replace("-", "−");
+};
+
+const element = (name, className, text = "") => Object.assign(document.createElement(name), { className, textContent: text });
+
+/** The sizes of a picture's maps on the screen, in a row of this width: columns of maps, their size, the gaps. */
+function layout({ kind, size: [maps, height, width] }, room) {
+  if (kind === "rows") {
+    const across = Math.min(8, room / width), down = Math.min(6, Math.max(3, across));
+    return { columns: 1, across, down, gap: 0 };
+  }
+  if (kind === "units") {
+    const gap = 2;
+    if (maps <= 16) return { columns: maps, across: Math.min(26, Math.floor((room + gap) / maps) - gap), down: 26, gap };
+    let columns = 16;
+    while (columns < 64 && 2 * columns <= maps && (room + gap) / (2 * columns) >= 9 + gap) columns *= 2;
+    const across = Math.min(14, Math.floor((room + gap) / columns) - gap);
+    return { columns, across, down: across, gap };
+  }
+  const wanted = { channels: 52, heads: 112, blocks: 150 }[kind], gap = kind === "channels" ? 4 : 8;
+  const scale = Math.min(Math.max(1, Math.round(wanted / Math.max(height, width))), room / width);
+  return { columns: Math.max(1, Math.min(maps, Math.floor((room + gap) / (width * scale + gap)))), across: scale, down: scale, gap };
+}
+
+const NOUNS = { units: "unit", channels: "channel", heads: "head", blocks: "block", rows: "row" };
+
+/** One picture: a canvas, a line with its range, and a readout of the number under the pointer. */
+function pictureView(picture, array, layerName) {
+  const [maps, height, width] = picture.size, [mapStep, rowStep, columnStep] = picture.steps;
+  const figure = element("figure", "drawing-figure"), canvas = element("canvas", "drawing-maps");
+  const caption = element("figcaption", "drawing-caption"), range = element("span", "drawing-range");
+  caption.append(element("span", "drawing-title", picture.title), range);
+  figure.append(caption, canvas);
+  canvas.setAttribute("role", "img");
+  const small = document.createElement("canvas"), view = { figure, paint, describe };
+  small.width = width;
+  small.height = height * maps;
+  const pixels = small.getContext("2d").createImageData(small.width, small.height), words = new Uint32Array(pixels.data.buffer);
+  let sizes = null, least = 0, most = 0, under = null;
+
+  function paint(colors, room) {
+    least = Infinity;
+    most = -Infinity;
+    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++) {
+      const value = array[map * mapStep + row * rowStep + column * columnStep];
+      if (value < least) least = value;
+      if (value > most) most = value;
+    }
+    const scale = LEVELS / (Math.max(-least, most) || 1);
+    let place = 0;
+    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++)
+      words[place++] = colors[LEVELS + Math.round(array[map * mapStep + row * rowStep + column * columnStep] * scale)];
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    sizes = layout(picture, room);
+    const { columns, across, down, gap } = sizes, ratio = window.devicePixelRatio || 1;
+    const fullWidth = columns * (width * across + gap) - gap, fullHeight = Math.ceil(maps / columns) * (height * down + gap) - gap;
+    canvas.width = Math.round(fullWidth * ratio);
+    canvas.height = Math.round(fullHeight * ratio);
+    canvas.style.width = `${fullWidth}px`;
+    canvas.style.height = `${fullHeight}px`;
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.scale(ratio, ratio);
+    for (let map = 0; map < maps; map++) {
+      const x = (map % columns) * (width * across + gap), y = Math.floor(map / columns) * (height * down + gap);
+      context.drawImage(small, 0, map * height, width, height, x, y, width * across, height * down);
+    }
+    showRange();
+  }
+
+  function showRange() {
+    range.textContent = under ? `${nameOf(under)}: ${written(valueAt(under))}` : `${written(least)} to ${written(most)}`;
+  }
+
+  const valueAt = ([map, row, column]) => array[map * mapStep + row * rowStep + column * columnStep];
+
+  function nameOf([map, row, column]) {
+    if (picture.kind === "units") return `unit ${map + 1}`;
+    if (picture.kind === "rows") return `row ${row + 1}, unit ${column + 1}`;
+    return `${NOUNS[picture.kind]} ${map + 1}, row ${row + 1}, column ${column + 1}`;
+  }
+
+  /** The element under the pointer, or null in a gap. */
+  function elementAt(event) {
+    const { columns, across, down, gap } = sizes, box = canvas.getBoundingClientRect();
+    const x = event.clientX - box.left, y = event.clientY - box.top;
+    const mapColumn = Math.floor(x / (width * across + gap)), mapRow = Math.floor(y / (height * down + gap));
+    const column = Math.floor((x - mapColumn * (width * across + gap)) / across);
+    const row = Math.floor((y - mapRow * (height * down + gap)) / down), map = mapRow * columns + mapColumn;
+    return x >= 0 && y >= 0 && column < width && row < height && mapColumn < columns && map < maps ? [map, row, column] : null;
+  }
+
+  canvas.addEventListener("pointermove", (event) => { under = elementAt(event); showRange(); });
+  canvas.addEventListener("pointerdown", (event) => { under = elementAt(event); showRange(); });
+  canvas.addEventListener("pointerleave", () => { under = null; showRange(); });
+
+  /** The picture in words, for people who cannot see it. */
+  function describe() {
+    const number = picture.kind === "rows" ? `${height} rows of ${width} numbers`
+      : picture.kind === "units" ? `${maps} units` : `${maps} ${NOUNS[picture.kind]}s of ${height} by ${width} numbers`;
+    let best = [0, 0, 0];
+    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++)
+      if (valueAt([map, row, column]) > valueAt(best)) best = [map, row, column];
+    const title = picture.title ? `, ${picture.title}` : "";
+    canvas.setAttribute("aria-label",
+      `${layerName}${title}: ${number}, from ${written(least)} to ${written(most)}; the largest is ${nameOf(best)}.`);
+  }
+
+  return view;
+}
+
+/** The list of layers: for each its name, its output shape and its pictures. */
+function layerViews(list, layers, arrays) {
+  return layers.flatMap((layer) => {
+    const item = element("li", "drawing-layer"), head = element("div", "drawing-head");
+    head.append(element("h3", "drawing-name", layer.name), element("span", "drawing-shape", layer.shape));
+    item.append(head);
+    if (layer.note) head.append(element("span", "drawing-note", layer.note));
+    const views = layer.pictures.map((picture) => pictureView(picture, arrays[picture.place], layer.name));
+    item.append(...views.map((view) => view.figure));
+    list.append(item);
+    return views;
+  });
+}
