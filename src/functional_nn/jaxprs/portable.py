@@ -1,7 +1,7 @@
 """Traced programs as plain data, so that a small evaluator outside of Python, such as a script in a page, can run them.
 
-Calls are replaced by the programs that they call. Everything that does not depend on the arguments is computed here and
-becomes a constant. Arrays are in numbered places, and every place has one shape.
+Calls are replaced by the programs that they call. Arrays are in numbered places, and every place has one shape. The
+arrays that a program closes over, such as a network's weights, are its constants.
 """
 
 from __future__ import annotations
@@ -32,24 +32,22 @@ PlainStep: TypeAlias = tuple[str, list[int], list[int], dict[str, object]]
 
 Kind: TypeAlias = Choice["output", "carry", "attention"]
 
-LARGEST_NEW_CONSTANT = 1024
-"""An array with more numbers than this is computed when the program runs, if it only repeats smaller ones."""
-
 
 class Observed(NamedTuple):
     """An array that is worth showing.
 
     Args:
-        kind: ``output`` is the output of a layer. ``carry`` is what a loop passes from step to step, with an axis for
-            the steps in front. ``attention`` is a softmax of scores that weights a sum, also one with such an axis for
-            each loop around it.
+        kind: ``output`` is the output of a layer, ``carry`` is what a loop passes from step to step, and ``attention``
+            is a softmax of scores that weights a sum.
         scope: the scope of the layer.
         place: its place.
+        loops: the number of loops around it. The array has an axis for the steps of each of them in front.
     """
 
     kind: Kind
     scope: str
     place: int
+    loops: int = 0
 
 
 @dataclass
@@ -74,15 +72,17 @@ class PortableProgram:
 
 
 def portable(program: ClosedJaxpr) -> PortableProgram:
-    """Converts a traced program to plain data. Known arrays are the constants of the traced program.
+    """Converts a traced program to plain data.
+
+    An operation that is not in ``OPERATIONS`` is computed here, if its operands are known. Others are left to the
+    evaluator, which can compute those on constants once.
 
     Raises:
-        InputError: if the program has an operation that is not in ``OPERATIONS``, or numbers of another type than
-            float32, int32 and bool.
+        InputError: if the program has another operation, or numbers of another type than float32, int32 and bool.
 
     >>> import jax.numpy as jnp
     >>> weight = jnp.ones((2, 3))
-    >>> portable(jax.make_jaxpr(lambda x: x @ (2 * weight))(jnp.ones((1, 2)))).steps
+    >>> portable(jax.make_jaxpr(lambda x: x @ weight)(jnp.ones((1, 2)))).steps
     [('dot_general', [0, 1], [2], {'contracting': [[1], [0]], 'batch': [[], []]})]
     """
     converted = PortableProgram()
@@ -152,7 +152,7 @@ class _Conversion:
             if str(equation.params.get("name", "")).startswith(MARK):
                 observed.append(Observed("output", step.scope, self.place_of(operands[0])))
             return operands
-        if len(known) == len(operands) and not _only_repeats(equation, known):
+        if len(known) == len(operands) and not _can_be_left(equation):
             return [np.asarray(result) for result in bind(equation, known)]
         if (bilinear := counted_program(equation)) is not None:
             return self.lay(bilinear, step.scope, operands, steps, observed)
@@ -190,7 +190,7 @@ class _Conversion:
         for one in shown:
             self.program.shapes.append((scan.length, *self.program.shapes[one.place]))
             kept.append(len(self.program.shapes) - 1)
-            observed.append(one._replace(place=kept[-1]))
+            observed.append(one._replace(place=kept[-1], loops=one.loops + 1))
         reads = [self.place_of(operand) for operand in (*carry, *inputs)]
         parameters = {"length": scan.length, "reverse": scan.reverse, "carried": scan.carried, "arguments": places}
         parameters |= {"steps": body, "results": results + [one.place for one in shown]}
@@ -207,11 +207,10 @@ def _joined(scope: str, inner: str) -> str:
     return "/".join(part for part in (scope, inner) if part)
 
 
-def _only_repeats(equation: JaxprEqn, operands: Sequence[np.ndarray]) -> bool:
-    """Whether an operation on known arrays makes a large array of small ones, which is better made by the evaluator."""
-    size = sum(array_type(variable).size for variable in equation.outvars)
-    repeats = equation.primitive.name == "broadcast_in_dim"
-    return repeats and size > max(LARGEST_NEW_CONSTANT, sum(operand.size for operand in operands))
+def _can_be_left(equation: JaxprEqn) -> bool:
+    """Whether an operation on known arrays can be left to the evaluator, which saves compiling a program for it."""
+    are_floats = all(array_type(variable).dtype == np.float32 for variable in equation.invars)
+    return equation.primitive.name in OPERATIONS and are_floats
 
 
 def _integers(values: Sequence[object]) -> list[int]:
@@ -297,7 +296,6 @@ OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     "convert_element_type": _type,
     "reshape": _nothing,
     "squeeze": _nothing,
-    "expand_dims": _nothing,
     "broadcast_in_dim": _parameters(axes="broadcast_dimensions"),
     "transpose": _parameters(axes="permutation"),
     "slice": _slice,

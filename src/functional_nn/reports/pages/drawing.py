@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,26 @@ MOST_UNITS = 1024
 """The largest layer without channels whose units are shown."""
 
 
+class Picture(NamedTuple):
+    """How an array is drawn: as a number of maps, each with rows and columns.
+
+    Args:
+        place: the place of the array in the program.
+        kind: what the maps are, which decides how large they are drawn.
+        size: the numbers of maps, rows and columns.
+        steps: how far apart neighbors lie in the array: from map to map, from row to row, from column to column.
+        title: what it shows, in words.
+        pixels: the place of an image by which each map is multiplied, if any.
+    """
+
+    place: int
+    kind: Literal["channels", "rows", "units", "heads", "blocks", "products"]
+    size: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    title: str = ""
+    pixels: int | None = None
+
+
 def drawing_panel(
     net: Layer, params: Params, state: State, image_shape: tuple[int, ...], class_names: Sequence[str]
 ) -> str:
@@ -74,7 +95,8 @@ def drawing_panel(
     >>> drawing_panel(net, params, state, (4, 4, 1), ["dark", "bright"])[:32]
     '<section class="drawing" aria-la'
     """
-    content = json.dumps(panel_data(net, params, state, image_shape, class_names), separators=(",", ":"))
+    data = panel_data(net, params, state, image_shape, class_names)
+    content = json.dumps(data, separators=(",", ":"))
     folder = Path(__file__).parent
     parts = {
         "heading": "Draw a digit and see every layer" if are_digits(class_names) else "Draw a picture and see every layer",
@@ -111,17 +133,22 @@ def panel_data(
     x = jnp.zeros((1, *in_shape), jnp.float32)
     program = portable(with_key_if_needed(lambda key: trace(marked(key), x)))
     return {
-        "program": {
-            "shapes": program.shapes,
-            "constants": [(place, *_written(array)) for place, array in program.constants.items()],
-            "inputs": program.inputs,
-            "steps": program.steps,
-            "outputs": program.outputs,
-        },
+        "program": program_data(program),
         "layers": _layers(program, net),
         "imageShape": shape,
         "classNames": names,
         "areDigits": are_digits(names),
+    }
+
+
+def program_data(program: PortableProgram) -> dict[str, object]:
+    """A program as the script reads it: without what is worth showing, and with its constants as text."""
+    return {
+        "shapes": program.shapes,
+        "constants": [(place, *written(array)) for place, array in program.constants.items()],
+        "inputs": program.inputs,
+        "steps": program.steps,
+        "outputs": program.outputs,
     }
 
 
@@ -155,7 +182,7 @@ def _in_shape(net: Layer, params: Params, state: State, image_shape: Shape, clas
     raise InputError("net", f"a network with an output for each of the {classes} classes of an image", given)
 
 
-def _written(array: np.ndarray) -> tuple[str, str]:
+def written(array: np.ndarray) -> tuple[str, str]:
     """The type and the bytes of an array, in base64. Small arrays, such as biases, keep all their digits."""
     numbers = np.ravel(array).astype("<f4")
     if array.size <= LARGEST_EXACT or np.abs(numbers).max() > np.finfo(np.float32).max / 2:
@@ -166,94 +193,104 @@ def _written(array: np.ndarray) -> tuple[str, str]:
 
 def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
     """What is shown of each layer of the outermost chain: its name, its output shape, and pictures of arrays."""
-    named = [one for one in program.observed if one.scope.count("/") == 1] if net.layers else []
-    outputs = [one for one in named if one.kind == "output"] or [one for one in program.observed if one.scope == net.name]
+    outputs = [one for one in program.observed if one.kind == "output" and one.scope.count("/") == bool(net.layers)]
+    inner = [one for one in program.observed if one.kind != "output"]
+    products = _products(program)
     layers = []
-    before: int | None = program.inputs[0]
+    before = program.inputs[0]
     for output in outputs:
-        inside = [
-            one
-            for one in program.observed
-            if one.kind != "output" and trees.is_under(one.scope, output.scope) and not _is_repeated(one, output, program)
-        ]
         shape = program.shapes[output.place][1:]
-        same = output.place == before or _only_reshapes(program, before, output.place)
-        pictures = [_picture(one, program, output) for one in inside]
-        if not same:
-            pictures.append(_picture(output, program, output))
+        own = [one for one in inner if trees.is_under(one.scope, output.scope)]
+        pictures = [_inner_picture(one, own, program) for one in own]
+        reshaped = ("reshape", [before], [output.place]) in [step[:3] for step in program.steps]
+        if not reshaped and output.place != before and not _is_shown(output, own, program):
+            title = "hidden state after the last row" if own and len(shape) == 1 else ""
+            pictures.append(_output_picture(output.place, shape, title))
+        if products and products[0] <= output.place and len(shape) == 1:
+            pictures.append(products[1])
+            products = None
+        note = "the same numbers in another shape" if reshaped else ""
         layers.append(
             {
                 "name": output.scope.removeprefix(f"{net.name}/"),
                 "shape": f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})",
-                "note": _note(same, output.place == before),
-                "pictures": [picture for picture in pictures if picture is not None],
+                "note": "passes its input on, as always outside of training" if output.place == before else note,
+                "pictures": [picture._asdict() for picture in pictures if picture is not None],
             }
         )
         before = output.place
     return layers
 
 
-def _note(same: bool, unchanged: bool) -> str:
-    if unchanged:
-        return "passes its input on, as always outside of training"
-    return "the same numbers in another shape" if same else ""
+def _is_shown(output: Observed, inner: Sequence[Observed], program: PortableProgram) -> bool:
+    """Whether a layer's output can be seen already: as the states of its loop, or as the result of its last block."""
+    shape = program.shapes[output.place]
+    for carry in inner:
+        steps, *rest = program.shapes[carry.place]
+        if carry.kind == "carry" and carry.loops == 1 and (rest == list(shape) or (1, steps, *rest[1:]) == shape):
+            return len(shape) > 2
+    return False
 
 
-def _only_reshapes(program: PortableProgram, before: int | None, place: int) -> bool:
-    return any(name == "reshape" and reads == [before] and fills == [place] for name, reads, fills, _ in program.steps)
-
-
-def _is_repeated(carry: Observed, output: Observed, program: PortableProgram) -> bool:
-    """Whether a layer's output shows all steps of its loop already."""
-    steps, example, *rest = program.shapes[carry.place]
-    return carry.kind == "carry" and (example, steps, *rest) == program.shapes[output.place]
-
-
-def _picture(one: Observed, program: PortableProgram, output: Observed) -> dict[str, object] | None:
-    """How an array is drawn: as a number of maps, each with rows and columns, or as separate units.
-
-    ``steps`` says how far apart neighbors lie in the array: from map to map, from row to row, from column to column.
-    """
-    shape = program.shapes[one.place]
-    title = ""
-    if one.kind == "carry":
-        states = [other.place for other in program.observed if other.kind == "carry" and other.scope == one.scope]
-        # The axis of the loop's steps is in front, and the batch axis, which has the length 1, is the next one.
-        shape = (1, shape[0], *shape[2:])
-        title = _state_name(output.scope, states.index(one.place), len(shape) == 3)
-    if one.kind == "attention":
-        *leading, heads, queries, keys = shape
-        maps, steps = math.prod(leading) * heads, (queries * keys, keys, 1)
-        title = "attention of each head: which rows (across) each row (down) reads"
-        return _maps(one.place, title, "heads", (maps, queries, keys), steps)
-    _, *lengths = shape
-    if len(lengths) == 1:
-        return _maps(one.place, title, "units", (lengths[0], 1, 1), (1, 1, 1)) if lengths[0] <= MOST_UNITS else None
-    if len(lengths) == 2:
-        rows, columns = lengths
-        return _maps(one.place, title, "rows", (1, rows, columns), (0, columns, 1))
-    if len(lengths) == 3 and one.kind == "carry":
-        maps, rows, columns = lengths
-        return _maps(one.place, title, "blocks", (maps, rows, columns), (rows * columns, columns, 1))
-    if len(lengths) == 3:
-        rows, columns, maps = lengths
-        return _maps(one.place, title, "channels", (maps, rows, columns), (1, columns * maps, maps))
+def _output_picture(place: int, shape: Shape, title: str) -> Picture | None:
+    """How an output is drawn, given its shape without the batch axis; None if it has too many axes or units."""
+    if len(shape) == 1 and shape[0] <= MOST_UNITS:
+        return Picture(place, "units", (shape[0], 1, 1), (1, 1, 1), title)
+    if len(shape) == 2:
+        return Picture(place, "rows", (1, *shape), (0, shape[1], 1), title)
+    if len(shape) == 3:
+        rows, columns, maps = shape
+        return Picture(place, "channels", (min(maps, MOST_MAPS), rows, columns), (1, columns * maps, maps), title)
     return None
 
 
-def _maps(
-    place: int, title: str, kind: str, size: tuple[int, int, int], steps: tuple[int, int, int]
-) -> dict[str, object]:
-    if kind != "units":
-        size = min(size[0], MOST_MAPS), *size[1:]
-    return {"place": place, "title": title, "kind": kind, "size": size, "steps": steps}
+def _inner_picture(one: Observed, others: Sequence[Observed], program: PortableProgram) -> Picture | None:
+    """How the attention or the state of a loop is drawn, with all steps of its loops."""
+    shape = program.shapes[one.place]
+    loops, (examples, *rest) = shape[: one.loops], shape[one.loops :] or (0,)
+    if examples != 1:  # not an array with the batch axis in front
+        return None
+    if one.kind == "attention":
+        heads, queries, keys = rest
+        title = "attention of each head: the rows of the image (across) that each row (down) reads"
+        maps = min(math.prod(loops) * heads, MOST_MAPS)
+        return Picture(one.place, "heads", (maps, queries, keys), (queries * keys, keys, 1), title)
+    if len(rest) == 2:
+        rows, columns = rest
+        maps = min(math.prod(loops), MOST_MAPS)
+        return Picture(one.place, "blocks", (maps, rows, columns), (rows * columns, columns, 1), "after each block")
+    if len(rest) != 1:
+        return None
+    states = [other.place for other in others if other.kind == "carry" and other.scope == one.scope]
+    number = states.index(one.place)
+    # The first state of a recurrent layer is its output, and the second one is the cell of an LSTM.
+    title = f"{('hidden', 'cell')[number] if number < 2 else 'another'} state, row by row"
+    (units,), (*outer, steps) = rest, loops
+    if not outer:
+        return Picture(one.place, "rows", (1, steps, units), (0, units, 1), title)
+    return Picture(one.place, "blocks", (math.prod(outer), steps, units), (steps * units, units, 1), title)
 
 
-def _state_name(scope: str, number: int, is_vector: bool) -> str:
-    """What a loop passes on, in words. The second state of a recurrent layer is the cell state of an LSTM."""
-    if not is_vector:
-        return "after each block"
-    return f"{('hidden', 'cell')[number]} state, row by row" if number < 2 else f"state {number + 1}, row by row"
+def _products(program: PortableProgram) -> tuple[int, Picture] | None:
+    """The products of a dense layer that reads all pixels: pixel · weight for each unit, drawn as an image.
+
+    Returns:
+        the place of the dense layer's sum, and the picture; None if no layer reads the pixels of a gray image so.
+    """
+    pixels = {program.inputs[0]}
+    for name, reads, fills, _ in program.steps:
+        if name == "reshape" and reads[0] in pixels:
+            pixels.update(fills)
+        if name == "dot_general" and reads[0] in pixels and reads[1] in program.constants:
+            weights = program.shapes[reads[1]]
+            _, *image = program.shapes[program.inputs[0]]
+            if len(weights) != 2 or weights[0] != math.prod(image) or len(image) != 3 or image[2] != 1:
+                return None
+            size = min(weights[1], MOST_MAPS), image[0], image[1]
+            steps = 1, image[1] * weights[1], weights[1]
+            title = "pixel × weight for each unit, small values enlarged: blue speaks for the unit, orange against it"
+            return fills[0], Picture(reads[1], "products", size, steps, title, program.inputs[0])
+    return None
 
 
 def _smaller(style: str) -> str:

@@ -43,43 +43,56 @@ function layout({ kind, size: [maps, height, width] }, room) {
     const across = Math.min(14, Math.floor((room + gap) / columns) - gap);
     return { columns, across, down: across, gap };
   }
-  const wanted = { channels: 52, heads: 112, blocks: 150 }[kind], gap = kind === "channels" ? 4 : 8;
-  const scale = Math.min(Math.max(1, Math.round(wanted / Math.max(height, width))), room / width);
-  return { columns: Math.max(1, Math.min(maps, Math.floor((room + gap) / (width * scale + gap)))), across: scale, down: scale, gap };
+  const many = maps > 64 ? 30 : maps > 32 ? 40 : 52, gap = kind === "channels" || kind === "products" ? 4 : 8;
+  const wanted = { channels: many, products: maps <= 16 ? 112 : room < 420 ? 30 : 42, heads: 112, blocks: 150 }[kind];
+  const exact = wanted / Math.max(height, width), scale = Math.min(exact < 2 ? exact : Math.round(exact), room / width);
+  const most = Math.max(1, Math.floor((room + gap) / (width * scale + gap)));
+  return { columns: Math.ceil(maps / Math.ceil(maps / most)), across: scale, down: scale, gap }; // rows of equal length
 }
 
-const NOUNS = { units: "unit", channels: "channel", heads: "head", blocks: "block", rows: "row" };
+const NOUNS = { units: "unit", channels: "channel", heads: "head", blocks: "block", rows: "row", products: "unit" };
 
-/** One picture: a canvas, a line with its range, and a readout of the number under the pointer. */
-function pictureView(picture, array, layerName) {
+/** One picture: a canvas, a line with its range, and a readout of the number under the pointer.
+
+    Where the picture is of products, image has the pixels. Under the units of the last layer stand labels. */
+function pictureView(picture, array, image, layerName, labels) {
   const [maps, height, width] = picture.size, [mapStep, rowStep, columnStep] = picture.steps;
   const figure = element("figure", "drawing-figure"), canvas = element("canvas", "drawing-maps");
   const caption = element("figcaption", "drawing-caption"), range = element("span", "drawing-range");
-  caption.append(element("span", "drawing-title", picture.title), range);
+  if (picture.title) caption.append(element("span", "drawing-title", picture.title));
+  caption.append(range);
   figure.append(caption, canvas);
   canvas.setAttribute("role", "img");
   const small = document.createElement("canvas"), view = { figure, paint, describe };
   small.width = width;
   small.height = height * maps;
   const pixels = small.getContext("2d").createImageData(small.width, small.height), words = new Uint32Array(pixels.data.buffer);
+  const values = new Float32Array(maps * height * width);
   let sizes = null, least = 0, most = 0, under = null;
 
+  const valueAt = ([map, row, column]) => values[(map * height + row) * width + column];
+
   function paint(colors, room) {
+    let place = 0;
     least = Infinity;
     most = -Infinity;
     for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++) {
-      const value = array[map * mapStep + row * rowStep + column * columnStep];
+      const number = array[map * mapStep + row * rowStep + column * columnStep];
+      const value = image ? number * image[row * width + column] : number;
+      values[place++] = value;
       if (value < least) least = value;
       if (value > most) most = value;
     }
     const scale = LEVELS / (Math.max(-least, most) || 1);
-    let place = 0;
-    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++)
-      words[place++] = colors[LEVELS + Math.round(array[map * mapStep + row * rowStep + column * columnStep] * scale)];
+    for (let i = 0; i < values.length; i++) {
+      const level = values[i] * scale; // many products are small: the roots of their shares are shown
+      words[i] = colors[LEVELS + Math.round(image ? Math.sign(level) * Math.sqrt(Math.abs(level) * LEVELS) : level)];
+    }
     small.getContext("2d").putImageData(pixels, 0, 0);
     sizes = layout(picture, room);
     const { columns, across, down, gap } = sizes, ratio = window.devicePixelRatio || 1;
-    const fullWidth = columns * (width * across + gap) - gap, fullHeight = Math.ceil(maps / columns) * (height * down + gap) - gap;
+    const fullWidth = columns * (width * across + gap) - gap, foot = labels ? 18 : 0;
+    const fullHeight = Math.ceil(maps / columns) * (height * down + gap) - gap + foot;
     canvas.width = Math.round(fullWidth * ratio);
     canvas.height = Math.round(fullHeight * ratio);
     canvas.style.width = `${fullWidth}px`;
@@ -91,6 +104,10 @@ function pictureView(picture, array, layerName) {
       const x = (map % columns) * (width * across + gap), y = Math.floor(map / columns) * (height * down + gap);
       context.drawImage(small, 0, map * height, width, height, x, y, width * across, height * down);
     }
+    if (labels) {
+      Object.assign(context, { fillStyle: getComputedStyle(caption).color, font: "12px system-ui, sans-serif", textAlign: "center" });
+      labels.forEach((label, i) => context.fillText(label, i * (across + gap) + across / 2, fullHeight - 4));
+    }
     showRange();
   }
 
@@ -98,9 +115,8 @@ function pictureView(picture, array, layerName) {
     range.textContent = under ? `${nameOf(under)}: ${written(valueAt(under))}` : `${written(least)} to ${written(most)}`;
   }
 
-  const valueAt = ([map, row, column]) => array[map * mapStep + row * rowStep + column * columnStep];
-
   function nameOf([map, row, column]) {
+    if (labels) return labels[map];
     if (picture.kind === "units") return `unit ${map + 1}`;
     if (picture.kind === "rows") return `row ${row + 1}, unit ${column + 1}`;
     return `${NOUNS[picture.kind]} ${map + 1}, row ${row + 1}, column ${column + 1}`;
@@ -124,9 +140,8 @@ function pictureView(picture, array, layerName) {
   function describe() {
     const number = picture.kind === "rows" ? `${height} rows of ${width} numbers`
       : picture.kind === "units" ? `${maps} units` : `${maps} ${NOUNS[picture.kind]}s of ${height} by ${width} numbers`;
-    let best = [0, 0, 0];
-    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++)
-      if (valueAt([map, row, column]) > valueAt(best)) best = [map, row, column];
+    const first = values.indexOf(most), column = first % width, row = Math.floor(first / width) % height;
+    const best = [Math.floor(first / (width * height)), row, column];
     const title = picture.title ? `, ${picture.title}` : "";
     canvas.setAttribute("aria-label",
       `${layerName}${title}: ${number}, from ${written(least)} to ${written(most)}; the largest is ${nameOf(best)}.`);
@@ -136,13 +151,18 @@ function pictureView(picture, array, layerName) {
 }
 
 /** The list of layers: for each its name, its output shape and its pictures. */
-function layerViews(list, layers, arrays) {
+function layerViews(list, { layers, classNames, program }, arrays) {
+  const isShort = classNames.length <= 16 && classNames.every((name) => name.length <= 3);
   return layers.flatMap((layer) => {
     const item = element("li", "drawing-layer"), head = element("div", "drawing-head");
     head.append(element("h3", "drawing-name", layer.name), element("span", "drawing-shape", layer.shape));
     item.append(head);
     if (layer.note) head.append(element("span", "drawing-note", layer.note));
-    const views = layer.pictures.map((picture) => pictureView(picture, arrays[picture.place], layer.name));
+    const views = layer.pictures.map((picture) => {
+      const image = picture.pixels === null ? null : arrays[picture.pixels];
+      const labels = isShort && picture.place === program.outputs[0] ? classNames : null;
+      return pictureView(picture, arrays[picture.place], image, layer.name, labels);
+    });
     item.append(...views.map((view) => view.figure));
     list.append(item);
     return views;

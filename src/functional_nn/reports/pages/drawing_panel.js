@@ -6,7 +6,7 @@ function startPanel(root) {
   const program = compileProgram(readProgram(panel.program)), input = program.arrays[panel.program.inputs[0]];
   const output = program.arrays[panel.program.outputs[0]], isCentered = find("centered");
   const pad = find("pad"), list = find("layers"), spoken = find("spoken"), answer = find("answer");
-  const small = find("input"), views = layerViews(list, panel.layers, program.arrays);
+  const small = find("input"), views = layerViews(list, panel, program.arrays);
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
   let picture = new Uint8Array(height * width), colors = colorsOf(root), waiting = false, settling = 0, example = -1, writing = 0;
 

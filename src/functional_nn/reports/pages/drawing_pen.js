@@ -169,8 +169,13 @@ function drawingArea(canvas, [height, width], onChange, say) {
     drawing.push(...(events.length ? events : [event]).map(pointOf));
     onChange();
   });
-  for (const name of ["pointerup", "pointercancel"])
-    canvas.addEventListener(name, () => { if (!pen.isDown) drawing = null; });
+  canvas.addEventListener("pointerup", (event) => {
+    if (!drawing || pen.isDown || !event.isPrimary) return;
+    drawing.push(pointOf(event)); // browsers hold back the first small moves of a finger
+    drawing = null;
+    onChange();
+  });
+  canvas.addEventListener("pointercancel", () => { if (!pen.isDown) drawing = null; });
 
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const place = () => `row ${Math.floor(pen.at[1] * height) + 1}, column ${Math.floor(pen.at[0] * width) + 1}`;

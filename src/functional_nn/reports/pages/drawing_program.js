@@ -284,7 +284,7 @@ function compileProgram(program) {
         const convert = CONVERSIONS[parameters.to];
         return convert ? elementwise(convert, reads, to) : rearranged(from, to, indexOf(lengths, strides));
       }
-      case "reshape": case "squeeze": case "expand_dims":
+      case "reshape": case "squeeze":
         arrays[to] = array(from);
         return null;
       case "broadcast_in_dim": {
@@ -322,9 +322,15 @@ function compileProgram(program) {
     }
   }
 
-  /** Functions that run the steps. A step that only gives an array another shape needs none. */
+  /** Functions that run the steps. A step on constants is run now, and one that only reshapes an array needs none. */
   function compileSteps(steps) {
-    return steps.map(prepare).filter(Boolean);
+    return steps.map((step) => {
+      const [name, reads, fills] = step, run = prepare(step);
+      if (name === "scan" || !reads.every((place) => constants.has(place))) return run;
+      if (run) run();
+      for (const place of fills) constants.add(place);
+      return null;
+    }).filter(Boolean);
   }
 
   const constants = new Set(program.constants.map(([place]) => place));
