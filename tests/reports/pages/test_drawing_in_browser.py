@@ -22,6 +22,9 @@ MODELS = {"mlp": {"hidden": (64,)}, "cnn": {"hidden": (8, 16)}, "lstm": {"hidden
 BRIGHT = 110
 STYLE = (Path(fnn.__file__).parent / "reports" / "pages" / "page.css").read_text("utf-8")
 
+FLAGS = ["--no-sandbox", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
+"""Without the limits, an event of the mouse need not wait for the next sixtieth of a second."""
+
 SAVED = """async () => {
   await new Promise(requestAnimationFrame);
   const blobs = [], make = URL.createObjectURL;
@@ -46,7 +49,7 @@ def browser() -> Iterator:
     if (chromium := shutil.which("chromium") or shutil.which("google-chrome")) is None:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=chromium, args=FLAGS)
         yield opened
         opened.close()
 
@@ -93,18 +96,31 @@ def page_of(trained, browser, tmp_path_factory):
 
 
 def strokes_of(image: np.ndarray) -> list[list[tuple[float, float]]]:
-    """Strokes that cover a digit, in pixels: along long rows of bright pixels, and down from row to row."""
-    strokes, above = [], []
+    """Strokes that cover a digit, in pixels.
+
+    A stroke goes down through the middles of bright runs, from each row to the next one. Every third point is kept, to
+    have few events. Where a run is long, another stroke goes along it.
+    """
+    strokes, above = [], []  # above: the runs of the row before, each with the stroke that ends there
     for number, row in enumerate(image > BRIGHT):
         runs = [match.span() for match in re.finditer("1+", "".join(map(str, row.astype(int))))]
+        here = []
         for start, end in runs:
-            if end - start > 4:
+            middle = ((start + end) / 2, number + 0.5)
+            touching = [one for one in above if one["start"] < end and start < one["end"]]
+            free = [one["stroke"] for one in touching if not one["is_continued"]]
+            for stroke in free:  # strokes that meet end in one point
+                stroke.append(middle)
+            if not free:  # the first run, or a branch
+                free = [[touching[0]["middle"], middle] if touching else [middle]]
+                strokes += free
+            for one in touching:
+                one["is_continued"] = True
+            here.append({"start": start, "end": end, "middle": middle, "stroke": free[0], "is_continued": False})
+            if end - start > 7:
                 strokes.append([(start + 1.5, number + 0.5), (end - 1.5, number + 0.5)])
-            for first, last in above:
-                if first < end and start < last:
-                    strokes.append([((first + last) / 2, number - 0.5), ((start + end) / 2, number + 0.5)])
-        above = runs
-    return strokes
+        above = here
+    return [[*stroke[:-1:3], stroke[-1]] for stroke in strokes]
 
 
 def points_on_page(page, image) -> list[list[tuple[float, float]]]:
