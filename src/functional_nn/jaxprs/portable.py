@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal as Choice
 from typing import NamedTuple, TypeAlias, cast
 
-import jax
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
@@ -22,7 +21,7 @@ from functional_nn.core.platform_programs import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, counted_program, scan_parts
-from functional_nn.jaxprs.walk import Place, Step, flattened, within
+from functional_nn.jaxprs.walk import Place, Step, flattened
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""
@@ -102,10 +101,10 @@ class _Conversion:
         """The operation that fills a place, and the places that it reads."""
         self.constant_places: dict[int, tuple[int, np.ndarray]] = {}
 
-    def new_place(self, array: ShapedArray | np.ndarray, *leading: int) -> int:
+    def new_place(self, array: ShapedArray | np.ndarray) -> int:
         if array.dtype not in (np.float32, np.int32, np.bool_):
             raise InputError("net", "numbers of type float32, int32 or bool", f"{array.dtype}")
-        self.program.shapes.append((*leading, *array.shape))
+        self.program.shapes.append(tuple(array.shape))
         return len(self.program.shapes) - 1
 
     def place_of(self, value: Value) -> int:
@@ -142,9 +141,7 @@ class _Conversion:
             values.update(zip(step.outputs, results, strict=True))
         return [read(place) for place in flat.outputs]
 
-    def step(
-        self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]
-    ) -> list[Value]:
+    def step(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[Value]:
         """Adds one step, or computes it if its operands are known; returns its results."""
         equation, name = step.equation, step.equation.primitive.name
         known = [operand for operand in operands if isinstance(operand, np.ndarray)]
@@ -170,9 +167,7 @@ class _Conversion:
         steps.append((name, reads, fills, OPERATIONS[name](equation)))
         return list(fills)
 
-    def scan(
-        self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]
-    ) -> list[int]:
+    def scan(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[int]:
         """Adds a loop. Arrays in its body that are worth showing get one more axis, for the steps of the loop."""
         scan = scan_parts(step.equation)
         constants, carry, inputs = scan.split_operands(operands)
@@ -285,9 +280,11 @@ UNCHANGED = frozenset(("name", "stop_gradient", "copy", "copy_p", "optimization_
 """Operations that return their operands."""
 
 ELEMENTWISE = (
-    "abs add and ceil clamp cos eq erf erfc exp exp2 expm1 floor ge gt is_finite le log log1p logistic lt max min mul ne "
-    "neg not or pow rsqrt select_n sign sin sqrt square sub tan tanh"
-).split()
+    *("abs", "ceil", "cos", "erf", "erfc", "exp", "exp2", "expm1", "floor", "is_finite", "log", "log1p", "logistic"),
+    *("neg", "not", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
+    *("add", "and", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "or", "pow", "sub"),
+    *("clamp", "select_n"),
+)
 
 OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     **dict.fromkeys(ELEMENTWISE, _nothing),

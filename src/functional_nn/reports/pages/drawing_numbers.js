@@ -30,7 +30,7 @@ function median(numbers) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** The bytes that the network reads. A gray picture with a bright border is inverted, as `functional-nn predict` does. */
+/** The bytes that the network reads. A gray picture with a bright border is inverted, as in `functional-nn predict`. */
 function networkInput(picture, [height, width, channels]) {
   if (channels === 3) return Uint8Array.from({ length: 3 * picture.length }, (_, i) => picture[Math.floor(i / 3)]);
   const border = picture.filter((_, i) => {

@@ -8,7 +8,8 @@ function startPanel(root) {
   const pad = find("pad"), list = find("layers"), spoken = find("spoken"), answer = find("answer");
   const small = find("input"), views = layerViews(list, panel, program.arrays);
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
-  let picture = new Uint8Array(height * width), colors = colorsOf(root), waiting = false, settling = 0, example = -1, writing = 0;
+  let picture = new Uint8Array(height * width), colors = colorsOf(root);
+  let waiting = false, settling = 0, example = -1, writing = 0;
 
   small.width = width;
   small.height = height;
@@ -17,8 +18,8 @@ function startPanel(root) {
   root.classList.toggle("drawing-long", panel.classNames.some((name) => name.length > 3));
   find("example").hidden = !panel.areDigits;
   const bars = panel.classNames.map((name) => {
-    const row = element("li", "drawing-class"), bar = element("span", "drawing-bar"), share = element("span", "drawing-share");
-    const label = element("span", "drawing-label", name), track = element("span", "drawing-track");
+    const row = element("li", "drawing-class"), bar = element("span", "drawing-bar");
+    const share = element("span", "drawing-share"), label = element("span", "drawing-label", name), track = element("span", "drawing-track");
     label.title = name;
     track.append(bar);
     row.append(label, track, share);
@@ -47,7 +48,7 @@ function startPanel(root) {
 
   function showInput(bytes) {
     const context = small.getContext("2d"), pixels = context.createImageData(width, height);
-    for (let i = 0; i < height * width; i++) pixels.data.set([0, 1, 2].map(() => bytes[i * channels]).concat(255), 4 * i);
+    for (let i = 0; i < height * width; i++) pixels.data.set([...Array(3).fill(bytes[i * channels]), 255], 4 * i);
     context.putImageData(pixels, 0, 0);
   }
 
@@ -64,7 +65,8 @@ function startPanel(root) {
   function showAnswer() {
     const isEmpty = !area.strokes.length, { shares, first, name, percent } = best();
     root.classList.toggle("drawing-is-empty", isEmpty);
-    answer.replaceChildren(element("strong", "", isEmpty ? "?" : name), element("span", "", isEmpty ? "nothing drawn yet" : percent));
+    const [word, number] = isEmpty ? ["?", "nothing drawn yet"] : [name, percent];
+    answer.replaceChildren(element("strong", "", word), element("span", "", number));
     bars.forEach(({ row, bar, share }, i) => {
       row.classList.toggle("drawing-best", !isEmpty && i === first);
       row.dataset.probability = isEmpty ? "" : shares[i].toFixed(6);
@@ -78,7 +80,8 @@ function startPanel(root) {
     const { name, percent } = best();
     for (const view of views) view.describe();
     if (area.isExample && example < 0) return; // the example at the start is no news
-    const text = area.strokes.length ? `Answer: ${name}, with a probability of ${percent}.` : "The drawing area is empty.";
+    const isEmpty = !area.strokes.length;
+    const text = isEmpty ? "The drawing area is empty." : `Answer: ${name}, with a probability of ${percent}.`;
     if (spoken.textContent !== text) spoken.textContent = text;
   }
 

@@ -14,7 +14,8 @@ function inkOf(strokes, height, width) {
       const [x0, y0] = stroke[Math.max(i - 1, 0)], [x1, y1] = stroke[i];
       if (i === 0 && stroke.length > 1) continue; // a stroke of one point is a dot
       const dx = x1 - x0, dy = y1 - y0, length = dx * dx + dy * dy;
-      const top = Math.max(0, Math.floor(Math.min(y0, y1) - reach)), left = Math.max(0, Math.floor(Math.min(x0, x1) - reach));
+      const top = Math.max(0, Math.floor(Math.min(y0, y1) - reach));
+      const left = Math.max(0, Math.floor(Math.min(x0, x1) - reach));
       const bottom = Math.min(height - 1, Math.ceil(Math.max(y0, y1) + reach));
       const right = Math.min(width - 1, Math.ceil(Math.max(x0, x1) + reach));
       for (let row = top; row <= bottom; row++) {
@@ -66,7 +67,7 @@ function pictureOf(strokes, height, width, isCentered) {
 function smoothed(points) {
   const stroke = [points[0]];
   for (let i = 0; i + 1 < points.length; i++) {
-    const [a, b, c, d] = [points[Math.max(i - 1, 0)], points[i], points[i + 1], points[Math.min(i + 2, points.length - 1)]];
+    const [a, b, c, d] = [i - 1, i, i + 1, i + 2].map((k) => points[Math.min(Math.max(k, 0), points.length - 1)]);
     for (let part = 1; part <= 6; part++) {
       const t = part / 6;
       stroke.push([0, 1].map((k) => ((2 * b[k]) + (c[k] - a[k]) * t + (2 * a[k] - 5 * b[k] + 4 * c[k] - d[k]) * t * t
@@ -178,7 +179,8 @@ function drawingArea(canvas, [height, width], onChange, say) {
   canvas.addEventListener("pointercancel", () => { if (!pen.isDown) drawing = null; });
 
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const place = () => `row ${Math.floor(pen.at[1] * height) + 1}, column ${Math.floor(pen.at[0] * width) + 1}`;
+  const pixel = (value, size) => Math.min(size, Math.floor(value * size + 1e-6) + 1);
+  const place = () => `row ${pixel(pen.at[1], height)}, column ${pixel(pen.at[0], width)}`;
   canvas.addEventListener("keydown", (event) => {
     const move = MOVES[event.key];
     if ((event.ctrlKey || event.metaKey) && event.key === "z") undo();
@@ -205,6 +207,10 @@ function drawingArea(canvas, [height, width], onChange, say) {
     onChange();
   });
   canvas.addEventListener("focus", () => { pen.isShown = canvas.matches(":focus-visible"); show(); });
-  canvas.addEventListener("blur", () => { Object.assign(pen, { isDown: false, isShown: false }); drawing = null; show(); });
+  canvas.addEventListener("blur", () => {
+    Object.assign(pen, { isDown: false, isShown: false });
+    drawing = null;
+    show();
+  });
   return area;
 }

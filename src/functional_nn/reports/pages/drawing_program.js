@@ -1,7 +1,7 @@
 /* Runs a program of functional_nn/jaxprs/portable.py.
 
-   compileProgram(program) gives {run, arrays}: run() fills all places from the inputs, and arrays[place] is the array of
-   a place. Numbers of every type are in Float32Arrays. Each step is prepared once: its arrays are made, and the places
+   compileProgram(program) gives {run, arrays}: run() fills all places from the inputs, and arrays[place] is the array
+   of a place. Numbers of every type are in Float32Arrays. Each step is prepared once: its arrays are made, and the places
    that it reads are listed in an index where the order changes. So a run makes no new arrays. */
 
 const sizeOf = (shape) => shape.reduce((product, length) => product * length, 1);
@@ -95,8 +95,9 @@ function compileProgram(program) {
     const target = array(to), [a, b, c] = reads.map(array);
     if (reads.length === 1) return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[i]); };
     const [first, second, third] = reads.map((from) => repeated(from, shapes[to]));
+    const size = target.length;
     if (reads.length === 3)
-      return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[first[i]], b[second[i]], c[third[i]]); };
+      return () => { for (let i = 0; i < size; i++) target[i] = compute(a[first[i]], b[second[i]], c[third[i]]); };
     if (a.length === target.length && b.length === 1)
       return () => { const other = b[0]; for (let i = 0; i < target.length; i++) target[i] = compute(a[i], other); };
     return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[first[i]], b[second[i]]); };
@@ -179,7 +180,8 @@ function compileProgram(program) {
   function product(reads, to, { contracting, batch }) {
     const [left, right] = reads.map((from, side) => {
       const lengths = shapes[from], strides = stridesOf(lengths);
-      const free = lengths.map((_, axis) => axis).filter((axis) => ![...contracting[side], ...batch[side]].includes(axis));
+      const used = [...contracting[side], ...batch[side]];
+      const free = lengths.map((_, axis) => axis).filter((axis) => !used.includes(axis));
       const order = side === 0 ? [...batch[0], ...free, ...contracting[0]] : [...batch[1], ...contracting[1], ...free];
       const index = indexOf(order.map((axis) => lengths[axis]), order.map((axis) => strides[axis]));
       return { get: ordered(from, index), free: sizeOf(free.map((axis) => lengths[axis])) };
@@ -227,7 +229,8 @@ function compileProgram(program) {
     return () => {
       const pixels = getX(), weights = getW();
       sums.fill(0);
-      for (let n = 0; n < examples; n++) for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) {
+      for (let n = 0; n < examples; n++) for (let row = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++) {
         const result = ((n * rows + row) * columns + column) * outputs;
         for (let i = 0; i < tall; i++) {
           const spreadY = row * down - top + i * reachDown, inY = spreadY / spreadDown;
@@ -295,12 +298,14 @@ function compileProgram(program) {
       case "transpose": return rearranged(from, to, indexOf(shapes[to], parameters.axes.map((axis) => strides[axis])));
       case "rev": {
         const isTurned = (axis) => parameters.axes.includes(axis);
-        const last = strides.reduce((sum, stride, axis) => sum + (isTurned(axis) ? (lengths[axis] - 1) * stride : 0), 0);
-        return rearranged(from, to, indexOf(lengths, strides.map((stride, axis) => (isTurned(axis) ? -stride : stride)), last));
+        const last = strides.map((stride, axis) => (isTurned(axis) ? (lengths[axis] - 1) * stride : 0));
+        const steps = strides.map((stride, axis) => (isTurned(axis) ? -stride : stride));
+        return rearranged(from, to, indexOf(lengths, steps, last.reduce((sum, one) => sum + one, 0)));
       }
       case "slice": {
         const start = parameters.start.reduce((sum, first, axis) => sum + first * strides[axis], 0);
-        return rearranged(from, to, indexOf(shapes[to], strides.map((stride, axis) => stride * parameters.strides[axis]), start));
+        const steps = strides.map((stride, axis) => stride * parameters.strides[axis]);
+        return rearranged(from, to, indexOf(shapes[to], steps, start));
       }
       case "split": {
         let first = 0;
