@@ -79,7 +79,7 @@ def portable(program: ClosedJaxpr) -> PortableProgram:
     Raises:
         InputError: if the program has another operation, or numbers of another type than float32, int32 and bool.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> weight = jnp.ones((2, 3))
     >>> portable(jax.make_jaxpr(lambda x: x @ weight)(jnp.ones((1, 2)))).steps
     [('dot_general', [0, 1], [2], {'contracting': [[1], [0]], 'batch': [[], []]})]

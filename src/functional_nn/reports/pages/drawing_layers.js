@@ -50,7 +50,10 @@ function layout({ kind, size: [maps, height, width] }, room) {
   const wanted = { channels: many, products: maps <= 16 ? 112 : room < 420 ? 30 : 42, heads: 112, blocks: 150 }[kind];
   const exact = wanted / Math.max(height, width), scale = Math.min(exact < 2 ? exact : Math.round(exact), room / width);
   const most = Math.max(1, Math.floor((room + gap) / (width * scale + gap)));
-  return { columns: Math.ceil(maps / Math.ceil(maps / most)), across: scale, down: scale, gap }; // rows of equal length
+  let columns = Math.min(maps, most);
+  while (columns > most / 2 && maps % columns) columns--; // rows of one length, if there is such a number
+  if (maps % columns) columns = Math.min(maps, most);
+  return { columns, across: scale, down: scale, gap };
 }
 
 const NOUNS = { units: "unit", channels: "channel", heads: "head", blocks: "block", rows: "row", products: "unit" };
