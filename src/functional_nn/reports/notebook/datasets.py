@@ -13,8 +13,8 @@ from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.reports.notebook.markup import Html, empty_tag, faint, table, tag, title, view
 
-MOST_IMAGES = 12
-"""The number of images shown."""
+LEAST_IMAGES, MOST_IMAGES = 8, 12
+"""The number of images shown: one of each class, and more if there are few classes."""
 LARGEST_SIDE = 96
 """Larger images are made smaller, so that the notebook stays small."""
 
@@ -34,12 +34,11 @@ def _purpose(part: str) -> str:
 
 
 def _images(images: np.ndarray, labels: np.ndarray) -> Html:
-    """The first image of each class; if there are few classes, the images after them too."""
+    """The first image of each class, and if there are few classes, the first other images."""
     _, firsts = np.unique(labels, return_index=True)
     chosen = list(map(int, firsts[:MOST_IMAGES]))
-    others = (place for place in range(min(len(labels), 2 * MOST_IMAGES)) if place not in chosen)
-    while len(chosen) < MOST_IMAGES and (place := next(others, None)) is not None:
-        chosen.append(place)
+    others = [place for place in range(min(len(labels), LEAST_IMAGES)) if place not in chosen]
+    chosen += others[: max(0, LEAST_IMAGES - len(chosen))]
     figures = [_figure(images[place], int(labels[place])) for place in sorted(chosen, key=lambda i: labels[i])]
     return tag("div", *figures, class_="fnn-images")
 

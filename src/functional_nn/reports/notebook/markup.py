@@ -27,7 +27,7 @@ def joined(parts: Sequence[str]) -> Html:
 def tag(name: str, *children: str, **attributes: str | float | bool | None) -> Html:
     """An element. In the names of attributes, ``_`` stands for ``-``; a ``_`` at the end is dropped.
 
-    An attribute that is None or False is left out, and one that is True has no value.
+    An attribute that is None or False is left out, and one that is True is there without a value.
 
     >>> print(tag("p", "a < b", class_="note", aria_label="x"))
     <p class="note" aria-label="x">a &lt; b</p>
@@ -37,7 +37,7 @@ def tag(name: str, *children: str, **attributes: str | float | bool | None) -> H
         if value is None or value is False:
             continue
         attribute = key.rstrip("_").replace("_", "-")
-        texts.append(f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"')
+        texts.append(f' {attribute}="{"" if value is True else escape(str(value))}"')
     return Html(f"<{name}{''.join(texts)}>{joined(children)}</{name}>")
 
 
@@ -76,7 +76,7 @@ def table(
         tag("table", head, body, class_=f"fnn-table {classes}".strip(), aria_label=label or None),
         class_="fnn-scroll",
         tabindex="0",
-        role="region",
+        role="group",
         aria_label=label or "table",
     )
 

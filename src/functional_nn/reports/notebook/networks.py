@@ -16,7 +16,7 @@ def layer_html(layer: Layer) -> str:
     """A tree of layers, which opens and closes."""
     count = _count(layer)
     if not layer.layers:
-        return view(title(layer.name, code(_sizes(layer)), faint("layer")))
+        return view(title(layer.name, faint("layer"), faint(code(_sizes(layer)))))
     note = "The sizes of all arrays: fnn.show(net, in_shape)."
     heading = title(layer.name, faint(f"network of {count} layers" if count > 1 else "network of one layer"))
     return view(heading, _children(layer), tag("p", faint(note)))
@@ -27,7 +27,7 @@ def _children(layer: Layer) -> Html:
 
 
 def _node(name: str, layer: Layer) -> Html:
-    line = joined((code(name), " ", _kind(name, layer), " ", code(_sizes(layer))))
+    line = joined((code(name), " ", _kind(name, layer), " ", faint(code(_sizes(layer)))))
     if not layer.layers:
         return line
     return fold(line, _children(layer), is_open=_count(layer) <= OPEN_LAYERS)

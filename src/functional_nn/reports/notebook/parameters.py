@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from functional_nn.bench.measure.units import in_bytes
 from functional_nn.core.display import html_repr
@@ -109,11 +111,11 @@ def _array_row(path: jax.tree_util.KeyPath, leaf: PyTree) -> ArrayRow:
 def _statistics(leaf: PyTree) -> Statistics | None:
     """The statistics of an array; None if it has no real numbers, or if its elements are not there."""
     is_known = isinstance(leaf, np.ndarray | np.generic) or (
-        isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and not leaf.is_deleted()
+        isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and not leaf.is_deleted()
     )
-    if not is_known or not (jax.dtypes.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
+    if not is_known or not (jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
         return None
-    if jax.dtypes.issubdtype(leaf.dtype, np.complexfloating):
+    if jnp.issubdtype(leaf.dtype, np.complexfloating):
         return None
     flat = np.asarray(leaf).ravel()
     is_finite = np.isfinite(flat)

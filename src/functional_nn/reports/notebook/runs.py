@@ -31,7 +31,13 @@ def progress_html(state: ProgressState) -> str:
     ending = ("cut" if is_cut else "ended") if state.has_ended else ""
     track = bar(state.done, state.total, state.title, ending=ending)
     cut = badge("ended early", "open") if is_cut else Html("")
-    parts = (tag("span", state.title), track, *(faint(text) for text in texts), cut, tag("span", state.text))
+    parts = (
+        tag("span", state.title),
+        track,
+        *(faint(text) for text in texts),
+        cut,
+        tag("span", state.text.replace("  ", ", ")),
+    )
     return view(tag("div", *(part for part in parts if part), class_="fnn-progress"))
 
 
@@ -122,8 +128,8 @@ def non_finite_html(found: NonFinite) -> str:
     """The origin of a number that is not finite: what, where, why, and what to do."""
     if not found.found:
         return view(title("All numbers are finite", badge("✓", "good")))
-    # The sentence is the first paragraph, and the text has the source line, which needs letters of equal width.
-    pairs = [("cause", found.cause), ("remedy", found.remedy), ("note", found.note)]
+    # The sentence says the cause, and the text below has the source line, which needs letters of equal width.
+    pairs = [("remedy", found.remedy), ("note", found.note)]
     return view(
         title("Not finite", badge("✗", "bad"), ", ".join(found.affected[:5])),
         tag("p", found.sentence),

@@ -30,11 +30,10 @@ class ShownFigure(Figure):
     """
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """The picture, and its size in CSS pixels."""
+        """The picture, and its width in CSS pixels. Without a height, it keeps its shape on a narrow page."""
         content = io.BytesIO()
         self.savefig(content, format="png", dpi=SHARPNESS * PIXELS_PER_INCH)
-        width, height = (round(inches * PIXELS_PER_INCH) for inches in self.get_size_inches())
-        return content.getvalue(), {"width": width, "height": height}
+        return content.getvalue(), {"width": round(self.get_figwidth() * PIXELS_PER_INCH)}
 
     def show(self, warn: bool = True) -> None:
         """Displays the figure in a notebook. Elsewhere it is opened in the system's viewer, as a temporary PNG file.
