@@ -34,8 +34,8 @@ SCRIPTS = ("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawin
 LARGEST_EXACT = 1024
 """Arrays with more numbers than this are written without the last byte of each float32.
 
-The rounding error is at most 2⁻¹⁷ of a number. In float16 it would be 2⁻¹², which a recurrent network with large weights
-can amplify until probabilities differ by more than 1e-3.
+The rounding error is at most 2⁻¹⁶ of a number. In float16 it would be 2⁻¹¹, which a recurrent network with large
+weights can amplify until probabilities differ by more than 1e-3.
 """
 
 MOST_MAPS = 128
