@@ -69,6 +69,7 @@ function pictureView(picture, array, image, layerName, labels) {
   caption.append(range);
   figure.append(caption, canvas);
   canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", layerName); // until describe() says more
   const small = document.createElement("canvas"), view = { figure, paint, describe };
   small.width = width;
   small.height = height * maps;
