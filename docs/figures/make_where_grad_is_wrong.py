@@ -37,8 +37,8 @@ NAMES = {"jax": jax, "jnp": jnp, "optax": optax, "fnn": fnn}
 class Case:
     """A function of one number.
 
-    ``code`` and ``ours`` are Python expressions: the function of JAX or Optax, and ours where there is one. ``exact`` is
-    the same function in mpmath. ``axis`` says where it is looked at: ("linear", low, high), or ("log", low, high) for
+    ``code`` and ``ours`` are Python expressions: the function of JAX or Optax, and ours where there is one. ``exact``
+    is the same function in mpmath. ``axis`` says where it is looked at: ("linear", low, high), or ("log", low, high) for
     positive x, or ("log", -low, -high) for negative x.
     """
 
@@ -68,37 +68,81 @@ def pair(function: str, rest: str = "") -> str:
     return f"lambda x: {function}(jnp.stack([x, 0.0 * x]){rest})"
 
 
-A, S, L, E, P = "Activations", "Softmax and its relatives", "Losses of Optax", "Elementary functions", "Special functions"
+A, S, L, E, P = (
+    "Activations",
+    "Softmax and its relatives",
+    "Losses of Optax",
+    "Elementary functions",
+    "Special functions",
+)
 WIDE, ROOT = ("linear", -40, 40), mp.sqrt
+# fmt: off
 CASES = (
-    Case(A, "jax.nn.sigmoid", "jax.nn.sigmoid", mp_sigmoid, WIDE, "The derivative is computed as y (1 - y). For large x, y rounds to 1, and 1 - y is 0.", "fnn.sigmoid"),
-    Case(A, "jnp.tanh", "jnp.tanh", mp.tanh, ("linear", -20, 20), "The derivative is computed as 1 - y². In both tails y² rounds to 1.", "fnn.tanh"),
-    Case(A, "jax.nn.softplus", "jax.nn.softplus", mp_softplus, WIDE, "The gradient is a sigmoid, and its derivative cancels for large x.", "fnn.softplus"),
-    Case(A, "jax.nn.log_sigmoid", "jax.nn.log_sigmoid", lambda x: -mp_softplus(-x), WIDE, "This is softplus mirrored: the second derivative is 0 where it should be small.", "fnn.log_sigmoid"),
-    Case(A, "jax.nn.silu", "jax.nn.silu", lambda x: x * mp_sigmoid(x), WIDE, "The second derivative contains that of the sigmoid, which cancels for large x.", "fnn.silu"),
-    Case(A, "jax.nn.gelu", "jax.nn.gelu", mp_gelu_tanh, ("linear", -8, 8), "By default gelu uses tanh. For x < -4, 1 + tanh(…) loses its digits, so the value itself is wrong.", "fnn.gelu_tanh"),
-    Case(A, "jax.nn.mish", "jax.nn.mish", lambda x: x * mp.tanh(mp_softplus(x)), ("linear", -30, 30), "The derivative of tanh(softplus(x)) is 1 - tanh², which cancels for large x.", "fnn.mish"),
-    Case(A, "jax.nn.soft_sign", "jax.nn.soft_sign", lambda x: x / (1 + abs(x)), ("log", 1, 1e10), "1 / (1 + x) - x / (1 + x)² subtracts two nearly equal numbers.", "fnn.softsign"),
-    Case(A, "jax.nn.squareplus", "jax.nn.squareplus", lambda x: (x + ROOT(x * x + 4)) / 2, ("log", -1, -1e6), "For negative x, x + √(x² + 4) subtracts two nearly equal numbers."),
-    Case(S, "jax.nn.softmax", f"{pair('jax.nn.softmax')}[0]", mp_sigmoid, WIDE, "softmax of (x, 0). The gradient p - p² cancels when p is nearly 1.", f"{pair('fnn.softmax')}[0]"),
-    Case(S, "jax.nn.log_softmax", f"{pair('jax.nn.log_softmax')}[0]", lambda x: -mp_softplus(-x), WIDE, "log_softmax of (x, 0). The right answer is as small as e⁻ˣ, but x - log(eˣ + 1) rounds to 0.", f"{pair('fnn.log_softmax')}[0]"),
-    Case(S, "jax.nn.logsumexp", pair("jax.nn.logsumexp"), mp_softplus, WIDE, "logsumexp of (x, 0) is computed as log(eˣ + 1). For very negative x the sum rounds to 1."),
-    Case(S, "jnp.logaddexp", "lambda x: jnp.logaddexp(x, 0.0)", mp_softplus, WIDE, "The second derivative multiplies by 1 - p, which is 0 when p rounds to 1."),
-    Case(L, "optax.losses.softmax_cross_entropy", "lambda x: optax.losses.softmax_cross_entropy(jnp.stack([x, 0.0 * x]), jnp.array([1.0, 0.0]))", lambda x: mp_softplus(-x), WIDE, "Logits (x, 0), first class. A confident right answer has a small loss, but both loss and gradient become 0.", "lambda x: fnn.cross_entropy(jnp.stack([x, 0.0 * x])[None], jnp.array([0]))"),
-    Case(L, "optax.losses.sigmoid_binary_cross_entropy", "lambda x: optax.losses.sigmoid_binary_cross_entropy(x, 1.0)", lambda x: mp_softplus(-x), WIDE, "Label 1. The second derivative p (1 - p) is 0 where p rounds to 0 or 1.", "lambda x: fnn.binary_cross_entropy(x[None], jnp.ones(1))"),
-    Case(L, "optax.losses.sigmoid_focal_loss", "lambda x: optax.losses.sigmoid_focal_loss(x, 1.0)", lambda x: mp_softplus(-x) * mp_sigmoid(-x) ** 2, ("linear", -25, 25), "Label 1. The factor (1 - p)² is computed from a rounded p."),
-    Case(L, "optax.losses.log_cosh", "lambda x: optax.losses.log_cosh(x, 0.0)", lambda x: mp.log(mp.cosh(x)), ("log", 1e-7, 40), "The loss subtracts log 2 from a number near log 2. For small x nothing is left."),
-    Case(E, "x / jnp.linalg.norm", "lambda x: x / jnp.linalg.norm(jnp.stack([x, x / x]))", lambda x: x / ROOT(1 + x * x), ("log", 0.01, 1e8), "The first component of (x, 1) / ‖(x, 1)‖. Its gradient subtracts two nearly equal numbers."),
-    Case(E, "jnp.hypot", "lambda x: jnp.hypot(x, 1.0)", lambda x: ROOT(1 + x * x), ("log", 0.01, 1e8), "√(x² + 1). The second derivative subtracts two nearly equal numbers for large x."),
-    Case(E, "jnp.sqrt(1 + x²)", "lambda x: jnp.sqrt(1 + x**2)", lambda x: ROOT(1 + x * x), ("log", 0.01, 1e8), "The same function written by hand loses the same digits."),
-    Case(E, "jnp.arcsinh", "jnp.arcsinh", mp.asinh, ("log", 0.01, 1e12), "For large x, x² + 1 is x² and, later, not a number float32 can hold in its derivative."),
-    Case(E, "jnp.sinc", "jnp.sinc", lambda x: mp.sinc(mp.pi * x), ("log", 1e-6, 3), "sin(πx) / (πx). For small x its derivatives subtract two nearly equal numbers."),
-    Case(P, "jax.scipy.special.digamma", "jax.scipy.special.digamma", mp.digamma, ("linear", -8, 6), "For negative x the gradient uses a series that holds for positive x only."),
-    Case(P, "jax.scipy.special.gammaln", "jax.scipy.special.gammaln", lambda x: mp.log(abs(mp.gamma(x))), ("linear", -8, 6), "The second derivative is the gradient of digamma, which is wrong for negative x."),
-    Case(P, "jax.scipy.special.betaln", "lambda x: jax.scipy.special.betaln(x, 2.0)", lambda x: -mp.log(abs(x * (x + 1))), ("linear", -8, 6), "betaln(x, 2) is -log|x (x + 1)|, but it is computed from three gamma functions."),
-    Case(P, "jax.scipy.special.log_ndtr", "jax.scipy.special.log_ndtr", lambda x: mp.log(mp.ncdf(x)), ("log", -0.1, -1e4), "The logarithm of the normal distribution. Far to the left its second derivative should be near -1."),
-    Case(P, "jax.scipy.special.expn", "lambda x: jax.scipy.special.expn(2, x)", lambda x: mp.expint(2, x), ("log", 1e-8, 20), "The exponential integral E₂. Near 0 its second derivative is 1 / x, but JAX's is not."),
-)  # fmt: skip
+    Case(A, "jax.nn.sigmoid", "jax.nn.sigmoid", mp_sigmoid, WIDE,
+         "The derivative is computed as y (1 - y). For large x, y rounds to 1, and 1 - y is 0.", "fnn.sigmoid"),
+    Case(A, "jnp.tanh", "jnp.tanh", mp.tanh, ("linear", -20, 20),
+         "The derivative is computed as 1 - y². In both tails y² rounds to 1.", "fnn.tanh"),
+    Case(A, "jax.nn.softplus", "jax.nn.softplus", mp_softplus, WIDE,
+         "The gradient is a sigmoid, and its derivative cancels for large x.", "fnn.softplus"),
+    Case(A, "jax.nn.log_sigmoid", "jax.nn.log_sigmoid", lambda x: -mp_softplus(-x), WIDE,
+         "This is softplus mirrored: the second derivative is 0 where it should be small.", "fnn.log_sigmoid"),
+    Case(A, "jax.nn.silu", "jax.nn.silu", lambda x: x * mp_sigmoid(x), WIDE,
+         "The second derivative contains that of the sigmoid, which cancels for large x.", "fnn.silu"),
+    Case(A, "jax.nn.gelu", "jax.nn.gelu", mp_gelu_tanh, ("linear", -8, 8),
+         "By default gelu uses tanh. For x < -4, 1 + tanh(…) loses its digits, so the value itself is wrong.",
+         "fnn.gelu_tanh"),
+    Case(A, "jax.nn.mish", "jax.nn.mish", lambda x: x * mp.tanh(mp_softplus(x)), ("linear", -30, 30),
+         "The derivative of tanh(softplus(x)) is 1 - tanh², which cancels for large x.", "fnn.mish"),
+    Case(A, "jax.nn.soft_sign", "jax.nn.soft_sign", lambda x: x / (1 + abs(x)), ("log", 1, 1e10),
+         "1 / (1 + x) - x / (1 + x)² subtracts two nearly equal numbers.", "fnn.softsign"),
+    Case(A, "jax.nn.squareplus", "jax.nn.squareplus", lambda x: (x + ROOT(x * x + 4)) / 2, ("log", -1, -1e6),
+         "For negative x, x + √(x² + 4) subtracts two nearly equal numbers."),
+    Case(S, "jax.nn.softmax", f"{pair('jax.nn.softmax')}[0]", mp_sigmoid, WIDE,
+         "softmax of (x, 0). The gradient p - p² cancels when p is nearly 1.", f"{pair('fnn.softmax')}[0]"),
+    Case(S, "jax.nn.log_softmax", f"{pair('jax.nn.log_softmax')}[0]", lambda x: -mp_softplus(-x), WIDE,
+         "log_softmax of (x, 0). The right answer is as small as e⁻ˣ, but x - log(eˣ + 1) rounds to 0.",
+         f"{pair('fnn.log_softmax')}[0]"),
+    Case(S, "jax.nn.logsumexp", pair("jax.nn.logsumexp"), mp_softplus, WIDE,
+         "logsumexp of (x, 0) is computed as log(eˣ + 1). For very negative x the sum rounds to 1."),
+    Case(S, "jnp.logaddexp", "lambda x: jnp.logaddexp(x, 0.0)", mp_softplus, WIDE,
+         "The second derivative multiplies by 1 - p, which is 0 when p rounds to 1."),
+    Case(L, "optax.losses.softmax_cross_entropy",
+         "lambda x: optax.losses.softmax_cross_entropy(jnp.stack([x, 0.0 * x]), jnp.array([1.0, 0.0]))",
+         lambda x: mp_softplus(-x), WIDE,
+         "Logits (x, 0), first class. A confident right answer has a small loss, but both loss and gradient become 0.",
+         "lambda x: fnn.cross_entropy(jnp.stack([x, 0.0 * x])[None], jnp.array([0]))"),
+    Case(L, "optax.losses.sigmoid_binary_cross_entropy",
+         "lambda x: optax.losses.sigmoid_binary_cross_entropy(x, 1.0)", lambda x: mp_softplus(-x), WIDE,
+         "Label 1. The second derivative p (1 - p) is 0 where p rounds to 0 or 1.",
+         "lambda x: fnn.binary_cross_entropy(x[None], jnp.ones(1))"),
+    Case(L, "optax.losses.sigmoid_focal_loss", "lambda x: optax.losses.sigmoid_focal_loss(x, 1.0)",
+         lambda x: mp_softplus(-x) * mp_sigmoid(-x) ** 2, ("linear", -25, 25),
+         "Label 1. The factor (1 - p)² is computed from a rounded p."),
+    Case(L, "optax.losses.log_cosh", "lambda x: optax.losses.log_cosh(x, 0.0)", lambda x: mp.log(mp.cosh(x)),
+         ("log", 1e-7, 40), "The loss subtracts log 2 from a number near log 2. For small x nothing is left."),
+    Case(E, "x / jnp.linalg.norm", "lambda x: x / jnp.linalg.norm(jnp.stack([x, x / x]))",
+         lambda x: x / ROOT(1 + x * x), ("log", 0.01, 1e8),
+         "The first component of (x, 1) / ‖(x, 1)‖. Its gradient subtracts two nearly equal numbers."),
+    Case(E, "jnp.hypot", "lambda x: jnp.hypot(x, 1.0)", lambda x: ROOT(1 + x * x), ("log", 0.01, 1e8),
+         "√(x² + 1). The second derivative subtracts two nearly equal numbers for large x."),
+    Case(E, "jnp.sqrt(1 + x²)", "lambda x: jnp.sqrt(1 + x**2)", lambda x: ROOT(1 + x * x), ("log", 0.01, 1e8),
+         "The same function written by hand loses the same digits."),
+    Case(E, "jnp.arcsinh", "jnp.arcsinh", mp.asinh, ("log", 0.01, 1e12),
+         "For large x, x² + 1 is x² and, later, not a number float32 can hold in its derivative."),
+    Case(P, "jax.scipy.special.digamma", "jax.scipy.special.digamma", mp.digamma, ("linear", -25, 6),
+         "Below x = -9 or so, the gradient comes from a series that holds for positive x only."),
+    Case(P, "jax.scipy.special.gammaln", "jax.scipy.special.gammaln", lambda x: mp.log(abs(mp.gamma(x))),
+         ("linear", -25, 6), "The second derivative is the gradient of digamma, which is wrong below x = -9 or so."),
+    Case(P, "jax.scipy.special.betaln", "lambda x: jax.scipy.special.betaln(x, 2.0)",
+         lambda x: -mp.log(abs(x * (x + 1))), ("linear", -25, 6),
+         "betaln(x, 2) is -log|x (x + 1)|, but it is computed from three gamma functions."),
+    Case(P, "jax.scipy.special.log_ndtr", "jax.scipy.special.log_ndtr", lambda x: mp.log(mp.ncdf(x)),
+         ("log", -0.1, -1e4),
+         "The logarithm of the normal distribution. Far to the left its second derivative should be near -1."),
+    Case(P, "jax.scipy.special.expn", "lambda x: jax.scipy.special.expn(2, x)", lambda x: mp.expint(2, x),
+         ("log", 1e-8, 20), "The exponential integral E₂. Near 0 its second derivative is 1 / x, but JAX's is not."),
+)
+# fmt: on
 
 
 def short(position: float, axis: tuple[str, float, float]) -> np.float32:
@@ -163,7 +207,9 @@ def measure(case: Case) -> dict:
             return
         if all(TINY < abs(v) < 1e30 for v in exact):
             printed = [np.float32(f(jnp.float32(x))) for f in jax_functions]
-            errors = [min(error_in_ulp(v, e) / max(1, c), 1e9) for v, e, c in zip(printed, exact, condition, strict=True)]
+            errors = [
+                min(error_in_ulp(v, e) / max(1, c), 1e9) for v, e, c in zip(printed, exact, condition, strict=True)
+            ]
             own = [np.float32(f(jnp.float32(x))) for f in own_functions] if own_functions else None
             rows[position] = (x, exact, condition, printed, errors, own)
 
@@ -192,22 +238,21 @@ def measure(case: Case) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="only print what is found for the functions that contain these words")
+    parser.add_argument("names", nargs="*", help="functions to measure again, while the others stay; default: all")
     wanted = parser.parse_args().names
     mp.mp.dps = 60
-    functions = []
-    for case in CASES:
-        if wanted and not any(word in case.name for word in wanted):
-            continue
-        functions.append(measure(case))
-        print(case.name, [curve["quantity"] for curve in functions[-1]["curves"]], flush=True)
-    if wanted:
-        return
-    data = {"jax": jax.__version__, "optax": optax.__version__, "functions": [f for f in functions if f["curves"]]}
-    block = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     page = PAGE.read_text(encoding="utf-8")
-    mark = re.compile(r'(<script type="application/json" class="data">).*?(</script>)', re.DOTALL)
-    PAGE.write_text(mark.sub(lambda m: m[1] + block + m[2], page), encoding="utf-8")
+    mark = re.compile(r'(<script type="application/json" class="data">)(.*?)(</script>)', re.DOTALL)
+    old = json.loads(mark.search(page)[2]) if wanted else {}  # type: ignore[index]
+    functions = {function["name"]: function for function in old.get("functions", [])}
+    for case in CASES:
+        if not wanted or case.name in wanted:
+            functions[case.name] = measure(case)
+            print(case.name, [curve["quantity"] for curve in functions[case.name]["curves"]], flush=True)
+    listed = [functions[case.name] for case in CASES if functions.get(case.name, {}).get("curves")]
+    data = {"jax": jax.__version__, "optax": optax.__version__, "functions": listed}
+    block = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    PAGE.write_text(mark.sub(lambda m: m[1] + block + m[3], page), encoding="utf-8")
     print(f"{len(block.encode())} bytes of data in {PAGE.name}")
 
 
