@@ -37,9 +37,10 @@ NAMES = {"jax": jax, "jnp": jnp, "optax": optax, "fnn": fnn}
 class Case:
     """A function of one number.
 
-    ``code`` and ``ours`` are Python expressions: the function of JAX or Optax, and ours where there is one. ``exact``
-    is the same function in mpmath. ``axis`` says where it is looked at: ("linear", low, high), or ("log", low, high) for
-    positive x, or ("log", -low, -high) for negative x.
+    ``code`` and ``ours`` are Python expressions: the function of JAX or Optax, and the same function of functional_nn,
+    where it has one. ``formula`` is its gradient as derived by hand; without it, it is the derivative of ``ours``.
+    ``exact`` is the function in mpmath. ``axis`` says where it is looked at: ("linear", low, high), or ("log", low,
+    high) for positive x, or ("log", -low, -high) for negative x.
     """
 
     group: str
@@ -49,6 +50,7 @@ class Case:
     axis: tuple[str, float, float]
     note: str
     ours: str = ""
+    formula: str = ""
 
 
 def mp_sigmoid(x):
@@ -98,10 +100,12 @@ CASES = (
     Case(A, "jax.nn.squareplus", "jax.nn.squareplus", lambda x: (x + ROOT(x * x + 4)) / 2, ("log", -1, -1e6),
          "For negative x, x + √(x² + 4) subtracts two nearly equal numbers."),
     Case(S, "jax.nn.softmax", f"{pair('jax.nn.softmax')}[0]", mp_sigmoid, WIDE,
-         "softmax of (x, 0). The gradient p - p² cancels when p is nearly 1.", f"{pair('fnn.softmax')}[0]"),
+         "softmax of (x, 0). The gradient p - p² cancels when p is nearly 1.", f"{pair('fnn.softmax')}[0]",
+         f"{pair('fnn.softmax.pullback', ', jnp.array([1.0, 0.0])')}[0]"),
     Case(S, "jax.nn.log_softmax", f"{pair('jax.nn.log_softmax')}[0]", lambda x: -mp_softplus(-x), WIDE,
          "log_softmax of (x, 0). The right answer is as small as e⁻ˣ, but x - log(eˣ + 1) rounds to 0.",
-         f"{pair('fnn.log_softmax')}[0]"),
+         f"{pair('fnn.log_softmax')}[0]",
+         f"{pair('fnn.log_softmax.pullback', ', jnp.array([1.0, 0.0])')}[0]"),
     Case(S, "jax.nn.logsumexp", pair("jax.nn.logsumexp"), mp_softplus, WIDE,
          "logsumexp of (x, 0) is computed as log(eˣ + 1). For very negative x the sum rounds to 1."),
     Case(S, "jnp.logaddexp", "lambda x: jnp.logaddexp(x, 0.0)", mp_softplus, WIDE,
@@ -110,11 +114,13 @@ CASES = (
          "lambda x: optax.losses.softmax_cross_entropy(jnp.stack([x, 0.0 * x]), jnp.array([1.0, 0.0]))",
          lambda x: mp_softplus(-x), WIDE,
          "Logits (x, 0), first class. A confident right answer has a small loss, but both loss and gradient become 0.",
-         "lambda x: fnn.cross_entropy(jnp.stack([x, 0.0 * x])[None], jnp.array([0]))"),
+         "lambda x: fnn.cross_entropy(jnp.stack([x, 0.0 * x])[None], jnp.array([0]))",
+         "lambda x: fnn.cross_entropy.gradient(jnp.stack([x, 0.0 * x])[None], jnp.array([0]))[0, 0]"),
     Case(L, "optax.losses.sigmoid_binary_cross_entropy",
          "lambda x: optax.losses.sigmoid_binary_cross_entropy(x, 1.0)", lambda x: mp_softplus(-x), WIDE,
          "Label 1. The second derivative p (1 - p) is 0 where p rounds to 0 or 1.",
-         "lambda x: fnn.binary_cross_entropy(x[None], jnp.ones(1))"),
+         "lambda x: fnn.binary_cross_entropy(x[None], jnp.ones(1))",
+         "lambda x: fnn.binary_cross_entropy.gradient(x[None], jnp.ones(1))[0]"),
     Case(L, "optax.losses.sigmoid_focal_loss", "lambda x: optax.losses.sigmoid_focal_loss(x, 1.0)",
          lambda x: mp_softplus(-x) * mp_sigmoid(-x) ** 2, ("linear", -25, 25),
          "Label 1. The factor (1 - p)² is computed from a rounded p."),
@@ -140,7 +146,8 @@ CASES = (
          ("log", -0.1, -1e4),
          "The logarithm of the normal distribution. Far to the left its second derivative should be near -1."),
     Case(P, "jax.scipy.special.expn", "lambda x: jax.scipy.special.expn(2, x)", lambda x: mp.expint(2, x),
-         ("log", 1e-8, 20), "The exponential integral E₂. Near 0 its second derivative is 1 / x, but JAX's is not."),
+         ("log", 1e-12, 20),
+         "The exponential integral E₂. Very near 0 its second derivative is 1 / x, but JAX gives NaN."),
 )
 # fmt: on
 
@@ -158,10 +165,11 @@ def exact_numbers(case: Case, x: np.float32) -> tuple[list, list[float]]:
     return d[:3], [float(abs(mp.mpf(float(x)) * d[k + 1] / d[k])) if d[k] else np.inf for k in range(3)]
 
 
-def computed(code: str) -> list[Callable]:
-    """The function in ``code`` and its two derivatives by ``jax.grad``."""
+def computed(code: str, formula: str = "") -> list[Callable]:
+    """The function in ``code`` and its two derivatives: by ``jax.grad``, or from the code of its gradient."""
     f = eval(code, dict(NAMES))
-    return [f, jax.grad(f), jax.grad(jax.grad(f))]
+    gradient = eval(formula, dict(NAMES)) if formula else jax.grad(f)
+    return [f, gradient, jax.grad(gradient)]
 
 
 def error_in_ulp(value: np.float32, exact) -> float:
@@ -197,7 +205,8 @@ def floats(numbers: Sequence[np.float32]) -> str:
 def measure(case: Case) -> dict:
     """All curves of a function that have lost more than half of their digits somewhere."""
     jax_functions, rows = computed(case.code), {}
-    own_functions = computed(case.ours) if case.ours else None
+    formula = case.formula or f"{case.ours}.derivative"
+    own_functions = computed(case.ours, formula) if case.ours else None
 
     def visit(position: float) -> None:
         x = short(position, case.axis)
@@ -232,7 +241,8 @@ def measure(case: Case) -> dict:
         if own_functions:
             curve["ours"] = packed_steps([row[5][k] for row in table], exact)
         curves.append({**curve, "condition": base64.b64encode(bytes(conditions)).decode()})
-    text = {"group": case.group, "name": case.name, "code": case.code, "ours": case.ours, "note": case.note}
+    text = {"group": case.group, "name": case.name, "code": case.code, "note": case.note}
+    text["formula"] = formula if case.ours else ""
     return {**text, "axis": list(case.axis), "x": floats([row[0] for row in table]), "curves": curves}
 
 
