@@ -271,6 +271,21 @@ def test_optimizers(page: Page, float64: None) -> None:
 
 
 @pytest.mark.browser
+def test_race_moves_where_motion_is_wanted(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
+    figure = Keyboard(page, "optimizers")
+    figure.go_to('[data-do="reset"]')
+    figure.press("Enter")
+    figure.go_to('[data-do="play"]', back=True)
+    figure.press("Enter")
+    page.wait_for_function("document.querySelector('#optimizers-shown').value > 5")
+    figure.press("Enter")
+    page.emulate_media(reduced_motion="reduce")
+    assert figure.text('[data-do="play"]') == "Play"
+    assert 5 < float(page.input_value("#optimizers-shown")) <= 300
+
+
+@pytest.mark.browser
 def test_where_grad_is_wrong(page: Page) -> None:
     figure = Keyboard(page, "where_grad_is_wrong")
     figure.go_to("#where_grad_is_wrong-function")
