@@ -3,7 +3,7 @@
     python examples/12_xor_by_hand.py [--out FOLDER] [--seed 0] [--quick]
 
 One neuron cannot compute XOR, because no straight line separates its two classes. With two hidden neurons it can be
-done. You learn how the chain rule gives the gradient of each weight, and compare it with jax.grad. A run takes about ten
+done. You learn how the chain rule gives the gradient of each weight, and compare it with jax.grad. A run takes ten
 seconds. The picture shows the loss from 20 random starts (about half of them get stuck), the output of the best network
 for all inputs, and the four points in the plane of the hidden neurons, where one line separates the classes.
 """

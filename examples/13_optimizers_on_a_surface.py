@@ -3,7 +3,7 @@
     python examples/13_optimizers_on_a_surface.py [--out FOLDER] [--seed 0] [--quick]
 
 The surface is Rosenbrock's f(x, y) = (1 - x)² + 10 (y - x²)²: it is easy to get into the valley and hard to follow it.
-Each optimizer gets the learning rate that is best for it, out of many that run at once under jax.vmap. You learn why the
+Each optimizer gets the learning rate that is best for it, out of many that run at once under jax.vmap. You see that the
 rate matters, and what a memory of earlier gradients changes: momentum and Adam come closest. A run takes about ten
 seconds. The picture shows the path of each optimizer with its best rate, and the height near the end for every rate.
 """
