@@ -22,7 +22,7 @@ def reliability(probabilities, labels, bins=10):
     """For each bin of confidence: the mean confidence, and how often the predicted class is right."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    filled = [number for number in range(bins) if np.sum(bin_of == number) >= 10]
+    filled = [number for number in range(bins) if np.sum(bin_of == number) >= 20]
     return np.array([(confidence[bin_of == number].mean(), right[bin_of == number].mean()) for number in filled])
 
 
