@@ -96,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="two epochs on 1,000 images")
     options = parser.parse_args()
-    main(options.out, options.size, options.seed, *((1000, 2) if options.quick else (5000, 20)))
+    main(options.out, options.size, options.seed, *((1000, 2) if options.quick else (4000, 20)))

@@ -77,4 +77,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="four filters, 500 digits, one epoch")
     options = parser.parse_args()
-    main(options.out, options.seed, *((4, 500, 1) if options.quick else (8, 5000, 6)))
+    main(options.out, options.seed, *((4, 500, 1) if options.quick else (8, 4000, 6)))

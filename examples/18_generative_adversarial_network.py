@@ -72,7 +72,7 @@ def main(folder, seed, hidden, parts, steps):
     generator = fnn.chain(fnn.dense(hidden), fnn.relu, fnn.dense(hidden), fnn.relu, fnn.dense(784), fnn.sigmoid)
     slope = fnn.activations.leaky_relu_with(0.2)
     critic = fnn.chain(fnn.dense(hidden), slope, fnn.dense(hidden // 2), slope, fnn.dense(1))
-    optimizer = optax.adam(3e-4, b1=0.5)
+    optimizer = optax.adam(5e-4, b1=0.5)
     keys = jax.random.split(jax.random.key(seed), 3)
     create = fnn.training.create_train_state
     states = create(generator, optimizer, keys[0], (CODE,)), create(critic, optimizer, keys[1], (784,))
@@ -96,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="small networks, few steps")
     options = parser.parse_args()
-    main(options.out, options.seed, *((16, 2, 20) if options.quick else (256, 5, 1200)))
+    main(options.out, options.seed, *((16, 2, 20) if options.quick else (128, 4, 800)))

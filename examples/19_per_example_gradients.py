@@ -96,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="500 digits, a small network, one epoch")
     options = parser.parse_args()
-    main(options.out, options.seed, *((500, 8, 1) if options.quick else (5000, 32, 8)))
+    main(options.out, options.seed, *((500, 8, 1) if options.quick else (4000, 32, 8)))

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import functional_nn as fnn
 
 
 def network(width):
     """One hidden layer. Its outputs are scaled by 1/√width, and all weights are drawn with variance 1."""
-    unit = lambda key, shape, dtype=jnp.float32: jax.random.normal(key, shape, dtype)  # noqa: E731
+    unit = jax.nn.initializers.normal(1.0)
     scaled = lambda h: h * (2 / width) ** 0.5  # noqa: E731
     return fnn.chain(fnn.dense(width, initializer=unit), fnn.relu, scaled, fnn.dense(1, initializer=unit))
 
@@ -59,7 +58,8 @@ def draw(path, angles, lines, points, changes):
         axes.plot(angles, predicted, "--", color="#d55e00", lw=2, label="kernel")
         axes.plot(*points, "o", color="black", label="examples")
         axes.set(xlabel="angle of the input", ylabel="output", title=f"width {width}")
-    panels[0].legend(frameon=False, fontsize=9)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=3)
     right.plot(list(changes), list(changes.values()), "o-", color="#0072b2")
     right.set(xlabel="width", ylabel="relative change of the kernel", xscale="log", yscale="log", title="in training")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def draw(path, angles, lines, points, changes):
 
 
 def main(folder, seed, widths, steps):
-    known, angles = jnp.linspace(-2.5, 2.5, 8), jnp.linspace(-np.pi, np.pi, 60)
+    known, angles = jnp.linspace(-2.5, 2.5, 8), jnp.linspace(-jnp.pi, jnp.pi, 60)
     circle = lambda angles: jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)  # noqa: E731
     x, y, new_x = circle(known), jnp.sin(2 * known), circle(angles)
     lines, changes = {}, {}
