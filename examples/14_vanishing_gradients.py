@@ -51,9 +51,9 @@ def gradient_by_layer(block, depth, width, key, x, labels):
     """The root mean square of the gradient of each hidden layer's weights, from the first layer to the last."""
     # The weights of repeated layers are stacked in one array with the axes (layer, input, output).
     net = fnn.chain(fnn.dense(width), fnn.repeat(block, depth), fnn.dense(10))
-    params, state = jax.jit(net.init, static_argnums=1)(key, x.shape[1:])
+    params, state = net.init(key, x.shape[1:])
     loss = lambda params: fnn.cross_entropy(net.apply(params, state, x, train=True)[0], labels)  # noqa: E731
-    gradient = fnn.trees.flatten(jax.jit(jax.grad(loss))(params))
+    gradient = fnn.trees.flatten(jax.grad(loss)(params))
     (weight_bar,) = (bar for path, bar in gradient.items() if path.startswith("repeat") and path.endswith("weight"))
     return jnp.sqrt(jnp.mean(weight_bar**2, axis=(1, 2)))
 
@@ -76,13 +76,18 @@ def draw(path, results):
 def main(folder, seed, depth, width):
     data = fnn.load_dataset("mnist5k")
     x, labels = fnn.data.scaled_bytes(data.train_images[:256].reshape(256, 784)), data.train_labels[:256]
-    results = {}
-    for title, chosen in blocks(width).items():
-        results[title] = {}
-        for label, block in chosen.items():
-            sizes = gradient_by_layer(block, depth, width, jax.random.key(seed), x, labels)
-            results[title][label] = sizes
-            print(f"{title:22} {label:10} gradient of the first hidden layer / of the last: {sizes[0] / sizes[-1]:.0e}")
+    nets = blocks(width)
+
+    @jax.jit  # one program for all networks
+    def measure(key):
+        size = lambda block: gradient_by_layer(block, depth, width, key, x, labels)  # noqa: E731
+        return [[size(block) for block in chosen.values()] for chosen in nets.values()]
+
+    sizes = measure(jax.random.key(seed))
+    results = {title: dict(zip(nets[title], row, strict=True)) for title, row in zip(nets, sizes, strict=True)}
+    for title, curves in results.items():
+        for label, values in curves.items():
+            print(f"{title:22} {label:10} first hidden layer / last: {values[0] / values[-1]:.0e}")
     draw(folder / "vanishing_gradients.png", results)
 
 

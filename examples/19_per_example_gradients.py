@@ -44,7 +44,7 @@ def gradient_sizes(net, params, x, labels):
         return fnn.cross_entropy(net.apply(params, {}, x[None], train=True)[0], label[None])
 
     # vmap, for 50 examples at a time
-    return jax.lax.map(lambda pair: optax.global_norm(jax.grad(loss)(params, *pair)), (x, labels), batch_size=50)
+    return jax.lax.map(lambda pair: optax.tree.norm(jax.grad(loss)(params, *pair)), (x, labels), batch_size=50)
 
 
 def draw(path, sizes, wrong, hardest, images, labels, curves):
@@ -65,7 +65,7 @@ def draw(path, sizes, wrong, hardest, images, labels, curves):
     bottom.suptitle("the digits that pull hardest, with their labels (*: the label is wrong)", fontsize=11)
     for axes, number in zip(bottom.subplots(1, 10), hardest, strict=False):
         axes.imshow(images[number, ..., 0], cmap="gray_r")
-        axes.set(xticks=[], yticks=[], xlabel=f"{labels[number]}{'*' * wrong[number]}")
+        axes.set(xticks=[], yticks=[], xlabel=f"{labels[number]}{'*' * int(wrong[number])}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
