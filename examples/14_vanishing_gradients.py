@@ -49,8 +49,7 @@ def blocks(width):
 
 def gradient_by_layer(block, depth, width, key, x, labels):
     """The root mean square of the gradient of each hidden layer's weights, from the first layer to the last."""
-    # The weights of repeated layers are stacked in one array with the axes (layer, input, output).
-    net = fnn.chain(fnn.dense(width), fnn.repeat(block, depth), fnn.dense(10))
+    net = fnn.chain(fnn.dense(width), fnn.repeat(block, depth), fnn.dense(10))  # weights: (layer, input, output)
     params, state = net.init(key, x.shape[1:])
     loss = lambda params: fnn.cross_entropy(net.apply(params, state, x, train=True)[0], labels)  # noqa: E731
     gradient = fnn.trees.flatten(jax.grad(loss)(params))

@@ -20,16 +20,13 @@ import optax
 import functional_nn as fnn
 
 BATCH, RADIUS = 128, 2.0
+outputs = lambda net, params, x: net.apply(params, {}, x, train=True)[0]  # noqa: E731
 
 
 def real_points(key, count):
     key_angle, key_noise = jax.random.split(key)
     angle = jax.random.uniform(key_angle, (count,), maxval=2 * jnp.pi)
     return RADIUS * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1) + 0.1 * jax.random.normal(key_noise, (count, 2))
-
-
-def outputs(net, params, x):
-    return net.apply(params, {}, x, train=True)[0]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -80,7 +77,7 @@ def main(folder, seed, hidden, parts):
     states = create(generator, optimizer, keys[0], (4,)), create(critic, optimizer, keys[1], (2,))
     noise, real, done, panels = jax.random.normal(keys[2], (300, 4)), real_points(keys[3], 300), 0, []
     side = np.linspace(-3, 3, 40)
-    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(side, side), axis=-1)
     for end in parts:
         states = play(
             generator, critic, optimizer, states, jax.random.split(jax.random.fold_in(keys[4], end), end - done)
@@ -89,7 +86,7 @@ def main(folder, seed, hidden, parts):
         off = float(jnp.mean(jnp.abs(jnp.linalg.norm(points, axis=1) - RADIUS)))
         sectors = len(np.unique(np.floor(np.arctan2(points[:, 1], points[:, 0]) * 6 / np.pi)))
         print(f"step {end}: the points are {off:.2f} from the ring on average, in {sectors} of its 12 sectors")
-        panels.append((end, side, jax.nn.sigmoid(outputs(critic, states[1].params, grid)).reshape(40, 40), points))
+        panels.append((end, side, jax.nn.sigmoid(outputs(critic, states[1].params, grid))[..., 0], points))
     draw(folder / "generative_adversarial_network.png", real, panels)
 
 
