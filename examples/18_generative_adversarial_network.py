@@ -94,6 +94,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/examples"), help="folder for the picture")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="small networks, few steps")
+    parser.add_argument("--quick", action="store_true", help="smaller networks, fewer steps")
     options = parser.parse_args()
-    main(options.out, options.seed, *((16, (0, 200)) if options.quick else (64, (0, 200, 1000, 6000))))
+    main(options.out, options.seed, *((32, (0, 1000)) if options.quick else (64, (0, 200, 1000, 6000))))

@@ -94,6 +94,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/examples"), help="folder for the picture")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="500 digits, a small network, one epoch")
+    parser.add_argument("--quick", action="store_true", help="1,000 digits, a small network, four epochs")
     options = parser.parse_args()
-    main(options.out, options.seed, *((500, 8, 1) if options.quick else (4000, 32, 8)))
+    main(options.out, options.seed, *((1000, 16, 4) if options.quick else (4000, 32, 8)))
