@@ -502,3 +502,10 @@ def test_a_bar_shows_the_progress_for_many_images_or_on_request(tmp_path, monkey
     monkeypatch.setattr(image_folder, "MANY", 4)
     loaded(tmp_path)
     assert [show for *_, show, _ in shown[2:]] == [False, False, None, None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
+def test_a_bar_shows_names_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    data = loaded(write_classes(tmp_path, 2, ("[/red]", "[bold]\x1b \udce9")), progress=True)
+    assert len(data.class_names) == 2

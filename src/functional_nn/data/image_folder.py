@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from functional_nn.core.counts import counted, is_count
-from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.errors import DataError, InputError, escaped, short_repr
 from functional_nn.core.progress import progress_bar
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.image_folder_layout import (
@@ -44,7 +44,7 @@ MOST_BYTES = 4 * 2**30
 """The largest data set that is read, since all images are in memory."""
 
 MANY = 500
-"""For this number of images or more, reading shows a progress bar on a terminal."""
+"""For this number of images or more, reading shows a progress bar."""
 
 THREADS = 4
 """Images that are decoded at the same time. Each can take hundreds of megabytes for a moment."""
@@ -179,7 +179,7 @@ def _in_threads(
                     results.append(future.result())
                 except DataError as error:
                     errors.append(error)
-                advance(path_of(argument).parent.name)
+                advance(escaped(path_of(argument).parent.name))
     finally:
         threads.shutdown(cancel_futures=True)
     if errors:

@@ -36,7 +36,7 @@ def load_dataset(
             the size if all images have the same one, and otherwise is 64.
         image_color: ``"gray"`` or ``"rgb"`` for the images of a folder. None is gray if all of them are.
         progress: whether to show a progress bar while a folder is read. None shows one for 500 images or more, on a
-            terminal.
+            terminal and in a notebook.
 
     Returns:
         The data set.
