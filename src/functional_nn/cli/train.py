@@ -70,13 +70,9 @@ def train(
 
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
-    from functional_nn.data.sources import load_dataset
-
     with starting_jax(configuration.precision, configuration.devices):
         clock_load = time.perf_counter()
-        data = load_dataset(configuration.dataset, configuration.data_dir)
-        if configuration.validation:
-            data = data.with_validation(configuration.validation)
+        data = configuration.load_data(progress=False if quiet else None)
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
@@ -104,7 +100,8 @@ def train(
         signals.defer()
         if out is not None:
             if metrics.epoch == 1:
-                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
+                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:]}
+                about |= {"class_names": data.class_names, "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about)
             run_folder.append_metrics(out, metrics.row())
         if not quiet:
