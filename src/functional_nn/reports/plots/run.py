@@ -45,7 +45,7 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
     if run.history:
         figures["learning_curves.png"] = learning_curves(run.history, data.name)
     image_shape = data.test_images.shape[1:]
-    weight = _weight_on_pixels(run.params, image_shape)
+    weight = weight_on_pixels(run.params, image_shape)
     if weight is not None:
         figures["first_layer_weights.png"] = first_layer_weights(weight)
     for name, figure in figures.items():
@@ -159,7 +159,7 @@ def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
     return figure
 
 
-def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
+def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
     """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
     for leaf in trees.flatten(params).values():
         weight = np.asarray(leaf)
