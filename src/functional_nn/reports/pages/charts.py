@@ -22,11 +22,15 @@ MOST_MARKERS = 40
 
 
 class Line(NamedTuple):
-    """A line of a chart: its name, and its points. A point with a number that is not finite is left out."""
+    """A line of a chart: its name, its points, and its place in ``STYLES``.
+
+    A point with a number that is not finite is left out.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    style: int = 0
 
 
 class Scale(NamedTuple):
@@ -55,7 +59,7 @@ class Scale(NamedTuple):
                 if len(ticks) <= 7:
                     break
             return ticks[:: math.ceil(len(ticks) / 7)] if ticks else [self.low, self.high]
-        step = nice_step((self.high - self.low) / 4)
+        step = nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -177,7 +181,7 @@ def line_chart(lines: Sequence[Line], label: str, *, share: bool = False) -> str
     """Draws lines over epochs as SVG, with a legend if there are several.
 
     Args:
-        lines: at most as many as ``STYLES``.
+        lines: the lines.
         label: what is drawn, for people who cannot see it.
         share: whether the numbers are shares, between 0 and 1.
     """
@@ -187,7 +191,8 @@ def line_chart(lines: Sequence[Line], label: str, *, share: bool = False) -> str
     y = scale_of(values, HEIGHT - BOTTOM, TOP, logarithmic=False if share else None, within=(0, 1) if share else None)
     parts = [axes(x, y, epoch_ticks(epochs), "epoch", "")]
     legend = []
-    for line, (color, dashes) in zip(lines, STYLES, strict=False):
+    for line in lines:
+        color, dashes = STYLES[line.style]
         pieces = points(line, x, y)
         dash = f' stroke-dasharray="{dashes}"' if dashes else ""
         parts.append(f'<path class="line" style="stroke:{color}"{dash} d="{path(pieces)}"/>')

@@ -23,6 +23,9 @@ NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share
 NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names")
 """The entries of a configuration that are shown elsewhere."""
 
+OFF_AT_ZERO = ("dropout", "l1", "l2", "shift", "deform", "validation", "weight_decay")
+"""The settings that change nothing if they are 0."""
+
 ENDINGS = {
     "finished": "It finished.",
     "stopped early": "It stopped early, because the loss was not lower for some epochs.",
@@ -144,7 +147,7 @@ def settings_table(settings: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
     """The settings of a run as texts by name, without those that are off."""
     shown = []
     for name, value in settings.items():
-        if name in NOT_SETTINGS or value is None or value is False:
+        if name in NOT_SETTINGS or value is None or value is False or (name in OFF_AT_ZERO and value == 0):
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         shown.append((words(name), text))

@@ -26,29 +26,37 @@ MOST_ROWS = 40
 Numbers: TypeAlias = Mapping[str, Mapping[str, float]]
 
 
-def findings(row: JsonObject) -> list[str]:
-    """Sentences about what may be wrong in a network, from the statistics after one epoch. Empty if nothing is.
+def findings(rows: Sequence[JsonObject]) -> list[str]:
+    """Sentences about what may be wrong in a network after the last epoch, and about gradients that vanished before.
 
     Args:
-        row: a row of ``layer_statistics.jsonl``.
+        rows: the rows of ``layer_statistics.jsonl``.
+
+    Returns:
+        The sentences; none if nothing is wrong.
 
     >>> outputs = {"dense_0": {"units": 64, "dead": 0}, "relu_0": {"units": 64, "dead": 12}}
     >>> gradients = {"dense_0": {"gradient": 1e-7}, "dense_1": {"gradient": 0.1}}
-    >>> for sentence in findings({"epoch": 1, "examples": 256, "outputs": outputs, "gradients": gradients}):
+    >>> for sentence in findings([{"epoch": 1, "examples": 256, "outputs": outputs, "gradients": gradients}]):
     ...     print(sentence.partition(".")[0])
     Layer dense_0: 12 of 64 units are 0 after relu_0 for all of 256 training images
     The gradient of dense_0 is 1e−6 of that of dense_1, the last layer
     """
-    outputs, gradients = row["outputs"], row["gradients"]
+    last = rows[-1]
     return [
-        *_of_outputs(outputs, gradients, int(row["examples"])),
-        *_of_gradients({layer: of_layer["gradient"] for layer, of_layer in gradients.items()}),
+        *_of_outputs(last["outputs"], last["gradients"], int(last["examples"])),
+        *_of_gradients(_gradients(last)),
+        *_of_earlier_gradients(rows),
     ]
+
+
+def _gradients(row: JsonObject) -> dict[str, float]:
+    return {layer: of_layer["gradient"] for layer, of_layer in row["gradients"].items()}
 
 
 def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:
     sentences = []
-    weighted = ""
+    weighted, any_dead = "", False
     for layer, of_layer in outputs.items():
         if any(path == layer or path.startswith(f"{layer}/") for path in gradients):
             weighted = layer
@@ -61,10 +69,10 @@ def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str
             which = "all units" if dead == units else f"{int(dead)} of {counted(int(units), 'unit')}"
             verb = "is" if dead == 1 and dead != units else "are"
             place = f"Layer {weighted}: {which} {verb} 0 after {layer}" if weighted else f"{layer}: {which} {verb} 0"
-            sentences.append(
-                f"{place} for all of {counted(examples, 'training image')}. Such a unit is dead: it changes no answer, "
-                "and its weights get no gradient."
-            )
+            # What it means is said once.
+            meaning = "" if any_dead else " Such a unit is dead: it changes no answer, and its weights get no gradient."
+            sentences.append(f"{place} for all of {counted(examples, 'training image')}.{meaning}")
+            any_dead = True
         share = of_layer.get("saturated", 0)
         if share > SATURATED:
             sentences.append(
@@ -100,6 +108,30 @@ def _of_gradients(gradients: Mapping[str, float]) -> list[str]:
                 "its way back through the network. Clipping (--clip-norm) or normalization helps."
             )
     return sentences
+
+
+def _of_earlier_gradients(rows: Sequence[JsonObject]) -> list[str]:
+    """The worst earlier epoch of each layer whose gradient had vanished and came back."""
+    sentences = []
+    at_end = _ratios(rows[-1])
+    for layer, now in at_end.items():
+        earlier = [(ratios[layer], row["epoch"]) for row in rows[:-1] if layer in (ratios := _ratios(row))]
+        worst, epoch = min(earlier, default=(1.0, 0))
+        if worst < VANISHED <= now:
+            sentences.append(
+                f"The gradient of {layer} had vanished after epoch {epoch}: it was {number(worst, 1)} of that of the "
+                f"last layer. After epoch {rows[-1]['epoch']} it is {number(now, 1)} of it."
+            )
+    return sentences
+
+
+def _ratios(row: JsonObject) -> dict[str, float]:
+    """The gradient of each layer, divided by that of the last layer. Empty if a number is not finite, or that is 0."""
+    gradients = _gradients(row)
+    values = list(gradients.values())
+    if not values or not values[-1] or any(value is None or not math.isfinite(value) for value in values):
+        return {}
+    return {layer: value / values[-1] for layer, value in gradients.items()}
 
 
 def layer_names(rows: Sequence[JsonObject]) -> list[str]:

@@ -23,6 +23,9 @@ from functional_nn.reports.plots.run import weight_on_pixels
 from functional_nn.storage.files import JsonObject
 from functional_nn.training.prediction import predict_probabilities
 
+PARTS = ("train", "test", "validation")
+"""The parts of the data, in the order of the styles of their lines."""
+
 MOST_CLASSES = 30
 """With more classes, a list of the most frequent errors takes the place of the confusion matrix."""
 
@@ -88,7 +91,7 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         "confusion": _confusion(contents, probabilities),
         "wrong": _most_wrong(contents, probabilities),
         "weights": _weights(contents),
-        "findings": findings(rows[-1]) if rows else [],
+        "findings": findings(rows) if rows else [],
         "statistics": _statistics(rows),
         "layers": _layers(rows),
         "gradient_rows": _gradient_rows(rows),
@@ -132,14 +135,17 @@ def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
     by_metric: dict[str, list[str]] = {}
     for name in metrics_of(history[-1]):
         part, _, metric = name.partition("_")
-        by_metric.setdefault(metric if part in ("train", "validation", "test") else name, []).append(name)
+        by_metric.setdefault(metric if part in PARTS else name, []).append(name)
     epochs = [row["epoch"] for row in history]
     charts = []
     for metric, names in by_metric.items():
         lines = []
         for name in names[: len(STYLES)]:
             values = [math.nan if row.get(name) is None else row[name] for row in history]
-            lines.append(Line(words(name), epochs, values))
+            # A part of the data looks the same in all charts.
+            part = name.partition("_")[0]
+            style = PARTS.index(part) if part in PARTS else 0
+            lines.append(Line(words(name), epochs, values, style))
         label = f"{words(metric)} by epoch: {_ends(lines)}"
         charts.append((words(metric), line_chart(lines, label, share=metric.endswith("accuracy"))))
     return charts
@@ -195,11 +201,20 @@ def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list
             as_png(shown_pixels(contents.data.test_images[place])),
             names[labels[place]],
             names[answers[place]],
-            f"{of_label[place]:.1%}",
-            f"{probabilities[place, answers[place]]:.1%}",
+            _percent(of_label[place]),
+            _percent(probabilities[place, answers[place]]),
         )
         for place in worst
     ]
+
+
+def _percent(share: float) -> str:
+    """A probability as people read it.
+
+    >>> _percent(0.1234), _percent(1e-6)
+    ('12.3%', 'less than 0.1%')
+    """
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def _weights(contents: RunContents) -> dict[str, object] | None:
@@ -212,7 +227,7 @@ def _weights(contents: RunContents) -> dict[str, object] | None:
     picture = weights_picture(weight)
     return {
         "picture": as_png(picture),
-        "width": picture.shape[1],
+        "width": max(3 * picture.shape[1], 600),
         "shown": min(weight.shape[-1], MOST_UNITS),
         "units": weight.shape[-1],
     }

@@ -41,8 +41,11 @@ MOST_AXES = 8
 MOST_TICKS = 12
 """Up to this number, values have even distances on an axis, each with a tick."""
 
-SPACE, TALL = 130, 320
-"""The distance between two axes, and the height of the picture with parallel coordinates."""
+SPACE, LARGEST_SPACE, TALL = 130, 260, 320
+"""The least and the largest distance between two axes, and the height of the picture with parallel coordinates."""
+
+ALL_SPACE = 700
+"""A picture with few axes is about as wide as this."""
 
 HIGHEST, LOWEST, NOT_FINITE = 44, 268, 300
 """The places of the ends of an axis, and of models that have no finite number."""
@@ -70,7 +73,9 @@ def axis_of(name: str, values: Sequence[PlainValue]) -> Axis:
     """The axis of a setting. A few values, and all that are no numbers, have even distances."""
     known = list(dict.fromkeys(values))
     if are_numbers(known) and len(known) > MOST_TICKS:
-        scale = scale_of(known, LOWEST, HIGHEST, logarithmic=spans_decades(known))
+        # Numbers that were drawn evenly stay on a linear axis, even if one of them is very small.
+        is_skewed = sorted(known)[len(known) // 2] < (min(known) + max(known)) / 4
+        scale = scale_of(known, LOWEST, HIGHEST, logarithmic=spans_decades(known) and is_skewed)
         return Axis(name, {value: scale.place(value) for value in known}, _ticks(scale))
     ordered = sorted(known) if are_numbers(known) else known
     step = (LOWEST - HIGHEST) / max(1, len(ordered) - 1)
@@ -101,15 +106,16 @@ def parallel_coordinates(drawn: Sequence[Member], names: Sequence[str], metric: 
     finite = {member.number: member.last(metric) for member in drawn if has_number(member, metric)}
     within = (0, 1) if is_share(metric) else None
     scale = scale_of(list(finite.values()), LOWEST, HIGHEST, within=within)
-    width = 2 * LEFT + 30 + SPACE * len(columns)
-    at = [LEFT + 15 + SPACE * column for column in range(len(columns) + 1)]
+    space = min(LARGEST_SPACE, max(SPACE, ALL_SPACE // max(1, len(columns))))
+    width = 2 * LEFT + 60 + space * len(columns)
+    at = [LEFT + 30 + space * column for column in range(len(columns) + 1)]
     parts = []
     for x, column in zip(at, columns, strict=False):
         parts.append(_axis(x, column.name, column.ticks))
     metric_ticks = _ticks(scale)
     if len(finite) < len(drawn):
         metric_ticks.append((NOT_FINITE, "no number"))
-    parts.append(_axis(at[-1], words(metric), metric_ticks))
+    parts.append(_axis(at[-1], words(metric), metric_ticks, is_last=True))
     lines = []
     for rank, member in enumerate(drawn):
         places = [column.places[member.hyperparameters[column.name]] for column in columns]
@@ -157,9 +163,11 @@ def _model(member: Member, shape: str, share: float, is_finite: bool) -> str:
     return f'<path data-model="{member.number}" {color} d="{shape}"/>'
 
 
-def _axis(x: float, name: str, ticks: Sequence[tuple[float, str]]) -> str:
+def _axis(x: float, name: str, ticks: Sequence[tuple[float, str]], *, is_last: bool = False) -> str:
+    # The texts of the last axis are on its right, where no lines are.
+    side, anchor = (7, "start") if is_last else (-7, "end")
     texts = "".join(
-        f'<path class="axis" d="M{x - 4} {place:g}h8"/><text x="{x - 7}" y="{place + 4:g}" text-anchor="end">'
+        f'<path class="axis" d="M{x - 4} {place:g}h8"/><text x="{x + side}" y="{place + 4:g}" text-anchor="{anchor}">'
         f"{escape(text)}</text>"
         for place, text in ticks
     )

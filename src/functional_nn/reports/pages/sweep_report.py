@@ -11,6 +11,7 @@ from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.reports.pages.charts import number
 from functional_nn.reports.pages.page import check_libraries, write_template
+from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
 from functional_nn.reports.pages.sweep_charts import MOST_AXES, curves, drawn_members, has_number, parallel_coordinates
 from functional_nn.reports.plots.axes import are_numbers, words
 from functional_nn.storage.files import JsonValue
@@ -202,5 +203,5 @@ def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[
     return [
         (words(name), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in shared.items()
-        if name not in varied and value is not None and value is not False
+        if name not in varied and value is not None and value is not False and not (name in OFF_AT_ZERO and value == 0)
     ]
