@@ -137,6 +137,10 @@ def train(
             progress=False if quiet else None,
         )
     seconds |= run.seconds
+    if recorder is not None:
+        seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
+        recorder.record_last(len(run.history), run.params, run.state)
+        seconds["statistics"] = recorder.seconds
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, seconds) | {
         "device": f"{device.platform}: {device.device_kind}",

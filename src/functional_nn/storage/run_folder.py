@@ -124,17 +124,15 @@ def read_result(folder: Path) -> JsonObject:
     return read_signed((folder / RESULT).read_bytes())
 
 
-def create_layer_statistics(folder: Path) -> None:
-    """Writes an empty file of layer statistics."""
-    write_whole(folder / LAYER_STATISTICS, "")
+def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] = ()) -> None:
+    """Writes a file of layer statistics, with the rows of epochs before, if the run goes on."""
+    write_whole(folder / LAYER_STATISTICS, "".join(map(_signed_line, rows)))
 
 
 def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
-    """Appends the layer statistics of an epoch, with a checksum in each line."""
-    text = json.dumps(finite_json(dict(row)))
-    line = json.dumps({"row": json.loads(text), "sha256": _sha256_of(text.encode())})
+    """Appends the layer statistics of an epoch."""
     with open(folder / LAYER_STATISTICS, "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+        file.write(_signed_line(row))
 
 
 def read_layer_statistics(folder: Path) -> list[JsonObject]:
@@ -200,6 +198,12 @@ def verify_run_folder(folder: Path) -> None:
         if found != expected:
             remedy = "Train again, or take the file from a copy. If the run was interrupted, finish it with --resume."
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
+
+
+def _signed_line(row: Mapping[str, object]) -> str:
+    """A row as a line of JSON with a checksum."""
+    content = finite_json(dict(row))
+    return json.dumps({"row": content, "sha256": _sha256_of(json.dumps(content).encode())}) + "\n"
 
 
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:

@@ -4,13 +4,15 @@ Where the numbers of every epoch come from: ``functional-nn train --out`` comput
 epoch, on 256 training images that are always the same. The alternatives are worse. A run keeps the checkpoints of its
 last two epochs and of the best one only, so most epochs could not be computed afterwards. Statistics inside the train
 step would change the compiled training program, and might change its bits. The callback reads the train state and
-changes nothing. It costs one more program to compile, which JAX's compilation cache keeps, and one forward and backward
-pass on 256 images per epoch. The numbers are in ``layer_statistics.jsonl`` in the run's folder. Each line has a
-checksum, and a run without this file lacks nothing else.
+changes nothing. It costs one more program to compile, which JAX's compilation cache keeps, and about as much as
+training on 256 images; in long runs, not after every epoch (``is_recorded``). A run reports this time apart from the
+time of training. The numbers are in ``layer_statistics.jsonl`` in the run's folder. Each line has a checksum, and a run
+without this file lacks nothing else.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +52,17 @@ Arrays: TypeAlias = dict[str, dict[str, jax.Array]]
 
 LayerStatistics: TypeAlias = Callable[[Params, State, jax.Array, jax.Array], tuple[Numbers, Numbers]]
 """``statistics(params, state, x, labels) -> (outputs, gradients)``."""
+
+
+def is_recorded(epoch: int) -> bool:
+    """Whether an epoch gets a row: each one up to 64, then every second one up to 128, every fourth one up to 256, ….
+
+    So a run of 5,000 short epochs writes 250 rows, and not 5,000.
+
+    >>> [epoch for epoch in range(60, 72) if is_recorded(epoch)], sum(map(is_recorded, range(1, 5001)))
+    ([60, 61, 62, 63, 64, 66, 68, 70], 250)
+    """
+    return epoch % max(1, 2 ** (epoch.bit_length() - 6)) == 0
 
 
 def chosen_examples(examples: int) -> np.ndarray:
@@ -135,6 +148,7 @@ class StatisticsRecorder:
         x, labels: the training examples as the network takes them, and their labels.
         restored_epochs: the number of epochs of the newest checkpoint. Earlier epochs are in the file already, and
             their parameters are not known any more.
+        seconds: the time that the statistics took so far.
     """
 
     folder: Path
@@ -144,29 +158,41 @@ class StatisticsRecorder:
     x: np.ndarray
     labels: np.ndarray
     restored_epochs: int = 0
-    _rows: dict[int, JsonObject] = field(default_factory=dict)
+    seconds: float = 0.0
+    _kept: dict[int, JsonObject] = field(default_factory=dict)
     _statistics: LayerStatistics | None = None
 
     def __post_init__(self):
         if self.restored_epochs:
-            self._rows = {row["epoch"]: row for row in run_folder.read_layer_statistics(self.folder)}
+            rows = run_folder.read_layer_statistics(self.folder)
+            self._kept = {row["epoch"]: row for row in rows if row["epoch"] <= self.restored_epochs}
 
     def record(self, epoch: int, params: Params, state: State) -> None:
-        """Adds the row of an epoch, unless the run's file had it before."""
+        """Adds the row of an epoch, if it gets one and the file does not have it."""
         if epoch == 1:
-            run_folder.create_layer_statistics(self.folder)
-        row = self._rows.get(epoch)
+            # All rows are written in one step, so that a run that is killed while it reports its restored epochs keeps
+            # them.
+            run_folder.create_layer_statistics(self.folder, self._kept.values())
         # Only the last of the restored epochs has these parameters. It has no row if the run was killed before it was
         # written.
-        if row is None and epoch >= self.restored_epochs:
-            row = self._row(epoch, params, state)
-        if row is not None:
-            run_folder.append_layer_statistics(self.folder, row)
+        if is_recorded(epoch) and epoch >= self.restored_epochs:
+            self._add(epoch, params, state)
 
-    def _row(self, epoch: int, params: Params, state: State) -> JsonObject:
+    def record_last(self, epoch: int, params: Params, state: State) -> None:
+        """Adds the row of a run's last epoch, which ``record`` may have left out."""
+        if epoch:
+            self._add(epoch, params, state)
+
+    def _add(self, epoch: int, params: Params, state: State) -> None:
+        if epoch in self._kept:
+            return
+        clock = time.perf_counter()
         if self._statistics is None:
             self._statistics = make_layer_statistics(self.net, self.loss, self.precision)
-        return statistics_row(self._statistics, epoch, params, state, self.x, self.labels)
+        row = statistics_row(self._statistics, epoch, params, state, self.x, self.labels)
+        run_folder.append_layer_statistics(self.folder, row)
+        self._kept[epoch] = row
+        self.seconds += time.perf_counter() - clock
 
 
 def statistics_row(

@@ -23,6 +23,14 @@ NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share
 NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names")
 """The entries of a configuration that are shown elsewhere."""
 
+TIMES = {
+    "compile": "compile",
+    "train": "train",
+    "statistics": "statistics of layers, for this page",
+    "total": "total",
+}
+"""The times of a run, and their names on the page."""
+
 OFF_AT_ZERO = ("dropout", "l1", "l2", "shift", "deform", "validation", "weight_decay")
 """The settings that change nothing if they are 0."""
 
@@ -129,7 +137,11 @@ def outcome(contents: RunContents) -> dict[str, float | None]:
     if not known:
         return {}
     first = default_metric([name for name in known if name.startswith("test_")] or list(known))
-    ordered = sorted(known, key=lambda name: (name != first, name.startswith("train_"), name))
+    part = f"{first.partition('_')[0]}_"
+    ordered = sorted(
+        known,
+        key=lambda name: (not name.startswith(part), name.startswith("train_"), name.endswith("_loss"), name),
+    )
     return {name: known[name] for name in ordered}
 
 
@@ -158,7 +170,7 @@ def times(contents: RunContents) -> list[tuple[str, str]]:
     """The times that the run recorded, as texts by name."""
     result = contents.result or {}
     seconds = result.get("seconds") or {}
-    shown = [(name, f"{seconds[name]:.2f} s") for name in ("compile", "train", "total") if name in seconds]
+    shown = [(words, f"{seconds[name]:.2f} s") for name, words in TIMES.items() if name in seconds]
     each = [row["seconds"] for row in contents.history if row.get("seconds") is not None]
     # The first epoch includes work that is done only once.
     if each:
