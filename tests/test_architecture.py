@@ -159,6 +159,13 @@ def test_everything_public_is_there_documented_and_in_the_reference():
             assert getattr(value, "__doc__", None), f"{name} has no docstring"
 
 
+def test_every_public_name_is_described_once_from_its_docstring():
+    pages = (ROOT / "docs" / "reference" / "api").glob("*.rst")
+    described = [name for page in pages for name in re.findall(r"^   ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)]
+    trees = {f"trees.{name}" for name in dir(fnn.trees) if f"trees.{name}" in described}
+    assert sorted(described) == sorted({*public_names()} | trees)
+
+
 def test_the_top_level_is_small():
     values = [name for name in fnn.__all__ if not isinstance(getattr(fnn, name), types.ModuleType)]
     assert len(values) < 100

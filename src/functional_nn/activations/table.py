@@ -41,7 +41,12 @@ def _identity(x):
     return x
 
 
-identity = Activation("identity", _identity, jnp.ones_like, "f(x) = x, f'(x) = 1")
+def _one(x):
+    """1 everywhere."""
+    return jnp.ones_like(x)
+
+
+identity = Activation("identity", _identity, _one, "f(x) = x, f'(x) = 1")
 
 
 # Saturating: the logistic family

@@ -185,6 +185,13 @@ def index_page(
         "`fnn.gradients.worst` searches your own functions",
         "([where is it worst?](../how_to/checking_gradients.md#where-is-it-worst)).",
         "",
+        "```{toctree}",
+        ":hidden:",
+        ":glob:",
+        "",
+        "jax-*",
+        "```",
+        "",
     ]
     return "\n".join(lines)
 

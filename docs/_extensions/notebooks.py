@@ -1,0 +1,40 @@
+"""Every chapter whose code is run can also be downloaded as a Jupyter notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jupytext
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+FOLDER = "notebooks"
+
+
+def is_chapter(app: Sphinx, name: str) -> bool:
+    return "kernelspec" in app.env.metadata.get(name, {})
+
+
+def add_link(app: Sphinx, name: str, template: str, context: dict, doctree: object) -> None:
+    """Gives the page's template the address of the notebook."""
+    if is_chapter(app, name):
+        context["notebook"] = context["pathto"](f"{FOLDER}/{name}.ipynb", resource=True)
+
+
+def write_notebooks(app: Sphinx, error: Exception | None) -> None:
+    if error is not None or app.builder.format != "html":
+        return
+    for name in sorted(app.env.found_docs):
+        if is_chapter(app, name):
+            source, target = app.env.doc2path(name), Path(app.outdir) / FOLDER / f"{name}.ipynb"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            notebook = jupytext.read(source, fmt="md:myst")
+            if not any(cell.cell_type == "code" for cell in notebook.cells):
+                raise ExtensionError(f"{source} has no code: leave out its kernelspec.")
+            jupytext.write(notebook, target, fmt="ipynb")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("html-page-context", add_link)
+    app.connect("build-finished", write_notebooks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,33 @@
+"""The directive ``{touchable} NAME``: puts the figure of ``figures/NAME.html`` into a page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class Touchable(SphinxDirective):
+    """A figure that people can change. Its file is a page of its own; the style and the body are taken from it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "figures" / f"{self.arguments[0]}.html"
+        if not path.is_file():
+            raise self.error(f"No figure {path}.")
+        self.env.note_dependency(str(path))
+        page = path.read_text("utf-8")
+        styles = "".join(re.findall(r"<style>.*?</style>", page.partition("<body")[0], re.DOTALL))
+        body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
+        if body is None:
+            raise self.error(f"No <body> in {path}.")
+        return [nodes.raw("", styles + body[1], format="html")]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("touchable", Touchable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

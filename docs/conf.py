@@ -1,0 +1,63 @@
+"""The settings of the site. It is built by ``sphinx-build -W docs build/site``, after ``pip install '.[docs]'``."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "functional_nn"
+author = "The functional_nn developers"
+version = release = metadata.version("functional-nn")
+extensions = [
+    "myst_nb",  # Markdown pages, and the chapters of the tutorial, whose code is run
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "mathml",
+    "public_names",
+    "touchable",
+    "notebooks",
+]
+exclude_patterns = ["_extensions", "_static", "_templates", "figures", "**/README.md"]
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+suppress_warnings = [
+    "myst.header",  # pages that begin with a figure
+]
+
+# Chapters run from an empty cache in an empty environment. A second build runs only those that were changed.
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+toc_object_entries_show_parents = "hide"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_param = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "functional_nn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_copy_source = False
+html_context = {"default_mode": "auto"}  # light or dark, as the browser asks
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc", "notebook"],
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
