@@ -201,8 +201,8 @@ def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list
             as_png(shown_pixels(contents.data.test_images[place])),
             names[labels[place]],
             names[answers[place]],
-            _percent(of_label[place]),
-            _percent(probabilities[place, answers[place]]),
+            _percent(float(of_label[place])),
+            _percent(float(probabilities[place, answers[place]])),
         )
         for place in worst
     ]
