@@ -23,6 +23,9 @@ from functional_nn.reports.plots.run import weight_on_pixels
 from functional_nn.storage.files import JsonObject
 from functional_nn.training.prediction import predict_probabilities
 
+DRAWING = "functional_nn.reports.pages.drawing"
+"""The module of the panel on which one draws a digit. A page without it is complete otherwise."""
+
 PARTS = ("train", "test", "validation")
 """The parts of the data, in the order of the styles of their lines."""
 
@@ -104,17 +107,22 @@ def write_page(path: str | Path, contents: RunContents) -> None:
 
 
 def _drawing(contents: RunContents) -> str:
-    """The panel on which one draws a digit, as HTML; empty if the network or its images do not allow one."""
+    """The section of the page on which one draws a digit, as HTML; empty if the network is not known.
+
+    If the page cannot compute this network, the section says why.
+    """
+    if contents.net is None or contents.params is None or contents.state is None or contents.image_shape is None:
+        return ""
     try:
         from functional_nn.reports.pages.drawing import drawing_panel  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return ""
-    if contents.net is None or contents.params is None or contents.image_shape is None:
+    except ModuleNotFoundError as error:
+        if error.name != DRAWING:
+            raise
         return ""
     try:
         return drawing_panel(contents.net, contents.params, contents.state, contents.image_shape, contents.class_names)
     except InputError as error:
-        return f'<p class="faint">{escape(str(error))}</p>'
+        return f'<section><h2>Draw a digit</h2><p class="faint">{escape(str(error))}</p></section>'
 
 
 def _probabilities(contents: RunContents) -> np.ndarray | None:
