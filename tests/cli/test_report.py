@@ -44,7 +44,8 @@ def page(folder: Path) -> str:
 
 
 def titles(text: str) -> list[str]:
-    return re.findall(r"<h2>(.*?)</h2>", text)
+    """The headings of the page's sections, without that of the drawing panel."""
+    return [title for title in re.findall(r"<h2>(.*?)</h2>", text) if title != "Draw a digit"]
 
 
 ALL = [
@@ -158,7 +159,7 @@ def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, tmp
     text = page(copied)
     assert "Confusion matrix" in titles(text)
     assert "&lt;script&gt;alert(1)" in text
-    assert "<script>" not in text
+    assert "<script>alert" not in text
 
 
 def test_checkpoints_of_fit_have_a_page(tmp_path):
