@@ -53,7 +53,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     run_folder.verify_run_folder(run)
     path = run / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    classes, image_shape = _shapes(values, path)
+    classes, image_shape = image_shapes(values, path)
     class_names = _class_names(values, classes, path)
     with jax.enable_x64(configuration.precision == "float64"):
         try:
@@ -81,7 +81,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
         write_json(json_file, rows)
 
 
-def _shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
+def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
     """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:

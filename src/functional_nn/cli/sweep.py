@@ -129,7 +129,8 @@ def axis(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for finished models, tables and pictures. After an interruption the same command goes on there.",
+    help="Folder for finished models, tables, pictures and report.html. After an interruption the same command "
+    "goes on there.",
 )
 @JSON_FILE
 @COMPILATION_CACHE
@@ -273,7 +274,8 @@ def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Con
 
 
 def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
-    """Writes the tables and pictures of a sweep."""
+    """Writes the tables, the pictures and the page of a sweep."""
+    from functional_nn.cli.report import write_sweep_report
     from functional_nn.reports.plots.sweep import draw_all
 
     tables = ["members.csv", "members.jsonl"]
@@ -282,5 +284,6 @@ def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
     pictures = draw_all(result, out)
     if not pictures:
         click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+    page = write_sweep_report(out, result)
     if not quiet:
-        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures)}")
+        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures + page)}")

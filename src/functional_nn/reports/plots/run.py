@@ -47,7 +47,7 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
     if run.history:
         figures["learning_curves.png"] = learning_curves(run.history, as_plain_text(data.name))
     image_shape = data.test_images.shape[1:]
-    weight = _weight_on_pixels(run.params, image_shape)
+    weight = weight_on_pixels(run.params, image_shape)
     if weight is not None:
         figures["first_layer_weights.png"] = first_layer_weights(weight)
     for name, figure in figures.items():
@@ -189,7 +189,7 @@ def as_plain_text(text: str, most: int = 24) -> str:
     return text.replace("$", r"\$")
 
 
-def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
+def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
     """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
     for leaf in trees.flatten(params).values():
         weight = np.asarray(leaf)
