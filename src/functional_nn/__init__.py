@@ -9,9 +9,13 @@ import importlib.util
 
 import lazy_loader
 
+from functional_nn.core.display import set_html_maker
+
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _NAMESPACES = ("activations", "bench", "data", "gradients", "losses", "models", "storage", "sweeps", "training")
+
+set_html_maker(lambda value: importlib.import_module(f"{__name__}.reports.notebook.makers").html_of(value))
 
 
 def __getattr__(name: str):

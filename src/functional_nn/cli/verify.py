@@ -57,7 +57,7 @@ def verify(
     with importing():
         from functional_nn.gradients.verify import verify as run
 
-    report = run(names, quick=quick, dtype=dtype, jobs=jobs, progress=None)
+    report = run(names, quick=quick, dtype=dtype, jobs=jobs)
     click.echo(report)
     if json_file:
         from functional_nn.storage.files import write_json

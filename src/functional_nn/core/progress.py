@@ -1,22 +1,82 @@
-"""A progress bar on standard error, shown on a terminal only."""
+"""A progress bar: on standard error in a terminal, or as one output of a cell in a notebook."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from functional_nn.core.display import html_repr, in_notebook
+
+UPDATE_SECONDS = 0.1
+"""The least time between two updates of a bar in a notebook. Each update is a message to the browser."""
+
+
+@dataclass
+class ProgressState:
+    """How far a task is. It shows itself as a bar in a notebook, and as one line of text elsewhere.
+
+    Args:
+        title: the name of the task.
+        total: the number of its steps.
+        done: how many of them are done.
+        text: what stands beside the bar.
+        seconds: the time since the start.
+        has_ended: whether the task has ended, with all steps or without.
+
+    >>> ProgressState("training", 10, 3, "loss 0.5", 1.234)
+    training 3/10, 1.2 s, loss 0.5
+    """
+
+    title: str
+    total: int
+    done: int = 0
+    text: str = ""
+    seconds: float = 0.0
+    has_ended: bool = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time to the end at the present speed; None before the first step and after the end."""
+        if not self.done or self.has_ended:
+            return None
+        return self.seconds / self.done * (self.total - self.done)
+
+    def __repr__(self) -> str:
+        text = f", {self.text}" if self.text else ""
+        return f"{self.title} {self.done}/{self.total}, {self.seconds:.1f} s{text}"
+
+    _repr_html_ = html_repr
+
+
+def is_progress_shown(show: bool | None) -> bool:
+    """Whether a progress bar is shown: as asked, and by default in a notebook and on a terminal."""
+    return in_notebook() or sys.stderr.isatty() if show is None else show
 
 
 @contextmanager
 def progress_bar(title: str, total: int, show: bool | None = None) -> Iterator[Callable[[str], None]]:
     """A context with ``advance(text)``, which moves the bar by one step and shows a text beside it.
 
+    In a terminal, the bar vanishes at the end. In a notebook, its last state stays, also in an exported page.
+
     >>> with progress_bar("training", 3, show=False) as advance:
     ...     advance("loss 0.5")
     """
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_progress_shown(show):
         yield lambda text: None
-        return
+    elif in_notebook():
+        with _bar_in_a_notebook(title, total) as advance:
+            yield advance
+    else:
+        with _bar_in_a_terminal(title, total) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar_in_a_terminal(title: str, total: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,3 +84,27 @@ def progress_bar(title: str, total: int, show: bool | None = None) -> Iterator[C
     with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total, text="")
         yield lambda text: bar.update(task, advance=1, text=text)
+
+
+@contextmanager
+def _bar_in_a_notebook(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """One output that is replaced in place. ``rich`` and ``tqdm`` need ipywidgets for this, which exports lose."""
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+    state, start = ProgressState(title, total), time.perf_counter()
+    output = display(state, display_id=True)
+    last_update = start
+
+    def advance(text: str) -> None:
+        nonlocal last_update
+        now = time.perf_counter()
+        state.done, state.text, state.seconds = state.done + 1, text, now - start
+        if now - last_update >= UPDATE_SECONDS:
+            last_update = now
+            output.update(state)
+
+    try:
+        yield advance
+    finally:
+        state.seconds, state.has_ended = time.perf_counter() - start, True
+        output.update(state)

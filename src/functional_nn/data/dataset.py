@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core.counts import is_count
+from functional_nn.core.display import html_repr
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.validation import training_and_validation
 
@@ -75,6 +76,8 @@ class Dataset(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}: {self._sizes()}>"
+
+    _repr_html_ = html_repr
 
     def _sizes(self) -> str:
         size = "x".join(str(length) for length in self.train_images.shape[1:])
@@ -157,6 +160,8 @@ class Split(NamedTuple):
             if x is not None:
                 texts.append(f"{words} examples {_in_words(x)}, labels {_in_words(labels)}")
         return f"<Split: {'; '.join(texts)}>"
+
+    _repr_html_ = html_repr
 
 
 def make_dataset(

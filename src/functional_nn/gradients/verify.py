@@ -38,7 +38,7 @@ def verify(
     quick: bool = True,
     dtype: str | None = None,
     jobs: int = 1,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> Report:
     """Compares the hand-derived formulas of this package with automatic differentiation and with an arbiter.
 
@@ -50,7 +50,7 @@ def verify(
             every variant, in three types, under ``jit``, ``vmap`` and ``scan``, up to second order.
         dtype: keep only the verdicts of this type.
         jobs: the number of processes that share the work.
-        progress: whether a progress bar is shown; None shows one if standard error is a terminal.
+        progress: whether to show a progress bar; by default on a terminal and in a notebook.
 
     Raises:
         InputError: a name that is not known.

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from functional_nn.core import trees
 from functional_nn.core.children import MARK, child_forward
+from functional_nn.core.display import html_repr
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.output_shape import with_key_if_needed
 from functional_nn.core.shapes import Shape, shape_of, stand_in, traced
@@ -51,6 +52,7 @@ class Summary(NamedTuple):
         return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
 
     __repr__ = __str__
+    _repr_html_ = html_repr
 
 
 def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None = None) -> Summary:

@@ -114,7 +114,7 @@ def sweep(
             for what cannot be compared: Python functions that the programs call.
         on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of
             all members.
-        progress: whether to show a progress bar; by default on a terminal.
+        progress: whether to show a progress bar; by default on a terminal and in a notebook.
 
     Raises:
         InputError: for arguments that do not fit, with the number of the member, before anything is computed.

@@ -14,9 +14,10 @@ from functools import partial
 import jax
 import optax
 
+from functional_nn.core.display import in_notebook
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, as_layer
-from functional_nn.core.progress import progress_bar
+from functional_nn.core.progress import is_progress_shown, progress_bar
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
@@ -38,7 +39,7 @@ from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
-from functional_nn.training.run import Run
+from functional_nn.training.run import EpochHistory, Run
 from functional_nn.training.state import Start, TrainState, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
 from functional_nn.training.streamed_epoch import streamed_epoch
@@ -125,7 +126,8 @@ def fit(
         on_epoch: called after each epoch with its metrics and the train state, first for the epochs restored from a
             checkpoint. If it returns True, the run stops. If it raises an exception, the run ends with this exception;
             what was reached is saved, and is the exception's attribute ``run``.
-        progress: whether to show a progress bar and, without ``on_epoch``, a closing line; by default on a terminal.
+        progress: whether to show a progress bar and, without ``on_epoch``, a closing line; by default on a terminal
+            and in a notebook. In a notebook the bar stays instead of the line.
 
     Raises:
         InputError: before anything is computed, for arguments and data that do not fit, for a model that does not fit
@@ -181,7 +183,7 @@ def fit(
         }
         if start is not None:
             settings["start"] = checksum(named_arrays(start))
-    show_progress = sys.stderr.isatty() if progress is None else progress
+    show_progress = is_progress_shown(progress)
 
     with RunSaver(checkpoints, settings) as saver, Interruption() as interruption:
         # The programs of the run.
@@ -234,7 +236,7 @@ def fit(
             at_end = history[-1].metrics if history else {}
             return Run(
                 train_state,
-                history,
+                EpochHistory(history),
                 status,
                 message,
                 in_shape=shape_of(split.train_x),
@@ -263,7 +265,7 @@ def fit(
         run = replace(run, test_metrics=test_metrics(programs, loop.reached.train_state, loop.data))
     if status == "non-finite":
         warnings.warn(message, RuntimeWarning, stacklevel=2)
-    if show_progress and on_epoch is None:
+    if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays
         print(run, file=sys.stderr)
     return run
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import jax
+
 from functional_nn.core.counts import counted
+from functional_nn.core.display import html_repr
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
@@ -70,6 +73,19 @@ class EpochMetrics(NamedTuple):
         return {"epoch": self.epoch, **self.metrics, **after}
 
 
+class EpochHistory(tuple[EpochMetrics, ...]):
+    """The metrics of all epochs: a tuple that shows itself as a table in a notebook."""
+
+    __slots__ = ()
+
+    _repr_html_ = html_repr
+
+
+jax.tree_util.register_pytree_node(
+    EpochHistory, lambda history: (tuple(history), None), lambda _, rows: EpochHistory(rows)
+)
+
+
 @dataclass(frozen=True)
 class Run:
     """The result of ``fit``.
@@ -94,7 +110,7 @@ class Run:
     """
 
     train_state: TrainState
-    history: tuple[EpochMetrics, ...]
+    history: EpochHistory
     status: str
     message: str
     in_shape: Shapes
@@ -111,6 +127,8 @@ class Run:
         metrics = {**(self.history[-1].metrics if self.history else {}), **self.test_metrics}
         texts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()]
         return f"Run({', '.join((self.status, epochs, *texts))})"
+
+    _repr_html_ = html_repr
 
     @property
     def params(self) -> Params:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from functional_nn.core.display import html_repr
+
 KINDS = (
     "convolution in a loop",
     "scatter of a pooling gradient",
@@ -36,6 +38,8 @@ class Finding(NamedTuple):
         where = f" in {self.layer}" if self.layer else ""
         return f"{self.kind}{where}: {self.message} {self.remedy}"
 
+    _repr_html_ = html_repr
+
 
 class Explanation(NamedTuple):
     """All findings. It prints one line for each finding, or says that there are none.
@@ -48,6 +52,8 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings)) or "nothing to warn of"
+
+    _repr_html_ = html_repr
 
     @property
     def kinds(self) -> set[str]:

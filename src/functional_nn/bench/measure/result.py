@@ -13,6 +13,7 @@ from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks
 from functional_nn.bench.measure.timing import Timing
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.display import html_repr
 
 NEAR = 0.5
 """A bound limits a program if it accounts for at least this share of a call."""
@@ -148,6 +149,8 @@ class Benchmark:
         roofline = f"{self.at_least}{self.roofline:.0%} of the roofline"
         missing = f", not counted: {self.uncounted_text}" if self.uncounted else ""
         return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {roofline}{missing})"
+
+    _repr_html_ = html_repr
 
     @property
     def at_least(self) -> str:

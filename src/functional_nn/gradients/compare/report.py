@@ -6,9 +6,9 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 
-from functional_nn.gradients.compare.report_table import WIDTH, html_table, text_table
+from functional_nn.core.display import html_repr
+from functional_nn.gradients.compare.report_table import WIDTH, text_table
 from functional_nn.gradients.compare.verdict import Verdict, worst_verdicts
 
 
@@ -25,7 +25,7 @@ class Survivor:
 class Report:
     """All verdicts of a comparison, and how many of the planted errors it found.
 
-    Prints as a sentence and a table, in a terminal and in a notebook. ``bool(report)`` raises an error: write
+    Shows itself as a sentence and a table, in a terminal and in a notebook. ``bool(report)`` raises an error: write
     ``report.passed`` or ``report.raise_if_failed()``.
 
     Args:
@@ -133,10 +133,7 @@ class Report:
         return f"{verdict_line}\n\n{text_table(self.verdicts)}" if self.verdicts else verdict_line
 
     __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        table = html_table(self.verdicts) if self.verdicts else ""
-        return f"<p>{escape(self._verdict_line)}</p>{table}"
+    _repr_html_ = html_repr
 
 
 def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: float | None = None) -> Report:

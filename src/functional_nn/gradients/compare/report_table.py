@@ -1,9 +1,8 @@
-"""Tables of verdicts for a terminal and for a notebook, with equal rows merged."""
+"""Tables of verdicts, with equal rows merged: the rows, their cells, and the table for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from typing import NamedTuple
 
 from functional_nn.gradients.compare.verdict import (
@@ -57,8 +56,8 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
 
 def text_table(verdicts: Sequence[Verdict]) -> str:
     """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below."""
-    groups, left_out = _rows(verdicts)
-    rows = [_cells(group) for group in groups]
+    groups, left_out = table_rows(verdicts)
+    rows = [table_cells(group) for group in groups]
     widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS))]
     # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
     rest = sum(widths) - widths[1] + 2 * (len(HEADS) - 1)
@@ -75,21 +74,7 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def html_table(verdicts: Sequence[Verdict]) -> str:
-    """Formats the same table as HTML, with the subject in each row."""
-    groups, left_out = _rows(verdicts)
-    heads = (HEADS[0], "subject", *HEADS[1:])
-    head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in heads)
-    rows = []
-    for group in groups:
-        mark, *others = _cells(group)
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (mark, group.worst.subject, *others))
-        rows.append(f"<tr>{cells}</tr>")
-    more = f"<p>… and {left_out:,} more comparisons that pass</p>" if left_out else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
-
-
-def _rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
+def table_rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
     """The rows to show, grouped by subject, and the number of omitted comparisons, all of which passed."""
     groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
     if len(groups) > MOST_ROWS:
@@ -102,7 +87,8 @@ def _rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
     return shown, len(verdicts) - sum(group.times for group in shown)
 
 
-def _cells(group: VerdictGroup) -> tuple[str, ...]:
+def table_cells(group: VerdictGroup) -> tuple[str, ...]:
+    """The cells of a row, one for each of ``HEADS``."""
     verdict, automatic = group.worst, group.worst_automatic.automatic_error
     unit = "" if verdict.unit == "terms" else f" {verdict.unit}"
     return (

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
+from functional_nn.core.display import html_repr
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function, check_number, shown
 from functional_nn.gradients.search.computed import HandVJP
@@ -87,6 +88,8 @@ class Worst:
         row = max(self.rows, key=lambda row: row.excess)
         where = f"{row.quantity} is off by {row.error:.3g} ULP at {shown_point(row.point)} ({row.dtype})"
         return f"Worst({self.name}: {where}, of {self.evaluations} points)"
+
+    _repr_html_ = html_repr
 
     def __str__(self) -> str:
         refused = [f"{quantity}: not computed, {message}" for quantity, message in self.refused.items()]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
+from functional_nn.core.display import html_repr
+
 WIDTH = 110
 
 IN_WORDS = {
@@ -178,6 +180,7 @@ class NonFinite:
         return f"{self.count:,} of its elements are not finite" if self.count > 1 else "no other element is"
 
     __repr__ = __str__
+    _repr_html_ = html_repr
 
 
 def _listed(paths: tuple[str, ...]) -> str:

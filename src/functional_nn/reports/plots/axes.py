@@ -26,9 +26,9 @@ def make_axes(
     rows: int, columns: int, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     """A figure, and an array of its axes with the shape (rows, columns)."""
-    from matplotlib.figure import Figure
+    from functional_nn.reports.plots.figure import ShownFigure
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)

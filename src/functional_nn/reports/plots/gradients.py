@@ -29,12 +29,12 @@ def plot_errors(activation: Activation, dtype: DTypeLike = "float32") -> Figure:
         activation: one of ``ACTIVATIONS``, or your own.
         dtype: the type of the computation.
     """
-    from matplotlib.figure import Figure
+    from functional_nn.reports.plots.figure import ShownFigure
 
     dtype = comparison_dtype(activation, dtype)
     x = _points(activation, dtype)
     hand, automatic = derivative_errors(activation, x)
-    figure = Figure(figsize=(9, 4.2), layout="constrained", dpi=120)
+    figure = ShownFigure(figsize=(9, 4.2), layout="constrained", dpi=120)
     axes = figure.subplots()
     axes.axhspan(LEAST, TOLERANCE, color=HAND, alpha=0.07, lw=0)
     axes.axhline(TOLERANCE, color="0.35", lw=0.9, ls=(0, (4, 3)))

@@ -171,9 +171,9 @@ def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarra
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    from matplotlib.figure import Figure
+    from functional_nn.reports.plots.figure import ShownFigure
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False)
     return figure, grid if rows > 1 or columns == 1 else grid[0]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from functional_nn.core.display import html_repr
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
@@ -222,9 +223,10 @@ class SweepResult:
         }
 
     def __str__(self) -> str:
-        return "\n".join((*settings_table(self), *_sentences(self)))
+        return "\n".join((*settings_table(self), *sentences(self)))
 
     __repr__ = __str__
+    _repr_html_ = html_repr
 
     @property
     def _columns(self) -> list[str]:
@@ -272,7 +274,8 @@ def reader_of(member: Member) -> HyperparameterReader:
     return HyperparameterReader(counts | values)
 
 
-def _sentences(result: SweepResult) -> list[str]:
+def sentences(result: SweepResult) -> list[str]:
+    """The lines below the table: the best member, how many members ended how, and the message."""
     counts = Counter(member.status for member in result.members)
     lines = []
     try:

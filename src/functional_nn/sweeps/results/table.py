@@ -15,7 +15,7 @@ MOST_ROWS = 20
 def settings_table(result: HasMembers) -> list[str]:
     """The lines of the table."""
     metric = chosen_metric(result, None)
-    settings = sorted(summarize(result, metric), key=lambda row: _worst_last(row, metric))
+    settings = ranked_settings(result, metric)
     names = [name for name in result.varied if name != "seed"]
     listed = settings[:MOST_ROWS]
     # The column of epochs is shown only if members ran different numbers of epochs.
@@ -34,6 +34,11 @@ def settings_table(result: HasMembers) -> list[str]:
     if left_out:
         lines.append(f"… and {left_out} more")
     return lines
+
+
+def ranked_settings(result: HasMembers, metric: str) -> list[Setting]:
+    """The settings of the hyper-parameters, averaged over their seeds, the best first."""
+    return sorted(summarize(result, metric), key=lambda row: _worst_last(row, metric))
 
 
 def _worst_last(row: Setting, metric: str) -> tuple[bool, float]:

@@ -1,0 +1,1 @@
+"""How objects show themselves in a notebook: small HTML that needs no script, in the colors of the page around it."""

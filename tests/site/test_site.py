@@ -1,0 +1,78 @@
+"""The built site in a browser: nothing is requested from elsewhere, and there is no serious accessibility fault.
+
+Build it first: ``pip install '.[docs,browser]' && sphinx-build -W docs build/site``.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+SITE = Path(__file__).resolve().parents[2] / "build" / "site"
+PAGES = (
+    "index.html",
+    "tutorial/04_backpropagation.html",
+    "how_to/index.html",
+    "how_to/checking_gradients.html",
+    "reference/index.html",
+    "reference/api/layers.html",
+    "explanation/index.html",
+    "formulas/dense.html",
+    "atlas/index.html",
+)
+WIDTHS = {"desktop": 1280, "phone": 375}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install '.[browser]'")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is missing.")
+    if not (SITE / "index.html").exists():
+        pytest.skip("The site is not built: sphinx-build -W docs build/site.")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(browser, request):
+    page = browser.new_page(color_scheme=request.param)
+    page.requested = []
+    page.on("request", lambda request: page.requested.append(request.url))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible_and_needs_nothing_from_elsewhere(page, name):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto((SITE / name).as_uri())
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 900})
+        scroll, view = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert scroll <= view, f"{name} is {scroll} pixels wide in a window of {width}"
+    found = Axe().run(page).response["violations"]
+    serious = {
+        violation["id"]: [node["target"] for node in violation["nodes"]][:3]
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert not serious
+    assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_the_search_finds_a_layer(page):
+    page.goto((SITE / "search.html").as_uri() + "?q=batch_norm")
+    page.wait_for_selector("#search-results li")
+    assert "batch_norm" in page.inner_text("#search-results")
+
+
+def test_every_chapter_can_be_downloaded():
+    chapters = [path.stem for path in (SITE / "tutorial").glob("[0-9]*.html")]
+    assert chapters
+    assert {path.stem for path in (SITE / "notebooks" / "tutorial").glob("*.ipynb")} == {*chapters}
