@@ -57,6 +57,7 @@ def picture_of(name, folder):
     return (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.example
 def test_variational_autoencoder(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "10_variational_autoencoder.py", "--quick", "--size", 3, "--out", tmp_path)
     printed = capsys.readouterr().out
@@ -87,6 +88,7 @@ def test_optimizers_on_a_surface(monkeypatch, capsys, tmp_path):
     assert picture_of("optimizers_on_a_surface", tmp_path)
 
 
+@pytest.mark.example
 def test_vanishing_gradients(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "14_vanishing_gradients.py", "--quick", "--out", tmp_path)
     ratios = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
@@ -95,6 +97,7 @@ def test_vanishing_gradients(monkeypatch, capsys, tmp_path):
     assert picture_of("vanishing_gradients", tmp_path)
 
 
+@pytest.mark.example
 def test_regularization(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "15_regularization.py", "--quick", "--out", tmp_path)
     printed = capsys.readouterr().out
@@ -104,6 +107,7 @@ def test_regularization(monkeypatch, capsys, tmp_path):
     assert picture_of("regularization", tmp_path)
 
 
+@pytest.mark.example
 def test_cnn_filters(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "16_cnn_filters.py", "--quick", "--out", tmp_path)
     accuracy, worst, best = map(float, re.findall(r"(\d+\.\d)%", capsys.readouterr().out))
@@ -112,6 +116,7 @@ def test_cnn_filters(monkeypatch, capsys, tmp_path):
     assert picture_of("cnn_filters", tmp_path)
 
 
+@pytest.mark.example
 def test_ensemble_and_calibration(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "17_ensemble_and_calibration.py", "--quick", "--out", tmp_path)
     one, ensemble = (float(loss) for loss in re.findall(r"loss (\S+),", capsys.readouterr().out))
@@ -119,6 +124,7 @@ def test_ensemble_and_calibration(monkeypatch, capsys, tmp_path):
     assert picture_of("ensemble_and_calibration", tmp_path)
 
 
+@pytest.mark.example
 def test_generative_adversarial_network(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "18_generative_adversarial_network.py", "--quick", "--out", tmp_path)
     first, last = (float(text) for text in re.findall(r"points are (\S+) from the ring", capsys.readouterr().out))
@@ -126,6 +132,7 @@ def test_generative_adversarial_network(monkeypatch, capsys, tmp_path):
     assert picture_of("generative_adversarial_network", tmp_path)
 
 
+@pytest.mark.example
 def test_per_example_gradients(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "19_per_example_gradients.py", "--quick", "--out", tmp_path)
     share, wrong, of_all = map(int, re.findall(r"(\d+)%", capsys.readouterr().out))
@@ -134,6 +141,7 @@ def test_per_example_gradients(monkeypatch, capsys, tmp_path):
     assert picture_of("per_example_gradients", tmp_path)
 
 
+@pytest.mark.example
 def test_neural_tangent_kernel(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "20_neural_tangent_kernel.py", "--quick", "--out", tmp_path)
     narrow, wide = (float(change) for change in re.findall(r"changes by (\S+)%", capsys.readouterr().out))
