@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class Touchable(SphinxDirective):
-    """A figure that people can change. Its file is a page of its own; the style and the body are taken from it."""
+    """A figure that people can change. Its file is a page of its own, whose body has the style and the script."""
 
     required_arguments = 1
 
@@ -21,11 +21,10 @@ class Touchable(SphinxDirective):
             raise self.error(f"No figure {path}.")
         self.env.note_dependency(str(path))
         page = path.read_text("utf-8")
-        styles = "".join(re.findall(r"<style>.*?</style>", page.partition("<body")[0], re.DOTALL))
         body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
         if body is None:
             raise self.error(f"No <body> in {path}.")
-        return [nodes.raw("", styles + body[1], format="html")]
+        return [nodes.raw("", body[1], format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -33,7 +33,15 @@ from functional_nn.training.optimizers import precision
 from functional_nn.training.resilience import non_finite
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
-FILES = sorted([*PICTURES, "config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])
+OTHERS = [
+    "config.json",
+    "layer_statistics.jsonl",
+    "metrics.jsonl",
+    "parameters.safetensors",
+    "report.html",
+    "result.json",
+]
+FILES = sorted([*PICTURES, *OTHERS])
 COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
@@ -97,7 +105,7 @@ def test_json_holds_the_result(finished):
     result = strict_json(finished.json)
     assert {"test_accuracy", "test_loss", "train_loss", "epochs", "parameters", "seconds", "status"} <= result.keys()
     assert {"seconds_per_epoch", "device", "versions", "config"} <= result.keys()
-    assert result["seconds"].keys() == {"import", "load", "compile", "train", "total"}
+    assert result["seconds"].keys() == {"import", "load", "compile", "train", "statistics", "total"}
     assert 0 < result["seconds_per_epoch"] < result["seconds"]["train"]
     assert result["seconds"]["total"] > result["seconds"]["compile"] > 0
     assert (result["epochs"], result["status"], result["parameters"]) == (5, "finished", 785 * 64 + 65 * 10)

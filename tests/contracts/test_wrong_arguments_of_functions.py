@@ -243,12 +243,15 @@ def calls():
         "plot_spread": (fnn.plots.plot_spread, of_sweep),
         "plot_heat_map": (fnn.plots.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
         "plot_errors": (fnn.plots.plot_errors, {"activation": fnn.relu, "dtype": "float32"}),
-        "load_dataset": (fnn.load_dataset, {"name": "mnist5k", "data_dir": None}),
+        "load_dataset": (
+            fnn.load_dataset,
+            {"name": "mnist5k", "data_dir": None, "image_size": None, "image_color": None, "progress": None},
+        ),
         "make_dataset": (
             fnn_data.make_dataset,
             {"name": "mine", "train_images": np.ones((2, 3, 3), np.uint8), "train_labels": np.array([0, 1])}
             | {"test_images": np.ones((2, 3, 3), np.uint8), "test_labels": np.array([0, 1])}
-            | {"classes": None, "source": "a test"},
+            | {"classes": None, "source": "a test", "class_names": None},
         ),
         "read_idx": (fnn_data.read_idx, {"path": IDX, "maximum_bytes": 10**6}),
         "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),

@@ -18,6 +18,7 @@ from functional_nn.cli.atlas import atlas
 from functional_nn.cli.bench import bench
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
+from functional_nn.cli.report import report
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
@@ -48,6 +49,7 @@ SHORT_HELP = {
     train: "Train a network on images and print its test accuracy.",
     predict: "Classify image files with a trained network.",
     sweep: "Train a model for each combination of settings and seeds.",
+    report: "Write a page about a run or a sweep, from its folder.",
     bench: "Measure how fast a network compiles and runs.",
     info: "Print versions, optional packages, and devices.",
     verify: "Compare the hand-derived gradients with jax.grad.",

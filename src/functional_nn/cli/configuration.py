@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import optax
 
     from functional_nn.core.layer import Layer
+    from functional_nn.data.dataset import Dataset
     from functional_nn.training.step import PenaltyFunction
 
 Number: TypeAlias = "float | jax.Array"
@@ -76,6 +77,8 @@ class Configuration:
     clip_norm: Number | None = None
     non_finite: str = "stop"
     validation: float = 0.0
+    image_size: tuple[int, ...] | None = None
+    image_color: str | None = None
 
     def completed(self) -> Configuration:
         """Fills in the model's defaults for values that were not given.
@@ -101,6 +104,16 @@ class Configuration:
         if self.gradient == "auto":
             changes["gradient"] = "formula" if self.model in FASTER_BY_FORMULA else "jax"
         return replace(self, **changes)
+
+    def load_data(self, progress: bool | None = None) -> Dataset:
+        """The data set, with its validation images. A bar shows the progress as for `load_dataset`."""
+        from functional_nn.data.sources import load_dataset
+
+        size = None if self.image_size is None else (self.image_size[0], self.image_size[-1])
+        data = load_dataset(
+            self.dataset, self.data_dir, image_size=size, image_color=self.image_color, progress=progress
+        )
+        return data.with_validation(self.validation) if self.validation else data
 
     def network(self, classes: int) -> Layer:
         """The network, with one output per class."""
@@ -165,7 +178,10 @@ class Configuration:
 
     def to_dict(self) -> dict[str, object]:
         """The configuration as ``config.json`` stores it."""
-        return {**asdict(self), "hidden": self.hidden and list(self.hidden)}
+        sizes = {
+            name: value and list(value) for name, value in (("hidden", self.hidden), ("image_size", self.image_size))
+        }
+        return {**asdict(self), **sizes}
 
     def settings(self) -> dict[str, object]:
         """The values that must stay the same for a run to be resumed.

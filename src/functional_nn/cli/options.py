@@ -116,6 +116,20 @@ class Sizes(click.ParamType):
         return sizes
 
 
+class ImageSize(Sizes):
+    """The height and width of images: ``64`` for both, or ``48,64``."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        sizes = super().convert(value, param, ctx)
+        if len(sizes) not in (1, 2):
+            self.fail(f"expected a number of pixels such as 64, or height and width 48,64, got {value!r}.", param, ctx)
+        return sizes
+
+
 class Distribution(NamedTuple):
     """A distribution to draw a flag's values from: ``log-uniform:1e-4:1e-2`` on the command line."""
 
@@ -195,6 +209,17 @@ SEED = click.IntRange(min=0, max=LARGEST_SEED)
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)
+IMAGE_SIZE = click.option(
+    "--image-size",
+    type=ImageSize(),
+    metavar="SIZE",
+    help="Height and width for images of folder:PATH: 64, or 48,64.  [default: their common size, else 64]",
+)
+IMAGE_COLOR = click.option(
+    "--image-color",
+    type=Named(("gray", "rgb")),
+    help="Colors for images of folder:PATH: gray or rgb.  [default: gray if all are gray]",
+)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 METRICS = click.option(
     "--metrics",

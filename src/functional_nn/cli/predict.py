@@ -22,6 +22,9 @@ TABLE_WIDTH = 80
 NEXT_BEST = 2
 """The number of classes that are printed after the most probable one. ``--json`` writes all classes."""
 
+CLASS_WIDTH = 10
+"""Longer names of classes are cut in the table. ``--json`` writes them whole."""
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -39,6 +42,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
 
         from functional_nn.cli.configuration import Configuration
         from functional_nn.core.errors import DataError, InputError, shortened
+        from functional_nn.data.image_folder import PREFIX, read_fitted_images
         from functional_nn.data.images import read_image
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import write_json
@@ -49,7 +53,8 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     run_folder.verify_run_folder(run)
     path = run / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    classes, image_shape = _shapes(values, path)
+    classes, image_shape = image_shapes(values, path)
+    class_names = _class_names(values, classes, path)
     with jax.enable_x64(configuration.precision == "float64"):
         try:
             net = configuration.network(classes)
@@ -59,18 +64,24 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
             raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
         params, state = load_parameters(run / run_folder.PARAMETERS, shapes)
         _check_finite(params, state, run / run_folder.PARAMETERS)
-        x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
+        if configuration.dataset.startswith(PREFIX):
+            x = read_fitted_images(images, image_shape)
+        else:
+            x = np.stack([read_image(image, image_shape, digits=is_digits(configuration.dataset)) for image in images])
         probabilities = predict_probabilities(net, params, state, x, precision=configuration.precision)
-    click.echo("\n".join(_table([click.format_filename(image) for image in images], probabilities)))
+    click.echo("\n".join(_table([click.format_filename(image) for image in images], probabilities, class_names)))
     if json_file is not None:
         rows: list[dict[str, object]] = [
             {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
             for image, row in zip(images, probabilities, strict=True)
         ]
+        if class_names is not None:
+            for row, number in zip(rows, probabilities.argmax(axis=1), strict=True):
+                row["class_name"] = class_names[number]
         write_json(json_file, rows)
 
 
-def _shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
+def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
     """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:
@@ -93,6 +104,18 @@ def _shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, i
     return classes, (height, width, channels)
 
 
+def _class_names(values: Mapping[str, object], classes: int, path: Path) -> list[str] | None:
+    """The names of a run's classes; None if they have numbers only, as in runs of earlier versions."""
+    from functional_nn.core.errors import DataError, short_repr
+
+    names = values.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+        raise DataError(str(path), f"a run's configuration with {classes} class_names", short_repr(names))
+    return names
+
+
 def _check_finite(params: Params, state: State, path: Path) -> None:
     """Requires finite parameters. With NaN in them, the network would still seem to give an answer."""
     import numpy as np
@@ -110,17 +133,29 @@ def is_digits(dataset: str) -> bool:
     return dataset.startswith("mnist")
 
 
-def _table(names: list[str], probabilities: np.ndarray) -> list[str]:
+def _table(names: list[str], probabilities: np.ndarray, class_names: list[str] | None = None) -> list[str]:
     """The lines of a table: each image with its class, the class's probability, and the next best classes."""
+    from functional_nn.core.errors import escaped
+
     best = probabilities.argsort(axis=1)[:, ::-1][:, : NEXT_BEST + 1]
+    shown = [str(number) for number in range(probabilities.shape[1])]
+    if class_names is not None:
+        shown = [_cut(escaped(name), CLASS_WIDTH) for name in class_names]
+    class_width = max(len("class"), *(len(shown[row[0]]) for row in best))
     cells = []
     for row, classes in zip(probabilities, best, strict=True):
-        others = ", ".join(f"{number} ({row[number]:.2%})" for number in classes[1:])
-        cells.append((f"{classes[0]:5}", f"{row[classes[0]]:11.2%}", others))
+        others = ", ".join(f"{shown[number]} ({row[number]:.2%})" for number in classes[1:])
+        first = shown[classes[0]]
+        cell = f"{first:>{class_width}}" if class_names is None else f"{first:{class_width}}"
+        cells.append((cell, f"{row[classes[0]]:11.2%}", others))
     room = TABLE_WIDTH - max(len("  ".join(("", *row))) for row in cells)
     # Paths of images differ at their ends, so a long path is cut at its start.
     names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
     width = max(len(name) for name in ("image", *names))
-    lines = [f"{'image':{width}}  class  probability  next best"]
+    lines = [f"{'image':{width}}  {'class':{class_width}}  probability  next best"]
     lines.extend("  ".join((f"{name:{width}}", *row)) for name, row in zip(names, cells, strict=True))
     return lines
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -11,6 +11,8 @@ from functional_nn.cli.options import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
+    IMAGE_COLOR,
+    IMAGE_SIZE,
     MODELS,
     NON_FINITE,
     NOT_NEGATIVE,
@@ -47,9 +49,12 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         "--dataset",
         default="mnist5k",
         metavar="NAME",
-        help="mnist5k (in the package), mnist, fashion_mnist, kmnist, or any TFDS image set.",
+        help="mnist5k (in the package), folder:PATH (a folder of images for each class), mnist, fashion_mnist, kmnist, "
+        "or any TFDS image set.",
     ),
     click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder."),
+    IMAGE_SIZE,
+    IMAGE_COLOR,
     click.option(
         "--validation",
         type=SHARE,

@@ -16,6 +16,8 @@ from functional_nn.cli.options import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
+    IMAGE_COLOR,
+    IMAGE_SIZE,
     JSON_FILE,
     METRICS,
     MODELS,
@@ -75,6 +77,8 @@ def axis(
 @click.command(context_settings={"show_default": True})
 @click.option("--dataset", default="mnist5k", metavar="NAME", help="As for train.")
 @click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
+@IMAGE_SIZE
+@IMAGE_COLOR
 @RECIPE
 @axis("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.", metavar="NAMES")
 @axis(
@@ -125,7 +129,8 @@ def axis(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for finished models, tables and pictures. After an interruption the same command goes on there.",
+    help="Folder for finished models, tables, pictures and report.html. After an interruption the same command "
+    "goes on there.",
 )
 @JSON_FILE
 @COMPILATION_CACHE
@@ -158,7 +163,6 @@ def sweep(
         import jax
 
         from functional_nn.cli.info import versions
-        from functional_nn.data.sources import load_dataset
         from functional_nn.losses.multiclass import cross_entropy
         from functional_nn.storage.files import write_json
         from functional_nn.sweeps.execution.halving import Halving
@@ -172,9 +176,7 @@ def sweep(
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
-    data = load_dataset(base.dataset, base.data_dir)
-    if base.validation:
-        data = data.with_validation(base.validation)
+    data = base.load_data(progress=False if quiet else None)
     chosen_metrics = metrics_by_name(metrics)
     named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
@@ -272,7 +274,8 @@ def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Con
 
 
 def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
-    """Writes the tables and pictures of a sweep."""
+    """Writes the tables, the pictures and the page of a sweep."""
+    from functional_nn.cli.report import write_sweep_report
     from functional_nn.reports.plots.sweep import draw_all
 
     tables = ["members.csv", "members.jsonl"]
@@ -281,5 +284,6 @@ def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
     pictures = draw_all(result, out)
     if not pictures:
         click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+    page = write_sweep_report(out, result)
     if not quiet:
-        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures)}")
+        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures + page)}")

@@ -34,7 +34,7 @@ CLEAR_LINE = "\r\x1b[2K"
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for configuration, metrics, checkpoints, parameters and pictures.",
+    help="Folder for configuration, metrics, checkpoints, parameters, pictures and a page, report.html.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
 @click.option(
@@ -70,19 +70,16 @@ def train(
 
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
-    from functional_nn.data.sources import load_dataset
-
     with starting_jax(configuration.precision, configuration.devices):
         clock_load = time.perf_counter()
-        data = load_dataset(configuration.dataset, configuration.data_dir)
-        if configuration.validation:
-            data = data.with_validation(configuration.validation)
+        data = configuration.load_data(progress=False if quiet else None)
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
     from functional_nn.cli.info import versions
+    from functional_nn.cli.report import statistics_recorder, write_run_report
     from functional_nn.losses.multiclass import cross_entropy
-    from functional_nn.storage import run_folder
+    from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import write_json
     from functional_nn.training.fit import fit
     from functional_nn.training.resilience.checkpointing import Checkpoints
@@ -93,20 +90,24 @@ def train(
     if not quiet:
         click.echo(data.describe())
         click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}")
-    checkpoints = None
+    net = configuration.network(data.classes)
+    checkpoints, recorder = None, None
     if out is not None:
         run_folder.check_run_folder(out, resume)
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
-    net = configuration.network(data.classes)
+        recorder = statistics_recorder(out, net, configuration, data, max(checkpoint_folder.steps(folder), default=0))
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         signals.defer()
         if out is not None:
             if metrics.epoch == 1:
-                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:], "versions": versions()}
+                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:]}
+                about |= {"class_names": data.class_names, "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about)
             run_folder.append_metrics(out, metrics.row())
+        if recorder is not None:
+            recorder.record(metrics.epoch, train_state.params, train_state.state)
         if not quiet:
             _print_epoch(metrics)
         signals.check()
@@ -133,6 +134,10 @@ def train(
             progress=False if quiet else None,
         )
     seconds |= run.seconds
+    if recorder is not None:
+        seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
+        recorder.record_last(len(run.history), run.params, run.state)
+        seconds["statistics"] = recorder.seconds
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, seconds) | {
         "device": f"{device.platform}: {device.device_kind}",
@@ -147,8 +152,9 @@ def train(
         pictures = draw_all(out, net, run, data)
         if not pictures:
             click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+        page = write_run_report(out, data)
         if not quiet:
-            contents = ", ".join(["configuration", "metrics", "parameters", *pictures])
+            contents = ", ".join(["configuration", "metrics", "parameters", *pictures, *page])
             click.echo(f"{click.format_filename(out)}: {contents}")
     if json_file is not None:
         write_json(json_file, result)

@@ -81,7 +81,8 @@ def _bar_in_a_terminal(title: str, total: int) -> Iterator[Callable[[str], None]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True) as bar:
+    beside = TextColumn("{task.fields[text]}", markup=False)  # a text such as a file's name may have brackets
+    with Progress(*columns, beside, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total, text="")
         yield lambda text: bar.update(task, advance=1, text=text)
 

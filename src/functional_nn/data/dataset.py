@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from functional_nn.core.counts import is_count
 from functional_nn.core.display import html_repr
-from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.errors import DataError, InputError, escaped, short_repr
 from functional_nn.data.validation import training_and_validation
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Dataset(NamedTuple):
         source: where it came from, in words.
         validation_images: as train_images, for choices during training; None if there are none.
         validation_labels: as train_labels.
+        class_names: the name of each class, in the order of the labels; None if classes have numbers only.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Dataset(NamedTuple):
     source: str
     validation_images: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
 
     def with_validation(self, share: float = 0.1, seed: int = 0) -> Dataset:
         """Keeps a share of the training images for validation: the same share of each class, drawn at random.
@@ -72,10 +75,10 @@ class Dataset(NamedTuple):
 
     def describe(self) -> str:
         """Describes the data set in one line: name, sizes, shape of an image, classes, source."""
-        return f"{self.name}: {self._sizes()}, from {self.source}"
+        return escaped(f"{self.name}: {self._sizes()}, from {self.source}")
 
     def __repr__(self) -> str:
-        return f"<Dataset {self.name}: {self._sizes()}>"
+        return escaped(f"<Dataset {self.name}: {self._sizes()}>")
 
     _repr_html_ = html_repr
 
@@ -173,6 +176,7 @@ def make_dataset(
     *,
     classes: int | None = None,
     source: str,
+    class_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Checks the four arrays and makes a `Dataset` of them.
 
@@ -182,8 +186,9 @@ def make_dataset(
         train_labels: integers (number,).
         test_images: as train_images, of the same height, width and channels.
         test_labels: as train_labels.
-        classes: the number of classes; None for the largest label plus one.
+        classes: the number of classes; None for the number of names, or the largest label plus one.
         source: where it came from, in words.
+        class_names: the name of each class, in the order of the labels. Pictures and tables show them.
 
     Returns:
         The data set, its labels as int32.
@@ -205,6 +210,9 @@ def make_dataset(
         raise DataError(f"{name} test images", f"the training images' size {size}", test_images.shape[1:])
     train_labels = _checked_labels(f"{name} training labels", train_labels, len(train_images))
     test_labels = _checked_labels(f"{name} test labels", test_labels, len(test_images))
+    names = None if class_names is None else _checked_names(f"{name} class_names", class_names, classes)
+    if classes is None and names is not None:
+        classes = len(names)
     if classes is None:
         classes = 1 + int(max(train_labels.max(), test_labels.max()))
     for split, labels in (("training", train_labels), ("test", test_labels)):
@@ -219,6 +227,7 @@ def make_dataset(
         test_labels.astype(np.int32),
         classes,
         source,
+        class_names=names,
     )
 
 
@@ -232,7 +241,7 @@ def check_name(name: str) -> None:
     functional_nn.core.errors.DataError: data set: expected a name of letters, digits, _ and -, got '../mnist'. ...
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        remedy = "A folder goes into data_dir."
+        remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
         raise DataError("data set", "a name of letters, digits, _ and -", short_repr(name), remedy)
 
 
@@ -264,6 +273,16 @@ def _checked_labels(argument: str, value: ArrayLike, images: int) -> np.ndarray:
     if len(labels) != images:
         raise DataError(argument, f"as many labels as images, {images}", len(labels))
     return labels
+
+
+def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> tuple[str, ...]:
+    """The names of the classes: different texts, one for each class."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if not is_list or not all(isinstance(name, str) and name for name in value) or len(set(value)) < len(value):
+        raise DataError(argument, "different names, one for each class", short_repr(value))
+    if classes is not None and len(value) != classes:
+        raise DataError(argument, f"as many names as classes, {classes}", len(value))
+    return tuple(value)
 
 
 def _rows(labels: object, examples: int, validation: object, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

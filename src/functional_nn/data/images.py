@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +28,9 @@ MOST_PIXELS = 50_000_000
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
 
+ORIENTATION = 0x0112
+"""The entry of a photograph's EXIF data that says how the camera was turned: 5 to 8 swap height and width."""
+
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
     """Reads an image file as bytes of ``shape``, (height, width, channels). Gray images become bright on dark.
@@ -42,36 +47,124 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
         DataError: if the file is missing or not an image, or if a digit's image is blank.
     """
     height, width, channels = shape
+    with quiet_decoders():
+        opened = _open(path)
     if channels == 3:
-        image = _reduced(_opaque(_open(path)).convert("RGB"))
+        image = _reduced(_opaque(opened).convert("RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    gray = _bright_on_dark(np.asarray(_reduced(_opaque(_open(path)).convert("L"))))
+    gray = _bright_on_dark(np.asarray(_reduced(_opaque(opened).convert("L"))))
     if gray.shape != (height, width):
         gray = _centered(path, gray, height, width) if digits else _scaled(gray, height, width)
     return gray[..., None]
 
 
-def _open(path: str | os.PathLike[str]) -> Image:
+def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads an image file as bytes of ``shape``, for data sets of the user's own images.
+
+    The image is scaled until it covers the height and the width. What is too much is cut off at both sides equally.
+    An image of that height and width keeps its pixels. The colors stay as they are: nothing is inverted.
+
+    Call it inside `quiet_decoders`. Threads may call it at the same time.
+
+    Args:
+        path: an image file that Pillow reads. Of an animation, the first image is taken.
+        shape: (height, width, channels), with 1 channel for gray or 3 for RGB.
+
+    Raises:
+        DataError: if the file is missing, damaged, or not an image.
+    """
     import PIL.Image
     import PIL.ImageOps
 
+    height, width, channels = shape
+    image = _with_16_bits_at_most(path, _open(path, twice=2 * max(height, width)))
+    try:
+        image = _opaque(image).convert("RGB" if channels == 3 else "L")
+    except (OSError, ValueError) as error:  # a mode without a conversion to gray or RGB
+        raise DataError(str(path), "an image that Pillow can convert to RGB", shortened(error)) from None
+    if image.size != (width, height):
+        image = PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)
+
+
+def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """The height and width of an image file as it is shown, and whether it is gray. Its pixels are not read.
+
+    Call it inside `quiet_decoders`.
+
+    Raises:
+        DataError: if the file is missing or not an image.
+    """
+    import PIL.Image
+
+    with _errors_as_data_errors(path), PIL.Image.open(path) as image:
+        width, height = image.size
+        # Reading this entry of a PNG file would read the pixels too, if it comes after them.
+        if image.format != "PNG" or "exif" in image.info:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            height, width = (width, height) if turned else (height, width)
+        return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Silences Pillow's warnings about files that it can read, and makes an error of the one about too many pixels.
+
+    The filters of warnings belong to the whole process. So threads are started inside this context.
+    """
+    import PIL.Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        yield
+
+
+def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
+    """Reads an image and turns it as its camera was turned.
+
+    Args:
+        path: the file.
+        twice: twice the height or width that is needed. JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if this
+            is at least as large, which is several times as fast.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    with _errors_as_data_errors(path), PIL.Image.open(path) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise PIL.Image.DecompressionBombError
+        if twice is not None:
+            image.draft(None, (twice, twice))
+        return PIL.ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _errors_as_data_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    import PIL.Image
+
     remedy = "Give a PNG, JPEG or other image file."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise PIL.Image.DecompressionBombError
-                return PIL.ImageOps.exif_transpose(image)
+        yield
     except PIL.UnidentifiedImageError:
-        raise DataError(str(path), "an image file", "another kind of file", remedy) from None
+        given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
+        raise DataError(str(path), "an image file", given, remedy) from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         limit = f"at most {MOST_PIXELS:,} pixels"
         raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
         given = shortened(getattr(error, "strerror", None) or error)
         raise DataError(str(path), "a readable image file", given, remedy) from None
+
+
+def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
+    """The image, if its numbers have a known range. There is no rule for where white is in floating-point images."""
+    largest = int(np.max(np.asarray(image))) if image.mode == "I" else 0
+    if image.mode == "F" or largest > 65535:
+        given = "floating-point numbers" if image.mode == "F" else f"numbers up to {largest}"
+        remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
+        raise DataError(str(path), "an image with 8 or 16 bits for each number", given, remedy)
+    return image
 
 
 def _reduced(image: Image) -> Image:

@@ -1,13 +1,14 @@
-"""Data sets by name: the embedded one, IDX files, Debian's package, TensorFlow Datasets."""
+"""Data sets by name: the embedded one, folders of images, IDX files, Debian's package, TensorFlow Datasets."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from functional_nn.core.errors import DataError
+from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
+from functional_nn.data.image_folder import PREFIX, load_image_folder
 from functional_nn.data.tfds import load_tfds
 from functional_nn.data.tfds_download import NAMES
 from functional_nn.storage.files import check_path
@@ -16,13 +17,26 @@ MNIST5K = Path(__file__).parent / "mnist5k"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load_dataset(
+    name: str = "mnist5k",
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    image_color: str | None = None,
+    progress: bool | None = None,
+) -> Dataset:
     """Loads a data set by its name. If it cannot be loaded, that is an error: no other set takes its place.
 
     Args:
-        name: ``mnist5k`` (embedded), a set of TensorFlow Datasets, or any name for IDX files of your own.
+        name: ``mnist5k`` (embedded), ``folder:PATH`` for a folder with a folder of images for each class, a set of
+            TensorFlow Datasets, or any name for IDX files of your own.
         data_dir: a folder with the four IDX files, or with a set that TFDS prepared. It is only read. If it is
             None, an installed set is read (Debian's ``fashion_mnist``), or TFDS loads or downloads the set.
+        image_size: the height and width that the images of a folder are brought to, or one number for both. None keeps
+            the size if all images have the same one, and otherwise is 64.
+        image_color: ``"gray"`` or ``"rgb"`` for the images of a folder. None is gray if all of them are.
+        progress: whether to show a progress bar while a folder is read. None shows one for 500 images or more, on a
+            terminal and in a notebook.
 
     Returns:
         The data set.
@@ -33,6 +47,15 @@ def load_dataset(name: str = "mnist5k", data_dir: str | os.PathLike[str] | None 
     >>> load_dataset().describe().partition(", from")[0]
     'mnist5k: 4,000 training and 1,000 test images, 28x28x1, 10 classes'
     """
+    if isinstance(name, str) and name.startswith(PREFIX):
+        if data_dir is not None:
+            raise DataError("data_dir", f"nothing for {PREFIX}PATH", str(data_dir), "The path is in the name.")
+        path = check_path("the path in folder:PATH", name.removeprefix(PREFIX))
+        folder = Path(os.path.expanduser(path))
+        return load_image_folder(name, folder, image_size=image_size, image_color=image_color, progress=progress)
+    for argument, value in (("image_size", image_size), ("image_color", image_color)):
+        if value is not None:
+            raise InputError(argument, f"nothing for {short_repr(name)} (only for {PREFIX}PATH)", short_repr(value))
     check_name(name)
     if data_dir is None:
         if name == "mnist5k":

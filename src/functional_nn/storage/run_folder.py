@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
@@ -32,6 +32,8 @@ METRICS = "metrics.jsonl"
 PARAMETERS = "parameters.safetensors"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+LAYER_STATISTICS = "layer_statistics.jsonl"
+REPORT = "report.html"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
@@ -95,6 +97,61 @@ def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
         file.write(_metrics_line(metrics))
 
 
+def read_metrics(folder: Path) -> list[JsonObject]:
+    """Reads the metrics of the epochs. A last line that a killed run left half-written is left out.
+
+    Raises:
+        DataError: if another line is no JSON object with the number of its epoch.
+    """
+    path = folder / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), "the metrics of a run", shortened(error)) from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        row = _json_object(line)
+        if row is None or row.get("epoch") != number:
+            raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}", shortened(line))
+        rows.append(row)
+    return rows
+
+
+def read_result(folder: Path) -> JsonObject:
+    """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first."""
+    return read_signed((folder / RESULT).read_bytes())
+
+
+def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] = ()) -> None:
+    """Writes a file of layer statistics, with the rows of epochs before, if the run goes on."""
+    write_whole(folder / LAYER_STATISTICS, "".join(map(_signed_line, rows)))
+
+
+def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
+    """Appends the layer statistics of an epoch."""
+    with open(folder / LAYER_STATISTICS, "a", encoding="utf-8") as file:
+        file.write(_signed_line(row))
+
+
+def read_layer_statistics(folder: Path) -> list[JsonObject]:
+    """Reads the layer statistics that a run has. A line that is damaged or half-written is left out.
+
+    The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
+    """
+    try:
+        lines = (folder / LAYER_STATISTICS).read_bytes().splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        signed = _json_object(line)
+        if signed is not None and signed.get("sha256") == _sha256_of(json.dumps(signed.get("row")).encode()):
+            rows.append(signed["row"])
+    return rows
+
+
 def finish_run_folder(
     folder: Path,
     params: Params,
@@ -143,9 +200,28 @@ def verify_run_folder(folder: Path) -> None:
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
 
 
+def _signed_line(row: Mapping[str, object]) -> str:
+    """A row as a line of JSON with a checksum."""
+    content = finite_json(dict(row))
+    return json.dumps({"row": content, "sha256": _sha256_of(json.dumps(content).encode())}) + "\n"
+
+
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
 
 
+def _json_object(line: str | bytes) -> JsonObject | None:
+    """A line of JSON; None if it is no JSON object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _sha256_of(path.read_bytes())
+
+
+def _sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

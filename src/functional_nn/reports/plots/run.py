@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core import trees
+from functional_nn.core.errors import escaped
 from functional_nn.core.layer import Layer, Params
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
@@ -39,13 +41,13 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
     probabilities = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
     matrix = confusion_matrix(np.nan_to_num(probabilities), data.test_labels)
     figures = {
-        "confusion.png": confusion(np.asarray(matrix, int)),
-        "most_wrong.png": most_wrong(data.test_images, data.test_labels, probabilities),
+        "confusion.png": confusion(np.asarray(matrix, int), class_names=data.class_names),
+        "most_wrong.png": most_wrong(data.test_images, data.test_labels, probabilities, class_names=data.class_names),
     }
     if run.history:
-        figures["learning_curves.png"] = learning_curves(run.history, data.name)
+        figures["learning_curves.png"] = learning_curves(run.history, as_plain_text(data.name))
     image_shape = data.test_images.shape[1:]
-    weight = _weight_on_pixels(run.params, image_shape)
+    weight = weight_on_pixels(run.params, image_shape)
     if weight is not None:
         figures["first_layer_weights.png"] = first_layer_weights(weight)
     for name, figure in figures.items():
@@ -56,7 +58,10 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
 def write_picture(path: Path, figure: Figure) -> None:
     """Writes a picture as PNG, whole or not at all."""
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    with warnings.catch_warnings():
+        # The names of classes may have letters that matplotlib's font lacks. They are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(content, format="png")
     write_whole(path, content.getvalue())
 
 
@@ -94,11 +99,13 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
     return figure
 
 
-def confusion(matrix: np.ndarray, title: str = "") -> Figure:
+def confusion(matrix: np.ndarray, title: str = "", class_names: Sequence[str] | None = None) -> Figure:
     """Plots the confusion matrix: errors in color, and right answers as numbers on the diagonal."""
     classes = len(matrix)
     room = 0.48 * min(classes, MOST_NUMBERS)
-    figure, ((axes,),) = _axes(1, 1, width=1.6 + room, height=1.2 + room)
+    names = [] if class_names is None else [as_plain_text(name) for name in class_names]
+    room_for_names = 0.08 * max((len(name) for name in names), default=0)
+    figure, ((axes,),) = _axes(1, 1, width=1.6 + room + room_for_names, height=1.2 + room + room_for_names)
     errors = np.where(np.eye(classes, dtype=bool), 0, matrix)
     colors = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
     if classes > MOST_NUMBERS:
@@ -115,11 +122,21 @@ def confusion(matrix: np.ndarray, title: str = "") -> Figure:
             axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
     ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
     axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
+    if names:
+        shown = [names[number] for number in ticks]
+        axes.set_xticklabels(shown, rotation=90)
+        axes.set_yticklabels(shown)
     axes.set_title(title or f"{errors.sum()} of {matrix.sum()} wrong")
     return figure
 
 
-def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, count: int = 24) -> Figure:
+def most_wrong(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    count: int = 24,
+    class_names: Sequence[str] | None = None,
+) -> Figure:
     """Plots the misclassified test images with the least probability of their label, the worst first."""
     given = probabilities[np.arange(len(labels)), labels]
     predicted = probabilities.argmax(axis=1)
@@ -131,11 +148,13 @@ def most_wrong(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
         axes.set_axis_off()
         return figure
     columns = min(8, max(4, len(worst)))
+    names = [as_plain_text(name, 10) for name in class_names or map(str, range(probabilities.shape[1]))]
     rows = math.ceil(len(worst) / columns)
     figure, grid = _axes(rows, columns, width=1.3 * columns, height=1.55 * rows + 0.4)
     _tiles(grid, [images[i] for i in worst], cmap="gray_r", vmin=0, vmax=255)
     for axes, i in zip(grid.flat, worst, strict=False):
-        axes.set_title(f"{labels[i]}, not {predicted[i]}\n{given[i]:.1%} : {probabilities[i].max():.1%}", fontsize=7)
+        first, second = names[labels[i]], names[predicted[i]]
+        axes.set_title(f"{first}, not {second}\n{given[i]:.1%} : {probabilities[i].max():.1%}", fontsize=7)
     figure.suptitle("Most wrong: class, what it was taken for, and the probabilities of both", fontsize=9)
     return figure
 
@@ -159,7 +178,18 @@ def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
     return figure
 
 
-def _weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
+def as_plain_text(text: str, most: int = 24) -> str:
+    r"""A name from the file system for a picture: cut, without control characters, and without formulas in $…$.
+
+    >>> as_plain_text("5 $ or 10 $"), as_plain_text("a" * 9, 4)
+    ('5 \\$ or 10 \\$', 'aaa…')
+    """
+    text = escaped(text)
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
     """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
     for leaf in trees.flatten(params).values():
         weight = np.asarray(leaf)

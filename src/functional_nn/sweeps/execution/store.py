@@ -21,7 +21,8 @@ from functional_nn.sweeps.execution.member_batch import MemberHistory
 
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
-FILE_ENTRIES = ("format", "version", "fingerprint")
+FINGERPRINT = "fingerprint"
+FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 CURVE, TEST = "curve", "test"
 """In a batch's file, the paths of a member's metrics: after each epoch, and on the test examples at the end."""
@@ -68,7 +69,7 @@ class Store:
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
                 write_whole(path, signed_text(entries | self._identity))
                 return
-            known = _read(path)
+            known = read_identity(path)
         except OSError as error:
             raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
         if different := difference({name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity):
@@ -122,16 +123,7 @@ class Store:
             if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
                 return None
 
-        histories = [
-            MemberHistory(
-                member["number"],
-                member["status"],
-                member["bad_step"],
-                curves=_in_order(_below(f"{place}/{CURVE}/", arrays), member["metrics"]),
-                test_metrics={name: values[0] for name, values in _below(f"{place}/{TEST}/", arrays).items()},
-            )
-            for place, member in enumerate(members)
-        ]
+        histories = histories_in(arrays, members)
         kept = [
             jax.tree.unflatten(structure, [arrays[f"{place}/{i}"] for i in range(len(leaves))])
             for place in range(len(members))
@@ -140,6 +132,25 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]) -> list[MemberHistory]:
+    """The histories of the members in a batch's file.
+
+    Args:
+        arrays: those of the file.
+        members: what the file says about each member.
+    """
+    return [
+        MemberHistory(
+            member["number"],
+            member["status"],
+            member["bad_step"],
+            curves=_in_order(_below(f"{place}/{CURVE}/", arrays), member["metrics"]),
+            test_metrics={name: values[0] for name, values in _below(f"{place}/{TEST}/", arrays).items()},
+        )
+        for place, member in enumerate(members)
+    ]
 
 
 def _in_order(curves: Mapping[str, list[float]], names: Sequence[str]) -> dict[str, list[float]]:
@@ -151,7 +162,7 @@ def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[float
     return {path.removeprefix(start): array.tolist() for path, array in arrays.items() if path.startswith(start)}
 
 
-def _read(path: Path) -> JsonObject:
+def read_identity(path: Path) -> JsonObject:
     """The verified contents of ``sweep.json``.
 
     Raises:

@@ -36,7 +36,8 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
         train = np.concatenate([part for i, part in enumerate(parts) if i != number])
         arrays = (x[train], labels[train], x[parts[number]], labels[parts[number]])
         if isinstance(data, Dataset):
-            return Dataset(f"{data.name}, fold {number} of {count}", *arrays, data.classes, data.source)
+            name = f"{data.name}, fold {number} of {count}"
+            return Dataset(name, *arrays, data.classes, data.source, class_names=data.class_names)
         return Split(*arrays)
 
     return {f"fold_{number}": fold(number) for number in range(count)}

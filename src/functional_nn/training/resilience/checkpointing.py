@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
@@ -181,6 +181,20 @@ class RunSaver:
             given = f"{self._found.path.parent}, whose run has {different}"
             remedy = "Use the arguments of that run, or another folder."
             raise InputError("checkpoints", "a new folder, or the folder of this run", given, remedy)
+
+
+def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
+    """The metrics of the epochs up to a checkpoint that ``fit`` saved.
+
+    Raises:
+        DataError: if ``fit`` did not save it, or if the metrics are damaged.
+    """
+    about = found.about
+    names = about.get("settings", {}).get(METRICS)
+    if names is None or "epochs" not in about:
+        raise DataError(str(found.path), "a checkpoint of fit", "one that fit did not write")
+    rows = History(found.path.parent, len(NUMBERS) + len(names)).read(about["epochs"], about["history"])
+    return tuple(_metrics(row, names) for row in rows)
 
 
 def _checked(checkpoints: object) -> Checkpoints:

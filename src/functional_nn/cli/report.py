@@ -1,0 +1,263 @@
+"""``functional-nn report``: a page about a run or a sweep, made from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
+from functional_nn.cli.startup import importing
+
+if TYPE_CHECKING:
+    from functional_nn.cli.configuration import Configuration
+    from functional_nn.core.layer import Layer, Params, State
+    from functional_nn.data.dataset import Dataset
+    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.storage.checkpoint import Checkpoint
+    from functional_nn.storage.files import JsonObject
+    from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.training.layer_statistics import StatisticsRecorder
+
+NO_PAGE = "No report.html, since jinja2 is missing: pip install 'functional-nn[plots]'."
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--data-dir", metavar="DIR", help="Folder of the run's data, if they were moved.")
+@COMPILATION_CACHE
+def report(folder: Path, data_dir: str | None) -> None:
+    """Write a page about a run or a sweep: FOLDER/report.html.
+
+    FOLDER is what train --out or sweep --out wrote, also after an interruption, or the checkpoints of fnn.fit. The
+    page is one file that needs no other. Parts for which something is missing are left out, and the page says so.
+    """
+    with importing():
+        import jax
+
+        from functional_nn.core.errors import DataError
+        from functional_nn.reports.pages import run_report, sweep_report
+        from functional_nn.reports.pages.page import check_libraries
+        from functional_nn.storage import checkpoint_folder, run_folder
+        from functional_nn.sweeps.execution.store import SWEEP
+        from functional_nn.sweeps.results.folder import read_sweep
+
+    check_libraries(("jinja2",))
+    page = folder / run_folder.REPORT
+    if (folder / SWEEP).exists():
+        result, settings = read_sweep(folder)
+        sweep_report.write_page(page, result, settings)
+    elif (folder / run_folder.CONFIGURATION).exists():
+        values = run_folder.read_configuration(folder)
+        with jax.enable_x64(values.get("precision") == "float64"):
+            run_report.write_page(page, run_contents(folder, data_dir=data_dir))
+    elif checkpoint_folder.steps(folder):
+        run_report.write_page(page, checkpoint_contents(folder))
+    else:
+        remedy = "Give a folder that train --out, sweep --out or fnn.fit(…, checkpoints=…) wrote."
+        given = "nothing of the kind" if folder.is_dir() else "no folder"
+        raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
+    click.echo(click.format_filename(page))
+
+
+def write_run_report(folder: Path, data: Dataset) -> list[str]:
+    """Writes the page of a run that has just ended, and returns its name in a list; empty if Jinja is missing."""
+    if not _has_jinja():
+        return []
+    from functional_nn.reports.pages import run_report
+    from functional_nn.storage import run_folder
+
+    run_report.write_page(folder / run_folder.REPORT, run_contents(folder, data))
+    return [run_folder.REPORT]
+
+
+def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
+    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if Jinja is missing."""
+    if not _has_jinja():
+        return []
+    from functional_nn.reports.pages import sweep_report
+    from functional_nn.storage import run_folder
+    from functional_nn.sweeps.results.folder import sweep_settings
+
+    sweep_report.write_page(folder / run_folder.REPORT, result, sweep_settings(folder))
+    return [run_folder.REPORT]
+
+
+def _has_jinja() -> bool:
+    try:
+        import jinja2  # noqa: F401
+    except ImportError:
+        click.echo(NO_PAGE, err=True)
+        return False
+    return True
+
+
+def statistics_recorder(
+    folder: Path, net: Layer, configuration: Configuration, data: Dataset, restored_epochs: int
+) -> StatisticsRecorder:
+    """What writes the statistics of layers after each epoch of a run; see ``training.layer_statistics``."""
+    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.training.layer_statistics import StatisticsRecorder
+
+    return StatisticsRecorder(
+        folder,
+        with_hand_vjp(net),
+        cross_entropy,
+        configuration.precision,
+        data.train_images,
+        data.train_labels,
+        restored_epochs,
+    )
+
+
+def run_contents(folder: Path, data: Dataset | None = None, *, data_dir: str | None = None) -> RunContents:
+    """What is known about the run in a folder.
+
+    Args:
+        folder: what ``train --out`` wrote. The run may have been interrupted, and may be going on.
+        data: the data of the run; None to load them.
+        data_dir: the folder of the data, if it is another one than that of the run.
+
+    Raises:
+        DataError: if the configuration or the metrics are damaged.
+    """
+    from functional_nn.cli.configuration import Configuration
+    from functional_nn.cli.predict import image_shapes
+    from functional_nn.core.errors import DataError
+    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.storage import run_folder
+
+    values = run_folder.read_configuration(folder)
+    path = folder / run_folder.CONFIGURATION
+    configuration = Configuration.from_dict(dict(values), path)
+    classes, image_shape = image_shapes(values, path)
+    history = run_folder.read_metrics(folder)
+    notes: list[str] = []
+    net = configuration.network(classes)
+    result: JsonObject | None = None
+    if (folder / run_folder.RESULT).exists():
+        try:
+            run_folder.verify_run_folder(folder)
+            result = run_folder.read_result(folder)
+        except DataError as error:
+            notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
+    params, state, epoch = _parameters(folder, net, image_shape, result, notes)
+    if data is None:
+        data = _data(configuration, data_dir, classes, image_shape, notes)
+    statistics = run_folder.read_layer_statistics(folder)
+    contents = RunContents(
+        values,
+        history,
+        result,
+        [row for row in statistics if row["epoch"] <= len(history)],
+        params,
+        state,
+        epoch,
+        net,
+        data,
+        configuration.precision,
+        notes,
+    )
+    return contents if contents.statistics else _with_statistics(contents, configuration)
+
+
+def checkpoint_contents(folder: Path) -> RunContents:
+    """What is known about a run of ``fit`` from its folder of checkpoints."""
+    from functional_nn.core.errors import DataError
+    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.storage import checkpoint_folder
+    from functional_nn.training.resilience.checkpointing import saved_history
+
+    found = checkpoint_folder.newest(folder)
+    if found is None:
+        raise DataError(str(folder), "a folder with checkpoints", "none in it")
+    known = found.about.get("settings", {})
+    names = ("batch_size", "seed", "devices", "non_finite")
+    settings = {name: known[name] for name in names if name in known}
+    history = [metrics.row() for metrics in saved_history(found)]
+    note = (
+        "fit wrote this folder. It does not say which network and which data the run had, so everything that needs "
+        "them is left out."
+    )
+    params = _part_of(found, "train_state/params")
+    return RunContents(settings, history, params=params, params_epoch=found.step, notes=[note])
+
+
+def _part_of(found: Checkpoint, root: str) -> Params:
+    from functional_nn.core import trees
+
+    start = f"{root}/"
+    return trees.unflatten(
+        {path.removeprefix(start): array for path, array in found.arrays.items() if path.startswith(start)}
+    )
+
+
+def _parameters(
+    folder: Path, net: Layer, image_shape: tuple[int, int, int], result: JsonObject | None, notes: list[str]
+) -> tuple[Params | None, State | None, int]:
+    """The parameters and the state of a run, and the number of epochs that they were trained for.
+
+    They come from the run's end if it has one, otherwise from its newest checkpoint.
+    """
+    import jax
+
+    from functional_nn.core.errors import DataError
+    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.storage.parameters import load_parameters
+
+    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
+    try:
+        if result is not None:
+            params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
+            return params, state, int(result.get("epochs", 0))
+        found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
+        if found is None:
+            notes.append("There are no parameters and no checkpoints, so everything that needs them is left out.")
+            return None, None, 0
+        params = found.tree(shapes[0], "train_state/params")
+        state = found.tree(shapes[1], "train_state/state") if jax.tree.leaves(shapes[1]) else shapes[1]
+    except DataError as error:
+        notes.append(f"The parameters could not be read, so everything that needs them is left out. {error}")
+        return None, None, 0
+    notes.append(f"The run has not ended. The parameters are those of its newest checkpoint, after epoch {found.step}.")
+    return params, state, found.step
+
+
+def _data(
+    configuration: Configuration,
+    data_dir: str | None,
+    classes: int,
+    image_shape: tuple[int, int, int],
+    notes: list[str],
+) -> Dataset | None:
+    """The data of a run; None if they cannot be loaded any more."""
+    from functional_nn.core.errors import InputError
+
+    try:
+        data = replace(configuration, data_dir=data_dir or configuration.data_dir).load_data()
+    except (InputError, OSError) as error:
+        notes.append(f"The data set could not be loaded, so everything that needs it is left out. {error}")
+        return None
+    if data.train_images.shape[1:] != image_shape or data.classes != classes:
+        notes.append("The data set has changed since the run, so everything that needs it is left out.")
+        return None
+    return data
+
+
+def _with_statistics(contents: RunContents, configuration: Configuration) -> RunContents:
+    """Adds the statistics of layers after the last epoch, for a run that did not write any."""
+    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.training.layer_statistics import make_layer_statistics, statistics_row
+
+    if contents.data is None or contents.net is None or contents.params is None or contents.state is None:
+        return contents
+    statistics = make_layer_statistics(with_hand_vjp(contents.net), cross_entropy, configuration.precision)
+    data = contents.data
+    row = statistics_row(
+        statistics, contents.params_epoch, contents.params, contents.state, data.train_images, data.train_labels
+    )
+    return replace(contents, statistics=[row])

@@ -1,0 +1,311 @@
+"""Traced programs as plain data, so that a small evaluator outside of Python, such as a script in a page, can run them.
+
+Calls are replaced by the programs that they call. Arrays are in numbered places, and every place has one shape. The
+arrays that a program closes over, such as a network's weights, are its constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal as Choice
+from typing import NamedTuple, TypeAlias, cast
+
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+
+from functional_nn.core.children import MARK
+from functional_nn.core.errors import InputError
+from functional_nn.core.platform_programs import bilinear_p
+from functional_nn.core.shapes import Shape
+from functional_nn.jaxprs.evaluate import bind
+from functional_nn.jaxprs.inner_programs import CALLS, array_type, counted_program, scan_parts
+from functional_nn.jaxprs.walk import Place, Step, flattened
+
+Value: TypeAlias = int | np.ndarray
+"""The number of a place, which is filled when the program runs; or an array that is known already."""
+
+PlainStep: TypeAlias = tuple[str, list[int], list[int], dict[str, object]]
+"""An operation: its name, the places that it reads, the places that it fills, and its parameters."""
+
+Kind: TypeAlias = Choice["output", "carry", "attention"]
+
+
+class Observed(NamedTuple):
+    """An array that is worth showing.
+
+    Args:
+        kind: ``output`` is the output of a layer, ``carry`` is what a loop passes from step to step, and ``attention``
+            is a softmax of scores that weights a sum.
+        scope: the scope of the layer.
+        place: its place.
+        loops: the number of loops around it. The array has an axis for the steps of each of them in front.
+    """
+
+    kind: Kind
+    scope: str
+    place: int
+    loops: int = 0
+
+
+@dataclass
+class PortableProgram:
+    """A program as plain data.
+
+    Args:
+        shapes: the shape of each place.
+        constants: the arrays that are in their places before the program runs.
+        inputs: the places of the arguments.
+        steps: the operations in order.
+        outputs: the places of the results.
+        observed: arrays that are worth showing, in the order in which they are computed.
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    constants: dict[int, np.ndarray] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)
+    steps: list[PlainStep] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    observed: list[Observed] = field(default_factory=list)
+
+
+def portable(program: ClosedJaxpr) -> PortableProgram:
+    """Converts a traced program to plain data.
+
+    An operation that is not in ``OPERATIONS`` is computed here, if its operands are known. Others are left to the
+    evaluator, which can compute those on constants once.
+
+    Raises:
+        InputError: if the program has another operation, or numbers of another type than float32, int32 and bool.
+
+    >>> import jax, jax.numpy as jnp
+    >>> weight = jnp.ones((2, 3))
+    >>> portable(jax.make_jaxpr(lambda x: x @ weight)(jnp.ones((1, 2)))).steps
+    [('dot_general', [0, 1], [2], {'contracting': [[1], [0]], 'batch': [[], []]})]
+    """
+    converted = PortableProgram()
+    conversion = _Conversion(converted)
+    converted.inputs = [conversion.new_place(array_type(variable)) for variable in program.jaxpr.invars]
+    results = conversion.lay(program, "", list(converted.inputs), converted.steps, converted.observed)
+    converted.outputs = [conversion.place_of(value) for value in results]
+    return converted
+
+
+class _Conversion:
+    """Fills a ``PortableProgram``, step by step."""
+
+    def __init__(self, program: PortableProgram):
+        self.program = program
+        self.made_by: dict[int, tuple[str, list[int]]] = {}
+        """The operation that fills a place, and the places that it reads."""
+        self.constant_places: dict[int, tuple[int, np.ndarray]] = {}
+
+    def new_place(self, array: ShapedArray | np.ndarray) -> int:
+        if array.dtype not in (np.float32, np.int32, np.bool_):
+            raise InputError("net", "numbers of type float32, int32 or bool", f"{array.dtype}")
+        self.program.shapes.append(tuple(array.shape))
+        return len(self.program.shapes) - 1
+
+    def place_of(self, value: Value) -> int:
+        """The place of a value. A known array gets one when it is first read, and keeps it."""
+        if isinstance(value, int):
+            return value
+        if id(value) not in self.constant_places:
+            place = self.new_place(value)
+            self.program.constants[place] = value
+            self.constant_places[id(value)] = place, value  # the array is kept, so that its id stays its own
+        return self.constant_places[id(value)][0]
+
+    def lay(
+        self,
+        program: ClosedJaxpr,
+        scope: str,
+        inputs: Sequence[Value],
+        steps: list[PlainStep],
+        observed: list[Observed],
+    ) -> list[Value]:
+        """Adds the steps of a traced program with these inputs; returns its results."""
+        flat = flattened(program, CALLS - {bilinear_p.name})
+        values: dict[int, Value] = dict(zip(flat.inputs, inputs, strict=True))
+        values |= {place: np.asarray(constant) for place, constant in flat.constants.items()}
+
+        def read(place: Place) -> Value:
+            if isinstance(place, Literal):
+                return np.asarray(place.val, array_type(place).dtype)
+            return values[place]
+
+        for step in flat.steps:
+            operands = [read(place) for place in step.inputs]
+            results = self.step(step._replace(scope=_joined(scope, step.scope)), operands, steps, observed)
+            values.update(zip(step.outputs, results, strict=True))
+        return [read(place) for place in flat.outputs]
+
+    def step(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[Value]:
+        """Adds one step, or computes it if its operands are known; returns its results."""
+        equation, name = step.equation, step.equation.primitive.name
+        known = [operand for operand in operands if isinstance(operand, np.ndarray)]
+        if name in UNCHANGED:
+            if str(equation.params.get("name", "")).startswith(MARK):
+                observed.append(Observed("output", step.scope, self.place_of(operands[0])))
+            return operands
+        if len(known) == len(operands) and not _can_be_left(equation):
+            return [np.asarray(result) for result in bind(equation, known)]
+        if (bilinear := counted_program(equation)) is not None:
+            return self.lay(bilinear, step.scope, operands, steps, observed)
+        if name == "scan":
+            return list(self.scan(step, operands, steps, observed))
+        if name not in OPERATIONS:
+            layer = f"{name!r} in {step.scope}"
+            remedy = "The operations are in functional_nn.jaxprs.portable."
+            raise InputError("net", "operations that the page can compute", layer, remedy)
+        reads = [self.place_of(operand) for operand in operands]
+        fills = [self.new_place(array_type(variable)) for variable in equation.outvars]
+        self.made_by |= dict.fromkeys(fills, (name, reads))
+        if name == "dot_general":
+            observed += [Observed("attention", step.scope, place) for place in reads if self.is_softmax(place)]
+        steps.append((name, reads, fills, OPERATIONS[name](equation)))
+        return list(fills)
+
+    def scan(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[int]:
+        """Adds a loop. Arrays in its body that are worth showing get one more axis, for the steps of the loop."""
+        scan = scan_parts(step.equation)
+        constants, carry, inputs = scan.split_operands(operands)
+        arguments = [array_type(variable) for variable in scan.body.jaxpr.invars[len(constants) :]]
+        places = [self.new_place(argument) for argument in arguments]
+        body: list[PlainStep] = []
+        inside: list[Observed] = []
+        results = [
+            self.place_of(value) for value in self.lay(scan.body, step.scope, [*constants, *places], body, inside)
+        ]
+        fills = [self.new_place(array_type(variable)) for variable in step.equation.outvars]
+        shown = [Observed("carry", step.scope, place) for place in results[: scan.carried]]
+        shown += [one for one in inside if one.kind != "output"]
+        kept = []
+        for one in shown:
+            self.program.shapes.append((scan.length, *self.program.shapes[one.place]))
+            kept.append(len(self.program.shapes) - 1)
+            observed.append(one._replace(place=kept[-1], loops=one.loops + 1))
+        reads = [self.place_of(operand) for operand in (*carry, *inputs)]
+        parameters = {"length": scan.length, "reverse": scan.reverse, "carried": scan.carried, "arguments": places}
+        parameters |= {"steps": body, "results": results + [one.place for one in shown]}
+        steps.append(("scan", reads, [*fills, *kept], parameters))
+        return fills
+
+    def is_softmax(self, place: int) -> bool:
+        """Whether a place holds exp(s) / Σ exp(s) for a matrix of each head."""
+        name, reads = self.made_by.get(place, ("", []))
+        return name == "div" and len(self.program.shapes[place]) == 4 and self.made_by.get(reads[0], ("",))[0] == "exp"
+
+
+def _joined(scope: str, inner: str) -> str:
+    return "/".join(part for part in (scope, inner) if part)
+
+
+def _can_be_left(equation: JaxprEqn) -> bool:
+    """Whether an operation on known arrays can be left to the evaluator, which saves compiling a program for it."""
+    are_floats = all(array_type(variable).dtype == np.float32 for variable in equation.invars)
+    return equation.primitive.name in OPERATIONS and are_floats
+
+
+def _integers(values: Sequence[object]) -> list[int]:
+    return [int(cast(int, value)) for value in values]
+
+
+def _dot_general(equation: JaxprEqn) -> dict[str, object]:
+    contracting, batch = equation.params["dimension_numbers"]
+    return {
+        "contracting": [_integers(axes) for axes in contracting],
+        "batch": [_integers(axes) for axes in batch],
+    }
+
+
+def _convolution(equation: JaxprEqn) -> dict[str, object]:
+    parameters = equation.params
+    spec = parameters["dimension_numbers"]
+    spatial = len(parameters["window_strides"])
+    if parameters["batch_group_count"] != 1 or spatial > 2:
+        given = f"{spatial} axes and {parameters['batch_group_count']} groups of the batch"
+        raise InputError("net", "convolutions of at most two axes without groups of the batch", given)
+    return {
+        "image": _integers(spec.lhs_spec),
+        "kernel": _integers(spec.rhs_spec),
+        "result": _integers(spec.out_spec),
+        "strides": _integers(parameters["window_strides"]),
+        "padding": [_integers(pair) for pair in parameters["padding"]],
+        "image_dilation": _integers(parameters["lhs_dilation"]),
+        "kernel_dilation": _integers(parameters["rhs_dilation"]),
+        "groups": int(parameters["feature_group_count"]),
+    }
+
+
+def _slice(equation: JaxprEqn) -> dict[str, object]:
+    start = _integers(equation.params["start_indices"])
+    return {"start": start, "strides": _integers(equation.params["strides"] or [1] * len(start))}
+
+
+def _nothing(equation: JaxprEqn) -> dict[str, object]:
+    return {}
+
+
+def _parameters(**names: str) -> Callable[[JaxprEqn], dict[str, object]]:
+    """Takes parameters of an equation under other names."""
+
+    def taken(equation: JaxprEqn) -> dict[str, object]:
+        found = {}
+        for ours, name in names.items():
+            value = equation.params[name]
+            found[ours] = [_plain(one) for one in value] if isinstance(value, tuple | list) else int(value)
+        return found
+
+    return taken
+
+
+def _plain(value: object) -> object:
+    return _integers(value) if isinstance(value, tuple | list) else int(cast(int, value))
+
+
+def _type(equation: JaxprEqn) -> dict[str, object]:
+    return {"to": np.dtype(equation.params["new_dtype"]).name}
+
+
+def _float_only(equation: JaxprEqn) -> dict[str, object]:
+    """Integers are divided with truncation, which the evaluator does not do."""
+    if any(array_type(variable).dtype != np.float32 for variable in equation.invars):
+        raise InputError("net", "operations that the page can compute", f"{equation.primitive.name} of integers")
+    return {}
+
+
+UNCHANGED = frozenset(("name", "stop_gradient", "copy", "copy_p", "optimization_barrier"))
+"""Operations that return their operands."""
+
+ELEMENTWISE = (
+    *("abs", "ceil", "cos", "erf", "erfc", "exp", "exp2", "expm1", "floor", "is_finite", "log", "log1p", "logistic"),
+    *("neg", "not", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
+    *("add", "and", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "or", "pow", "sub"),
+    *("clamp", "select_n"),
+)
+
+OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
+    **dict.fromkeys(ELEMENTWISE, _nothing),
+    "div": _float_only,
+    "integer_pow": _parameters(exponent="y"),
+    "convert_element_type": _type,
+    "reshape": _nothing,
+    "squeeze": _nothing,
+    "broadcast_in_dim": _parameters(axes="broadcast_dimensions"),
+    "transpose": _parameters(axes="permutation"),
+    "slice": _slice,
+    "split": _parameters(axis="axis"),
+    "pad": _parameters(config="padding_config"),
+    "rev": _parameters(axes="dimensions"),
+    "concatenate": _parameters(axis="dimension"),
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _parameters(axes="axes")),
+    **dict.fromkeys(("argmax", "argmin"), _parameters(axes="axes")),
+    "dot_general": _dot_general,
+    "conv_general_dilated": _convolution,
+}
+"""The operations of portable programs besides ``scan``: for each, a function that reads the parameters it needs.
+
+``select_n`` chooses between two arrays. Sizes are not among the parameters where the shapes of the places tell them.
+"""

@@ -1,0 +1,112 @@
+"""Reading of a sweep's folder without training: its settings and its members, without their parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import unpacked
+from functional_nn.storage.files import JsonObject, JsonValue
+from functional_nn.sweeps.execution.halving import Halving
+from functional_nn.sweeps.execution.member_batch import MemberHistory
+from functional_nn.sweeps.execution.store import BATCHES, FINGERPRINT, SWEEP, histories_in, read_identity
+from functional_nn.sweeps.grid.grid import PlainValue
+from functional_nn.sweeps.results.member import Member
+from functional_nn.sweeps.results.results import SweepResult
+
+BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)")
+"""The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
+
+
+def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
+    """The result of a sweep, from its folder, and the entries of its ``sweep.json``.
+
+    A file of members that is damaged or belongs to another sweep counts as missing, as when the sweep goes on. Members
+    without a file have the status ``"not run"``.
+
+    Raises:
+        DataError: if ``sweep.json`` is missing or damaged.
+    """
+    settings = sweep_settings(folder)
+    histories = _histories(folder, settings)
+    grid = settings["grid"]
+    names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
+    members = tuple(_member(history, grid[history.number], names) for history in histories)
+    message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
+    precision = settings.get("precision") or ["float32"]
+    return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
+
+
+def sweep_settings(folder: Path) -> JsonObject:
+    """The verified entries of ``sweep.json``.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    path = folder / SWEEP
+    try:
+        return read_identity(path)
+    except OSError as error:
+        remedy = "Give a folder that sweep wrote."
+        raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
+
+
+def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[MemberHistory]:
+    """The histories of all members, in the order of the grid."""
+    found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
+    halving = settings.get("halving")
+    rule = None if halving is None else Halving(tuple(halving[0]), *halving[1:])
+    batches = list(_batches(folder / BATCHES, str(settings[FINGERPRINT])))
+    for rung in (*(rule.epochs if rule else ()), None):
+        for of_rung, histories in batches:
+            if of_rung == rung:
+                found |= {history.number: history for history in histories if history.number in found}
+        running = [history for history in found.values() if history.running]
+        if rule is not None and rung is not None:
+            if any(history.epochs < rung for history in running):
+                break  # the sweep was interrupted before all members reached this epoch
+            rule.leave_out(list(found.values()))
+    return list(found.values())
+
+
+def _batches(folder: Path, fingerprint: str) -> Iterator[tuple[int | None, list[MemberHistory]]]:
+    """The histories in each good file of a sweep, with the epoch of successive halving that it was written at."""
+    for path in sorted(folder.glob("*.safetensors")):
+        name = BATCH_NAME.fullmatch(path.stem)
+        if name is None:
+            continue
+        try:
+            arrays, about = unpacked(path)
+            if about["fingerprint"] != fingerprint:
+                continue
+            histories = histories_in(arrays, json.loads(about["members"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield None if name["rung"] == "end" else int(name["rung"]), histories
+
+
+def _member(history: MemberHistory, hyperparameters: Mapping[str, JsonValue], names: Sequence[str]) -> Member:
+    return Member(
+        number=history.number,
+        hyperparameters={name: _plain(hyperparameters[name]) for name in names},
+        status="not run" if history.running else history.status,
+        bad_step=history.bad_step,
+        curves={name: np.asarray(curve) for name, curve in history.curves.items()},
+        test_metrics=history.test_metrics,
+    )
+
+
+def _plain(value: JsonValue) -> PlainValue:
+    """A value of the grid as it was before JSON made a list of a tuple."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
+def _no_model(hyperparameters: object) -> NoReturn:
+    remedy = "Call sweep again with the same arguments and the same folder: finished members are read from it."
+    raise InputError("result", "a result that sweep returned", "one that was read from a folder", remedy)

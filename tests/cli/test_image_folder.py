@@ -1,0 +1,92 @@
+"""``train``, ``sweep`` and ``predict`` on a folder of the user's own images."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from functional_nn.cli import run
+from functional_nn.core.errors import DataError
+
+predict_module = import_module("functional_nn.cli.predict")
+
+NAMES = ("a very long name of a class", "b$c$", "日本")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of images whose color says the class, and the folder of a run on them."""
+    place = tmp_path_factory.mktemp("folder")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(NAMES):
+        (place / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 80, (6 + number, 8, 3), np.uint8)
+            pixels[..., label] += 150
+            PIL.Image.fromarray(pixels).save(place / "pets" / name / f"{number}.png")
+    flags = ["--epochs", "12", "--hidden", "none", "--batch-size", "8", "--learning-rate", "0.03"]
+    command = ["train", "--dataset", f"folder:{place / 'pets'}", "--image-size", "4", *flags]
+    assert run([*command, "--out", str(place / "run"), "--quiet"]) == 0
+    return place / "pets", place / "run"
+
+
+def test_the_configuration_has_the_names_of_the_classes(trained):
+    images, folder = trained
+    configuration = json.loads((folder / "config.json").read_text())
+    assert configuration["class_names"] == list(NAMES)
+    assert configuration["image_shape"] == [4, 4, 3]
+    assert configuration["image_size"] == [4]
+    assert configuration["dataset"] == f"folder:{images}"
+    assert (folder / "confusion.png").stat().st_size > 1000
+
+
+def test_predict_shows_the_names(trained, tmp_path, capsys):
+    images, folder = trained
+    paths = [str(images / name / "0.png") for name in NAMES]
+    assert run(["predict", str(folder), *paths, "--json", str(tmp_path / "rows.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "class", "probability", "next", "best"]
+    for line, name in zip(lines[1:], ("a very lo…", "b$c$", "日本"), strict=True):
+        assert f"  {name}  " in line
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["class_name"] for row in rows] == list(NAMES)
+    assert [row["class"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
+def test_names_in_a_configuration_that_do_not_fit(names):
+    with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
+        predict_module._class_names({"class_names": names}, 2, Path("config.json"))
+
+
+def test_the_table_fits_a_terminal_of_80_columns():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), 20)
+    paths = [f"{'folder/' * number}digit.png" for number in range(20)]
+    table = predict_module._table(paths, probabilities, [f"{number} is a long name" for number in range(5)])
+    assert max(map(len, table)) <= 80
+    assert table[-1].split()[0].endswith("/digit.png")
+
+
+@pytest.mark.parametrize("size", ["none", "0", "1,2,3", "x"])
+def test_sizes_that_are_none(size, trained, capsys):
+    images, _ = trained
+    assert run(["train", "--dataset", f"folder:{images}", "--image-size", size]) == 2
+    assert "--image-size" in capsys.readouterr().err
+
+
+def test_an_error_names_the_file(trained, tmp_path, capsys):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_text("text")
+    assert run(["train", "--dataset", f"folder:{tmp_path}"]) == 2
+    assert "at least two folders" in capsys.readouterr().err
+
+
+def test_a_sweep_takes_the_same_flags(trained, capsys):
+    assert run(["sweep", "--dataset", "mnist5k", "--image-color", "gray"]) == 2
+    assert "image_color: expected nothing for 'mnist5k'" in capsys.readouterr().err
+    images, _ = trained
+    assert run(["sweep", "--dataset", f"folder:{images}", "--image-size", "60000,50000"]) == 2
+    assert "60000x50000x3" in capsys.readouterr().err

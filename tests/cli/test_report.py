@@ -1,0 +1,203 @@
+"""``functional-nn report``: the pages of runs and sweeps, whole, interrupted and with something missing."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.cli import run
+from functional_nn.storage import run_folder
+from functional_nn.storage.identity import check_kind
+
+REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?data:)|@import|<link""")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("functional_nn.reports.plots.run.draw_all", lambda *about: ["nothing"])
+        patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "run"
+    assert run([*tiny, "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    shutil.copytree(trained, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text("utf-8")
+
+
+def titles(text: str) -> list[str]:
+    """The headings of the page's sections, without that of the drawing panel."""
+    return [title for title in re.findall(r"<h2>(.*?)</h2>", text) if title != "Draw a digit"]
+
+
+ALL = [
+    *("Learning curves", "Confusion matrix", "Most wrong test images", "Weights of the first layer"),
+    *("Layers: outputs and gradients", "Time", "Device and versions", "All settings"),
+]
+
+
+def test_train_writes_the_page_that_report_writes_again(copied, capsys):
+    first = (copied / "report.html").read_bytes()
+    (copied / "report.html").unlink()
+    assert run(["report", str(copied)]) == 0
+    assert capsys.readouterr().out == f"{copied / 'report.html'}\n"
+    assert (copied / "report.html").read_bytes() == first
+    run_folder.verify_run_folder(copied)
+
+
+def test_the_page_of_a_run_says_everything_and_needs_no_other_file(trained):
+    text = page(trained)
+    assert titles(text) == ALL
+    assert not REQUEST.search(text)
+    accuracy = json.loads((trained / "result.json").read_text())["test_accuracy"]
+    assert f"Test accuracy {accuracy:.4g}" in text
+    assert "with sgd, learning rate 0.1, batch size 25, for 2 epochs. It finished." in text
+
+
+def test_a_resumed_run_goes_on_with_its_statistics(copied, tiny):
+    before = run_folder.read_layer_statistics(copied)
+    path = copied / run_folder.LAYER_STATISTICS
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # killed before the second row was written
+    assert run([*tiny, "--epochs", "3", "--out", str(copied), "--resume", "--quiet"]) == 0
+    after = run_folder.read_layer_statistics(copied)
+    assert [row["epoch"] for row in after] == [1, 2, 3]
+    assert after[:2] == before
+
+
+def test_a_killed_run_has_a_page_from_its_newest_checkpoint(copied):
+    for name in ("result.json", "parameters.safetensors", "report.html"):
+        (copied / name).unlink()
+    with open(copied / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "train_l')
+    assert run(["report", str(copied)]) == 0
+    text = page(copied)
+    assert "It has not finished, or it was killed." in text
+    assert "newest checkpoint, after epoch 2" in text
+    assert titles(text) == ALL  # without a result, epochs and versions are known
+    shutil.rmtree(copied / "checkpoints")
+    assert run(["report", str(copied)]) == 0
+    assert "There are no parameters and no checkpoints" in page(copied)
+    assert "Confusion matrix" not in titles(page(copied))
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert run(["report", str(tmp_path)]) == 2
+    assert "expected the folder of a run or a sweep, got nothing of the kind" in capsys.readouterr().err
+    assert run(["report", str(tmp_path / "none")]) == 2
+    assert "got no folder" in capsys.readouterr().err
+    (tmp_path / "sweep.json").write_text("{}")
+    assert run(["report", str(tmp_path)]) == 2
+    assert "a damaged file" in capsys.readouterr().err
+
+
+def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them_has_a_page(
+    trained, tiny, tmp_path, monkeypatch, capsys
+):
+    rows = run_folder.read_layer_statistics(trained)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert list(rows[0]["outputs"]) == ["flatten_0", "dense_0", "relu_0", "dense_1"]
+    assert list(rows[0]["gradients"]) == ["dense_0", "dense_1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("functional_nn.training.layer_statistics.StatisticsRecorder._add", lambda *about: None)
+        patch.setitem(sys.modules, "jinja2", None)
+        assert run([*tiny, "--out", str(tmp_path), "--quiet"]) == 0
+        assert "No report.html, since jinja2 is missing: pip install 'functional-nn[plots]'." in capsys.readouterr().err
+        assert run(["report", str(tmp_path)]) == 2
+        assert "pip install 'functional-nn[plots]'" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    for name in ("parameters.safetensors", "checkpoints/0000000002/arrays.safetensors"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+    assert run(["report", str(tmp_path)]) == 0
+    assert "after epoch 2." in page(tmp_path)  # computed anew
+
+
+def test_an_interrupted_run_with_other_metrics(tiny, tmp_path, monkeypatch):
+    append = run_folder.append_metrics
+
+    def append_and_interrupt(*about):
+        append(*about)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("functional_nn.storage.run_folder.append_metrics", append_and_interrupt)
+    flags = ["--validation", "0.25", "--metrics", "f1_score", "--out", str(tmp_path), "--quiet"]
+    assert run([*tiny, *flags]) == 130
+    text = page(tmp_path)
+    assert "for 1 of 2 epochs. It was interrupted; the finished epochs are kept. Validation f1 score" in text
+    assert "Confusion matrix" in titles(text)
+
+
+def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, tmp_path):
+    configuration = json.loads((copied / "config.json").read_text())
+    names = ["<script>alert(1)</script>", "&", '"']
+    changed = configuration | {"data_dir": str(tmp_path / "<gone>"), "class_names": names}
+    (copied / "config.json").write_text(json.dumps(changed))
+    assert run(["report", str(copied)]) == 0
+    text = page(copied)
+    assert "The data set could not be loaded" in text
+    assert "&lt;gone&gt;" in text
+    assert "Confusion matrix" not in titles(text)
+    assert {"Learning curves", "Layers: outputs and gradients"} <= set(titles(text))
+    assert run(["report", str(copied), "--data-dir", str(configuration["data_dir"])]) == 0
+    text = page(copied)
+    assert "Confusion matrix" in titles(text)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert" not in text
+
+
+def test_checkpoints_of_fit_have_a_page(tmp_path):
+    x, labels = fnn.load_dataset("mnist5k")[1:3]
+    data = fnn.data.Split(x[:50], labels[:50])
+    fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.sgd(0.1), data, epochs=2, checkpoints=tmp_path)
+    assert run(["report", str(tmp_path)]) == 0
+    assert titles(page(tmp_path)) == ["Learning curves", "Weights of the first layer", "Time", "All settings"]
+    assert "It does not say which network" in page(tmp_path)
+    check_kind("checkpoints", tmp_path, "checkpoints")
+
+
+def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):
+    flags = [
+        "--learning-rate",
+        "0.1,1e30",
+        "--seeds",
+        "3",
+        "--epochs",
+        "3",
+        "--halving",
+        "1,2",
+        "--halving-keep",
+        "0.5",
+    ]
+    assert run(["sweep", *tiny[1:], *flags, "--out", str(tmp_path), "--quiet"]) == 0
+    first = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    assert run(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_bytes() == first
+    text = page(tmp_path)
+    assert not REQUEST.search(text)
+    sections = ["Settings and test accuracy", "Curves", "Means over seeds", "Models", "Settings of all models"]
+    assert titles(text) == sections
+    assert text.count("not finite at step") == 3
+    assert text.count("<td>left out by halving</td>") == 2
+    assert text.count("<td>finished</td>") == 1
+    next(tmp_path.glob("batches/*-end*")).unlink()
+    assert run(["report", str(tmp_path)]) == 0
+    assert "The sweep has not ended." in page(tmp_path)
+    check_kind("out", tmp_path, "a sweep")

@@ -1,0 +1,71 @@
+"""The files of the figures to touch: they load nothing, share their code, and hold right numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
+
+
+def source(name: str) -> str:
+    return (FIGURES / f"{name}.html").read_text(encoding="utf-8")
+
+
+def between(name: str, start: str, end: str) -> str:
+    text = source(name)
+    return text[text.index(start) : text.index(end)]
+
+
+@pytest.mark.parametrize(("start", "end"), [("/* shared", "/* end"), ("// shared", "// end")])
+def test_what_the_figures_share_is_the_same_text(start: str, end: str) -> None:
+    assert len({between(name, start, end) for name in NAMES}) == 1
+
+
+def test_nothing_is_loaded_and_no_id_is_used_twice() -> None:
+    text = "".join(source(name).split("<body>")[1] for name in NAMES)
+    assert not re.search(r"""\b(src|href)=|url\(["']?(?!#)|@import|fetch\(""", text)
+    ids = re.findall(r'\sid="([^"$]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    pytest.importorskip("mpmath")
+    path = FIGURES / "make_where_grad_is_wrong.py"
+    spec = importlib.util.spec_from_file_location("make_where_grad_is_wrong", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_data_of_wrong_gradients_are_small_and_their_right_numbers_are_right(maker: ModuleType) -> None:
+    block = between("where_grad_is_wrong", '<script type="application/json" class="data">', "</script>\n<script>")
+    text = block.split(">", 1)[1]
+    assert len(text.encode()) < 150_000
+    functions = {function["name"]: function for function in json.loads(text)["functions"]}
+    assert len(functions) >= 20
+    maker.mp.mp.dps = 60
+    for case in (maker.CASES[0], maker.CASES[-2]):
+        x, curves = (
+            np.frombuffer(maker.base64.b64decode(functions[case.name]["x"]), "<f4"),
+            functions[case.name]["curves"],
+        )
+        assert len(x) > 100
+        assert np.all(np.diff(x) > 0)
+        for k in range(0, len(x), 20):
+            exact, _ = maker.exact_numbers(case, x[k])
+            for curve in curves:
+                right = np.frombuffer(maker.base64.b64decode(curve["exact"]), "<f4")[k]
+                assert right == np.float32(float(exact[maker.QUANTITIES.index(curve["quantity"])]))

@@ -1,0 +1,352 @@
+"""The figures to touch, in a browser, by the keyboard alone: their numbers are those of the package, JAX and Optax."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
+
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def source(name: str) -> str:
+    return (FIGURES / f"{name}.html").read_text(encoding="utf-8")
+
+
+def body(name: str) -> str:
+    """What a page of the site takes from a figure."""
+    found = re.search(r"<body>(.*)</body>", source(name), re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One page with all figures, as a page of the site could have them. It must be silent and send no request."""
+    path = tmp_path_factory.mktemp("site") / "page.html"
+    head = '<meta charset="utf-8"><title>Figures</title><meta name="viewport" content="width=device-width">'
+    figures = "".join(map(body, NAMES))
+    path.write_text(
+        f'<!doctype html><html lang="en"><head>{head}</head><body><main><h1>Figures</h1>{figures}</main></body></html>',
+        encoding="utf-8",
+    )
+    context = browser.new_context(reduced_motion="reduce", viewport={"width": 1000, "height": 800})
+    opened, said, requests = context.new_page(), [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto(path.as_uri())
+    yield opened
+    context.close()
+    assert said == []
+    assert requests == [path.as_uri()]
+
+
+class Keyboard:
+    """A figure on the page, reached and changed with keys only."""
+
+    def __init__(self, page: Page, figure: str) -> None:
+        self.page, self.root = page, f".touchable-{figure}"
+        page.evaluate("document.activeElement.blur()")
+        page.evaluate(  # Tab goes on from here
+            """root => {
+                const range = document.createRange();
+                range.setStart(document.querySelector(root), 0);
+                getSelection().removeAllRanges();
+                getSelection().addRange(range);
+            }""",
+            self.root,
+        )
+
+    def go_to(self, selector: str, back: bool = False) -> None:
+        for _ in range(90):
+            if self.page.evaluate("selector => document.activeElement.matches(selector)", f"{self.root} {selector}"):
+                return
+            self.page.keyboard.press("Shift+Tab" if back else "Tab")
+        raise AssertionError(f"Tab does not reach {selector}")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(f"{self.root} {selector}").replace("\N{MINUS SIGN}", "-")
+
+    def data(self, selector: str, name: str = "value") -> float:
+        return float(self.page.get_attribute(f"{self.root} {selector}", f"data-{name}") or "nan")
+
+
+@pytest.mark.browser
+def test_neuron(page: Page, float64: None) -> None:
+    figure = Keyboard(page, "neuron")
+    figure.go_to("#neuron-w1")
+    figure.press(*["ArrowRight"] * 3)
+    figure.go_to("#neuron-b")
+    figure.press(*["ArrowLeft"] * 2)
+    figure.go_to(".handle")
+    figure.press("ArrowUp", "ArrowUp", "Shift+ArrowLeft")
+    x1, w1, x2, w2, b = (jnp.asarray(v) for v in (1.0, 1.5, -0.3, 0.8, -0.8))
+    names = ("sigmoid", "tanh", "relu", "gelu", "identity")
+    figure.go_to("#neuron-f", back=True)
+    for k, name in enumerate(names):
+        figure.press(*["ArrowDown"] * (k > 0))
+        f = fnn.activations.activation(name)
+        z = w1 * x1 + w2 * x2 + b
+        y, gradient = jax.value_and_grad(lambda w, f=f: f(w * x1 + w2 * x2 + b))(w1)
+        right = {"z": z, "y": y, "slope": jax.grad(f)(z), "w1": gradient}
+        for what, value in right.items():
+            np.testing.assert_allclose(figure.data(f'[data-of="{what}"]'), value, atol=1e-9)
+    assert "x1 1, x2 -0.3" in str(page.get_attribute(f"{figure.root} .handle", "aria-valuetext")).replace("−", "-")
+
+
+def network(numbers: dict[str, float]) -> tuple[float, dict[str, float]]:
+    """Loss and gradients of the network 2-2-1, with the package's layers and ``jax.grad``."""
+    net = fnn.chain(fnn.dense(2), fnn.sigmoid, fnn.dense(1), fnn.sigmoid)
+
+    def loss(n):
+        params = {
+            "dense_0": {
+                "weight": jnp.array([[n["w1"], n["w2"]], [n["w3"], n["w4"]]]),
+                "bias": jnp.array([n["b1"], n["b2"]]),
+            },
+            "dense_1": {"weight": jnp.array([[n["w5"]], [n["w6"]]]), "bias": jnp.array([n["b3"]])},
+        }
+        y, _ = net.apply(params, {}, jnp.array([[n["x1"], n["x2"]]]), train=False)
+        return 0.5 * (y[0, 0] - n["t"]) ** 2
+
+    value, gradients = jax.value_and_grad(loss)({name: jnp.asarray(v) for name, v in numbers.items()})
+    return float(value), {name: float(v) for name, v in gradients.items()}
+
+
+@pytest.mark.browser
+def test_backpropagation(page: Page, float64: None) -> None:
+    figure = Keyboard(page, "backpropagation")
+    numbers = {
+        "x1": 1.0,
+        "x2": 0.5,
+        "t": 1.0,
+        "w1": 0.5,
+        "w2": -0.3,
+        "w3": 0.2,
+        "w4": 0.8,
+        "b1": 0.1,
+        "b2": -0.1,
+        "w5": 0.7,
+        "w6": -0.4,
+        "b3": 0.2,
+    }
+
+    def check() -> None:
+        value, gradients = network(numbers)
+        np.testing.assert_allclose(figure.data('[data-value-of="loss"]'), value, rtol=1e-9)
+        for name in gradients.keys() - {"t"}:
+            np.testing.assert_allclose(figure.data(f'[data-value-of="g{name}"]'), gradients[name], rtol=1e-8)
+
+    check()
+    for name, typed in {"x2": "-1.25", "w3": "0.9", "b2": "0.35", "w6": "1.5", "t": "0.2"}.items():
+        figure.go_to(f"#backpropagation-{name}")
+        figure.press("Control+a")
+        page.keyboard.type(typed)
+        numbers[name] = float(typed)
+    check()
+    figure.go_to('[data-value-of="gw5"]', back=True)
+    letters, filled, value = figure.text(".formula").split(" = ")[1:]
+    assert letters == "δ₃·h₁"
+    first, second = (float(v.strip("()")) for v in filled.split("·"))
+    np.testing.assert_allclose([first * second, float(value)], network(numbers)[1]["w5"], atol=1e-3)
+
+    figure.go_to('[data-do="descend"]')
+    figure.press("Enter")
+    gradients = network(numbers)[1]
+    numbers |= {name: numbers[name] - 0.5 * gradients[name] for name in numbers if name[0] in "wb"}
+    check()
+
+    figure.go_to('[data-do="start"]', back=True)
+    figure.press("Enter")
+    figure.go_to('[data-do="next"]')
+    figure.press(*["Enter"] * 6)
+    assert figure.text(".stage") == "6 of 12"
+    np.testing.assert_allclose(
+        float(figure.text('[data-value-of="gy"] b')), figure.data('[data-value-of="gy"]'), atol=1e-4
+    )
+    assert figure.text('[data-value-of="d3"] b') == "?"
+    figure.go_to('[data-do="reset"]')
+    figure.press("Enter")
+    assert figure.text('[data-value-of="loss"] b') == "0.0742"
+
+
+SURFACES = {  # in the order of the figure, with its start and learning rate
+    "bowl": (lambda x, y: (x**2 + y**2) / 2, (-1.7, 1.2), 0.1),
+    "ravine": (lambda x, y: (x**2 + 25 * y**2) / 2, (-1.8, 1.1), 0.05),
+    "banana": (lambda x, y: (1 - x) ** 2 + 10 * (y - x**2) ** 2, (-1.4, 0.2), 0.01),
+    "saddle": (lambda x, y: x**2 / 2 - y**2 / 2 + y**4 / 4, (-1.9, 0.01), 0.05),
+    "many": (lambda x, y: 0.1 * (x**2 + y**2) + 1 - jnp.cos(2 * x) * jnp.cos(2 * y), (-3.7, 2.1), 0.05),
+}
+OPTIMIZERS = {
+    "sgd": optax.sgd,
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+    "adagrad": optax.adagrad,
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+}
+
+
+def optax_paths(optimizer) -> np.ndarray:
+    """The path of an optimizer on every surface: (surface, step, coordinate)."""
+    functions = [lambda w, f=f: f(w[0], w[1]) for f, _, _ in SURFACES.values()]
+
+    def path(surface, start, rate):
+        transformation = optimizer(rate)
+
+        def step(carry, _):
+            w, state = carry
+            updates, state = transformation.update(jax.grad(lambda v: jax.lax.switch(surface, functions, v))(w), state)
+            w = optax.apply_updates(w, updates)
+            return (w, state), w
+
+        return jax.lax.scan(step, (start, transformation.init(start)), length=300)[1]
+
+    starts = jnp.array([start for _, start, _ in SURFACES.values()])
+    rates = jnp.array([rate for _, _, rate in SURFACES.values()])
+    with jax.numpy_dtype_promotion("standard"):
+        return np.asarray(jax.jit(jax.vmap(path))(jnp.arange(len(SURFACES)), starts, rates))
+
+
+@pytest.mark.browser
+def test_optimizers(page: Page, float64: None) -> None:
+    paths = {name: optax_paths(optimizer) for name, optimizer in OPTIMIZERS.items()}
+    figure = Keyboard(page, "optimizers")
+    figure.go_to("#optimizers-surface")
+    figure.press("Home")
+
+    def check(surface: int, step: int) -> None:
+        for name, path in paths.items():
+            if name == "rmsprop" and step == 300:
+                continue  # it jumps around the minimum, where a rounding error soon changes its path
+            seen = [figure.data(f".racer.o-{name} .reached", axis) for axis in "xy"]
+            np.testing.assert_allclose(seen, path[surface, step - 1], atol=1e-5, err_msg=f"{name} on surface {surface}")
+
+    for surface in range(len(SURFACES)):
+        figure.go_to("#optimizers-surface", back=True)
+        figure.press(*["ArrowDown"] * (surface > 0))
+        check(surface, 300)  # motion is not wanted here, so a race is shown at its end
+        figure.go_to("#optimizers-shown")
+        figure.press("Home", "PageUp")
+        check(surface, 30)
+    figure.go_to('[data-do="reset"]', back=True)
+    figure.press("Enter")
+    figure.go_to('[data-do="step"]', back=True)
+    figure.press(*["Enter"] * 7)
+    check(len(SURFACES) - 1, 7)
+    figure.go_to(".handle", back=True)
+    figure.press("ArrowRight", "Shift+ArrowDown")
+    assert page.get_attribute(f"{figure.root} .handle", "aria-valuetext") == "x −3.6, y 1.6"
+    assert figure.data(".racer.o-sgd .reached", "x") != pytest.approx(paths["sgd"][-1, -1, 0], abs=1e-3)
+
+
+@pytest.mark.browser
+def test_race_moves_where_motion_is_wanted(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
+    figure = Keyboard(page, "optimizers")
+    figure.go_to('[data-do="reset"]')
+    figure.press("Enter")
+    figure.go_to('[data-do="play"]', back=True)
+    figure.press("Enter")
+    page.wait_for_function("document.querySelector('#optimizers-shown').value > 5")
+    figure.press("Enter")
+    page.emulate_media(reduced_motion="reduce")
+    assert figure.text('[data-do="play"]') == "Play"
+    assert 5 < float(page.input_value("#optimizers-shown")) <= 300
+
+
+@pytest.mark.browser
+def test_where_grad_is_wrong(page: Page) -> None:
+    figure = Keyboard(page, "where_grad_is_wrong")
+    figure.go_to("#where_grad_is_wrong-function")
+    figure.press("Home")
+    assert "jax.grad(f)" in figure.text("pre")
+    assert figure.text('[data-name="lost"]') == "all"
+    figure.go_to(".handle")
+
+    def view() -> list[float]:
+        label = str(page.get_attribute(f"{figure.root} .chart svg", "aria-label"))
+        found = re.search(r"x from (\S+) to (\S+)\. ", label)
+        assert found
+        return [float(found[1]), float(found[2])]
+
+    assert view() == [-40, 40]
+    x = jnp.float32(0)
+    for key in ("End", "ArrowLeft", *["PageDown"] * 6, "ArrowRight"):
+        figure.press(key)
+        x = jnp.float32(figure.text("pre").split("(")[-1].split(")")[0])
+        right, printed = (np.float32(figure.text(f'[data-name="{name}"]')) for name in ("right", "jax"))
+        unit = np.spacing(right)
+        np.testing.assert_allclose(figure.data('[data-name="error"]'), abs(float(printed) - float(right)) / unit)
+        assert abs(float(fnn.sigmoid.derivative(x)) - right) <= 8 * unit
+        lost = abs(float(jax.grad(jax.nn.sigmoid)(x)) - right) / unit
+        assert (lost > 2000) == (figure.data('[data-name="error"]') > 2000)
+    figure.press("+", "+")
+    low, high = view()
+    assert high - low == pytest.approx(20, rel=1e-5)
+    assert low <= float(x) <= high
+    figure.press("0")
+    assert view() == [-40, 40]
+
+
+@pytest.mark.browser
+def test_light_and_dark_without_a_serious_fault(page: Page) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    options = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    backgrounds = []
+    for theme, other in (("light", "dark"), ("dark", "light")):
+        page.emulate_media(color_scheme=other)  # the site's theme wins over the system's
+        page.evaluate(
+            """theme => {
+                document.documentElement.dataset.theme = theme;
+                document.body.style = theme === "dark" ? "background: #121212; color: #fff" : "background: #fff";
+            }""",
+            theme,
+        )
+        found = axe.Axe().run(page, options=options).response["violations"]
+        serious = [
+            (v["id"], [node["target"] for node in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], theme
+        backgrounds.append(page.evaluate("getComputedStyle(document.querySelector('.touchable')).backgroundColor"))
+    page.evaluate("delete document.documentElement.dataset.theme")
+    backgrounds.append(page.evaluate("getComputedStyle(document.querySelector('.touchable')).backgroundColor"))
+    assert backgrounds == ["rgb(255, 255, 255)", "rgb(21, 27, 35)", "rgb(255, 255, 255)"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [375, 1200])
+def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.querySelectorAll('.touchable').length") == len(NAMES)
