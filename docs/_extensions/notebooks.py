@@ -28,10 +28,10 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
         if is_chapter(app, name):
             source, target = app.env.doc2path(name), Path(app.outdir) / FOLDER / f"{name}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
-            notebook = jupytext.read(source, fmt="md:myst")
+            notebook = jupytext.read(str(source), fmt="md:myst")
             if not any(cell.cell_type == "code" for cell in notebook.cells):
                 raise ExtensionError(f"{source} has no code: leave out its kernelspec.")
-            jupytext.write(notebook, target, fmt="ipynb")
+            jupytext.write(notebook, str(target), fmt="ipynb")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
