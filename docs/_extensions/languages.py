@@ -13,7 +13,9 @@ from sphinx.application import Sphinx
 
 LANGUAGES = {"zh": "zh-CN"}
 """The folders of docs/ that are translations, with the language of each."""
-CATALOGS = {"zh-CN": (("zh_CN", Path(sphinx.locale.__file__).parent), ("zh", Path(pydata_sphinx_theme.__path__[0], "locale")))}
+CATALOGS = {
+    "zh-CN": (("zh_CN", Path(sphinx.locale.__file__).parent), ("zh", Path(pydata_sphinx_theme.__path__[0], "locale")))
+}
 """Where Sphinx and the theme keep their own words in this language."""
 WORDS = {
     "zh-CN": {
