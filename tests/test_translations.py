@@ -104,6 +104,6 @@ def test_an_english_paragraph_is_found():
 def test_chinese_text_has_chinese_punctuation_and_no_gaps(page):
     """A line break between two Chinese characters would be shown as a space."""
     text = prose(page.read_text("utf-8"))
-    wrong = re.findall(rf".{{,9}}{CHINESE}\**[,;:?!(].{{,9}}|.{{,9}}[,;:?!)] ?{CHINESE}.{{,9}}", text)
+    wrong = re.findall(rf".{{,9}}{CHINESE}\**[,;:?!(].{{,9}}|.{{,9}}(?:[,;:?!] ?|[)]){CHINESE}.{{,9}}", text)
     gaps = re.findall(rf".{CHINESE}\n{CHINESE}.|{CHINESE} +{CHINESE}", text)
     assert (wrong, gaps) == ([], [])
