@@ -10,7 +10,8 @@ from functional_nn.reports.pages.formulas import mathml
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(mathml(node.astext(), "inline"))
+    # A word joiner keeps a comma after the formula on the same line.
+    translator.body.append(mathml(node.astext(), "inline") + "\N{WORD JOINER}")
     raise nodes.SkipNode
 
 

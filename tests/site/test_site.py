@@ -13,6 +13,7 @@ SITE = Path(__file__).resolve().parents[2] / "build" / "site"
 PAGES = (
     "index.html",
     "tutorial/04_backpropagation.html",
+    "tutorial/13_checking_a_gradient.html",
     "how_to/index.html",
     "how_to/checking_gradients.html",
     "reference/index.html",

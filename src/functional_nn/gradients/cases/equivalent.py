@@ -99,7 +99,7 @@ EQUIVALENT = (
     ),
     Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
     Equivalent("conv.*", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1", CROPPED),
-    Equivalent("conv.*", r"platform_programs\.py \(_jvp\)", "pad: 0 became 1", CROPPED),
+    Equivalent("conv.*|resnet", r"platform_programs\.py \((_jvp|bilinear)\)", "pad: 0 became 1", CROPPED),
     Equivalent(
         "global_max_pool.*",
         r"pooling\.py \(.*pool_back\)",
