@@ -13,8 +13,8 @@ from benchmarks.report import ranked, spread, versions
 
 TABLES = ROOT / "docs" / "explanation" / "benchmarks.md"
 OVERVIEW = "speed"
-"""The table with one row for each workload, which is in README.md and in docs/explanation/performance.md."""
-OVERVIEWS = (ROOT / "README.md", ROOT / "docs" / "explanation" / "performance.md")
+"""The table with one row for each workload, which is in both READMEs and in docs/explanation/performance.md."""
+OVERVIEWS = (ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs" / "explanation" / "performance.md")
 FEWEST_ROUNDS = 5
 NO_LIBRARY = "no library"
 """How the names of plain JAX programs begin, which are shown for reference but are not peers."""

@@ -18,6 +18,7 @@ extensions = [
     "public_names",
     "touchable",
     "notebooks",
+    "languages",
 ]
 exclude_patterns = ["_extensions", "_static", "_templates", "figures", "**/README.md"]
 templates_path = ["_templates"]

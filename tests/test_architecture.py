@@ -37,6 +37,7 @@ IN_THE_REPOSITORY = {
     "CHANGELOG.md",
     "LICENSE",
     "README.md",
+    "README.zh-CN.md",
     "benchmarks",
     "docs",
     "examples",

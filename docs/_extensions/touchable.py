@@ -24,7 +24,7 @@ class Touchable(SphinxDirective):
         body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
         if body is None:
             raise self.error(f"No <body> in {path}.")
-        return [nodes.raw("", body[1], format="html")]
+        return [nodes.raw("", f'<div lang="en">{body[1]}</div>', format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

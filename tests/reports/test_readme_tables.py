@@ -93,7 +93,7 @@ def test_the_newest_complete_race_is_taken(summary, tmp_path):
 
 
 def test_the_overview_shows_what_was_recorded(summary, races):
-    assert {path.name for path in summary.OVERVIEWS} == {"README.md", "performance.md"}
+    assert {path.name for path in summary.OVERVIEWS} == {"README.md", "README.zh-CN.md", "performance.md"}
     for path in summary.OVERVIEWS:
         before, after = summary.around(path, summary.OVERVIEW)
         assert path.read_text("utf-8") == f"{before}\n\n{summary.overview(races)}\n\n{after}"

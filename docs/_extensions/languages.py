@@ -1,0 +1,60 @@
+"""Pages in other languages: the ``lang`` of the page, and the words around its text, such as "On this page"."""
+
+from __future__ import annotations
+
+import gettext
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pydata_sphinx_theme
+import sphinx.locale
+from sphinx.application import Sphinx
+
+LANGUAGES = {"zh": "zh-CN"}
+"""The folders of docs/ that are translations, with the language of each."""
+CATALOGS = {
+    "zh-CN": (("zh_CN", Path(sphinx.locale.__file__).parent), ("zh", Path(pydata_sphinx_theme.__path__[0], "locale")))
+}
+"""Where Sphinx and the theme keep their own words in this language."""
+WORDS = {
+    "zh-CN": {
+        "Download this chapter as a notebook": "下载本章的笔记本",
+        "Skip to main content": "跳到正文",
+        "Breadcrumb": "当前位置",
+        "Home": "首页",
+        "Color mode": "配色",
+        "Light": "浅色",
+        "Dark": "深色",
+        "System Settings": "跟随系统",
+        "Site navigation": "网站导航",
+    }
+}
+"""The words of our own templates, and words that the catalogs lack."""
+
+
+@cache
+def translator(language: str) -> Callable[[str], str]:
+    """Returns the function that translates the words of the templates."""
+    words = gettext.NullTranslations()
+    for name, folder in reversed(CATALOGS[language]):
+        catalog = gettext.translation("sphinx", folder, [name])
+        catalog.add_fallback(words)
+        words = catalog
+
+    def translate(text: str) -> str:
+        return WORDS[language].get(text) or words.gettext(text)
+
+    return translate
+
+
+def set_language(app: Sphinx, name: str, template: str, context: dict, doctree: object) -> None:
+    language = LANGUAGES.get(name.partition("/")[0])
+    if language is not None:
+        context["language"] = language
+        context["_"] = context["gettext"] = translator(language)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("html-page-context", set_language)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
