@@ -28,6 +28,10 @@ WORDS = {
         "Dark": "深色",
         "System Settings": "跟随系统",
         "Site navigation": "网站导航",
+        "Section Navigation": "章节导航",
+        "Collapse Sidebar": "收起侧栏",
+        "Expand Sidebar": "展开侧栏",
+        "On this page": "本页目录",
     }
 }
 """The words of our own templates, and words that the catalogs lack."""
@@ -53,6 +57,8 @@ def set_language(app: Sphinx, name: str, template: str, context: dict, doctree: 
     if language is not None:
         context["language"] = language
         context["_"] = context["gettext"] = translator(language)
+        # Without this, browsers take the digits of a formula from a Chinese font, which looks unlike the letters.
+        context["body"] = context.get("body", "").replace("<math ", '<math lang="en" ')
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
