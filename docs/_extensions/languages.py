@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,8 @@ WORDS = {
     }
 }
 """The words of our own templates, and words that the catalogs lack."""
+FORMULA = re.compile(r"<math .*?</math>", re.DOTALL)
+"""A formula. Chromium takes its digits from a Chinese font, unlike its letters, if it stands in Chinese text."""
 
 
 @cache
@@ -57,8 +60,7 @@ def set_language(app: Sphinx, name: str, template: str, context: dict, doctree: 
     if language is not None:
         context["language"] = language
         context["_"] = context["gettext"] = translator(language)
-        # Without this, browsers take the digits of a formula from a Chinese font, which looks unlike the letters.
-        context["body"] = context.get("body", "").replace("<math ", '<math lang="en" ')
+        context["body"] = FORMULA.sub(r'<span lang="en">\g<0></span>', context.get("body", ""))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
