@@ -132,6 +132,8 @@ class Pullback(NamedTuple):
         if given != self.shapes:
             expected = f"what the output is, of shape {_listed(self.shapes)}"
             raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
+        if isinstance(y_bar, Masked):
+            y_bar = Masked(y_bar.values, None)  # a mask has no gradient, whatever is given for it
         return self.backward(residuals, tree_in_native_order(y_bar))
 
 
