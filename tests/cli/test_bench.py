@@ -2,11 +2,13 @@
 
 import json
 import re
+import signal
 from importlib import import_module
 
 import pytest
 
 from functional_nn import cli
+from functional_nn.bench.compare import records
 from functional_nn.bench.measure.suite import PROGRAMS
 from functional_nn.cli.options import Doubled
 
@@ -63,6 +65,25 @@ def test_a_regression_is_the_exit_status(record, tmp_path, capsys):
     assert cli.run([*FLAGS, "--against", doctored(record, tmp_path / "b", steady=1e-6, reference=1e-9)]) == 0
     assert cli.run([*FLAGS, "--against", doctored(record, tmp_path / "c", steady=1e6, reference=1)]) == 0
     assert re.search(r"predict.*: faster$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_ctrl_c_ends_with_the_table_of_what_was_measured(tmp_path, monkeypatch, capfd):
+    """The signal comes while the first record is written."""
+    path = tmp_path / "bench.jsonl"
+    add_records = records.add_records
+
+    def add_and_interrupt(path, added):
+        add_records(path, added)
+        if added:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(records, "add_records", add_and_interrupt)
+    assert cli.run([*FLAGS, "--batch-size", "2,3", "--json", str(path)]) == 130
+    captured = capfd.readouterr()
+    assert re.findall(r"^predict +(\d+) +float32 .*%", captured.out, re.MULTILINE) == ["2"]
+    assert "Stopping after this measurement; once more stops at once." in captured.err
+    assert f"Stopped after 1 of 2 measurements. {path} has what was measured." in captured.err
+    assert [json.loads(line)["batch_size"] for line in path.read_text().splitlines()] == [2]
 
 
 @pytest.mark.slow

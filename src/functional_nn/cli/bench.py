@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, Doubled, Named, NewFile, Several, Sizes
+from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
+from functional_nn.core.counts import counted
+from functional_nn.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.bench.compare.regression import RecordComparison
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
 WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
 WIDTH = 80
 """Printed lines have at most this number of characters."""
+
+
+CLEAR_LINE = "\r\x1b[2K"
+"""Clears the progress bar on the last line of a terminal. The bar draws itself again."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -45,7 +54,7 @@ WIDTH = 80
     help=f"Some of: {', '.join(PRECISIONS)}.",
 )
 @click.option("--members", type=Doubled(), default="1,2,4,8", metavar="NUMBERS", help="Models that a sweep trains.")
-@click.option("--seconds", type=POSITIVE, default=2.0, help="Time for each measurement, without compiling.")
+@click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
 @JSON_FILE
 @click.option("--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with tables and pictures.")
@@ -56,7 +65,9 @@ WIDTH = 80
     metavar="FILE",
     help="Compare with a file that --json wrote. The exit status is 1 if a program is slower beyond the noise.",
 )
+@click.pass_obj
 def bench(
+    signals: Signals,
     model: str,
     hidden: tuple[int, ...] | None,
     batch_sizes: list[int],
@@ -80,6 +91,8 @@ def bench(
     hand      the gradient by the hand-derived formulas
     sweep     the train steps of a sweep of many models, as sweep runs them
     modes     a train step from Python, compiled, in an epoch, and in a run
+
+    After Ctrl-C the table of what was measured so far is printed.
 
     A time ends when all outputs are ready. The device's peak is measured with
     matrix products and streams of bytes that take turns with the program.
@@ -110,29 +123,39 @@ def bench(
         _print_wrapped(note)
     click.echo()
 
-    def save(measurement: Mapping[str, object]) -> None:
+    def save(measurements: Sequence[Mapping[str, object]]) -> None:
+        """Adds records to the file. From now on, Ctrl-C lets a measurement end, and then the table is printed."""
+        signals.defer("measurement")
         if json_file is not None:
-            records.add_records(json_file, [{**about, **measurement}])
+            records.add_records(json_file, [{**about, **measurement} for measurement in measurements])
 
-    def on_measured(one: Measured) -> None:
-        save(one.to_dict())
-        if details:
-            click.echo(f"{tables.title(one)}\n{one.result}\n")
+    measured: list[Measured] = []
+    measured_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
+    mode_cases = [(size, name) for name in precisions for size in batch_sizes] if "modes" in what else []
+    total = len(cases) + len(mode_cases)
+    with progress_bar("measuring", total) as advance, suppress(KeyboardInterrupt):
 
-    measured = measure(
-        network, cases, seconds=seconds, layers=details or html_file is not None, on_measured=on_measured
-    )
+        def on_measured(one: Measured) -> None:
+            measured.append(one)
+            save([one.to_dict()])
+            if details:
+                start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
+                click.echo(f"{start}{tables.title(one)}\n{one.result}\n")
+            advance(f"{one.result.name}, batch {one.case.batch_size}")
+            signals.check()
+
+        measure(network, cases, seconds=seconds, layers=details or html_file is not None, on_measured=on_measured)
+        for batch_size, precision in mode_cases:
+            several = modes(network, batch_size, precision, seconds=seconds)
+            measured_modes[batch_size, precision] = several
+            case = {"what": "modes", "batch_size": batch_size, "precision": precision}
+            save([case | mode.to_dict() for mode in several])
+            advance(f"modes, batch {batch_size}")
+            signals.check()
     if measured:
         _print_measured(measured)
-    measured_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
-    if "modes" in what:
-        for precision in precisions:
-            for batch_size in batch_sizes:
-                several = modes(network, batch_size, precision, seconds=seconds)
-                measured_modes[batch_size, precision] = several
-                click.echo(tables.modes(several, batch_size, precision))
-                for mode in several:
-                    save({"what": "modes", "batch_size": batch_size, "precision": precision, **mode.to_dict()})
+    for (batch_size, precision), several in measured_modes.items():
+        click.echo(tables.modes(several, batch_size, precision))
     compared: list[RecordComparison] = []
     if old_file is not None:
         compared = regression.compare_records(old_file, old, [about | one.to_dict() for one in measured])
@@ -141,6 +164,11 @@ def bench(
         from functional_nn.reports.pages.benchmark import write_page
 
         write_page(html_file, about, measured, measured_modes, compared)
+    done = len(measured) + len(measured_modes)
+    if done < total:
+        kept = "" if json_file is None else f" {click.format_filename(json_file)} has what was measured."
+        click.echo(f"Stopped after {done} of {counted(total, 'measurement')}.{kept}", err=True)
+        return signals.status
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 
 

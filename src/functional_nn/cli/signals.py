@@ -18,8 +18,8 @@ class Signals:
     """Handlers of both signals, as a context manager.
 
     At first a signal ends the process at once, since there is nothing to lose. After ``defer`` was called, a signal
-    takes effect at the next ``check``, between two epochs, so that results are written. A second signal then ends the
-    process at once.
+    takes effect at the next ``check``, such as between two epochs, so that results are written. A second signal then
+    ends the process at once.
 
     The handlers raise no exception. An exception inside an extension module would abort the process (in JAX, while it
     is imported) or would be dropped (in JAX, in a callback).
@@ -29,10 +29,12 @@ class Signals:
         self._received: int | None = None
         self._time = 0.0
         self._deferred = False
+        self._until = ""
 
-    def defer(self) -> None:
-        """Lets a signal take effect only at the next ``check``."""
+    def defer(self, until: str = "epoch") -> None:
+        """Lets a signal take effect only at the next ``check``, which comes when this ``epoch`` has ended."""
         self._deferred = True
+        self._until = until
 
     def check(self) -> None:
         """Raises ``KeyboardInterrupt`` if a signal came."""
@@ -47,7 +49,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is None and self._deferred:
             self._received, self._time = number, time.monotonic()
-            _say("\nStopping after this epoch; once more stops at once.\n")
+            _say(f"\nStopping after this {self._until}; once more stops at once.\n")
         elif not self._deferred or time.monotonic() - self._time > REPEAT_SECONDS:
             _say("\nStopped.\n")
             os._exit(128 + number)

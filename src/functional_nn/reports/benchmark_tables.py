@@ -37,7 +37,7 @@ def shares(measured: Sequence[Measured]) -> str:
                 f"{in_flops(result.flops_per_second)}/s",
                 f"{in_bytes(result.bytes_per_second)}/s",
                 f"{result.at_least}{result.roofline:.0%}",
-                f"{result.bound} {result.shares[result.bound]:.0%}",
+                f"{result.nearest_bound} {result.shares[result.nearest_bound]:.0%}",
             )
         )
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}

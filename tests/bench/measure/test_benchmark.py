@@ -1,5 +1,6 @@
 """What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
 
+import dataclasses
 import json
 import os
 import re
@@ -55,9 +56,9 @@ def test_every_stage_is_there_and_the_numbers_fit(measured):
     assert measured.memory.device_peak is None
     assert measured.flops_per_second == measured.flops / measured.seconds
     assert set(measured.shares) == {"compute", "memory", "dispatch"}
-    assert measured.shares[measured.bound] == max(measured.shares.values())
+    assert measured.shares[measured.nearest_bound] == max(measured.shares.values())
     assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
-    assert measured.bound in measured.verdict
+    assert measured.nearest_bound in measured.verdict
     assert measured.compiler_flops > 0
 
 
@@ -84,6 +85,16 @@ def test_it_prints_and_goes_into_json(measured):
     assert read["roofline"] == measured.roofline
     assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
     assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(2.0, "compute"), (4.0, None)])
+def test_the_bound_in_json_agrees_with_the_text(measured, seconds, bound):
+    """The program computes for one second. If a call takes four, nothing accounts for half of it."""
+    rate = Rate("product", measured.flops, 1e6 * measured.bytes)
+    changed = dataclasses.replace(measured, donated=Timing(((seconds,),)), peaks=Peaks((rate,)))
+    read = changed.to_dict()
+    assert (read["bound"], read["nearest_bound"]) == (bound, "compute")
+    assert changed.verdict.startswith("none is near; the nearest is compute" if bound is None else "compute:")
 
 
 def test_its_repr_is_a_short_line(measured):

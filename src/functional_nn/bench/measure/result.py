@@ -100,7 +100,13 @@ class Benchmark:
         }
 
     @property
-    def bound(self) -> str:
+    def bound(self) -> str | None:
+        """The nearest bound if it accounts for at least half of a call, otherwise None."""
+        nearest = self.nearest_bound
+        return nearest if self.shares[nearest] >= NEAR else None
+
+    @property
+    def nearest_bound(self) -> str:
         """``compute``, ``memory`` or ``dispatch``: the bound that accounts for most of a call."""
         return max(self.shares, key=self.shares.__getitem__)
 
@@ -112,10 +118,11 @@ class Benchmark:
     @property
     def verdict(self) -> str:
         """The bound in words."""
-        share = self.shares[self.bound]
-        if share >= NEAR:
-            return f"{self.bound}: {BOUND_NAMES[self.bound]} accounts for {share:.0%} of a call"
-        return f"none is near; the nearest is {self.bound}, with {share:.0%} of a call"
+        nearest = self.nearest_bound
+        share = self.shares[nearest]
+        if self.bound is None:
+            return f"none is near; the nearest is {nearest}, with {share:.0%} of a call"
+        return f"{nearest}: {BOUND_NAMES[nearest]} accounts for {share:.0%} of a call"
 
     def to_dict(self) -> dict[str, object]:
         """All measurements, ready for JSON."""
@@ -137,6 +144,7 @@ class Benchmark:
             "bytes_per_second": self.bytes_per_second,
             "shares": self.shares,
             "bound": self.bound,
+            "nearest_bound": self.nearest_bound,
             "roofline": self.roofline,
             "reference": self.reference.to_dict(),
             "peaks": [rate._asdict() for rate in self.peaks.rates],
