@@ -24,7 +24,7 @@ from functional_nn.cli.configuration import Configuration
 from functional_nn.cli.options import Several
 from functional_nn.cli.run_flags import SweptOption
 from functional_nn.cli.sweep import AXES, sweep
-from functional_nn.cli.train import train
+from functional_nn.cli.train import _number, train
 from functional_nn.models import named_models as models
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
@@ -99,6 +99,12 @@ def test_quiet_prints_the_accuracy_only(tiny, capsys):
     captured = capsys.readouterr()
     assert re.fullmatch(r"test accuracy \d\.\d{4} after 2 epochs \(.*\)\n", captured.out)
     assert captured.err == ""
+
+
+def test_a_large_loss_fits_its_column():
+    given = (0.25, 9999.5, 634129908481856110592.0, -2e7, float("nan"), float("inf"))
+    expected = ["0.2500", "9999.5000", "6.34e+20", "-2.00e+07", "nan", "inf"]
+    assert [_number(value, 9) for value in given] == [text.rjust(9) for text in expected]
 
 
 def test_json_holds_the_result(finished):

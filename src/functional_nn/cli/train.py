@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -197,8 +198,14 @@ def _print_epoch(metrics: EpochMetrics) -> None:
     names = {name: name.replace("_", " ") for name in metrics.metrics}
     if metrics.epoch == 1:
         click.echo(f"{start}epoch  {'  '.join(names.values())}  seconds")
-    numbers = [f"{metrics.metrics[name]:{len(words)}.4f}" for name, words in names.items()]
+    numbers = [_number(metrics.metrics[name], len(words)) for name, words in names.items()]
     click.echo(f"{start}{metrics.epoch:5d}  {'  '.join(numbers)}  {metrics.seconds:7.3f}{_remarks(metrics)}")
+
+
+def _number(value: float, width: int) -> str:
+    """A metric as text of a column. A large number that the column is too narrow for has an exponent: ``6.34e+20``."""
+    text = f"{value:{width}.4f}"
+    return f"{value:{width}.2e}" if len(text) > width and 1e4 <= abs(value) < math.inf else text
 
 
 def _print_result(run: Run, seconds: dict[str, float]) -> None:
