@@ -34,7 +34,8 @@ CLASS_WIDTH = 10
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
     """Classify image files with the network in a run folder.
 
-    Images may have any size and either polarity (dark on bright or bright on dark).
+    Give the run folder first, then the pictures. A picture of the size of the training images is taken as it is.
+    Other pictures are scaled, and digits are centered. Digits may be dark on bright or bright on dark.
     """
     with importing():
         import jax
