@@ -99,7 +99,7 @@ def _with_remedy(error: click.ClickException) -> click.ClickException:
     if isinstance(error, click.NoSuchOption):
         meant = OTHER_NAMES.get(error.option_name)
         if meant in flags:
-            return click.NoSuchOption(error.option_name, possibilities=[meant], ctx=error.ctx)
+            return click.UsageError(f"No such option {error.option_name!r}. Did you mean {meant!r}?", error.ctx)
     elif "unexpected extra argument" in error.message and "--hidden" in flags:
         remedy = "A flag takes one value. Separate sizes by commas: --hidden 128,64."
         return click.UsageError(f"{error.message}. {remedy}", error.ctx)
