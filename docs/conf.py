@@ -17,6 +17,7 @@ extensions = [
     "mathml",
     "public_names",
     "touchable",
+    "linked_names",
     "notebooks",
     "languages",
 ]

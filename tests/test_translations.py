@@ -52,12 +52,13 @@ def targets(text: str) -> list[str]:
 
 
 def not_translated(text: str) -> list[str]:
-    """The paragraphs of more than 80 characters in which fewer than half of the letters are Chinese."""
+    """The long paragraphs with few Chinese characters, and those with eight English words in a row."""
     found = []
     for paragraph in re.split(r"\n(?:[ \t]*\n)+|\n(?=[-\d|] ?)", prose(text)):
         chinese = len(re.findall(CHINESE, paragraph))
         latin = len(re.findall(r"[A-Za-z]", paragraph))
-        if len(paragraph) > 80 and chinese < latin:
+        sentence = re.search(r"(?:[A-Za-z'-]+[ ,;:\n]+){7}[A-Za-z]", paragraph)
+        if sentence or (len(paragraph) > 80 and 3 * chinese < latin):
             found.append(paragraph)
     return found
 
@@ -97,7 +98,8 @@ def test_no_paragraph_stayed_english(page):
 
 def test_an_english_paragraph_is_found():
     sentence = "The neuron computes a weighted sum of its inputs, adds the bias, and applies an activation function."
-    assert not_translated(f"神经元先求加权和。\n\n{sentence}\n\n再加上偏置。\n") == [sentence]
+    assert not_translated(f"神经元先求加权和。\n\n{sentence}\n\n再加上偏置。") == [sentence]
+    assert len(not_translated(f"神经元先求加权和。{sentence}再加上偏置。")) == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -28,9 +29,15 @@ WORDS = {
         "Dark": "深色",
         "System Settings": "跟随系统",
         "Site navigation": "网站导航",
+        "Section Navigation": "章节导航",
+        "Collapse Sidebar": "收起侧栏",
+        "Expand Sidebar": "展开侧栏",
+        "On this page": "本页目录",
     }
 }
 """The words of our own templates, and words that the catalogs lack."""
+FORMULA = re.compile(r"<math .*?</math>", re.DOTALL)
+"""A formula. Chromium takes its digits from a Chinese font, unlike its letters, if it stands in Chinese text."""
 
 
 @cache
@@ -53,6 +60,7 @@ def set_language(app: Sphinx, name: str, template: str, context: dict, doctree: 
     if language is not None:
         context["language"] = language
         context["_"] = context["gettext"] = translator(language)
+        context["body"] = FORMULA.sub(r'<span lang="en">\g<0></span>', context.get("body", ""))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -116,8 +116,7 @@ def docstring(name: str, value: object, directive: SphinxDirective) -> list[str]
             else:
                 blocks.append(line)
         elif section in TEXT_SECTIONS and (not line or line.startswith(" ")):
-            if not (section == "Math" and formula):
-                blocks.append("| " + escaped(line.strip()) if line.strip() else "")
+            blocks.append("| " + escaped(line.strip()) if line.strip() else "")
         else:
             if line and not line.startswith(" "):
                 section = ""
@@ -134,7 +133,9 @@ def _constant(value: object) -> str:
 
 def derivation(name: str, docs: Path) -> tuple[str, str]:
     """The first displayed formula of a name's derivation, and the page of the derivation."""
-    title = name.rpartition(".")[2]
+    space, _, title = name.rpartition(".")
+    if space == "trees":  # trees.flatten is not the layer flatten
+        return "", ""
     for page in sorted((docs / "formulas").glob("*.md")):
         for match in SECTION.finditer(page.read_text("utf-8")):
             if title and match["title"] == f"`{title}`":

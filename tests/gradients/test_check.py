@@ -115,7 +115,7 @@ def test_every_kind_of_error_is_found_where_it_is(slips, name):
         ("sign", "wrong sign"),
         ("factor 2", "2 times too large"),
         ("missing 1/N", "5 times too large"),
-        ("tails", "A term is missing: it is 0"),
+        ("tails", "It is 0: a term is missing"),
     ],
 )
 def test_the_size_is_said_in_words(slips, name, said):

@@ -14,6 +14,8 @@ PAGES = (
     "index.html",
     "tutorial/04_backpropagation.html",
     "tutorial/13_checking_a_gradient.html",
+    "zh/index.html",
+    "zh/04_backpropagation.html",
     "how_to/index.html",
     "how_to/checking_gradients.html",
     "reference/index.html",
@@ -57,6 +59,7 @@ def test_a_page_is_accessible_and_needs_nothing_from_elsewhere(page, name):
         page.set_viewport_size({"width": width, "height": 900})
         scroll, view = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert scroll <= view, f"{name} is {scroll} pixels wide in a window of {width}"
+    page.wait_for_timeout(400)  # the theme lets wide code be scrolled by keys 300 ms after the window has changed
     found = Axe().run(page).response["violations"]
     serious = {
         violation["id"]: [node["target"] for node in violation["nodes"]][:3]
@@ -73,7 +76,18 @@ def test_the_search_finds_a_layer(page):
     assert "batch_norm" in page.inner_text("#search-results")
 
 
-def test_every_chapter_can_be_downloaded():
-    chapters = [path.stem for path in (SITE / "tutorial").glob("[0-9]*.html")]
+@pytest.mark.parametrize("folder", ["tutorial", "zh"])
+def test_every_chapter_can_be_downloaded(folder):
+    chapters = [path.stem for path in (SITE / folder).glob("[0-9]*.html")]
     assert chapters
-    assert {path.stem for path in (SITE / "notebooks" / "tutorial").glob("*.ipynb")} == {*chapters}
+    assert {path.stem for path in (SITE / "notebooks" / folder).glob("*.ipynb")} == {*chapters}
+
+
+def test_a_chinese_page_is_chinese_around_the_text_too(page):
+    page.goto((SITE / "zh" / "01_neuron.html").as_uri())
+    assert page.get_attribute("html", "lang") == "zh-CN"
+    assert page.get_attribute(".touchable >> xpath=..", "lang") == "en"
+    assert "下载本章的笔记本" in page.inner_text("body")
+    assert "On this page" not in page.content()
+    page.goto((SITE / "tutorial" / "01_neuron.html").as_uri())
+    assert page.get_attribute("html", "lang") == "en"

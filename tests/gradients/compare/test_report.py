@@ -93,10 +93,10 @@ def test_a_report_is_neither_true_nor_false():
     ("hand", "arbiter", "said"),
     [
         (4.0, 2.0, "2 times too large"),
-        (-6.0, 2.0, "3 times too large"),
+        (-6.0, 2.0, "3 times too large and has the wrong sign"),
         (1.0, 13.0, "13 times too small"),
         (-2.0, 2.0, "the wrong sign"),
-        (0.0, 2.0, "A term is missing"),
+        (0.0, 2.0, "It is 0: a term is missing, or terms cancel"),
         (2.0, 2.000001, "The formula is wrong (error"),
         (math.nan, 2.0, "The formula is wrong (error"),
         (2.0, 0.0, "The formula is wrong (error"),

@@ -149,15 +149,16 @@ def automatic_excess(verdict: Verdict) -> float:
 def _likely_cause(hand: float | None, arbiter: float | None) -> str:
     """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
-        return "A term is missing: it is 0. "
+        return "It is 0: a term is missing, or terms cancel. "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):
         return ""
     quotient = hand / arbiter
     if math.isclose(quotient, -1, rel_tol=1e-4):
         return "It has the wrong sign. "
+    sign = " and has the wrong sign" if quotient < 0 else ""
     for factor in range(2, LARGEST_FACTOR + 1):
         if math.isclose(abs(quotient), factor, rel_tol=1e-5):
-            return f"It is {factor} times too large. "
+            return f"It is {factor} times too large{sign}. "
         if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
-            return f"It is {factor} times too small. "
+            return f"It is {factor} times too small{sign}. "
     return ""

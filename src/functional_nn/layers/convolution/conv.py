@@ -303,6 +303,10 @@ def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -
 
 
 def _check_channels(x: jax.Array, weight: jax.Array, in_size: int) -> None:
+    if x.ndim != weight.ndim:
+        axes = "one spatial axis" if weight.ndim == 3 else f"{weight.ndim - 2} spatial axes"
+        expected = f"a batch axis, {axes} and {in_size} channels, for a weight of shape {weight.shape}"
+        raise InputError("x", expected, f"shape {x.shape}", "For one example, add a batch axis: x[None].")
     if x.shape[-1] != in_size:
         expected = f"{in_size} channels on the last axis, for a weight of shape {weight.shape}"
         raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialize with this in_shape.")
