@@ -254,8 +254,9 @@ def test_the_printed_table_folds_seeds_and_has_the_best_first():
 def test_the_printed_table_says_what_is_not_finite_or_ran_less(mixed):
     lines = str(mixed).splitlines()
     assert lines[0].split()[:3] == ["rate", "epochs", "models"]
+    assert lines[0].endswith("not finite  not run")
     assert lines[1].split() == ["0.01", "2", "1", "0.9500", "1"]
-    assert lines[2].split() == ["0.1", "3", "1", "0.9000", "2"]
+    assert lines[2].split() == ["0.1", "3", "1", "0.9000", "1", "1"]
     assert lines[3].startswith("best: member 2 ")
     assert lines[4] == ("2 finished, 1 non-finite, 1 stopped early, 1 not run in 10.0 s (0.50 models a second; map)")
     assert lines[5] == "Interrupted."
