@@ -485,7 +485,9 @@ def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, 
     captured = capsys.readouterr()
     assert "not finite at step" in captured.err
     assert captured.out.splitlines()[-1].startswith("test accuracy ")
-    assert strict_json(tmp_path / "result.json")["status"] == "non-finite"
+    result = strict_json(tmp_path / "result.json")
+    assert result["status"] == "non-finite"
+    assert result["message"] in captured.err
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
     for array in load_file(tmp_path / "run" / "parameters.safetensors").values():
         assert np.isfinite(array).all()
@@ -546,6 +548,7 @@ def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, ca
     assert [line["epoch"] for line in reached] == list(range(1, len(reached) + 1))
     assert len(reached) >= 3
     assert f"Interrupted after {len(reached)} of 100000 epochs" in err
+    assert "To continue: the same command with --resume.\n" in err
     assert f"after {len(reached)} epochs" in out.splitlines()[-1]
     assert sorted(contents(folder)) == FILES
     assert (strict_json(result)["status"], strict_json(result)["epochs"]) == ("interrupted", len(reached))

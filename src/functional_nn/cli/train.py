@@ -160,6 +160,8 @@ def train(
         write_json(json_file, result)
     if run.message:
         click.echo(run.message, err=True)
+    if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
+        click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history:
         _print_result(run, seconds)
     if run.status == "interrupted":
@@ -185,6 +187,7 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
         "skipped_steps": sum(metrics.skipped_steps for metrics in run.history),
         "clipped_steps": sum(metrics.clipped_steps for metrics in run.history),
         "status": run.status,
+        "message": run.message,
         "parameters": trees.size(run.params),
         "seconds": seconds,
         "seconds_per_epoch": statistics.median(steady) if steady else None,
