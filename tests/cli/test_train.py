@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 import PIL.Image
@@ -30,6 +31,7 @@ from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
 from functional_nn.training.optimizers import lookup as optimizers
 from functional_nn.training.optimizers import precision
+from functional_nn.training.programs.devices import device_name
 from functional_nn.training.resilience import non_finite
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
@@ -112,7 +114,8 @@ def test_json_holds_the_result(finished):
     assert result["config"]["hidden"] == [64]
     assert result["test_accuracy"] > 0.85
     assert result["versions"].keys() >= {"python", "functional-nn", "jax", "jaxlib", "numpy", "optax"}
-    assert "cpu" in result["device"]
+    assert result["device"] == f"cpu: {device_name(jax.devices()[0])}"
+    assert result["device"] != "cpu: cpu"
     in_folder = strict_json(finished.folder / "result.json")
     assert in_folder.pop("files").keys() == {"config.json", "metrics.jsonl", "parameters.safetensors"}
     assert len(in_folder.pop("sha256")) == 64

@@ -82,6 +82,7 @@ def train(
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import write_json
     from functional_nn.training.fit import fit
+    from functional_nn.training.programs.devices import device_name
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
@@ -140,7 +141,7 @@ def train(
         seconds["statistics"] = recorder.seconds
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, seconds) | {
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": f"{device.platform}: {device_name(device)}",
         "versions": versions(),
         "config": configuration.to_dict(),
     }

@@ -131,7 +131,9 @@ def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:
     bad = len(result.members) - len(finite) - not_run
     without = f"; a cross for each of the {bad} that are not finite" if bad else ""
     without += f"; {not_run} not run" if not_run else ""
-    figure.suptitle(f"a point for each of {len(result.members) - not_run} members, a bar for each mean{without}", fontsize=10)
+    figure.suptitle(
+        f"a point for each of {len(result.members) - not_run} members, a bar for each mean{without}", fontsize=10
+    )
     return figure
 
 
