@@ -491,6 +491,8 @@ def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, 
     result = strict_json(tmp_path / "result.json")
     assert result["status"] == "non-finite"
     assert result["message"] in captured.err
+    pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
+    assert pictures == ["first_layer_weights.png", "learning_curves.png"]
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
     for array in load_file(tmp_path / "run" / "parameters.safetensors").values():
         assert np.isfinite(array).all()
