@@ -164,10 +164,16 @@ def test_fault_43_files_that_are_no_images(finished, tmp_path, capsys):
     (tmp_path / "empty.png").write_bytes(b"")
     PIL.Image.new("L", (28, 28), 0).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
-    for name, words in {"text.png": "image", "empty.png": "image", "half.png": "image", "none.png": "No such"}.items():
-        refused(capsys, [finished.folder, tmp_path / name], name, words)
+    for name in ("text.png", "empty.png", "half.png"):
+        refused(capsys, [finished.folder, tmp_path / name], name, "image")
+    refused(capsys, [finished.folder, tmp_path / "none.png"], "none.png", "No such file exists")
     refused(capsys, [finished.folder, tmp_path], str(tmp_path))
     refused(capsys, [finished.folder, tmp_path / ("x" * 300)], "too long")
+
+
+def test_without_a_picture_both_arguments_are_named(tmp_path, capsys):
+    refused(capsys, [tmp_path / "drawing.png"], "first the run folder, then the pictures")
+    refused(capsys, [], "RUN")
 
 
 def test_fault_43_blank_images(finished, tmp_path, capsys):

@@ -258,8 +258,9 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
+    elsewhere = {"dataset", "data_dir", "image_size", "image_color"}  # in test_image_folder.py
     fields = set(Configuration.__dataclass_fields__)
-    assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - {"dataset", "data_dir"}
+    assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - elsewhere
 
 
 @pytest.mark.parametrize("schedule", options.SCHEDULES)
@@ -502,13 +503,13 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
     fsync = os.fsync
 
     def full(descriptor):
-        if (tmp_path / "run" / "metrics.jsonl").exists():
+        if (tmp_path / "run" / "layer_statistics.jsonl").exists():
             raise OSError(28, "No space left on device", "parameters.safetensors")
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device", "epoch 2 were not saved", status=1)
-    assert sorted(contents(tmp_path / "run")) == ["config.json", "metrics.jsonl"]
+    assert sorted(contents(tmp_path / "run")) == ["config.json", "layer_statistics.jsonl", "metrics.jsonl"]
     monkeypatch.undo()
     assert run([*tiny, "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert "after 2 epochs, 1 of them from a checkpoint" in capsys.readouterr().out

@@ -167,6 +167,19 @@ def test_fault_30_an_unknown_name_is_never_another_set(tmp_path):
             load_dataset(name)
 
 
+def test_a_folder_of_that_name_is_told_how_to_load(tmp_path, monkeypatch):
+    def unknown(name):
+        raise DataError("data set", "a known one", name)
+
+    monkeypatch.setattr(sources, "load_tfds", unknown)
+    monkeypatch.chdir(tmp_path)
+    for folder in (False, True):
+        with pytest.raises(DataError, match="got shapes") as caught:
+            load_dataset("shapes")
+        assert ("write folder:shapes" in str(caught.value)) == folder
+        (tmp_path / "shapes").mkdir(exist_ok=True)
+
+
 def test_fault_30_a_folder_without_the_set_is_only_read(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):

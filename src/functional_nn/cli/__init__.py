@@ -60,6 +60,10 @@ for subcommand, short_help in SHORT_HELP.items():
     command.add_command(subcommand)
 
 
+OTHER_NAMES = {"--lr": "--learning-rate", "--wd": "--weight-decay"}
+"""Names of flags in other programs, which are not similar enough to ours to be suggested."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its status.
 
@@ -74,7 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
         except click.ClickException as error:
-            error.show()
+            _with_remedy(error).show()
             return error.exit_code
         except InputError as error:
             click.echo(f"Error: {error}", err=True)
@@ -85,6 +89,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             click.echo(f"Error: {error}", err=True)
             return 1
+
+
+def _with_remedy(error: click.ClickException) -> click.ClickException:
+    """Says what to write, for two frequent mistakes at which click's own message does not help."""
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return error
+    flags = {flag for parameter in error.ctx.command.params for flag in parameter.opts}
+    if isinstance(error, click.NoSuchOption):
+        meant = OTHER_NAMES.get(error.option_name)
+        if meant in flags:
+            return click.UsageError(f"No such option {error.option_name!r}. Did you mean {meant!r}?", error.ctx)
+    elif "unexpected extra argument" in error.message and "--hidden" in flags:
+        remedy = "A flag takes one value. Separate sizes by commas: --hidden 128,64."
+        return click.UsageError(f"{error.message}. {remedy}", error.ctx)
+    return error
 
 
 @contextmanager

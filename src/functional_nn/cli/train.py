@@ -155,8 +155,10 @@ def train(
             click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
         page = write_run_report(out, data)
         if not quiet:
-            contents = ", ".join(["configuration", "metrics", "parameters", *pictures, *page])
+            contents = ", ".join(["configuration", "metrics", "parameters", *pictures])
             click.echo(f"{click.format_filename(out)}: {contents}")
+            for name in page:
+                click.echo(f"Open {click.format_filename(out / name)} in a browser, and draw a digit there.")
     if json_file is not None:
         write_json(json_file, result)
     if run.message:

@@ -152,6 +152,9 @@ def _errors_as_data_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         limit = f"at most {MOST_PIXELS:,} pixels"
         raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
+    except FileNotFoundError:
+        remedy = "No such file exists: check its name and its folder."
+        raise DataError(str(path), "an image file", "nothing there", remedy) from None
     except Exception as error:  # Pillow's decoders raise whatever their libraries do
         given = shortened(getattr(error, "strerror", None) or error)
         raise DataError(str(path), "a readable image file", given, remedy) from None

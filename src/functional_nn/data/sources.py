@@ -62,7 +62,13 @@ def load_dataset(
             return _load_idx(MNIST5K, name, "the digits embedded in functional_nn (a part of MNIST's training set)")
         if name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
             return _load_idx(DEBIAN_FASHION_MNIST, name, "Debian's package dataset-fashion-mnist")
-        return load_tfds(name)
+        try:
+            return load_tfds(name)
+        except DataError as error:
+            if not Path(name).is_dir():
+                raise
+            remedy = f"To load the images in the folder {name}, write {PREFIX}{name}. {error.remedy}"
+            raise DataError(error.argument, error.expected, error.given, remedy) from None
     if name == "mnist5k":
         remedy = "Leave data_dir out, or give your files another name, such as mnist."
         raise DataError("data_dir", "nothing for the embedded mnist5k", str(data_dir), remedy)

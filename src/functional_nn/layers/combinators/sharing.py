@@ -97,7 +97,8 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
 
     They are not in the parameters but in the state (``state["frozen"]``), which training does not change. To freeze
     parameters that are already trained, use ``chosen, params = trees.partition(trained, paths)`` and
-    ``state = {**state, "frozen": chosen}``. ``trees.merge`` puts the two back together.
+    ``state = {"frozen": chosen}``. ``trees.merge`` puts the two back together. If the layer has a state itself, such as
+    the statistics of batch norm, it is in ``state["state"]``: use ``{"frozen": chosen, "state": trained_state}``.
 
     Gradient:
         the layer's own, for the parameters that are not frozen
