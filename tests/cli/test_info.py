@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from functional_nn.bench.compare.records import environment
 from functional_nn.cli import run
 
 info = import_module("functional_nn.cli.info")
@@ -22,6 +23,7 @@ def test_info_prints_versions_and_devices(capsys):
         assert lines[name] == version(name)
     assert lines.keys() >= {*info.OPTIONAL, "device"}
     assert lines["device"].startswith("cpu 0")
+    assert lines["device"].endswith(f": {environment()['device']}")
     for name, package in info.OPTIONAL.items():
         assert f"for {package.purpose}" in lines[name]
 

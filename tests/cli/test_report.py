@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sys
+from html import escape
 from pathlib import Path
 
 import optax
@@ -70,6 +71,20 @@ def test_the_page_of_a_run_says_everything_and_needs_no_other_file(trained):
     accuracy = json.loads((trained / "result.json").read_text())["test_accuracy"]
     assert f"Test accuracy {accuracy:.4g}" in text
     assert "with sgd, learning rate 0.1, batch size 25, for 2 epochs. It finished." in text
+
+
+def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabilities(tiny, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert run([*tiny, "--learning-rate", "1e30", "--out", str(folder), "--quiet"]) == 1
+    first = (folder / "report.html").read_bytes()
+    message = json.loads((folder / "result.json").read_text())["message"]
+    assert "not finite at step" in message
+    assert message in capsys.readouterr().err
+    assert f'<p class="note">{escape(message)}</p>' in page(folder)
+    assert "outputs are not finite for" in page(folder)
+    assert not {"Confusion matrix", "Most wrong test images"} & set(titles(page(folder)))
+    assert run(["report", str(folder)]) == 0
+    assert (folder / "report.html").read_bytes() == first
 
 
 def test_a_resumed_run_goes_on_with_its_statistics(copied, tiny):

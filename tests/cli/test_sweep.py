@@ -177,7 +177,7 @@ def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_pa
     assert process.returncode == status, errors
     assert "Traceback" not in errors
     assert "not run" in printed
-    assert "the finished ones are kept" in printed
+    assert "the finished ones are kept.\nThe same command continues the sweep.\n" in printed
     with open(out / "members.csv", newline="") as file:
         finished = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     assert len(finished) >= 3

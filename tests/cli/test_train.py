@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 import PIL.Image
@@ -30,6 +31,7 @@ from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
 from functional_nn.training.optimizers import lookup as optimizers
 from functional_nn.training.optimizers import precision
+from functional_nn.training.programs.devices import device_name
 from functional_nn.training.resilience import non_finite
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
@@ -118,7 +120,8 @@ def test_json_holds_the_result(finished):
     assert result["config"]["hidden"] == [64]
     assert result["test_accuracy"] > 0.85
     assert result["versions"].keys() >= {"python", "functional-nn", "jax", "jaxlib", "numpy", "optax"}
-    assert "cpu" in result["device"]
+    assert result["device"] == f"cpu: {device_name(jax.devices()[0])}"
+    assert result["device"] != "cpu: cpu"
     in_folder = strict_json(finished.folder / "result.json")
     assert in_folder.pop("files").keys() == {"config.json", "metrics.jsonl", "parameters.safetensors"}
     assert len(in_folder.pop("sha256")) == 64
@@ -492,7 +495,11 @@ def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, 
     captured = capsys.readouterr()
     assert "not finite at step" in captured.err
     assert captured.out.splitlines()[-1].startswith("test accuracy ")
-    assert strict_json(tmp_path / "result.json")["status"] == "non-finite"
+    result = strict_json(tmp_path / "result.json")
+    assert result["status"] == "non-finite"
+    assert result["message"] in captured.err
+    pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
+    assert pictures == ["first_layer_weights.png", "learning_curves.png"]
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
     for array in load_file(tmp_path / "run" / "parameters.safetensors").values():
         assert np.isfinite(array).all()
@@ -553,6 +560,7 @@ def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, ca
     assert [line["epoch"] for line in reached] == list(range(1, len(reached) + 1))
     assert len(reached) >= 3
     assert f"Interrupted after {len(reached)} of 100000 epochs" in err
+    assert "To continue: the same command with --resume.\n" in err
     assert f"after {len(reached)} epochs" in out.splitlines()[-1]
     assert sorted(contents(folder)) == FILES
     assert (strict_json(result)["status"], strict_json(result)["epochs"]) == ("interrupted", len(reached))

@@ -56,8 +56,10 @@ def info() -> None:
     with importing():
         import jax
 
+        from functional_nn.training.programs.devices import device_name
+
     for device in jax.devices():
-        click.echo(f"{'device':20} {device.platform} {device.id}: {device.device_kind}")
+        click.echo(f"{'device':20} {device.platform} {device.id}: {device_name(device)}")
 
 
 def _cache() -> str:

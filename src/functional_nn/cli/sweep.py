@@ -213,6 +213,8 @@ def sweep(
         progress=False if quiet else None,
     )
     click.echo(result)
+    if out is not None and result.message:
+        click.echo("The same command continues the sweep.")
     if out is not None:
         _finish(out, result, quiet)
     if json_file is not None:

@@ -83,6 +83,7 @@ def train(
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import write_json
     from functional_nn.training.fit import fit
+    from functional_nn.training.programs.devices import device_name
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
@@ -141,7 +142,7 @@ def train(
         seconds["statistics"] = recorder.seconds
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, seconds) | {
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": f"{device.platform}: {device_name(device)}",
         "versions": versions(),
         "config": configuration.to_dict(),
     }
@@ -163,6 +164,8 @@ def train(
         write_json(json_file, result)
     if run.message:
         click.echo(run.message, err=True)
+    if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
+        click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history:
         _print_result(run, seconds)
     if run.status == "interrupted":
@@ -188,6 +191,7 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
         "skipped_steps": sum(metrics.skipped_steps for metrics in run.history),
         "clipped_steps": sum(metrics.clipped_steps for metrics in run.history),
         "status": run.status,
+        "message": run.message,
         "parameters": trees.size(run.params),
         "seconds": seconds,
         "seconds_per_epoch": statistics.median(steady) if steady else None,

@@ -233,7 +233,7 @@ def train_members(
                     if on_epoch is not None:
                         on_epoch(population.ended, len(members))
                     interruption.check()
-                    rate = population.ended / max(time.perf_counter() - clock, 1e-9)
+                    rate = (population.ended - len(population.restored)) / max(time.perf_counter() - clock, 1e-9)
                     advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
@@ -256,6 +256,7 @@ def train_members(
         },
         message=message,
         static=tuple(static),
+        restored=population.restored,
     )
 
 

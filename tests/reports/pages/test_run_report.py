@@ -1,6 +1,7 @@
 """The page of a run: its charts, its sentences, and what is left out where something is missing."""
 
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import jax
@@ -158,6 +159,23 @@ def test_many_classes_have_a_list_of_errors_in_place_of_a_matrix(tmp_path, forty
     images = [attributes for tag, attributes in Tags(text).seen if tag == "img"]
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
     assert len(images) == 25
+
+
+def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_why(tmp_path, forty):
+    images = forty.data.test_images
+    params = jax.tree.map(lambda array: array.at[0].set(np.nan) if array.ndim == 1 else array, forty.params)
+    text = written(tmp_path, replace(forty, params=params, notes=["A note."]))
+    assert "Confusion matrix" not in text
+    assert "Most wrong test images" not in text
+    assert f"outputs are not finite for {len(images)} of {len(images)} test images" in text
+    assert "A note." in text
+
+
+def test_the_page_shows_the_message_of_a_run_that_ended_early(tmp_path):
+    early = RunContents({}, history(0.5), {"status": "non-finite", "message": "NaN in <dense_0>."})
+    assert '<p class="note">NaN in &lt;dense_0&gt;.</p>' in written(tmp_path, early)
+    interrupted = replace(early, result={"status": "interrupted", "message": "Interrupted after 1 epoch."})
+    assert "Interrupted after" not in written(tmp_path, interrupted)
 
 
 def test_the_same_run_gives_the_same_page(tmp_path, forty):

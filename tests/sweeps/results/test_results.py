@@ -254,11 +254,22 @@ def test_the_printed_table_folds_seeds_and_has_the_best_first():
 def test_the_printed_table_says_what_is_not_finite_or_ran_less(mixed):
     lines = str(mixed).splitlines()
     assert lines[0].split()[:3] == ["rate", "epochs", "models"]
+    assert lines[0].endswith("not finite  not run")
     assert lines[1].split() == ["0.01", "2", "1", "0.9500", "1"]
-    assert lines[2].split() == ["0.1", "3", "1", "0.9000", "2"]
+    assert lines[2].split() == ["0.1", "3", "1", "0.9000", "1", "1"]
     assert lines[3].startswith("best: member 2 ")
-    assert lines[4] == ("2 finished, 1 non-finite, 1 stopped early, 1 not run in 10.0 s (0.50 models a second; map)")
+    assert lines[4] == ("2 finished, 1 non-finite, 1 stopped early, 1 not run in 10.0 s (0.40 models a second; map)")
     assert lines[5] == "Interrupted."
+
+
+def test_the_rate_is_that_of_the_members_that_this_call_trained(mixed):
+    def last(**more):
+        return str(result(*over_seeds([0.8, 0.9, 0.9]), plan={"name": "map"}, seconds={"total": 4.0}, **more))
+
+    assert last(restored=(2,)).endswith("3 finished: 1 in an earlier call, 2 in 4.0 s (0.50 models a second; map)")
+    assert last(restored=(0, 1, 2)).endswith("3 finished: 3 in an earlier call")
+    part = result(*mixed.members, seconds={"train": 9.0, "total": 10.0}, restored=(0, 3)).to_dict()
+    assert (part["restored_members"], part["seconds_per_model_epoch"]) == (2, 9.0 / (1 + 2))
 
 
 def test_a_long_table_says_how_much_it_leaves_out():

@@ -61,7 +61,8 @@ def test_members_that_are_not_finite_are_counted_and_in_no_mean():
         member(5, {"seed": 5}, 0.7, status="stopped early", epochs=1),
     )
     (row,) = fnn.sweeps.summarize(made)
-    assert (row.models, row.not_finite, row.epochs) == (3, 3, (1, 3))
+    assert (row.models, row.not_finite, row.not_run, row.epochs) == (3, 2, 1, (1, 3))
+    assert row.left_out == "2 not finite, 1 not run"
     assert row.mean == pytest.approx(0.8)
 
 

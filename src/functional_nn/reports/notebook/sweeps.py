@@ -61,7 +61,9 @@ def _settings(result: SweepResult) -> Html:
     metric = result.metric
     names = [name for name in result.varied if name != "seed"]
     settings = ranked_settings(result, metric)
-    heads = [*names, "models", f"mean {words(metric)}", "± 95%", "not finite"]
+    interrupted = any(setting.not_run for setting in settings)
+    not_run_column = ["not run"] if interrupted else []
+    heads = [*names, "models", f"mean {words(metric)}", "± 95%", "not finite", *not_run_column]
     rows = [
         [
             *(shown_value(setting.hyperparameters[name]) for name in names),
@@ -69,6 +71,7 @@ def _settings(result: SweepResult) -> Html:
             _number(setting.mean),
             _number(setting.half_width),
             str(setting.not_finite or ""),
+            *([str(setting.not_run or "")] if interrupted else []),
         ]
         for setting in settings[:MOST_MODELS]
     ]

@@ -126,6 +126,15 @@ def sentence(contents: RunContents) -> str:
     return " ".join(part for part in parts if part)
 
 
+def message(contents: RunContents) -> str:
+    """Why the run ended before its last epoch, such as where the first NaN comes from; empty if ``sentence`` says it.
+
+    ``result.json`` has it. Runs of older versions have none there.
+    """
+    result = contents.result or {}
+    return "" if result.get("status") == "interrupted" else str(result.get("message") or "")
+
+
 def outcome(contents: RunContents) -> dict[str, float | None]:
     """The metrics at the end of the run, the one that counts first."""
     if not contents.history:

@@ -76,13 +76,14 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         InputError: if Jinja is missing, or the file cannot be written.
     """
     check_libraries(("jinja2",))
-    probabilities = _probabilities(contents)
+    probabilities, reason = _probabilities(contents)
     rows = contents.statistics
     values = {
         "title": run_contents.title(contents),
         "sentence": run_contents.sentence(contents),
         "outcome": [(words(name), number(value)) for name, value in run_contents.outcome(contents).items()],
-        "notes": contents.notes,
+        "message": run_contents.message(contents),
+        "notes": [*contents.notes, reason] if reason else contents.notes,
         "charts": _charts(contents.history),
         "metric_names": [words(name) for name in metrics_of(contents.history[-1])] if contents.history else [],
         "metric_rows": [
@@ -117,15 +118,26 @@ def _drawing(contents: RunContents) -> str:
         return f'<section><h2>Draw a digit</h2><p class="faint">{escape(str(error))}</p></section>'
 
 
-def _probabilities(contents: RunContents) -> np.ndarray | None:
-    """The class probabilities of all test images; None if the network, its parameters or the data are missing."""
+def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
+    """The class probabilities of all test images, or None and the reason, if there is one that the page should give.
+
+    There are none if the network, its parameters or the data are missing, or if an output is not finite: the largest
+    probability would then be that of no class.
+    """
     if contents.net is None or contents.params is None or contents.state is None or contents.data is None:
-        return None
+        return None, ""
     images = contents.data.test_images
     if not len(images):
-        return None
+        return None, ""
     found = predict_probabilities(contents.net, contents.params, contents.state, images, precision=contents.precision)
-    return np.nan_to_num(found)
+    bad = int(np.sum(~np.isfinite(found).all(axis=1)))
+    if not bad:
+        return found, ""
+    reason = (
+        f"The network's outputs are not finite for {bad} of {counted(len(images), 'test image')}, so these have no "
+        "probabilities. The confusion matrix and the most wrong test images are left out."
+    )
+    return None, reason
 
 
 def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:

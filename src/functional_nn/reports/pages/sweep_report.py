@@ -83,6 +83,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "rows": [_row(rank, member, names, metrics, metric) for rank, member in enumerate(ranked, start=1)],
         "rows_at_first": ROWS_AT_FIRST,
         "summary": _summary(result, metric) if "seed" in names and without_seed else [],
+        "interrupted": any(member.status == "not run" for member in result.members),
         "summary_names": without_seed,
         "settings": _settings(settings, names),
         "script": (Path(__file__).parent / "sweep_report.js").read_text("utf-8"),
@@ -174,6 +175,7 @@ def _summary(result: SweepResult, metric: str) -> list[list[str]]:
     sign = -1 if larger_is_better(metric) else 1
     rows = sorted(summarize(result, metric), key=lambda row: (row.mean != row.mean, sign * row.mean))
     names = [name for name in result.varied if name != "seed"]
+    interrupted = any(row.not_run for row in rows)
     return [
         [
             *(shown_value(row.hyperparameters[name]) for name in names),
@@ -181,6 +183,7 @@ def _summary(result: SweepResult, metric: str) -> list[list[str]]:
             number(row.mean) if row.models else "–",
             f"± {number(row.half_width, 2)}" if row.models > 1 else "",
             str(row.not_finite or ""),
+            *([str(row.not_run or "")] if interrupted else []),
         ]
         for row in rows[:MOST_ROWS]
     ]

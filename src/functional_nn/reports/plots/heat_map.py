@@ -71,7 +71,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel=x, ylabel=y)
-    counts = sorted({cell.models + cell.not_finite for cell in cells.values()})
+    counts = sorted({cell.models + cell.not_finite + cell.not_run for cell in cells.values()})
     if counts[-1] > 1:
         members = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
         axes.set_title(f"{words(metric)}, mean of {members} members a cell", fontsize=10)
@@ -98,11 +98,12 @@ def _write(axes: Axes, place: tuple[int, int], cell: Setting, image: Any) -> Non
     row, column = place
     middle: dict[str, Any] = {"ha": "center", "va": "center"}
     if math.isnan(cell.mean):
-        axes.text(column, row, "not\nfinite", fontsize=7, color=BAD, **middle)
+        text = "not\nfinite" if cell.not_finite else "not\nrun"
+        axes.text(column, row, text, fontsize=7, color=BAD, **middle)
         return
     red, green, blue, _ = image.cmap(image.norm(cell.mean))
     color = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
     number = f"{cell.mean:.3f}" if abs(cell.mean) < 100 else f"{cell.mean:.2g}"
-    axes.text(column, row + (0.12 if cell.not_finite else 0), number, fontsize=8, color=color, **middle)
-    if cell.not_finite:
-        axes.text(column, row - 0.25, f"{cell.not_finite} not finite", fontsize=5.5, color=color, **middle)
+    axes.text(column, row + (0.12 if cell.left_out else 0), number, fontsize=8, color=color, **middle)
+    if cell.left_out:
+        axes.text(column, row - 0.25, cell.left_out.replace(", ", "\n"), fontsize=5.5, color=color, **middle)

@@ -32,18 +32,25 @@ MOST_NUMBERS = 30
 
 
 def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
-    """Draws the pictures of a run into its folder, and returns their names: none if matplotlib is missing."""
+    """Draws the pictures of a run into its folder, and returns their names: none if matplotlib is missing.
+
+    If an output for a test image is not finite, there is no picture of the answers: they would be no classes.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
     x = data.test_images.reshape(len(data.test_images), *run.in_shape)
     probabilities = predict_probabilities(net, run.params, run.state, x, precision=run.precision)
-    matrix = confusion_matrix(np.nan_to_num(probabilities), data.test_labels)
-    figures = {
-        "confusion.png": confusion(np.asarray(matrix, int), class_names=data.class_names),
-        "most_wrong.png": most_wrong(data.test_images, data.test_labels, probabilities, class_names=data.class_names),
-    }
+    figures: dict[str, Figure] = {}
+    if np.isfinite(probabilities).all():
+        names, labels = data.class_names, data.test_labels
+        matrix = np.asarray(confusion_matrix(probabilities, labels), int)
+        figures["confusion.png"] = confusion(matrix, class_names=names)
+        figures["most_wrong.png"] = most_wrong(data.test_images, labels, probabilities, class_names=names)
+    else:
+        for name in ("confusion.png", "most_wrong.png"):
+            (folder / name).unlink(missing_ok=True)  # of the run before it was resumed
     if run.history:
         figures["learning_curves.png"] = learning_curves(run.history, as_plain_text(data.name))
     image_shape = data.test_images.shape[1:]

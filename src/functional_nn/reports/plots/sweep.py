@@ -127,9 +127,13 @@ def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel(words(metric))
-    bad = len(result.members) - len(finite)
+    not_run = sum(member.status == "not run" for member in result.members)
+    bad = len(result.members) - len(finite) - not_run
     without = f"; a cross for each of the {bad} that are not finite" if bad else ""
-    figure.suptitle(f"a point for each of {len(result.members)} members, a bar for each mean{without}", fontsize=10)
+    without += f"; {not_run} not run" if not_run else ""
+    figure.suptitle(
+        f"a point for each of {len(result.members) - not_run} members, a bar for each mean{without}", fontsize=10
+    )
     return figure
 
 
@@ -225,9 +229,9 @@ def _spread_title(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
     about = ", ".join(f"{name} {shown_value(row.hyperparameters[name])}" for name in by)
     count = counted(row.models, "member")
     deviation = "" if math.isnan(row.deviation) else f", sd {row.deviation:.4f}"
-    bad = f"; {row.not_finite} not finite" if row.not_finite else ""
+    left_out = f"; {row.left_out}" if row.left_out else ""
     numbers = f"mean {row.mean:.4f}{deviation}, from {values.min():.4f} to {values.max():.4f}"
-    return f"{about + ': ' if about else ''}{count}, {numbers}{bad}"
+    return f"{about + ': ' if about else ''}{count}, {numbers}{left_out}"
 
 
 def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
@@ -249,7 +253,8 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
     places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
     good = [i for i, member in enumerate(result.members) if _is_finite(member, metric)]
-    bad = [i for i, member in enumerate(result.members) if not _is_finite(member, metric)]
+    ran = [i for i, member in enumerate(result.members) if member.status != "not run"]
+    bad = [i for i in ran if not _is_finite(result.members[i], metric)]
 
     def x(members: Sequence[int]) -> np.ndarray:
         at = np.array([places[result.members[i].hyperparameters[name]] for i in members], float)

@@ -65,6 +65,7 @@ class Population:
         self._keep = keep
         self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
         self._kept: dict[int, tuple[Params, State]] = {}
+        self._trained: set[int] = set()
         order_key = None if order_seed is None else jax.random.key(order_seed)
         self._compile(shared_order=order_key is not None)
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
@@ -131,6 +132,7 @@ class Population:
                     histories = [self.histories[number] for number in numbers]
                     batch = MemberBatch(group.group, group.on, self._grid, histories, self._rules)
                     batches.append(batch)
+                    self._trained.update(numbers)
                     names[id(batch)] = name
         programs_of = {id(group.group): group for group in self._groups}
 
@@ -239,6 +241,12 @@ class Population:
     def ended(self) -> int:
         """The number of members that have ended."""
         return sum(not history.running for history in self.histories)
+
+    @property
+    def restored(self) -> tuple[int, ...]:
+        """The numbers of the members that an earlier call trained to their end."""
+        ended = (history.number for history in self.histories if not history.running)
+        return tuple(number for number in ended if number not in self._trained)
 
     @property
     def batch_epochs(self) -> int:

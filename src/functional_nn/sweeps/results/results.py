@@ -52,6 +52,7 @@ class SweepResult:
         seconds: ``compile``, ``train`` and ``total``.
         message: why members were not run; empty if all were run.
         static: the ``static`` given to ``sweep``.
+        restored: the numbers of the members that an earlier call had trained; they were read from ``out``.
 
     Raises:
         InputError: if a hyper-parameter has the name of another column of the rows.
@@ -77,6 +78,7 @@ class SweepResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
     static: tuple[str, ...] = ()
+    restored: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.members:
@@ -170,7 +172,7 @@ class SweepResult:
         if not chosen:
             given = ", ".join(f"{name}={value!r}" for name, value in hyperparameters.items())
             raise InputError("where", "values that a member has", given)
-        return replace(self, members=chosen, seconds={})
+        return replace(self, members=chosen, seconds={}, restored=())
 
     def network(self, member: Member) -> Layer:
         """The network of a member. Its parameters and state are ``member.params`` and ``member.state``."""
@@ -208,13 +210,15 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, object]:
         """The result for JSON, as ``functional-nn sweep --json`` writes it."""
-        epochs = sum(member.epochs for member in self.members)
+        restored = set(self.restored)
+        epochs = sum(member.epochs for member in self.members if member.number not in restored)
         seconds_train = self.seconds.get("train")
         per_model_epoch = None if seconds_train is None or epochs == 0 else seconds_train / epochs
         return {
             "members": self.rows(),
             "compilations": self.compilations,
             "plan": dict(self.plan),
+            "restored_members": len(self.restored),
             "seconds": self.seconds.get("total"),
             "seconds_compile": self.seconds.get("compile"),
             "seconds_train": seconds_train,
@@ -292,12 +296,21 @@ def sentences(result: SweepResult) -> list[str]:
         lines.append("best: none ended with a finite number")
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
     if "total" in result.seconds:
-        rate = len(result.members) / result.seconds["total"]
-        statuses += f" in {result.seconds['total']:.1f} s ({rate:.2f} models a second; {result.plan.get('name', '')})"
+        statuses += _time(result, len(result.members) - counts["not run"] - len(result.restored))
     lines.append(statuses)
     if result.message:
         lines.append(result.message)
     return lines
+
+
+def _time(result: SweepResult, trained: int) -> str:
+    """How long this call took for the members that it trained itself. Those of earlier calls do not count."""
+    earlier = len(result.restored)
+    if earlier and not trained:
+        return f": {earlier} in an earlier call"
+    seconds = result.seconds["total"]
+    taken = f"in {seconds:.1f} s ({trained / seconds:.2f} models a second; {result.plan.get('name', '')})"
+    return f": {earlier} in an earlier call, {trained} {taken}" if earlier else f" {taken}"
 
 
 def _can_win(member: Member, metric: str) -> bool:

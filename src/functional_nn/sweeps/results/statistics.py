@@ -34,8 +34,9 @@ class Setting(NamedTuple):
         models: the number of members in the mean.
         mean, deviation: the mean of the metric, and its standard deviation (with n - 1).
         low, high: the 95% confidence interval of the mean, by Student's t; NaN for a single member.
-        not_finite: the number of members left out, because they are not finite or were not run to their end.
+        not_finite: the number of members left out because they, or their metric, are not finite.
         epochs: the smallest and the largest number of epochs of the members in the mean; 0 if there are none.
+        not_run: the number of members left out because the sweep was interrupted before their end.
     """
 
     hyperparameters: Mapping[str, PlainValue]
@@ -46,11 +47,18 @@ class Setting(NamedTuple):
     high: float
     not_finite: int
     epochs: tuple[int, int] = (0, 0)
+    not_run: int = 0
 
     @property
     def half_width(self) -> float:
         """Half of the width of the confidence interval."""
         return (self.high - self.low) / 2
+
+    @property
+    def left_out(self) -> str:
+        """How many members the mean leaves out, and why, such as ``1 not finite, 2 not run``; empty for none."""
+        counts = {"not finite": self.not_finite, "not run": self.not_run}
+        return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
 
 
 class Comparison(NamedTuple):
@@ -142,6 +150,7 @@ def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member]
     counted = [member for member in members if member.has_result and math.isfinite(member.last(metric))]
     values = np.array([member.last(metric) for member in counted])
     epochs = [member.epochs for member in counted]
+    not_run = sum(member.status == "not run" for member in members)
     mean = float(values.mean()) if counted else math.nan
     deviation = float(values.std(ddof=1)) if len(counted) > 1 else math.nan
     half = half_width(deviation, len(counted))
@@ -152,8 +161,9 @@ def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member]
         deviation=deviation,
         low=mean - half,
         high=mean + half,
-        not_finite=len(members) - len(counted),
+        not_finite=len(members) - len(counted) - not_run,
         epochs=(min(epochs, default=0), max(epochs, default=0)),
+        not_run=not_run,
     )
 
 

@@ -21,13 +21,19 @@ def settings_table(result: HasMembers) -> list[str]:
     # The column of epochs is shown only if members ran different numbers of epochs.
     uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
     epochs_column = ["epochs"] if uneven else []
-    cells = [[*names, *epochs_column, "models", metric.replace("_", " "), "± 95%", "not finite"]]
+    # After an interruption, a column counts the members that were not run.
+    interrupted = any(row.not_run for row in settings)
+    not_run_column = ["not run"] if interrupted else []
+    cells = [
+        [*names, *epochs_column, "models", metric.replace("_", " "), "± 95%", "not finite", *not_run_column],
+    ]
     for row in listed:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
         mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
         values = [shown_value(row.hyperparameters[name]) for name in names]
         epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
-        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or "")])
+        not_run = [str(row.not_run or "")] if interrupted else []
+        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or ""), *not_run])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
     left_out = len(settings) - len(listed)

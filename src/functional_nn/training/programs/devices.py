@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
@@ -25,6 +27,19 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def device_name(device: Device) -> str:
+    """The name of a device: JAX's, or for a CPU, which JAX only calls ``cpu``, that of the processor.
+
+    Linux knows the name of the processor; on other systems it comes from Python.
+    """
+    if device.platform != "cpu":
+        return device.device_kind
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text("utf-8").splitlines() if information.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or platform.machine() or device.device_kind
 
 
 def check_devices(devices: int, batch_size: int) -> None:
