@@ -20,7 +20,7 @@ CATALOGS = {
 """Where Sphinx and the theme keep their own words in this language."""
 WORDS = {
     "zh-CN": {
-        "Download this chapter as a notebook": "下载本章的笔记本",
+        "Download this chapter as a notebook": "下载本章的 Jupyter 笔记本",
         "Skip to main content": "跳到正文",
         "Breadcrumb": "当前位置",
         "Home": "首页",
