@@ -159,8 +159,8 @@ def test_lines_of_code(name):
     ours, theirs = lines_of_code(OURS / f"{name}.py"), lines_of_code(THEIRS / f"{name}.py")
     assert ours <= theirs
     table = (ROOT / "docs" / "how_to" / "programs.md").read_text("utf-8")
-    (row,) = (line for line in table.splitlines() if f"(../examples/programs/{name}.py)" in line)
-    assert row.endswith(f"| {ours} | [{theirs}](../benchmarks/programs_equinox/{name}.py) |")
+    (row,) = (line for line in table.splitlines() if f"(../../examples/programs/{name}.py)" in line)
+    assert row.endswith(f"| {ours} | [{theirs}](../../benchmarks/programs_equinox/{name}.py) |")
 
 
 def test_equinox_has_the_same_programs():

@@ -95,7 +95,7 @@ def test_fault_37_the_same_command_goes_on_after_an_interruption(tiny, whole, tm
     assert run([*command, "--resume", "--json", str(tmp_path / "result.json")]) == 0
     printed = capsys.readouterr().out
     assert "after 6 epochs, 4 of them from a checkpoint" in printed
-    assert [line.split()[0] for line in printed.splitlines()[3:-2]] == ["1", "2", "3", "4", "5", "6"]
+    assert [line.split()[0] for line in printed.splitlines()[3:-3]] == ["1", "2", "3", "4", "5", "6"]
     assert json.loads((tmp_path / "result.json").read_text())["restored_epochs"] == 4
     assert outcome(tmp_path / "run") == whole
 
