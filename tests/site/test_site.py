@@ -87,7 +87,7 @@ def test_a_chinese_page_is_chinese_around_the_text_too(page):
     page.goto((SITE / "zh" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "zh-CN"
     assert page.get_attribute(".touchable >> xpath=..", "lang") == "en"
-    assert "下载本章的笔记本" in page.inner_text("body")
+    assert "下载本章的 Jupyter 笔记本" in page.inner_text("body")
     assert "On this page" not in page.content()
     page.goto((SITE / "tutorial" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "en"
