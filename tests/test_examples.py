@@ -38,6 +38,7 @@ def test_mnist(monkeypatch, capsys):
     assert "epoch 2: loss" in printed
 
 
+@pytest.mark.example
 def test_backpropagation_by_hand(monkeypatch, capsys):
     run(monkeypatch, "03_backpropagation_by_hand.py", "--quick")
     race, printed = capsys.readouterr().out.split("\n\n", 1)
@@ -183,6 +184,7 @@ def test_cells_say_what_the_layers_over_time_say(model):
     np.testing.assert_allclose(logits, net.apply(params, state, tokens[None], train=False)[0][0], atol=1e-5)
 
 
+@pytest.mark.example
 def test_tiny_gpt(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "09_tiny_gpt.py", "--quick", "--json", tmp_path / "result.json")
     result = json.loads((tmp_path / "result.json").read_text("utf-8"))
@@ -200,6 +202,7 @@ def test_time_series(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.example
 def test_gradient_checkers(monkeypatch, capsys):
     run(monkeypatch, "06_gradient_checkers.py", "--quick")
     rows = capsys.readouterr().out.splitlines()
@@ -225,6 +228,7 @@ def test_every_example_has_a_test():
         assert f'"{path.name}"' in tested
 
 
+@pytest.mark.example
 def test_population_based_training(monkeypatch, capsys):
     run(monkeypatch, "11_population_based_training.py", "--quick")
     printed = capsys.readouterr().out
