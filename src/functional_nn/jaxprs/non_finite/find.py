@@ -216,7 +216,7 @@ def _operation_report(
         place=str(place or ""),
         code=place.code if place else "",
         called_from=str(users_place or ""),
-        inside=operation.library_call,
+        inside=operation.jax_function,
         steps=operation.steps,
         index=origin.element,
         value=origin.value,

@@ -84,7 +84,7 @@ class Operation:
         kind: the name of its primitive, or ``ROW`` or ``ROWS``.
         scope: the names of the layers and transforms around it.
         written_in: the equation whose source line counts: the equation itself, or the call of a function of JAX.
-        library_call: the name of the function of JAX that it is a part of, such as ``norm``; or "".
+        jax_function: the name of the function of JAX that it is a part of, such as ``norm``; or "".
         steps: for each loop around it, the kind of the loop and the number of the step.
         operands: what it read.
         results: what it made.
@@ -96,7 +96,7 @@ class Operation:
     kind: str
     scope: str
     written_in: JaxprEqn
-    library_call: str
+    jax_function: str
     steps: tuple[tuple[str, int], ...]
     operands: Sequence[Tracked]
     results: Sequence[Tracked] = ()
@@ -127,7 +127,7 @@ class Recorder:
         self._order = 0
         self._scope = ""
         self._steps: tuple[tuple[str, int], ...] = ()
-        self._library_call: JaxprEqn | None = None
+        self._jax_function: JaxprEqn | None = None
         self._around: JaxprEqn | None = None  # the innermost equation around with a source line
 
     def run(self, program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[Tracked]:
@@ -220,9 +220,9 @@ class Recorder:
         masks = [not_finite(array) for array in arrays]
         if all(value.not_finite is None for value in operands) and all(mask is None for mask in masks):
             return [Tracked(array, None) for array in arrays]
-        library_call = self._library_call.params["name"].strip("_") if self._library_call else ""
+        jax_function = self._jax_function.params["name"].strip("_") if self._jax_function else ""
         scope, written_in = self._scope_of(equation), self._written_in(equation)
-        operation = Operation(self._order, equation, kind, scope, written_in, library_call, self._steps, operands)
+        operation = Operation(self._order, equation, kind, scope, written_in, jax_function, self._steps, operands)
         operation.results = [
             Tracked(array, mask, operation, number)
             for number, (array, mask) in enumerate(zip(arrays, masks, strict=True))
@@ -239,18 +239,18 @@ class Recorder:
     def _written_in(self, equation: JaxprEqn) -> JaxprEqn:
         # JAX keeps the traces of its own functions, so the lines in these may belong to another caller. An equation of
         # jnp.log has no line outside of JAX if this function itself is a branch, as in lax.cond(x > 0, jnp.log, …).
-        if self._library_call is not None:
-            return self._library_call
+        if self._jax_function is not None:
+            return self._jax_function
         return equation if self._around is None or place_of(equation) else self._around
 
     @contextmanager
     def _inside(self, equation: JaxprEqn, step: tuple[str, int] | None = None) -> Iterator[None]:
         """Remembers where the evaluation is, while the programs inside an equation run."""
-        before = self._scope, self._steps, self._library_call, self._around
+        before = self._scope, self._steps, self._jax_function, self._around
         if place_of(equation):
             self._around = equation
-        if self._library_call is None and is_of_jax(equation):
-            self._library_call = equation
+        if self._jax_function is None and is_of_jax(equation):
+            self._jax_function = equation
         if step is None:
             self._scope = self._scope_of(equation)
         else:
@@ -258,7 +258,7 @@ class Recorder:
         try:
             yield
         finally:
-            self._scope, self._steps, self._library_call, self._around = before
+            self._scope, self._steps, self._jax_function, self._around = before
 
 
 def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
