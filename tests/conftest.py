@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,21 @@ def small_peaks():
         patch.setattr(peaks, "WORK", {"cpu": (1e5, 1e5)})
         patch.setattr(peaks, "LARGE_STREAM", {"cpu": 2**17})
         yield
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium for tests of pages. Without frame-rate limits, an event need not wait for the next frame."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install '.[browser]'")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    flags = ["--no-sandbox", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -53,101 +53,96 @@ def test_backpropagation_by_hand(monkeypatch, capsys):
     assert float(printed.split("at most ")[1].split()[0]) < 1e-4
 
 
-def picture_of(name, folder):
-    """Whether the example drew its picture."""
-    return (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture
+def quick(monkeypatch, capsys, tmp_path):
+    """Runs an example in its quick mode, requires its picture, and gives what it prints."""
+
+    def run_quickly(file, *arguments):
+        run(monkeypatch, file, "--quick", *arguments, "--out", tmp_path)
+        name = file.removesuffix(".py").partition("_")[2]
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        return capsys.readouterr().out
+
+    return run_quickly
 
 
 @pytest.mark.example
-def test_variational_autoencoder(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "10_variational_autoencoder.py", "--quick", "--size", 3, "--out", tmp_path)
-    printed = capsys.readouterr().out
+def test_variational_autoencoder(quick):
+    printed = quick("10_variational_autoencoder.py", "--size", 3)
     assert "encoder/output     (6,)" in printed
     first, last = map(float, re.search(r"epoch 1: (\S+), after epoch 2: (\S+)", printed).groups())
     assert last < first
     assert float(re.search(r"has not seen: (\S+)", printed)[1]) < first
     assert float(printed.split("at most ")[1].split()[0]) < 1e-12
-    assert picture_of("variational_autoencoder", tmp_path)
 
 
-def test_xor_by_hand(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "12_xor_by_hand.py", "--quick", "--out", tmp_path)
-    printed = capsys.readouterr().out
+def test_xor_by_hand(quick):
+    printed = quick("12_xor_by_hand.py")
     differences = [float(text) for text in re.findall(r"differs by at most (\S+)", printed)]
     assert len(differences) == 4
     assert max(differences) < 1e-14
     assert int(re.search(r"(\d) of 4 random starts", printed)[1]) >= 1
-    assert picture_of("xor_by_hand", tmp_path)
 
 
-def test_optimizers_on_a_surface(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "13_optimizers_on_a_surface.py", "--quick", "--out", tmp_path)
-    found = re.findall(r"^(.+?)  +best rate \S+: height below (\S+)", capsys.readouterr().out, re.MULTILINE)
+def test_optimizers_on_a_surface(quick):
+    printed = quick("13_optimizers_on_a_surface.py")
+    found = re.findall(r"^(.+?)  +best rate \S+: height below (\S+)", printed, re.MULTILINE)
     heights = {name: float(height) for name, height in found}
     assert len(heights) == 5
     assert heights["momentum"] < heights["AdaGrad"]
-    assert picture_of("optimizers_on_a_surface", tmp_path)
 
 
 @pytest.mark.example
-def test_vanishing_gradients(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "14_vanishing_gradients.py", "--quick", "--out", tmp_path)
-    ratios = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+def test_vanishing_gradients(quick):
+    printed = quick("14_vanishing_gradients.py")
+    ratios = [float(line.split()[-1]) for line in printed.splitlines()]
     sigmoid, tanh, _, _, _, _, _, batch_norm, residual = ratios
     assert sigmoid < 1e-2 < 0.1 < min(tanh, batch_norm, residual)
-    assert picture_of("vanishing_gradients", tmp_path)
 
 
 @pytest.mark.example
-def test_regularization(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "15_regularization.py", "--quick", "--out", tmp_path)
-    printed = capsys.readouterr().out
+def test_regularization(quick):
+    printed = quick("15_regularization.py")
     small = {line.split()[0]: int(re.search(r"(\d+)% of the weights", line)[1]) for line in printed.splitlines()}
     assert set(small) == {"nothing", "L1", "L2", "dropout", "early"}
     assert small["L1"] > small["nothing"]
-    assert picture_of("regularization", tmp_path)
 
 
 @pytest.mark.example
-def test_cnn_filters(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "16_cnn_filters.py", "--quick", "--out", tmp_path)
-    accuracy, worst, best = map(float, re.findall(r"(\d+\.\d)%", capsys.readouterr().out))
+def test_cnn_filters(quick):
+    printed = quick("16_cnn_filters.py")
+    accuracy, worst, best = map(float, re.findall(r"(\d+\.\d)%", printed))
     assert accuracy > 20
     assert worst < min(accuracy, best)
-    assert picture_of("cnn_filters", tmp_path)
 
 
 @pytest.mark.example
-def test_ensemble_and_calibration(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "17_ensemble_and_calibration.py", "--quick", "--out", tmp_path)
-    one, ensemble = (float(loss) for loss in re.findall(r"loss (\S+),", capsys.readouterr().out))
+def test_ensemble_and_calibration(quick):
+    printed = quick("17_ensemble_and_calibration.py")
+    one, ensemble = (float(loss) for loss in re.findall(r"loss (\S+),", printed))
     assert ensemble < one
-    assert picture_of("ensemble_and_calibration", tmp_path)
 
 
 @pytest.mark.example
-def test_generative_adversarial_network(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "18_generative_adversarial_network.py", "--quick", "--out", tmp_path)
-    first, last = (float(text) for text in re.findall(r"points are (\S+) from the ring", capsys.readouterr().out))
+def test_generative_adversarial_network(quick):
+    printed = quick("18_generative_adversarial_network.py")
+    first, last = (float(text) for text in re.findall(r"points are (\S+) from the ring", printed))
     assert last < first
-    assert picture_of("generative_adversarial_network", tmp_path)
 
 
 @pytest.mark.example
-def test_per_example_gradients(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "19_per_example_gradients.py", "--quick", "--out", tmp_path)
-    share, wrong, of_all = map(int, re.findall(r"(\d+)%", capsys.readouterr().out))
+def test_per_example_gradients(quick):
+    printed = quick("19_per_example_gradients.py")
+    share, wrong, of_all = map(int, re.findall(r"(\d+)%", printed))
     assert share > 10
     assert wrong > 2 * of_all
-    assert picture_of("per_example_gradients", tmp_path)
 
 
 @pytest.mark.example
-def test_neural_tangent_kernel(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "20_neural_tangent_kernel.py", "--quick", "--out", tmp_path)
-    narrow, wide = (float(change) for change in re.findall(r"changes by (\S+)%", capsys.readouterr().out))
+def test_neural_tangent_kernel(quick):
+    printed = quick("20_neural_tangent_kernel.py")
+    narrow, wide = (float(change) for change in re.findall(r"changes by (\S+)%", printed))
     assert wide < narrow
-    assert picture_of("neural_tangent_kernel", tmp_path)
 
 
 def test_sweep(monkeypatch, capsys, tmp_path):

@@ -3,13 +3,15 @@
 Build it first: ``pip install '.[docs,browser]' && sphinx-build -W docs build/site``.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.browser
 SITE = Path(__file__).resolve().parents[2] / "build" / "site"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (SITE / "index.html").exists(), reason="build the site: sphinx-build -W docs build/site"),
+]
 PAGES = (
     "index.html",
     "tutorial/04_backpropagation.html",
@@ -25,20 +27,6 @@ PAGES = (
     "atlas/index.html",
 )
 WIDTHS = {"desktop": 1280, "phone": 375}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install '.[browser]'")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("Chromium is missing.")
-    if not (SITE / "index.html").exists():
-        pytest.skip("The site is not built: sphinx-build -W docs build/site.")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["light", "dark"])

@@ -2,8 +2,6 @@
 
 import base64
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +20,6 @@ MODELS = {"mlp": {"hidden": (64,)}, "cnn": {"hidden": (8, 16)}, "lstm": {"hidden
 BRIGHT = 110
 STYLE = (Path(fnn.__file__).parent / "reports" / "pages" / "page.css").read_text("utf-8")
 
-FLAGS = ["--no-sandbox", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
-"""Without the limits, an event of the mouse need not wait for the next sixtieth of a second."""
-
 SAVED = """async () => {
   await new Promise(requestAnimationFrame);
   const blobs = [], make = URL.createObjectURL;
@@ -41,17 +36,6 @@ SAVED = """async () => {
 @pytest.fixture(scope="module")
 def data():
     return fnn.load_dataset("mnist5k")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if (chromium := shutil.which("chromium") or shutil.which("google-chrome")) is None:
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

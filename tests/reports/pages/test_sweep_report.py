@@ -1,7 +1,6 @@
 """The page of a sweep: its table and its charts; in a browser, sorting by keyboard and highlights."""
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +102,6 @@ def test_axes_are_even_for_few_values_and_logarithmic_for_many_that_span_decades
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install '.[browser]'")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("Chromium is missing.")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

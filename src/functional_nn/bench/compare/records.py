@@ -16,7 +16,7 @@ import jax
 
 from functional_nn.core.errors import DataError, shortened
 from functional_nn.storage.files import JsonValue, finite_json, write_whole
-from functional_nn.training.programs.devices import cores
+from functional_nn.training.programs.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""
@@ -47,7 +47,7 @@ def environment() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "platform": device.platform,
-        "device": device.device_kind if device.platform != "cpu" else _processor(),
+        "device": device_name(device),
         "devices": jax.device_count(),
         "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -123,16 +123,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip() or None
-
-
-def _processor() -> str:
-    """The name of the processor: from Linux, or on other systems from Python."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text("utf-8").splitlines() if information.exists() else []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(library: str) -> str | None:
