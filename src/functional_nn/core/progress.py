@@ -90,10 +90,11 @@ def _bar_in_a_terminal(title: str, total: int) -> Iterator[Callable[[str], None]
 @contextmanager
 def _bar_in_a_notebook(title: str, total: int) -> Iterator[Callable[[str], None]]:
     """One output that is replaced in place. ``rich`` and ``tqdm`` need ipywidgets for this, which exports lose."""
-    from IPython.display import display  # pyright: ignore[reportMissingImports]
+    from IPython.display import DisplayHandle  # pyright: ignore[reportMissingImports]
 
     state, start = ProgressState(title, total), time.perf_counter()
-    output = display(state, display_id=True)
+    output = DisplayHandle()
+    output.display(state)
     last_update = start
 
     def advance(text: str) -> None:
