@@ -33,9 +33,10 @@ WORDS = {
         "Collapse Sidebar": "收起侧栏",
         "Expand Sidebar": "展开侧栏",
         "On this page": "本页目录",
+        "On the site, a figure that you can change stands here.": "在网站上，这里有一张可以动手调节的图。",
     }
 }
-"""The words of our own templates, and words that the catalogs lack."""
+"""The words of our own templates and notebooks, and words that the catalogs lack."""
 FORMULA = re.compile(r"<math .*?</math>", re.DOTALL)
 """A formula. Chromium takes its digits from a Chinese font, unlike its letters, if it stands in Chinese text."""
 
@@ -55,8 +56,17 @@ def translator(language: str) -> Callable[[str], str]:
     return translate
 
 
+def language_of(name: str) -> str | None:
+    """The language of a page; None for English."""
+    return LANGUAGES.get(name.partition("/")[0])
+
+
+def translated(text: str, language: str | None) -> str:
+    return text if language is None else translator(language)(text)
+
+
 def set_language(app: Sphinx, name: str, template: str, context: dict, doctree: object) -> None:
-    language = LANGUAGES.get(name.partition("/")[0])
+    language = language_of(name)
     if language is not None:
         context["language"] = language
         context["_"] = context["gettext"] = translator(language)

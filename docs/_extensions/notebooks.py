@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import jupytext
+from languages import language_of, translated
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 FOLDER = "notebooks"
+
+DROPDOWN = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{dropdown\} (?P<title>[^\n]*)\n(?P<body>.*?)\n(?P=fence)$", re.DOTALL | re.MULTILINE
+)
+TOUCHABLE = re.compile(r"^(?P<fence>`{3,})\{touchable\}.*\n(?P=fence)$", re.MULTILINE)
+LINK_TO_A_FILE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)[^)]*\)")
 
 
 def is_chapter(app: Sphinx, name: str) -> bool:
@@ -36,6 +44,22 @@ def without_assertions(code: str) -> str:
     return "\n".join(lines).strip()
 
 
+def plain_markdown(text: str, language: str | None = None) -> str:
+    """Markdown without what only this site understands, for other programs and a notebook that stands alone.
+
+    >>> print(plain_markdown("See [losses](05_losses.md).\\n:::{dropdown} Answer\\nIt is 2.\\n:::"))
+    See losses.
+    <details><summary>Answer</summary>
+    <BLANKLINE>
+    It is 2.
+    <BLANKLINE>
+    </details>
+    """
+    text = DROPDOWN.sub(r"<details><summary>\g<title></summary>\n\n\g<body>\n\n</details>", text)
+    text = TOUCHABLE.sub(f"*{translated('On the site, a figure that you can change stands here.', language)}*", text)
+    return LINK_TO_A_FILE.sub(r"\g<text>", text)
+
+
 def write_notebooks(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
@@ -47,6 +71,8 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.source = without_assertions(cell.source)
+                else:
+                    cell.source = plain_markdown(cell.source, language_of(name))
             if not any(cell.cell_type == "code" for cell in notebook.cells):
                 raise ExtensionError(f"{source} has no code: leave out its kernelspec.")
             jupytext.write(notebook, str(target), fmt="ipynb")

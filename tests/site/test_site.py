@@ -3,6 +3,8 @@
 Build it first: ``pip install '.[docs,browser]' && sphinx-build -W docs build/site``.
 """
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,12 @@ def test_the_search_finds_a_layer(page):
 def test_every_chapter_can_be_downloaded(folder):
     chapters = [path.stem for path in (SITE / folder).glob("[0-9]*.html")]
     assert chapters
-    assert {path.stem for path in (SITE / "notebooks" / folder).glob("*.ipynb")} == {*chapters}
+    notebooks = [*(SITE / "notebooks" / folder).glob("*.ipynb")]
+    assert {path.stem for path in notebooks} == {*chapters}
+    for path in notebooks:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        assert not re.search(r"\{(dropdown|touchable)\}|\]\(\w+\.md", text), path.name
 
 
 def test_a_chinese_page_is_chinese_around_the_text_too(page):

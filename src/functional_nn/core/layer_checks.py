@@ -30,6 +30,10 @@ def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], C
     Traceback (most recent call last):
         ...
     functional_nn.core.errors.InputError: dense: expected out_size alone, got 784, 10. The input size is not given: ...
+    >>> fnn.batch_norm(128)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: batch_norm: expected no size, got 128. The input size is not given: ...
     """
 
     def decorate(constructor: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -37,8 +41,10 @@ def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], C
         def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
             if len(arguments) > len(names):
                 name = constructor.__name__
-                expected = f"{' and '.join(names)} alone" if len(names) == 1 else f"{' and '.join(names)}"
-                call = f"{name}({', '.join(map(shown, arguments[-len(names) :]))})"
+                expected = " and ".join(names) or "no size"
+                if len(names) == 1:
+                    expected = f"{expected} alone"
+                call = f"{name}({', '.join(map(shown, arguments[len(arguments) - len(names) :]))})"
                 remedy = f"The input size is not given: init takes it from in_shape. Write {call}."
                 raise InputError(name, expected, ", ".join(map(shown, arguments)), remedy)
             return constructor(*arguments, **options)

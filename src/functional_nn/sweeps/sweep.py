@@ -116,6 +116,10 @@ def sweep(
             all members.
         progress: whether to show a progress bar; by default on a terminal and in a notebook.
 
+    Returns:
+        A ``SweepResult``: ``result.members`` has the history and status of each member, in the order of the grid, and
+        ``result.best()`` is the best of them.
+
     Raises:
         InputError: for arguments that do not fit, with the number of the member, before anything is computed.
 

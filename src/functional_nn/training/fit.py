@@ -129,6 +129,10 @@ def fit(
         progress: whether to show a progress bar and, without ``on_epoch``, a closing line; by default on a terminal
             and in a notebook. In a notebook the bar stays instead of the line.
 
+    Returns:
+        A ``Run``: ``run.params`` and ``run.state`` are what ``net.apply`` takes, ``run.history`` has the metrics of
+        each epoch, and ``run.status`` says how the run ended.
+
     Raises:
         InputError: before anything is computed, for arguments and data that do not fit, for a model that does not fit
             in memory, for a folder with the checkpoints of another run or in use by another process, and under

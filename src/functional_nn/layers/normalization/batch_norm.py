@@ -11,7 +11,13 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Shape, State
-from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_shape, is_concrete
+from functional_nn.core.layer_checks import (
+    check_batch_is_whole,
+    check_entries,
+    check_shape,
+    is_concrete,
+    without_input_size,
+)
 from functional_nn.core.masked import values_of, with_mask_of
 from functional_nn.core.shapes import is_known
 from functional_nn.core.validation import check_number, shown
@@ -32,6 +38,7 @@ from functional_nn.layers.normalization.standardize import (
 )
 
 
+@without_input_size()
 def batch_norm(
     *,
     axes: Sequence[int] | None = None,

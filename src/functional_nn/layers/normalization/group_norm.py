@@ -8,6 +8,7 @@ import jax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Shape
+from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count
 from functional_nn.layers.normalization.example_norm import example_norm
 from functional_nn.layers.normalization.standardize import Axes
@@ -59,6 +60,7 @@ def group_norm(
     return _group_norm(name, lambda channels: groups, epsilon, scale=scale, bias=bias)
 
 
+@without_input_size()
 def instance_norm(
     *, epsilon: float = 1e-5, scale: bool = True, bias: bool = True, name: str = "instance_norm"
 ) -> Layer:

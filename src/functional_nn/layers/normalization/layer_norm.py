@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from functional_nn.core.layer import Layer
+from functional_nn.core.layer_checks import without_input_size
 from functional_nn.layers.normalization.example_norm import example_norm
 from functional_nn.layers.normalization.standardize import Axes, chosen_axes
 
 
+@without_input_size()
 def layer_norm(
     *,
     axes: int | Sequence[int] = -1,
@@ -63,6 +65,7 @@ def layer_norm(
     return example_norm(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=bias)
 
 
+@without_input_size()
 def rms_norm(
     *, axes: int | Sequence[int] = -1, epsilon: float = 1e-5, scale: bool = True, name: str = "rms_norm"
 ) -> Layer:
