@@ -90,11 +90,11 @@ def _bar_in_a_terminal(title: str, total: int) -> Iterator[Callable[[str], None]
 @contextmanager
 def _bar_in_a_notebook(title: str, total: int) -> Iterator[Callable[[str], None]]:
     """One output that is replaced in place. ``rich`` and ``tqdm`` need ipywidgets for this, which exports lose."""
-    from IPython.display import DisplayHandle  # pyright: ignore[reportMissingImports]
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
 
     state, start = ProgressState(title, total), time.perf_counter()
-    output = DisplayHandle()
-    output.display(state)
+    output = display(state, display_id=True)
+    assert output is not None  # with an id, there is always a handle
     last_update = start
 
     def advance(text: str) -> None:
