@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 # A shell starts background processes with Ctrl-C ignored, and what they start inherits that: tests that send it, and
 # the commands that they send it to, would wait for ever.
@@ -47,6 +48,20 @@ def known_flags() -> set[str]:
 if "XLA_FLAGS" not in os.environ:  # pytest-xdist's workers inherit it
     known = known_flags()
     os.environ["XLA_FLAGS"] = " ".join(f"--{name}={value}" for name, value in QUICK.items() if name in known)
+
+
+PROGRAMS = tempfile.TemporaryDirectory(prefix="functional-nn-tests-")
+"""JAX keeps the programs of this process here: a quarter of them are compiled again in a later test.
+
+Processes do not share it. JAX's writes are not atomic, and some tests kill processes.
+"""
+for setting, choice in {
+    "jax_enable_compilation_cache": True,
+    "jax_compilation_cache_dir": PROGRAMS.name,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(setting, choice)
 
 
 def resident() -> int:

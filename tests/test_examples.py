@@ -31,6 +31,7 @@ def test_neuron(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "neuron.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.example
 def test_mnist(monkeypatch, capsys):
     run(monkeypatch, "02_mnist.py", "--quick")
     printed = capsys.readouterr().out
@@ -76,6 +77,7 @@ def test_variational_autoencoder(quick):
     assert float(printed.split("at most ")[1].split()[0]) < 1e-12
 
 
+@pytest.mark.example
 def test_xor_by_hand(quick):
     printed = quick("12_xor_by_hand.py")
     differences = [float(text) for text in re.findall(r"differs by at most (\S+)", printed)]
@@ -145,6 +147,7 @@ def test_neural_tangent_kernel(quick):
     assert wide < narrow
 
 
+@pytest.mark.example
 def test_sweep(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "07_sweep.py", "--quick", "--out", tmp_path)
     printed = capsys.readouterr().out
@@ -159,6 +162,7 @@ def test_sweep(monkeypatch, capsys, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"seeds.png", "decay.png"}
 
 
+@pytest.mark.example
 @pytest.mark.parametrize("model", ["gru", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_character_language_model(monkeypatch, capsys, tmp_path, model):
     run(monkeypatch, "04_character_language_model.py", "--quick", "--model", model, "--json", tmp_path / "result.json")
@@ -189,6 +193,7 @@ def test_tiny_gpt(monkeypatch, capsys, tmp_path):
     assert sum("".join(sorted(word)) == answer for word, answer in words) >= 4
 
 
+@pytest.mark.example
 def test_time_series(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "05_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -207,6 +212,7 @@ def test_gradient_checkers(monkeypatch, capsys):
     assert re.search(r"standardize: scale, element \(.*3,?\) ", rows[-1])
 
 
+@pytest.mark.example
 def test_benchmark(monkeypatch, capsys):
     run(monkeypatch, "08_benchmark.py", "--quick")
     measured, found = capsys.readouterr().out.split("\n\n")

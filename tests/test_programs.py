@@ -126,6 +126,7 @@ def check_graph_network(result):
 CHECKS = {name.removeprefix("check_"): value for name, value in globals().items() if name.startswith("check_")}
 
 
+@pytest.mark.example
 @pytest.mark.parametrize("name", NAMES)
 def test_program(name):
     CHECKS[name](run(OURS / f"{name}.py"))
