@@ -34,6 +34,22 @@ def test_jax_starts_in_a_thread_with_the_given_settings_and_its_objects_are_exem
     assert result == {"during": [False], "enabled": True, "x64": True, "devices": 2}
 
 
+def test_fault_58_what_both_threads_import_is_imported_before():
+    """Seen once under load: the thread that read the data met a half-imported NumPy, and the command failed."""
+    code = """
+import sys
+from functional_nn.cli import startup
+startup._start_jax = lambda *options: print("numpy" in sys.modules, "functional_nn.data.sources" in sys.modules)
+with startup.starting_jax("float32", 1):
+    before = set(sys.modules)
+    from functional_nn.data.sources import load_dataset
+    load_dataset("mnist5k")
+print({*sys.modules} - before)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "True True\nset()\n"
+
+
 def test_garbage_is_looked_for_again_after_an_import_that_fails(monkeypatch):
     monkeypatch.delitem(sys.modules, "jax")
     monkeypatch.setattr(gc, "freeze", lambda: None)  # this process has garbage

@@ -34,12 +34,15 @@ def importing() -> Iterator[None]:
 def starting_jax(precision: str, devices: int) -> Iterator[None]:
     """Imports and starts JAX in a thread while the body reads data.
 
-    The two run at the same time, since zlib, hashes and NumPy release Python's lock.
+    The two run at the same time, since zlib, hashes and NumPy release Python's lock. What both import is imported
+    before: modules that import each other, such as NumPy's, may be seen half finished by a second thread.
 
     Args:
         precision: ``float64`` switches JAX's 64-bit numbers on.
         devices: the number of CPU devices that JAX starts with.
     """
+    import functional_nn.data.sources  # noqa: F401
+
     with ThreadPoolExecutor(1) as threads:
         started = threads.submit(_start_jax, precision, devices)
         yield
