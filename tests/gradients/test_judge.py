@@ -46,8 +46,45 @@ def normalized(x):
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
 
 
+def pairwise_softmax_vjp(x, y_bar):
+    """Without the subtraction of nearly equal numbers."""
+    y = softmax(x)
+    return y * ((y_bar[:, None] - y_bar[None]) @ y)
+
+
+def nested_sine(x):
+    """It is smooth at 0, but ``jax.grad`` gives 0 there: the branches are constant and not used."""
+    return jnp.where(x == 0, 0, 0.9 * jnp.sin(0.3 * jnp.sin(0.7 * jnp.where(x == 0, 1, x))))
+
+
+def huber(x):
+    return jnp.where(jnp.abs(x) < 1, x**2 / 2, jnp.abs(x) - 0.5)
+
+
+TARGETS = F64([1, 0, 1])
 PLANCK = 6.6e-34
 WRONG = {
+    "a cotangent in float16": (
+        lambda x: 3 * jnp.sin(x),
+        lambda x, g: 3 * jnp.cos(x) * g.astype(jnp.float16).astype(x.dtype),
+        (F64([0.3, 1.2]),),
+    ),
+    "a cotangent in float32": (
+        lambda x: 3 * jnp.sin(x),
+        lambda x, g: 3 * jnp.cos(x) * g.astype(jnp.float32).astype(x.dtype),
+        (F64([0.3, 1.2]),),
+    ),
+    "a cotangent that is clipped": (lambda x: x**2, lambda x, g: 2 * x * jnp.clip(g, -5, 5), (F64([0.3, 1.2]),)),
+    "small cotangents left out": (
+        lambda x: x**2,
+        lambda x, g: 2 * x * jnp.where(jnp.abs(g) < 1e-3, 0, g),
+        (F64([0.3, 1.2]),),
+    ),
+    "s(x) - t in the tail, with the targets as an array": (
+        lambda x: jax.nn.softplus(x) - TARGETS.astype(x.dtype) * x,
+        lambda x, g: g * (sigmoid(x) - TARGETS.astype(x.dtype)),
+        (F64([40, -2, 0.3]),),
+    ),
     "a derivative of 1e-60 left out": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 0 * g), (F64(1), F64(2))),
     "tanh with the wrong sign beyond 16": (
         jnp.tanh,
@@ -84,6 +121,16 @@ WRONG = {
     ),
 }
 RIGHT = {
+    "0 of automatic differentiation": (
+        nested_sine,
+        lambda x, g: g * 0.9 * jnp.cos(0.3 * jnp.sin(0.7 * x)) * 0.3 * jnp.cos(0.7 * x) * 0.7,
+        (F64([0]),),
+    ),
+    "the root of a derivative": (jax.lax.lgamma, lambda x, g: g * jax.lax.digamma(x), (F64([1.4616, 2]),)),
+    "numbers that underflow": (lambda x, y: x * y, lambda x, y, g: (g * y, g * x), (F64([1e-310]), F64([2]))),
+    "a probability that underflows in float32": (softmax, pairwise_softmax_vjp, (np.float32([110, 1, 0]),)),
+    "a slope that underflows in float64": (sigmoid, lambda x, g: g * sigmoid(x) * sigmoid(-x), (F64([-720, -700, 1]),)),
+    "odd functions at 0": (lambda x: x**3, lambda x, g: 3 * x**2 * g, (F64([0, 1e-8, 0.7]),)),
     "a derivative of 1e-60": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 1e-60 * g), (F64(1), F64(2))),
     "the logistic function far out": (
         lambda x: 1 / (1 + jnp.exp(-x)),
@@ -171,6 +218,30 @@ def test_a_kink_that_was_not_declared_is_inconclusive():
         jax.nn.relu, lambda x, g: jnp.where(x >= 0, g, 0), np.float32([0, 1, -2]), second_order=False, mutants=False
     )
     assert {verdict.outcome for verdict in report.failures} == {"inconclusive"}
+
+
+@pytest.mark.parametrize(
+    ("function", "formula"),
+    [
+        (lambda x: jax.nn.relu(x) ** 2, lambda x, g: 2 * jax.nn.relu(x) * g),
+        (lambda x: x * jnp.abs(x), lambda x, g: 2 * jnp.abs(x) * g),
+        (lambda x: huber(x + 1), lambda x, g: g * jnp.where(jnp.abs(x + 1) < 1, x + 1, jnp.sign(x + 1))),
+    ],
+    ids=["relu²", "x|x|", "Huber"],
+)
+def test_a_kink_of_the_slope_is_inconclusive_in_second_order(function, formula):
+    report = check_vjp(function, formula, F64([0, 0.5]), mutants=False)
+    assert {(verdict.kind, verdict.outcome) for verdict in report.failures} == {("second order", "inconclusive")}
+    check_vjp(function, formula, F64([0, 0.5]), mutants=False, kinks_as_automatic=True).raise_if_failed()
+
+
+def test_second_derivatives_of_a_very_wide_range():
+    """They were 0 with certainty: numbers of 1e250 and 1e-300 in one sum need more digits than were taken."""
+    x, w = F64([[1e100, 1.0, 1e-100]]), F64([[1e150], [1e-50], [1e-200]])
+    report = check_vjp(jnp.matmul, lambda x, w, g: (g @ w.T, x.T @ g), x, w, mutants=False)
+    found = [verdict for verdict in report.verdicts if verdict.kind == "second order"]
+    assert {verdict.outcome for verdict in found} == {"pass"}
+    assert all(verdict.arbiter for verdict in found)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ class ComparedValues:
         arbiter: the values of the arbiter.
         arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
         scale: the size by which errors are divided.
+        underflow: the absolute error that is always allowed: the smallest positive normal number, or a multiple of it
+            in sums. XLA replaces smaller numbers by 0, so no formula can give them.
     """
 
     hand: np.ndarray
@@ -29,28 +31,35 @@ class ComparedValues:
     arbiter: np.ndarray
     arbiter_error: np.ndarray
     scale: np.ndarray
+    underflow: float
 
     def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
         """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
         size = np.abs(direction)
         arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
-        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size)
+        underflow = self.underflow * max(1.0, float(size.sum()))
+        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size, underflow)
 
     def pulled_back(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
         """Multiplies a cotangent by these Jacobians. The products by the formula and by automatic differentiation,
         (1, columns), are given.
         """
         size = np.abs(y_bar)[None]
-        return ComparedValues(hand, automatic, y_bar[None] @ self.arbiter, size @ self.arbiter_error, size @ self.scale)
+        arbiter, error = y_bar[None] @ self.arbiter, size @ self.arbiter_error
+        underflow = self.underflow * max(1.0, float(size.sum()))
+        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow)
 
-    def with_finite_scale(self) -> ComparedValues:
-        """Replaces the scale by the size of the derivative where the scale is not finite.
+    def with_usable_scale(self) -> ComparedValues:
+        """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.
 
         The scale comes from automatic differentiation. It is infinite where a term overflows, and NaN where
-        automatic differentiation gives NaN. Divided by infinity, every error would be 0.
+        automatic differentiation gives NaN. Divided by infinity, every error would be 0. A sum is never larger than
+        the sum of its terms' sizes; the scale is smaller only where automatic differentiation misses a term.
         """
-        is_finite = np.isfinite(self.scale)
-        return self if is_finite.all() else replace(self, scale=np.where(is_finite, self.scale, np.abs(self.arbiter)))
+        size = np.abs(self.arbiter)
+        is_known = self.arbiter_error < size
+        scale = np.where(is_known, np.fmax(self.scale, size), self.scale)
+        return replace(self, scale=np.where(np.isfinite(self.scale), scale, size))
 
     def largest_rounding(self) -> float:
         """The largest relative error of the formula in elements that the arbiter knows."""
@@ -67,8 +76,10 @@ class ComparedValues:
             self.arbiter,
             np.where(counted, self.arbiter_error, 0.0),
             np.where(counted, scale, 1.0),
+            self.underflow,
         )
 
+    @np.errstate(invalid="ignore")
     def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:
         """The verdict at the worst element of the formula, and the index of that element.
 
@@ -77,14 +88,15 @@ class ComparedValues:
         Args:
             template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
         """
-        hand_error = relative_error(self.hand - self.arbiter, self.scale, self.arbiter_error)
-        automatic_error = relative_error(self.automatic - self.arbiter, self.scale, self.arbiter_error)
-        arbiter_error = relative_error(self.arbiter_error, self.scale, self.arbiter_error)
+        hand_error, automatic_error, arbiter_error = map(
+            self._relative, (self.hand - self.arbiter, self.automatic - self.arbiter, self.arbiter_error)
+        )
         if not hand_error.size:
             return replace(template, note="It has no elements."), ()
+        is_unknown = np.isnan(self.arbiter)
+        hand_error, arbiter_error = (np.where(is_unknown, np.inf, errors) for errors in (hand_error, arbiter_error))
         # The true error lies between these two. NaN counts as an infinite error.
-        with np.errstate(invalid="ignore"):
-            least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
+        least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
         least = np.where(np.isnan(hand_error), np.inf, least)
         most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
         at = np.unravel_index(np.argmax(least if np.max(least) > template.tolerance else most), hand_error.shape)
@@ -100,11 +112,17 @@ class ComparedValues:
         )
         return verdict, tuple(map(int, at))
 
+    def _relative(self, difference: np.ndarray) -> np.ndarray:
+        """Differences in units of the scale; 0 for those that are no larger than an underflow."""
+        is_underflow = np.abs(difference) <= self.underflow
+        return np.where(is_underflow, 0.0, relative_error(difference, self.scale, self.arbiter_error))
+
 
 def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ERROR) -> np.ndarray:
     """|difference| / scale. If the scale is 0, the result is infinite, or 0 within the arbiter's error."""
     with np.errstate(all="ignore"):
-        relative = np.abs(difference) / scale
-    within_arbiter_error = np.isfinite(arbiter_error) & (np.abs(difference) <= arbiter_error)
+        difference = np.abs(difference)
+        relative = difference / scale
+    within_arbiter_error = np.isfinite(arbiter_error) & (difference <= arbiter_error)
     is_zero = (difference == 0) | ((scale == 0) & within_arbiter_error)
     return np.where(is_zero, 0.0, relative)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.trees import PyTree
@@ -21,8 +22,8 @@ from functional_nn.gradients.compare.jacobians import (
     under_transforms,
 )
 from functional_nn.gradients.compare.narrow_types import narrowest_type
-from functional_nn.gradients.compare.problem import Function, Leaves, Problem
-from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem
+from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values, with_condition
 from functional_nn.gradients.compare.stopped_gradients import with_stopped_as_constants
 from functional_nn.gradients.compare.verdict import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
@@ -37,6 +38,11 @@ VISIBLE_ROUNDING = 1e-10
 """If the formula differs by this share from the exact derivative, the function loses at least five digits."""
 SAME = 1e-14
 """The largest relative change that counts as none: compiling a formula twice can change its values this much."""
+
+SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
+"""The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
+LARGE = np.pi * 2.0**20
+"""The factor of the large drawn cotangent, and the divisor of the small one."""
 
 
 class JacobianComparison:
@@ -99,12 +105,12 @@ class JacobianComparison:
             found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             forward = self._forward(leaves) if jvp else None
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
-            # signs and other sizes are tried too.
-            cotangents = [[factor * bar for bar in self.y_bars] for factor in (3, -3)]
+            # signs are tried too, a large and a small size, and numbers that a narrower type would round.
+            cotangents = [[factor * bar for bar in self.y_bars] for factor in (LARGE, -1 / LARGE)]
             drawn = [_as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
-                np.max(relative_error(hand - automatic, scale), 0, initial=0)
+                np.max(_disagreement(hand, automatic, scale), 0, initial=0)
                 for hand, automatic, scale in zip(*found, strict=True)
             ]
             function = self._judged_function(leaves)
@@ -114,6 +120,8 @@ class JacobianComparison:
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
+            with jax.enable_x64(True):
+                values = values if self.note else with_condition(function, leaves, number, values, self._tolerance)
             verdict = judged(values)
             self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
@@ -175,7 +183,12 @@ class JacobianComparison:
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
             values[at_kink], error[at_kink] = automatic[at_kink], 0
-        return ComparedValues(hand, automatic, values, error, scale), note
+        underflow = self._smallest_normal("float64")
+        return ComparedValues(hand, automatic, values, error, scale, underflow), note
+
+    def _smallest_normal(self, dtype: str) -> float:
+        """The smallest positive number that does not underflow in a type, or in the type that the function uses."""
+        return max(SMALLEST_NORMAL.get(name, 0.0) for name in (dtype, self._narrowest))
 
     @property
     def note(self) -> str:
@@ -198,7 +211,7 @@ class JacobianComparison:
                     raise
                 return
             found = _as_rows(derivatives, self.problem.leaves, 1)
-            doubts = [relative_error(hand - automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
+            doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
         for number, name in enumerate(self.problem.names):
@@ -247,7 +260,8 @@ class JacobianComparison:
                     # If the arbiter could not judge, it is not known which of two different values is right.
                     if outcome == "inconclusive":
                         error = np.where(error > self._tolerance * scale, np.inf, error)
-                values = ComparedValues(found, found_automatic, right, error, scale)
+                underflow = self._smallest_normal(dtype)
+                values = ComparedValues(found, found_automatic, right, error, scale, underflow)
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
 
     def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +285,7 @@ class JacobianComparison:
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
             scale = np.where(np.isfinite(scale), scale, np.abs(truth))
-            largest = np.max(relative_error(rows - truth, scale), 1, initial=0)
+            largest = np.max(_disagreement(rows, truth, scale), 1, initial=0)
             dead |= ~(largest <= self._tolerance)  # NaN counts as dead too
             least = self._tolerance * scale if self.note else SAME * np.abs(hand)
             changed |= ~np.all(np.abs(rows - hand) <= least, 1)
@@ -288,7 +302,7 @@ class JacobianComparison:
         dtype = str(known.get("dtype", "float64"))
         tolerance = max(TOLERANCES[dtype], self._tolerance)
         template = replace(Verdict(self.subject, leaf, "pass", 0.0, tolerance), **known)
-        verdict, at = values.with_finite_scale().verdict(template)
+        verdict, at = values.with_usable_scale().verdict(template)
         return replace(verdict, index=self._index(leaf, at)) if at else verdict
 
     def _index(self, leaf: str, at: tuple[int, ...]) -> tuple[int, ...]:
@@ -297,6 +311,11 @@ class JacobianComparison:
             return at
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
         return tuple(map(int, np.unravel_index(at[-1], shape)))
+
+
+def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return relative_error(found - other, scale)
 
 
 def _says_no_rule(error: Exception) -> bool:

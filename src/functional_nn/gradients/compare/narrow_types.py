@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from functional_nn.gradients.compare.problem import Function, Leaves
+from functional_nn.gradients.compare.problem import Array, Function, Leaves
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 from functional_nn.jaxprs.walk import all_equations
 
@@ -54,4 +54,10 @@ def _is_rounded_to_float32(value: object) -> bool:
     if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
         return False
     mantissa, _ = np.frexp(np.abs(number))
-    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and bool((mantissa * 2.0**MORE_BITS) % 1)
+    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and not is_simple_fraction(number)
+
+
+def is_simple_fraction(numbers: Array) -> np.ndarray:
+    """Which numbers need few bits, as whole numbers and simple fractions do. They were probably not rounded."""
+    mantissa, _ = np.frexp(np.abs(np.asarray(numbers, np.float64)))
+    return (mantissa * 2.0**MORE_BITS) % 1 == 0

@@ -131,7 +131,7 @@ def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple
             return program(arithmetic, [arithmetic.numbers(leaf)[..., None] for leaf in inputs.leaves])
 
         try:
-            with jax.enable_x64(True), arithmetic.precision():
+            with jax.enable_x64(True), arithmetic.precision(), np.errstate(all="ignore"):
                 right, found = results(NO_MUTANT), results(number)
                 difference, size = np.max(np.abs(found - right), initial=0), np.max(np.abs(right), initial=0)
         except InputError:  # an operation has no rule

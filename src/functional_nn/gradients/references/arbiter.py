@@ -11,7 +11,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.problem import Function, Leaves, Problem
+from functional_nn.gradients.compare.narrow_types import is_simple_fraction
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.references.numerical import difference_jacobian, exact_jacobian
 from functional_nn.jaxprs.evaluate import evaluate
@@ -25,6 +26,12 @@ STEP = 2.0**-100
 SMALLEST_STEP = 2.0**-1000
 SECOND_ORDER_DIGITS = 110
 """The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
+USUAL_RANGE = 10
+"""If the largest element is more powers of ten larger than the smallest one, a second derivative takes more digits."""
+NEAR = (2.0**-40, 2.0**-50)
+"""The distances, relative to the smallest element, at which second derivatives to both sides are compared."""
+VISIBLE_JUMP = 1e-9
+"""The smallest relative difference of two second derivatives that counts."""
 
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
@@ -81,7 +88,8 @@ def reference_second_order(
     try:
         step = _step(problem.leaves)
         slope = partial(_slope_along, problem.function, y_bars, directions, step)
-        found = _in_many_digits(slope, problem.leaves, doubts, digits=SECOND_ORDER_DIGITS)
+        digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
+        found = _in_many_digits(slope, problem.leaves, doubts, digits=digits)
         if _is_kinked(problem, y_bars, directions, step):
             return found._replace(error=[np.full_like(error, np.inf) for error in found.error])
         return found
@@ -90,17 +98,32 @@ def reference_second_order(
 
 
 def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float) -> bool:
-    """Whether ⟨ȳ, f(x + t u)⟩ has a kink at t = 0. Then the second derivative along u is infinite.
+    """Whether ⟨ȳ, f(x + t u)⟩ has a kink at t = 0, so that its second derivative is infinite, or its slope has one.
+
+    If the slope has a kink, the second derivatives to the right and to the left differ, however near to 0. In a smooth
+    function their difference shrinks with t.
 
     The differences use steps in t relative to 1. So t is multiplied by a number of the size of the smallest element.
     """
 
-    def along(t: Leaves) -> Leaves:
-        moved = [leaf + t[0] * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
+    def value(t: Array) -> jax.Array:
+        moved = [leaf + t * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
         products = [jnp.sum(bar * y) for bar, y in zip(y_bars, problem.function(moved), strict=True)]
-        return [sum(products, jnp.zeros(()))]
+        return sum(products, jnp.zeros(()))
 
-    return bool(np.isinf(exact_jacobian(along, [np.zeros(())]).error[0]).any())
+    def slope(t: Leaves) -> Leaves:
+        return [(value(t[0] + STEP) - value(t[0] - STEP)) * (0.5 / STEP)]
+
+    if np.isinf(exact_jacobian(lambda t: [value(t[0])], [np.zeros(())]).error[0]).any():
+        return True
+    jumps, sizes = [], []
+    for t in NEAR:
+        right, left = (
+            exact_jacobian(slope, [np.asarray(sign * t)], digits=SECOND_ORDER_DIGITS).values[0] for sign in (1, -1)
+        )
+        jumps.append(float(np.abs(right - left).max()))
+        sizes.append(float(np.maximum(np.abs(right), np.abs(left)).max()))
+    return jumps[1] > jumps[0] / 8 and jumps[1] > VISIBLE_JUMP * sizes[1]
 
 
 def _difference_of_pullback(
@@ -119,10 +142,22 @@ def _difference_of_pullback(
     return ReferenceJacobian("differences of the formula", columns, *rows)
 
 
-def _step(leaves: Leaves) -> float:
-    """The step in t: a power of 2, so small that no element of the point changes by more than a tiny share."""
+def _sizes(leaves: Leaves) -> tuple[float, float]:
+    """The smallest and the largest absolute value of an element that is not 0; 1 lies between them."""
     elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in leaves])
     smallest = np.min(elements, where=elements > 0, initial=1.0)
+    return float(smallest), float(np.max(elements, initial=1.0))
+
+
+def _range(leaves: Leaves) -> int:
+    """How many powers of ten lie between the smallest and the largest element."""
+    smallest, largest = np.log10(_sizes(leaves))
+    return int(np.ceil(largest - smallest))
+
+
+def _step(leaves: Leaves) -> float:
+    """The step in t: a power of 2, so small that no element of the point changes by more than a tiny share."""
+    smallest, _ = _sizes(leaves)
     return max(STEP * 2.0 ** np.floor(np.log2(smallest)), SMALLEST_STEP)
 
 
@@ -140,8 +175,9 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
     """How far the derivatives by some elements of a leaf change, per unit of relative change in all numbers.
 
     All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
-    random signs. This returns the largest change of each derivative, divided by 2⁻³⁰: the condition number of the
-    derivative, times the derivative. It is infinite if an operation has no rule.
+    random signs. Simple fractions in these arrays stay, since they were not rounded. This returns the largest change of
+    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative. It is infinite if an
+    operation has no rule.
 
     Args:
         function: ``function(leaves) -> outputs``.
@@ -161,10 +197,15 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
 
     arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
     chosen = [columns if place == number else np.zeros(0, int) for place in range(len(arrays))]
+    stays = [np.zeros(np.shape(leaf), bool) for leaf in leaves]
+    stays += [is_simple_fraction(constants[place]) for place in moved_constants]
     random = np.random.default_rng(0)
 
     def derivatives(factor: float) -> np.ndarray:
-        moved = [array * (1 + factor * random.choice([-1.0, 1.0], array.shape)) for array in arrays]
+        moved = [
+            np.where(is_exact, array, array * (1 + factor * random.choice([-1.0, 1.0], np.shape(array))))
+            for array, is_exact in zip(arrays, stays, strict=True)
+        ]
         return exact_jacobian(with_constants, moved, columns=chosen).values[number]
 
     try:

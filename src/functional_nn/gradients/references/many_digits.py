@@ -20,6 +20,8 @@ AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
 SAFE = 1e-40
 """If two values of the function differ by more than this share, cancellation has left too few right digits."""
+MOST_LOST = 300
+"""Errors of this many digits and more are not told apart: 10 to a higher power is no number of float64."""
 MARGIN = 1000
 """The estimate of the effect of rounding is multiplied by this factor to get a bound."""
 SPARE_DIGITS = 10
@@ -212,7 +214,9 @@ def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.
     """
     wrong = np.abs(fine.base - right)
     share = (wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))).astype(np.float64)
-    cancellation = np.clip(share * 10.0**fine.level.digits, 1.0, 10.0**fine.level.digits)
+    with np.errstate(divide="ignore"):
+        lost = np.log10(share) + fine.level.digits
+    cancellation = 10.0 ** np.clip(lost, 0, min(fine.level.digits, MOST_LOST))
     # An output that is 0 up to rounding is not unsafe: it gets smaller with more digits.
     is_zero = np.abs(right) < np.abs(fine.base) * SAFE
-    return cancellation, (share > SAFE) & ~is_zero
+    return cancellation, ((share > SAFE) | (lost > MOST_LOST)) & ~is_zero
