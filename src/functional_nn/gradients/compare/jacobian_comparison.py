@@ -41,7 +41,7 @@ SAME = 1e-14
 
 SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
-LARGE = np.pi * 2.0**20
+LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangent, and the divisor of the small one."""
 
 
