@@ -75,6 +75,26 @@ WRONG = {
         (F64([0.3, 1.2]),),
     ),
     "a cotangent that is clipped": (lambda x: x**2, lambda x, g: 2 * x * jnp.clip(g, -5, 5), (F64([0.3, 1.2]),)),
+    "a cotangent that is clipped on one side": (
+        lambda x: jnp.sum(x**2),
+        lambda x, g: 2 * x * jnp.maximum(g, -0.3),
+        (F64([0.3, 1.2]),),
+    ),
+    "a derivative of 1e-60 left out beside a constant of float32": (
+        lambda x, y: x * np.float64(np.float32(0.1)) + 1e-60 * y,
+        lambda x, y, g: (g * np.float64(np.float32(0.1)), 0 * g),
+        (F64([1, 2]), F64([3, 4])),
+    ),
+    "a large leaf that is wrong": (
+        jnp.matmul,
+        lambda x, w, g: (g @ w.T, 1.01 * x.T @ g),
+        (np.ones((2, 20)), np.ones((20, 20))),
+    ),
+    "a mask of minus infinity": (
+        lambda x: softmax(x + np.array([0, -np.inf, 0.1])),
+        lambda x, g: 2 * g,
+        (F64([0.3, 1, 2]),),
+    ),
     "small cotangents left out": (
         lambda x: x**2,
         lambda x, g: 2 * x * jnp.where(jnp.abs(g) < 1e-3, 0, g),
@@ -126,7 +146,17 @@ RIGHT = {
         lambda x, g: g * 0.9 * jnp.cos(0.3 * jnp.sin(0.7 * x)) * 0.3 * jnp.cos(0.7 * x) * 0.7,
         (F64([0]),),
     ),
-    "the root of a derivative": (jax.lax.lgamma, lambda x, g: g * jax.lax.digamma(x), (F64([1.4616, 2]),)),
+    "float16 inside, near its largest number": (
+        lambda x: (x.astype(jnp.float16) * 256).astype(x.dtype),
+        lambda x, g: (g.astype(jnp.float16) * 256).astype(x.dtype),
+        (F64([0.5, 1.25]),),
+    ),
+    "slopes of 0 in second order, for large numbers": (lambda x: x / 3, lambda x, g: g / 3, (F64([1e100, 2e100]),)),
+    "beside a kink": (
+        lambda x: jnp.where(x < 0.3, x**2, 0.6 * x - 0.09),
+        lambda x, g: g * jnp.where(x < 0.3, 2 * x, 0.6),
+        (F64([0.1 + 0.2, 1]),),
+    ),
     "numbers that underflow": (lambda x, y: x * y, lambda x, y, g: (g * y, g * x), (F64([1e-310]), F64([2]))),
     "a probability that underflows in float32": (softmax, pairwise_softmax_vjp, (np.float32([110, 1, 0]),)),
     "a slope that underflows in float64": (sigmoid, lambda x, g: g * sigmoid(x) * sigmoid(-x), (F64([-720, -700, 1]),)),

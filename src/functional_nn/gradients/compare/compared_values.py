@@ -54,7 +54,7 @@ class ComparedValues:
 
         The scale comes from automatic differentiation. It is infinite where a term overflows, and NaN where
         automatic differentiation gives NaN. Divided by infinity, every error would be 0. A sum is never larger than
-        the sum of its terms' sizes; the scale is smaller only where automatic differentiation misses a term.
+        the sum of its terms' sizes. So if the scale is much smaller, automatic differentiation has missed a term.
         """
         size = np.abs(self.arbiter)
         is_known = self.arbiter_error < size
@@ -88,9 +88,11 @@ class ComparedValues:
         Args:
             template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
         """
-        hand_error, automatic_error, arbiter_error = map(
-            self._relative, (self.hand - self.arbiter, self.automatic - self.arbiter, self.arbiter_error)
+        hand_error, automatic_error = (
+            self._relative(np.where(found == self.arbiter, 0.0, found - self.arbiter))  # also where both are infinite
+            for found in (self.hand, self.automatic)
         )
+        arbiter_error = self._relative(self.arbiter_error)
         if not hand_error.size:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)

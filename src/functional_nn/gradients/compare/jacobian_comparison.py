@@ -23,7 +23,7 @@ from functional_nn.gradients.compare.jacobians import (
 )
 from functional_nn.gradients.compare.narrow_types import narrowest_type
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem
-from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values, with_condition
+from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
 from functional_nn.gradients.compare.stopped_gradients import with_stopped_as_constants
 from functional_nn.gradients.compare.verdict import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
@@ -42,7 +42,7 @@ SAME = 1e-14
 SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
 LARGE = np.pi * 2.0**10
-"""The factor of the large drawn cotangent, and the divisor of the small one."""
+"""The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
 
 
 class JacobianComparison:
@@ -105,8 +105,10 @@ class JacobianComparison:
             found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             forward = self._forward(leaves) if jvp else None
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
-            # signs are tried too, a large and a small size, and numbers that a narrower type would round.
-            cotangents = [[factor * bar for bar in self.y_bars] for factor in (LARGE, -1 / LARGE)]
+            # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside a
+            # narrow type, these sizes might overflow or underflow.
+            factors = (3, -3) if self.note else (LARGE, -LARGE, 1 / LARGE)
+            cotangents = [[factor * bar for bar in self.y_bars] for factor in factors]
             drawn = [_as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
@@ -120,8 +122,6 @@ class JacobianComparison:
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
-            with jax.enable_x64(True):
-                values = values if self.note else with_condition(function, leaves, number, values, self._tolerance)
             verdict = judged(values)
             self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
@@ -183,12 +183,8 @@ class JacobianComparison:
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
             values[at_kink], error[at_kink] = automatic[at_kink], 0
-        underflow = self._smallest_normal("float64")
+        underflow = SMALLEST_NORMAL["float64"]
         return ComparedValues(hand, automatic, values, error, scale, underflow), note
-
-    def _smallest_normal(self, dtype: str) -> float:
-        """The smallest positive number that does not underflow in a type, or in the type that the function uses."""
-        return max(SMALLEST_NORMAL.get(name, 0.0) for name in (dtype, self._narrowest))
 
     @property
     def note(self) -> str:
@@ -245,6 +241,7 @@ class JacobianComparison:
             wide_leaves = [np.asarray(leaf).astype(np.float64) for leaf in problem.leaves]
             wide_bars = [np.asarray(bar).astype(np.float64) for bar in y_bars]
             in_float64 = self._pullbacks(wide_leaves, wide_bars)
+        total = sum(float(np.abs(bar).sum()) for bar in wide_bars)
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
                 hand, other, scale, found, found_automatic = (
@@ -260,7 +257,7 @@ class JacobianComparison:
                     # If the arbiter could not judge, it is not known which of two different values is right.
                     if outcome == "inconclusive":
                         error = np.where(error > self._tolerance * scale, np.inf, error)
-                underflow = self._smallest_normal(dtype)
+                underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
                 values = ComparedValues(found, found_automatic, right, error, scale, underflow)
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
 
@@ -284,7 +281,7 @@ class JacobianComparison:
             rows = np.asarray(found).reshape(len(mutants), -1)
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
-            scale = np.where(np.isfinite(scale), scale, np.abs(truth))
+            scale = np.where(np.isfinite(scale), np.fmax(scale, np.abs(truth)), np.abs(truth))
             largest = np.max(_disagreement(rows, truth, scale), 1, initial=0)
             dead |= ~(largest <= self._tolerance)  # NaN counts as dead too
             least = self._tolerance * scale if self.note else SAME * np.abs(hand)

@@ -60,4 +60,5 @@ def _is_rounded_to_float32(value: object) -> bool:
 def is_simple_fraction(numbers: Array) -> np.ndarray:
     """Which numbers need few bits, as whole numbers and simple fractions do. They were probably not rounded."""
     mantissa, _ = np.frexp(np.abs(np.asarray(numbers, np.float64)))
-    return (mantissa * 2.0**MORE_BITS) % 1 == 0
+    with np.errstate(invalid="ignore"):
+        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | ~np.isfinite(mantissa)

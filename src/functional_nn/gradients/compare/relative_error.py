@@ -12,8 +12,6 @@ this change.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from functional_nn.gradients.compare.compared_values import ComparedValues
@@ -26,37 +24,7 @@ USUALLY_ALLOWED = 1e-13
 """The error that is allowed in float64, relative to the sum of absolute terms."""
 SHARE_OF_SENSITIVITY = 2.0**-20
 """The factor of the sensitivity in the unit of the error. So 64 roundings of each input are allowed."""
-ROUNDINGS = 2.0**-4
-"""The factor of the sensitivity that is added to the sum of absolute terms: with the usual tolerance of 1e-13, some 60
-roundings of each input are allowed."""
 SMALLEST = float(np.finfo(np.float64).tiny)
-
-
-def with_condition(
-    function: Function, leaves: Leaves, number: int, values: ComparedValues, tolerance: float
-) -> ComparedValues:
-    """The values with a larger scale for wrong elements where the derivative is ill-conditioned.
-
-    Near the root of digamma, for example, a change of x in its last digit changes the derivative of ``gammaln`` in many
-    digits, although it has only one term. No formula can be more accurate than that.
-
-    Args:
-        function: the function that is differentiated.
-        leaves: the point.
-        number: the index of the leaf.
-        values: the values with the sum of absolute terms as their scale.
-        tolerance: the error that is allowed, relative to the scale.
-    """
-    usable = values.with_usable_scale()
-    with np.errstate(invalid="ignore"):
-        is_wrong = np.abs(values.hand - values.arbiter) > tolerance * usable.scale + values.arbiter_error
-    columns = np.flatnonzero(is_wrong.any(0))
-    if not len(columns):
-        return values
-    scale = usable.scale.copy()
-    change = ROUNDINGS * sensitivity(function, leaves, number, columns)
-    scale[:, columns] += np.where(np.isfinite(change), change, 0)
-    return replace(values, scale=scale)
 
 
 def relative_values(

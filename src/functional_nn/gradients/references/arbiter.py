@@ -22,16 +22,17 @@ MOST_EXACT_NUMBERS = 1_000_000
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
 STEP = 2.0**-100
-"""The step of the inner difference in a second derivative, relative to the smallest element of the point, or to 1."""
+"""The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
+that is smaller."""
 SMALLEST_STEP = 2.0**-1000
 SECOND_ORDER_DIGITS = 110
 """The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
 USUAL_RANGE = 10
 """If the largest element is more powers of ten larger than the smallest one, a second derivative takes more digits."""
-NEAR = (2.0**-40, 2.0**-50)
-"""The distances, relative to the smallest element, at which second derivatives to both sides are compared."""
-VISIBLE_JUMP = 1e-9
-"""The smallest relative difference of two second derivatives that counts."""
+NEAR = (2.0**-50, 2.0**-70)
+"""The distances at which second derivatives to both sides are compared, in the unit of ``STEP``."""
+VISIBLE_JUMP = 1e-13
+"""The smallest relative difference of two second derivatives that counts: they are rounded to float64."""
 
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
@@ -90,15 +91,15 @@ def reference_second_order(
         slope = partial(_slope_along, problem.function, y_bars, directions, step)
         digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
         found = _in_many_digits(slope, problem.leaves, doubts, digits=digits)
-        if _is_kinked(problem, y_bars, directions, step):
+        if _is_kinked(problem, y_bars, directions, step, digits):
             return found._replace(error=[np.full_like(error, np.inf) for error in found.error])
         return found
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
 
 
-def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float) -> bool:
-    """Whether ⟨ȳ, f(x + t u)⟩ has a kink at t = 0, so that its second derivative is infinite, or its slope has one.
+def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float, digits: int) -> bool:
+    """Whether a term of ⟨ȳ, f(x + t u)⟩ has a kink at t = 0, so that its second derivative is infinite, or its slope.
 
     If the slope has a kink, the second derivatives to the right and to the left differ, however near to 0. In a smooth
     function their difference shrinks with t.
@@ -106,24 +107,23 @@ def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float
     The differences use steps in t relative to 1. So t is multiplied by a number of the size of the smallest element.
     """
 
-    def value(t: Array) -> jax.Array:
+    def terms(t: Array) -> jax.Array:
         moved = [leaf + t * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
-        products = [jnp.sum(bar * y) for bar, y in zip(y_bars, problem.function(moved), strict=True)]
-        return sum(products, jnp.zeros(()))
+        outputs = problem.function(moved)
+        return jnp.concatenate([jnp.reshape(bar * y, -1) for bar, y in zip(y_bars, outputs, strict=True)])
 
-    def slope(t: Leaves) -> Leaves:
-        return [(value(t[0] + STEP) - value(t[0] - STEP)) * (0.5 / STEP)]
+    def slopes(t: Leaves) -> Leaves:
+        return [(terms(t[0] + STEP) - terms(t[0] - STEP)) * (0.5 / STEP)]
 
-    if np.isinf(exact_jacobian(lambda t: [value(t[0])], [np.zeros(())]).error[0]).any():
+    if np.isinf(exact_jacobian(lambda t: [terms(t[0])], [np.zeros(())]).error[0]).any():
         return True
     jumps, sizes = [], []
     for t in NEAR:
-        right, left = (
-            exact_jacobian(slope, [np.asarray(sign * t)], digits=SECOND_ORDER_DIGITS).values[0] for sign in (1, -1)
-        )
-        jumps.append(float(np.abs(right - left).max()))
-        sizes.append(float(np.maximum(np.abs(right), np.abs(left)).max()))
-    return jumps[1] > jumps[0] / 8 and jumps[1] > VISIBLE_JUMP * sizes[1]
+        right, left = (exact_jacobian(slopes, [np.asarray(sign * t)], digits=digits) for sign in (1, -1))
+        jump = np.abs(right.values[0] - left.values[0])
+        jumps.append(np.where(jump > right.error[0] + left.error[0], jump, 0))
+        sizes.append(np.maximum(np.abs(right.values[0]), np.abs(left.values[0])))
+    return bool(np.any((jumps[1] > jumps[0] / 8) & (jumps[1] > VISIBLE_JUMP * sizes[1])))
 
 
 def _difference_of_pullback(

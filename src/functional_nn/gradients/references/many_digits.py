@@ -213,10 +213,9 @@ def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.
         right: the outputs with many more digits, (m, 1).
     """
     wrong = np.abs(fine.base - right)
-    share = (wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))).astype(np.float64)
-    with np.errstate(divide="ignore"):
-        lost = np.log10(share) + fine.level.digits
-    cancellation = 10.0 ** np.clip(lost, 0, min(fine.level.digits, MOST_LOST))
+    share = wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))
+    lost = np.minimum(share * 10**fine.level.digits, 10**MOST_LOST).astype(np.float64)
+    cancellation = np.clip(lost, 1.0, 10.0 ** min(fine.level.digits, MOST_LOST))
     # An output that is 0 up to rounding is not unsafe: it gets smaller with more digits.
     is_zero = np.abs(right) < np.abs(fine.base) * SAFE
-    return cancellation, ((share > SAFE) | (lost > MOST_LOST)) & ~is_zero
+    return cancellation, ((share.astype(np.float64) > SAFE) | (lost >= 10.0**MOST_LOST)) & ~is_zero
