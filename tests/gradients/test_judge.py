@@ -152,6 +152,8 @@ RIGHT = {
         (F64([0.5, 1.25]),),
     ),
     "slopes of 0 in second order, for large numbers": (lambda x: x / 3, lambda x, g: g / 3, (F64([1e100, 2e100]),)),
+    "a function that is flat at 0": (lambda x: x**4, lambda x, g: 4 * x**3 * g, (F64([0, 0.5]),)),
+    "a tiny second derivative": (lambda x: 1e-60 * x**2, lambda x, g: 2e-60 * x * g, (F64([0, 0.5]),)),
     "beside a kink": (
         lambda x: jnp.where(x < 0.3, x**2, 0.6 * x - 0.09),
         lambda x, g: g * jnp.where(x < 0.3, 2 * x, 0.6),
@@ -263,6 +265,17 @@ def test_a_kink_of_the_slope_is_inconclusive_in_second_order(function, formula):
     report = check_vjp(function, formula, F64([0, 0.5]), mutants=False)
     assert {(verdict.kind, verdict.outcome) for verdict in report.failures} == {("second order", "inconclusive")}
     check_vjp(function, formula, F64([0, 0.5]), mutants=False, kinks_as_automatic=True).raise_if_failed()
+
+
+def test_a_tiny_second_derivative_that_is_left_out():
+    @jax.custom_jvp
+    def constant(x):  # its derivative is declared to be 0
+        return x
+
+    constant.defjvp(lambda given, moved: (given[0], jnp.zeros_like(moved[0])))
+    formula = lambda x, g: 2e-60 * constant(x) * g  # noqa: E731
+    report = check_vjp(lambda x: 1e-60 * x**2, formula, F64([0.3, 0.5]), mutants=False)
+    assert {(verdict.kind, verdict.outcome) for verdict in report.failures} == {("second order", "fail")}
 
 
 def test_second_derivatives_of_a_very_wide_range():
