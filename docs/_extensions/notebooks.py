@@ -45,7 +45,7 @@ def without_assertions(code: str) -> str:
 
 
 def plain_markdown(text: str, language: str | None = None) -> str:
-    """Markdown without what only this site understands, for other programs and a notebook that stands alone.
+    """Markdown without the directives and links that work only on this site.
 
     >>> print(plain_markdown("See [losses](05_losses.md).\\n:::{dropdown} Answer\\nIt is 2.\\n:::"))
     See losses.

@@ -80,8 +80,8 @@ def test_what_no_optimizer_takes(arguments, options, words):
         (lambda: fnn.dense(784, 10), r"dense: expected out_size alone, got 784, 10\..*Write dense\(10\)\."),
         (lambda: fnn.conv(1, 32, 3), r"conv: expected out_size and window, got 1, 32, 3\..*Write conv\(32, 3\)\."),
         (lambda: fnn.lstm(28, 64), r"lstm: expected hidden_size alone, got 28, 64\..*Write lstm\(64\)\."),
-        (lambda: fnn.batch_norm(8), r"batch_norm: expected no size, got 8\..*Write batch_norm\(\)\."),
-        (lambda: fnn.layer_norm(8), r"layer_norm: expected no size, got 8\..*Write layer_norm\(\)\."),
+        (lambda: fnn.batch_norm(8), r"batch_norm: expected only named arguments, got 8\..*Write batch_norm\(\)\."),
+        (lambda: fnn.layer_norm(8), r"layer_norm: expected only named arguments, got 8\..*Write layer_norm\(\)\."),
     ],
 )
 def test_an_input_size_is_not_given(call, words):

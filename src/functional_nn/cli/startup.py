@@ -34,8 +34,9 @@ def importing() -> Iterator[None]:
 def starting_jax(precision: str, devices: int) -> Iterator[None]:
     """Imports and starts JAX in a thread while the body reads data.
 
-    The two run at the same time, since zlib, hashes and NumPy release Python's lock. What both import is imported
-    before: modules that import each other, such as NumPy's, may be seen half finished by a second thread.
+    The two run at the same time, since zlib, hashes and NumPy release Python's lock. Modules that both need are
+    imported first: if modules import each other, as those of NumPy do, a second thread may see one that is half
+    imported.
 
     Args:
         precision: ``float64`` switches JAX's 64-bit numbers on.

@@ -33,7 +33,7 @@ def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], C
     >>> fnn.batch_norm(128)
     Traceback (most recent call last):
         ...
-    functional_nn.core.errors.InputError: batch_norm: expected no size, got 128. The input size is not given: ...
+    functional_nn.core.errors.InputError: batch_norm: expected only named arguments, got 128. The input ...
     """
 
     def decorate(constructor: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -41,7 +41,7 @@ def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], C
         def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
             if len(arguments) > len(names):
                 name = constructor.__name__
-                expected = " and ".join(names) or "no size"
+                expected = " and ".join(names) or "only named arguments"
                 if len(names) == 1:
                     expected = f"{expected} alone"
                 call = f"{name}({', '.join(map(shown, arguments[len(arguments) - len(names) :]))})"

@@ -104,7 +104,7 @@ def reference_second_order(
 def _with_smaller_step(
     found: ReferenceJacobian, slope: Function, leaves: Leaves, limit: float, digits: int
 ) -> ReferenceJacobian:
-    """Computes elements up to a limit again with a smaller step. Their error is then at least the change.
+    """Computes the derivatives up to a limit again, with a smaller step. Their error is at least the change.
 
     The second derivative of x⁴ at 0 is 0, but the mixed difference is 4 h². So a number of this size may be nothing but
     the effect of the step h.
@@ -123,7 +123,7 @@ def _with_smaller_step(
 
 
 def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float, digits: int) -> bool:
-    """Whether a term of ⟨ȳ, f(x + t u)⟩ has a kink at t = 0, so that its second derivative is infinite, or its slope.
+    """Whether a term of ⟨ȳ, f(x + t u)⟩, or the slope of one, has a kink at t = 0. Then it has no second derivative.
 
     If the slope has a kink, the second derivatives to the right and to the left differ, however near to 0. In a smooth
     function their difference shrinks with t.
@@ -167,7 +167,7 @@ def _difference_of_pullback(
 
 
 def _sizes(leaves: Leaves) -> tuple[float, float]:
-    """The smallest and the largest absolute value of an element that is not 0; 1 lies between them."""
+    """The smallest absolute value of an element that is not 0, but at most 1; and the largest one, but at least 1."""
     elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in leaves])
     smallest = np.min(elements, where=elements > 0, initial=1.0)
     return float(smallest), float(np.max(elements, initial=1.0))

@@ -21,7 +21,7 @@ AGREEMENT = 1e-18
 SAFE = 1e-40
 """If two values of the function differ by more than this share, cancellation has left too few right digits."""
 MOST_LOST = 300
-"""Errors of this many digits and more are not told apart: 10 to a higher power is no number of float64."""
+"""A loss of more digits counts as a loss of this many: 10 to a higher power overflows in float64."""
 MARGIN = 1000
 """The estimate of the effect of rounding is multiplied by this factor to get a bound."""
 SPARE_DIGITS = 10
