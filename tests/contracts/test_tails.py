@@ -62,6 +62,30 @@ def test_jacobians_of_softmax_and_log_softmax(row, dtype):
     assert np.abs(fnn.softmax.pullback(y, jnp.full(n, 3, dtype))).max() <= 1e-6 * float(p[0] + 1)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("row", ROWS)
+def test_log_softmax_of_the_largest_logit(row, dtype):
+    """Minus its loss, log(1 + Σ e^(yₖ - yₘ)), which is small but not 0 for a large margin."""
+    y = np.asarray(ROWS[row], dtype)
+    top = int(np.argmax(y))
+    with mpmath.workdps(400):
+        others = sum(mpmath.exp(float(v) - mpmath.mpf(float(y[top]))) for v in np.delete(y, top) if v != -np.inf)
+        exact = -mpmath.log1p(others)
+    agrees(fnn.log_softmax(y)[top], exact, dtype)
+    if dtype == np.float64:
+        likely = np.eye(len(y))[top]
+        agrees(fnn.cross_entropy(y[None], likely[None]), -exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_gelu_tanh_of_negative_numbers(dtype):
+    """x σ(2u). Its condition number is up to 90 here."""
+    x = np.array([-0.5, -3.0, -5.0, -7.0, -8.0], dtype)
+    with mpmath.workdps(60):
+        exact = [v / (1 + mpmath.exp(-tanh_argument(v)[0])) for v in map(mpmath.mpf, x.tolist())]
+    agrees(fnn.gelu_tanh(jnp.asarray(x)), exact, dtype, scale=20)
+
+
 OPTIONS = {
     "plain": {},
     "smoothing": {"label_smoothing": 0.125},
@@ -150,6 +174,11 @@ def test_binary_cross_entropy_near_its_labels():
             for a, b in zip(p.tolist(), t.tolist(), strict=True)
         ]
     agrees(loss.gradient(p, t) * len(p), exact, np.float64)
+    # XLA's log1p(-p) has an error of 2.6e-14 here.
+    p = np.array([0.414005, 0.41409, 0.2499, 0.2501])
+    with mpmath.workdps(60):
+        exact = [-mpmath.log(1 - mpmath.mpf(a)) for a in p.tolist()]
+    agrees(loss.per_example(p, np.zeros(4)), exact, np.float64, scale=0.1)
     second = jax.grad(lambda y: jnp.sum(fnn.binary_cross_entropy.gradient(y, jnp.array([0.0, 1.0]))) * 2)
     np.testing.assert_allclose(second(jnp.array([45.0, -60.0])), np.exp([-45.0, -60.0]), rtol=1e-14)
 
@@ -160,6 +189,19 @@ def test_cosine_distance_near_parallel():
     y, t = jnp.array([[1.0, angle], [3.0, -1.0]]), jnp.array([[2.0, 0.0], [6.0, -2.0]])
     np.testing.assert_allclose(fnn.cosine_distance.per_example(y, t), [angle**2 / 2, 0], rtol=1e-6)
     np.testing.assert_allclose(fnn.cosine_distance.gradient(y, t)[0], [-(angle**2) / 2, angle / 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("y", [[0.16101, -0.585529, -1.34122], [-1.0, -2.0, -4.0], [128.0, 0.5, -0.75]])
+def test_gradient_of_cosine_distance_in_all_directions(y, dtype):
+    """Nearly opposite to the label, and nearly along an axis."""
+    t = [1.0, 2.0, 3.0]
+    with mpmath.workdps(60):
+        norms = [mpmath.sqrt(sum(mpmath.mpf(a) ** 2 for a in vector)) for vector in (y, t)]
+        u, v = ([mpmath.mpf(a) / norm for a in vector] for vector, norm in zip((y, t), norms, strict=True))
+        cosine = sum(a * b for a, b in zip(u, v, strict=True))
+        exact = [(cosine * a - b) / norms[0] for a, b in zip(u, v, strict=True)]
+    agrees(fnn.cosine_distance.gradient(np.array([y], dtype), np.array([t], dtype)), exact, dtype, scale=2)
 
 
 def test_multiclass_hinge_of_large_scores():

@@ -198,6 +198,11 @@ selu = Activation(
 # Smooth gates: x times a function that rises from 0 to 1
 
 
+def _gelu_tanh(x):
+    """x σ(2u), which equals x (1 + tanh u) / 2: for a negative u, 1 + tanh u would lose its digits."""
+    return x * jax.nn.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
 gelu = Activation(
     "gelu",
     partial(jax.nn.gelu, approximate=False),
@@ -206,9 +211,9 @@ gelu = Activation(
 )
 gelu_tanh = Activation(
     "gelu_tanh",
-    partial(jax.nn.gelu, approximate=True),
+    _gelu_tanh,
     with_second_derivative(gelu_tanh_second_derivative)(gelu_tanh_derivative),
-    "f(x) = x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
+    "f(x) = x (1 + tanh u) / 2 = x σ(2u), u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
 )
 silu = Activation(
     "silu",
@@ -286,6 +291,16 @@ def _softmax_pullback(x, y_bar):
     return softmax_product(softmax_of(x), y_bar)
 
 
+def _log_softmax(x):
+    """With the largest element xₘ: xᵢ - xₘ - log(1 + Σₖ e^(xₖ - xₘ)) over k ≠ m.
+
+    For a large margin, yₘ is small but not 0: the 1 of e^(xₘ - xₘ) is not in the sum, where it would hide the others.
+    """
+    is_top = jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1], dtype=bool)
+    shifted = x - jnp.sum(x, axis=-1, keepdims=True, where=is_top)
+    return shifted - jnp.log1p(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True, where=~is_top))
+
+
 def _log_softmax_pullback(x, y_bar):
     """yᵢ = xᵢ - log Σ e^x, so ∂yᵢ/∂xⱼ = δᵢⱼ - pⱼ with p = softmax(x), and x_barⱼ = y_barⱼ - pⱼ Σᵢ y_barᵢ.
 
@@ -302,7 +317,7 @@ softmax = VectorActivation(
 )
 log_softmax = VectorActivation(
     "log_softmax",
-    jax.nn.log_softmax,
+    _log_softmax,
     _log_softmax_pullback,
     "yᵢ = xᵢ - log Σ e^x, x_bar = y_bar - softmax(x) Σ y_bar",
 )

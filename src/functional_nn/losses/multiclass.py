@@ -96,7 +96,7 @@ def cross_entropy_with(
         t = counted(labels, targets(y, labels))
         if not smooth and labels.ndim < y.ndim:
             return times(jnp.sum(t, axis=-1), _surprise(counted(labels, y), labels))
-        return -jnp.sum(times(t, jax.nn.log_softmax(counted(labels, y))), axis=-1)
+        return -jnp.sum(times(t, log_softmax(counted(labels, y))), axis=-1)
 
     def gradients(y, labels):
         """log_softmax's pullback of the cotangent -c t, which gives p Σ c t - c t."""

@@ -86,14 +86,20 @@ def _cosine_distances(y, labels):
 
 
 def _cosine_distance_gradients(y, labels):
-    """With u = y/|y|, v = t/|t| and w = u - v: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y |w|²/2 = (w - (u · w) u) / |y|.
+    """With u = y/|y| and v = t/|t|: ∂u/∂y = (I - u uᵀ) / |y|, so ∂/∂y (1 - u · v) = -(I - u uᵀ) v / |y|.
 
     This is ((u · v) u - v) / |y|. If y or t is 0, the loss is constant and the gradient is 0.
     """
     t = labels.astype(y.dtype)
     u, norm = _directions(y)
-    w = u - _directions(t)[0]
-    gradients = (w - jnp.sum(u * w, axis=-1, keepdims=True) * u) / norm
+    v = _directions(t)[0]
+    # I - u uᵀ removes all multiples of u. Taking u or -u away first leaves a small w where v is nearly parallel to u,
+    # and subtracting it is exact there.
+    w = v - jnp.where(jnp.sum(u * v, axis=-1, keepdims=True) < 0, -u, u)
+    # What rounding leaves along u is removed in a second step. Without it, large elements of u keep few digits.
+    for _ in range(2):
+        w = w - jnp.sum(u * w, axis=-1, keepdims=True) * u
+    gradients = -w / norm
     both = jnp.any(y != 0, axis=-1, keepdims=True) & jnp.any(t != 0, axis=-1, keepdims=True)
     return jnp.where(both, gradients, 0)
 
