@@ -1,12 +1,13 @@
 """One neuron, y = σ(Σ wᵢ xᵢ + b), learns to separate two clouds of points.
 
-    python examples/01_neuron.py [--out neuron.png] [--quick]
+    python examples/01_neuron.py [--out FOLDER] [--quick]
 
 The gradient is computed twice, by `jax.grad` and by the neuron's hand-derived backward pass, and the two are compared.
 With --out, the points, the decision line and the loss are drawn.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -55,12 +56,13 @@ def main(out, steps):
     print(f"weights {params['weight']}, bias {params['bias']:.4f}")
     print(f"largest difference between the hand-derived gradient and jax.grad: {difference:.1e}")
     if out:
-        draw(out, x, labels, params, values)
-        print(f"picture: {out}")
+        path = out / "neuron.png"
+        draw(path, x, labels, params, values)
+        print(f"picture: {path}")
     return share, difference
 
 
-def draw(out, x, labels, params, values):
+def draw(path, x, labels, params, values):
     """The points, the line where y = ½, and the loss."""
     from matplotlib.figure import Figure
 
@@ -77,12 +79,13 @@ def draw(out, x, labels, params, values):
     right.set(xlabel="step", ylabel="loss", title="one neuron learns", ylim=(0, None))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", help="file for the picture")
+    parser.add_argument("--out", type=Path, help="folder for the picture (default: no picture)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
     arguments = parser.parse_args()
     main(arguments.out, 20 if arguments.quick else 200)

@@ -1,6 +1,6 @@
 """A network forecasts the next week of a daily series from eight weeks, and is compared with two simple rules.
 
-    python examples/05_time_series.py [--model gru] [--out forecast.png] [--quick]
+    python examples/05_time_series.py [--model gru] [--out FOLDER] [--quick]
 
 The series is artificial, modeled on the daily load of a power grid: a trend, seasons over the year and the week,
 holidays, and a disturbance that fades over days, as weather does. So the error that no forecast can avoid is known. The
@@ -9,6 +9,7 @@ will be like today, and every day will be like the same day of last week.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -90,12 +91,13 @@ def main(model, size, epochs, out):
     for name, error in errors.items():
         print(f"{name:24}" + "".join(f"{value:7.2f}" for value in error) + f"{error.mean():8.2f}")
     if out:
-        draw(out, model, past, future, forecasts, errors)
-        print(f"picture: {out}")
+        path = out / "forecast.png"
+        draw(path, model, past, future, forecasts, errors)
+        print(f"picture: {path}")
     return errors
 
 
-def draw(out, model, past, future, forecasts, errors):
+def draw(path, model, past, future, forecasts, errors):
     """The last weeks of the year, each forecast on the evening before it, and the errors by days ahead."""
     from matplotlib.figure import Figure
 
@@ -123,13 +125,14 @@ def draw(out, model, past, future, forecasts, errors):
     right.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=["gru", "lstm"], default="gru")
-    parser.add_argument("--out", help="file for the picture")
+    parser.add_argument("--out", type=Path, help="folder for the picture (default: no picture)")
     parser.add_argument("--quick", action="store_true", help="a small network, a few epochs")
     arguments = parser.parse_args()
     size, epochs = (16, 3) if arguments.quick else (32, 10)

@@ -25,7 +25,7 @@ def run(monkeypatch, name, *arguments):
 
 
 def test_neuron(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "01_neuron.py", "--quick", "--out", tmp_path / "neuron.png")
+    run(monkeypatch, "01_neuron.py", "--quick", "--out", tmp_path)
     printed = capsys.readouterr().out
     assert "of the points classified correctly" in printed
     assert (tmp_path / "neuron.png").read_bytes().startswith(b"\x89PNG")
@@ -195,7 +195,7 @@ def test_tiny_gpt(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.example
 def test_time_series(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "05_time_series.py", "--quick", "--out", tmp_path / "forecast.png")
+    run(monkeypatch, "05_time_series.py", "--quick", "--out", tmp_path)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     mean = {row[0]: float(row[-1]) for row in rows if row and row[0] in ("gru", "same", "last", "unavoidable")}
     assert mean["unavoidable"] < mean["gru"] < 0.85 * mean["same"] < mean["last"]
