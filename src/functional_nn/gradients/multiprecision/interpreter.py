@@ -83,6 +83,7 @@ class Program:
         hook = _InManyDigits(arithmetic, self._constant_results)
         outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
         points = max(leaf.shape[-1] for leaf in leaves)
+        # An output that does not depend on the inputs has one point so far.
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
 

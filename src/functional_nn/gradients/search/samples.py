@@ -304,6 +304,7 @@ class Search:
         results = self._computed.at(points)
         self._adapt(time.process_time() - began)
         samples = self.samples
+        # Before the first points, their number of elements is not known.
         samples.points = np.concatenate([samples.points, points]) if len(samples.points) else points
         samples.confirmed = np.concatenate([samples.confirmed, np.zeros(len(points), bool)])
         for quantity, computed in results.items():
