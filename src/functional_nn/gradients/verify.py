@@ -98,6 +98,7 @@ def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str
     if jobs <= 1:
         yield from ((name, coverage.check_subject(name, quick)) for name in names)
         return
+    # New processes are started from nothing ("spawn"), because a fork would lack the threads of JAX and could hang.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
         running = {pool.submit(coverage.check_subject, name, quick): name for name in names}
         for done in as_completed(running):

@@ -71,6 +71,7 @@ WITHOUT_DERIVATIVE = frozenset(("stop_gradient", "floor", "ceil", "round", "sign
 
 ONE_OPERAND: dict[str, Rule] = {
     "neg": Rule(lambda o, g: -g),
+    # At 0 the derivative is 1, as in JAX.
     "abs": Rule(lambda o, g: jnp.where(o.a >= 0, g, -g), (0,)),
     "square": Rule(lambda o, g: g * 2 * o.a, (0,)),
     "integer_pow": Rule(lambda o, g: g * o.parameters["y"] * lax.integer_pow(o.a, o.parameters["y"] - 1), (0,)),
@@ -83,8 +84,10 @@ ONE_OPERAND: dict[str, Rule] = {
     "log1p": Rule(lambda o, g: g / (1 + o.a), (0,)),
     "sin": Rule(lambda o, g: g * jnp.cos(o.a), (0,)),
     "cos": Rule(lambda o, g: -g * jnp.sin(o.a), (0,)),
+    # (1 - y)(1 + y) keeps its digits where y is near ±1, and 1 - y² would lose them.
     "tanh": Rule(lambda o, g: g * (1 - o.y) * (1 + o.y), result=True),
     "logistic": Rule(lambda o, g: g * o.y * (1 - o.y), result=True),
+    # A call has a list of results, so g is a list with one cotangent.
     "relu": Rule(lambda o, g: jnp.where(o.a > 0, g[0], 0), (0,)),
     "erf": Rule(lambda o, g: g * (2 / math.sqrt(math.pi)) * jnp.exp(-o.a * o.a), (0,)),
     "erfc": Rule(lambda o, g: -g * (2 / math.sqrt(math.pi)) * jnp.exp(-o.a * o.a), (0,)),
@@ -112,7 +115,9 @@ TWO_OPERANDS: dict[str, tuple[Rule, Rule]] = {
     "add_any": (Rule(lambda o, g: g), Rule(lambda o, g: g)),
     "sub": (Rule(lambda o, g: g), Rule(lambda o, g: -g)),
     "mul": (Rule(lambda o, g: g * o.b, (1,)), Rule(lambda o, g: g * o.a, (0,))),
+    # b is never squared, because b² may overflow or fall below the smallest number.
     "div": (Rule(lambda o, g: g / o.b, (1,)), Rule(lambda o, g: -g / o.b * o.a / o.b, (0, 1))),
+    # Where a = 0, the formulas would give 0 · ∞: a⁻¹ for b = 0, and log a. The replaced numbers make the product 0.
     "pow": (
         Rule(lambda o, g: g * o.b * o.a ** jnp.where(o.b == 0, 1, o.b - 1), (0, 1)),
         Rule(lambda o, g: g * jnp.log(jnp.where(o.a == 0, 1, o.a)) * o.y, (0,), result=True),
@@ -125,6 +130,7 @@ TWO_OPERANDS: dict[str, tuple[Rule, Rule]] = {
         Rule(lambda o, g: -g * o.a / (o.a * o.a + o.b * o.b), (0, 1)),
     ),
     "dot_general": (Rule(lambda o, g: _product(o, g, 0), (1,)), Rule(lambda o, g: _product(o, g, 1), (0,))),
+    # Every element of g that does not belong to a belongs to a copy of b, the filling.
     "pad": (Rule(lambda o, g: _without_padding(o, g)), Rule(lambda o, g: jnp.sum(g) - jnp.sum(_without_padding(o, g)))),
 }
 """The rules of operations with two operands: the cotangents of a and of b."""
@@ -217,6 +223,7 @@ def _put_back(operation: Operation, g: jax.Array) -> jax.Array:
     padding = []
     for axis, size in enumerate(operation.types[0].shape):
         step = strides[axis] if strides else 1
+        # One behind the last element that was taken; the start itself if none was taken.
         end = starts[axis] + max(g.shape[axis] - 1, 0) * step + min(g.shape[axis], 1)
         padding.append((starts[axis], size - end, step - 1))
     return lax.pad(g, jnp.zeros((), g.dtype), padding)
@@ -302,6 +309,7 @@ def _product(operation: Operation, g: jax.Array, index: int) -> jax.Array:
     own_free = [axis for axis in range(own.ndim) if axis not in (*own_contracted, *own_batch)]
     other_free = [axis for axis in range(other.ndim) if axis not in (*other_contracted, *other_batch)]
     count = len(own_batch)
+    # In y, the free axes of b stand behind those of a. For the cotangent of b, the other factor is a.
     start = count + len(own_free) if index == 0 else count
     axes_of_other = range(start, start + len(other_free))
     product = lax.dot_general(

@@ -78,6 +78,7 @@ def evaluate(
 
     def read(variable: Var | Literal) -> Value:
         if isinstance(variable, Literal):
+            # A literal may be a number of Python. Its type is the one in the program.
             return jnp.asarray(variable.val, jnp.result_type(variable.aval))
         return values[variable]
 

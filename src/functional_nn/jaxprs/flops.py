@@ -78,7 +78,7 @@ def uncounted(program: TracedProgram) -> Counter[str]:
         inner = [uncounted(inner_program) for inner_program in programs]
         if equation.primitive.name == "cond":
             for branch in inner:
-                counts |= branch
+                counts |= branch  # the larger count of each name, because only one branch runs
         else:
             counts += Counter({name: repeats * number for part in inner for name, number in part.items()})
     return counts
@@ -123,6 +123,7 @@ def flops_of(equation: JaxprEqn) -> int:
         return result.size if jnp.issubdtype(result.dtype, jnp.floating) else 0
     if name in REDUCTIONS:
         is_running_total = name.startswith("cum")
+        # Over axes of length 1, nothing is added.
         return operands[0].size if is_running_total or operands[0].size > result.size else 0
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -134,6 +135,7 @@ def flops_of(equation: JaxprEqn) -> int:
         return _fourier_flops(equation)
     if name == "conv_general_dilated":
         weight, numbers = operands[1], equation.params["dimension_numbers"]
+        # An element of the result meets the weights of its own output channel.
         products = result.size * weight.size // weight.shape[numbers.rhs_spec[0]]
         return (8 if _is_complex(equation) else 2) * products // math.prod(equation.params["lhs_dilation"])
     if name in OVER_WINDOWS:

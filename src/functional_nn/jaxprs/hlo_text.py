@@ -59,6 +59,7 @@ def operations(text: str) -> Iterator[Operation]:
     for name, part in parts.items():
         types = {found["name"]: found["type"] for found in part}
         for found in part:
+            # Behind the first parenthesis there are attributes, which may also name computations.
             operands = (types.get(operand, "") for operand in OPERAND.findall(found["rest"].partition(")")[0]))
             yield Operation(found["kind"], found["type"], tuple(operands), found["rest"], name in looped)
 

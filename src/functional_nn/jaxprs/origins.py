@@ -47,6 +47,7 @@ def _inner_origins(equation: JaxprEqn, inner: ClosedJaxpr, known: Mapping[Var, O
     """The origins of an inner program's arguments: those of the operands that they stand for."""
     operands = list(equation.invars)
     if equation.primitive.name == "cond":
+        # The first operand selects the branch, and no branch reads it.
         operands = operands[1:] if inner.jaxpr in [branch.jaxpr for branch in branches(equation)] else []
     elif equation.primitive.name == "while":
         condition, body, carry = while_parts(equation).split_operands(operands)

@@ -171,6 +171,7 @@ class _Conversion:
         """Adds a loop. Arrays in its body that are worth showing get one more axis, for the steps of the loop."""
         scan = scan_parts(step.equation)
         constants, carry, inputs = scan.split_operands(operands)
+        # The body reads its constants where they are. Only the carry and the inputs of a step get places in the body.
         arguments = [array_type(variable) for variable in scan.body.jaxpr.invars[len(constants) :]]
         places = [self.new_place(argument) for argument in arguments]
         body: list[PlainStep] = []
@@ -179,6 +180,7 @@ class _Conversion:
             self.place_of(value) for value in self.lay(scan.body, step.scope, [*constants, *places], body, inside)
         ]
         fills = [self.new_place(array_type(variable)) for variable in step.equation.outvars]
+        # Outputs of layers inside a loop are left out. Carries and attention are shown for each step.
         shown = [Observed("carry", step.scope, place) for place in results[: scan.carried]]
         shown += [one for one in inside if one.kind != "output"]
         kept = []

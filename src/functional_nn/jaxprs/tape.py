@@ -56,6 +56,7 @@ def make_tape(flat: Flat, calls: str) -> Tape:
     for step in flat.steps:
         name = operation_name(step.equation)
         floating = [place for place in step.outputs if _is_floating(flat.shapes[place])]
+        # A call may have parameters of its own, and it keeps what its backward pass needs.
         if name == calls:
             active.update(floating)
             continue
@@ -102,6 +103,7 @@ def run_backward(
     for place, bar in zip(tape.outputs, result_bars, strict=True):
         add(place, bar)
     for step in reversed(tape.steps):
+        # The steps that read these values come later, and were gone through before. So these cotangents are complete.
         step_bars = [bars.pop(place, None) for place in step.outputs]
         with _scope(step):
             if step.equation.primitive.name == tape.calls:
@@ -120,6 +122,7 @@ def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], ste
     rule = rule_of(operation_name(equation), index)
     if rule is None:
         raise FormulaMissing(missing_rule(equation))
+    # For an operation with several results, a result without a cotangent gets zeros: its rule needs all of them.
     filled = [
         jnp.zeros(array_type(variable).shape, array_type(variable).dtype) if bar is None else bar
         for bar, variable in zip(step_bars, equation.outvars, strict=True)

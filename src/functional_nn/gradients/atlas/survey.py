@@ -151,6 +151,7 @@ def _candidates(search: Search, entry: Entry) -> Iterator[tuple[Entry, str, Wors
 def _in_range(search: Search) -> np.ndarray:
     """The points at which no quantity is near the ends of the range of its type."""
     limits = np.finfo(search.samples.dtype)
+    # Above this limit, also a term that is only an epsilon of the number is far from the smallest normal number.
     low = float(limits.smallest_normal) / float(limits.eps) * MARGIN
     high = float(limits.max) / MARGIN
     kept = np.ones(len(search.samples.points), bool)
@@ -207,6 +208,7 @@ def reproduction(entry: Entry, row: WorstPoint) -> str:
         derivative = {VALUE: "f", GRADIENT: "jax.jacrev(f)", SECOND: "jax.hessian(f)"}[row.quantity]
         output, *elements = row.index
         if row.quantity == SECOND:
+            # The search knows only ∂²f/∂xⱼ², an element of the Hessian's diagonal.
             elements = elements * 2
         indices = elements if is_scalar else [output, *elements]
         place = f"[{', '.join(map(str, indices))}]" if indices else ""
@@ -227,6 +229,7 @@ def _curve(search: Search, quantity: str) -> Curve:
         x = points[:, 0] if points.shape[1] == 1 else np.ptp(points, 1)
         known = (measured.condition <= WELL_CONDITIONED) & (np.abs(x) <= LARGEST_DRAWN) & ~np.isnan(measured.ulp)
     x, ulp = x[known], measured.ulp[known]
+    # arcsinh is linear near 0 and logarithmic far from it, for both signs. So there are bins of useful size everywhere.
     bins = np.round(np.arcsinh(x * 10) * 8).astype(int)
     kept = [np.flatnonzero(bins == number)[np.argmax(ulp[bins == number])] for number in np.unique(bins)]
     return x[kept], ulp[kept]

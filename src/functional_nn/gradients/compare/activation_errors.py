@@ -236,6 +236,7 @@ def in_units(error: Number, value: Number, dtype: np.dtype) -> float:
     import mpmath as mp
 
     limits = jnp.finfo(dtype)
+    # frexp gives |value| = m 2ᵉ with ½ ≤ m < 1. There, one unit in the last place is 2^(e - 1 - nmant).
     _, exponent = mp.frexp(min(max(abs(mp.mpf(value)), float(limits.smallest_normal)), float(limits.max)))
     return float(mp.ldexp(abs(mp.mpf(error)), limits.nmant + 1 - int(exponent)))
 
@@ -280,6 +281,7 @@ def _verdict(activation: Activation, dtype: np.dtype, regime: str, x: np.ndarray
     elif "inconclusive" in outcomes:
         outcome = "inconclusive"
     worst = _worst(errors)
+    # The largest error may be inconclusive while a smaller one fails, since the reference's error differs by point.
     if outcome != "pass" and outcomes[worst] != outcome:
         worst = outcomes.index(outcome)
     shown_at, automatic_error = worst, None

@@ -25,6 +25,7 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     limits = jnp.finfo(dtype)
     smallest, largest = float(limits.smallest_normal), float(limits.max)
     rng = np.random.default_rng(0)
+    # A little beyond the point at which e⁻ˣ falls below the smallest normal number.
     far = 1.3 * -math.log(smallest)
     tail = np.concatenate(
         [np.geomspace(4, far, 24 * density), rng.uniform(4, far, 12 * density), rng.uniform(4, 16, 12 * density)]

@@ -97,7 +97,7 @@ class ComparedValues:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)
         hand_error, arbiter_error = (np.where(is_unknown, np.inf, errors) for errors in (hand_error, arbiter_error))
-        # The true error lies between these two. NaN counts as an infinite error.
+        # The true error lies between these two. NaN counts as an infinite error. At a kink, nothing is certain.
         least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
         least = np.where(np.isnan(hand_error), np.inf, least)
         most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)

@@ -75,6 +75,7 @@ def _in_absolute_terms(
         return _scan(equation, operands)
     if name == "cond":
         return _cond(equation, operands)
+    # A call is entered with this hook. An equation without terms is a coefficient, and is computed as it is.
     if name in CALLS or not any(_is_linear(operand) for operand in operands):
         return compute(operands)
     # Coefficients lose their signs, and a difference becomes a sum.
@@ -158,6 +159,7 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[objec
 def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
     """Which inputs of a loop's body depend on the argument in at least one step. ``linear`` says it of the operands."""
     constants, carry, inputs = scan.split_operands(linear)
+    # A flag never becomes false again, so this ends.
     while True:
         after_step, _ = scan.split_results(_linear_results(scan.body, [*constants, *carry, *inputs]))
         grown = [before or after for before, after in zip(carry, after_step, strict=True)]

@@ -281,6 +281,7 @@ class JacobianComparison:
             rows = np.asarray(found).reshape(len(mutants), -1)
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
+            # As in ``ComparedValues.with_usable_scale``.
             scale = np.where(np.isfinite(scale), np.fmax(scale, np.abs(truth)), np.abs(truth))
             largest = np.max(_disagreement(rows, truth, scale), 1, initial=0)
             dead |= ~(largest <= self._tolerance)  # NaN counts as dead too

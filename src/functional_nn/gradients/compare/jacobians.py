@@ -45,6 +45,7 @@ def condensed(problem: Problem) -> Problem:
     outputs = sum(shape.size for shape in shapes)
     if outputs * sum(np.size(leaf) for leaf in problem.leaves) <= MOST_ELEMENTS:
         return problem
+    # An error in one output changes every random sum, unless its weight happens to be nearly 0.
     random = np.random.default_rng(0)
     weights = [random.normal(size=(SUMS, shape.size)) for shape in shapes]
 
@@ -156,6 +157,7 @@ def under_transforms(
     Under ``vmap`` and ``scan`` the formula gets two points. Only the result at the first one is returned.
     """
     y_bars = list(map(jnp.asarray, y_bars))
+    # The second point is another one, so a formula that mixes the points up gives a wrong result at the first.
     two_points = [jnp.stack([jnp.asarray(leaf), jnp.asarray(leaf) / 2]) for leaf in leaves]
 
     def pulled_back(leaves: Leaves) -> Leaves:

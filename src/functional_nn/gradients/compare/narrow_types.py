@@ -54,6 +54,7 @@ def _is_rounded_to_float32(value: object) -> bool:
     if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
         return False
     mantissa, _ = np.frexp(np.abs(number))
+    # No fraction is left after 24 binary digits, but simple fractions need even fewer.
     return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and not is_simple_fraction(number)
 
 

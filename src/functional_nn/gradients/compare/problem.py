@@ -145,6 +145,7 @@ def function_problem(
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         joined = inputs.join(leaves)
+        # Only the structure of y is needed here, so y is not computed.
         y = differentiable_leaves(jax.eval_shape(function, *joined))
         bars = hand_vjp(*joined, y.join_cotangents(y_bars))
         # For a single argument, the pullback may return the cotangent itself instead of a tuple.

@@ -51,6 +51,7 @@ def relative_values(
     is_known[:, reference.columns[number]] = True
     with np.errstate(invalid="ignore"):
         is_known &= (size >= SMALLEST) & (values.arbiter_error <= ALLOWED * size)
+        # The comparisons are negated, so that a scale or an error of NaN counts too.
         counted = is_known & ~(USUALLY_ALLOWED * values.scale <= ALLOWED * size)
     if not counted.any():
         return None

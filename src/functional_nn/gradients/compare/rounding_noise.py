@@ -100,5 +100,6 @@ class Noise:
 
     def _drawn(self, like: jax.Array) -> jax.Array:
         shape = (RUNS, *like.shape)
+        # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
         drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.array([-1, 1], np.int8), shape)
         return jnp.asarray(drawn)[self._run].astype(like.dtype) / 127

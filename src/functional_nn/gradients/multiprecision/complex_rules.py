@@ -185,6 +185,7 @@ def _fft(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     kind, lengths = equation.params["fft_type"].name, equation.params["fft_lengths"]
     axes = list(range(x.ndim - 1 - len(lengths), x.ndim - 1))
     # For real numbers, only the first half of the last axis of the spectrum is stored. The rest is its conjugate.
+    # The axis that is real on one side goes first if the input is real, and last if the result is real.
     last = axes.pop() if kind in ("RFFT", "IRFFT") else 0
     if kind == "RFFT":
         whole = _along(arithmetic, complex_numbers(x, arithmetic.numbers(0.0)), last, inverse=False)
@@ -206,7 +207,10 @@ def _completed(x: Values, axis: int, length: int) -> Values:
     rows = []
     for k in range(length):
         source = min(k, length - k)
-        sign = 0 if 2 * k % length == 0 else 1 if k == source else -1
+        is_own_conjugate = 2 * k % length == 0
+        sign = 1 if k == source else -1
+        if is_own_conjugate:
+            sign = 0
         rows.append(complex_numbers(real[source], imag[source] * sign))
     return np.moveaxis(np.stack(rows), 0, axis)
 
@@ -214,10 +218,12 @@ def _completed(x: Values, axis: int, length: int) -> Values:
 def _along(arithmetic: Arithmetic, x: Values, axis: int, *, inverse: bool) -> Values:
     """Σ_j x_j e^{∓2πi jk/n} along an axis, divided by n for the inverse."""
     n = x.shape[axis]
+    # 8 atan(1) = 2π, with all digits.
     angles = arithmetic.numbers(np.arange(n)) * arithmetic.function("atan")(arithmetic.numbers(1.0)) * 8
     angles = arithmetic.function("divide")(angles, arithmetic.numbers(float(n)))
     sines = arithmetic.function("sin")(angles)
     roots = complex_numbers(arithmetic.function("cos")(angles), sines if inverse else -sines)
+    # e^{2πi jk/n} depends only on jk mod n, so n roots are enough.
     powers = roots[np.outer(np.arange(n), np.arange(n)) % n]
     result = np.moveaxis(np.tensordot(powers, np.moveaxis(x, axis, 0), 1), 0, axis)
     if inverse:

@@ -68,7 +68,8 @@ def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) 
     index, *others = operands
     programs = branches(equation)
     numbers = np.asarray(index.values if isinstance(index, Points) else index, int)
-    numbers = np.clip(numbers, 0, len(programs) - 1)
+    numbers = np.clip(numbers, 0, len(programs) - 1)  # as JAX does
+    # Each branch that some point takes is run for all points. Then every point keeps the results of its own branch.
     first, *rest = np.unique(numbers)
     results = run(programs[first], others)
     for number in rest:
@@ -98,6 +99,7 @@ def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequen
     """
     results: list[Operand] = []
     for a, b in zip(map(lift, new), map(lift, old), strict=True):
+        # The new axes are between the axes of the condition and the last axis, the points.
         axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1) if which.ndim else ()
         results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
     return results

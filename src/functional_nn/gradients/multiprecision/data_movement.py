@@ -42,6 +42,7 @@ def _transpose(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
 def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     shape, kept = equation.params["shape"], equation.params["broadcast_dimensions"]
     aligned = [1] * len(shape)
+    # x.shape has one more axis than ``kept``: the points, which zip leaves out.
     for axis, size in zip(kept, x.shape, strict=False):
         aligned[axis] = size
     return np.broadcast_to(x.reshape(*aligned, x.shape[-1]), (*shape, x.shape[-1]))
@@ -109,6 +110,7 @@ def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Valu
     outside = outside.reshape(1, 1)
 
     def gather(indices: Sequence[np.ndarray], x: Values) -> Values:
+        # An index outside of x gets the position after the last element of x, where the element of ``outside`` is.
         return _moved(equation, [x, outside], indices, numbered=1, fill_value=x.size // x.shape[-1])
 
     return _at_each_point(gather, [indices], x)
@@ -147,6 +149,7 @@ def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indi
         x, updates = together(x, updates)
         result = x.reshape(-1, x.shape[-1]).copy()
         targets = _targets(equation, x.shape[:-1], indices[0], updates.shape[:-1]).reshape(-1)
+        # One update after the other, because several may change the same element.
         for target, update in zip(targets, updates.reshape(-1, x.shape[-1]), strict=True):
             if target >= 0:
                 result[target] = combine(result[target], update)
@@ -209,6 +212,7 @@ def _moved(
         start += size
     given = [jnp.asarray(index) for index in indices]
     operands = [positions[0], *given, *positions[1:]] if between else [*positions, *given]
+    # JAX moves the positions, and NumPy takes the elements at the moved positions, for all points at once.
     return flat[np.asarray(bind(equation, operands, **changed)[0])]
 
 
@@ -217,6 +221,7 @@ def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *
     indices = together(*indices)
     if all(np.all(index == index[..., :1]) for index in indices):
         return move([index[..., 0] for index in indices], *arrays)
+    # Every point gets an array of its own, also of the arrays that are the same at all points.
     *varying, first = together(*arrays, indices[0])
     points = first.shape[-1]
     return np.concatenate(

@@ -23,7 +23,7 @@ from functional_nn.jaxprs.evaluate import bind
 
 RULES = Rules()
 MOST_SWEEPS = 60
-"""The largest number of sweeps of Jacobi's rotations. They converge after about ten sweeps, but never with NaN."""
+"""The largest number of sweeps of Jacobi's rotations. They usually converge after about ten sweeps."""
 
 
 def _matrices(x: Values) -> np.ndarray:
@@ -66,6 +66,7 @@ def _triangular_solve(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: 
     from_left, is_lower = parameters["left_side"], parameters["lower"]
     if not from_left:  # x a = b is the same as aᵀ xᵀ = bᵀ
         b = _transposed(b)
+    # From the left, aᵀ is needed if ``transpose_a`` says so. From the right, it is needed if not: the two cancel.
     if bool(parameters["transpose_a"]) == from_left:
         a, is_lower = _transposed(a), not is_lower
     matrix, right = _matrices(a), _matrices(b)
@@ -143,6 +144,8 @@ def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     q = np.full((rows, rows, *r.shape[2:]), zero, object)
     q[range(rows), range(rows)] = one
     for k in range(min(rows - 1, columns)):
+        # For a column x with first element x₀, let v = x + sign(x₀)‖x‖e₀. Then (I - 2vvᵀ / vᵀv) x = -sign(x₀)‖x‖e₀,
+        # and v₀ is a sum without cancellation.
         vector = r[k:, k].copy()
         below = np.sum(vector[1:] * vector[1:], 0)
         size = arithmetic.function("sqrt")(below + vector[0] * vector[0])
@@ -151,6 +154,7 @@ def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
         # Where the column is 0 below the diagonal, LAPACK does not reflect.
         is_done = below == 0
         factor = np.where(is_done, zero, arithmetic.function("divide")(one * 2, np.where(is_done, one, square)))
+        # R is multiplied by the reflection from the left, and Q from the right, so Q R stays the same matrix.
         r[k:] = r[k:] - vector[:, None] * factor * np.sum(vector[:, None] * r[k:], 0)
         q[:, k:] = q[:, k:] - np.sum(q[:, k:] * vector, 1)[:, None] * factor * vector
         r[k + 1 :, k] = zero
@@ -165,6 +169,7 @@ def _eigh(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]
         _no_rule("all eigenvalues", "a subset of them")
     a = _matrices(x)
     n = len(a)
+    # Only the triangle that JAX reads counts.
     for i in range(n):
         for j in range(i):
             known = a[i, j] if equation.params["lower"] else a[j, i]
@@ -174,11 +179,13 @@ def _eigh(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]
     total = np.sum(a * a, (0, 1))
 
     def is_small() -> bool:
+        # These are squares, so they have to be small by twice the number of digits.
         rest = np.sum(np.stack([a[p, q] * a[p, q] for p, q in combinations(range(n), 2)]), 0)
         return not np.any(rest * 10 ** (2 * arithmetic.digits) > total)
 
     for p, q in _rotated_pairs(n, is_small):
         c, s = _rotation(arithmetic, a[p, p], a[q, q], a[p, q])
+        # Jᵀ a J, which makes the element (p, q) zero: first the rows, then the columns.
         a[p], a[q] = c * a[p] - s * a[q], s * a[p] + c * a[q]
         a[:, p], a[:, q] = c * a[:, p] - s * a[:, q], s * a[:, p] + c * a[:, q]
         vectors[:, p], vectors[:, q] = c * vectors[:, p] - s * vectors[:, q], s * vectors[:, p] + c * vectors[:, q]
@@ -213,9 +220,11 @@ def _svd(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
 
     for p, q in _rotated_pairs(n, is_small):
         c, s = _rotation(arithmetic, product(p, p), product(q, q), product(p, q))
+        # x V = a stays true: a and V get the same rotations of their columns p and q.
         for columns_of in (a, right):
             first, second = columns_of[:, p].copy(), columns_of[:, q].copy()
             columns_of[:, p], columns_of[:, q] = c * first - s * second, s * first + c * second
+    # Now a has orthogonal columns, so a = U Σ: their lengths are the singular values.
     values = arithmetic.function("sqrt")(np.sum(a * a, 0))
     order = np.argsort(-values, 0, kind="stable")
     values = np.take_along_axis(values, order, 0)
@@ -248,6 +257,7 @@ def _rotation(
     divide, root = arithmetic.function("divide"), arithmetic.function("sqrt")
     is_done = between == 0
     theta = divide(second - first, np.where(is_done, one, between * 2))
+    # t solves t² + 2θt - 1 = 0. Of the two solutions it is the smaller one: the angle is at most 45°.
     tangent = divide(np.where(theta < ZERO, -one, one), absolute(theta) + root(theta * theta + one))
     tangent = np.where(is_done, zero, tangent)
     cosine = divide(one, root(tangent * tangent + one))

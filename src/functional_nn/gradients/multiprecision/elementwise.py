@@ -33,6 +33,7 @@ def gives_floating(equation: JaxprEqn) -> bool:
 
 def maximum(a: Values, b: Values) -> Values:
     """The larger number; NaN if one of the two is NaN."""
+    # If only b is NaN, both comparisons are false, and b is taken.
     return np.where((a > b) | (a != a), a, b)
 
 
@@ -171,6 +172,7 @@ def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     size = absolute(x)
     nearest = floor(size + half)
     if int(equation.params["rounding_method"]) == HALF_TO_EVEN:
+        # A half was rounded up here. If that made an odd number, the even neighbor is the one below.
         is_odd = nearest - 2 * floor(nearest * half) == 1
         was_half = size + half == nearest
         nearest = np.where(was_half & is_odd, nearest - 1, nearest)
@@ -193,6 +195,7 @@ def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
         remedy = "difference_jacobian takes any function."
         raise InputError("function", "bits of numbers as integers of the same size", made.str_short(), remedy)
+    # Numbers of many digits have no bits of a type, so they are rounded to it first.
     rounded = x.astype(np.float64) if is_floating(given) else x
     return rounded.astype(given.dtype).view(made.dtype)
 

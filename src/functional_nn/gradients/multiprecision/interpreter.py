@@ -58,6 +58,7 @@ class Program:
         if any(operand is VARYING for operand in operands):
             return [VARYING for _ in equation.outvars]
         results = _computed_by_jax(equation, operands, compute)
+        # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
         if len(path) == 1:
             self._constant_results[path] = results
         return results
@@ -82,6 +83,7 @@ class Program:
         hook = _InManyDigits(arithmetic, self._constant_results)
         outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
         points = max(leaf.shape[-1] for leaf in leaves)
+        # An output that does not depend on the inputs has one point so far.
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
 
@@ -109,6 +111,7 @@ class _InManyDigits:
             return self._constant_results[path]
         if not any(isinstance(operand, Points) for operand in operands):
             return _computed_by_jax(equation, operands, compute)
+        # A call is entered, because some equations inside it may not depend on the inputs.
         if name in CALLS:
             return compute(operands)
         if name in CONTROL:
@@ -124,7 +127,8 @@ class _InManyDigits:
         return (self._arithmetic.numbers(array) if is_inexact else array)[..., None]
 
     def _run(self, program: ClosedJaxpr, operands: Sequence[Operand]) -> Results:
-        return evaluate(program, operands, self, path=(0, 0))  # not a path of the top level
+        # With this path, no equation inside has a path of length 1, which could be in ``_constant_results``.
+        return evaluate(program, operands, self, path=(0, 0))
 
     def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
         """Computes the results of an equation by the rule of its primitive."""

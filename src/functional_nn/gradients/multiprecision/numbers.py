@@ -63,6 +63,7 @@ class Arithmetic:
         array = np.asarray(array)
         if array.dtype.kind == "c":
             return complex_numbers(self.numbers(np.real(array)), self.numbers(np.imag(array)))
+        # Narrower types fit into float64 without rounding. As objects, the elements are plain numbers of Python.
         exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
         return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
 
@@ -105,6 +106,7 @@ def _mpfr(digits: int) -> _Library:
     numbers: Any = gmpy2
     functions = {name: _elementwise(getattr(numbers, name), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": np.true_divide, "power": np.power, "is_finite": _elementwise(numbers.is_finite)}
+    # gmpy2 returns log|Γ(x)| and the sign of Γ(x).
     functions["lgamma"] = _elementwise(lambda x: numbers.lgamma(x)[0])
     functions |= _by_mpmath(digits, _to_mpmath, _from_mpmath)
     precision = partial(numbers.context, precision=math.ceil(digits * math.log2(10)))
@@ -126,6 +128,7 @@ def _mpmath(digits: int) -> _Library:
 
         return value
 
+    # Like MPFR, these two give ±∞ or NaN where mpmath would raise an error.
     def divide(a: Number, b: Number) -> Number:
         return a / b if b else a * numbers.inf
 
@@ -134,9 +137,11 @@ def _mpmath(digits: int) -> _Library:
 
     functions = {name: _elementwise(real(getattr(numbers, name)), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": _elementwise(divide, 2), "power": _elementwise(real(power), 2)}
+    # For x < 0, log Γ(x) is complex. Its real part is log|Γ(x)|.
     functions["lgamma"] = _elementwise(lambda x: numbers.loggamma(x).real)
     functions["is_finite"] = _elementwise(numbers.isfinite)
     functions |= _by_mpmath(digits, lambda mp, x: mp.mpf(x), lambda x: numbers.mpf(x))
+    # The numbers know their own context and its precision, so there is nothing to set.
     return _Library(nullcontext, numbers.mpf, functions)
 
 

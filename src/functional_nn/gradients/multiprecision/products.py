@@ -30,6 +30,8 @@ def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Value
         order = [axis for group in groups for axis in group]
         return np.transpose(x, (*order, x.ndim - 1)).reshape(*sizes, x.shape[-1])
 
+    # (batch, free, contracted, points) times (batch, contracted, free, points). The axes of the result that JAX
+    # specifies have the same order: the batch, the free axes of a, the free axes of b.
     product = multiplied(
         grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
     )
@@ -59,11 +61,14 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
         window_dilation=parameters["rhs_dilation"],
     )
     batch, places = x.shape[0], found.shape[2 : 2 + len(sizes)]
+    # From (batch, channels, *places, *sizes, points) to (groups, batch · places, in · sizes, points).
     found = found.reshape(batch, groups, in_size, int(np.prod(places)), -1, x.shape[-1])
     found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
+    # (groups, in · sizes, out / groups, points).
     kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
     product = multiplied(found, kernel)
-    # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies.
+    # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies:
+    # ``argsort`` inverts the permutation ``y_axes``.
     product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
     y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])
     return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))

@@ -25,6 +25,7 @@ def _reduction(ufunc: np.ufunc) -> Rule:
     """Makes the rule for a reduction by a NumPy ufunc."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+        # NumPy would add small integers in int64. JAX keeps their type, in which sums wrap around.
         dtype = object if x.dtype == object else array_type(equation.outvars[0]).dtype
         return ufunc.reduce(x, axis=equation.params["axes"], dtype=dtype)
 
@@ -135,16 +136,21 @@ def windows(
     first = x.ndim - 1 - count
     filling = np.asarray(filling, x.dtype)
     for i in range(count):
+        # Each earlier axis has become two: (places, sizes).
         axis = first + 2 * i
         length = x.shape[axis]
         low, high = padding[i]
+        # The length of a window with its gaps, and of the array with the holes between its elements.
         reach = (sizes[i] - 1) * window_dilation[i] + 1
         dilated = max((length - 1) * base_dilation[i] + 1, 0)
         starts = np.arange(0, dilated + low + high - reach + 1, strides[i]) - low
+        # (windows, elements of a window): positions in the array with holes. The padding lies outside of it.
         places = starts[:, None] + np.arange(sizes[i]) * window_dilation[i]
         inside = (places >= 0) & (places < dilated) & (places % base_dilation[i] == 0)
+        # One more element, at the index ``length``, holds the filling.
         edge = np.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), filling, x.dtype)
         x = np.take(np.concatenate([x, edge], axis), np.where(inside, places // base_dilation[i], length), axis)
+    # From (…, place, size, place, size, …) to all places, then all sizes.
     return np.moveaxis(x, range(first + 1, first + 2 * count, 2), range(first + count, first + 2 * count))
 
 

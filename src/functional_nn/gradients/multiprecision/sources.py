@@ -52,8 +52,9 @@ def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[
     arithmetic = _SourceArithmetic(digits)
     with arithmetic.precision():
         y = program(arithmetic, _inputs(arithmetic, leaves, columns))[:, 0]
-    values = np.array([number.value for number in y] + [None], object)[:-1]
+    values = _array_of([number.value for number in y])
     ends = np.cumsum([len(chosen) for chosen in columns])
+    # One row for each output, and a last row for the ties.
     flags = _as_booleans([*(number.sources for number in y), arithmetic.tied], ends[-1])
     by_leaf = np.split(flags, ends[:-1], 1)
     return Dependence(values, [leaf[:-1] for leaf in by_leaf], [leaf[-1] for leaf in by_leaf], arithmetic.cost)
@@ -69,8 +70,14 @@ def _inputs(
         for place in chosen:
             flat[place].sources |= 1 << bit
             bit += 1
-        inputs.append(np.array([*flat, None], object)[:-1].reshape(*np.shape(leaf), 1))
+        inputs.append(_array_of(flat).reshape(*np.shape(leaf), 1))
     return inputs
+
+
+def _array_of(numbers: Sequence[object]) -> np.ndarray:
+    """An array of objects with one axis."""
+    # The last element keeps NumPy from looking into an empty list, or into the numbers.
+    return np.array([*numbers, None], object)[:-1]
 
 
 def _as_booleans(sources: Sequence[int], count: int) -> np.ndarray:
@@ -94,8 +101,7 @@ class _SourceArithmetic(Arithmetic):
         if np.iscomplexobj(array):  # made of two parts, each by this function
             return plain
         made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
-        # The last element keeps NumPy from looking into an empty list, or into the numbers.
-        return np.array([*made, None], object)[:-1].reshape(plain.shape)
+        return _array_of(made).reshape(plain.shape)
 
     def function(self, name: str) -> Function:
         of_values = super().function(name)
@@ -118,6 +124,7 @@ class _SourceArithmetic(Arithmetic):
         return lambda *arrays: np.frompyfunc(of_numbers, len(arrays), 1)(*arrays)
 
     def _whole(self, value: Number, x: _SourcedNumber) -> _SourcedNumber:
+        # At a whole number, floor and ceil jump. Otherwise they are constant near x, and have no sources.
         if value == x.value:
             self.tied |= x.sources
         return _SourcedNumber(self, value, 0)
@@ -172,6 +179,7 @@ def _compared(compare: Callable[[Number, Number], bool]) -> Callable[[_SourcedNu
 
     def method(a: _SourcedNumber, b: object) -> bool:
         value = _value(b)
+        # ``maximum`` compares a number with itself to find NaN. That is no tie.
         if a.value == value and a is not b:
             a.arithmetic.tied |= a.sources | _sources(b)
         return compare(a.value, value)

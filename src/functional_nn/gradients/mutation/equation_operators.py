@@ -81,6 +81,7 @@ def dropped(neutral: float, word: str) -> Callable[[JaxprEqn], Iterator[Alternat
 
     def rule(equation: JaxprEqn) -> Iterator[Alternative]:
         for number, variable in enumerate(equation.invars):
+            # In x + x or x · x, dropping the second operand would be the same error as dropping the first.
             if literal(variable) != neutral and (number == 0 or variable is not equation.invars[0]):
                 yield change_operand(number, f"{ORDINALS[number]} {word} dropped", lambda a: jnp.full_like(a, neutral))
 

@@ -92,6 +92,7 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
         before=lambda operands: reversed_from(first_input, operands),
         after=lambda _, results: reversed_from(scan.carried, results),
     )
+    # An error in an input that the results do not depend on would change nothing.
     (body,) = bodies(equation)
     read = reach(body, [True] * len(equation.outvars))
     for number in range(first_input, len(equation.invars)):

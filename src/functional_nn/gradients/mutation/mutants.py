@@ -233,6 +233,7 @@ class Mutants:
         groups = -(-len(self) // AT_ONCE)
         size = -(-len(self) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
+        # The last group may contain numbers of no mutant. They give the formula itself, and are cut off.
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
         return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:])[: len(self)], bars)
 

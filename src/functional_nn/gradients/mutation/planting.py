@@ -123,6 +123,7 @@ def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple
     for arguments in points:
         inputs = differentiable_leaves(arguments)
 
+        # The inputs are a default value, because a function in a loop would read the variable's last value.
         def results(active: int, inputs: DifferentiableLeaves = inputs) -> np.ndarray:
             def bars(leaves: Leaves) -> Leaves:
                 return jax.tree.leaves(mutants.alone(active, *inputs.join(leaves)))

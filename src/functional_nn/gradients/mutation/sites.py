@@ -95,6 +95,7 @@ def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[
     """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
     jaxpr = body.program.jaxpr
     results = zip(jaxpr.outvars, used, strict=True)
+    # ``follows(variable, variable)`` leaves out results of other kinds, such as integers.
     found = {
         variable
         for variable, is_used in results

@@ -48,6 +48,7 @@ def _gelu_tanh_argument(x: Number) -> tuple[Number, Number]:
 
 def _gelu_tanh(x: Number) -> Number:
     u, _ = _gelu_tanh_argument(x)
+    # (1 + tanh u) / 2 = σ(2u), without the cancellation where tanh u is nearly -1.
     return x * _sigma(2 * u)
 
 
@@ -57,7 +58,7 @@ def _gelu_tanh_derivative(x: Number) -> Number:
 
 
 def _mish_derivative(x: Number) -> Number:
-    s = mp.log1p(mp.exp(x))
+    s = mp.log1p(mp.exp(x))  # its derivative is σ(x)
     return mp.tanh(s) + x * mp.sech(s) ** 2 * _sigma(x)
 
 

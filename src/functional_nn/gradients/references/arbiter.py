@@ -91,6 +91,7 @@ def reference_second_order(
     try:
         step = _step(problem.leaves)
         slope = partial(_slope_along, problem.function, y_bars, directions)
+        # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
         found = _in_many_digits(partial(slope, step), problem.leaves, doubts, digits=digits)
         found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
@@ -147,6 +148,7 @@ def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float
         jump = np.abs(right.values[0] - left.values[0])
         jumps.append(np.where(jump > right.error[0] + left.error[0], jump, 0))
         sizes.append(np.maximum(np.abs(right.values[0]), np.abs(left.values[0])))
+    # In a smooth function, the second jump is 2²⁰ times smaller than the first, because it is that much nearer to 0.
     return bool(np.any((jumps[1] > jumps[0] / 8) & (jumps[1] > VISIBLE_JUMP * sizes[1])))
 
 
@@ -160,6 +162,7 @@ def _difference_of_pullback(
         return problem.pullback(at, list(map(jnp.asarray, y_bars)))
 
     value, error = difference_jacobian(pulled_back, [np.zeros(())])
+    # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
     ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
     rows = ([part.T for part in np.split(column[0], ends)] for column in (value, error))
     columns = [np.arange(doubt.size) for doubt in doubts]
@@ -213,6 +216,7 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
     constants = [np.asarray(value) if _is_floating_array(value) else value for value in program.consts]
     moved_constants = [place for place, value in enumerate(constants) if _is_floating_array(value)]
 
+    # The arrays that the function closes over become arguments after the leaves, so that they can be changed too.
     def with_constants(arrays: Leaves) -> Leaves:
         values = list(constants)
         for place, value in zip(moved_constants, arrays[len(leaves) :], strict=True):

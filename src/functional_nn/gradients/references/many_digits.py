@@ -85,7 +85,7 @@ def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarr
         base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
         steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten**level.step)
         parts = []
-        for part in _parts(columns, program.numbers * 2):
+        for part in _parts(columns, program.numbers * 2):  # two points for each column
             h = steps[part]
             count = len(h)
             # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
@@ -96,6 +96,7 @@ def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarr
             y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
             up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
             right, left = (up - middle) / h, (middle - down) / h
+            # Rounding in f is relative to |f|, and the quotients divide it by the step.
             size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle)) / h
             parts.append((middle, (right + left) / 2, np.abs(right - left), size))
         if not parts:  # a leaf without chosen elements
@@ -136,6 +137,7 @@ def derivatives(
     doubtful = (~agree | (unsafe & ~independent) | np.isinf(error)) & np.isfinite(value)
     # This bound stays for the elements that are not computed again.
     error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
+    # Each column needs two points at up to two levels. All leaves share the cost.
     again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_COST // (4 * known.cost * len(leaves))]
     if again.size:
         better = _in_more_digits(
@@ -159,11 +161,13 @@ def _in_more_digits(
     """Computes the derivatives at the first of two levels, and at the second one if they are not just rounding."""
     first_level, confirming_level = levels
     many = differences(program, leaves, number, columns, first_level)
-    # The effect of rounding has shrunk by as many digits as were added. A derivative, or a jump of it, has not.
+    # Rounding of 10^-digits, divided by a step of 10^-step, leaves digits - step right digits. The effect of rounding
+    # has shrunk by as many digits as this number has grown. A derivative, or a jump of it, has not.
     gain = (first_level.digits - first_level.step) - (before.level.digits - before.level.step)
     shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
     # The cancellation was measured with fewer digits, so its estimate gets the margin once more.
     limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
+    # What does not exceed the limit may be rounding alone. All other derivatives are confirmed at the second level.
     nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
     value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
     some = np.flatnonzero(~nothing.all(0))
@@ -180,6 +184,7 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The derivatives, bounds of their errors (infinite at a kink), and whether the two levels agree."""
     change = np.abs(fine.central - coarse.central)
+    # Two zeros do not agree: both levels may have lost the change of f.
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
     bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
     value, error = _rounded(fine.central, bound)
@@ -189,6 +194,7 @@ def _compared(
 def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rounds derivatives to float64. That adds an error of up to half a unit in the last place."""
     value = value.astype(np.float64)
+    # An error of exactly 0 would say that the output does not depend on the element.
     error = np.maximum(error.astype(np.float64) + np.spacing(np.abs(value)) / 2, SMALLEST)
     return value, np.where(np.isfinite(value) & ~np.isnan(error), error, np.inf)
 
@@ -200,7 +206,10 @@ def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
     point where the function itself jumps, it grows as the step shrinks.
     """
     finer = 10.0 ** (fine.level.step - coarse.level.step)
+    # A jump of a smooth function would be ``finer`` times smaller, and one of a function that jumps ``finer`` times
+    # larger. A jump that grows even more was not seen at the coarse level, so it is not confirmed.
     stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
+    # It has to be 15 digits larger than rounding in the quotients.
     seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
     return stays & seen
 
@@ -213,6 +222,7 @@ def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.
         right: the outputs with many more digits, (m, 1).
     """
     wrong = np.abs(fine.base - right)
+    # If the right output is 0, the share is 1, or 0 if the output is 0 too.
     share = wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))
     lost = np.minimum(share * 10**fine.level.digits, 10**MOST_LOST).astype(np.float64)
     cancellation = np.clip(lost, 1.0, 10.0 ** min(fine.level.digits, MOST_LOST))

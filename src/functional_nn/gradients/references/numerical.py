@@ -187,17 +187,20 @@ def _extrapolated(
         value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
         for order in range(1, ORDERS):
             before = table[-1]
+            # Each step is half of the one before, so the error term in h^(2 order) is 4^order times smaller.
             table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
             distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
+            # Row k is made of the steps k to k + order. The last of them is the smallest, where rounding counts most.
             distance = 10 * distance + rounding[order : len(STEPS)]
             distance = np.where(np.isnan(distance), np.inf, distance)
             best = np.argmin(distance, 0)[None]
             found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
             value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
+        # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
         uncertain = 10 * (np.abs(larger - smaller) + 8 * EPSILON * (sizes / (ahead + back))[len(STEPS) + 1 :])
         away = np.abs(value - larger)
         error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
-        # Rounding alone does not make them differ so much: they do not converge yet.
+        # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.
         change = np.abs(larger - smaller)[-1]
         diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
         diverges &= change > 1000 * EPSILON * (sizes / (ahead + back))[-1]

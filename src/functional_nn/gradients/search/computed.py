@@ -96,6 +96,7 @@ class ComputedFunction:
         parts = []
         for start in range(0, len(points), BATCH):
             part = points[start : start + BATCH].astype(self._dtype)
+            # The last part is filled up with copies, so that one compiled program fits all parts.
             filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), 0)])
             results = self._results(jnp.asarray(filled.reshape(BATCH, *self._shape)))
             parts.append({name: np.asarray(array)[: len(part)] for name, array in results.items()})
@@ -103,6 +104,7 @@ class ComputedFunction:
         count = points.shape[1]
         for name, array in joined.items():
             if name in (SECOND, OF_FORMULA):
+                # The second derivatives that are compared are ∂²fᵢ/∂xⱼ², the diagonal.
                 full = array.reshape(*array.shape[:2], count, count)
                 joined[name] = np.diagonal(full, axis1=2, axis2=3)
             elif name != VALUE:

@@ -88,8 +88,11 @@ def differences(of: dict[Place, np.ndarray], x: np.ndarray, step: np.ndarray, no
         third = (right_end - 2 * right + 2 * left - left_end) / (2 * h**3)
         gradient.append(first)
         second.append(curve)
+        # (-3f₀ + 4f₁ - f₂) / 2h, the derivative to the right, minus (3f₀ - 4f₋₁ + f₋₂) / 2h, the one to the left.
         gradient_jump.append(abs((4 * (right + left) - (right_end + left_end) - 6 * center) / (2 * h)))
+        # (f₀ - 2f₁ + f₂) / h², the second derivative to the right, minus (f₀ - 2f₋₁ + f₋₂) / h², the one to the left.
         second_jump.append(abs((right_end - 2 * right + 2 * left - left_end) / (h * h)))
+        # Σₖ |xₖ ∂ₖ∂ⱼf| and Σₖ |xₖ ∂ₖ∂ⱼ²f|, beginning with k = j.
         change_of_first, change_of_second = abs(x[:, j : j + 1] * curve), abs(x[:, j : j + 1] * third)
         for k in range(count):
             if k == j:
@@ -97,6 +100,7 @@ def differences(of: dict[Place, np.ndarray], x: np.ndarray, step: np.ndarray, no
             g = step[:, k : k + 1]
             corners = {(a, b): at(j, a, k, b) for a in (1, -1) for b in (1, -1)}
             mixed = (corners[1, 1] - corners[1, -1] - corners[-1, 1] + corners[-1, -1]) / (4 * h * g)
+            # h² ∂ⱼ²f at xₖ + g and at xₖ - g. Their difference gives ∂ₖ∂ⱼ²f.
             ahead = corners[1, 1] - 2 * at(k, 1) + corners[-1, 1]
             behind = corners[1, -1] - 2 * at(k, -1) + corners[-1, -1]
             change_of_first = change_of_first + abs(x[:, k : k + 1] * mixed)
@@ -108,6 +112,7 @@ def differences(of: dict[Place, np.ndarray], x: np.ndarray, step: np.ndarray, no
     gradient, second, gradient_change, second_change, further_change = (np.stack(array, 2) for array in arrays)
     change = np.sum(abs(x[:, None] * gradient), 2)
     steps = step[:, None]
+    # An output has a rounding error of up to noise · size. The differences divide it by h or by h².
     noises = [noise * size, noise * size[..., None] / steps, noise * size[..., None] / steps**2]
     jumps = [np.zeros_like(center), np.stack(gradient_jump, 2), np.stack(second_jump, 2)]
     conditions = [

@@ -108,6 +108,7 @@ class ExactFunction:
                     break
                 if coarse is not None:
                     found.settle(pending, coarse, fine, last=digits == LEVELS[-1], refresh=relative)
+                # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
                 value = fine.parts[0].numbers
                 unknown = np.isin(pending, found.unknown()) & (value - value == 0).astype(bool).all(1)
                 pending, coarse = pending[unknown], fine.at(unknown)
@@ -138,6 +139,8 @@ class ExactFunction:
         exponents[points == 0] = 0
         with arithmetic.precision():
             base = arithmetic.numbers(points)
+            # The error of the second difference is h⁴ from the formula, and ε/h² from rounding. They are equal for
+            # h = ε^(1/6), with ε = 10^-digits.
             step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 6)).astype(object)
             places = np.asarray(self._stencil).astype(object)
             moved = base[None] + places[:, None] * step[None]  # (places, points, elements)
@@ -205,6 +208,7 @@ class _Found:
         for part, (old, new) in enumerate(zip(coarse.parts, fine.parts, strict=True)):
             larger = np.maximum(abs(old.numbers), abs(new.numbers))
             exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
+            # The value is computed without a difference. So only 0 is in doubt: all digits may have canceled.
             if part == 0:
                 exceeds_noise = new.numbers != 0
             known = (abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise

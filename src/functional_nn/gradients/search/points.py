@@ -26,6 +26,8 @@ LARGEST_STEP = 54
 
 def ordinals(x: np.ndarray) -> np.ndarray:
     """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
+    # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
+    # an integer, are the lowest integer plus the size.
     bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
     lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
     return np.where(bits < 0, lowest - bits, bits)
@@ -36,7 +38,8 @@ def from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     limits = np.finfo(dtype)
     largest, smallest = (int(ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
     size = np.minimum(np.abs(numbers), largest)
-    size = np.where(size < smallest, np.where(size < smallest // 2, 0, smallest), size)
+    nearest_normal = np.where(size < smallest // 2, 0, smallest)
+    size = np.where(size < smallest, nearest_normal, size)
     bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
     magnitude = bits.view(dtype)
     return np.where(numbers < 0, -magnitude, magnitude)
@@ -63,6 +66,7 @@ def number_points(special: Iterable[float], dtype: np.dtype, random: np.random.G
     """
     limits = np.finfo(dtype)
     beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
+    # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
     tail = np.concatenate(
         [np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)]
     )
@@ -70,6 +74,7 @@ def number_points(special: Iterable[float], dtype: np.dtype, random: np.random.G
     dense = np.ldexp(random.uniform(1, 2, (MANTISSAS, high - low)), np.arange(low, high))
     others = np.arange(int(limits.minexp), int(limits.maxexp), max(1, STRIDE * int(limits.maxexp) // 1024))
     coarse = np.ldexp(random.uniform(1, 2, len(others)), others)
+    # One number for each exponent comes first, then the rare exponents, then the other numbers for each exponent.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
     return _normal(np.concatenate([beside, both_signs]), dtype)[:, None]
@@ -82,15 +87,19 @@ def vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> np
     found = [normal]
     for margin in (*MARGINS, *np.geomspace(epsilon * 4, 1, 24)):
         others = random.normal(size=(2, size))
+        # In the first vector, one element is ahead by about the margin. In the second, the sorted elements have this
+        # distance.
         ahead = others.copy()
         ahead[0, random.integers(size)] += margin
         ahead[1] = -margin * random.permutation(size)
+        # All elements are equal, except for one that is ahead by the margin.
         tied = np.full((1, size), random.normal())
         tied[0, random.integers(size)] += margin
         found += [ahead, tied]
     for exponent in range(-60, 61, 4):
         scale = 2.0**exponent
         found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
+    # All elements are near one random number, closer and closer to a tie.
     for exponent in (-30, -20, -10, -5):
         found.append(random.normal() * (1 + 2.0**exponent * random.normal(size=(4, size))))
     every = np.concatenate(found) + 0.0  # no -0.0
@@ -109,8 +118,11 @@ def neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> n
     chosen = parents[random.integers(len(parents), size=count)]
     size = parents.shape[1]
     rows, column = np.arange(count), random.integers(size, size=count)
+    # The mantissa of float32 has 29 bits fewer. So the largest step changes the exponent as much as in float64.
     bits = LARGEST_STEP if dtype == np.float64 else LARGEST_STEP - 29
     steps = np.floor(2.0 ** random.uniform(0, bits, count)).astype(np.int64) * random.choice([-1, 1], count)
+    # The kind of the move: below 0.15 an element starts from the place of another one, above 0.95 it changes its sign,
+    # and from 0.85 to 0.95 all elements are shifted.
     move = random.uniform(size=count)
     start = chosen[rows, column]
     if size > 1:

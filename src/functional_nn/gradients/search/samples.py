@@ -122,6 +122,7 @@ def take_samples(
     """
     random = np.random.default_rng(seed)
     other = np.dtype("float32" if dtype == np.float64 else "float64")
+    # The constants of this program are rounded to the other type. ``Search.confirm`` compares the two.
     with jax.enable_x64(other == np.float64), jax.numpy_dtype_promotion("standard"):
         in_other_type = ExactFunction(function, size, other)
     with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
@@ -153,7 +154,9 @@ class Search:
         self._exact, self._in_other_type, self._computed = exact, in_other_type, computed
         self._evaluations, self._seconds = limit
         self._largest_condition = largest_condition
-        self._batch = max(8, min(BATCH, 5 * BATCH // exact.evaluations)) if limit.seconds is None else LEAST_BATCH
+        # A function of one number is evaluated 5 times for each point. Vectors need more, so they get smaller batches.
+        most = min(BATCH, 5 * BATCH // exact.evaluations)
+        self._batch = max(LEAST_BATCH, most) if limit.seconds is None else LEAST_BATCH
         self._began = time.process_time()
         self.samples = Samples(dtype, np.zeros((0, 0), dtype), refused=computed.refused)
 
@@ -222,6 +225,7 @@ class Search:
     def _parents(self) -> np.ndarray:
         """The worst points of each quantity. Infinite errors cannot grow, so they are no parents."""
         places = np.zeros(0, int)
+        # Confirming lowers scores, so other points may become the worst ones.
         for _ in range(3):
             chosen: list[int] = []
             for measured in self.samples.measured.values():
@@ -252,6 +256,7 @@ class Search:
         samples = self.samples
         centers = samples.points[places]
         count = centers.shape[1]
+        # (2 · elements, points, elements): along each axis a neighbor below and one above.
         moved = np.repeat(centers[None], 2 * count, 0)
         for axis in range(count):
             for number, steps in enumerate((-BESIDE, BESIDE)):
@@ -271,12 +276,14 @@ class Search:
                 array.reshape(2 * count + 1, len(places), -1)[:, rows, measured.element[places]]
                 for array in (right.high, right.low)
             )
+            # The larger change of the two neighbors along each axis. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
             change = np.abs((high[1:] - high[0]) + (low[1:] - low[0])).reshape(count, 2, -1).max(1).sum(0)
             by_constants = exact_of(quantity, other).high.reshape(len(places), -1)[rows, measured.element[places]]
+            # Changes per relative change: of x by the distance of the neighbors, and of constants by float32's epsilon.
             changes = (change / spacing, np.abs(by_constants - high[0]) / SINGLE)
             condition = measured.condition[places]
-            for moved in changes:
-                found = np.where(moved == 0, 0, moved / np.abs(high[0]))
+            for absolute in changes:
+                found = np.where(absolute == 0, 0, absolute / np.abs(high[0]))
                 condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
             measured.condition[places] = condition
             measured.score[places] = _score(measured.ulp[places], condition, self._largest_condition)
@@ -297,6 +304,7 @@ class Search:
         results = self._computed.at(points)
         self._adapt(time.process_time() - began)
         samples = self.samples
+        # Before the first points, their number of elements is not known.
         samples.points = np.concatenate([samples.points, points]) if len(samples.points) else points
         samples.confirmed = np.concatenate([samples.confirmed, np.zeros(len(points), bool)])
         for quantity, computed in results.items():

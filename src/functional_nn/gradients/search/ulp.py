@@ -34,11 +34,13 @@ def errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> Errors
     smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
     found, high, low = computed.astype(np.float64), exact.high, exact.low
     _, exponent = np.frexp(np.clip(np.abs(high), smallest, largest))
+    # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
     # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
     unit = np.maximum(np.ldexp(epsilon, exponent - 1), smallest) / 4
     same_sign = np.sign(found) == np.sign(high)
     nearly_overflows = np.isinf(found) & same_sign & (np.abs(high) > largest / 2)
     quarter = np.where(nearly_overflows, np.sign(high) * 2.0 ** (int(limits.maxexp) - 2), found / 4)
+    # First the large parts, which nearly cancel and so leave no rounding error; then the small remainder.
     distance = np.abs((quarter - high / 4) - low / 4)
     distance = np.where(np.isinf(found) & same_sign & (np.abs(high) > largest), 0, distance)
     distance = np.where(np.isnan(found), np.inf, distance)

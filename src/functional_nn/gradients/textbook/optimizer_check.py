@@ -254,6 +254,7 @@ def relative_distance(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
 
 def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[int, ...]]:
     """The outcome, and the index (step, *element) that decides it: the worst element of the first wrong step."""
+    # Above the tolerance, the size of the rounding no longer matters. The bound avoids ∞ - ∞ in the next line.
     rounding = np.minimum(rounding, MARGIN * tolerance)
     failed = (error - MARGIN * rounding > tolerance) & (rounding <= tolerance)
     unclear = error + rounding > tolerance

@@ -55,7 +55,7 @@ def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
     def zeros(shape):
         drawn = random.normal(size=shape) * (random.random(shape) < 0.1)
         drawn[:5] = 0
-        drawn.reshape(steps, -1)[:, ::3] = 0
+        drawn.reshape(steps, -1)[:, ::3] = 0  # the reshaped array is a view, so this changes ``drawn``
         return drawn
 
     def scales(shape):

@@ -54,6 +54,7 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
     kind, equation = operation.kind, operation.equation
     if kind in ELEMENTWISE:
         return [np.asarray(np.logical_or.reduce(np.broadcast_arrays(*masks)))]
+    # What is not chosen does not count: jnp.where hides a NaN in its other branch.
     if kind == "select_n":
         chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), shapes[0])
         return [np.choose(chosen, [np.broadcast_to(mask, shapes[0]) for mask in masks[1:]])]
@@ -68,6 +69,7 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> Masks:
     if kind == "dot_general":
         return [_affected_by_product(equation, masks, shapes[0])]
     is_in_kernel = kind == CONVOLUTION and bool(masks[1].any())
+    # A tangent of 1 in each masked element reaches the elements that are computed from it.
     if kind in BY_DERIVATIVES and not is_in_kernel:
         function, ones, tangents = _at_one(operation, masks)
         _, out = jax.jvp(function, ones, tangents)
@@ -100,6 +102,7 @@ def read(operation: Operation, masks: Sequence[Mask]) -> Masks:
         return _read_by_movement(equation, MOVEMENTS[kind], masks[0], shapes)
     if kind == "dot_general":
         return _read_by_product(equation, masks[0], shapes)
+    # A cotangent of 1 in each masked element reaches the elements that were read for it.
     if kind in BY_DERIVATIVES:
         function, ones, _ = _at_one(operation, [np.zeros(shape, bool) for shape in shapes])
         outputs, pullback = jax.vjp(function, *ones)
@@ -187,6 +190,7 @@ def _product_axes(equation: JaxprEqn, ranks: Sequence[int]) -> list[tuple[list[i
 def _affected_by_product(equation: JaxprEqn, masks: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
     found = np.zeros(shape, bool)
     for mask, (kept, places, summed) in zip(masks, _product_axes(equation, [m.ndim for m in masks]), strict=True):
+        # The index of a row has the batch and the free axes. A masked element affects every product with its row.
         rows = mask.transpose([*kept, *summed]).any(axis=tuple(range(len(kept), mask.ndim)))
         expanded = np.ones(len(shape), int)
         expanded[places] = rows.shape
@@ -197,6 +201,7 @@ def _affected_by_product(equation: JaxprEqn, masks: Sequence[Mask], shape: tuple
 def _read_by_product(equation: JaxprEqn, mask: Mask, shapes: Sequence[tuple[int, ...]]) -> list[Mask]:
     found = []
     for shape, (kept, places, summed) in zip(shapes, _product_axes(equation, [len(s) for s in shapes]), strict=True):
+        # A row of an operand is read if any element of the result that it contributes to is masked.
         rows = mask.any(axis=tuple(axis for axis in range(mask.ndim) if axis not in places))
         order = [*kept, *summed]
         ordered = np.broadcast_to(rows.reshape([*rows.shape, *(1 for _ in summed)]), [shape[axis] for axis in order])

@@ -251,6 +251,7 @@ def _cause(origin: Origin, trail: Trail, derivative_of: Collection[str], numbers
         return cause_of_constant(origin.value)
     cause = singularity(kind, numbers, origin.value)
     is_singular = cause is not None
+    # If the operation is defined and finite at these numbers, its result was too large for the type.
     if cause is None:
         cause = overflow(kind, origin.operation.results[origin.result].array.dtype)
     if derivative_of and is_singular:

@@ -73,12 +73,14 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> T
 
     origins: list[Origin] = []
     passed: set[Operation] = set()
+    # From the last operation to the first: all readers of an operation come before it, so its elements are complete.
     for operation in reversed(operations):
         nothing = [np.zeros(np.shape(result.array), bool) for result in operation.results]
         elements = [reaching.get((operation, number), nothing[number]) for number in range(len(nothing))]
         if not any(mask.any() for mask in elements):
             continue
         passed.add(operation)
+        # The trail goes on only through elements that are not finite.
         sources = [
             mask & _not_finite(operand)
             for mask, operand in zip(read(operation, elements), operation.operands, strict=True)
@@ -90,6 +92,7 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> T
         is_read = any(reader in passed for reader in operation.readers)
         if not (is_read and any(result.is_bad_constant for result in operation.results)):
             origins += _origins(operation, elements, sources)
+    # Without an operation, a value is an argument, or a constant with the number -1.
     arguments = [
         BadArgument(number, mask) for (source, number), mask in reaching.items() if source is None and number >= 0
     ]
@@ -179,6 +182,7 @@ def _is_number(operand: Tracked) -> bool:
 def _origins(operation: Operation, elements: Sequence[Mask], sources: Sequence[Mask]) -> Iterator[Origin]:
     """The origins at an operation: of the given elements of its results, from the given elements of its operands."""
     if operation.kind not in (ROW, ROWS):
+        # Made of finite numbers alone; or NaN made of infinite numbers, such as ∞ - ∞, but not of another NaN.
         from_bad = affected(operation, [_not_finite(operand) for operand in operation.operands])
         from_nan = affected(operation, [_is_nan(operand) for operand in operation.operands])
         for number, result in enumerate(operation.results):
