@@ -222,6 +222,7 @@ def compare(first: HasMembers, second: HasMembers, metric: str | None = None) ->
 
 def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[Member]]:
     varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
+    # What varies in one of them only is what is compared, so it may differ within a pair.
     both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
 
     def by_key(result: HasMembers, argument: str) -> dict[tuple[PlainValue, ...], Member]:

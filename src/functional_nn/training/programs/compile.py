@@ -152,6 +152,7 @@ class CompiledPrograms:
         train_x, train_labels = self.spec.data.part("train")
         part = self.spec.data.evaluated_part
         compiling: dict[str, Future[Compiled]] = {}
+        # XLA releases Python's lock while it compiles, so the next program is traced at the same time.
         with ThreadPoolExecutor() as threads:
 
             def compile_program(name: str, traced: Traced, options: Options) -> PyTree:
