@@ -106,12 +106,15 @@ class Metric:
         weights = combined_weights(weights, mask, labels.shape, dtype)
         y = y.astype(dtype).reshape(-1, y.shape[-1])
         labels, weights = labels.ravel(), weights.ravel()
+        # The number of classes may not fit into a small integer type.
         if labels.dtype.itemsize < 4:
             labels = labels.astype(jnp.int32)
         is_class = (labels >= 0) & (labels < y.shape[-1])
         if is_concrete(is_class, weights):
             _check_labels(np.asarray(labels), np.asarray(is_class | (weights == 0)), y.shape[-1])
+        # A negative or NaN weight is invalid: it is neither above 0 nor equal to 0. With weight 0, anything is valid.
         is_valid = jnp.all(jnp.where(weights > 0, is_class & ~jnp.any(jnp.isnan(y), axis=-1), weights == 0))
+        # A label that is no class becomes 0: at padding it has the weight 0, and elsewhere the result is NaN anyway.
         totals = self.sums(y, jnp.where(is_class, labels, 0), weights)
         return jax.tree.map(lambda total: nan_unless(is_valid, total), totals)
 
@@ -142,6 +145,7 @@ def top_k_accuracy(k: int) -> Metric:
         labels = jnp.expand_dims(labels, -1)
         of_label = jnp.take_along_axis(y, labels, axis=-1)
         has_smaller_number = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), 0) < labels
+        # rank is the number of classes that come before the label: (examples,).
         rank = jnp.sum((y > of_label) | ((y == of_label) & has_smaller_number), axis=-1)
         return {"sum": jnp.sum(times((rank < k).astype(weights.dtype), weights)), "weight": jnp.sum(weights)}
 
@@ -185,6 +189,7 @@ def _class_score(
         shares = share(*counts)
         if average is None:
             return shares
+        # A class without labels and predictions says nothing, and its 0 would lower the mean.
         occurs = (totals["predicted"] + totals["labels"] != 0).astype(shares.dtype)
         return ratio(jnp.sum(shares * occurs), jnp.sum(occurs))
 
@@ -258,6 +263,7 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
     def sums(y, labels, weights):
         right = (jnp.argmax(y, axis=-1).astype(labels.dtype) == labels).astype(y.dtype)
         confidence = jnp.max(jax.nn.softmax(y), axis=-1)
+        # Bins are open on the left and closed on the right. clip keeps rounding from leaving the range.
         number = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
         zeros = jnp.zeros(bins, y.dtype)
         return {

@@ -84,6 +84,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             click.echo(f"Error: {error}", err=True)
             return 2
         except BrokenPipeError:
+            # At its end Python writes what is left in the buffer. In the closed pipe this would fail once more, with a
+            # message.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except OSError as error:

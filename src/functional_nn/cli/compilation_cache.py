@@ -35,6 +35,7 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
         except OSError:  # another process removes the same files
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # By default JAX keeps only programs that took at least a second to compile.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         _remove_damaged_programs(folder)
 
@@ -69,6 +70,7 @@ def _remove_damaged_programs(folder: Path) -> None:
         if "reading persistent compilation cache" not in text:
             return show(message, *arguments, **options)
         for path in _oldest_first(folder):
+            # A file has the name PROGRAM-KEY-cache, and the warning names the program only.
             program, _key, _cache = path.name.rsplit("-", 2)
             if f"'{program}'" in text:
                 path.unlink(missing_ok=True)

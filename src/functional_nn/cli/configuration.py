@@ -99,6 +99,7 @@ class Configuration:
                 known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
                 raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", short_repr(value))
             if name in taken and value is None:
+                # The default of an activation is an object; the configuration has its name.
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)
         if self.gradient == "auto":
@@ -109,6 +110,7 @@ class Configuration:
         """The data set, with its validation images. A bar shows the progress as for `load_dataset`."""
         from functional_nn.data.sources import load_dataset
 
+        # A single number is both height and width.
         size = None if self.image_size is None else (self.image_size[0], self.image_size[-1])
         data = load_dataset(
             self.dataset, self.data_dir, image_size=size, image_color=self.image_color, progress=progress

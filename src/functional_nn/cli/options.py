@@ -186,6 +186,7 @@ class Doubled(Several):
         low, high = self.kind.convert(first, param, ctx), self.kind.convert(last, param, ctx)
         if low > high:
             self.fail(f"expected two numbers, the smaller number first, got {value!r}.", param, ctx)
+        # low 2ⁿ is at most high for n = 0, …, ⌊log₂(high / low)⌋, and the bit length is this bound plus 1.
         return [low * 2**n for n in range((high // low).bit_length())]
 
 

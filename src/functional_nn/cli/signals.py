@@ -12,6 +12,7 @@ REPEAT_SECONDS = 1.0
 """Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""
 
 SHOW_CURSOR = b"\x1b[?25h"
+"""Shows the cursor again, which the progress bar hides. After ``os._exit`` nothing else would do it."""
 
 
 class Signals:
@@ -52,6 +53,7 @@ class Signals:
             _say(f"\nStopping after this {self._until}; once more stops at once.\n")
         elif not self._deferred or time.monotonic() - self._time > REPEAT_SECONDS:
             _say("\nStopped.\n")
+            # sys.exit would raise an exception here, which the handlers must not do.
             os._exit(128 + number)
 
     def __enter__(self) -> Signals:

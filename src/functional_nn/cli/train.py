@@ -104,6 +104,8 @@ def train(
         signals.defer()
         if out is not None:
             if metrics.epoch == 1:
+                # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
+                # on.
                 about = {"classes": data.classes, "image_shape": data.train_images.shape[1:]}
                 about |= {"class_names": data.class_names, "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about)

@@ -154,6 +154,7 @@ def _layers(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
 
 def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
     """Every mark of a layer in a program, with the operations and the parameters since the last one of its scope."""
+    # The parameters are the first inputs of the program, in the order of the paths.
     origins = {number: frozenset([number]) for number in range(len(paths))}
     steps = [
         (located, read) for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
@@ -164,6 +165,7 @@ def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
         if not str(located.equation.params.get("name", "")).startswith(MARK):
             continue  # only the marks at the ends of layers are uses
         scope = located.scope
+        # If a layer is used again, only what comes after the mark of its last use belongs to this use.
         inside = [step for step in steps[ends.get(scope, 0) : end] if trees.is_under(step[0].scope, scope)]
         ends[scope] = end + 1
         own = tuple(path for path in paths if trees.is_under(path, scope))

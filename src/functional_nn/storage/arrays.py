@@ -100,6 +100,7 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
     Raises:
         DataError: for 64-bit numbers while JAX has them switched off.
     """
+    # The paths are in the order of the leaves, so the leaves can be put back into the structure.
     paths = list(trees.flatten(like))
     wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
     if wide:
@@ -124,6 +125,7 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        # A scalar cannot be viewed as bytes, but a vector of one element can.
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 

@@ -153,6 +153,7 @@ def read_manifest(path: Path) -> JsonObject:
         remedy = "Use another folder, or use the version of functional_nn that wrote it."
         raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
     manifest.pop("sha256", None)
+    # The same entries always give the same text. So this compares every byte, also spaces and the checksum.
     if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
         raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
     return manifest
@@ -164,6 +165,8 @@ def forms(tree: object) -> dict[str, str]:
     def is_empty(node: object) -> bool:
         return not jax.tree.leaves(node)
 
+    # JAX drops nodes without arrays. Here they count, since they tell two optimizers without a state of their own
+    # apart.
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): _kind(node) if is_empty(node) else form(node)

@@ -37,6 +37,7 @@ class CheckpointWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> CheckpointWriter:
+        # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
             stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
@@ -65,6 +66,7 @@ class CheckpointWriter:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
+        # Old checkpoints are removed last, when the new one is safely on the disk.
         for unwanted in self._losses.keys() - self._kept():
             del self._losses[unwanted]
             remove_folder(_path(self.folder, unwanted))

@@ -65,14 +65,18 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
     """
     destination = _destination(path)
     if not isinstance(destination, Path):
+        # The copy of the descriptor is closed here. The one that the process has open stays open.
         with open(path if destination is None else os.dup(destination), "ab") as file:
             yield file
         return
     temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.{TEMPORARY}")
     try:
         with open(temporary, "xb") as file:
+            # The permissions come before the content, so that a private file is private from its first byte on.
             _keep_permissions(destination, file.fileno())
             yield file
+            # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave an
+            # empty file in place of the old one.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, destination)
@@ -125,6 +129,7 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        # First the files and their names are on the disk, and only then does the folder get the final name.
         _synchronize(temporary)
         os.rename(temporary, folder)
         _synchronize(folder.parent)
@@ -196,6 +201,8 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise BlockingIOError(file.read()) from None
+        # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
+        # removed: a second process might then lock a new file while the first one holds the old one.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

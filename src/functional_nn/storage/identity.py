@@ -81,6 +81,7 @@ def _flat(tree: Mapping[str, object] | list[object], prefix: str = "") -> dict[s
     """Nested entries with one name each: ``{"grid": [{"seed": 0}]}`` becomes ``{"grid 0 seed": 0}``."""
     flat: dict[str, object] = {}
     for name, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        # Entries of the user's own identity are named as the user named them.
         place = f"{name}" if prefix == "identity" else f"{prefix} {name}".strip()
         if isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping)):
             flat |= _flat(value, place)

@@ -68,6 +68,7 @@ class History:
             digest = hashlib.sha256(digest + packed).digest()
             added += packed + digest
         for path in self._files:
+            # One copy after the other, each until it is on the disk: a crash damages one of them at most.
             with open(path, "r+b" if path.exists() else "w+b") as file:
                 # A damaged copy gets the verified rows of the other one.
                 if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:

@@ -171,6 +171,7 @@ def finish_run_folder(
     """
     write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
     save_parameters(folder / PARAMETERS, params, state)
+    # The result is written last: it has the checksums of the others, and its presence shows that the run has finished.
     checksums = {name: _sha256(folder / name) for name in VERIFIED if (folder / name).exists()}
     write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
 

@@ -38,6 +38,8 @@ def data_for_network(net: Layer, loss: LossFunction, data: Dataset | Split) -> S
             x, labels = split.part(name)
             if isinstance(labels, np.ndarray) and isinstance(y, jax.ShapeDtypeStruct):
                 with inside(f"{name} data"):
+                    # The check needs an array of outputs for all examples, but only its shape. A broadcast 0 takes no
+                    # memory.
                     loss.check(np.broadcast_to(np.float32(0), (number_of_examples(x), *y.shape[1:])), labels)
     return split
 

@@ -129,6 +129,7 @@ def make_epoch_parts(
         return lax.scan(step, train_state, full, unroll=unroll)
 
     def last_batch(train_state, losses, rest, x, labels):
+        # The scan has stacked what each step returned: (batches,).
         losses, reports = _loss_and_reports(losses)
         sizes = jnp.full_like(losses, batch_size)
         if rest.size:
@@ -138,6 +139,7 @@ def make_epoch_parts(
             sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
         # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
         # operation on stacked arrays.
+        # If no loss is finite, the mean is 0 / 0 = NaN, by which the policy "skip" sees that no step was good.
         finite = jnp.isfinite(losses)
         sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
         # argmin returns the first False. If all are finite it returns a finite place, and there is no bad step.
@@ -175,5 +177,5 @@ def shuffled(key: jax.Array, size: int) -> jax.Array:
     if size > 2**16:
         return lax.sort((random, numbers), num_keys=1)[1].astype(jnp.int32)
     # The low bits hold the number, the high bits are random, and a sort looks at the high bits first.
-    number_bits = jnp.uint32(2 ** (size - 1).bit_length() - 1)
-    return (lax.sort((random & ~number_bits) | numbers) & number_bits).astype(jnp.int32)
+    low_bits = jnp.uint32(2 ** (size - 1).bit_length() - 1)
+    return (lax.sort((random & ~low_bits) | numbers) & low_bits).astype(jnp.int32)

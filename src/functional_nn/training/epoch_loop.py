@@ -111,9 +111,11 @@ class EpochLoop:
         clock = time.perf_counter()
         number = jnp.int32(self.first_epoch + len(before.history))
         after, result, bad_step = self.train_epoch(before.train_state, number)
+        # The epoch waits for its results, so this is the time of the computation and not only of its start.
         seconds = time.perf_counter() - clock
         evaluation = self.programs.evaluate(after, *self.data.part(part)) if part else None
         labels = number_of_labels(self.data.part(part)[1]) if part else 0
+        # The counters in the train state run on from epoch to epoch; this epoch has their differences.
         old, new = counts(before.train_state), counts(after)
         metrics = EpochMetrics(
             epoch=len(before.history) + 1,

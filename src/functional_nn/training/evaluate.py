@@ -103,6 +103,7 @@ def make_evaluate(
         else:
             split = batches * batch_size
             stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
+            # The sums start at 0 in the shapes and types of one batch's totals, which a scan has to know beforehand.
             shapes = jax.eval_shape(totals_of_batch, jax.tree.map(lambda a: a[0], stacked))
             sums, _ = lax.scan(add, jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes), stacked)
             if left:
@@ -151,6 +152,7 @@ def _totals_function(
     @jax.jit
     def accuracy_totals(y, labels):
         label_weights = loss.label_weights if isinstance(loss, Loss) else None
+        # Only ignored labels are left out. The weights of classes change the loss and not the accuracy.
         counted = None if label_weights is None else label_weights(labels) != 0
         return accuracy.totals(y, labels, counted)
 

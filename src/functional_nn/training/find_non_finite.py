@@ -47,8 +47,8 @@ def find_non_finite(
     The loss and its gradient are computed as in training, but operation by operation. The result names the first
     operation, in the forward or in the backward pass, that made a non-finite number on which the loss or the gradient
     depends. It has the layer, the source line, the numbers, the likely cause and a remedy. If a parameter or the data
-    are not finite from the start, the result names the array and the element. See
-    ``find_non_finite_in`` for other functions and for how the search works.
+    are not finite from the start, the result names the array and the element. See ``find_non_finite_in`` for other
+    functions and for how the search works.
 
     Args:
         net: the network.
@@ -134,6 +134,8 @@ def network_origin(
     """Searches for the origin in a function that ``loss_and_gradient`` made."""
     arguments = jax.tree.map(jnp.asarray, tree_in_native_order((params, state, x, labels)))
     found = find_origin(function, arguments, ("params", "state", "x", "labels"), only_if_quick=only_if_quick)
+    # An operation that is in the scope of the network, but in that of no layer, belongs to the network itself.
     layer = net.name if found.layer == NETWORK else found.layer.removeprefix(f"{NETWORK}/")
+    # The loss and its parts come first: a user looks for them before gradients and states.
     affected = tuple(sorted(found.affected, key=lambda path: path.startswith(("gradient", "state"))))
     return replace(found, affected=affected, layer=layer)

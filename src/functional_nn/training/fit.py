@@ -189,11 +189,13 @@ def fit(
             settings["start"] = checksum(named_arrays(start))
     show_progress = is_progress_shown(progress)
 
+    # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
     with RunSaver(checkpoints, settings) as saver, Interruption() as interruption:
         # The programs of the run.
         clock = time.perf_counter()
         named = None if metrics is None else tuple(metrics.items())
         recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
+        # The batches of a stream are not kept for a second run of the epoch, so each step checks itself (keep_finite).
         spec = ProgramSpec(
             recipe, batch_size, policy, data=shapes_of(split), devices=devices, keep_finite=reader is not None
         )
@@ -204,6 +206,7 @@ def fit(
         # The state to start from, and the data on the device.
         clock = time.perf_counter()
         check_memory(compiled, split)
+        # Fingerprints need more traces, so they are made only if there is a folder.
         reached = saver.restored(compiled.train_state, compiled.metric_names, lambda: compiled.fingerprints)
         restored_epochs = 0 if reached is None else len(reached.history)
         if restored_epochs > epochs:
@@ -259,6 +262,7 @@ def fit(
             except Exception as error:
                 # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
                 error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
+                # After an OSError the disk is probably full or gone, and a second try would hide the first error.
                 if not isinstance(error, OSError):
                     saver.save(loop.reached, now=True)
                 raise

@@ -62,6 +62,7 @@ def is_recorded(epoch: int) -> bool:
     >>> [epoch for epoch in range(60, 72) if is_recorded(epoch)], sum(map(is_recorded, range(1, 5001)))
     ([60, 61, 62, 63, 64, 66, 68, 70], 263)
     """
+    # The power is at most 1 up to epoch 63. From epoch 64 on it is 2, and it doubles with each further bit.
     return epoch % max(1, 2 ** (epoch.bit_length() - 6)) == 0
 
 
@@ -109,20 +110,23 @@ def make_layer_statistics(net: Layer, loss: LossFunction, precision: str | Preci
         names = list(outputs)
         gradients = trees.flatten(jax.grad(mean_loss)(params))
         weights = trees.flatten(params)
-        parts: dict[str, list[str]] = {}
+        # Biases and scales are vectors, which are left out. A network of one layer has no name in its paths.
+        weights_of: dict[str, list[str]] = {}
         for path in sorted(weights, key=lambda path: _place(path, names)):
             if weights[path].ndim > 1:
-                parts.setdefault(path.rpartition("/")[0] or net.name, []).append(path)
-        of_weights = {
+                weights_of.setdefault(path.rpartition("/")[0] or net.name, []).append(path)
+        rows_of_weights = {
             layer: {
                 "gradient": _root_mean_square([gradients[path] for path in paths]),
                 "weight": _root_mean_square([weights[path] for path in paths]),
             }
-            for layer, paths in parts.items()
+            for layer, paths in weights_of.items()
         }
-        return {layer: _of_output(layer, output) for layer, output in outputs.items()}, of_weights
+        return {layer: _of_output(layer, output) for layer, output in outputs.items()}, rows_of_weights
 
-    order: list[list[str]] = [[], []]  # a compiled program returns dicts with their keys sorted
+    # A compiled program returns dicts with their keys sorted. So the order of the layers is noted while it is traced,
+    # which happens before its first results.
+    order: list[list[str]] = [[], []]
 
     def in_order(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Arrays, Arrays]:
         results = computed(params, state, x, labels)
@@ -215,6 +219,8 @@ def _layer_outputs(function: Callable[[Params], jax.Array], params: Params) -> d
     """The output of each layer by its path, in the order of the network. Layers mark their outputs in the program."""
     program = flattened(jax.make_jaxpr(function)(params))
     marks = [step for step in program.steps if str(step.equation.params.get("name", "")).startswith(MARK)]
+    # The operations are traced again here, into the program of all statistics. XLA leaves out those that no statistic
+    # needs.
     values = _evaluated(program, jax.tree.leaves(params))
     return {
         layer_of(step.scope)[0]: values[step.outputs[0]]
@@ -243,9 +249,11 @@ def _of_output(layer: str, output: jax.Array) -> dict[str, jax.Array]:
         "mean": jnp.mean(output),
         "deviation": jnp.std(output),
     }
+    # The path chain_0/tanh_1 belongs to the activation tanh.
     limits = RANGES.get(layer.rpartition("/")[2].rpartition("_")[0])
     if limits is not None:
         low, high = limits
+        # Half of the range is the way from the middle to a limit.
         margin = (high - low) / 2 * (1 - SATURATED)
         near = (output < low + margin) | (output > high - margin)
         numbers["saturated"] = jnp.mean(near.astype(output.dtype))

@@ -62,9 +62,11 @@ def per_example_gradients(
         check_key(key)
 
     def value(params, x, label, key):
+        # Each example is a batch of one, so the mean in the loss changes nothing.
         y, _ = net.apply(params, state, jax.tree.map(lambda leaf: leaf[None], x), train=train, key=key)
         return check_scalar("loss", loss(y, label[None]))
 
     keys = None if key is None else jax.random.split(key, labels.shape[0])
+    # The name of the mapped axis is how a layer such as batch_norm notices that its batch is not whole.
     alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
     return alone(params, x, labels, keys)

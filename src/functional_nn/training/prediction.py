@@ -87,6 +87,7 @@ def _by_batch(
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
+# Both functions are kept, because jax.jit compiles again for a new function object, even with the same network.
 @lru_cache(maxsize=8)
 def _outputs(net: Layer, precision: Precision) -> Callable[[Params, State, Value], PyTree]:
     return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])

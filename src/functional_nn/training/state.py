@@ -103,6 +103,7 @@ def create_train_state(
     check_gradient_transformation(optimizer)
     if start is None:
         return _first_train_state(net, optimizer, key, in_shape, policy)
+    # Only the shapes of the initial values are needed, so none are drawn.
     expected = jax.eval_shape(lambda key: _first_train_state(net, optimizer, key, in_shape, policy), key)
     return train_state_from(start, optimizer, key, expected, policy)
 

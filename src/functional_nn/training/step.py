@@ -104,7 +104,7 @@ def make_train_step(
         def objective_of(params, *, obj_fn=None, grad_fn=None):
             return unscaled(params, state, x, labels, key_step)[0]
 
-        # The gradient of the (scaled) loss.
+        # The gradient of the (scaled) loss. Only the gradient has the scale: total and value are auxiliary values.
         (total, value, reports, new_state), gradients = differentiated(
             gradient, objective, params, state, x, labels, key_step
         )
@@ -127,11 +127,13 @@ def make_train_step(
         # With a scaled loss, a gradient that overflowed changes nothing but the scale.
         if loss_scale is not None:
             fits = all_finite(gradients)
+            # If no smaller scale is left to try, such steps would be skipped in silence. NaN reports them.
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
 
         # A step that would make a number non-finite changes nothing.
         if keep_finite:
+            # The pair (0, total) requires a finite loss as well, since 0 is finite.
             finite = stays_finite((0.0, old), (total, new))
             value = jnp.where(finite, value, jnp.nan)
             new = where(finite, new, old)

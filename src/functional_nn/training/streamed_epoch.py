@@ -63,6 +63,7 @@ def _all_batches(
         # The previous step runs while this batch is read. Waiting for it keeps at most two batches in memory.
         if results and int(results[-1].bad_steps) and bad_step is None:
             bad_step = last
+        # Kept until its result is read, after the next batch: the state before the step and the step's batch.
         last = BadStep(train_state, x, labels, None)
         train_state, result = programs.batch(train_state, x, labels)
         results.append(result)

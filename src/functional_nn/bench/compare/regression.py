@@ -103,6 +103,7 @@ def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
         samples = random.choice(np.asarray(times, float), (DRAWS, len(times)))
         return np.median(samples, axis=1)
 
+    # The two samples are independent, so their resampled medians are paired by chance.
     low, high = np.quantile(medians(new) / medians(old), (0.025, 0.975))
     return Ratio(statistics.median(new) / statistics.median(old), float(low), float(high))
 

@@ -50,6 +50,7 @@ def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequen
         inputs = [i for i in kept_by_caller if leaves[i][0][0].idx == number]
         sizes = {i: size_of(program.jaxpr.invars[i].aval) for i in inputs}
         changed_bytes = sum(sizes[i] for i in inputs if i in updated)
+        # A donated argument is lost as a whole, so most of it has to come back changed.
         mostly_changed = 2 * changed_bytes >= sum(sizes.values())
         if number not in donated and changed_bytes >= WORTH_DONATING and mostly_changed:
             yield Finding(
@@ -84,6 +85,7 @@ def _updated_inputs(flat: Flat) -> set[int]:
         seen = set()
         while waiting:
             place = waiting.pop()
+            # An array of another shape or type cannot leave its memory to the output.
             if not isinstance(place, int) or place in seen or not _same_type(flat, place, output):
                 continue
             seen.add(place)
@@ -164,6 +166,7 @@ def retraced(function: Callable[..., object], calls: Sequence[Sequence[object]])
     last: tuple[Sequence[object], list[LeafType]] | None = None
     for arguments in calls:
         before = traces
+        # The call is traced and not run. JAX caches traces, so the counter shows whether this one was new.
         types = [_type_of(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
         if traces > before:
             if last is not None:

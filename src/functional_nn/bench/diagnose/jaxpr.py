@@ -93,6 +93,7 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
                 f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which every call converts.",
                 "Convert it once: jax.numpy.asarray(argument).",
             )
+    # Python numbers adapt to the type of the arrays, so they do not ask for 64 bits.
     arrays = [leaf for _, leaf in leaves if not isinstance(leaf, float | complex | int)]
     if any(jnp.result_type(array).name in WIDE for array in arrays):
         return
@@ -132,6 +133,7 @@ def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding
     original_types = set()
     for operand, type_now in zip(step.inputs, types, strict=True):
         original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
+    # Nothing was widened if both operands still have one narrow type.
     narrow_types = original_types & SIXTEEN_BITS
     if narrow_types and (original_types != {*types} or len(original_types) > 1):
         narrow, wide = min(narrow_types), array_type(step.equation.outvars[0]).dtype.name

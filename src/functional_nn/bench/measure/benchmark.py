@@ -114,6 +114,7 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
     memory = memory_of((donated or program).compiled)
     peak_trials = trials(live_program, memory.peak if memory else 0)
 
+    # "dispatch" stops its clock before the results are ready, all others after.
     contestants: dict[Hashable, Callable[[], float]] = {
         "steady": lambda: clocked(call.run)[0],
         "launch": lambda: clocked(call.run_empty)[0],

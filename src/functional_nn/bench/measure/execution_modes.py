@@ -51,6 +51,7 @@ def modes(
     mode starts from the same state. ``epoch`` and ``run`` are compiled with the options of ``fit``.
     """
     train_step, (state, x, labels) = step_and_arguments(network, batch_size, precision)
+    # The content of the batches does not change the time.
     all_x, all_labels = (jnp.concatenate([array] * STEPS) for array in (x, labels))
     epoch = make_epoch(train_step, batch_size)
     evaluate = make_evaluate(network.net, network.loss, precision=precision, batch_size=batch_size)
@@ -62,6 +63,7 @@ def modes(
             return train_step(state, x, labels)
 
     def run_steps():
+        # The step donates its train state, and the next call needs it again.
         train_state, loss = jax.tree.map(jnp.copy, state), None
         for _ in range(STEPS):
             train_state, loss = compiled_step(train_state, x, labels)

@@ -90,6 +90,7 @@ def _timings(
     made: dict[Part, set[int]] = {}
     read: dict[Part, set[int]] = {}
     for part, steps in steps_of.items():
+        # Places are numbers of arrays in the flat program. A part reads what it does not make itself.
         made[part] = {out for step in steps for out in step.outputs}
         read[part] = {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
 
@@ -103,6 +104,7 @@ def _timings(
 
     contestants: dict[Part, Callable[[], float]] = {}
     for part, steps in steps_of.items():
+        # A part returns what others read, or what is a result of the program. XLA leaves out everything else.
         inputs, outputs = sorted(read[part]), sorted(made[part] & wanted)
         operands = [values[place] for place in inputs]
         compiled = jax.jit(_runner(steps, inputs, outputs, {})).lower(*operands).compile()

@@ -204,6 +204,7 @@ def _stream(size: int) -> Trial:
     repeats = _repeats(2 * size, _least_work()[1])
 
     def run(x):
+        # The numbers stay near 1. With infinite or subnormal numbers, the speed could be another one.
         return lax.fori_loop(0, repeats, lambda _, x: x * 0.999 + 0.001, x)
 
     return Trial(f"stream of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, 2 * (size // 4), 2 * size)
@@ -228,5 +229,6 @@ def _sum(size: int) -> Trial:
 
 def _timed_call(run: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[], float]:
     compiled = jax.jit(run).lower(*arguments).compile()
+    # The first call is slower than the others, and is not measured.
     jax.block_until_ready(compiled(*arguments))
     return lambda: clocked(compiled, *arguments)[0]

@@ -113,6 +113,7 @@ def race(contestants: Mapping[Name, Callable[[], float]], seconds: float) -> dic
     of them alike. A fast contestant makes up to 100 calls in a round. Each round begins with another contestant.
     """
     names = list(contestants)
+    # The first call of each is slow, so the better one of two says how many calls fit into a round.
     estimates = {name: min(contestants[name]() for _ in range(2)) for name in names}
     share = seconds / ROUNDS / len(names)
     calls = {name: max(1, min(MOST_CALLS, int(share / max(estimates[name], 1e-7)))) for name in names}

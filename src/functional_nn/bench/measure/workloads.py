@@ -88,6 +88,7 @@ def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: st
         return loss(forward(net, policy, params, state, x, train=True, key=key)[0], labels)
 
     def hand(params, state, x, labels, key):
+        # The casts are those of forward and of its backward pass, so both gradients do the same work.
         compute_params, x = cast(params, policy.compute), cast(x, policy.compute)
         y, _, pullback = net.vjp(compute_params, state, x, train=True, key=key)
         y_bar = loss.gradient(cast(y, policy.output), labels)

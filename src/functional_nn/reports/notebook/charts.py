@@ -26,6 +26,7 @@ def sparkline(values: Sequence[float], label: str, *, width: int = 150, height: 
             points.append((x, 3 + (height - 6) * (1 - share)))
         else:
             points.append(None)
+    # The pen is lifted at a gap: the next point then begins a new piece (M) instead of a line to it (L).
     path, is_down = [], False
     for point in points:
         if point is not None:

@@ -51,7 +51,7 @@ def _figure(image: np.ndarray, label: int) -> Html:
 def _png(image: np.ndarray) -> bytes:
     from PIL import Image
 
-    pixels = image[..., 0] if image.shape[-1] == 1 else image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+    pixels = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     content = io.BytesIO()

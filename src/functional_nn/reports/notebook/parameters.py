@@ -120,6 +120,7 @@ def _statistics(leaf: PyTree) -> Statistics | None:
     flat = np.asarray(leaf).ravel()
     is_finite = np.isfinite(flat)
     non_finite = int(flat.size - is_finite.sum())
+    # All elements were looked at for NaN, which is fast. Statistics of float64 copies would take time and memory.
     every = max(1, flat.size // MOST_MEASURED)
     values = flat[::every][is_finite[::every]].astype(np.float64)
     if not values.size:
@@ -128,6 +129,7 @@ def _statistics(leaf: PyTree) -> Statistics | None:
     with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest float64
         mean, deviation = float(values.mean()), float(values.std())
         wide = math.isfinite(high - low)
+    # A range that is infinite or empty cannot be divided into bins.
     counts = np.histogram(values, BINS)[0] if wide and high > low else [int(values.size)]
     return Statistics(mean, deviation, low, high, non_finite, tuple(map(int, counts)))
 

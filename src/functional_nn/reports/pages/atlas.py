@@ -220,6 +220,7 @@ def worst_findings(atlas: JsonObject) -> list[JsonObject]:
         return not has_no_digit, REGIMES.index(finding["regime"]), QUANTITIES.index(worst["quantity"])
 
     ordered = sorted(_all_findings(atlas), key=rank)
+    # A later entry of a dict replaces an earlier one, so in reversed order the worst one remains.
     first_of = {finding["function"]: finding for finding in reversed(ordered)}
     return sorted(first_of.values(), key=rank)[:WORST]
 

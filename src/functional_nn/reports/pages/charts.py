@@ -52,9 +52,12 @@ class Scale(NamedTuple):
     def ticks(self) -> list[float]:
         """Round numbers within the scale."""
         if self.is_logarithmic:
+            # 1, 2 and 5 times each power of ten; if these are too many, only the powers; and if even these are, only
+            # some.
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for digits in ((1, 2, 5), (1,)):
                 ticks = [digit * 10.0**exponent for exponent in exponents for digit in digits]
+                # Powers of ten are rounded, so a tick at an end of the scale may be a little outside.
                 ticks = [tick for tick in ticks if self.low <= tick * (1 + 1e-9) and tick <= self.high * (1 + 1e-9)]
                 if len(ticks) <= 7:
                     break
@@ -91,6 +94,7 @@ def scale_of(
         room = abs(low) * 0.1 or 0.5
         low, high, logarithmic = low - room, high + room, False
     elif logarithmic:
+        # Room at both ends: 3% of the length of a logarithmic axis, and 4% of a linear one.
         room = (high / low) ** 0.03
         low, high = low / room, high * room
     else:

@@ -107,9 +107,10 @@ def drawing_panel(
         if are_digits(class_names)
         else "Draw a picture and see every layer",
         "style": _smaller((folder / "drawing.css").read_text("utf-8")),
-        "data": content.replace("<", "\\u003c"),
+        "data": content.replace("<", "\\u003c"),  # so that no text in the data ends the script element
         "script": "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),
     }
+    # All places are filled in one pass, so braces in the data or in the script are not taken for places.
     page = (folder / "drawing.html").read_text("utf-8")
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: parts[match[1]], page)
 
@@ -191,6 +192,7 @@ def _in_shape(net: Layer, params: Params, state: State, image_shape: Shape, clas
 def written(array: np.ndarray) -> tuple[str, str]:
     """The type and the bytes of an array, in base64. Small arrays, such as biases, keep all their digits."""
     numbers = np.ravel(array).astype("<f4")
+    # Rounding up could make the largest numbers infinite, so such an array keeps its last bytes.
     if array.size <= LARGEST_EXACT or np.abs(numbers).max() > np.finfo(np.float32).max / 2:
         return "float32", base64.b64encode(numbers.tobytes()).decode("ascii")
     rounded = (numbers.view("<u4") + np.uint32(128)).view("u1").reshape(-1, 4)  # half of the byte that is left out
@@ -199,6 +201,7 @@ def written(array: np.ndarray) -> tuple[str, str]:
 
 def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
     """What is shown of each layer of the outermost chain: its name, its output shape, and pictures of arrays."""
+    # The layers of the network have one slash in their scope, as chain/dense_0. A network of one layer has none.
     outputs = [one for one in program.observed if one.kind == "output" and one.scope.count("/") == bool(net.layers)]
     inner = [one for one in program.observed if one.kind != "output"]
     products = _products(program)
@@ -208,6 +211,7 @@ def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
         shape = program.shapes[output.place][1:]
         own = [one for one in inner if trees.is_under(one.scope, output.scope)]
         pictures = [_inner_picture(one, own, program) for one in own]
+        # A layer that only reshapes has no picture, since the numbers are those of the picture before.
         reshaped = ("reshape", [before], [output.place]) in [step[:3] for step in program.steps]
         if not reshaped and output.place != before and not _is_shown(output, own, program):
             title = "hidden state after the last row" if own and len(shape) == 1 else ""
@@ -245,6 +249,7 @@ def _output_picture(place: int, shape: Shape, title: str) -> Picture | None:
     if len(shape) == 2:
         return Picture(place, "rows", (1, *shape), (0, shape[1], 1), title)
     if len(shape) == 3:
+        # The channels are the last axis: the next channel is one element further, and the next column maps elements.
         rows, columns, maps = shape
         return Picture(place, "channels", (min(maps, MOST_MAPS), rows, columns), (1, columns * maps, maps), title)
     return None
@@ -253,6 +258,7 @@ def _output_picture(place: int, shape: Shape, title: str) -> Picture | None:
 def _inner_picture(one: Observed, others: Sequence[Observed], program: PortableProgram) -> Picture | None:
     """How the attention or the state of a loop is drawn, with all steps of its loops."""
     shape = program.shapes[one.place]
+    # The axes of the loops around an array come first, then the batch axis. Without one, 0 stands for it.
     loops, (examples, *rest) = shape[: one.loops], shape[one.loops :] or (0,)
     if examples != 1:  # not an array with the batch axis in front
         return None
@@ -292,6 +298,7 @@ def _products(program: PortableProgram) -> tuple[int, Picture] | None:
             _, *image = program.shapes[program.inputs[0]]
             if len(weights) != 2 or weights[0] != math.prod(image) or len(image) != 3 or image[2] != 1:
                 return None
+            # The weights are (pixels, units): the next unit is one element further, and the next pixel a row of units.
             size = min(weights[1], MOST_MAPS), image[0], image[1]
             steps = 1, image[1] * weights[1], weights[1]
             title = "pixel × weight for each unit, small values enlarged: blue speaks for the unit, orange against it"

@@ -46,6 +46,7 @@ function networkInput(picture, [height, width, channels]) {
 function pngOf(picture, [height, width]) {
   const word = (number) => [24, 16, 8, 0].map((shift) => (number >>> shift) & 255);
   const crcOf = (bytes) => {
+    // The checksum of PNG, bit by bit; 0xedb88320 is its polynomial in reversed order.
     let crc = ~0;
     for (const byte of bytes) {
       crc ^= byte;
@@ -58,6 +59,7 @@ function pngOf(picture, [height, width]) {
     return [...word(bytes.length), ...named, ...word(crcOf(named))];
   };
   const rows = [];
+  // Each row begins with its filter: 0 for none.
   for (let row = 0; row < height; row++) rows.push(0, ...picture.subarray(row * width, (row + 1) * width));
   let low = 1, high = 0; // the checksum Adler-32
   for (const byte of rows) {
@@ -68,6 +70,7 @@ function pngOf(picture, [height, width]) {
   for (let start = 0; start < rows.length; start += 65535) {
     const part = rows.slice(start, start + 65535), size = part.length;
     const isLast = start + size === rows.length;
+    // A stored block of zlib: whether it is the last, its size, and the complement of its size.
     blocks.push([+isLast, size & 255, size >> 8, ~size & 255, (~size >> 8) & 255], part);
   }
   const stored = [0x78, 0x01, ...blocks.flat(), ...word(((high << 16) | low) >>> 0)];

@@ -21,6 +21,7 @@ function inkOf(strokes, height, width) {
       for (let row = top; row <= bottom; row++) {
         for (let column = left; column <= right; column++) {
           const x = column + 0.5 - x0, y = row + 0.5 - y0;
+          // How far along the line, from 0 to 1, the point lies that is nearest to the pixel.
           const along = length ? Math.min(1, Math.max(0, (x * dx + y * dy) / length)) : 0;
           const value = Math.min(1, reach - Math.hypot(x - along * dx, y - along * dy)), place = row * width + column;
           if (value > ink[place]) ink[place] = value;

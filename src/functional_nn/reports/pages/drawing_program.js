@@ -25,6 +25,7 @@ function indexOf(shape, steps, offset = 0) {
   for (let i = 0; i < index.length; i++) {
     index[i] = place;
     for (let axis = shape.length - 1; axis >= 0; axis--) {
+      // As in counting: an axis that is at its end goes back to 0, and the axis before it moves on.
       place += steps[axis];
       if (++at[axis] < shape[axis]) break;
       place -= steps[axis] * shape[axis];
@@ -48,6 +49,7 @@ function erfc(x) {
 const UNARY = {
   abs: Math.abs, ceil: Math.ceil, floor: Math.floor, cos: Math.cos, sin: Math.sin, tan: Math.tan, exp: Math.exp,
   expm1: Math.expm1, log: Math.log, log1p: Math.log1p, sign: Math.sign, sqrt: Math.sqrt, tanh: Math.tanh, erfc,
+  // Near 0 the difference 1 - erfc(x) would lose digits. There erf(x) is 2 x / √π.
   erf: (x) => (Math.abs(x) < 1e-3 ? x * 1.1283791670955126 : 1 - erfc(x)),
   exp2: (x) => 2 ** x, is_finite: (x) => +Number.isFinite(x), logistic: (x) => 1 / (1 + Math.exp(-x)), neg: (x) => -x,
   not: (x) => +!x, rsqrt: (x) => 1 / Math.sqrt(x), square: (x) => x * x,
@@ -98,6 +100,7 @@ function compileProgram(program) {
     const size = target.length;
     if (reads.length === 3)
       return () => { for (let i = 0; i < size; i++) target[i] = compute(a[first[i]], b[second[i]], c[third[i]]); };
+    // An array and a single number are frequent, and need no index.
     if (a.length === target.length && b.length === 1)
       return () => { const other = b[0]; for (let i = 0; i < target.length; i++) target[i] = compute(a[i], other); };
     return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[first[i]], b[second[i]]); };
@@ -106,6 +109,7 @@ function compileProgram(program) {
   /** For each element of an operand, the element of the result that it is reduced to. */
   function reducedIndex(from, to, axes) {
     const strides = stridesOf(shapes[to]);
+    // An axis that is reduced does not move the place in the result. The others have its strides, one after the other.
     return indexOf(shapes[from], shapes[from].map((_, axis) => (axes.includes(axis) ? 0 : strides.shift())));
   }
 
@@ -121,6 +125,7 @@ function compileProgram(program) {
     const source = array(from), target = array(to), index = reducedIndex(from, to, [axis]);
     const best = new Float32Array(target.length), lengths = shapes[from], stride = stridesOf(lengths)[axis];
     return () => {
+      // -1: nothing was seen yet. Of equal elements, the first one stays.
       target.fill(-1);
       for (let i = 0; i < source.length; i++) {
         const place = index[i];
@@ -182,6 +187,7 @@ function compileProgram(program) {
       const lengths = shapes[from], strides = stridesOf(lengths);
       const used = [...contracting[side], ...batch[side]];
       const free = lengths.map((_, axis) => axis).filter((axis) => !used.includes(axis));
+      // With the orders (batch, free, shared) and (batch, shared, free), the innermost loop runs along rows in memory.
       const order = side === 0 ? [...batch[0], ...free, ...contracting[0]] : [...batch[1], ...contracting[1], ...free];
       const index = indexOf(order.map((axis) => lengths[axis]), order.map((axis) => strides[axis]));
       return { get: ordered(from, index), free: sizeOf(free.map((axis) => lengths[axis])) };
@@ -233,6 +239,7 @@ function compileProgram(program) {
       for (let column = 0; column < columns; column++) {
         const result = ((n * rows + row) * columns + column) * outputs;
         for (let i = 0; i < tall; i++) {
+          // The row in the dilated image, in which rows of zeros lie between the rows of pixels.
           const spreadY = row * down - top + i * reachDown, inY = spreadY / spreadDown;
           if (inY < 0 || inY >= height || spreadY % spreadDown) continue;
           for (let j = 0; j < wide; j++) {
@@ -242,6 +249,7 @@ function compileProgram(program) {
             for (let c = 0; c < channels; c++) {
               const value = pixels[pixel + c];
               if (value === 0) continue;
+              // The kernel has depth channels: those of one group. They add to the outputs of their group only.
               const group = Math.floor(c / depth), first = result + group * share;
               const weight = ((i * wide + j) * depth + (c - group * depth)) * outputs + group * share;
               for (let o = 0; o < share; o++) sums[first + o] += value * weights[weight + o];
@@ -255,6 +263,7 @@ function compileProgram(program) {
 
   function scan(reads, fills, { length, reverse, carried, arguments: places, steps, results }) {
     const starts = reads.map(array), inside = places.map(array), body = compileSteps(steps);
+    // Looked up after the body has been prepared, since this can make two places one array.
     const after = results.map(array), targets = fills.map(array);
     const waiting = after.slice(0, carried).map((result) => new Float32Array(result.length));
     return () => {
@@ -267,6 +276,7 @@ function compileProgram(program) {
         }
         for (const step of body) step();
         for (let i = carried; i < after.length; i++) targets[i].set(after[i], time * after[i].length);
+        // All results are put aside before any is written: two carries may change places.
         for (let i = 0; i < carried; i++) waiting[i].set(after[i]);
         for (let i = 0; i < carried; i++) inside[i].set(waiting[i]);
       }

@@ -11,10 +11,14 @@ PACKAGE = Path(__file__).parents[2]
 SECTION = re.compile(r"^## (?P<title>.+?)\n(?P<body>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 CODE_OR_FORMULA = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<shown>[^$]+)\$\$|\$(?P<within>[^$\n]+)\$", re.DOTALL)
 SPACING = {
+    # The prime of f′ is raised already, so it is not put into a superscript.
     r"<msup>(<(m[io])[^>]*>[^<]*</\2>)<mi>&#x02032;</mi></msup>": r'\1<mtext class="prime">&#x02032;</mtext>',
+    # The name of a function has no space before a parenthesis. The next rule gives all other names a space.
     r"<m([io])>([A-Za-z]{2,})</m\1>(?=<mo[^>]*>&#x00028;|<mtext)": r'<mo lspace="0.12em" rspace="0">\2</mo>',
     r"<m([io])>([A-Za-z]{2,})</m\1>": r'<mo lspace="0.12em" rspace="0.16em">\2</mo>',
+    # |x| and ‖x‖ do not grow with their content.
     r"<mo>(&#x0007C;|&#x02016;)</mo>": r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>',
+    # After an operator that closes nothing, − is a sign and has no space.
     r"(<mo[^>]*>(?!&#x00029;|&#x0005D;|&#x0007C;|&#x02016;)[^<]*</mo>)<mo>&#x02212;</mo>": (
         r'\1<mo form="prefix" lspace="0" rspace="0">&#x02212;</mo>'
     ),
@@ -68,6 +72,8 @@ def typeset(markdown: str, anchors: Callable[[str], str | None]) -> str:
         anchor = anchors(match["section"])
         return f'<a href="#{anchor}">{match["text"]}</a>' if anchor else match["text"]
 
+    # Formulas are taken out first, because Markdown would change their _ and *. Code is matched so that a dollar in it
+    # begins no formula.
     text = CODE_OR_FORMULA.sub(take_out, markdown)
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     html = re.sub(r'<a href="[^"#]*#?(?P<section>[^"]*)">(?P<text>.*?)</a>', link, html)

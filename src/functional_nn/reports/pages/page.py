@@ -60,8 +60,11 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
     import matplotlib
 
     stream = io.StringIO()
+    # Texts stay texts, in the font of the page.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    # The picture becomes a part of the page. There a style element would hold for all of it, and an identifier may come
+    # only once. Without width and height, the picture is as wide as its column.
     svg = stream.getvalue()[stream.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"\1", svg)

@@ -58,6 +58,7 @@ def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str
     sentences = []
     weighted, any_dead = "", False
     for layer, of_layer in outputs.items():
+        # An activation has no weights: the layer with weights before it is the one whose units it shows.
         if any(path == layer or path.startswith(f"{layer}/") for path in gradients):
             weighted = layer
         kind = layer.rpartition("/")[2].rpartition("_")[0]

@@ -187,6 +187,7 @@ def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[
             # The share decides how strong the color of an error is.
             cells = [(int(count), round(100 * int(errors[row, at]) / largest)) for at, count in enumerate(matrix[row])]
             rows.append((name, cells))
+    # The places are those of the flat matrix: row · classes + column.
     order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
     places = [divmod(int(place), len(matrix)) for place in order]
     frequent = [(names[row], names[at], int(errors[row, at])) for row, at in places if errors[row, at]]

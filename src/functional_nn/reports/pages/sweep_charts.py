@@ -123,6 +123,7 @@ def parallel_coordinates(drawn: Sequence[Member], names: Sequence[str], metric: 
         end = NOT_FINITE if value is None else scale.place(value)
         shape = path([list(zip(at, [*places, end], strict=True))])
         lines.append(_model(member, shape, rank / max(1, len(drawn) - 1), value is not None))
+    # The best models are drawn last, on top of the others.
     body = f'<g class="models">{"".join(reversed(lines))}</g>{"".join(parts)}'
     return _svg(body, label, width, TALL, f"width:{max(width, WIDTH)}px")
 

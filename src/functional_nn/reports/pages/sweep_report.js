@@ -20,6 +20,7 @@
     lit = model;
     document.body.classList.toggle("some-lit", model !== null && paths.has(model));
     if (model === null) { current.textContent = hint; return; }
+    // The last line in the group is drawn on top of the others.
     for (const path of paths.get(model) || []) { path.classList.add("lit"); path.parentNode.append(path); }
     const row = rows.get(model);
     row.classList.add("lit");

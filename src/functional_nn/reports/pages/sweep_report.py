@@ -19,9 +19,7 @@ from functional_nn.storage.identity import SURROUNDINGS
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import Member, metric_names
 from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.sweeps.results.statistics import summarize
-from functional_nn.sweeps.results.table import MOST_ROWS, shown_value
-from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
 
 ROWS_AT_FIRST = 200
 """The table shows this many models, and all of them when a button is pressed."""
@@ -172,8 +170,7 @@ def _number_cell(member: Member, metric: str) -> Cell:
 
 def _summary(result: SweepResult, metric: str) -> list[list[str]]:
     """A row for each setting, with the mean over its seeds, the best first."""
-    sign = -1 if larger_is_better(metric) else 1
-    rows = sorted(summarize(result, metric), key=lambda row: (row.mean != row.mean, sign * row.mean))
+    rows = ranked_settings(result, metric)
     names = [name for name in result.varied if name != "seed"]
     interrupted = any(row.not_run for row in rows)
     return [

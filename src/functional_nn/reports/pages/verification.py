@@ -126,6 +126,7 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
         by_name.setdefault(verdict.subject, []).append(verdict)
     anchor_of = anchors_of(by_name)
     section_of = {name: derived_as(name, sections) for name in by_name}
+    # A later entry of a dict replaces an earlier one, so in reversed order the first subject remains.
     first_of = {section_of[name]: name for name in reversed(by_name) if section_of[name]}
 
     def anchors(section: str) -> str | None:

@@ -54,6 +54,7 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
     values = values[np.isfinite(values)]
     if not larger_is_better(metric) and len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
+        # Only 1, 2 and 5 times a power of ten get a text. The others would overlap.
         for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in "125" else "")
 
@@ -83,7 +84,7 @@ def are_numbers(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
 
 
 def spans_decades(values: Sequence[object]) -> bool:
-    """Whether the values are positive numbers that span more than a power of ten."""
+    """Whether the values are positive numbers, the largest at least 30 times the smallest: one and a half decades."""
     return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
 
 

@@ -27,6 +27,8 @@ def roofline(measured: Sequence[Measured]) -> Figure:
     """Plots operations per second against operations per byte, below the measured peaks."""
     peaks = Peaks(tuple(rate for one in measured for rate in one.result.peaks.rates))
     top, slope = peaks.flops_per_second, peaks.bytes_per_second
+    # At the ridge, arithmetic and moving bytes take the same time. Left of it the bytes limit, right of it the
+    # arithmetic.
     ridge = top / slope
     intensities = [_intensity(one) for one in measured]
     low, high = min(ridge, *intensities) / 4, max(ridge, *intensities) * 6
@@ -34,6 +36,7 @@ def roofline(measured: Sequence[Measured]) -> Figure:
     roof = np.geomspace(low, high, 200)
     axes.plot(roof, np.minimum(top, roof * slope) / 1e9, color=INK, lw=1.6)
     axes.text(high / 1.1, top / 1e9 * 1.12, f"{top / 1e9:.0f} GFLOP/s", ha="right", fontsize=9)
+    # The middle of the slope on a logarithmic axis.
     middle = (low * ridge) ** 0.5
     axes.annotate(
         f"{slope / 1e9:.0f} GB/s",

@@ -102,6 +102,7 @@ def _write(axes: Axes, place: tuple[int, int], cell: Setting, image: Any) -> Non
         axes.text(column, row, text, fontsize=7, color=BAD, **middle)
         return
     red, green, blue, _ = image.cmap(image.norm(cell.mean))
+    # The factors say how bright each color looks to the eye (ITU-R BT.601).
     color = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
     number = f"{cell.mean:.3f}" if abs(cell.mean) < 100 else f"{cell.mean:.2g}"
     axes.text(column, row + (0.12 if cell.left_out else 0), number, fontsize=8, color=color, **middle)

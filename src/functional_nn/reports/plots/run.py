@@ -212,6 +212,7 @@ def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figu
 
     figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False)
+    # A single row of several axes is returned as a plain list of them.
     return figure, grid if rows > 1 or columns == 1 else grid[0]
 
 

@@ -240,9 +240,11 @@ def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
     if len(values) == 1:
         room = max(abs(values[0]) * 0.01, 1e-6)
         return np.linspace(values[0] - room, values[0] + room, 12)
+    # The possible accuracies have equal distances, and two neighbors usually occur.
     step, extent = np.diff(values).min(), values[-1] - values[0]
-    scott = float(np.median([2 * panel.std() / len(panel) ** (1 / 3) for panel in panels]))
-    width = step * max(1, round(max(scott, extent / MOST_BINS) / step))
+    # Scott's rule with 2 in place of 3.5, so the bins are narrower, rounded to a whole number of steps.
+    narrow = float(np.median([2 * panel.std() / len(panel) ** (1 / 3) for panel in panels]))
+    width = step * max(1, round(max(narrow, extent / MOST_BINS) / step))
     return values[0] - step / 2 + width * np.arange(math.ceil(extent / width + 0.5) + 1)
 
 
@@ -250,6 +252,8 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
     """Draws the points and means of one hyper-parameter."""
     values = values_of(result, name)
     even = len(values) <= MOST_TICKS or not are_numbers(values)
+    # Points of one value are moved a little sideways, so that they do not hide each other. The same seed draws the same
+    # picture.
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
     places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
     good = [i for i, member in enumerate(result.members) if _is_finite(member, metric)]
@@ -263,6 +267,7 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
     size = 4 if len(good) <= 200 else 2.5
     y = [result.members[i].last(metric) for i in good]
     axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45, clip_on=False)
+    # x in the data's coordinates, and y as a share of the height: at the bad end of the axis.
     edge = axes.get_xaxis_transform()
     at = 0.02 if larger_is_better(metric) else 0.98
     if bad:

@@ -84,6 +84,7 @@ class GroupPrograms:
 
     def data_on(self, device: Device, name: str) -> Split:
         """A data set on a device; it is copied there once."""
+        # Workers are threads: without the lock, two of them could copy the same data at the same time.
         with self._copying:
             if (device, name) not in self._data:
                 self._data[device, name] = jax.device_put(self.splits[name], device)

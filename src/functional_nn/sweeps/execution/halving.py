@@ -36,6 +36,7 @@ class Halving(NamedTuple):
 
     def kept(self, members: int) -> int:
         """The number of members that go on."""
+        # A product such as 0.07 * 100 is 7.000000000000001, which must not count as 8.
         return max(1, math.ceil(members * self.keep - 1e-9))
 
     def check(self, shortest: int) -> None:
@@ -56,6 +57,7 @@ class Halving(NamedTuple):
             return
         names = tuple(running[0].curves)
         metric = default_metric(names) if self.metric is None else check_choice("metric", self.metric, names)
+        # The best come first in rising order, and NaN comes last.
         sign = -1 if larger_is_better(metric) else 1
         values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)
         for place in np.argsort(values, kind="stable")[self.kept(len(running)) :]:

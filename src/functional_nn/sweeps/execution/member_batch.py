@@ -119,6 +119,7 @@ class MemberBatch:
         )
         self._programs = Programs(self._programs_on(device), hyperparameters)
         train_states = [history.train_state for history in self.histories]
+        # Members wait with a state only after a rung of successive halving, and then all of them do.
         if train_states[0] is None:
             self._train_state = self._programs.start(key)
         elif self._rules.members_at_once is None:
@@ -126,7 +127,9 @@ class MemberBatch:
         else:
             filled = _filled(train_states, self._rules.members_at_once)
             self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
+        # All running members of a group have run the same number of epochs.
         self._epoch = self.histories[0].epochs
+        # The batch has the states now. Copies in the histories would only take memory.
         for history in self.histories:
             history.train_state = None
 

@@ -100,6 +100,7 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
         expected = "one that runs each member alone, because the generator rbg uses one key for all mapped members"
         remedy = "Use the plan auto, or set jax_default_prng_impl to threefry2x32."
         raise InputError("plan", expected, str(plan), remedy)
+    # More members at once, or more workers, than there is work for would only take memory.
     at_once = min(plan.members, members)
     batches = groups * math.ceil(members / at_once)
     return Plan(min(plan.workers, batches), at_once)
@@ -120,8 +121,10 @@ def used_bytes() -> tuple[int, int]:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
     import resource
 
+    # The unit is bytes on macOS and KiB elsewhere.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     try:
+        # The second number is that of the pages in memory now.
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     except OSError:
         return most, most
@@ -140,6 +143,7 @@ def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     (Plan(workers=3, members=1), Plan(workers=1, members=25))
     """
     workers = max(1, min(plan.workers, limit // max(batch_bytes, 1)))
+    # The memory of a batch is nearly proportional to its members.
     members = plan.members if batch_bytes <= limit else max(1, plan.members * limit // batch_bytes)
     return Plan(workers, members)
 

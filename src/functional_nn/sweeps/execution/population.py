@@ -69,6 +69,7 @@ class Population:
         order_key = None if order_seed is None else jax.random.key(order_seed)
         self._compile(shared_order=order_key is not None)
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
+        # Estimated for all workers of the plan, before a measurement may reduce them.
         self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
         workers = plans.recall(self._situation) if measure else None
         if workers is not None:
@@ -98,6 +99,7 @@ class Population:
             for group in self._groups:
                 state = group.on(self.devices[0]).train_state
                 leaves = jax.tree.leaves((state.params, state.state))
+                # The arrays of a program have the states of all members that it trains at once.
                 bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
                 kept += len(group.group.members) * bytes_at_once // self.plan.members
         return data + self.plan.workers * self._batch_bytes + kept
@@ -153,6 +155,7 @@ class Population:
                     self._set_down_ended(batch.histories)
                 yield
         finally:
+            # Closing the generator stops the workers and waits for them, however the caller has left the loop.
             steps.close()
             self._set_down_ended(self.histories)  # some members may have ended while the workers stopped
 
@@ -197,7 +200,7 @@ class Population:
     def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
-            return train_state._replace(key=None)
+            return train_state._replace(key=None)  # the member's seed makes the same key again
         return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:

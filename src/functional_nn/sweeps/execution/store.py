@@ -51,6 +51,7 @@ class Store:
 
     def __enter__(self) -> Store:
         check_kind("out", self.folder, "a sweep")
+        # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
             stack.enter_context(one_writer("out", self.folder))
             self._begin(self.folder / SWEEP)

@@ -53,6 +53,7 @@ class Workers:
                 events.put(error)
             events.put(None)
 
+        # Daemons do not keep a process alive that ends without joining them, as after a second Ctrl-C.
         threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in self.devices]
         try:
             for thread in threads:
@@ -89,6 +90,7 @@ class Workers:
         clock = time.perf_counter()
         with ThreadPoolExecutor(count) as threads:
             list(threads.map(lambda batch: batch.run_epoch(until(batch)), together))
+        # One after another, the same epochs would have taken count * alone.
         if time.perf_counter() - clock > count * alone:
             del self.devices[1:]
         self.measured = True

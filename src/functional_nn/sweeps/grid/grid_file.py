@@ -34,6 +34,7 @@ MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
 MOST_LINES = 2 * MOST_MEMBERS
 """The most lines of a CSV file, with blank lines."""
 
+# The possessive repetitions (++ and *+) give nothing back, so the search does not try one text in many ways.
 _KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
 LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
 """A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with the square
@@ -66,6 +67,7 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
         return check_grid(readers[path.suffix](_text(path)), str(path))
     except OSError as error:
         raise DataError(str(path), "a file to read", error.strerror) from None
+    # A DataError is a ValueError, but it names the file already.
     except DataError:
         raise
     except (ValueError, RecursionError, csv.Error) as error:

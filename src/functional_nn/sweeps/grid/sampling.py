@@ -76,6 +76,7 @@ def search(
         members = crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings
         result = run(members)
         chosen = chosen_metric(result, metric)
+        # The default metric is known only when a sweep has run.
         _check_direction(study, chosen)
         for place, trial in enumerate(trials):
             values = [_value(member, chosen) for member in result.members[place * seeds : (place + 1) * seeds]]

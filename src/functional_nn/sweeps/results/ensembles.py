@@ -118,6 +118,7 @@ def ensemble_gain(
         raise InputError("labels", f"one integer for each example, shape ({len(x)},)", given)
     accuracies: list[float] = []
 
+    # The probabilities are read one member at a time, so those of all members are never in memory together.
     def with_accuracies() -> Iterator[np.ndarray]:
         for probabilities in _probabilities(result, chosen, x):
             accuracies.append(_accuracy(probabilities, labels))
@@ -192,6 +193,7 @@ def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
     raise InputError("x", f"examples that the network of member {member.number} takes", f"examples of shape {shape}")
 
 
+# The same values give the same network object, for which predict_probabilities has its compiled program already.
 @lru_cache(maxsize=32)
 def _common_network(model: ModelFunction, fixed: StaticValues) -> Layer:
     """One network for all members with these static values. The other hyper-parameters are in its state."""

@@ -63,6 +63,7 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
     halving = settings.get("halving")
     rule = None if halving is None else Halving(tuple(halving[0]), *halving[1:])
     batches = list(_batches(folder / BATCHES, str(settings[FINGERPRINT])))
+    # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
         for of_rung, histories in batches:
             if of_rung == rung:

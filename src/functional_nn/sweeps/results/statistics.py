@@ -173,6 +173,7 @@ def half_width(deviation: Deviation, count: int) -> Deviation | float:
 
     if count < 2:
         return math.nan
+    # The interval leaves out 2.5% at each end, so its quantile is 97.5%.
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count) * deviation
 
 
@@ -212,6 +213,7 @@ def compare(first: HasMembers, second: HasMembers, metric: str | None = None) ->
     differences = np.subtract(*np.transpose(values))
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     p_value = p_value_flips = _flips(differences)
+    # If all differences are equal, the deviation is 0 or rounding, and t would be meaningless.
     if deviation > ROUNDING * np.abs(values).max():
         p_value = _t_test(mean, deviation, count)
     half = half_width(deviation, count)
@@ -220,6 +222,7 @@ def compare(first: HasMembers, second: HasMembers, metric: str | None = None) ->
 
 def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[Member]]:
     varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
+    # What varies in one of them only is what is compared, so it may differ within a pair.
     both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
 
     def by_key(result: HasMembers, argument: str) -> dict[tuple[PlainValue, ...], Member]:
@@ -258,5 +261,7 @@ def _flips(differences: np.ndarray) -> float:
     else:
         signs = np.random.default_rng(0).choice((1, -1), (FLIPS, count))
         signs[0] = 1  # the differences as they are count among the flips
+    # The mean is the sum divided by the same number for every flip, so sums are compared.
     sums = np.abs(signs @ differences)
+    # Flips that are equally far in exact arithmetic count as such, whatever the rounding of their sums.
     return float(np.mean(sums >= abs(differences.sum()) - ROUNDING * np.abs(differences).sum()))

@@ -61,13 +61,14 @@ def with_clipping(
         return Clipping(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None, **extra):
-        # m = max |g|, in at least float32.
+        # m = max |g|, in at least float32. max passes NaN on, so m is finite only if every element is.
         leaves = [leaf for leaf in jax.tree.leaves(updates) if leaf.size]
         dtype = jnp.result_type(jnp.float32, *leaves)
         largest = reduce(jnp.maximum, (jnp.max(jnp.abs(leaf)).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
         finite = jnp.isfinite(largest)
 
-        # ‖g / m‖, and the factor that makes the gradient as long as the limit.
+        # ‖g / m‖, and the factor that makes the gradient as long as the limit. The product m ‖g / m‖ could overflow, so
+        # the limit is divided by both.
         unit = jnp.where(finite & (largest > 0), largest, 1)
         squares = (jnp.sum(jnp.square(leaf.astype(dtype) / unit)) for leaf in leaves)
         norm = jnp.sqrt(reduce(jnp.add, squares, jnp.zeros((), dtype)))

@@ -76,6 +76,7 @@ def max_norm(
 
     def project(update, w):
         moved = w + update
+        # A vector has one axis only, which is not left out.
         along = tuple(range(max(w.ndim - 1, 1))) if axes is None else axes
         if axes is not None and not all(-w.ndim <= one < w.ndim for one in axes):
             raise InputError("axis", f"axes of parameters of shape {w.shape}", shown(axis))
@@ -83,6 +84,7 @@ def max_norm(
         largest = jnp.max(jnp.abs(moved), axis=along, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
         norm = largest * jnp.sqrt(jnp.sum(jnp.square(moved / largest), axis=along, keepdims=True))
+        # For weights of 0, limit / 0 is infinite and the minimum is 1.
         return moved * jnp.minimum(jnp.asarray(limit, w.dtype) / norm, 1) - w
 
     def update(updates, params):

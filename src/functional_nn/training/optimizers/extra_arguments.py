@@ -27,6 +27,7 @@ def update_with(
     """
     takes_any = optax.with_extra_args_support(optimizer)
     parameters = inspect.signature(takes_any.update).parameters
+    # A function with **extra takes every name. Another one would raise an error for a name that it does not know.
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         extra = {name: value for name, value in extra.items() if name in parameters}
     return takes_any.update(gradient, optimizer_state, params, **extra)

@@ -20,6 +20,7 @@ class RateShare(NamedTuple):
     share: jax.Array
 
 
+# Cached, so that a second run with the same optimizer has an equal recipe and finds its compiled programs.
 @lru_cache(maxsize=32)
 def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """The optimizer with its updates multiplied by a share, which starts at 1.

@@ -39,6 +39,7 @@ def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
 
 @lru_cache(maxsize=8)
 def _cached(spec: ProgramSpec, settings: tuple[Hashable, ...]) -> CompiledPrograms:
+    # Equal arguments give the same list, so it keeps the programs from one call to the next.
     kept = _kept_for_any_start(_without_init(spec), settings)
     programs = kept[0].with_start_of(spec) if kept else None
     if programs is None:

@@ -66,6 +66,7 @@ class CompiledPrograms:
         self.spec = spec
         self.sharding = on_each(spec.devices)
         self._shapes = _argument_shapes(spec)
+        # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
         self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
         self.metric_names: tuple[str, ...] = ()
         self.jaxprs: dict[str, ClosedJaxpr] = {}
@@ -124,6 +125,7 @@ class CompiledPrograms:
         """
         hyperparameters, train_state = self._shapes.hyperparameters, self.train_state
         if self.spec.members is not None:
+            # The parts of a recipe are those of one member.
             hyperparameters, train_state = jax.tree.map(_without_leading_axis, (hyperparameters, train_state))
         params, optimizer_state = train_state.params, train_state.optimizer_state
 
@@ -134,6 +136,7 @@ class CompiledPrograms:
             function = self.spec.recipe_for(hyperparameters).penalty
             return 0.0 if function is None else function(params)
 
+        # The parameters stand for the gradient, which has the same shapes.
         traced_update = jax.make_jaxpr(update)(hyperparameters, params, optimizer_state, params)
         return {
             "initial values": fingerprint(self.jaxprs["start"]),
@@ -149,6 +152,7 @@ class CompiledPrograms:
         train_x, train_labels = self.spec.data.part("train")
         part = self.spec.data.evaluated_part
         compiling: dict[str, Future[Compiled]] = {}
+        # XLA releases Python's lock while it compiles, so the next program is traced at the same time.
         with ThreadPoolExecutor() as threads:
 
             def compile_program(name: str, traced: Traced, options: Options) -> PyTree:
@@ -176,6 +180,8 @@ class CompiledPrograms:
             last = self._jit(self._last_batch, own=3 + own_order, shared=3 - own_order).trace(
                 shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
             )
+            # full is (batches, batch_size), behind the axis of members if each has its own order. Without full batches,
+            # the last batch is the whole epoch and is optimized like one.
             number_of_full_batches = full.shape[-2]
             last_options = dict(options)
             if number_of_full_batches:
@@ -273,6 +279,7 @@ class Programs(NamedTuple):
 
     def batch(self, train_state: TrainState, x: Value, labels: PyTree) -> tuple[TrainState, EpochResult]:
         """Trains on one batch of a stream: an epoch of one full batch, whose examples keep their order."""
+        # The program gathers rows of its data. Here the data are the batch, and its rows are taken as they are.
         rows = jnp.arange(self.compiled.spec.batch_size, dtype=jnp.int32)
         train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, rows[None], x, labels)
         return self.compiled.last_batch(self.hyperparameters, train_state, losses, rows[:0], x, labels)

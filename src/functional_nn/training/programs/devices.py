@@ -65,6 +65,7 @@ def on_each(devices: int) -> NamedSharding | None:
     """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses."""
     if devices == 1:
         return None
+    # Auto leaves the division of every operation to XLA; the constraint in divided says only where the batch starts.
     mesh = Mesh(np.array(jax.local_devices()[:devices]), (BATCH,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())
 

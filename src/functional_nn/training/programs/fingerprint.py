@@ -36,9 +36,11 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
     digest = hashlib.sha256()
     for program in traced:
         digest.update(ADDRESS.sub("", str(program)).encode())
+        # The text names constants and does not contain their numbers.
         for constant in _constants(program):
             array = np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant, order="C")
             digest.update(f"{array.dtype} {array.shape}".encode())
+            # A scalar cannot be viewed as bytes, but a vector of one element can.
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
@@ -54,6 +56,8 @@ def _constants(program: TracedProgram) -> Iterator[ArrayLike]:
     yield from getattr(program, "consts", ())
     for equation in getattr(program, "jaxpr", program).eqns:
         for parameter in equation.params.values():
+            # Some operations, such as cond, have several programs in a tuple. A program may be closed, with constants,
+            # or not.
             for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
                 if hasattr(inner, "eqns") or hasattr(getattr(inner, "jaxpr", None), "eqns"):
                     yield from _constants(inner)

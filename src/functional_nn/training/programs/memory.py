@@ -22,6 +22,7 @@ def program_bytes(programs: CompiledPrograms) -> int:
     sizes = [size for executable in executables if (size := executable.memory_analysis()) is not None]
     if len(sizes) < len(executables):
         return 0
+    # The first program returns the whole train state. It is not donated, so the old and the new one exist together.
     return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
 
 

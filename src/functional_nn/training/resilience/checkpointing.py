@@ -82,6 +82,7 @@ class RunSaver:
             self._metric_names: tuple[str, ...] = ()
             self._seconds = 60 * checkpoints.minutes
             self._settings = as_json("settings", {**settings, **(checkpoints.settings or {})})
+            # So the first epoch is saved at once.
             self._clock = -math.inf
 
     def __enter__(self) -> RunSaver:
@@ -93,6 +94,7 @@ class RunSaver:
                 if self._found is not None:
                     self._check_same()
             except BaseException:
+                # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
                 self._writer.__exit__()
                 raise
         return self
@@ -122,6 +124,7 @@ class RunSaver:
         }
         if self._found is None:
             return None
+        # Names and shapes that differ say more than different fingerprints, so they are compared first.
         train_state = self._found.tree(like, "train_state")
         self._check_same()
         about = self._found.about
@@ -138,6 +141,8 @@ class RunSaver:
         if not now and time.monotonic() - self._clock < self._seconds:
             return
         try:
+            # The metrics are written before the checkpoint that needs them. After a crash in between, the folder has
+            # rows that no checkpoint counts, and the next run overwrites them.
             rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
             digest = self._history.extend(rows)
         except OSError as error:
@@ -176,6 +181,7 @@ class RunSaver:
         assert self._found is not None
         known = self._found.about["settings"]
         if PROGRAMS not in self._settings:
+            # Before compilation these three are not known yet; restored compares again with them.
             known = {name: known[name] for name in known if name not in (METRICS, PROGRAMS, SURROUNDINGS)}
         if different := difference(known, self._settings):
             given = f"{self._found.path.parent}, whose run has {different}"

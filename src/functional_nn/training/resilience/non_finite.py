@@ -93,6 +93,7 @@ def finite_epoch(
         if policy != ROLL_BACK or before.optimizer_state.share <= SMALLEST_SHARE:
             after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
             step = int(result.bad_step)
+            # This other program rounds differently, so at the edge of overflow it may find no bad step.
             if step < 0 or before_bad_step is None:
                 return after, result, None
             return after, result, bad_step_of(programs, before_bad_step, x, labels, number, step)
@@ -103,6 +104,7 @@ def finite_epoch(
 
 
 def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:
+    # The losses alone are not enough: the last update of an epoch has no loss after it.
     return int(result.bad_step) < 0 and stays_finite_on_host(before, after)
 
 

@@ -47,6 +47,7 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
         return replace(found, note=f"In the training data this is example {step.rows[found.index[0]]}.")
     if found:
         return found
+    # Loss and gradient are finite, so the optimizer made the number. Steps that keep the finite state would hide it.
     train_step = recipe.train_step(precision, keep_finite=False)
     found = _search_in_update(train_step, step.before, step.x, step.labels)
     return replace(found, stage="optimizer's update")
