@@ -122,12 +122,12 @@ def _run_while(loop: While, operands: Sequence[Value], condition: Results, body:
         after = body(*body_constants, *carry)
         if not which.ndim:
             return after
-        return jax.tree.map(lambda new, old: jnp.where(_with_axes(which, new), new, old), after, carry)
+        return jax.tree.map(lambda new, old: jnp.where(with_axes(which, new), new, old), after, carry)
 
     return lax.while_loop(lambda carry: jnp.any(going(carry)), step, carry)
 
 
-def _with_axes(array: jax.Array, like: jax.Array) -> jax.Array:
+def with_axes(array: jax.Array, like: jax.Array) -> jax.Array:
     """Adds axes of size 1 at the end, until there are as many as ``like`` has."""
     return array.reshape(array.shape + (1,) * (like.ndim - array.ndim))
 

@@ -117,6 +117,11 @@ ONE = {
     "dynamic_update_slice": lambda x: lax.dynamic_update_slice(x, x[:2, :2] * 3, (1, jnp.argmax(x[0]))),
     "scan": rolled,
     "while": counted,
+    "while with a number of steps for each row": lambda x: jax.vmap(
+        lambda row, steps: lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1] + 1), (0, row))[1]
+    )(x, jnp.array([1, 3, 0])),
+    "argmax with NaN": lambda x: jnp.argmax(jnp.where(x < 0, jnp.nan, x), 1),
+    "cumlogsumexp with -inf": lambda x: lax.cumlogsumexp(jnp.where(x[:, :1] < 0.1, -jnp.inf, x)),
     "cond": lambda x: lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x) + lax.switch(2, [jnp.sin, jnp.cos, jnp.exp], x),
     "calls": lambda x: jax.jit(nn.relu)(jax.checkpoint(nn.softplus)(nn.logsumexp(x, axis=0))),
     "map": lambda x: jax.vmap(lambda row: row @ row[::-1])(x),

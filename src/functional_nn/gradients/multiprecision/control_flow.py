@@ -84,7 +84,8 @@ def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Oper
 
     def goes_on() -> np.ndarray:
         (go_on,) = run(loop.condition, [*condition_constants, *carry])
-        return np.asarray(go_on.values if isinstance(go_on, Points) else go_on, bool)
+        # A condition that does not depend on the inputs is the same at all points. It gets their axis all the same.
+        return np.asarray(go_on.values if isinstance(go_on, Points) else np.asarray(go_on)[..., None], bool)
 
     while (going := goes_on()).any():
         after = run(loop.body, [*body_constants, *carry])
@@ -100,7 +101,7 @@ def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequen
     results: list[Operand] = []
     for a, b in zip(map(lift, new), map(lift, old), strict=True):
         # The new axes are between the axes of the condition and the last axis, the points.
-        axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1) if which.ndim else ()
+        axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1)
         results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
     return results
 

@@ -44,11 +44,11 @@ def _extreme(choose: Combine) -> Rule:
 
 
 def _place_of_extreme(choose: Combine) -> Rule:
-    """Makes the rule for the first index of a maximum or minimum."""
+    """Makes the rule for the first index of a maximum or minimum, or of NaN if there is one."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         slices = _slices(x, equation.params["axes"])
-        found = slices == reduce(choose, slices)
+        found = (slices == reduce(choose, slices)) | (slices != slices)
         return np.argmax(found, 0).astype(equation.params["index_dtype"])
 
     return rule
@@ -71,7 +71,9 @@ def _log_add_exp(arithmetic: Arithmetic) -> Combine:
 
     def combine(a: Values, b: Values) -> Values:
         larger, smaller = maximum(a, b), minimum(a, b)
-        return larger + arithmetic.function("log1p")(arithmetic.function("exp")(smaller - larger))
+        # -∞ - (-∞) would be NaN.
+        difference = np.where(smaller == larger, ZERO, smaller - larger)
+        return larger + arithmetic.function("log1p")(arithmetic.function("exp")(difference))
 
     return combine
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, with_axes
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, scan_parts, while_parts
 from functional_nn.jaxprs.source_lines import Place, is_of_jax, place_of, users_place_of
 from functional_nn.jaxprs.walk import within
@@ -196,12 +196,25 @@ class Recorder:
         step = 0
         while True:
             with self._inside(equation, ("while", step)):
-                (goes_on,) = evaluate(loop.condition, [*condition_constants, *carry], self, (*path, 1))
-                if not np.all(_tracked(goes_on).array):
+                (condition,) = evaluate(loop.condition, [*condition_constants, *carry], self, (*path, 1))
+                goes_on = np.asarray(_tracked(condition).array)
+                if not goes_on.any():
                     return carry
-                results = evaluate(loop.body, [*body_constants, *carry], self, (*path, 0))
-            carry = [_tracked(result) for result in results]
+                after = evaluate(loop.body, [*body_constants, *carry], self, (*path, 0))
+                if not goes_on.all():
+                    # Under ``vmap``, every example has a condition of its own.
+                    after = self._selected(_tracked(condition), [_tracked(value) for value in after], carry)
+            carry = [_tracked(value) for value in after]
             step += 1
+
+    def _selected(self, which: Tracked, new: Sequence[Tracked], old: Sequence[Tracked]) -> list[Value]:
+        """The new value for the examples where ``which`` is true, and the old one for the others."""
+
+        def select(which: jax.Array, new: list[jax.Array], old: list[jax.Array]) -> list[jax.Array]:
+            return [jnp.where(with_axes(which, a), a, b) for a, b in zip(new, old, strict=True)]
+
+        arrays = which.array, [value.array for value in new], [value.array for value in old]
+        return evaluate(jax.make_jaxpr(select)(*arrays), [which, *new, *old], self)
 
     def _run_cond(self, path: EquationPath, equation: JaxprEqn, operands: list[Tracked]) -> list[Tracked]:
         index, *others = operands
