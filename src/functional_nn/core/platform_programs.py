@@ -167,6 +167,7 @@ def _compute_now(first: jax.Array, second: jax.Array, *, programs: PlatformProgr
 
 
 def _shape(first: ShapedArray, second: ShapedArray, *, programs: PlatformPrograms) -> ShapedArray:
+    # The transpose of a function of an argument has the shape of that argument. Nothing is traced for it.
     if isinstance(programs.formula, _Transposed):
         return programs.formula.argument
     (shape,) = _traced(programs.formula, programs.precision, first, second).out_avals
@@ -203,6 +204,7 @@ def _jvp(primals, tangents, *, programs: PlatformPrograms):
 
 
 def _transpose_first(y_bar, first, second, *, programs: PlatformPrograms):
+    # ``first`` is the linear argument. JAX gives a placeholder for it, which has a shape and a type (``aval``) only.
     return bilinear_p.bind(
         y_bar, second, programs=programs.changed(lambda program: _Transposed(program, 0, first.aval))
     )

@@ -158,6 +158,7 @@ def _forward(params, p, state):
 def _backward(params, saved, state_bar):
     h_bar, c_bar = state_bar
     _h, (of_i, of_f, of_g, of_o, f, of_cell) = saved
+    # Step 1: s is the whole cotangent of cₜ, also through hₜ. Only o is not part of cₜ, so its column has h_bar.
     s = c_bar + h_bar * of_cell
     a_bar = jnp.concatenate((s * of_i, s * of_f, s * of_g, h_bar * of_o), axis=-1)
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
