@@ -220,8 +220,8 @@ def mish_derivative(x):
     k = jnp.where(x < 2 * n, (1 + x_left) + p * (x_left + 1.5 + t), k_near_zero)
     from_zero = e.divided_by_1_plus(p * (2 + p * (2 + t))).times(k)
 
-    # The other two ranges: 1/2 or 1 plus a quotient with the denominator w², or w² / p⁴ for x > 0. By (w - 4) / 2 =
-    # p - 1 + p² / 2 and x g w² = 4 x (p + p²), the numerators are polynomials in p or q.
+    # The other two ranges: 1/2 or 1 plus a quotient with the denominator w², or w² / p⁴ for x > 0. The numerators
+    # have no quotients, by (w - 4) / 2 = p - 1 + p² / 2 and x g w² = 4 x (p + p²).
     w = 2 + p * (2 + p)
     above_half = ((p - 1) + p * p / 2) * w + 4 * x_left * (p + p * p)
     below_one = q * q * (4 * x_right - 2 - 4 * q * (1 - x_right + q))

@@ -184,6 +184,7 @@ def _lower_for(platform: str):
 
 
 def _map(operands, axes, *, programs: PlatformPrograms):
+    # ``_Mapped`` puts the new axis first, which is the 0 that is returned.
     mapped = programs.changed(lambda program: _Mapped(program, tuple(axes)))
     return bilinear_p.bind(*operands, programs=mapped), 0
 

@@ -136,7 +136,7 @@ def conv_transpose(
     """The transpose of a convolution: every input is spread over a window, ``stride`` apart; it enlarges images.
 
     Math:
-        yₙⱼ[o s + k d - p] = Σ Σᵢ xₙₒᵢ Wₖⱼᵢ + bⱼ, summed over all o and k that meet there; with Sₖ as in ``conv``,
+        yₙⱼ[a] = Σ Σᵢ xₙₒᵢ Wₖⱼᵢ + bⱼ, summed over all o and k with o s + k d - p = a. With Sₖ as in ``conv``,
         y = Σₖ Sₖᵀ (x Wₖᵀ) + b. Without b, ⟨y, v⟩ = ⟨x, u⟩ where u is the convolution of v with the same weight,
         stride, padding and dilation.
 
@@ -154,10 +154,10 @@ def conv_transpose(
         out_size: the number of output channels.
         window: the window's size; one number for every spatial axis, or a tuple.
         stride: the distance between the windows in the output.
-        padding: what is cut off the output: ``"valid"`` nothing, ``"same"`` so much that out_sizes = in_sizes · stride
-            (the odd element after; where the window is smaller than the stride, zeros are added after), or one pair
-            (before, after) for each spatial axis, negative where zeros are added. PyTorch's ``padding=p,
-            output_padding=q`` is (p, p - q), and its weight this one with axes (in, out, *window).
+        padding: what is cut off the output: nothing for ``"valid"``, as much as gives out_sizes = in_sizes · stride for
+            ``"same"`` (an odd element after; if the window is smaller than the stride, zeros are added after), or one
+            pair (before, after) for each spatial axis, negative where zeros are added. PyTorch's ``padding=p,
+            output_padding=q`` is (p, p - q), and its weight is this one with the axes (in, out, *window).
         dilation: the distance between the elements of a window.
         groups: how many separate ones the channels are divided into.
         bias: whether b is added.

@@ -44,7 +44,7 @@ def max_pool(
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, *out_sizes, channels), out_sizes = (in_sizes + padding - window) //
-        s + 1; what no window covers is left out
+        s + 1; elements that no window covers are left out
 
     Gradient:
         The maximum follows its largest argument. Let xₖ = Sₖ x be the elements at place k of all windows (see
@@ -105,14 +105,14 @@ def average_pool(
     """The mean value of each channel in every window.
 
     Math:
-        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, with padding as zero and cₒ the number of elements that are no padding, or of
-        all where ``count_padding``
+        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, where padding is 0 and cₒ is the number of elements that are not padding, or of
+        all elements with ``count_padding``
 
     Shapes:
         as ``max_pool``
 
     Gradient:
-        y is linear in x, and every xₖ = Sₖ x enters with factor 1 / c:
+        y is linear in x, and every xₖ = Sₖ x has the factor 1 / c:
 
         x_bar = Σₖ Sₖᵀ (y_bar / c)
 
@@ -164,14 +164,14 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
     """The mean of each channel over all spatial axes, or over the real steps of a masked sequence.
 
     Math:
-        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ; m = 1 where a step is real, everywhere without a mask.
-        Where nothing is real, y = 0.
+        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ. m is 1 for real steps and 0 for padding; without a mask it is 1.
+        If no step is real, y = 0.
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, channels)
 
     Gradient:
-        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 where nothing is real.
+        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 if no step is real.
 
     >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
     >>> print(global_average_pool().apply({}, {}, x, train=False)[0])
@@ -200,13 +200,13 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
     """The largest value of each channel over all spatial axes, or over the real steps of a masked sequence.
 
     Math:
-        yₙ = maxₒ xₙₒ over the o that are real, everything without a mask. Where nothing is real, y = 0.
+        yₙ = maxₒ xₙₒ over the real o; without a mask, over all o. If no step is real, y = 0.
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, channels)
 
     Gradient:
-        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 where nothing is real.
+        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 if no step is real.
 
     At ties:
         equal shares, as in ``max_pool``.

@@ -60,7 +60,7 @@ def gru(
         4. pᵣ_bar = r_bar σ'(aᵣ), uᵣ_bar = pᵣ_bar, u_z_bar = p_z_bar
         5. u = h U: h gets u_bar Uᵀ (without ``reset_after`` uₙ's share is in 3); xₜ_bar = p_bar Wᵀ
 
-        W, U, b and d are the same in every step, so theirs are sums over steps and examples, each one product:
+        W, U, b and d are the same in every step. Their cotangents are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ p_barₜ, bias_bar = Σₜ p_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ u_barₜ, with (r hₜ₋₁)ᵀ
         for Uₙ where not ``reset_after``, hidden_bias_bar = Σₜ uₙ_barₜ
