@@ -41,6 +41,7 @@ def gelu_tanh_second_derivative(x):
     e, *_ = gelu_tanh_exponential(x_left)
     p = e.times(1)
     square = c * x_left * x_left
+    # 2 v' + x v'' = 2 b + 12 c x², and -tanh(v / 2) = (1 - p) / (1 + p).
     k = 2 * b + 12 * square + x_left * jnp.square(b + 3 * square) * ((1 - p) / (1 + p))
     return e.divided_by_1_plus(2 * p + p * p).times(k)
 
@@ -71,11 +72,13 @@ def mish_second_derivative(x):
     w = 2 + p * (2 + p)
     # 4 p / w² = p / (1 + s), where 1 + s = (w / 2)².
     s = p * (2 + p * (2 + p * (1 + p / 4)))
+    # The factor of x is 1 + 2p - 2 (1 + p) w' / w. By (1 + p)² = w - 1 it is 1 - 2 p² (2 + p) / w.
     on_left = left.divided_by_1_plus(s).times(2 * (1 + p) + x_left * (1 - 2 * p * p * (2 + p) / w))
 
     x_right = jnp.clip(x, 0, 800)
     q = exponential(-x_right).times(1)
     u = 1 + 2 * q * (1 + q)
     k = 2 * (1 + q) + x_right * (q - 2 * (1 + 2 * q) / u)
+    # q² as an exponential of its own is rounded once, and does not underflow before the product does.
     on_right = exponential(-2 * x_right).times(4 * k / jnp.square(u))
     return jnp.where(x > 0, on_right, on_left)

@@ -42,6 +42,7 @@ class Activation:
         steps = (self.derivative.__doc__ or "") if is_named else ""
         if self.formula:
             _set_docstring(self, f"{self.name}: {self.formula}\n\nThe derivative, by hand: {steps}")
+        # A call with x alone uses the activation's parameters. A layer's backward pass gives those of its residuals.
         derivative = self.derivative
         object.__setattr__(
             self,

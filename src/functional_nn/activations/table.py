@@ -62,6 +62,7 @@ def _sigmoid_second_derivative(x: jax.Array) -> jax.Array:
 @in_wide_type
 def _sigmoid_derivative(x):
     """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
+    # (1 + e)² is written as 1 + e (2 + e): a square would double the rounding error of 1 + e.
     e = jnp.exp(-jnp.abs(x))
     return e / (1 + e * (2 + e))
 
@@ -69,6 +70,7 @@ def _sigmoid_derivative(x):
 def _over_cosh_squared(x, factor):
     """factor / cosh²(x) = factor 4e / (1 + e)² with e = e^{-2|x|}."""
     e, scale = _exp_and_scale(-2 * jnp.abs(x))
+    # p may underflow to 0, where 1 + p is 1 anyway. The numerator keeps e, and is multiplied by the scale last.
     p = e * scale
     return factor * (4 * e / (1 + p * (2 + p))) * scale
 

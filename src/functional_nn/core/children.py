@@ -84,6 +84,7 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> jax.Array | list[
     if key is None or not names:
         return [None] * len(names)
     check_key(key)
+    # A checksum of the name, since Python's ``hash`` of a text differs from process to process.
     numbers = jnp.array([zlib.crc32(name.encode()) for name in names], jnp.uint32)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
 

@@ -117,6 +117,7 @@ def check_key(key: object) -> jax.Array:
 
 def check_batch_is_whole() -> None:
     """Requires a whole batch, for layers whose output for one example depends on the others."""
+    # If no such axis is mapped around this call, JAX raises a NameError.
     try:
         jax.lax.axis_index(EXAMPLES)
     except NameError:

@@ -167,6 +167,7 @@ def _compute_now(first: jax.Array, second: jax.Array, *, programs: PlatformProgr
 
 
 def _shape(first: ShapedArray, second: ShapedArray, *, programs: PlatformPrograms) -> ShapedArray:
+    # The transpose of a function of an argument has the shape of that argument. Nothing is traced for it.
     if isinstance(programs.formula, _Transposed):
         return programs.formula.argument
     (shape,) = _traced(programs.formula, programs.precision, first, second).out_avals
@@ -183,6 +184,7 @@ def _lower_for(platform: str):
 
 
 def _map(operands, axes, *, programs: PlatformPrograms):
+    # ``_Mapped`` puts the new axis first, which is the 0 that is returned.
     mapped = programs.changed(lambda program: _Mapped(program, tuple(axes)))
     return bilinear_p.bind(*operands, programs=mapped), 0
 
@@ -203,6 +205,7 @@ def _jvp(primals, tangents, *, programs: PlatformPrograms):
 
 
 def _transpose_first(y_bar, first, second, *, programs: PlatformPrograms):
+    # ``first`` is the linear argument. JAX gives a placeholder for it, which has a shape and a type (``aval``) only.
     return bilinear_p.bind(
         y_bar, second, programs=programs.changed(lambda program: _Transposed(program, 0, first.aval))
     )

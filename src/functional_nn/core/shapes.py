@@ -72,6 +72,7 @@ def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLi
         return function(stand_in(in_shape, dtype))
     examples, structure = jax.tree.flatten(stand_in(in_shape, float))
     refusals = []
+    # Masks are booleans in every attempt. Only the other inputs change their types.
     for dtypes in _types_to_try(sum(one.dtype != bool for one in examples)):
         types = iter(dtypes)
         typed = [one if one.dtype == bool else jax.ShapeDtypeStruct(one.shape, next(types)) for one in examples]
@@ -79,6 +80,7 @@ def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLi
             return function(jax.tree.unflatten(structure, typed))
         except (InputError, TypeError) as refusal:
             refusals.append(refusal)
+    # The first attempt was with floating-point numbers, which most layers take. So its message is shown.
     raise refusals[0] from None
 
 

@@ -23,6 +23,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def _edit_distance(a: str, b: str) -> int:
     """The fewest edits from a to b: letters inserted, removed, replaced, or exchanged with their neighbor."""
+    # distance[i, j] is for the first i letters of a and the first j letters of b.
     distance = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
     for i in range(1, len(a) + 1):
         for j in range(1, len(b) + 1):

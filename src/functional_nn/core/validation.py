@@ -86,11 +86,7 @@ def check_number(
             raise InputError(argument, expected, shown(value))
         if isinstance(value, Tracer):
             return value
-    elif (
-        not isinstance(value, Real)
-        or isinstance(value, bool)
-        or (isinstance(value, Integral) and abs(int(value)) > LARGEST)
-    ):
+    elif not isinstance(value, Real) or isinstance(value, bool) or _is_too_large(value):
         raise InputError(argument, expected, shown(value))
     number = float(value)
     if not holds(number):
@@ -99,6 +95,7 @@ def check_number(
 
 
 def _is_too_large(value: object) -> bool:
+    """Whether an integer is beyond what arguments may give. A huge one cannot be converted to a float."""
     return isinstance(value, Integral) and abs(int(value)) > LARGEST
 
 

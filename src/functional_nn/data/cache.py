@@ -93,6 +93,8 @@ def _write(folder: Path, dataset: Dataset) -> None:
         }
         manifest = {"version": VERSION, "about": about, "sha256": _sha256_of_json(about)}
         (complete / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+        # The folder gets its name when it is complete. If another process was faster, this raises an OSError, which
+        # ``cached`` ignores.
         complete.rename(folder)
 
 

@@ -105,11 +105,14 @@ def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int
         raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
     shape = struct.unpack(f">{rank}I", lengths)
     dtype = DTYPES[code]
+    # Lengths of 0 count as 1 here: NumPy also refuses an empty array if its other lengths have too large a product.
     if dtype.itemsize * math.prod(max(length, 1) for length in shape) > maximum_bytes:
         raise error(4, f"an array of at most {maximum_bytes:,} bytes", f"{dtype} {shape}")
     size = dtype.itemsize * math.prod(shape)
+    # A header can claim any size. So the size is compared with that of the file before memory is taken for it.
     if start + size > longest:
         raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
+    # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
     data = file.read(size + 1)
     if len(data) < size:
         raise error(start + len(data), f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
@@ -139,6 +142,7 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     header, data = _encode(path, array)
     with opened_whole(path) as file:
         if path.suffix == ".gz":
+            # Without a name and a time in its header, the file depends on the array only.
             with gzip.GzipFile("", "wb", 9, file, mtime=0) as compressed:
                 compressed.write(header)
                 compressed.write(data)
@@ -198,6 +202,7 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
 
 def _find_file(folder: Path, stem: str) -> Path | None:
     rank = 3 if stem.endswith("images") else 1
+    # Some copies of MNIST have names with a dot, such as train-images.idx3-ubyte.
     for separator in "-.":
         for ending in ("", ".gz"):
             path = folder / f"{stem}{separator}idx{rank}-ubyte{ending}"

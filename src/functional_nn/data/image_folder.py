@@ -104,10 +104,10 @@ def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int
 
 def _dataset(name: str, folder: Path, layout: Layout, images: np.ndarray) -> Dataset:
     labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
+    # Images and labels are in the order of the parts, one part after the other.
     ends = np.cumsum([len(files) for files in layout.parts.values()])
-    parts = dict(
-        zip(layout.parts, zip(np.split(images, ends[:-1]), np.split(labels, ends[:-1]), strict=True), strict=True)
-    )
+    split_images, split_labels = np.split(images, ends[:-1]), np.split(labels, ends[:-1])
+    parts = dict(zip(layout.parts, zip(split_images, split_labels, strict=True), strict=True))
     rule = "" if layout.is_split else " (1 image in 5 of each class is for testing)"
     data = make_dataset(
         name, *parts[TRAIN], *parts[TEST], source=f"the folder {folder}{rule}", class_names=layout.class_names
@@ -174,7 +174,9 @@ def _in_threads(
     threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
         with progress_bar(title, len(arguments), show) as advance:
-            for argument, future in [(argument, threads.submit(function, argument)) for argument in arguments]:
+            # All are submitted before the first result is awaited: otherwise they would run one after the other.
+            futures = [threads.submit(function, argument) for argument in arguments]
+            for argument, future in zip(arguments, futures, strict=True):
                 try:
                     results.append(future.result())
                 except DataError as error:

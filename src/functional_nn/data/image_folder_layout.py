@@ -174,6 +174,7 @@ def _split(files: list[Path], classes: Path) -> tuple[list[Path], list[Path]]:
     For testing are those whose names have the smallest SHA-256. So the choice looks random, is the same on every
     machine, and changes little if images are added.
     """
+    # len(files) / 5, rounded to the nearest whole number.
     number = max(1, (len(files) + TEST_SHARE // 2) // TEST_SHARE)
     by_hash = sorted(files, key=lambda path: hashlib.sha256(_name_in_class(path, classes)).digest())
     chosen = set(by_hash[:number])

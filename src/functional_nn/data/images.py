@@ -180,6 +180,7 @@ def _opaque(image: Image) -> Image:
     """An image without transparency, 8-bit gray or colors. The background is white, or black if white hides all ink."""
     import PIL.Image
 
+    # From 16 bits to 8: 65535 / 257 = 255.
     if image.mode.startswith("I"):
         return PIL.Image.fromarray(np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255).astype(np.uint8))
     if not image.has_transparency_data:
@@ -205,16 +206,20 @@ def _scaled(gray: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width: int) -> np.ndarray:
+    # The border shows the brightness of the page. Ink is brighter or darker, whichever stands out more.
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     over_page = gray.astype(np.float32) - np.median(border)
     ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
     if ink.max() < INK:
         raise DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
     ink *= 255 / ink.max()
+    # Cut out the digit, and scale its longer side to 20 in 28 pixels.
     rows, columns = (np.flatnonzero((ink > INK).any(axis=axis)) for axis in (1, 0))
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
     scale = DIGIT_SHARE * min(height, width) / max(digit.shape)
     digit = _scaled(digit, *(max(1, round(size * scale)) for size in digit.shape))
+    # Move the center of mass to the middle of the image, as far as the digit stays inside. Pixel i is from i to i + 1,
+    # so its center is at i + 1/2.
     mass = digit.astype(float)
     offsets = []
     for axis, size in ((0, height), (1, width)):

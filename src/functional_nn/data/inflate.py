@@ -65,10 +65,13 @@ class Inflated:
             if self._start == len(self._piece):
                 self._read_piece()
             given = self._piece[self._start : self._start + self._step]
+            # ``size`` bounds the result, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
             part = self._member.decompress(given, size)
+            # What zlib did not use is the beginning of the next member, or input that found no room in the result.
             unused = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             self._start += len(given) - len(unused)
             self._step = min(2 * self._step, PIECE)
+            # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
             if not (given or part or self._member.eof):
                 raise EOFError("the file ends within the compressed data")
             parts.append(part)
@@ -80,6 +83,7 @@ class Inflated:
 
     def _ended(self) -> bool:
         """Whether the file has no further member. If there is one, prepares to read it."""
+        # Zeros between members may go on in the next piece.
         while True:
             zeros = ZEROS.match(self._piece, self._start)
             self._start = zeros.end() if zeros else self._start

@@ -106,6 +106,8 @@ class StreamReader:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of an epoch; ``number`` counts from 1."""
+        # The iterator that the first batch came from serves its own epoch only. If it is a generator, which gives each
+        # batch once, it serves the first epoch that is read.
         opened, self._opened = self._opened, None
         is_generator = isinstance(self._stream.batches, Iterator)
         if opened is None or (number != self._opened_epoch and not is_generator):

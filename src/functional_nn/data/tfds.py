@@ -108,6 +108,7 @@ def _read_split(folder: Path, builder: Builder, split: str, features: ImageFeatu
     count = 0
     for example in _examples(folder, builder, split):
         image = np.asarray(example[features.image_key])
+        # The first image shows the shape and type of all.
         if count == 0:
             images = np.empty((number, *image.shape), image.dtype)
         elif image.shape != images.shape[1:]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -156,10 +156,8 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
     answers: list[int] = []
 
     def ask() -> None:
-        try:
+        with suppress(requests.RequestException):
             answers.append(requests.head(url, timeout=seconds).status_code)
-        except requests.RequestException:
-            answers.clear()
 
     # The timeout of requests leaves out the lookup of the name, so the whole request runs in a thread.
     thread = threading.Thread(target=ask, daemon=True)

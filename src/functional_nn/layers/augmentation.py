@@ -119,11 +119,13 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
 def _interpolation_weights(row: jax.Array, x: jax.Array, axis: int) -> jax.Array:
     """Λ(pₙᵢ - j) for one axis, from its row of each matrix. The shape is (batch, *other spatial axes, i, j)."""
     sizes = x.shape[1:-1]
+    # i[b] holds the index along axis b of every position, in the shape (1, *sizes).
     i = [lax.broadcasted_iota(row.dtype, sizes, b)[None] for b in range(len(sizes))]
     p = i[axis]
     for b, size in enumerate(sizes):
         center = (size - 1) / 2
         p = p + jnp.expand_dims(row[:, b], range(1, x.ndim - 1)) * (i[b] - center)
+    # p (batch, *sizes) becomes (batch, *other spatial axes, i, 1), so that it broadcasts against j.
     p = jnp.moveaxis(p, 1 + axis, -1)[..., None]
     j = lax.broadcasted_iota(row.dtype, (*p.shape[:-1], sizes[axis]), p.ndim - 1)
     return jnp.maximum(0, 1 - jnp.abs(p - j)).astype(x.dtype)
@@ -147,6 +149,7 @@ def _shifted(x: jax.Array, shift: jax.Array, most: int) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), *(((most, most),) * (x.ndim - 2)), (0, 0)))
 
     def of_example(padded, shift):
+        # With ``most`` positions of padding, every start is between 0 and 2 · most.
         starts = (*(shift + most), jnp.zeros_like(shift[0]))
         return lax.dynamic_slice(padded, starts, x.shape[1:])
 

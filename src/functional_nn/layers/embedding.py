@@ -66,6 +66,7 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
         return y, state, x
 
     def backward(x, y_bar):
+        # A frequent token sums up many rows, which 16-bit numbers could not hold.
         rows = y_bar.reshape(-1, y_bar.shape[-1]).astype(wide_type(y_bar.dtype))
         return {"weight": jax.ops.segment_sum(rows, x.ravel(), count).astype(y_bar.dtype)}, None
 

@@ -20,6 +20,7 @@ WEIGHTS = {
     "glorot": jax.nn.initializers.glorot_uniform(),
     "he": jax.nn.initializers.he_normal(),
     "lecun": jax.nn.initializers.lecun_normal(),
+    # U(±1/√in) has the variance 1 / (3 in).
     "pytorch": jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
 }
 

@@ -47,6 +47,7 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
             raise InputError(
                 "x", "an even number of features, since sines and cosines come in pairs", f"shape {x.shape}"
             )
+        # NumPy computes in float64. In float32 the angle of a late position would lose the digits that its sine needs.
         angles = np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(features // 2) / features))
         waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, time, features)
         return x + jnp.asarray(waves, x.dtype), ()

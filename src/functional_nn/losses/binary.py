@@ -76,6 +76,8 @@ def _probability_gradients(y, labels):
     """
     t = _binary_targets(y, labels)
     is_certain = (t == 0) | (t == 1)
+    # For the labels 0 and 1 the gradient is 1 / (1 - p) and -1 / p. There the second form, which may divide by 0, gets
+    # 1/2 in place of p, so that ``jax.grad`` does not compute 0 · ∞.
     of_label = jnp.where(t == 0, 1 - y, -y)
     inside = jnp.where(is_certain, 0.5, y)
     gradients = jnp.where(is_certain, 1 / of_label, (inside - t) / inside / (1 - inside))

@@ -95,12 +95,14 @@ class Loss:
         """Computes ∂L/∂y by the hand-derived formula (wᵢ / Σ wᵢ aᵢ) ∂ℓᵢ/∂yᵢ. A ``Masked`` one has no mask."""
         examples, labels, weights = self._prepare(y, labels, weights)
         gradients = self.value_gradients(examples, labels)
+        # Only the number and the type of the values are needed here.
         values = jax.eval_shape(self.values, examples, labels)
         total = self._total_weight(values, labels, weights)
         given_weights = jnp.ones_like(total) if weights is None else _wide(weights)
         shares = ratio(given_weights, total).astype(values.dtype)
         if shares.ndim:
             shares = expand(shares, gradients.ndim)
+        # An example with the weight 0 may have a gradient that is not finite. Its share makes it 0.
         gradients = times(shares, gradients)
         return Masked(gradients.reshape(y.values.shape), None) if isinstance(y, Masked) else gradients
 
@@ -143,11 +145,13 @@ class Loss:
             self.check(y, labels)
         if weights is None and mask is None:
             return y, labels, None
+        # The weights have the shape of the values, which only the loss itself knows.
         weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, y.dtype)
         return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
 
     def _check_real_steps(self, y, labels):
         """Checks the shapes of all steps, and the numbers of the real steps only."""
+        # Traced values have shapes but no numbers, so this check is of the shapes alone.
         jax.eval_shape(self.check, y.values, labels)
         if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
             self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))

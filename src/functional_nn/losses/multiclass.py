@@ -95,6 +95,7 @@ def cross_entropy_with(
     def values(y, labels):
         t = counted(labels, targets(y, labels))
         if not smooth and labels.ndim < y.ndim:
+            # Only the label's element of t is not 0, so the sum is the weight of its class, or NaN if it is no class.
             return times(jnp.sum(t, axis=-1), _surprise(counted(labels, y), labels))
         return -jnp.sum(times(t, log_softmax(counted(labels, y))), axis=-1)
 
@@ -143,13 +144,17 @@ def _surprise(y, labels):
     is_label = numbers == jnp.expand_dims(labels, -1)
     of_label = jnp.sum(jnp.where(is_label, y, 0), axis=-1)
     others = jnp.where(is_label, -jnp.inf, y)
+    # m cancels in the loss, so it is a constant for differentiation.
     largest = jax.lax.stop_gradient(jnp.max(others, axis=-1))
     # If no other class is possible, the loss is 0: z is 0, and d must be a number.
     m = jnp.where(largest == -jnp.inf, jax.lax.stop_gradient(of_label), largest)
     z = jnp.sum(jnp.exp(others - jnp.expand_dims(m, -1)), axis=-1)
     d = m - of_label
+    # e = e^-|d| serves both cases and does not overflow. At d = 0 its derivative must be that of e^d, the case that is
+    # used there. With ``abs`` it would have the other sign.
     is_wrong = d > 0
     e = jnp.exp(jnp.where(is_wrong, -d, d))
+    # If d > 0, z - 1 is not negative: one term of z is e^{m - m} = 1.
     return jnp.where(is_wrong, d, 0) + jnp.log1p(jnp.where(is_wrong, z - 1 + e, z * e))
 
 

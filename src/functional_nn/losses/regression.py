@@ -65,6 +65,7 @@ def _directions(v):
 
     v is first divided by its largest element, so that no square overflows or underflows.
     """
+    # The scale cancels in both results, so it is a constant for differentiation.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), axis=-1, keepdims=True))
     scale = jnp.where(largest == 0, 1, largest)
     scaled = v / scale

@@ -67,6 +67,7 @@ class LanguageModel:
         if tokens.shape[1] > length:
             raise InputError("tokens", f"at most {length} steps, which the cache has places for", tokens.shape[1])
         decoder = self.decoder(length)
+        # Only the shapes of the empty cache are wanted, so no parameters are drawn.
         _, empty = jax.eval_shape(lambda key: decoder.init(key, (1,)), jax.random.key(0))
 
         def zeros(leaf):
@@ -93,6 +94,7 @@ class LanguageModel:
         if tokens.ndim != 1:
             raise InputError("tokens", "one token for each example, (batch,)", f"shape {tokens.shape}")
         _check_room(cache)
+        # The length given here is for ``init`` only. The number of places is that of the cache.
         logits, cache = self.decoder(self.max_time).apply(params, cache, tokens[:, None], train=False)
         return logits[:, -1], cache
 
@@ -246,6 +248,7 @@ def _generate(
         if greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
         if top_k is not None:
+            # Logits that are equal to the smallest of the top_k stay, so there may be more than top_k.
             least = lax.top_k(logits, top_k)[0][:, -1:]
             logits = jnp.where(logits >= least, logits, -jnp.inf)
         return jax.random.categorical(key, logits / jnp.asarray(temperature, logits.dtype)).astype(jnp.int32)

@@ -51,6 +51,7 @@ def cached_attention(
     full_pass = attention(
         heads, key_value_heads=key_value_heads, causal=True, window=window, rotary=rotary, score_cap=score_cap
     )
+    # Not causal=True, which would put the last query at the last place of the cache. The mask below sets the order.
     attend = dot_product_attention(score_cap=score_cap)
 
     def init(key, in_shape):
@@ -86,4 +87,5 @@ def cached_attention(
 
 def _written(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
     """The cache with new keys or values from this position on."""
+    # If they do not fit, XLA writes them over earlier steps. The output is NaN then.
     return lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), position, axis=1)

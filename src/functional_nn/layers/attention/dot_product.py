@@ -120,10 +120,12 @@ def dot_product_attention(
 
     def forward(params, state, x, *, train, key=None):
         queries, keys, values, bias, mask = split_parts(x, causal=causal, rotary=rotary)
+        # Values have no mask of their own: they are padding where their keys are.
         q, k, v = without_padding(queries), without_padding(keys), without_padding(with_mask_of(keys, values))
         if rotary:
             q, k = rotated(q, 1, first=place_of_first_query(q.shape[1], k.shape[1])), rotated(k, 1)
-        s, in_cap = scaled(scores(q, k), q.shape[-1]), None
+        s = scaled(scores(q, k), q.shape[-1])
+        in_cap = None
         if score_cap is not None:
             in_cap = s / score_cap
             s = score_cap * tanh(in_cap)
@@ -140,11 +142,12 @@ def dot_product_attention(
     def backward(residuals, y_bar):
         q, k, v, p, in_cap, pairs, keys_are_masked = residuals
         c_bar = values_of(y_bar)
-        # c = p v: the cotangents of its two factors.
+        # c = p v: the cotangents of its two factors. p_barᵢⱼ = c_barᵢ · vⱼ has the form of a score.
         v_bar = sum_over_queries(p.astype(v.dtype), c_bar, v.shape[2])
         p_bar = scores(c_bar, v)
         # The softmax. Where i does not see j, p is 0 and so is s_bar.
         s_bar = softmax_product(p, p_bar)
+        # The bias was added after the cap and the scale, so it takes its cotangent before they change s_bar.
         pairs_bar = tuple(None if isinstance(part, tuple) else _bias_bar(s_bar, part) for part in pairs)
         if in_cap is not None:
             s_bar = tanh.pullback(in_cap, s_bar)

@@ -15,6 +15,7 @@ from functional_nn.core.shapes import wide_type
 def scores(q: jax.Array, k: jax.Array) -> jax.Array:
     """qᵢ · kⱼ for each query head, (batch, heads, time, keys), in float32 or wider."""
     dtype = wide_type(q.dtype)
+    # Here and below: b is an example, i a query, j a key, h a head, d a feature; g is a group, r a head of the group.
     if q.shape[2] == k.shape[2]:
         return jnp.einsum("bihd,bjhd->bhij", q, k, preferred_element_type=dtype)
     s = jnp.einsum("bigrd,bjgd->bgrij", _in_groups(q, k.shape[2]), k, preferred_element_type=dtype)

@@ -56,6 +56,7 @@ def split_sequences(x: Value) -> Sequences:
     if not isinstance(x, tuple) or isinstance(x, Masked):
         return Sequences(x, None, ())
     source, *others = x
+    # A memory has three axes, or is ``Masked``, which is a tuple. Arrays for pairs have four axes.
     if others and (isinstance(others[0], tuple) or others[0].ndim != PAIRS_RANK):
         memory, *others = others
         return Sequences(source, memory, tuple(others))

@@ -128,7 +128,8 @@ def attention(
         check_sequence("x", source, params["query"]["weight"].shape[0])
         if memory is not None:
             check_sequence("memory", memory, params["key"]["weight"].shape[0])
-        has_memory, memory = memory is not None, source if memory is None else memory
+        has_memory = memory is not None
+        memory = source if memory is None else memory
 
         x_values, memory_values = without_padding(source), without_padding(memory)
         q = with_mask_of(source, project(params["query"], x_values))
@@ -166,6 +167,7 @@ def attention(
         if has_memory is None:
             x_bar = with_mask_of(y_bar, x_bar + memory_bar)
             return params_bar, x_bar if is_tuple is None else (x_bar, *pairs_bar)
+        # Keys have a mask where the memory has one, so k_bar is ``Masked`` where the memory's cotangent must be.
         return params_bar, (with_mask_of(y_bar, x_bar), with_mask_of(k_bar, memory_bar), *pairs_bar)
 
     return Layer(name, init, forward, backward, takes_mask=True)

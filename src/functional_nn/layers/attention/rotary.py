@@ -25,6 +25,7 @@ def rotated_from(x: jax.Array, position: jax.Array, length: int) -> jax.Array:
 
 def _cosines_and_sines(positions: np.ndarray, size: int, direction: int) -> tuple[np.ndarray, np.ndarray]:
     """cos i ωₙ and sin i ωₙ for each position i and pair n of features."""
+    # NumPy computes in float64. In float32 the angle of a late position would lose the digits that its sine needs.
     angles = direction * np.outer(positions, 10_000.0 ** (-2 * np.arange(size // 2) / size))
     return np.cos(angles), np.sin(angles)
 

@@ -26,6 +26,7 @@ def visible_keys(
         earlier = keys_time - time
         visible = jnp.tri(time, keys_time, earlier, dtype=bool)[None, None]
         if window is not None:
+            # Keys j ≤ i + (m - n) - w are before the window.
             visible = visible & ~jnp.tri(time, keys_time, earlier - window, dtype=bool)[None, None]
     for real, axes in ((mask_of(queries), (1, 3)), (mask_of(keys), (1, 2))):
         if real is not None:

@@ -49,6 +49,7 @@ def _product(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
 
 
 def _product_backward(outputs: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
+    # Not y / outputs[i], which would be 0 / 0 where an output is 0.
     others = [outputs[:i] + outputs[i + 1 :] for i in range(count)]
     return [reduce(operator.mul, factors, y_bar) for factors in others]
 

@@ -129,6 +129,8 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
 
             def run_child(equation, operands):
                 made: ChildCall = equation.params["call"]
+                # The first call has the child's key itself. Each further call has a key of its own, and the state that
+                # the call before it left.
                 number_key = child_key[made.name]
                 if number_key is not None and made.number:
                     number_key = jax.random.fold_in(number_key, made.number)
@@ -153,6 +155,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
 
         def pull_child(equation, result_bars):
             made: ChildCall = equation.params["call"]
+            # Calls are pulled back from the last to the first, so the next residuals are at the end of the list.
             given = jax.tree.unflatten(made.y_tree, made.filled(result_bars))
             child_bar, x_bar = child_backward(made.name, members[made.name], remaining.pop(), given)
             if child_bar:

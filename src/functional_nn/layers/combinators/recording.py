@@ -182,6 +182,7 @@ def call_by_program(
 
     arguments = params.get(name, {}), state.get(name, {}), leaves, key
     program, made = jax.make_jaxpr(run, return_shape=True)(*arguments)
+    # The program returns the arrays of (y, state, residuals) in this order, so those of y come first.
     y_types, y_tree = jax.tree.flatten(made[0])
     types = program.out_avals[: len(y_types)]
     call = ChildCall(name, number, x_tree, y_tree, types, program, jax.tree.structure(made))
@@ -225,10 +226,13 @@ def trace_function(function: Callable[..., Value], arguments: tuple[Value, ...])
     out_tree: list[Structure] = []
 
     def flat(*leaves):
+        # A traced program has arrays only, so the structure of the result is noted here.
         results, tree = jax.tree.flatten(function(*jax.tree.unflatten(in_tree, leaves)))
         out_tree.append(tree)
         return [jnp.asarray(result) for result in results]
 
+    # In the flat program, calls such as ``jax.jit`` are replaced by their equations. What still has a program inside is
+    # a loop, a branch or the like, in which a child cannot be called.
     program = jax.make_jaxpr(flat)(*leaves)
     flat_program = flattened(program, PLAIN_CALLS)
     called = set()
@@ -237,6 +241,7 @@ def trace_function(function: Callable[..., Value], arguments: tuple[Value, ...])
             called.add(step.equation.params["call"].name)
             continue
         values = [part for value in step.equation.params.values() for part in _parts(value)]
+        # A parameter is a program if it has equations itself (a Jaxpr), or in its ``jaxpr`` (a ClosedJaxpr).
         inner = [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
         for inner_program in inner:
             for located in equations(inner_program):

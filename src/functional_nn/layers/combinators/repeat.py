@@ -99,6 +99,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         return forward
 
     def backward(residuals, y_bar):
+        # A scan needs one structure in all steps. Layers give back cotangents without a mask, so it begins with one.
         if isinstance(y_bar, Masked):
             y_bar = Masked(y_bar.values, None)
         x_bar, params_bar = scanned_back(residuals, y_bar)

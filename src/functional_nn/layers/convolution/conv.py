@@ -51,13 +51,14 @@ def conv(
     lowering: str = "auto",
     name: str = "conv",
 ) -> Layer:
-    """A convolution: the same weighted sum over the window around every place (the window is not turned around).
+    """A convolution: the same weighted sum over the window at every place (the window is not flipped).
 
     Math:
         yₙₒⱼ = Σₖ Σᵢ xₙᵢ[o s + k d - p] Wₖᵢⱼ + bⱼ, with o a place of the output and k one of the window (one number
         for each spatial axis), s the stride, d the dilation, p the padding before, and x = 0 where it is padding.
 
-        With xₖ for all that place k sees, xₖ[o] = x[o s + k d - p], it is a sum of matrix products, y = Σₖ xₖ Wₖ + b.
+        Let xₖ[o] = x[o s + k d - p] be the elements at place k of all windows. Then y is a sum of matrix products,
+        y = Σₖ xₖ Wₖ + b.
 
     Shapes:
         x (batch, *in_sizes, in_size), weight (*window, in_size // groups, out_size), bias (out_size,),
@@ -65,13 +66,13 @@ def conv(
         which is in_sizes / s, rounded up, for ``"same"``
 
     Gradient:
-        1. Wₖᵢⱼ stands before xₙᵢ[o s + k d - p] in every yₙₒⱼ, so weight_barₖ = xₖᵀ y_bar, rows n and o summed, and
+        1. Wₖᵢⱼ is the factor of xₙᵢ[o s + k d - p] in every yₙₒⱼ, so weight_barₖ = xₖᵀ y_bar, summed over n and o, and
            bias_bar = Σₙₒ y_barₙₒ.
-        2. xₖ enters by Wₖ alone, so its cotangent is xₖ_bar = y_bar Wₖᵀ.
-        3. xₖ = Sₖ x picks elements of x, and the transpose of picking is adding back: x_bar = Σₖ Sₖᵀ xₖ_bar, where
-           Sₖᵀ puts element o at place o s + k d - p (holes of s - 1 zeros between them) and drops what is padding.
-           That is y_bar, its elements s apart, convolved with the window turned around.
-        4. With groups, 1 to 3 hold for every group's own channels.
+        2. xₖ is used in the product with Wₖ only, so its cotangent is xₖ_bar = y_bar Wₖᵀ.
+        3. xₖ = Sₖ x picks elements of x. The transpose of picking is adding back: x_bar = Σₖ Sₖᵀ xₖ_bar. Sₖᵀ puts
+           element o at place o s + k d - p, with s - 1 zeros between elements, and drops the padding. So x_bar is a
+           convolution of y_bar, its elements s apart, with the flipped window.
+        4. With groups, 1 to 3 hold for the channels of each group.
 
     Args:
         out_size: the number of output channels.
@@ -81,7 +82,7 @@ def conv(
             ``"valid"`` (none), ``"causal"`` (one spatial axis; all before, so that no output sees a later input), or
             one pair (before, after) for each spatial axis.
         dilation: the distance between the elements that a window sees.
-        groups: how many separate convolutions the channels fall into; in_size for a depthwise one.
+        groups: how many separate convolutions the channels are divided into; in_size for a depthwise one.
         bias: whether b is added.
         initializer: see ``dense``; fan-in and fan-out are window · channels of one group. He's by default, since most
             convolutions stand before a ReLU.
@@ -91,7 +92,7 @@ def conv(
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: for a window larger than the padded input, or channels that do not fall into the groups.
+        InputError: for a window larger than the padded input, or a number of channels that is not a multiple of groups.
 
     >>> layer = conv(1, 2, padding="valid")
     >>> params = {"weight": jnp.array([[[1.0]], [[10.0]]]), "bias": jnp.zeros(1)}
@@ -135,7 +136,7 @@ def conv_transpose(
     """The transpose of a convolution: every input is spread over a window, ``stride`` apart; it enlarges images.
 
     Math:
-        yₙⱼ[o s + k d - p] = Σ Σᵢ xₙₒᵢ Wₖⱼᵢ + bⱼ, summed over all o and k that meet there; with Sₖ as in ``conv``,
+        yₙⱼ[a] = Σ Σᵢ xₙₒᵢ Wₖⱼᵢ + bⱼ, summed over all o and k with o s + k d - p = a. With Sₖ as in ``conv``,
         y = Σₖ Sₖᵀ (x Wₖᵀ) + b. Without b, ⟨y, v⟩ = ⟨x, u⟩ where u is the convolution of v with the same weight,
         stride, padding and dilation.
 
@@ -146,26 +147,26 @@ def conv_transpose(
 
     Gradient:
         y is linear in x and in W, and the transpose of the transpose is the convolution itself:
-        x_bar = Σₖ (Sₖ y_bar) Wₖ. In W x and y have changed sides: weight_barₖ = (Sₖ y_bar)ᵀ x. b is added
-        everywhere: bias_bar = Σ y_bar.
+        x_bar = Σₖ (Sₖ y_bar) Wₖ. In the cotangent of W, x and y have changed sides: weight_barₖ = (Sₖ y_bar)ᵀ x. b is
+        added everywhere: bias_bar = Σ y_bar.
 
     Args:
         out_size: the number of output channels.
         window: the window's size; one number for every spatial axis, or a tuple.
         stride: the distance between the windows in the output.
-        padding: what is cut off the output: ``"valid"`` nothing, ``"same"`` so much that out_sizes = in_sizes · stride
-            (the odd element after; where the window is smaller than the stride, zeros are added after), or one pair
-            (before, after) for each spatial axis, negative where zeros are added. PyTorch's ``padding=p,
-            output_padding=q`` is (p, p - q), and its weight this one with axes (in, out, *window).
+        padding: what is cut off the output: nothing for ``"valid"``, as much as gives out_sizes = in_sizes · stride for
+            ``"same"`` (an odd element after; if the window is smaller than the stride, zeros are added after), or one
+            pair (before, after) for each spatial axis, negative where zeros are added. PyTorch's ``padding=p,
+            output_padding=q`` is (p, p - q), and its weight is this one with the axes (in, out, *window).
         dilation: the distance between the elements of a window.
-        groups: how many separate ones the channels fall into.
+        groups: how many separate ones the channels are divided into.
         bias: whether b is added.
         initializer: see ``dense``; the fan-in is window · in_size // groups, the fan-out window · out_size // groups.
         lowering: see ``conv``.
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: for an empty output, or channels that do not fall into the groups.
+        InputError: for an empty output, or a number of channels that is not a multiple of groups.
 
     >>> layer = conv_transpose(1, 2, stride=2)
     >>> params = {"weight": jnp.array([[[1.0]], [[10.0]]]), "bias": jnp.zeros(1)}
@@ -191,6 +192,8 @@ def conv_transpose(
             case "valid":
                 pads = ((0, 0),) * axes
             case "same":
+                # A pair adds up to span - s, so that the output has n s elements. Where that is negative, the pad after
+                # is negative too: zeros are added to the output.
                 before = [max(span - s, 0) // 2 for span, s in zip(spans, strides, strict=True)]
                 pads = tuple((b, span - s - b) for b, span, s in zip(before, spans, strides, strict=True))
             case _:
@@ -205,6 +208,7 @@ def conv_transpose(
     def init(key, in_shape):
         in_size, windows = _started(in_shape, window, groups, place)
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
+        # Within each group, input and output channels change sides: (*window, out_size // groups, groups, in_part).
         *sizes, in_part, _ = weight.shape
         parts = jnp.swapaxes(weight.reshape(*sizes, in_part, groups, -1), -1, -3)
         weight = parts.reshape(*sizes, out_size // groups, in_size)
@@ -291,6 +295,7 @@ def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, group
     own = (*window, in_size // groups, out_size // groups)
     if groups == 1:
         return weight_and_bias(initializer, key, own)
+    # weights has the shape (groups, *window, in_size // groups, out_size // groups).
     weights, biases = jax.vmap(lambda key: weight_and_bias(initializer, key, own))(jax.random.split(key, groups))
     return jnp.moveaxis(weights, 0, -2).reshape(*own[:-1], out_size), biases.reshape(out_size)
 

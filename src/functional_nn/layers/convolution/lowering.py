@@ -114,6 +114,7 @@ def _by_platform(
     """Computes a map by the program for the platform that is compiled for."""
     on_cpu = (native_on_cpu or native_map) if native.on_cpu else product_map
     elsewhere = native_map if native.elsewhere else product_map
+    # The operations of every program count as those of XLA's convolution, whatever computes them.
     formula, cpu, others = (_MapOfWindows(one, windows, groups) for one in (native_map, on_cpu, elsewhere))
     return bilinear(first, second, PlatformPrograms(formula, cpu, others))
 
@@ -126,9 +127,11 @@ def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups:
     parts, place_weights = window_places(x, windows), _place_weights(weight, groups)
     if weight.shape[-2] == 1:
         # One input channel in each group (a depthwise convolution): elementwise products instead of matrix products.
+        # Channel g of the input has the outputs g · times to (g + 1) · times - 1.
         times = weight.shape[-1] // groups
         rows = [jnp.expand_dims(of_place.reshape(-1), range(x.ndim - 1)) for of_place in place_weights]
         return sum_arrays([jnp.repeat(part, times, axis=-1) * row for part, row in zip(parts, rows, strict=True)])
+    # patches has the shape (batch, *out_sizes, groups, places, in_size // groups).
     patches = jnp.stack([_grouped(part, groups) for part in parts], axis=-2)
     y = jnp.einsum("...gkc,kcgo->...go", patches, place_weights)
     return y.reshape(*y.shape[:-2], -1)
@@ -137,14 +140,17 @@ def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups:
 def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
     place_weights = _place_weights(weight, groups)
     if groups == 1:
+        # One product gives the parts y Wₖᵀ of all places, side by side on the last axis.
         columns = y @ place_weights.reshape(-1, weight.shape[-1]).T
         return sum_window_places(jnp.split(columns, windows.places, axis=-1), windows)
+    # parts has the shape (places, batch, *out_sizes, groups, in_size // groups).
     parts = jnp.einsum("...go,kcgo->k...gc", _grouped(y, groups), place_weights)
     return sum_window_places(list(parts.reshape(*parts.shape[:-2], -1)), windows)
 
 
 def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
     if groups == 1:
+        # The product sums over batch and out_sizes. Its rows are all places and input channels.
         rows = tuple(range(y.ndim - 1))
         weight_bar = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
     else:
@@ -204,13 +210,13 @@ def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.
     further, pairs = size // 2, -(-out // 2)
     long = 2 * (further + 1)
     # Pad the last spatial axis to whole pairs, and move each pair's neighbors to the channels.
-    flat = ((0, 0, 0),) * (x.ndim - 2)
+    leading = ((0, 0, 0),) * (x.ndim - 2)
     zero = jnp.zeros((), x.dtype)
-    paired_x = lax.pad(x, zero, (*flat, (before, 2 * (pairs + further) - n - before, 0), (0, 0, 0)))
+    paired_x = lax.pad(x, zero, (*leading, (before, 2 * (pairs + further) - n - before, 0), (0, 0, 0)))
     paired_x = paired_x.reshape(*x.shape[:-2], pairs + further, -1)
     # The weight for each neighbor b of an output: the window, b places further on, with zeros around it.
-    above = ((0, 0, 0),) * (weight.ndim - 3)
-    neighbors = [lax.pad(weight, zero, (*above, (b, long - size - b, 0), (0, 0, 0), (0, 0, 0))) for b in (0, 1)]
+    leading = ((0, 0, 0),) * (weight.ndim - 3)
+    neighbors = [lax.pad(weight, zero, (*leading, (b, long - size - b, 0), (0, 0, 0), (0, 0, 0))) for b in (0, 1)]
     shape = (*weight.shape[:-3], further + 1, 2 * weight.shape[-2])
     paired_weight = jnp.concatenate([part.reshape(*shape, -1) for part in neighbors], axis=-1)
     # Pairs of outputs are next to each other, so the convolution over pairs has stride 1 and no padding.
@@ -241,7 +247,7 @@ def _native_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, gr
     space = len(windows.window)
     flipped = jnp.flip(weight, axis=tuple(range(space)))
     *window, in_part, out_size = weight.shape
-    # Input and output channels change sides within each group.
+    # Input and output channels change sides within each group: (*window, out_size // groups, groups, in_part).
     swapped = jnp.swapaxes(flipped.reshape(*window, in_part, groups, out_size // groups), -1, -3)
     kernel = swapped.reshape(*window, out_size // groups, groups * in_part)
     return _convolution(y, kernel, (1,) * space, pads, windows.dilation, groups, input_dilation=windows.stride)
@@ -258,9 +264,12 @@ def _native_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups
         for size, s, d, (before, _), n, out in zip(*windows, strict=True)
     )
     space = range(1, y.ndim - 1)
+    # by_channel has the shape (in_size // groups, *in_sizes, groups, batch): its examples are the channels of a group,
+    # and its channels are the examples of every group.
     by_channel = jnp.transpose(_grouped(x, groups), (y.ndim, *space, y.ndim - 1, 0))
     examples = by_channel.reshape(*by_channel.shape[:-2], -1)
     kernel = jnp.transpose(y, (*space, 0, y.ndim - 1))
+    # The result (in_size // groups, *window, out_size) has the input channels first. In a weight they are next to last.
     return jnp.moveaxis(_convolution(examples, kernel, windows.dilation, pads, windows.stride, groups), 0, -2)
 
 

@@ -44,11 +44,12 @@ def max_pool(
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, *out_sizes, channels), out_sizes = (in_sizes + padding - window) //
-        s + 1; what no window covers is left out
+        s + 1; elements that no window covers are left out
 
     Gradient:
-        The maximum follows its largest argument: with xₖ = Sₖ x what place k sees (see ``conv``), mₖ = 1 where xₖ = y
-        and c = Σₖ mₖ, xₖ_bar = mₖ y_bar / c and, each added where it was seen,
+        The maximum follows its largest argument. Let xₖ = Sₖ x be the elements at place k of all windows (see
+        ``conv``), mₖ = 1 where xₖ = y and 0 elsewhere, and c = Σₖ mₖ. Then xₖ_bar = mₖ y_bar / c. Each xₖ_bar is added
+        back to the elements that xₖ was read from:
 
         x_bar = Σₖ Sₖᵀ (mₖ y_bar / c)
 
@@ -81,6 +82,8 @@ def max_pool(
         x, y = residuals
         windows = _place(x, window, stride, padding)
         share = y_bar * _share(x, y, windows)
+        # If windows overlap, an element may be the largest of several, and its shares are added. If they do not, each
+        # element gets at most one share, so nothing is added.
         if not windows_are_disjoint(windows):
             return sum_window_places(
                 [jnp.where(part == y, share, 0) for part in window_places(x, windows, -jnp.inf)], windows
@@ -102,14 +105,14 @@ def average_pool(
     """The mean value of each channel in every window.
 
     Math:
-        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, with padding as zero and cₒ the number of elements that are no padding, or of
-        all where ``count_padding``
+        yₙₒ = (Σₖ xₙ[o s + k - p]) / cₒ, where padding is 0 and cₒ is the number of elements that are not padding, or of
+        all elements with ``count_padding``
 
     Shapes:
         as ``max_pool``
 
     Gradient:
-        y is linear in x, and every xₖ = Sₖ x enters with factor 1 / c:
+        y is linear in x, and every xₖ = Sₖ x has the factor 1 / c:
 
         x_bar = Σₖ Sₖᵀ (y_bar / c)
 
@@ -134,6 +137,8 @@ def average_pool(
         _check_unmasked(x)
         windows = _place(x, window, stride, padding)
         shares = _shares(windows, x)
+        # Divide before summing, since the sum could overflow in float16. The residual is an empty array: the backward
+        # pass needs only the sizes of x.
         if windows_are_disjoint(windows):
             return jnp.sum(tiles(x, windows, 0.0) * spread_over_tiles(shares, windows), window_axes(windows)), x[:0]
         return sum_arrays([part * shares for part in window_places(x, windows)]), x[:0]
@@ -144,6 +149,7 @@ def average_pool(
 
     def _shares(windows: Windows, y: jax.Array) -> jax.Array:
         """1 / c for every place of the output, in the rank of y."""
+        # A window is a box: its number of real elements is the product of the numbers along each axis.
         counts = np.ones(())
         for axis, size in enumerate(windows.window):
             starts = np.arange(windows.out_sizes[axis]) * windows.stride[axis] - windows.pads[axis][0]
@@ -158,14 +164,14 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
     """The mean of each channel over all spatial axes, or over the real steps of a masked sequence.
 
     Math:
-        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ; m = 1 where a step is real, everywhere without a mask.
-        Where nothing is real, y = 0.
+        yₙ = Σₒ mₙₒ xₙₒ / cₙ with cₙ = Σₒ mₙₒ. m is 1 for real steps and 0 for padding; without a mask it is 1.
+        If no step is real, y = 0.
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, channels)
 
     Gradient:
-        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 where nothing is real.
+        y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 if no step is real.
 
     >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
     >>> print(global_average_pool().apply({}, {}, x, train=False)[0])
@@ -194,13 +200,13 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
     """The largest value of each channel over all spatial axes, or over the real steps of a masked sequence.
 
     Math:
-        yₙ = maxₒ xₙₒ over the o that are real, everything without a mask. Where nothing is real, y = 0.
+        yₙ = maxₒ xₙₒ over the real o; without a mask, over all o. If no step is real, y = 0.
 
     Shapes:
         x (batch, *in_sizes, channels), y (batch, channels)
 
     Gradient:
-        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 where nothing is real.
+        With mₙₒ = 1 where xₙₒ is real and equals yₙ, x_barₙₒ = mₙₒ y_barₙ / Σₒ mₙₒ, and 0 if no step is real.
 
     At ties:
         equal shares, as in ``max_pool``.
@@ -223,12 +229,12 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
 
     def pool_back(residuals, y_bar):
         x, y, mask = residuals
-        largest = x == _over_space(y, x.ndim)
+        is_largest = x == _over_space(y, x.ndim)
         if mask is not None:
-            largest = largest & mask
-        largest = largest.astype(x.dtype)
-        count = jnp.maximum(jnp.sum(largest, axis=_spatial(x)), 1)
-        return largest * _over_space(y_bar / count, x.ndim)
+            is_largest = is_largest & mask
+        m = is_largest.astype(x.dtype)
+        count = jnp.maximum(jnp.sum(m, axis=_spatial(x)), 1)
+        return m * _over_space(y_bar / count, x.ndim)
 
     return _global(name, pool, pool_back)
 

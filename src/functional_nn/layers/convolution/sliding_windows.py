@@ -62,6 +62,7 @@ def place_windows(
         case "valid":
             pads = ((0, 0),) * axes
         case "same":
+            # ⌈n / s⌉ windows cover (⌈n / s⌉ - 1) s + span elements. Those beyond the input are padding.
             pads = tuple(
                 _halves(max((-(-n // s) - 1) * s + span - n, 0))
                 for n, s, span in zip(in_sizes, strides, spans, strict=True)
@@ -126,13 +127,11 @@ def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 
         )
     if not valid:
         expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
-        of_pairs = "" if least is None else "No number may be negative."
-        raise InputError(
-            "padding",
-            expected,
-            repr(padding),
-            suggest(padding.lower(), names) if isinstance(padding, str) else of_pairs,
-        )
+        if isinstance(padding, str):
+            remedy = suggest(padding.lower(), names)
+        else:
+            remedy = "" if least is None else "No number may be negative."
+        raise InputError("padding", expected, repr(padding), remedy)
 
 
 def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
@@ -150,6 +149,7 @@ def window_places(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax
     padded = lax.pad(x, jnp.asarray(fill, x.dtype), around)
     parts = []
     for place in _places(windows):
+        # A slice ends after the element that the last window has at this place.
         ends = [
             start + (out - 1) * s + 1 for start, out, s in zip(place, windows.out_sizes, windows.stride, strict=True)
         ]
@@ -165,6 +165,8 @@ def sum_window_places(parts: Sequence[jax.Array], windows: Windows) -> jax.Array
     for place, part in zip(_places(windows), parts, strict=True):
         config = [(0, 0, 0)]
         for axis in axes:
+            # The elements of a part go back to where they were read: from ``before`` on, a stride apart. A negative
+            # number in the configuration cuts off what was read from the padding.
             before = place[axis] - windows.pads[axis][0]
             reach = (windows.out_sizes[axis] - 1) * windows.stride[axis] + 1
             config.append((before, windows.in_sizes[axis] - before - reach, windows.stride[axis] - 1))

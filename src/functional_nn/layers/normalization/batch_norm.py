@@ -174,6 +174,7 @@ def _updated_state(state: State, statistics: Statistics, group_axes: Axes, momen
 
     def blend(running, value):
         value = jnp.squeeze(lax.stop_gradient(value), group_axes).astype(running.dtype)
+        # A running variance of ∞ would stay ∞ in all later steps.
         value = jnp.minimum(value, jnp.finfo(running.dtype).max)
         return jnp.where(jnp.squeeze(m, group_axes) > 1, momentum * running + (1 - momentum) * value, running)
 

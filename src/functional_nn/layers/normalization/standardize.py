@@ -115,6 +115,7 @@ def normalize(
         mean_distance = groups.sum(distance) / m
         mean = largest + mean_distance
         deviation = groups.real(distance - mean_distance)
+        # Distances are 0 or negative, so this is the largest size of one. No deviation is larger.
         unit = groups.largest(-distance)
     else:
         mean = jnp.zeros((), x.dtype)
@@ -125,6 +126,7 @@ def normalize(
     unit = jnp.maximum(unit, 1)
     scaled = deviation / unit
     variance = groups.sum(jnp.square(scaled)) / m
+    # ε is divided twice, since unit² could overflow. The unit cancels in x̂ = (x - μ) s, and s is divided by it.
     s = lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype) / unit / unit)
     return Normalized(scaled * s, s / unit, m), Statistics(m, mean, variance * unit * unit)
 

@@ -60,7 +60,7 @@ def gru(
         4. pᵣ_bar = r_bar σ'(aᵣ), uᵣ_bar = pᵣ_bar, u_z_bar = p_z_bar
         5. u = h U: h gets u_bar Uᵀ (without ``reset_after`` uₙ's share is in 3); xₜ_bar = p_bar Wᵀ
 
-        W, U, b and d are the same in every step, so theirs are sums over steps and examples, each one product:
+        W, U, b and d are the same in every step. Their cotangents are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ p_barₜ, bias_bar = Σₜ p_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ u_barₜ, with (r hₜ₋₁)ᵀ
         for Uₙ where not ``reset_after``, hidden_bias_bar = Σₜ uₙ_barₜ
@@ -142,11 +142,14 @@ def _forward(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + r * u_n)
-    return h_next, (h, of_z, of_n, u_n * gate_derivative(a_r, r), r, z)
+    # Steps 3 and 4 of the gradient in one factor: pᵣ_bar = pₙ_bar (uₙ + d) σ'(aᵣ).
+    of_r = u_n * gate_derivative(a_r, r)
+    return h_next, (h, of_z, of_n, of_r, r, z)
 
 
 def _backward(params, saved, h_bar):
     _h, of_z, of_n, of_r, r, z = saved
+    # Steps 1 and 2, then 3 and 4. p and u are added in the gates, so u_bar differs from p_bar in its last third only.
     p_z_bar, p_n_bar = h_bar * of_z, h_bar * of_n
     p_r_bar = p_n_bar * of_r
     u_n_bar = p_n_bar * r
@@ -159,6 +162,7 @@ def _params_bar(x, saved, bars):
     h, *_ = saved
     p_bar, u_n_bar = bars
     gates_bar, _p_n_bar = _gates_and_candidate(p_bar)
+    # u_bar has the columns of p_bar for the gates, and u_n_bar for the candidate. d is added to uₙ, so it is a bias.
     candidate = weights_and_bias_bar({"hidden_weight": h}, u_n_bar)
     hidden_weight_bar = jnp.concatenate([summed_product(h, gates_bar), candidate["hidden_weight"]], axis=-1)
     hidden = {"hidden_weight": hidden_weight_bar, "hidden_bias": candidate["bias"]}
@@ -175,7 +179,9 @@ def _forward_before(params, p, h):
     a_r = p_r + u_r
     r = jax.nn.sigmoid(a_r)
     h_next, of_z, of_n, z = _next_state(h, p_z + u_z, p_n + (r * h) @ candidate_weight)
-    return h_next, (h, of_z, of_n, h * gate_derivative(a_r, r), r, z)
+    # Steps 3 and 4 of the gradient in one factor: pᵣ_bar = (r h)_bar h σ'(aᵣ).
+    of_r = h * gate_derivative(a_r, r)
+    return h_next, (h, of_z, of_n, of_r, r, z)
 
 
 def _backward_before(params, saved, h_bar):
@@ -186,6 +192,7 @@ def _backward_before(params, saved, h_bar):
     p_r_bar = reset_h_bar * of_r
     gates_bar = jnp.concatenate([p_r_bar, p_z_bar], axis=-1)
     p_bar = jnp.concatenate([gates_bar, p_n_bar], axis=-1)
+    # h gets three shares: from z h (step 1), from r h (step 3), and from the gates' part of u = h U (step 5).
     return (p_bar,), h_bar * z + reset_h_bar * r + gates_bar @ gates_weight.T
 
 

@@ -56,7 +56,7 @@ def lstm(
         3. a_bar = [i_bar σ'(aᵢ), f_bar σ'(a_f), g_bar tanh'(a_g), o_bar σ'(aₒ)]
         4. a = xₜ W + b + hₜ₋₁ U: hₜ₋₁_bar = a_bar Uᵀ, xₜ_bar = a_bar Wᵀ
 
-        W, U and b are the same in every step, so theirs are sums over steps and examples, each one product:
+        W, U and b are the same in every step. Their cotangents are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
 
@@ -158,6 +158,7 @@ def _forward(params, p, state):
 def _backward(params, saved, state_bar):
     h_bar, c_bar = state_bar
     _h, (of_i, of_f, of_g, of_o, f, of_cell) = saved
+    # Step 1: s is the whole cotangent of cₜ, also through hₜ. Only o is not part of cₜ, so its column has h_bar.
     s = c_bar + h_bar * of_cell
     a_bar = jnp.concatenate((s * of_i, s * of_f, s * of_g, h_bar * of_o), axis=-1)
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)

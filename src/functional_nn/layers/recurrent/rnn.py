@@ -50,7 +50,7 @@ def rnn(
         1. hₜ = f(a): a_bar = f'(a) hₜ_bar
         2. a = xₜ W + b + hₜ₋₁ U: hₜ₋₁_bar = a_bar Uᵀ, xₜ_bar = a_bar Wᵀ
 
-        W, U and b are the same in every step, so theirs are sums over steps and examples, each one product:
+        W, U and b are the same in every step. Their cotangents are sums over steps and examples, each one product:
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
 

@@ -127,7 +127,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
                 h_bar, *others = jax.tree.leaves(after_bar)
                 after_bar = recurrence.state([h_bar + output_bar, *others])
             bars, before_bar = recurrence.backward(params, saved, after_bar)
-            # A masked step passes the cotangent of the state on unchanged, and nothing else.
+            # A masked step passes the cotangent of the state on unchanged, and nothing else: its output_bar is 0.
             before_bar = jax.tree.map(lambda new, old: _where(mask, new, old), before_bar, after_bar)
             return before_bar, tuple(_zero_padding(mask, bar) for bar in bars)
 
@@ -170,7 +170,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         # The cotangent of the last state, and those of the outputs of all steps.
         if returns == "last":
             last_bar = recurrence.state([y_bar, *zeros[1:]])
-            outputs_bar = None
+            outputs_bar = None  # a pytree without arrays, which every step of the scan gets as None
         else:
             last_bar = recurrence.state(zeros)
             outputs_bar = _zero_padding(mask, _time_first(y_bar))
@@ -183,6 +183,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
             start = {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
             params_bar = {**params_bar, **start}
 
+        # x is used in p = x W + b only, so one product gives x_bar for all steps.
         x_bar = _time_first(bars[0] @ params["input_weight"].T)
         if mask is not None:
             x_bar = Masked(x_bar, None)
