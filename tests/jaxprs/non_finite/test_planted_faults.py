@@ -102,7 +102,7 @@ FORWARD = {
     "vmap": (jax.vmap(lambda row: 1 / row[1]), [ROWS], "div", (1,)),
     "cond": (branch, [ZERO_AT_1], "rsqrt", (1,)),
     "while": (squared_until_large, [LARGE_AT_1], "mul", (1,)),
-    "while of several examples": (jax.vmap(overflow_after), [jnp.array([9, 1, 3]), ZERO_AT_1 + 30], "mul", ()),
+    "while of several examples": (jax.vmap(overflow_after), [jnp.array([9, 1, 3]), LARGE_AT_1], "mul", (0,)),
     "scan": (running_products, [ROWS], "div", (1,)),
     "integers that overflow": (lambda x: x.astype(jnp.int32) * 2**30 + 2**30, [LARGE_AT_1], None, None),
     "no Cholesky factor": (jnp.linalg.cholesky, [-jnp.eye(3)], "cholesky", None),

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.multiprecision.elementwise import gives_floating, maximum, minimum
+from functional_nn.gradients.multiprecision.elementwise import ZERO, gives_floating, maximum, minimum
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values, together
 from functional_nn.jaxprs.inner_programs import array_type
