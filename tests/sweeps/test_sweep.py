@@ -14,6 +14,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.storage.files import one_writer
 from functional_nn.sweeps.execution import plan as plans
+from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import RecipeFunctions
 
 
@@ -217,6 +218,29 @@ def test_fault_40_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, bl
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(bad.params))
     (alone,) = plain([{"learning_rate": 1e6}], blobs, penalty=fnn.l2(1.0), batch_size=5).members
     assert (bad.status, bad.bad_step) == (alone.status, alone.bad_step)
+
+
+@pytest.mark.parametrize("plan", ["sequential", "vmap"])
+def test_fault_61_a_member_goes_on_from_the_epoch_that_was_run_again(plan, blobs, monkeypatch):
+    """The first run of its first epoch overflows. The second run checks each step, and finds nothing."""
+    members = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
+    expected = plain(members, blobs, plan=plan)
+    right, calls = Programs.epoch, []
+
+    def overflows(programs, *arguments):
+        after, result = right(programs, *arguments)
+        calls.append(arguments)
+        if len(calls) > 1:
+            return after, result
+        one = plan == "sequential"
+        params = jax.tree.map(lambda leaf: leaf * jnp.nan if one else leaf.at[-1].set(jnp.nan), after.params)
+        return after._replace(params=params), result
+
+    monkeypatch.setattr(Programs, "epoch", overflows)
+    result = plain(members, blobs, plan=plan)
+    for ours, theirs in zip(result.members, expected.members, strict=True):
+        assert ours.status == "finished"
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours.params, theirs.params)
 
 
 def test_patience_ends_a_member_and_keeps_the_others(blobs):

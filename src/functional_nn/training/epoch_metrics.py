@@ -70,11 +70,15 @@ def as_numbers(named: Mapping[str, jax.Array], labels: int) -> dict[str, float]:
 def as_number(name: str, value: np.ndarray, labels: int) -> float:
     """A metric as a Python number. An accuracy that is a share of ``labels`` loses float32's rounding.
 
+    ``labels`` is 0 if nothing was evaluated. A loss may still report an accuracy of its own in training.
+
     >>> as_number("test_accuracy", np.float32(0.911), 1000), as_number("test_loss", np.float32(0.5), 1000)
     (0.911, 0.5)
+    >>> as_number("train_accuracy", np.float32(0.5), 0)
+    0.5
     """
     number = float(value)
-    if name.endswith("_accuracy") and math.isfinite(number):
+    if name.endswith("_accuracy") and labels and math.isfinite(number):
         share = round(number * labels) / labels
         if abs(share - number) < ROUNDING:
             return share

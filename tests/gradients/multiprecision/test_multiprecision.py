@@ -117,9 +117,6 @@ ONE = {
     "dynamic_update_slice": lambda x: lax.dynamic_update_slice(x, x[:2, :2] * 3, (1, jnp.argmax(x[0]))),
     "scan": rolled,
     "while": counted,
-    "while with a number of steps for each row": lambda x: jax.vmap(
-        lambda row, steps: lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1] + 1), (0, row))[1]
-    )(x, jnp.array([1, 3, 0])),
     "argmax with NaN": lambda x: jnp.argmax(jnp.where(x < 0, jnp.nan, x), 1),
     "cumlogsumexp with -inf": lambda x: lax.cumlogsumexp(jnp.where(x[:, :1] < 0.1, -jnp.inf, x)),
     "cond": lambda x: lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x) + lax.switch(2, [jnp.sin, jnp.cos, jnp.exp], x),
@@ -286,6 +283,17 @@ def test_inputs_and_literals_are_the_binary_values_that_the_code_holds():
     assert found[0, 0] == Arithmetic(50).numbers(np.float64(np.float32(0.1)) * np.float64(np.float32(0.999)))
     lower = evaluated(Arithmetic(50), lambda x: x.astype(jnp.bfloat16).astype(float) - x, np.array([0.1]))
     assert lower[0, 0] == 0
+
+
+def test_fault_60_loops_under_vmap_end_after_different_steps():
+    def repeated(steps, row):
+        return lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1] + 1), (0, row))[1]
+
+    def function(x):
+        return jax.vmap(repeated)(jnp.array([1, 3, 0]), x)
+
+    found = evaluated(Arithmetic(30), function, X, points=2)
+    np.testing.assert_allclose(found[:, 1].astype(float), function(X).ravel(), rtol=1e-15)
 
 
 def test_points_are_evaluated_apart():

@@ -63,10 +63,6 @@ def squared_until_large(x):
     return lax.while_loop(lambda carry: carry[0] < 8, lambda carry: (carry[0] + 1, carry[1] * carry[1]), (0, x))[1]
 
 
-def overflow_after(steps, x):
-    return lax.while_loop(lambda carry: carry[0] < steps, lambda carry: (carry[0] + 1, carry[1] * carry[1]), (0, x))[1]
-
-
 def branch(x):
     return lax.cond(x[0] > 0, lambda x: lax.rsqrt(x), lambda x: x, x)
 
@@ -102,7 +98,6 @@ FORWARD = {
     "vmap": (jax.vmap(lambda row: 1 / row[1]), [ROWS], "div", (1,)),
     "cond": (branch, [ZERO_AT_1], "rsqrt", (1,)),
     "while": (squared_until_large, [LARGE_AT_1], "mul", (1,)),
-    "while of several examples": (jax.vmap(overflow_after), [jnp.array([9, 1, 3]), LARGE_AT_1], "mul", (0,)),
     "scan": (running_products, [ROWS], "div", (1,)),
     "integers that overflow": (lambda x: x.astype(jnp.int32) * 2**30 + 2**30, [LARGE_AT_1], None, None),
     "no Cholesky factor": (jnp.linalg.cholesky, [-jnp.eye(3)], "cholesky", None),
@@ -133,6 +128,14 @@ def test_the_forward_pass(name):
     assert found.cause
     assert found.remedy
     assert not np.isfinite(found.value)
+
+
+def test_fault_60_a_loop_under_vmap_goes_on_until_the_last_example_has_ended():
+    def squared(steps, x):
+        return lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1]), (0, x))[1]
+
+    found = fnn.find_non_finite_in(jax.vmap(squared), jnp.array([9, 1, 3]), LARGE_AT_1)
+    assert (found.operation, found.index, found.steps) == ("mul", (0,), (("while", 6),))
 
 
 @pytest.mark.parametrize("name", BACKWARD)

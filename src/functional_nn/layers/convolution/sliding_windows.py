@@ -70,7 +70,7 @@ def place_windows(
         case "causal":
             if axes != 1:
                 raise InputError(
-                    "padding", "'causal' over one spatial axis", f"{axes} axes", "Give pairs, one an axis."
+                    "padding", "'causal' over one spatial axis", f"{axes} axes", "Give one pair for each axis."
                 )
             pads = ((spans[0] - 1, 0),)
         case _:

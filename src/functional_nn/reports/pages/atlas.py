@@ -25,7 +25,7 @@ The **exact** numbers are those of the function's own program, evaluated with 50
 [the search](../how_to/checking_gradients.md#where-is-it-worst). So an approximation, such as `gelu` with tanh, is
 compared with itself and not with the function that it approximates. A gradient is computed by `jax.grad`, and a second
 derivative by `jax.grad` twice (for vectors, by `jax.hessian`). Errors are in ULP, units in the last place of the exact
-number. If half of the digits are lost, the error is about 7e7 ULP in float64, and 2,000 ULP in float32.
+number. If half of the digits are lost, the error is about 5e7 ULP in float64, and 2,000 ULP in float32.
 """
 
 

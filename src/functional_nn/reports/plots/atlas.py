@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.gradients.atlas.survey import LARGEST_DRAWN, Survey
+from functional_nn.gradients.atlas.survey import LARGEST_DRAWN, Survey, half_digits
 from functional_nn.reports.plots.axes import make_axes
 
 if TYPE_CHECKING:
@@ -45,11 +45,17 @@ def plot_atlas(surveys: Sequence[Survey], dtype: str = "float64") -> Figure:
         axes.set_yticks([1, 1e8, 1e16])
         axes.minorticks_off()
         axes.tick_params(labelsize=6)
-        axes.axhline(2.0**27 if dtype == "float64" else 2.0**12, color="0.35", lw=0.7, ls=(0, (4, 3)))
+        axes.axhline(half_digits(dtype) / np.finfo(dtype).eps, color="0.35", lw=0.7, ls=(0, (4, 3)))
         axes.set_title(survey.name.removeprefix("jax."), fontsize=7, loc="left")
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, markerscale=3, fontsize=8)
+    # A picture may lack a quantity, so the legend is collected from all of them.
+    by_label = {}
+    for axes in grid.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        by_label |= dict(zip(labels, handles, strict=True))
+    names = [name for name in COLORS if name in by_label]
+    place = {"loc": "outside upper right", "ncols": 3, "frameon": False}
+    figure.legend([by_label[name] for name in names], names, **place, markerscale=3, fontsize=8)
     figure.suptitle(f"Error in ULP ({dtype}); half of the digits are lost above the dashed line", x=0.01, ha="left")
     return figure

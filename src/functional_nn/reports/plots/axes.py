@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import shown
 from functional_nn.sweeps.grid.grid import PlainValue
@@ -22,14 +22,21 @@ if TYPE_CHECKING:
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
-def make_axes(
+def plain_axes(
     rows: int, columns: int, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     """A figure, and an array of its axes with the shape (rows, columns)."""
     from functional_nn.reports.plots.figure import ShownFigure
 
     figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+
+
+def make_axes(
+    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """Axes for curves and points: without a frame on the upper and the right side, and with a light grid."""
+    figure, grid = plain_axes(rows, columns, width=width, height=height, sharey=sharey)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -103,3 +110,14 @@ def tick_texts(values: Sequence[object]) -> list[str]:
 def _power(value: float) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def as_plain_text(text: str, most: int = 24) -> str:
+    r"""A name from the file system for a picture: cut, without control characters, and without formulas in $…$.
+
+    >>> as_plain_text("5 $ or 10 $"), as_plain_text("a" * 9, 4)
+    ('5 \\$ or 10 \\$', 'aaa…')
+    """
+    text = escaped(text)
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text.replace("$", r"\$")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.errors import escaped
 from functional_nn.core.layer import Layer, Params
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
-from functional_nn.reports.plots.axes import limit_accuracy, words
+from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes, words
+from functional_nn.reports.plots.confusion import confusion
 from functional_nn.storage.files import write_whole
 from functional_nn.training.epoch_metrics import default_metric
 from functional_nn.training.prediction import predict_probabilities
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAIN, TEST = "#0072b2", "#d55e00"
-MOST_NUMBERS = 30
-"""The largest number of classes for which a confusion matrix shows its numbers."""
 
 
 def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
@@ -77,7 +75,7 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
 
     They are those of the training examples and of the examples that were evaluated: for validation, or for testing.
     """
-    figure, (left, right) = _axes(1, 2, width=9, height=3.6)
+    figure, ((left, right),) = plain_axes(1, 2, width=9, height=3.6)
     epochs = [metrics.epoch for metrics in history]
     size = 4 if len(epochs) <= 60 else 0
     names = list(history[-1].metrics)
@@ -106,37 +104,6 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
     return figure
 
 
-def confusion(matrix: np.ndarray, title: str = "", class_names: Sequence[str] | None = None) -> Figure:
-    """Plots the confusion matrix: errors in color, and right answers as numbers on the diagonal."""
-    classes = len(matrix)
-    room = 0.48 * min(classes, MOST_NUMBERS)
-    names = [] if class_names is None else [as_plain_text(name) for name in class_names]
-    room_for_names = 0.08 * max((len(name) for name in names), default=0)
-    figure, ((axes,),) = _axes(1, 1, width=1.6 + room + room_for_names, height=1.2 + room + room_for_names)
-    errors = np.where(np.eye(classes, dtype=bool), 0, matrix)
-    colors = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
-    if classes > MOST_NUMBERS:
-        from matplotlib.ticker import MaxNLocator
-
-        bar = figure.colorbar(colors, shrink=0.6, fraction=0.04, pad=0.01, label="errors")
-        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    for row, column in np.ndindex(matrix.shape):
-        if classes <= MOST_NUMBERS and matrix[row, column]:
-            strong = errors[row, column] > 0.6 * errors.max() and row != column
-            color = "0.55" if row == column else "black"
-            if strong:
-                color = "white"
-            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
-    ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
-    axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
-    if names:
-        shown = [names[number] for number in ticks]
-        axes.set_xticklabels(shown, rotation=90)
-        axes.set_yticklabels(shown)
-    axes.set_title(title or f"{errors.sum()} of {matrix.sum()} wrong")
-    return figure
-
-
 def most_wrong(
     images: np.ndarray,
     labels: np.ndarray,
@@ -150,14 +117,14 @@ def most_wrong(
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(given[wrong])][:count]
     if not len(worst):
-        figure, ((axes,),) = _axes(1, 1, width=4, height=1)
+        figure, ((axes,),) = plain_axes(1, 1, width=4, height=1)
         axes.text(0.5, 0.5, "no test image is wrong", ha="center", va="center")
         axes.set_axis_off()
         return figure
     columns = min(8, max(4, len(worst)))
     names = [as_plain_text(name, 10) for name in class_names or map(str, range(probabilities.shape[1]))]
     rows = math.ceil(len(worst) / columns)
-    figure, grid = _axes(rows, columns, width=1.3 * columns, height=1.55 * rows + 0.4)
+    figure, grid = plain_axes(rows, columns, width=1.3 * columns, height=1.55 * rows + 0.4)
     _tiles(grid, [images[i] for i in worst], cmap="gray_r", vmin=0, vmax=255)
     for axes, i in zip(grid.flat, worst, strict=False):
         first, second = names[labels[i]], names[predicted[i]]
@@ -176,24 +143,13 @@ def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
     units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
     columns = min(16, max(4, len(units)))
     rows = math.ceil(len(units) / columns)
-    figure, grid = _axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
+    figure, grid = plain_axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
     largest = float(np.quantile(np.abs(units), 0.995)) or 1.0
     _tiles(grid, list(units), cmap="RdBu_r", vmin=-largest, vmax=largest)
     figure.suptitle(
         f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
     )
     return figure
-
-
-def as_plain_text(text: str, most: int = 24) -> str:
-    r"""A name from the file system for a picture: cut, without control characters, and without formulas in $…$.
-
-    >>> as_plain_text("5 $ or 10 $"), as_plain_text("a" * 9, 4)
-    ('5 \\$ or 10 \\$', 'aaa…')
-    """
-    text = escaped(text)
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return text.replace("$", r"\$")
 
 
 def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
@@ -205,15 +161,6 @@ def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray
         if weight.ndim == 4 and weight.shape[2] == image_shape[-1]:
             return weight
     return None
-
-
-def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    from functional_nn.reports.plots.figure import ShownFigure
-
-    figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    # A single row of several axes is returned as a plain list of them.
-    return figure, grid if rows > 1 or columns == 1 else grid[0]
 
 
 def _tiles(grid: np.ndarray, images: list[np.ndarray], **style) -> None:

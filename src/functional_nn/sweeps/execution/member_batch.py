@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.data.preparation import number_of_examples
+from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.epoch import EpochResult
@@ -170,6 +171,9 @@ class MemberBatch:
                 states[i], bad_steps[i] = careful, careful_bad_steps[i]
                 for name in metrics:
                     metrics[name][i] = careful_metrics[name][i]
+            # The careful program rounds differently, so at the edge of overflow it may find no bad step. Such a member
+            # goes on from the careful state.
+            after = self._with_members(after, careful, [i for i in suspects if bad_steps[i] < 0])
 
         # The results go into the histories of the members that are still running.
         self._train_state = after
@@ -230,6 +234,13 @@ class MemberBatch:
         if self._rules.members_at_once is None:
             return train_state
         return jax.tree.map(lambda leaf: leaf[i], train_state)
+
+    def _with_members(self, states: TrainState, others: TrainState, members: Sequence[int]) -> TrainState:
+        """The states, with those of some members taken from ``others``."""
+        if not members or self._rules.members_at_once is None:
+            return others if members else states
+        chosen = np.isin(np.arange(self._rules.members_at_once), members)
+        return jax.tree.map(lambda a, b: jnp.where(with_axes(chosen, a), b, a), states, others)
 
     def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
         """The metrics after an epoch by name, with one number for each member."""

@@ -42,8 +42,11 @@ class Workers:
 
         def work(device: Device) -> None:
             try:
-                while waiting and not stop.is_set():
-                    batch = waiting.popleft()
+                while not stop.is_set():
+                    try:
+                        batch = waiting.popleft()
+                    except IndexError:  # Another worker has taken the last one.
+                        break
                     if not batch.begun:
                         self._begin(batch, device)
                     while batch.goes_on(until(batch)) and not stop.is_set():
