@@ -41,6 +41,12 @@ def in_wide_type(derivative: Callable[..., jax.Array]) -> Callable[..., jax.Arra
     return computed_wide
 
 
+def exp_and_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """e and s with e^x = e s, for x ≤ 0. A factor times e, then times s, has its digits even if e^x underflows to 0."""
+    small = x < -32
+    return jnp.exp(jnp.where(small, x + 32, x)), jnp.where(small, math.exp(-32), jnp.ones_like(x))
+
+
 _GELU_SERIES = (
     0.49595474370069426,
     -0.12545248682662027,

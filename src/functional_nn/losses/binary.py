@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.activations.table import log_sigmoid, softplus
+from functional_nn.activations.sigmoids import log_sigmoid, softplus
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.losses.labels import check_same_shape, example_mean, per_element

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from functional_nn.activations.table import log_softmax
+from functional_nn.activations.softmaxes import log_softmax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number

@@ -46,17 +46,17 @@ STEP = "heaviside uses this branch only for x = 0, where both sides are 0, and f
 
 EQUIVALENT = (
     Equivalent(".*", r"accurate_derivatives\.py \(.*\)", ".*", IN_ULP),
-    Equivalent(".*", r"table\.py \(_exp_and_scale\)", ".*", IN_ULP),
-    Equivalent(".*", r"table\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
-    Equivalent(".*", r"table\.py \(_over_cosh_squared\)", "mul: second factor dropped", IN_ULP),
-    Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
-    Equivalent("s?elu", r"table\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
-    Equivalent("elu", r"table\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
+    Equivalent(".*", r"accurate_derivatives\.py \(exp_and_scale\)", ".*", IN_ULP),
+    Equivalent(".*", r"sigmoids\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
+    Equivalent(".*", r"sigmoids\.py \(_over_cosh_squared\)", "mul: second factor dropped", IN_ULP),
+    Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
+    Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
+    Equivalent("elu", r"piecewise\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
     Equivalent(
-        "hard_silu", r"table\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
+        "hard_silu", r"piecewise\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
     ),
     Equivalent(".*", r"derivative_rules\.py \(_from_top\)", ".*", FROM_TOP),
-    Equivalent(".*", r"(derivative_rules\.py \(softmax_product\)|table\.py \(_log_softmax_pullback\))", "gt: .*", TOP),
+    Equivalent(".*", r"(derivative_rules|softmaxes)\.py \((softmax_product|_log_softmax_pullback)\)", "gt: .*", TOP),
     Equivalent("(log_)?softmax|cross_entropy.*", r"derivative_rules\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
     Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.activations.derivative_rules import softmax_product
-from functional_nn.activations.table import tanh
+from functional_nn.activations.sigmoids import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import is_concrete

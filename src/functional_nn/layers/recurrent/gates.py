@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activations.derivative_rules import with_second_derivative
-from functional_nn.activations.table import sigmoid, tanh
+from functional_nn.activations.sigmoids import sigmoid, tanh
 from functional_nn.core.shapes import wide_type
 
 

@@ -10,13 +10,13 @@ from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
+from functional_nn.layers.recurrent.starting_parameters import starting_parameters
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
     Returns,
     one_step,
     over_time,
-    starting_parameters,
     summed_product,
     weights_and_bias_bar,
 )

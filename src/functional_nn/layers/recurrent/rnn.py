@@ -7,18 +7,18 @@ from collections.abc import Callable
 import jax
 
 from functional_nn.activations.activation_types import Activation, as_activation
-from functional_nn.activations.table import tanh
+from functional_nn.activations.sigmoids import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count
 from functional_nn.layers.initializers import Initializer
+from functional_nn.layers.recurrent.starting_parameters import starting_parameters
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
     Returns,
     one_step,
     over_time,
-    starting_parameters,
     weights_and_bias_bar,
 )
 

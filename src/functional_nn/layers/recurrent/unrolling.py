@@ -11,11 +11,10 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals
-from functional_nn.core.layer_checks import check_entries, check_floating, check_key
+from functional_nn.core.layer_checks import check_entries, check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_choice
-from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
@@ -190,36 +189,6 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         return params_bar, (x_bar, start_bar) if given else x_bar
 
     return Layer(name, init, forward, backward, takes_mask=True)
-
-
-def starting_parameters(
-    key: jax.Array, in_size: int, hidden_size: int, gates: int, initializer: Initializer, *, hidden_bias: bool = False
-) -> dict[str, jax.Array]:
-    """Draws W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, a hidden bias (H).
-
-    W comes from the initializer, separately for each gate. Each gate's part of U is orthogonal, so that repeated
-    products neither grow nor shrink h. Biases are zero. ``"pytorch"`` draws everything from U(±1/√H), as PyTorch's
-    recurrent layers do.
-    """
-    width = gates * hidden_size
-    shapes = {"input_weight": (in_size, width), "hidden_weight": (hidden_size, width), "bias": (width,)}
-    if hidden_bias:
-        shapes["hidden_bias"] = (hidden_size,)
-    check_key(key)
-    if isinstance(initializer, str) and initializer == "pytorch":
-        bound = hidden_size**-0.5
-        keys = jax.random.split(key, len(shapes))
-        return {
-            name: jax.random.uniform(name_key, shape, minval=-bound, maxval=bound)
-            for name_key, (name, shape) in zip(keys, shapes.items(), strict=True)
-        }
-    keys = jax.random.split(key, (2, gates))
-    orthogonal = jax.nn.initializers.orthogonal()
-    input_weights = [weight_and_bias(initializer, gate_key, (in_size, hidden_size))[0] for gate_key in keys[0]]
-    hidden_weights = [orthogonal(gate_key, (hidden_size, hidden_size)) for gate_key in keys[1]]
-    biases = {name: jnp.zeros(shape) for name, shape in shapes.items() if name.endswith("bias")}
-    weights = {"input_weight": jnp.concatenate(input_weights, 1), "hidden_weight": jnp.concatenate(hidden_weights, 1)}
-    return weights | biases
 
 
 def weights_and_bias_bar(rows: dict[str, jax.Array], columns: jax.Array) -> Params:

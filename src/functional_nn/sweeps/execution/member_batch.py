@@ -239,7 +239,7 @@ class MemberBatch:
         """The states, with those of some members taken from ``others``."""
         if not members or self._rules.members_at_once is None:
             return others if members else states
-        chosen = np.isin(np.arange(self._rules.members_at_once), members)
+        chosen = jnp.isin(jnp.arange(self._rules.members_at_once), jnp.array(members))
         return jax.tree.map(lambda a, b: jnp.where(with_axes(chosen, a), b, a), states, others)
 
     def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
