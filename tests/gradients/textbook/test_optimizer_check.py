@@ -318,7 +318,7 @@ def test_bad_arguments_are_named(arguments, argument):
 
 def test_the_page_has_every_rule_in_the_letters_of_the_code():
     page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "optimizers.md").read_text("utf-8")
-    rules = [rule for rule in map(textbook.__dict__.get, textbook.__all__) if getattr(rule, "formula", "")]
+    rules = [rule for name in textbook.__all__ if getattr(rule := getattr(textbook, name), "formula", "")]
     assert len(rules) > 20
     for rule in rules:
         row = next(line for line in page.splitlines() if line.startswith(f"| {rule.__name__} |"))

@@ -95,18 +95,12 @@ class LAMB(AdamW):
         return d, state
 
 
-@dataclass(frozen=True)
-class AMSGrad(LeafRule):
+class AMSGrad(Adam):
     """Adam with the largest mean square so far, so that steps never grow again.
 
     The paper does not correct the bias. Optax corrects the mean, and takes the maximum of corrected mean squares.
     PyTorch takes the maximum of the uncorrected ones and corrects that.
     """
-
-    b1: Number = 0.9
-    b2: Number = 0.999
-    eps: Number = 1e-8
-    eps_root: Number = 0.0
 
     formula = (
         "m_hat, v_hat as Adam;  v_max = max(v_max, v_hat);  "
@@ -121,7 +115,7 @@ class AMSGrad(LeafRule):
         m, v, v_max = state
         m, v = mean(self.b1, m, g), mean(self.b2, v, g * g)
         v_max = np.maximum(v_max, v / (1 - self.b2**t))
-        return m / (1 - self.b1**t) / (np.sqrt(v_max + self.eps_root) + self.eps), (m, v, v_max)
+        return self.first(m, g, t) / (np.sqrt(v_max + self.eps_root) + self.eps), (m, v, v_max)
 
 
 @dataclass(frozen=True)
@@ -151,17 +145,13 @@ class AdaMax(LeafRule):
 
 
 @dataclass(frozen=True)
-class RAdam(LeafRule):
+class RAdam(Adam):
     """Adam with a factor for the variance of the mean square. Without a finite variance, it is momentum alone.
 
     The paper applies the factor if rho > 4; Optax and the authors' code if rho >= ``threshold`` = 5. With b2 = 0.999
     this is one step later, so step 5 differs. eps is not in the paper.
     """
 
-    b1: Number = 0.9
-    b2: Number = 0.999
-    eps: Number = 1e-8
-    eps_root: Number = 0.0
     threshold: Number = 5.0
 
     formula = (
@@ -172,13 +162,10 @@ class RAdam(LeafRule):
     )
     source = "Liu et al. 2020, Algorithm 2"
 
-    def start_leaf(self, w):
-        return 0 * w, 0 * w
-
     def direction(self, w, g, state, t):
         m, v = state
         m, v = mean(self.b1, m, g), mean(self.b2, v, g * g)
-        m_hat, v_hat = m / (1 - self.b1**t), v / (1 - self.b2**t)
+        m_hat, v_hat = self.first(m, g, t), v / (1 - self.b2**t)
         rho_inf = 2 / (1 - self.b2) - 1
         rho = rho_inf - 2 * t * self.b2**t / (1 - self.b2**t)
         if rho < self.threshold:
@@ -188,11 +175,9 @@ class RAdam(LeafRule):
 
 
 @dataclass(frozen=True)
-class AdaBelief(LeafRule):
+class AdaBelief(Adam):
     """Adam with the mean square of the gradients' distance from their own mean. eps_root is added to s in each step."""
 
-    b1: Number = 0.9
-    b2: Number = 0.999
     eps: Number = 1e-16
     eps_root: Number = 1e-16
 
@@ -202,14 +187,11 @@ class AdaBelief(LeafRule):
     )
     source = "Zhuang et al. 2020, Algorithm 2"
 
-    def start_leaf(self, w):
-        return 0 * w, 0 * w
-
     def direction(self, w, g, state, t):
         m, s = state
         m = mean(self.b1, m, g)
         s = mean(self.b2, s, (g - m) * (g - m)) + self.eps_root
-        return m / (1 - self.b1**t) / (np.sqrt(s / (1 - self.b2**t)) + self.eps), (m, s)
+        return self.first(m, g, t) / (np.sqrt(s / (1 - self.b2**t)) + self.eps), (m, s)
 
 
 @dataclass(frozen=True)
