@@ -20,6 +20,7 @@ from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import words
 
 if TYPE_CHECKING:
     from functional_nn.training.run import EpochMetrics, Run
@@ -203,10 +204,10 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
 def _print_epoch(metrics: EpochMetrics) -> None:
     """Prints the metrics of an epoch as a line of the table. The first epoch prints the table's head before it."""
     start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
-    names = {name: name.replace("_", " ") for name in metrics.metrics}
+    heads = {name: words(name) for name in metrics.metrics}
     if metrics.epoch == 1:
-        click.echo(f"{start}epoch  {'  '.join(names.values())}  seconds")
-    numbers = [_number(metrics.metrics[name], len(words)) for name, words in names.items()]
+        click.echo(f"{start}epoch  {'  '.join(heads.values())}  seconds")
+    numbers = [_number(metrics.metrics[name], len(head)) for name, head in heads.items()]
     click.echo(f"{start}{metrics.epoch:5d}  {'  '.join(numbers)}  {metrics.seconds:7.3f}{_remarks(metrics)}")
 
 
@@ -223,7 +224,7 @@ def _print_result(run: Run, seconds: dict[str, float]) -> None:
     numbers = run.test_metrics or run.history[-1].metrics
     part = default_metric(numbers).partition("_")[0]
     others = [name for name in numbers if name.startswith(part) and not name.endswith("_loss")]
-    texts = [f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in others or [default_metric(numbers)]]
+    texts = [f"{words(name)} {numbers[name]:.4f}" for name in others or [default_metric(numbers)]]
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""

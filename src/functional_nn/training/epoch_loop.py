@@ -14,6 +14,7 @@ import numpy as np
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import words
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
@@ -164,7 +165,7 @@ class EpochLoop:
         if answer is not None and not isinstance(answer, bool | np.bool_):
             raise InputError("on_epoch", "a function that returns True to stop the run, or None", shown(answer))
         shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
-        texts = [f"{name.replace('_', ' ')} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
+        texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))
         return bool(answer)
 

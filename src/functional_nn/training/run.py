@@ -13,6 +13,7 @@ from functional_nn.core.counts import counted
 from functional_nn.core.display import html_repr
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
+from functional_nn.core.texts import words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
@@ -125,7 +126,7 @@ class Run:
     def __repr__(self) -> str:
         epochs = counted(len(self.history), "epoch")
         metrics = {**(self.history[-1].metrics if self.history else {}), **self.test_metrics}
-        texts = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()]
+        texts = [f"{words(name)} {value:.4f}" for name, value in metrics.items()]
         return f"Run({', '.join((self.status, epochs, *texts))})"
 
     _repr_html_ = html_repr

@@ -14,6 +14,7 @@ from functional_nn.bench.measure.peaks import Peaks
 from functional_nn.bench.measure.timing import Timing
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.display import html_repr
+from functional_nn.core.texts import words
 
 NEAR = 0.5
 """A bound limits a program if it accounts for at least this share of a call."""
@@ -181,7 +182,7 @@ class Benchmark:
     def _labeled_lines(self) -> Iterator[tuple[str, str]]:
         yield (
             f"{self.name} ",  # the space keeps a long name apart from the text
-            ", ".join(f"{stage.replace('_', ' ')} {in_seconds(self.stages[stage])}" for stage in STAGES
+            ", ".join(f"{words(stage)} {in_seconds(self.stages[stage])}" for stage in STAGES
                       if stage in self.stages),
         )  # fmt: skip
         yield "steady state", str(self.steady)

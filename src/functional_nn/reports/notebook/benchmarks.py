@@ -5,6 +5,7 @@ from __future__ import annotations
 from functional_nn.bench.diagnose.findings import Explanation, Finding
 from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.texts import words
 from functional_nn.reports.notebook.markup import Html, badge, code, facts, faint, fold, joined, table, tag, title, view
 
 
@@ -13,7 +14,7 @@ def benchmark_html(result: Benchmark) -> str:
     shares = result.shares
     compute = f"{result.at_least}{shares['compute']:.0%} of {in_flops(result.peaks.flops_per_second)}/s"
     moved = f"{shares['memory']:.0%} of {in_bytes(result.peaks.bytes_per_second)}/s"
-    stages = ", ".join(f"{name.replace('_', ' ')} {in_seconds(seconds)}" for name, seconds in result.stages.items())
+    stages = ", ".join(f"{words(name)} {in_seconds(seconds)}" for name, seconds in result.stages.items())
     pairs = [
         ("bound", result.verdict),
         ("roofline", f"{result.at_least}{result.roofline:.0%} of what the peaks allow"),

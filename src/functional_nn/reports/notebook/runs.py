@@ -9,6 +9,7 @@ import numpy as np
 from functional_nn.bench.measure.units import in_seconds
 from functional_nn.core.counts import counted
 from functional_nn.core.progress import ProgressState
+from functional_nn.core.texts import words
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.reports.notebook.charts import bar, sparkline
 from functional_nn.reports.notebook.markup import Html, badge, facts, faint, fold, joined, table, tag, title, view
@@ -90,11 +91,6 @@ def curves_html(curves: Mapping[str, Sequence[float] | np.ndarray]) -> Html:
         text = joined((words(name), " ", tag("strong", f"{last:.4f}"), " ", note))
         parts.append(tag("div", tag("span", text), sparkline([float(value) for value in values], label)))
     return tag("div", *parts, class_="fnn-curves")
-
-
-def words(metric: str) -> str:
-    """The name of a metric for people."""
-    return metric.replace("_", " ")
 
 
 def history_html(history: EpochHistory) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from functional_nn.core.counts import counted
+from functional_nn.core.texts import words
 from functional_nn.reports.notebook.charts import sparkline
 from functional_nn.reports.notebook.markup import Html, facts, faint, fold, table, tag, title, view
-from functional_nn.reports.notebook.runs import curves_html, status_badge, words
+from functional_nn.reports.notebook.runs import curves_html, status_badge
 from functional_nn.sweeps.results.member import Member
 from functional_nn.sweeps.results.results import SweepResult, sentences
 from functional_nn.sweeps.results.table import ranked_settings, shown_value

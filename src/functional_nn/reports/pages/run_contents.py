@@ -11,6 +11,7 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.counts import counted
 from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.reports.pages.charts import number
 from functional_nn.storage.files import JsonObject, JsonValue
@@ -157,11 +158,6 @@ def outcome(contents: RunContents) -> dict[str, float | None]:
 def metrics_of(row: JsonObject) -> dict[str, float | None]:
     """The metrics in a row of ``metrics.jsonl``."""
     return {name: value for name, value in row.items() if name not in NOT_METRICS}
-
-
-def words(metric: str) -> str:
-    """The name of a metric for people: ``test accuracy``."""
-    return metric.replace("_", " ")
 
 
 def settings_table(settings: Mapping[str, JsonValue]) -> list[tuple[str, str]]:

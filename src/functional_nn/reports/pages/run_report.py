@@ -12,13 +12,14 @@ import numpy as np
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.pages import run_contents
 from functional_nn.reports.pages.charts import STYLES, Line, line_chart, number, small_line
 from functional_nn.reports.pages.drawing import drawing_panel
 from functional_nn.reports.pages.page import check_libraries, write_template
 from functional_nn.reports.pages.pictures import MOST_UNITS, as_png, shown_pixels, weights_picture
-from functional_nn.reports.pages.run_contents import RunContents, metrics_of, words
+from functional_nn.reports.pages.run_contents import RunContents, metrics_of
 from functional_nn.reports.pages.run_findings import findings, layer_names
 from functional_nn.reports.plots.run import weight_on_pixels
 from functional_nn.storage.files import JsonObject

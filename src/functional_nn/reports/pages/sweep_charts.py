@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from functional_nn.core.texts import words
 from functional_nn.reports.pages.charts import (
     BOTTOM,
     HEIGHT,
@@ -25,9 +26,9 @@ from functional_nn.reports.pages.charts import (
     points,
     scale_of,
 )
-from functional_nn.reports.plots.axes import are_numbers, is_share, spans_decades, tick_texts, words
+from functional_nn.reports.plots.axes import are_numbers, is_share, spans_decades, tick_texts
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member
+from functional_nn.sweeps.results.member import Member, has_number
 
 MOST_DRAWN = 200
 """The largest number of models that are drawn. Half of them are the best ones, the others are spread over the ranks."""
@@ -152,11 +153,6 @@ def curves(drawn: Sequence[Member], metric: str, label: str) -> str:
             parts.append(_model(member, path(pieces), rank / max(1, len(drawn) - 1), member.status != "non-finite"))
     body = f'{axes(x, y, epoch_ticks(epochs), "epoch", "")}<g class="models">{"".join(reversed(parts))}</g>'
     return _svg(body, label, WIDTH, HEIGHT)
-
-
-def has_number(member: Member, metric: str) -> bool:
-    """Whether a member ended with a finite number."""
-    return member.has_result and math.isfinite(member.last(metric))
 
 
 def _model(member: Member, shape: str, share: float, is_finite: bool) -> str:

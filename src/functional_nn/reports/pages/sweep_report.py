@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import words
 from functional_nn.reports.pages.charts import number
 from functional_nn.reports.pages.page import check_libraries, write_template
 from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
-from functional_nn.reports.pages.sweep_charts import MOST_AXES, curves, drawn_members, has_number, parallel_coordinates
-from functional_nn.reports.plots.axes import are_numbers, words
+from functional_nn.reports.pages.sweep_charts import MOST_AXES, curves, drawn_members, parallel_coordinates
+from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import SURROUNDINGS
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, metric_names
+from functional_nn.sweeps.results.member import Member, has_number, metric_names
 from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
 

@@ -95,11 +95,6 @@ def spans_decades(values: Sequence[object]) -> bool:
     return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
 
 
-def words(metric: str) -> str:
-    """The name of a metric for people: ``test accuracy``."""
-    return metric.replace("_", " ")
-
-
 def tick_texts(values: Sequence[object]) -> list[str]:
     """The texts of values on an axis. If some are very small, all numbers below 1 are written as 1e-4 is."""
     if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:

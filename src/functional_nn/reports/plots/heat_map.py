@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.reports.plots.axes import BAD, MEAN, check_hyperparameters, make_axes, tick_texts, values_of, words
+from functional_nn.core.texts import words
+from functional_nn.reports.plots.axes import BAD, MEAN, check_hyperparameters, make_axes, tick_texts, values_of
 from functional_nn.sweeps.results.member import chosen_metric
 from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.sweeps.results.statistics import Setting, setting, together

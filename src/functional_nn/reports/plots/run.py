@@ -13,9 +13,10 @@ import numpy as np
 
 from functional_nn.core import trees
 from functional_nn.core.layer import Layer, Params
+from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
-from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes, words
+from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes
 from functional_nn.reports.plots.confusion import confusion
 from functional_nn.storage.files import write_whole
 from functional_nn.training.epoch_metrics import default_metric

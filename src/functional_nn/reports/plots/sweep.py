@@ -11,6 +11,7 @@ import numpy as np
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import words
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
@@ -24,13 +25,13 @@ from functional_nn.reports.plots.axes import (
     spans_decades,
     tick_texts,
     values_of,
-    words,
 )
 from functional_nn.reports.plots.heat_map import MOST_CELLS, plot_heat_map
 from functional_nn.reports.plots.run import write_picture
-from functional_nn.sweeps.results.member import Member, check_result, chosen_metric
+from functional_nn.sweeps.results.member import Member, check_result, chosen_metric, has_number
 from functional_nn.sweeps.results.results import SweepResult, shown_value
 from functional_nn.sweeps.results.statistics import Setting, half_width, setting, together
+from functional_nn.sweeps.results.table import place_of
 from functional_nn.training.epoch_metrics import larger_is_better
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:
     columns = 2 if len(names) == 4 else min(3, len(names))
     lines = math.ceil(len(names) / columns)
     figure, grid = make_axes(lines, columns, width=3.6 * columns + 0.6, height=3.1 * lines + 0.3, sharey=True)
-    finite = [member.last(metric) for member in result.members if _is_finite(member, metric)]
+    finite = [member.last(metric) for member in result.members if has_number(member, metric)]
     for axes, name in zip(grid.flat, names, strict=False):
         _effect(axes, result, name, metric)
         scale_losses(axes, np.array(finite), metric)
@@ -154,7 +155,7 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     if not settings:
         raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
     shown = settings[:MOST_PANELS]
-    panels = [np.array([m.last(metric) for m in members if _is_finite(m, metric)]) for _, members in shown]
+    panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
     edges = _bins(panels)
     if is_share(metric):
         # The bin around 1 ends there, and so does the axis.
@@ -192,22 +193,17 @@ def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> li
         pictures["effects.png"] = lambda: plot_effects(result, metric)
     if len(few) > 1:
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
-    if "seed" in result.varied and any(_is_finite(member, metric) for member in result.members):
+    if "seed" in result.varied and any(has_number(member, metric) for member in result.members):
         pictures["spread.png"] = lambda: plot_spread(result, metric)
     for name, draw in pictures.items():
         write_picture(folder / name, draw())
     return sorted(pictures)
 
 
-def _is_finite(member: Member, metric: str) -> bool:
-    return member.has_result and math.isfinite(member.last(metric))
-
-
 def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tuple[Setting, list[Member]]]:
     others = [name for name in (result.members[0].hyperparameters if result.members else ()) if name not in by]
     settings = [(setting(given, members, metric), members) for given, members in together(result, others)]
-    sign = -1 if larger_is_better(metric) else 1
-    return sorted(settings, key=lambda pair: math.inf if math.isnan(pair[0].mean) else sign * pair[0].mean)
+    return sorted(settings, key=lambda pair: place_of(pair[0], metric))
 
 
 def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
@@ -256,9 +252,9 @@ def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
     # picture.
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
     places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
-    good = [i for i, member in enumerate(result.members) if _is_finite(member, metric)]
+    good = [i for i, member in enumerate(result.members) if has_number(member, metric)]
     ran = [i for i, member in enumerate(result.members) if member.status != "not run"]
-    bad = [i for i in ran if not _is_finite(result.members[i], metric)]
+    bad = [i for i in ran if not has_number(result.members[i], metric)]
 
     def x(members: Sequence[int]) -> np.ndarray:
         at = np.array([places[result.members[i].hyperparameters[name]] for i in members], float)

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.data.preparation import number_of_examples
 from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
-from functional_nn.sweeps.grid.grid import Hyperparameters
+from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
+from functional_nn.sweeps.results.member import Member
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
@@ -56,6 +58,21 @@ class MemberHistory:
     def curve(self, metric: str) -> list[float]:
         """A metric after each epoch."""
         return self.curves.setdefault(metric, [])
+
+    def result(
+        self, hyperparameters: Mapping[str, PlainValue], params: Params | None = None, state: State | None = None
+    ) -> Member:
+        """The member with these metrics, as a result of the sweep has it."""
+        return Member(
+            number=self.number,
+            hyperparameters=hyperparameters,
+            status="not run" if self.running else self.status,
+            bad_step=self.bad_step,
+            params=params,
+            state=state,
+            curves={name: np.asarray(curve) for name, curve in self.curves.items()},
+            test_metrics=self.test_metrics,
+        )
 
 
 @dataclass(frozen=True)

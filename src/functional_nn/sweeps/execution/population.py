@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import jax
-import numpy as np
 
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
@@ -272,18 +271,8 @@ class Population:
 
     def member(self, number: int, shown: Sequence[str]) -> Member:
         """The result of a member, with the hyper-parameters named in ``shown``."""
-        history = self.histories[number]
         params, state = self._kept.get(number, (None, None))
-        return Member(
-            number=number,
-            hyperparameters={name: self._grid[number][name] for name in shown},
-            status="not run" if history.running else history.status,
-            bad_step=history.bad_step,
-            params=params,
-            state=state,
-            curves={name: np.asarray(curve) for name, curve in history.curves.items()},
-            test_metrics=history.test_metrics,
-        )
+        return self.histories[number].result({name: self._grid[number][name] for name in shown}, params, state)
 
     def described(self) -> dict[str, str | int]:
         """The plan, its estimated memory, the largest memory so far, and the number of static groups."""

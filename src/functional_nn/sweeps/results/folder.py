@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.files import JsonObject, JsonValue
@@ -17,7 +15,6 @@ from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 from functional_nn.sweeps.execution.store import BATCHES, FINGERPRINT, SWEEP, histories_in, read_identity
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member
 from functional_nn.sweeps.results.results import SweepResult
 
 BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)")
@@ -37,7 +34,9 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     histories = _histories(folder, settings)
     grid = settings["grid"]
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
-    members = tuple(_member(history, grid[history.number], names) for history in histories)
+    members = tuple(
+        history.result({name: _plain(grid[history.number][name]) for name in names}) for history in histories
+    )
     message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
     precision = settings.get("precision") or ["float32"]
     return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
@@ -90,17 +89,6 @@ def _batches(folder: Path, fingerprint: str) -> Iterator[tuple[int | None, list[
         except (OSError, ValueError, KeyError, TypeError):
             continue
         yield None if name["rung"] == "end" else int(name["rung"]), histories
-
-
-def _member(history: MemberHistory, hyperparameters: Mapping[str, JsonValue], names: Sequence[str]) -> Member:
-    return Member(
-        number=history.number,
-        hyperparameters={name: _plain(hyperparameters[name]) for name in names},
-        status="not run" if history.running else history.status,
-        bad_step=history.bad_step,
-        curves={name: np.asarray(curve) for name, curve in history.curves.items()},
-        test_metrics=history.test_metrics,
-    )
 
 
 def _plain(value: JsonValue) -> PlainValue:

@@ -12,6 +12,7 @@ import numpy as np
 from functional_nn.core.display import html_repr
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params, State
+from functional_nn.core.texts import words
 from functional_nn.core.validation import check_choice, shown
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.training.epoch_metrics import default_metric
@@ -49,7 +50,7 @@ class Member:
     def __repr__(self) -> str:
         given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
         metrics = {name: self.last(name) for name in self.curves} | dict(self.test_metrics)
-        numbers = "".join(f", {name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+        numbers = "".join(f", {words(name)} {value:.4f}" for name, value in metrics.items())
         return f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})"
 
     _repr_html_ = html_repr
@@ -78,6 +79,11 @@ class Member:
         about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": self.epochs}
         last = {metric: self.last(metric) for metric in metrics}
         return {"number": self.number, **self.hyperparameters, **about, **last}
+
+
+def has_number(member: Member, metric: str) -> bool:
+    """Whether a member ended with a finite metric. Only such members can win, and count in statistics."""
+    return member.has_result and math.isfinite(member.last(metric))
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -20,10 +20,11 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import words
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import COLUMNS, Member, check_names, chosen_metric, metric_names
+from functional_nn.sweeps.results.member import COLUMNS, Member, check_names, chosen_metric, has_number, metric_names
 from functional_nn.sweeps.results.table import settings_table, shown_value
 from functional_nn.training.epoch_metrics import larger_is_better
 from functional_nn.training.optimizers.precision import Precision
@@ -130,7 +131,7 @@ class SweepResult:
         def place(member: Member) -> tuple[bool, float]:
             value = member.last(chosen)
             order = math.inf if math.isnan(value) else sign * value
-            return not _can_win(member, chosen), order
+            return not has_number(member, chosen), order
 
         return sorted(self.members, key=place)
 
@@ -144,7 +145,7 @@ class SweepResult:
             InputError: if no member ended with a finite number.
         """
         ranked, chosen = self.ranked(metric), chosen_metric(self, metric)
-        if not ranked or not _can_win(ranked[0], chosen):
+        if not ranked or not has_number(ranked[0], chosen):
             counts = Counter(member.status for member in self.members)
             given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
             raise InputError("members", f"one with a finite {chosen}", given, "Try smaller learning rates.")
@@ -289,7 +290,7 @@ def sentences(result: SweepResult) -> list[str]:
         others = [name for name in best.curves if name.startswith(("test_", "validation_")) and name != result.metric]
         shown_metrics = [result.metric, *(name for name in others if not name.endswith("_loss"))]
         numbers = {name: best.last(name) for name in shown_metrics} | dict(best.test_metrics)
-        texts = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in numbers.items())
+        texts = ", ".join(f"{words(name)} {value:.4f}" for name, value in numbers.items())
         on_test = " (chosen on test data)" if result.metric.startswith("test_") else ""
         lines.append(f"best: member {best.number}{about}, {texts}{on_test}")
     except InputError:
@@ -311,7 +312,3 @@ def _time(result: SweepResult, trained: int) -> str:
     seconds = result.seconds["total"]
     taken = f"in {seconds:.1f} s ({trained / seconds:.2f} models a second; {result.plan.get('name', '')})"
     return f": {earlier} in an earlier call, {trained} {taken}" if earlier else f" {taken}"
-
-
-def _can_win(member: Member, metric: str) -> bool:
-    return member.has_result and math.isfinite(member.last(metric))

@@ -12,7 +12,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import HasMembers, Member, check_result, chosen_metric
+from functional_nn.sweeps.results.member import HasMembers, Member, check_result, chosen_metric, has_number
 from functional_nn.training.epoch_metrics import larger_is_better
 
 CONFIDENCE = 0.95
@@ -147,7 +147,7 @@ def together(
 
 def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
     """The statistics of a metric over some members."""
-    counted = [member for member in members if member.has_result and math.isfinite(member.last(metric))]
+    counted = [member for member in members if has_number(member, metric)]
     values = np.array([member.last(metric) for member in counted])
     epochs = [member.epochs for member in counted]
     not_run = sum(member.status == "not run" for member in members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from functional_nn.core.texts import words
 from functional_nn.sweeps.results.member import HasMembers, chosen_metric
 from functional_nn.sweeps.results.statistics import Setting, summarize
 from functional_nn.training.epoch_metrics import larger_is_better
@@ -25,7 +26,7 @@ def settings_table(result: HasMembers) -> list[str]:
     interrupted = any(row.not_run for row in settings)
     not_run_column = ["not run"] if interrupted else []
     cells = [
-        [*names, *epochs_column, "models", metric.replace("_", " "), "± 95%", "not finite", *not_run_column],
+        [*names, *epochs_column, "models", words(metric), "± 95%", "not finite", *not_run_column],
     ]
     for row in listed:
         spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
@@ -44,10 +45,11 @@ def settings_table(result: HasMembers) -> list[str]:
 
 def ranked_settings(result: HasMembers, metric: str) -> list[Setting]:
     """The settings of the hyper-parameters, averaged over their seeds, the best first."""
-    return sorted(summarize(result, metric), key=lambda row: _worst_last(row, metric))
+    return sorted(summarize(result, metric), key=lambda row: place_of(row, metric))
 
 
-def _worst_last(row: Setting, metric: str) -> tuple[bool, float]:
+def place_of(row: Setting, metric: str) -> tuple[bool, float]:
+    """A key to sort settings by: the best is first, and those without a mean are last."""
     if math.isnan(row.mean):
         return True, 0.0
     return False, -row.mean if larger_is_better(metric) else row.mean
