@@ -84,7 +84,7 @@ def test_summary_of_nested_and_single_layers():
 
 def test_flops_of_loops_and_batches():
     """A scan's body counts as often as it runs, a vmapped product as often as it is mapped."""
-    from functional_nn.jaxprs.flops import count_flops
+    from tests.jaxprs.counts import count_flops
 
     w, x = jnp.ones((5, 5)), jnp.ones((3, 5))
     product = 2 * 3 * 5 * 5

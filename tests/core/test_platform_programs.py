@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
-from functional_nn.jaxprs.bytes_moved import count_bytes
 from functional_nn.jaxprs.evaluate import evaluate
-from functional_nn.jaxprs.flops import count_flops
 from functional_nn.jaxprs.walk import equations
 
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
-from functional_nn.jaxprs.bytes_moved import bytes_by_scope, count_bytes
-from functional_nn.jaxprs.flops import count_flops, flops_by_scope, uncounted
+from functional_nn.jaxprs.bytes_moved import bytes_by_scope
+from functional_nn.jaxprs.flops import flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import equations, flattened, layer_of, trace
 
 SIZE = st.integers(1, 9)

@@ -10,12 +10,12 @@ bytes that a good compiler needs; a cache may save some of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from jax.extend.core import ClosedJaxpr, Literal
 
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
-from functional_nn.jaxprs.walk import Flat, Place, Step, flattened, times, trace
+from functional_nn.jaxprs.walk import Place, Step, flattened, times
 
 READ_WHOLE = frozenset(
     {"dot_general", "ragged_dot_general", "conv_general_dilated", "sort", "fft", "select_and_scatter_add"}
@@ -37,23 +37,15 @@ VIEWS = frozenset(("reshape", "squeeze", "expand_dims", "transpose", "name", "st
 """Operations that return the same elements in another shape or order."""
 
 
-def count_bytes(function: Callable[..., object], *arguments: object) -> int:
-    """The fewest bytes that one call moves; ``arguments`` may be shapes.
+def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
+    """The fewest bytes that a traced program moves under each name stack (``chain_0/dense_1``).
 
     >>> import jax.numpy as jnp
-    >>> count_bytes(lambda x, w: jnp.exp(x) @ w, jnp.ones((2, 3)), jnp.ones((3, 4)))
+    >>> from functional_nn.jaxprs.walk import trace
+    >>> bytes_by_scope(trace(lambda x, w: jnp.exp(x) @ w, jnp.ones((2, 3)), jnp.ones((3, 4)))).total()
     152
     """
-    return bytes_by_scope(trace(function, *arguments)).total()
-
-
-def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
-    """The bytes under each name stack (``chain_0/dense_1``) of a traced program."""
-    return flat_bytes(flattened(program))
-
-
-def flat_bytes(flat: Flat) -> Counter[str]:
-    """The bytes under each name stack of a flat program."""
+    flat = flattened(program)
     counts: Counter[str] = Counter()
     # A view has no memory of its own: it is replaced by the array that it shows.
     shown: dict[int, int] = {}

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.jaxprs.inner_programs import TracedProgram, array_type, closed, counted_program, inner_programs
-from functional_nn.jaxprs.walk import times, trace, within
+from functional_nn.jaxprs.walk import times, within
 
 ELEMENTWISE = frozenset(
     {"add", "add_any", "sub", "mul", "div", "rem", "neg", "abs", "sign", "max", "min", "floor", "ceil", "round"}
@@ -53,18 +52,10 @@ COMPLEX_COUNTS = {"add": 2, "add_any": 2, "sub": 2, "neg": 2, "mul": 6}
 ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-mul", "scatter_mul"))
 
 
-def count_flops(function: Callable[..., object], *arguments: object) -> int:
-    """The floating-point operations of one call; ``arguments`` may be shapes (``jax.ShapeDtypeStruct``).
-
-    >>> count_flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 4)))
-    48
-    """
-    return flops_by_scope(trace(function, *arguments)).total()
-
-
 def uncounted(program: TracedProgram) -> Counter[str]:
     """How often one call runs the operations that have no count, by their names. So the count is at least the true one.
 
+    >>> from functional_nn.jaxprs.walk import trace
     >>> dict(uncounted(trace(lambda x: jnp.linalg.cholesky(x) @ x, jnp.ones((3, 3)))))
     {'cholesky': 1}
     """
@@ -95,7 +86,12 @@ def _is_complex(equation: JaxprEqn) -> bool:
 
 
 def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
-    """The operations under each name stack (``chain_0/dense_1``) of a traced program."""
+    """The operations under each name stack (``chain_0/dense_1``) of a traced program.
+
+    >>> from functional_nn.jaxprs.walk import trace
+    >>> flops_by_scope(trace(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 4)))).total()
+    48
+    """
     counts: Counter[str] = Counter()
     for equation in closed(program).jaxpr.eqns:
         place = within(scope, equation)
