@@ -13,7 +13,8 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.extend.core import JaxprEqn
 from jax.stages import Compiled, Lowered
 
-from functional_nn.jaxprs.inner_programs import LOOPS, TracedProgram, array_type, closed, inner_programs
+from functional_nn.jaxprs.inner_programs import TracedProgram, array_type
+from functional_nn.jaxprs.walk import all_equations, equations
 
 Result = TypeVar("Result")
 
@@ -72,8 +73,8 @@ def step_options(program: TracedProgram, loops: int = 1) -> Options:
         program: the traced program.
         loops: the number of loops around each step.
     """
-    looped = any(depth >= loops for _, depth in _equations(program, *LOOPS))
-    thin = all(sorted(_sizes(product))[1] <= THIN for product, _ in _equations(program, "dot_general"))
+    looped = any(located.loops > loops for located in equations(program))
+    thin = all(sorted(_sizes(product))[1] <= THIN for product in _named(program, "dot_general"))
     library = SUMS if thin and not looped else SUMS_AND_PRODUCTS
     order: Options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return library | order | ({} if looped else FIRST_LEVEL)
@@ -82,27 +83,18 @@ def step_options(program: TracedProgram, loops: int = 1) -> Options:
 def sum_options(program: TracedProgram) -> Options:
     """Returns ``ONE_BY_ONE`` if all sums of a traced program are short, including products of two vectors."""
     lengths: list[float] = []
-    for equation, _ in _equations(program, "reduce_sum"):
+    for equation in _named(program, "reduce_sum"):
         lengths.append(array_type(equation.invars[0]).size / max(array_type(equation.outvars[0]).size, 1))
-    for equation, _ in _equations(program, "dot_general"):
+    for equation in _named(program, "dot_general"):
         left, shared, right = _sizes(equation)
         if left == right == 1:
             lengths.append(shared)
     return ONE_BY_ONE if lengths and max(lengths) <= SHORT else {}
 
 
-def _equations(program: TracedProgram, *names: str, depth: int = 0) -> Iterator[tuple[JaxprEqn, int]]:
-    """Yields the equations with these names in a traced program, and the number of loops around each.
-
-    Unlike ``walk.equations``, this yields the loops themselves. It does not read scopes, because it runs before every
-    compilation and must be fast.
-    """
-    for equation in closed(program).jaxpr.eqns:
-        name = equation.primitive.name
-        if name in names:
-            yield equation, depth
-        for inner in inner_programs(equation):
-            yield from _equations(inner, *names, depth=depth + (name in LOOPS))
+def _named(program: TracedProgram, name: str) -> Iterator[JaxprEqn]:
+    """Yields the equations with this name in a traced program."""
+    return (equation for equation in all_equations(program) if equation.primitive.name == name)
 
 
 def _sizes(product: JaxprEqn) -> tuple[int, int, int]:
