@@ -25,7 +25,6 @@ from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.xla_options import compiling_anew
 from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.sweeps.execution.plan import planned
-from functional_nn.training.epoch import drawn_batches
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
@@ -45,7 +44,7 @@ def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> Measu
     spec = ProgramSpec(recipe, batch_size, as_precision(precision), shapes_of(split))
     with compiling_anew():
         seconds, programs = clocked(lambda: CompiledPrograms(spec))
-        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split, batch_size)
+        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split)
         empty = compile_empty_program(arguments)
     program = _with_first_run(programs, arguments, seconds)
     return MeasuredCall(
@@ -113,7 +112,7 @@ def _sweep_executions(
                 seconds, programs = clocked(lambda: CompiledPrograms(spec))
             hyperparameters = jax.device_put({"learning_rate": rates}, device)
             keys, device_split = jax.device_put((_keys(mapped), split), device)
-            arguments = _epoch_arguments(programs, hyperparameters, keys, device_split, batch_size, mapped=mapped)
+            arguments = _epoch_arguments(programs, hyperparameters, keys, device_split)
             executions.append(_Execution(programs, arguments, compile_empty_program(arguments), seconds))
     return tuple(executions)
 
@@ -155,18 +154,10 @@ def _epoch_arguments(
     hyperparameters: Mapping[str, jax.Array],
     keys: jax.Array,
     split: Split,
-    batch_size: int,
-    *,
-    mapped: int | None = None,
 ) -> tuple[object, ...]:
     """Makes the arguments for the program of the first epoch's full batches."""
     train_state = programs.start(hyperparameters, keys)
-
-    def draw(key):
-        full_batches, _ = drawn_batches(key, 0, len(split.train_x), batch_size)
-        return full_batches
-
-    order = jax.jit(draw if mapped is None else jax.vmap(draw))(train_state.key)
+    order, _ = programs.draw_order(train_state.key, np.int32(0))
     x, labels = jax.tree.map(jax.numpy.asarray, (split.train_x, split.train_labels))
     return hyperparameters, train_state, order, x, labels
 
