@@ -88,17 +88,11 @@ class Metric:
         """
         y = as_outputs(y)
         labels = as_array("labels", labels)
-        mask = None
         weights = None if weights is None else as_array("weights", weights)
         check_outputs(values_of(y))
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
-            values, mask = y.values, y.mask
-            y = as_examples(values)
-            labels = as_examples(labels)
-            if weights is not None:
-                weights = as_examples(weights)
-            mask = as_examples(mask)
+        y, labels, weights, mask = as_examples(y, labels, weights)
         if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != y.shape[:-1]:
             expected = f"one integer per row of y, shape {y.shape[:-1]}"
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}")

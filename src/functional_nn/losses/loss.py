@@ -130,19 +130,13 @@ class Loss:
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
             # A label of 8 bits may be too small for the number of classes, or for an ignored label of -1.
             labels = labels.astype(jnp.int32)
-        mask = None
         check_outputs(values_of(y))
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
             self._check_real_steps(y, labels)
-            values, mask = y.values, y.mask
-            y = as_examples(values)
-            labels = as_examples(labels)
-            if weights is not None:
-                weights = as_examples(weights)
-            mask = as_examples(mask)
         else:
             self.check(y, labels)
+        y, labels, weights, mask = as_examples(y, labels, weights)
         if weights is None and mask is None:
             return y, labels, None
         # The weights have the shape of the values, which only the loss itself knows.

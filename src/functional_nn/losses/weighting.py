@@ -78,9 +78,17 @@ def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
             raise InputError(argument, expected, f"shape {array.shape}")
 
 
-def as_examples(steps: jax.Array) -> jax.Array:
-    """Reshapes (batch, time, …) to (batch · time, …), so that every step is an example."""
-    return steps.reshape(-1, *steps.shape[2:])
+def as_examples(
+    y: Value, labels: jax.Array, weights: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    """Outputs, labels, weights and mask of examples. Every step of ``Masked`` outputs is an example."""
+
+    def joined(steps: jax.Array) -> jax.Array:
+        return steps.reshape(-1, *steps.shape[2:])
+
+    if not isinstance(y, Masked):
+        return y, labels, weights, None
+    return joined(y.values), joined(labels), None if weights is None else joined(weights), joined(y.mask)
 
 
 def real_steps(mask: jax.Array, array: jax.Array) -> jax.Array | np.ndarray:
