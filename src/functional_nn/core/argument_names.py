@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, path_of
 
 
 def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
@@ -34,11 +34,7 @@ def path_name(path: jax.tree_util.KeyPath, names: Sequence[str] = ()) -> str:
         names: the names of the arguments, which are used on the first level.
     """
     if not path or not names:
-        return _joined(path)
+        return path_of(path)
     place: int = path[0].idx
-    first, rest = names[place], _joined(path[1:])
+    first, rest = names[place], path_of(path[1:])
     return f"{first}/{rest}" if rest else first
-
-
-def _joined(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

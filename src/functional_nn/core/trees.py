@@ -25,7 +25,7 @@ def flatten(tree: Mapping[str, PyTree]) -> dict[str, PyTree]:
     {'dense_0/bias': 2, 'dense_0/weight': 1}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    return {path_of(path): leaf for path, leaf in leaves}
 
 
 def unflatten(leaves: Mapping[str, PyTree]) -> dict[str, PyTree]:
@@ -50,10 +50,11 @@ def map_with_path(function: Callable[[str, PyTree], PyTree], tree: Mapping[str, 
     >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"dense_0": {"bias": 2}})
     {'dense_0': {'bias': 'dense_0/bias=2'}}
     """
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_of(path), leaf), tree)
 
 
-def _name(path: jax.tree_util.KeyPath) -> str:
+def path_of(path: jax.tree_util.KeyPath) -> str:
+    """The path of a leaf as text, such as ``dense_0/weight``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

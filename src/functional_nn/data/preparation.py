@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import as_host_array, is_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
@@ -61,7 +61,7 @@ def as_numpy(argument: str, tree: PyTree) -> PyTree:
     """A pytree of arrays as NumPy arrays, in the types that JAX computes in. Lists of numbers are arrays, too."""
 
     def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
-        place = jax.tree_util.keystr(path, simple=True, separator="/")
+        place = path_of(path)
         array = as_host_array(f"{argument}/{place}" if place else argument, leaf)
         return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 

@@ -168,10 +168,7 @@ def forms(tree: object) -> dict[str, str]:
     # JAX drops nodes without arrays. Here they count, since they tell two optimizers without a state of their own
     # apart.
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _kind(node) if is_empty(node) else form(node)
-        for path, node in nodes
-    }
+    return {trees.path_of(path): _kind(node) if is_empty(node) else form(node) for path, node in nodes}
 
 
 def _kind(node: object) -> str:
@@ -187,8 +184,4 @@ def _kind(node: object) -> str:
 def _key_types(tree: object) -> dict[str, str]:
     """The generator of each random key by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): str(jax.random.key_impl(leaf))
-        for path, leaf in leaves
-        if is_key(leaf)
-    }
+    return {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)}

@@ -28,7 +28,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
 from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
@@ -126,7 +126,7 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     check_count("seed", seed, least=0)
     program, shape = jax.make_jaxpr(hand_vjp, return_shape=True)(*arguments)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "bar" for path in paths]
+    names = [path_of(path) or "bar" for path in paths]
     bars = [
         Entry(OUTPUTS, alternative, names[number], alternative.text, "bar")
         for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))

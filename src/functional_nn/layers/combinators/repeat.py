@@ -15,6 +15,7 @@ from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked
+from functional_nn.core.trees import path_of
 from functional_nn.core.validation import check_count, check_function
 
 
@@ -90,7 +91,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         def forward(params, state, x, *, train, key=None):
             for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
                 if jnp.shape(leaf)[:1] != (count,):
-                    where = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+                    where = path_of(path[1:])
                     raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
             child_params, child_state = params.get(child, {}), state.get(child, {})
             y, (new_state, residuals) = scanned(child_params, child_state, keys_from(key), x, train=bool(train))

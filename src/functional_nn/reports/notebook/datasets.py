@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.masked import Masked, Value
+from functional_nn.core.trees import path_of
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.reports.notebook.markup import Html, empty_tag, faint, table, tag, title, view
@@ -74,6 +75,6 @@ def _in_words(value: Value) -> str:
     if isinstance(value, Masked):
         return f"masked {shown(value.values)}"
     leaves = jax.tree_util.tree_flatten_with_path(value)[0]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    names = [path_of(path) for path, _ in leaves]
     texts = [f"{name}: {shown(leaf)}" if name else shown(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
     return ", ".join(texts) or "none"
