@@ -8,6 +8,7 @@ from functional_nn.bench.compare.regression import RecordComparison
 from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.suite import NEAR_BEST, Measured, knee
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.texts import aligned
 
 
 def title(measured: Measured) -> str:
@@ -23,7 +24,7 @@ def times(measured: Sequence[Measured]) -> str:
     for one in measured:
         compile_time = in_seconds(one.result.stages["compile"])
         rows.append((*_names(one), compile_time, one.step.describe(), in_seconds(one.seconds_per_example)))
-    return _aligned(rows)
+    return "\n".join(aligned(rows))
 
 
 def shares(measured: Sequence[Measured]) -> str:
@@ -41,7 +42,7 @@ def shares(measured: Sequence[Measured]) -> str:
             )
         )
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
-    return "\n".join([_aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
+    return "\n".join([*aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
 
 
 def knees(measured: Sequence[Measured]) -> list[str]:
@@ -65,7 +66,7 @@ def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
     for mode in several:
         relative = f"{mode.timing.median / fastest:.2f}"
         rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
-    return f"\ntrain steps in four modes, batch {batch_size}, {precision}\n{_aligned(rows)}"
+    return "\n".join(["", f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
 
 
 def comparisons(compared: Sequence[RecordComparison]) -> str:
@@ -79,9 +80,3 @@ def comparisons(compared: Sequence[RecordComparison]) -> str:
 
 def _names(measured: Measured) -> tuple[str, str, str]:
     return measured.result.name, str(measured.case.batch_size), measured.case.precision
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

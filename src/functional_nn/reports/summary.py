@@ -17,6 +17,7 @@ from functional_nn.core.display import html_repr
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.output_shape import with_key_if_needed
 from functional_nn.core.shapes import Shape, shape_of, stand_in, traced
+from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_dtype
 from functional_nn.jaxprs.flops import flops_by_scope, flops_of
 from functional_nn.jaxprs.inner_programs import array_type
@@ -45,11 +46,9 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         heads = ("layer", "output shape", "parameters", "bytes", "FLOPs")
-        table = [heads, *(_cells(row) for row in (*self.rows, self.total))]
-        widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
-        lines = [_line(row, widths) for row in table]
-        rule = "-" * len(lines[0])
-        return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
+        head, *rows, total = aligned([heads, *(_cells(row) for row in (*self.rows, self.total))], numbers_from=2)
+        rule = "-" * len(head)
+        return "\n".join((head, rule, *rows, rule, total))
 
     __repr__ = __str__
     _repr_html_ = html_repr
@@ -180,14 +179,6 @@ def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
             )
         )
     return uses
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A line with names and shapes on the left of their columns, and numbers on the right."""
-    layer, shape, *numbers = cells
-    texts = [layer.ljust(widths[0]), shape.ljust(widths[1])]
-    texts += [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
-    return "  ".join(texts)
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.display import html_repr
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function, check_number, shown
 from functional_nn.gradients.search.computed import HandVJP
 from functional_nn.gradients.search.exact import VectorFunction
@@ -212,11 +213,7 @@ def table(rows: Iterable[WorstPoint]) -> list[str]:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *cells)
-    ]
+    return aligned([head, *cells])
 
 
 def shown_point(point: float | tuple[float, ...]) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import jax
 import numpy as np
 
@@ -13,6 +10,7 @@ from functional_nn.core.trees import path_of
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.reports.notebook.markup import Html, empty_tag, faint, table, tag, title, view
+from functional_nn.reports.pages.pictures import as_png
 
 LEAST_IMAGES, MOST_IMAGES = 8, 12
 """The number of images shown: one of each class, and more if there are few classes."""
@@ -45,19 +43,13 @@ def _images(images: np.ndarray, labels: np.ndarray) -> Html:
 
 
 def _figure(image: np.ndarray, label: int) -> Html:
-    source = f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}"
-    return tag("figure", empty_tag("img", src=source, alt=f"example of class {label}"), tag("figcaption", str(label)))
-
-
-def _png(image: np.ndarray) -> bytes:
     from PIL import Image
 
     pixels = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
-    return content.getvalue()
+    source = as_png(np.atleast_3d(np.asarray(picture)))
+    return tag("figure", empty_tag("img", src=source, alt=f"example of class {label}"), tag("figcaption", str(label)))
 
 
 def split_html(split: Split) -> str:

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from functional_nn.bench.measure.units import in_bytes
 from functional_nn.core.display import html_repr
+from functional_nn.core.texts import aligned
 from functional_nn.core.trees import PyTree
 from functional_nn.reports.notebook.charts import histogram
 from functional_nn.reports.notebook.markup import Html, badge, code, faint, fold, joined, table, title, view
@@ -74,14 +75,9 @@ class ParameterTable:
     def __str__(self) -> str:
         names = ["/".join(row.path) or "array" for row in self.rows]
         lines = [HEADS[:-1], *((name, *row.cells) for name, row in zip(names, self.rows, strict=True))]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-        texts = [
-            "  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(cells))
-            for cells in (list(zip(line, widths, strict=True)) for line in lines)
-        ]
         bad = _non_finite(self.rows)
         ending = f"{_sizes(self.rows)}, {bad:,} of them not finite" if bad else _sizes(self.rows)
-        return "\n".join(line.rstrip() for line in (*texts, ending))
+        return "\n".join([*aligned(lines, numbers_from=3), ending])
 
     __repr__ = __str__
     _repr_html_ = html_repr

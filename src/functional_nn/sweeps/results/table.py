@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from functional_nn.core.texts import words
+from functional_nn.core.texts import aligned, words
 from functional_nn.sweeps.results.member import HasMembers, chosen_metric
 from functional_nn.sweeps.results.statistics import Setting, summarize
 from functional_nn.training.epoch_metrics import larger_is_better
@@ -35,8 +35,7 @@ def settings_table(result: HasMembers) -> list[str]:
         epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
         not_run = [str(row.not_run or "")] if interrupted else []
         cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or ""), *not_run])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in cells]
+    lines = aligned(cells, numbers_from=0)
     left_out = len(settings) - len(listed)
     if left_out:
         lines.append(f"… and {left_out} more")
