@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, D
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.core.counts import counted
-from functional_nn.core.progress import progress_bar
+from functional_nn.core.progress import clear_line, progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.bench.compare.regression import RecordComparison
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
 WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
 WIDTH = 80
 """Printed lines have at most this number of characters."""
-
-
-CLEAR_LINE = "\r\x1b[2K"
-"""Clears the progress bar on the last line of a terminal. The bar draws itself again."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -139,8 +134,7 @@ def bench(
             measured.append(one)
             save([one.to_dict()])
             if details:
-                start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
-                click.echo(f"{start}{tables.title(one)}\n{one.result}\n")
+                click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
             advance(f"{one.result.name}, batch {one.case.batch_size}")
             signals.check()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -20,14 +19,12 @@ from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import words
 
 if TYPE_CHECKING:
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
-
-CLEAR_LINE = "\r\x1b[2K"
-"""Clears the progress bar on the last line of a terminal. The bar draws itself again."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -203,7 +200,7 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
 
 def _print_epoch(metrics: EpochMetrics) -> None:
     """Prints the metrics of an epoch as a line of the table. The first epoch prints the table's head before it."""
-    start = CLEAR_LINE if sys.stdout.isatty() and sys.stderr.isatty() else ""
+    start = clear_line()
     heads = {name: words(name) for name in metrics.metrics}
     if metrics.epoch == 1:
         click.echo(f"{start}epoch  {'  '.join(heads.values())}  seconds")

@@ -56,6 +56,14 @@ def is_progress_shown(show: bool | None) -> bool:
     return in_notebook() or sys.stderr.isatty() if show is None else show
 
 
+def clear_line() -> str:
+    """Characters that clear a progress bar before a line is printed; none if not everything goes to a terminal.
+
+    The bar is on the last line of the terminal, and draws itself again.
+    """
+    return "\r\x1b[2K" if sys.stdout.isatty() and sys.stderr.isatty() else ""
+
+
 @contextmanager
 def progress_bar(title: str, total: int, show: bool | None = None) -> Iterator[Callable[[str], None]]:
     """A context with ``advance(text)``, which moves the bar by one step and shows a text beside it.
