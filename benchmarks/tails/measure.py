@@ -16,10 +16,10 @@ from functional_nn.gradients.search.computed import (
     SECOND,
     VALUE,
     ComputedFunction,
+    errors,
     exact_of,
 )
 from functional_nn.gradients.search.exact import ExactFunction, ExactNumbers
-from functional_nn.gradients.search.ulp import errors
 
 QUANTITIES = (VALUE, GRADIENT, SECOND)
 TYPES = ("float64", "float32")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from functional_nn.gradients.search.computed import BATCH, ComputedFunction, HandVJP, exact_of
+from functional_nn.gradients.search.computed import BATCH, ComputedFunction, HandVJP, errors, exact_of
 from functional_nn.gradients.search.exact import ExactFunction, ExactValues, VectorFunction
 from functional_nn.gradients.search.points import (
     from_ordinals,
@@ -19,7 +19,6 @@ from functional_nn.gradients.search.points import (
     special_numbers,
     vector_points,
 )
-from functional_nn.gradients.search.ulp import errors
 
 SWEEP_SHARE = 0.6
 """The share of the evaluations, or of the time, for the sweep. The rest is for hill climbing."""
