@@ -27,13 +27,14 @@ from functional_nn.core.validation import (
     shown,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.drawn_inputs import draw_input, draw_parameters
 from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES, JacobianComparison
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
     cast,
     differentiable_leaves,
+    draw_input,
+    draw_parameters,
     function_problem,
     layer_problem,
 )

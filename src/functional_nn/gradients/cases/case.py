@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 import functional_nn as fnn
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.drawn_inputs import draw_input, draw_parameters
+from functional_nn.gradients.compare.problem import draw_input, draw_parameters
 
 BATCH = 7
 
