@@ -8,12 +8,17 @@ import jax
 from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 
-from functional_nn.bench.call_checks import check_call, check_later_calls
+from functional_nn.bench.call_arguments import (
+    check_call,
+    check_later_calls,
+    has_static_leaves,
+    hide_static_leaves,
+    taking_hidden,
+)
 from functional_nn.bench.diagnose.donation_and_retracing import carried_types, donations, retraced
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.diagnose.hlo import looped_convolutions, slow_products
 from functional_nn.bench.diagnose.jaxpr import captured_constants, scatters_of_pooling, wide_numbers, widened_products
-from functional_nn.bench.static_leaves import has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.jaxprs.hlo_text import operations
 from functional_nn.jaxprs.walk import fresh, live
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from functional_nn.bench.call_checks import check_call
+from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.bench.diagnose.explain import find_causes
 from functional_nn.bench.measure.compiled_program import CompiledProgram, compile_empty_program, compile_program
 from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
@@ -16,7 +16,6 @@ from functional_nn.bench.measure.memory import memory_of
 from functional_nn.bench.measure.peaks import Peaks, trials
 from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.timing import clocked, copies, race
-from functional_nn.bench.static_leaves import has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_flag, check_number, shown
 from functional_nn.jaxprs.bytes_moved import bytes_by_scope

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.static_leaves import hide_static_leaves, show_static_leaves
+from functional_nn.bench.call_arguments import hide_static_leaves, show_static_leaves
 from functional_nn.core.errors import InputError
 
 
