@@ -52,14 +52,6 @@ def check_leaves(arguments: Sequence[object]) -> None:
             raise InputError(where, "an array or a number", shown(leaf), remedy)
 
 
-def _is_traceable(leaf: object) -> bool:
-    if is_array(leaf):
-        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or is_numeric(leaf) or leaf.dtype.kind == "c"
-    if isinstance(leaf, int):
-        return abs(leaf) <= LARGEST
-    return isinstance(leaf, float | complex)
-
-
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class StaticLeaf:
@@ -106,3 +98,11 @@ def taking_hidden(function: Callable[..., object]) -> Callable[..., object]:
         return hide_static_leaves(function(*(show_static_leaves(argument) for argument in hidden)))
 
     return with_constants
+
+
+def _is_traceable(leaf: object) -> bool:
+    if is_array(leaf):
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or is_numeric(leaf) or leaf.dtype.kind == "c"
+    if isinstance(leaf, int):
+        return abs(leaf) <= LARGEST
+    return isinstance(leaf, float | complex)
