@@ -26,7 +26,7 @@ from functional_nn.training.argument_checks import (
 )
 from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.optimizers.rate_share import RateShare
+from functional_nn.training.optimizers.wrapping import RateShare
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, forward
 

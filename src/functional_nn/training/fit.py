@@ -29,7 +29,7 @@ from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.optimizers.rate_share import with_rate_share
+from functional_nn.training.optimizers.wrapping import with_rate_share
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import check_devices, check_single_process

@@ -16,9 +16,9 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoint import forms
-from functional_nn.training.optimizers.extra_arguments import update_with
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
+from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.random_keys import derived_key
 
 

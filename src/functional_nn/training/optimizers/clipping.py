@@ -11,7 +11,7 @@ import optax
 
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_number
-from functional_nn.training.optimizers.extra_arguments import update_with
+from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.state import check_gradient_transformation
 
 

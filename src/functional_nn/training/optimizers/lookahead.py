@@ -10,7 +10,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
-from functional_nn.training.optimizers.extra_arguments import update_with
+from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.state import check_gradient_transformation
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 
 from functional_nn.training.optimizers.clipping import Clipping
-from functional_nn.training.optimizers.rate_share import RateShare
+from functional_nn.training.optimizers.wrapping import RateShare
 from functional_nn.training.state import TrainState
 
 
