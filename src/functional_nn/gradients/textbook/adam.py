@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from functional_nn.gradients.textbook.rule import Array, LeafRule, Number, mean, norm
+from functional_nn.gradients.textbook.rule import Array, LeafRule, Number, RuleState, mean, norm
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Adam(LeafRule):
     )
     source = "Kingma and Ba 2015, Algorithm 1"
 
-    def start_leaf(self, w):
+    def start_leaf(self, w: Array) -> RuleState:
         return 0 * w, 0 * w
 
     def first(self, m: Array, g: Array, t: int) -> Array:
         """The corrected mean of the gradients."""
         return m / (1 - self.b1**t)
 
-    def direction(self, w, g, state, t):
+    def direction(self, w: Array, g: Array, state: RuleState, t: int) -> tuple[Array, RuleState]:
         m, v = state
         m, v = mean(self.b1, m, g), mean(self.b2, v, g * g)
         v_hat = v / (1 - self.b2**t)
