@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 
 from functional_nn import load_dataset
 from functional_nn.activations import table as activations
-from functional_nn.cli import options, run
+from functional_nn.cli import flag_types, run
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import Several
+from functional_nn.cli.flag_types import Several
 from functional_nn.cli.run_flags import SweptOption
 from functional_nn.cli.sweep import AXES, sweep
 from functional_nn.cli.train import _number, train
@@ -269,7 +269,7 @@ def test_every_choice_has_a_flag_and_a_test():
     assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - elsewhere
 
 
-@pytest.mark.parametrize("schedule", options.SCHEDULES)
+@pytest.mark.parametrize("schedule", flag_types.SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_every_schedule_steps(configuration, schedule, steps):
     rule = configuration(schedule=schedule, epochs=1, batch_size=1).transformation(steps)
@@ -278,7 +278,7 @@ def test_every_schedule_steps(configuration, schedule, steps):
     assert np.isfinite(updates["w"]).all()
 
 
-@pytest.mark.parametrize("name", options.OPTIMIZERS)
+@pytest.mark.parametrize("name", flag_types.OPTIMIZERS)
 def test_every_optimizer_steps(configuration, name):
     rule = configuration(optimizer=name, learning_rate=0.1).transformation(10)
     params = {"w": np.array([1.0, -1.0], np.float32)}
@@ -287,7 +287,7 @@ def test_every_optimizer_steps(configuration, name):
     assert (np.abs(after) < 1).all()
 
 
-@pytest.mark.parametrize("name", options.ACTIVATIONS)
+@pytest.mark.parametrize("name", flag_types.ACTIVATIONS)
 def test_every_activation_makes_a_network(configuration, name):
     assert configuration(activation=name).network(10).name == "mlp"
 
@@ -301,7 +301,7 @@ def configuration():
     return lambda **changes: Configuration(**{**defaults, **changes})
 
 
-@pytest.mark.parametrize("name", options.MODELS)
+@pytest.mark.parametrize("name", flag_types.MODELS)
 def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
     config = configuration(model=name, hidden=None, activation=None).completed()
     assert config.hidden
@@ -352,12 +352,12 @@ def test_penalties_are_those_of_the_rates(configuration):
 
 
 def test_names_in_help_are_those_of_the_package():
-    assert list(options.OPTIMIZERS) == list(optimizers.OPTIMIZERS)
-    assert list(options.SCHEDULES) == list(optimizers.SCHEDULES)
-    assert list(options.PRECISIONS) == list(precision.PRECISIONS)
-    assert list(options.NON_FINITE) == list(non_finite.POLICIES)
-    assert list(options.MODELS) == list(models.MODELS)
-    assert sorted(options.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
+    assert list(flag_types.OPTIMIZERS) == list(optimizers.OPTIMIZERS)
+    assert list(flag_types.SCHEDULES) == list(optimizers.SCHEDULES)
+    assert list(flag_types.PRECISIONS) == list(precision.PRECISIONS)
+    assert list(flag_types.NON_FINITE) == list(non_finite.POLICIES)
+    assert list(flag_types.MODELS) == list(models.MODELS)
+    assert sorted(flag_types.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
 
 
 def test_configuration_survives_its_file(configuration):

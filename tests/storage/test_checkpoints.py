@@ -20,7 +20,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.storage import checkpoint, files
+from functional_nn.storage import checkpoint, locks
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest, steps
 
 TREE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "more": (np.int32(7), None, {"key": jax.random.key(3)})}
@@ -403,7 +403,7 @@ def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkey
         yield
 
     saved(tmp_path)
-    monkeypatch.setattr(files, "_locked", unlockable)
+    monkeypatch.setattr(locks, "_locked", unlockable)
     with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(number)}"):
         fnn.storage.save_checkpoint(tmp_path, 3, TREE)
     assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from functional_nn.core.errors import InputError
-from functional_nn.storage.files import check_new_folder, check_path, one_writer, opened_whole, write_whole
+from functional_nn.storage.files import check_new_folder, check_path, opened_whole, write_whole
+from functional_nn.storage.locks import one_writer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.storage.files import one_writer
+from functional_nn.storage.locks import one_writer
 from functional_nn.sweeps.execution import plan as plans
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import RecipeFunctions

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from functional_nn.cli.flag_types import JSON_FILE, POSITIVE, NewFile
 from functional_nn.cli.info import versions
-from functional_nn.cli.options import JSON_FILE, POSITIVE, NewFile
 from functional_nn.cli.startup import importing
 from functional_nn.core.errors import InputError
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.options import JSON_FILE, MODELS, POSITIVE, PRECISIONS, Doubled, Named, NewFile, Several, Sizes
+from functional_nn.cli.flag_types import (
+    JSON_FILE,
+    MODELS,
+    POSITIVE,
+    PRECISIONS,
+    Doubled,
+    Named,
+    NewFile,
+    Several,
+    Sizes,
+)
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.core.counts import counted

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from functional_nn.cli.flag_values import flag_value
-from functional_nn.cli.options import LARGEST_SEED, FlagValue
+from functional_nn.cli.flag_types import LARGEST_SEED, FlagValue
 from functional_nn.cli.run_flags import run_flag
+from functional_nn.cli.values_from_files import flag_value
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.core.suggestions import suggest
 

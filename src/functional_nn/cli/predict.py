@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.options import JSON_FILE
+from functional_nn.cli.flag_types import JSON_FILE
 from functional_nn.cli.startup import importing
 
 if TYPE_CHECKING:

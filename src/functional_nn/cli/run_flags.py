@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-from functional_nn.cli.options import (
+from functional_nn.cli.flag_types import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,

@@ -12,7 +12,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import (
+from functional_nn.cli.flag_types import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
@@ -227,7 +227,7 @@ def _members(
     flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
-    from functional_nn.cli.flag_values import members_of_flags
+    from functional_nn.cli.values_from_files import members_of_flags
     from functional_nn.sweeps.grid import grid as grids
     from functional_nn.sweeps.grid.grid_file import read_grid
 

@@ -13,7 +13,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.options import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
+from functional_nn.cli.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
 from functional_nn.cli.run_flags import with_run_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from functional_nn.cli.options import COUNT, JSON_FILE, POSITIVE, NewFile
+from functional_nn.cli.flag_types import COUNT, JSON_FILE, POSITIVE, NewFile
 from functional_nn.cli.startup import importing
 
 

@@ -15,7 +15,8 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count
 from functional_nn.storage import checkpoint
 from functional_nn.storage.checkpoint import Checkpoint, DamagedCheckpoint
-from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, one_writer, remove_folder
+from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, remove_folder
+from functional_nn.storage.locks import one_writer
 
 LARGEST_STEP = 2**63 - 1
 

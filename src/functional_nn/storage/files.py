@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, locks for folders with one writer, and JSON files with checksums."""
+"""Atomic writing of files and folders, and JSON files with checksums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -19,7 +19,6 @@ from functional_nn.core.errors import InputError, short_repr
 TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
 
-LOCK = ".lock"
 
 JsonValue: TypeAlias = Any
 """A value as JSON holds it: None, a boolean, a number, a string, a list or an object."""
@@ -145,28 +144,6 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(temporary)
 
 
-@contextmanager
-def one_writer(argument: str, folder: Path) -> Iterator[None]:
-    """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
-
-    Raises:
-        InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
-            be written to.
-    """
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(folder / LOCK))
-        except BlockingIOError as error:
-            given = f"{folder}, which process {error} writes to"
-            raise InputError(argument, "a folder that nobody else writes to", given) from None
-        except OSError as error:
-            given = f"{folder} ({error.strerror})"
-            raise InputError(argument, "a folder that can be written to", given) from None
-        remove_leftovers(folder)
-        yield
-
-
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
     for temporary in parent.glob(f".*.{TEMPORARY}"):
@@ -184,40 +161,6 @@ def _synchronize(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
-
-    Raises:
-        BlockingIOError: if another process holds it. Its text is the number of that process.
-        OSError: if the file cannot be written.
-    """
-    # A link is not followed, since the file that it leads to would be emptied here.
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
-        try:
-            _lock(file.fileno())
-        except OSError:
-            file.seek(0)
-            raise BlockingIOError(file.read()) from None
-        # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
-        # removed: a second process might then lock a new file while the first one holds the old one.
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def finite_json(value: object) -> JsonValue:

@@ -1,0 +1,69 @@
+"""Locks for folders that have one writer at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from functional_nn.core.errors import InputError
+from functional_nn.storage.files import remove_leftovers
+
+LOCK = ".lock"
+
+
+@contextmanager
+def one_writer(argument: str, folder: Path) -> Iterator[None]:
+    """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
+
+    Raises:
+        InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
+            be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder / LOCK))
+        except BlockingIOError as error:
+            given = f"{folder}, which process {error} writes to"
+            raise InputError(argument, "a folder that nobody else writes to", given) from None
+        except OSError as error:
+            given = f"{folder} ({error.strerror})"
+            raise InputError(argument, "a folder that can be written to", given) from None
+        remove_leftovers(folder)
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
+
+    Raises:
+        BlockingIOError: if another process holds it. Its text is the number of that process.
+        OSError: if the file cannot be written.
+    """
+    # A link is not followed, since the file that it leads to would be emptied here.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            file.seek(0)
+            raise BlockingIOError(file.read()) from None
+        # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
+        # removed: a second process might then lock a new file while the first one holds the old one.
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
