@@ -1,9 +1,14 @@
-"""Which cases are networks of several layers: slow to compile, and made of layers that are cases of their own."""
+"""Which cases are in every run of the tests. The others run with ``-m slow``.
+
+Networks of several layers are slow to compile, and made of layers that are cases of their own.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+import functional_nn as fnn
 
 LARGE = frozenset(
     (
@@ -22,6 +27,23 @@ def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
         pytest.param(case, id=case.name, marks=pytest.mark.slow if case.name in LARGE else ()) for case in cases
     ]
     return {"argvalues": parameters}
+
+
+def variants_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
+    """As ``large_are_slow``, and further cases of the same layer run with ``-m slow``, too.
+
+    In every run are the first case of each layer, its first one with a mask, and each case with the name of a function
+    of the package, such as ``remat``.
+    """
+    first: dict[tuple[str, bool], str] = {}
+    for case in cases:
+        first.setdefault((case.layer.name, "masked" in case.name), case.name)
+    every_run = {*first.values(), *dir(fnn)} - LARGE
+    return {
+        "argvalues": [
+            pytest.param(case, id=case.name, marks=() if case.name in every_run else pytest.mark.slow) for case in cases
+        ]
+    }
 
 
 def named_cases(cases: Iterable[Any]) -> dict[str, Any]:

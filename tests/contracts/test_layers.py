@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import large_are_slow, named_cases
+from tests.contracts.composed import named_cases, variants_are_slow
 
 import functional_nn as fnn
 from functional_nn.gradients.cases import BATCH, LAYERS, draw_inputs
@@ -85,7 +85,7 @@ def test_training_needs_no_key_where_nothing_is_drawn(case):
     assert not any("random_bits" in str(equation.primitive) for equation in without.eqns)
 
 
-@pytest.mark.parametrize("case", **large_are_slow(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
 def test_vmap_scan_and_checkpoint_compute_the_same(case):
     params, state, x = draw_inputs(case)
     key = jax.random.key(1)
