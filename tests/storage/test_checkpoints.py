@@ -409,6 +409,24 @@ def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkey
     assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
 
 
+def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def unlockable(descriptor):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks, "_lock", unlockable)
+    with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(errno.ENOLCK)}"):
+        fnn.storage.save_checkpoint(tmp_path, 1, TREE)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int4"])
+def test_types_that_could_not_be_read_again_are_refused(tmp_path, dtype):
+    with pytest.raises(
+        InputError, match=f"weight: expected numbers of a type that safetensors files have, got {dtype}"
+    ):
+        fnn.storage.save_checkpoint(tmp_path, 1, {"weight": jnp.ones(3, dtype)})
+    assert not list(tmp_path.glob("*/"))
+
+
 def test_fault_34_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run", "x" * 300):

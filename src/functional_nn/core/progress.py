@@ -53,7 +53,10 @@ class ProgressState:
 
 def is_progress_shown(show: bool | None) -> bool:
     """Whether a progress bar is shown: as asked, and by default in a notebook and on a terminal."""
-    return in_notebook() or sys.stderr.isatty() if show is None else show
+    if show is not None:
+        return show
+    # A process without a terminal may have no stderr at all, or an object in its place that can only write.
+    return in_notebook() or getattr(sys.stderr, "isatty", bool)()
 
 
 def clear_line() -> str:

@@ -27,7 +27,8 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     """The leaves of a pytree as NumPy arrays by path. A random key becomes its array of integers.
 
     Raises:
-        InputError: for a leaf that is not an array, and for two leaves with the same path.
+        InputError: for a leaf that is not an array, for a type that safetensors files cannot have, such as float8 or
+            int4, and for two leaves with the same path.
 
     >>> named_arrays({"layer": {"bias": np.float32([1, 2])}})
     {'layer/bias': array([1., 2.], dtype=float32)}
@@ -38,6 +39,8 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     for path, leaf in leaves.items():
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
             raise InputError(path, "an array", repr(leaf), "Make one by jax.numpy.asarray.")
+        if not is_key(leaf) and np.dtype(leaf.dtype).kind == "V" and leaf.dtype != jax.numpy.bfloat16:
+            raise InputError(path, "numbers of a type that safetensors files have", str(leaf.dtype), "Use float16.")
     return {path: _native(jax.random.key_data(leaf) if is_key(leaf) else leaf) for path, leaf in leaves.items()}
 
 

@@ -47,7 +47,7 @@ def _locked(path: Path) -> Iterator[None]:
     with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
         try:
             _lock(file.fileno())
-        except OSError:
+        except (BlockingIOError, PermissionError):
             file.seek(0)
             raise BlockingIOError(file.read()) from None
         # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
@@ -64,6 +64,9 @@ def _lock(descriptor: int) -> None:
     except ImportError:  # Windows
         import msvcrt
 
+        # Nobody else can read a locked byte here, so a byte behind the number of the process is locked.
+        os.lseek(descriptor, 64, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        os.lseek(descriptor, 0, os.SEEK_SET)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,7 +40,7 @@ from functional_nn.training.resilience.checkpointing import Checkpoints, RunProg
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
 from functional_nn.training.run import EpochHistory, Run
-from functional_nn.training.state import Start, TrainState, train_state_from
+from functional_nn.training.state import Start, TrainState, epochs_before, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
 from functional_nn.training.streamed_epoch import streamed_epoch
 
@@ -229,7 +229,7 @@ def fit(
             on_device,
             policy,
             epochs,
-            first_epoch=_epochs_before(start, data, split, batch_size),
+            first_epoch=_first_epoch(start, data, split, batch_size),
             non_finite=non_finite,
             patience=patience,
             on_epoch=on_epoch,
@@ -278,14 +278,14 @@ def fit(
     return run
 
 
-def _epochs_before(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
-    """The number of epochs before a train state, so that a run that continues it draws other orders of examples."""
+def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
+    """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
     if not isinstance(start, TrainState):
         return 0
     if isinstance(data, Stream):
         # Without a number of steps, only the stream knows how long an epoch is.
-        return int(start.step) // data.steps if data.steps else 0
-    return int(start.step) // math.ceil(number_of_examples(split.train_x) / batch_size)
+        return int(epochs_before(start, data.steps)) if data.steps else 0
+    return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
 
 
 def _warn_of_a_large_batch(batch_size: int, examples: int) -> None:

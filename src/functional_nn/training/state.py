@@ -69,6 +69,17 @@ class TrainState(NamedTuple):
         )
 
 
+def epochs_before(train_state: TrainState, steps_per_epoch: int) -> jax.Array:
+    """The number of epochs that a train state has gone through, so that a run that continues it draws other orders.
+
+    A skipped step is not in ``step``. The loss scale counts those that it skipped. The last epoch may lack steps that
+    were skipped for another reason, so the number is rounded up.
+    """
+    scale = train_state.loss_scale
+    steps = train_state.step if scale is None else train_state.step + scale.skipped_steps
+    return -(-steps // steps_per_epoch)
+
+
 Start: TypeAlias = TrainState | tuple[Params, State]
 """What training can start from: a train state, or parameters with the network's state."""
 

@@ -27,7 +27,7 @@ from functional_nn.training.programs.recipe import (
     PenaltyMaker,
     RecipeFunctions,
 )
-from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.state import TrainState, create_train_state, epochs_before
 from functional_nn.training.step import GradientFunction
 
 
@@ -104,7 +104,7 @@ def make_train(
         epoch = make_epoch(recipe.train_step(policy, keep_finite=True), batch_size)
 
         def later_epoch(train_state, x, labels, number):
-            return epoch(train_state, x, labels, first.step // steps_per_epoch + number)
+            return epoch(train_state, x, labels, epochs_before(first, steps_per_epoch) + number)
 
         # A run that continues another one does not repeat the orders of its epochs.
         continues = isinstance(start, TrainState)

@@ -1,16 +1,38 @@
 """Plans that are remembered from sweep to sweep."""
 
 import json
+import math
+import os
+import sys
 
 import pytest
 
 from functional_nn.sweeps.execution import plan
+from functional_nn.training.programs import memory
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(plan, "most_workers", lambda: 8)
+
+
+@pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
+def test_systems_that_do_not_state_their_memory(monkeypatch, known):
+    """macOS has no name for its free memory. Windows has no such names at all, and no module ``resource``."""
+    values = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}
+
+    def sysconf(name):
+        if name not in (*known, "SC_PAGE_SIZE"):
+            raise ValueError("unrecognized configuration name")
+        return values[name]
+
+    monkeypatch.setattr(os, "sysconf", sysconf)
+    assert memory.total_bytes() == (409600 if known else math.inf)
+    assert plan.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert plan.used_bytes() == (0, 0)
+    assert plan.fitting(plan.Plan(4, 2), 0, plan.memory_limit()) == plan.Plan(4, 2)
 
 
 def test_what_was_remembered_is_recalled(cache):

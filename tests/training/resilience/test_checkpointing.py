@@ -85,6 +85,13 @@ def test_fault_37_a_loss_scale_goes_on(tmp_path):
     assert bits(fit(tmp_path, **options)) == bits(whole)
 
 
+@pytest.mark.parametrize("rule", [optax.lbfgs(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())])
+def test_rules_that_take_the_loss_can_be_saved(tmp_path, rule):
+    options = {"net": fnn.dense(3), "optimizer": rule, "epochs": 2}
+    fit(tmp_path, stop_after=1, **options)
+    assert fit(tmp_path, **options).restored_epochs == 1
+
+
 def test_saving_changes_nothing(tmp_path, whole):
     assert bits(fit(tmp_path)) == bits(whole)
 

@@ -224,6 +224,25 @@ def test_fault_19_clipping_leaves_out_what_is_not_finite_in_a_run():
 # Loss scaling
 
 
+def test_a_bad_step_is_counted_once_when_the_scale_is_exhausted():
+    """The gradient of one example is always infinite. Each epoch, its step halves the scale, until 1 is reached."""
+
+    @jax.custom_vjp
+    def loss(y, labels):
+        return jnp.mean(y**2)
+
+    def backward(residuals, bar):
+        y, labels = residuals
+        return jnp.where(jnp.any(labels == 1), jnp.inf, bar * y), None
+
+    loss.defvjp(lambda y, labels: (loss(y, labels), (y, labels)), backward)
+    data = fnn.data.Split(np.ones((4, 2), np.float32), np.array([0, 0, 1, 0], np.int32))
+    options = {"epochs": 18, "batch_size": 1, "precision": "float16", "non_finite": "skip"}
+    run = fnn.fit(fnn.dense(2), loss, optax.sgd(0.01), data, **options)
+    assert [metrics.skipped_steps for metrics in run.history] == [1] * 18
+    assert run.train_state.loss_scale.scale == 1
+
+
 def test_fault_38_loss_scaling_recovers_from_an_overflow_and_reports_it():
     """Too steep at first: the scale falls, the skipped steps are counted, and the run learns on."""
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)

@@ -111,7 +111,7 @@ def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
 def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
     try:
         (time_new, relative_new), (time_old, relative_old) = _round_times(new), _round_times(old)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(str(path), "records with the times of their rounds", f"one without ({error!r})") from None
     same = all(new.get(name) == old.get(name) for name in ("platform", "device", "cores"))
     time, relative = ratio(time_new, time_old), ratio(relative_new, relative_old)

@@ -17,6 +17,7 @@ from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import write_whole
 from functional_nn.training.programs.devices import cores
+from functional_nn.training.programs.memory import system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
@@ -111,16 +112,21 @@ def memory_limit() -> int:
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
 
 
 def used_bytes() -> tuple[int, int]:
-    """The bytes in use now, and the largest number so far; of the device, or on a CPU of the process."""
+    """The bytes in use now, and the largest number so far; of the device, or on a CPU of the process.
+
+    On Windows, where the process cannot ask, they are 0.
+    """
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return 0, 0
     # The unit is bytes on macOS and KiB elsewhere.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     try:

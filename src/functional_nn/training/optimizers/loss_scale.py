@@ -56,12 +56,15 @@ class LossScale(NamedTuple):
         return self.scale <= SMALLEST_SCALE
 
     def after(self, finite: jax.Array) -> LossScale:
-        """The scale after a step; ``finite`` says whether the gradient of the step was finite."""
+        """The scale after a step; ``finite`` says whether the gradient of the step was finite.
+
+        With an exhausted scale, the train step reports a bad step instead of skipping it.
+        """
         finite_steps = jnp.where(finite, self.finite_steps + 1, 0)
         double = finite_steps >= FINITE_STEPS_TO_DOUBLE
         doubled = jnp.where(double, jnp.minimum(self.scale * 2, LARGEST_SCALE), self.scale)
         return LossScale(
             jnp.where(finite, doubled, jnp.maximum(self.scale / 2, SMALLEST_SCALE)),
             jnp.where(double, 0, finite_steps),
-            self.skipped_steps + (~finite).astype(jnp.int32),
+            self.skipped_steps + (~finite & ~self.exhausted).astype(jnp.int32),
         )

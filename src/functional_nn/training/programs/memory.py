@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 
 import jax
 
@@ -26,12 +28,23 @@ def program_bytes(programs: CompiledPrograms) -> int:
     return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
 
 
-def total_bytes() -> int:
-    """The memory of the device in bytes; for a CPU, the memory of the machine."""
+def system_bytes(*names: str) -> float:
+    """The memory that the system states by the first of these names that it knows; infinite if it knows none of them.
+
+    macOS does not state its free memory, and Windows states neither.
+    """
+    for name in names:
+        with suppress(AttributeError, ValueError, OSError):
+            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    return math.inf
+
+
+def total_bytes() -> float:
+    """The memory of the device in bytes; for a CPU, the memory of the machine. It is infinite if it is not known."""
     statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return system_bytes("SC_PHYS_PAGES")
 
 
 def check_memory(programs: CompiledPrograms, data: PyTree) -> None:
@@ -45,5 +58,5 @@ def check_memory(programs: CompiledPrograms, data: PyTree) -> None:
         raise InputError("net", f"a model that fits in {_gigabytes(available)} of memory", given, remedy)
 
 
-def _gigabytes(count: int) -> str:
+def _gigabytes(count: float) -> str:
     return f"{count / 2**30:,.1f} GiB"
