@@ -184,6 +184,19 @@ def test_counts_are_exact_in_low_precision():
     assert fnn.metrics.accuracy.totals(y, jnp.zeros(257, jnp.uint8))["weight"] == 257
 
 
+def test_fault_66_sums_over_many_examples_do_not_stop_growing():
+    """Of float32 values that are added one by one, a sum rounds each time, and stops growing at 2^24 ones."""
+    count, right = 2**20, jnp.array([[1.0, 0.0]])
+    y, labels = jnp.broadcast_to(right, (count, 2)), jnp.zeros(count, jnp.int32)
+    error = jax.jit(fnn.metrics.calibration_error)(y, labels)
+    np.testing.assert_allclose(error, 1 - jax.nn.softmax(right)[0, 0], rtol=1e-5)
+    y, labels, weights = y[: 2**14], labels[: 2**14], jnp.full(2**14, 4097)
+    total = 4097 * 2**14
+    np.testing.assert_array_equal(JITTED[fnn.metrics.confusion_matrix](y, labels, weights), [[total, 0], [0, 0]])
+    for sums in JITTED_TOTALS[fnn.metrics.precision_score](y, labels, weights).values():
+        np.testing.assert_array_equal(sums, [total, 0])
+
+
 def test_metrics_map_over_a_population():
     y, labels = examples(12)
     together = jax.vmap(fnn.metrics.f1_score)(y.reshape(3, 4, CLASSES), labels.reshape(3, 4))

@@ -155,18 +155,30 @@ def _correct_sums(y, labels, weights):
 def _confusion_counts(y, labels, weights):
     classes = y.shape[-1]
     predicted = jnp.argmax(y, axis=-1).astype(labels.dtype)
-    return jnp.zeros((classes, classes), weights.dtype).at[labels, predicted].add(weights)
+    return _sums_by_number(labels * classes + predicted, weights, classes**2).reshape(classes, classes)
 
 
 def _class_counts(y, labels, weights):
     """For each class, the weight of its examples that are predicted right, of its predictions, and of its labels."""
+    classes = y.shape[-1]
     predicted = jnp.argmax(y, axis=-1).astype(labels.dtype)
-    zeros = jnp.zeros(y.shape[-1], weights.dtype)
     return {
-        "right": zeros.at[labels].add(jnp.where(predicted == labels, weights, 0)),
-        "predicted": zeros.at[predicted].add(weights),
-        "labels": zeros.at[labels].add(weights),
+        "right": _sums_by_number(labels, jnp.where(predicted == labels, weights, 0), classes),
+        "predicted": _sums_by_number(predicted, weights, classes),
+        "labels": _sums_by_number(labels, weights, classes),
     }
+
+
+def _sums_by_number(numbers, values, count):
+    """For each number below ``count``, the sum of the values that have this number.
+
+    A float32 sum to which values are added one by one loses digits: of ones, it stops growing at 2²⁴. So the values are
+    added in parts, and then the sums of the parts. A part has at least ``count`` values, so that all sums together take
+    no more memory than the values.
+    """
+    size = max(256, count)
+    sums = jnp.zeros((-(-values.size // size), count), values.dtype)
+    return jnp.sum(sums.at[jnp.arange(values.size) // size, numbers].add(values), axis=0)
 
 
 def _class_score(
@@ -259,11 +271,10 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
         confidence = jnp.max(jax.nn.softmax(y), axis=-1)
         # Bins are open on the left and closed on the right. clip keeps rounding from leaving the range.
         number = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
-        zeros = jnp.zeros(bins, y.dtype)
         return {
-            "right": zeros.at[number].add(times(weights, right)),
-            "confidence": zeros.at[number].add(times(weights, confidence)),
-            "weight": zeros.at[number].add(weights),
+            "right": _sums_by_number(number, times(weights, right), bins),
+            "confidence": _sums_by_number(number, times(weights, confidence), bins),
+            "weight": _sums_by_number(number, weights, bins),
         }
 
     def result(totals):
