@@ -32,6 +32,7 @@ from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_count, shown
+from functional_nn.losses.labels import as_labels
 from functional_nn.losses.weighting import (
     as_examples,
     as_outputs,
@@ -87,7 +88,7 @@ class Metric:
         The totals of batches, added, give the exact metric over all of them.
         """
         y = as_outputs(y)
-        labels = as_array("labels", labels)
+        labels = as_labels(labels)
         weights = None if weights is None else as_array("weights", weights)
         check_outputs(values_of(y))
         if isinstance(y, Masked):
@@ -100,9 +101,6 @@ class Metric:
         weights = combined_weights(weights, mask, labels.shape, dtype)
         y = y.astype(dtype).reshape(-1, y.shape[-1])
         labels, weights = labels.ravel(), weights.ravel()
-        # The number of classes may not fit into a small integer type.
-        if labels.dtype.itemsize < 4:
-            labels = labels.astype(jnp.int32)
         is_class = (labels >= 0) & (labels < y.shape[-1])
         if is_concrete(is_class, weights):
             _check_labels(np.asarray(labels), np.asarray(is_class | (weights == 0)), y.shape[-1])

@@ -138,6 +138,19 @@ def test_evaluation_leaves_ignored_labels_out(data, batch_size):
     np.testing.assert_allclose(result.accuracy, fnn.metrics.accuracy(y[9:], labels[9:]), rtol=1e-6)
 
 
+def accuracy_of_logits(loss, logits, labels):
+    net = fnn.chain(lambda x: x)
+    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), logits.shape[1:])
+    return fnn.training.make_evaluate(net, loss)(start, logits, labels).accuracy
+
+
+def test_fault_67_a_small_label_is_not_an_ignored_one():
+    """-100 as a byte is 156, which is a class here, and the only one that is not predicted."""
+    loss = fnn.losses.cross_entropy_with(ignore_index=-100)
+    logits = jax.nn.one_hot(jnp.array([0, 3, 5]), 200)
+    np.testing.assert_allclose(accuracy_of_logits(loss, logits, np.array([156, 3, 5], np.uint8)), 2 / 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "batch_norm_and_dropout"])
 def test_a_whole_run_is_one_program(data, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""

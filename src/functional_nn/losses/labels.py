@@ -8,13 +8,25 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
+from functional_nn.core.validation import as_array
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 
 PROBABILITY_TOLERANCE = 1e-2
+
+
+def as_labels(labels: ArrayLike) -> jax.Array:
+    """The labels as a JAX array. Integers of 8 and 16 bits become int32.
+
+    A small type may not hold the number of classes, or an ignored label: -100 as uint8 is 156.
+    """
+    labels = as_array("labels", labels)
+    is_small = jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4
+    return labels.astype(jnp.int32) if is_small else labels
 
 
 def forgotten_flatten(y: AnyArray, labels: AnyArray) -> str:

@@ -14,7 +14,7 @@ from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import as_array
-from functional_nn.losses.labels import AnyArray
+from functional_nn.losses.labels import AnyArray, as_labels
 from functional_nn.losses.weighting import (
     as_examples,
     as_outputs,
@@ -125,11 +125,8 @@ class Loss:
         If a weight is 0, its y becomes 0, so that ``jax.grad`` does not compute 0 · ∞.
         """
         y = as_outputs(y)
-        labels = as_array("labels", labels)
+        labels = as_labels(labels)
         weights = None if weights is None else as_array("weights", weights)
-        if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
-            # A label of 8 bits may be too small for the number of classes, or for an ignored label of -1.
-            labels = labels.astype(jnp.int32)
         check_outputs(values_of(y))
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)

@@ -14,6 +14,7 @@ from functional_nn.core.layer import Layer, Params, as_layer
 from functional_nn.core.masked import values_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_function, shown, tree_in_native_order
+from functional_nn.losses.labels import as_labels
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.weighting import ratio
 from functional_nn.metrics import Metric, Totals, accuracy
@@ -153,7 +154,7 @@ def _totals_function(
     def accuracy_totals(y, labels):
         label_weights = loss.label_weights if isinstance(loss, Loss) else None
         # Only ignored labels are left out. The weights of classes change the loss and not the accuracy.
-        counted = None if label_weights is None else label_weights(labels) != 0
+        counted = None if label_weights is None else label_weights(as_labels(labels)) != 0
         return accuracy.totals(y, labels, counted)
 
     def totals(y, labels):
