@@ -151,6 +151,13 @@ def test_fault_67_a_small_label_is_not_an_ignored_one():
     np.testing.assert_allclose(accuracy_of_logits(loss, logits, np.array([156, 3, 5], np.uint8)), 2 / 3, rtol=1e-6)
 
 
+def test_fault_08_class_weights_do_not_change_the_accuracy():
+    """Not even the weight 0. An ignored label is left out all the same."""
+    loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0], ignore_index=-1)
+    logits = jnp.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(accuracy_of_logits(loss, logits, jnp.array([0, 1, 0, -1])), 2 / 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "batch_norm_and_dropout"])
 def test_a_whole_run_is_one_program(data, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""

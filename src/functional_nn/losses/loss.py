@@ -39,6 +39,8 @@ class Loss:
         value_gradients: ``value_gradients(y, labels)`` gives ∂ℓᵢ/∂yᵢ in the shape of y, derived by hand.
         label_weights: ``label_weights(labels)`` gives a, the weight of each value in the mean: 0 if its label is
             ignored, or the weight of the label's class. ℓ already contains this factor. None if all weights are 1.
+        is_ignored: ``is_ignored(labels)`` is True where the label is ignored. ``training.make_evaluate`` leaves these
+            labels out of the accuracy. None if no label is ignored.
         formula: the text that ``help`` shows: ℓ, its labels, its gradient.
 
     >>> from functional_nn import mean_squared_error
@@ -51,6 +53,7 @@ class Loss:
     values: Callable[[jax.Array, jax.Array], jax.Array]
     value_gradients: Callable[[jax.Array, jax.Array], jax.Array]
     label_weights: Callable[[jax.Array], jax.Array] | None = None
+    is_ignored: Callable[[jax.Array], jax.Array] | None = None
     formula: str = ""
 
     def __post_init__(self):

@@ -129,6 +129,7 @@ def cross_entropy_with(
         values,
         gradients,
         None if ignore_index is None and c is None else label_weights,
+        None if ignore_index is None else is_ignored,
         formula=cross_entropy_with.__doc__ or "",
     )
 

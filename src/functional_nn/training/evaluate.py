@@ -152,9 +152,9 @@ def _totals_function(
     # It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.
     @jax.jit
     def accuracy_totals(y, labels):
-        label_weights = loss.label_weights if isinstance(loss, Loss) else None
+        is_ignored = loss.is_ignored if isinstance(loss, Loss) else None
         # Only ignored labels are left out. The weights of classes change the loss and not the accuracy.
-        counted = None if label_weights is None else label_weights(as_labels(labels)) != 0
+        counted = None if is_ignored is None else ~is_ignored(as_labels(labels))
         return accuracy.totals(y, labels, counted)
 
     def totals(y, labels):
