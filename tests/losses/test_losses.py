@@ -104,6 +104,16 @@ def test_fault_08_labels_as_bytes():
     assert np.isnan(ignoring(jnp.zeros((2, 3)), np.array([0, 255], np.uint8)))
 
 
+@pytest.mark.parametrize("scale", [1e5, 1e-9])
+def test_fault_67_weights_that_float16_cannot_hold(scale):
+    loss, y, labels = fnn.mean_squared_error, jnp.array([[1.0], [2.0]], jnp.float16), jnp.zeros((2, 1), jnp.float16)
+    weights = scale * jnp.array([1.0, 2.0])
+    np.testing.assert_allclose(loss(y, labels, weights), (1 + 2 * 4) / 3, rtol=1e-6)
+    for gradient in (loss.gradient(y, labels, weights), jax.grad(loss)(y, labels, weights)):
+        assert gradient.dtype == jnp.float16
+        np.testing.assert_allclose(gradient, [[2 / 3], [8 / 3]], rtol=1e-3)
+
+
 def test_bad_values_under_jit_are_never_plausible():
     for loss in (fnn.binary_cross_entropy, fnn.losses.binary_cross_entropy_from_probabilities):
         for call in (loss, loss.gradient, jax.grad(loss)):

@@ -77,8 +77,9 @@ class Loss:
         """Computes Σ wᵢ ℓᵢ and Σ wᵢ aᵢ. The totals of batches, added, give the exact mean over all of them."""
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
-        total = values if weights is None else times(weights, values)
-        return jnp.sum(_wide(total)), self._total_weight(values, labels, weights)
+        wide = _wide(values)
+        total = wide if weights is None else times(weights, wide)
+        return jnp.sum(total), self._total_weight(values, labels, weights)
 
     def result(self, totals: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Computes the mean from the totals of one batch, or from the sum of the totals of many. 0 for the weight 0."""
@@ -91,7 +92,7 @@ class Loss:
         """
         examples, labels, weights = self._prepare(y, labels, None)
         values = self.values(examples, labels)
-        values = values if weights is None else times(weights, values)
+        values = values if weights is None else jnp.where(weights == 0, 0, values)
         return values.reshape(*y.mask.shape, *values.shape[1:]) if isinstance(y, Masked) else values
 
     def gradient(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> Value:
@@ -101,7 +102,7 @@ class Loss:
         # Only the number and the type of the values are needed here.
         values = jax.eval_shape(self.values, examples, labels)
         total = self._total_weight(values, labels, weights)
-        given_weights = jnp.ones_like(total) if weights is None else _wide(weights)
+        given_weights = jnp.ones_like(total) if weights is None else weights
         shares = ratio(given_weights, total).astype(values.dtype)
         if shares.ndim:
             shares = expand(shares, gradients.ndim)
@@ -114,17 +115,16 @@ class Loss:
         if self.label_weights is None:
             if weights is None:
                 return jnp.asarray(values.size, wide_type(values.dtype))
-            return jnp.sum(_wide(weights))
-        label_weights = self.label_weights(labels).astype(values.dtype)
-        if weights is not None:
-            label_weights = times(weights, label_weights)
-        return jnp.sum(_wide(label_weights))
+            return jnp.sum(weights)
+        label_weights = _wide(self.label_weights(labels).astype(values.dtype))
+        return jnp.sum(label_weights if weights is None else times(weights, label_weights))
 
     def _prepare(
         self, y: Value, labels: ArrayLike, weights: ArrayLike | None
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """Checks the arguments, and makes every step an example. The weights are None if all are 1.
+        """Checks the arguments, and makes every step an example.
 
+        The weights are None if all are 1. Otherwise they are at least in float32, since float16 holds no weight of 1e5.
         If a weight is 0, its y becomes 0, so that ``jax.grad`` does not compute 0 · ∞.
         """
         y = as_outputs(y)
@@ -140,7 +140,7 @@ class Loss:
         if weights is None and mask is None:
             return y, labels, None
         # The weights have the shape of the values, which only the loss itself knows.
-        weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, y.dtype)
+        weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, wide_type(y.dtype))
         return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
 
     def _check_real_steps(self, y, labels):
