@@ -84,6 +84,15 @@ def test_drawn_tokens_depend_on_the_key_and_follow_the_probabilities():
     np.testing.assert_array_equal(one, model.generate(params, TOKENS[:, :3], new_tokens=4, temperature=0))
 
 
+def test_a_traced_or_tiny_temperature_takes_the_most_likely_token():
+    """Down to 0, and where logits divided by it would be infinite."""
+    model, params = made(depth=1)
+    generate = jax.jit(lambda t: model.generate(params, TOKENS[:, :3], KEY, new_tokens=3, temperature=t))
+    best = model.generate(params, TOKENS[:, :3], new_tokens=3, temperature=0)
+    for temperature in (0.0, 1e-40, 1e-37):
+        np.testing.assert_array_equal(generate(temperature), best)
+
+
 def test_generation_is_one_program():
     """Also inside another one, with a traced temperature, and one for each example of a population."""
     model, params = made()

@@ -113,7 +113,7 @@ class LanguageModel:
         Args:
             params: the parameters of ``layer``.
             prompt: tokens (batch, time), of one length for all examples.
-            key: the key of the random numbers. It is not used at temperature 0.
+            key: the key of the random numbers. It is not used at temperature 0. A traced temperature needs it.
             new_tokens: the number of tokens to draw. With the prompt they are at most max_time.
             temperature: what the logits are divided by. Below 1 likely tokens become more likely. At 0 the most likely
                 token is taken.
@@ -251,7 +251,13 @@ def _generate(
             # Logits that are equal to the smallest of the top_k stay, so there may be more than top_k.
             least = lax.top_k(logits, top_k)[0][:, -1:]
             logits = jnp.where(logits >= least, logits, -jnp.inf)
-        return jax.random.categorical(key, logits / jnp.asarray(temperature, logits.dtype)).astype(jnp.int32)
+        divisor = jnp.asarray(temperature, logits.dtype)
+        is_greedy = divisor < jnp.finfo(logits.dtype).tiny
+        best = jnp.argmax(logits, axis=-1)
+        # The largest logit becomes 0, so that no quotient overflows to ∞. Adding a number changes no probability.
+        logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+        random = jax.random.categorical(key, logits / jnp.where(is_greedy, 1, divisor))
+        return jnp.where(is_greedy, best, random).astype(jnp.int32)
 
     def write(carry, key):
         cache, token = carry
