@@ -184,6 +184,15 @@ def test_fault_09_divergence_from_what_is_no_probabilities():
         fnn.kl_divergence(y, jnp.array([1]))
 
 
+@pytest.mark.parametrize("loss", [fnn.negative_log_likelihood, fnn.kl_divergence], ids=lambda loss: loss.name)
+def test_known_log_probabilities_inside_another_program(loss):
+    y, logits = fnn.log_softmax(jnp.array([[1.0, 2.0]])), jnp.array([[1.0, 2.0]])
+    labels = jnp.array([0]) if loss is fnn.negative_log_likelihood else jnp.array([[0.3, 0.7]])
+    np.testing.assert_allclose(jax.jit(lambda factor: factor * loss(y, labels))(2.0), 2 * loss(y, labels), rtol=1e-6)
+    with pytest.raises(fnn.InputError, match="y: expected rows of log-probabilities"):
+        jax.jit(lambda factor: factor * loss(logits, labels)).trace(2.0)
+
+
 def test_log_probabilities_may_be_as_coarse_as_bfloat16():
     for classes in (10, 1000):
         y = fnn.log_softmax(jnp.zeros((2, classes), jnp.bfloat16))

@@ -93,6 +93,15 @@ def test_a_traced_or_tiny_temperature_takes_the_most_likely_token():
         np.testing.assert_array_equal(generate(temperature), best)
 
 
+def test_a_known_prompt_inside_another_program():
+    model, params = made(depth=1)
+    prompt, bad = TOKENS[:, :3], jnp.array([[7, 5]])
+    logits = jax.eval_shape(lambda params: model.prefill(params, prompt)[0], params)
+    assert logits.shape == (BATCH, COUNT)
+    with pytest.raises(fnn.InputError, match="tokens from 0 to 6, got tokens from 5 to 7"):
+        jax.eval_shape(lambda params: model.prefill(params, bad)[0], params)
+
+
 def test_generation_is_one_program():
     """Also inside another one, with a traced temperature, and one for each example of a population."""
     model, params = made()

@@ -23,7 +23,10 @@ def _are_log_probabilities(y):
 def _check_log_probabilities(y):
     if not is_concrete(y):
         return
-    if not (good := np.asarray(_are_log_probabilities(jnp.asarray(y, float)))).all():
+    # Under ``jit``, operations on known numbers would be traced.
+    with jax.ensure_compile_time_eval():
+        good = np.asarray(_are_log_probabilities(jnp.asarray(y, float)))
+    if not good.all():
         where = tuple(int(i) for i in np.argwhere(~good)[0])
         total = np.exp(np.asarray(y)[where].astype(np.float64)).sum()
         remedy = "Let the network end in log_softmax; for logits use cross_entropy."

@@ -287,7 +287,9 @@ def _check_prompt(argument: str, tokens: jax.Array, count: int) -> jax.Array:
     if tokens.ndim != 2 or 0 in tokens.shape or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise InputError(argument, "at least one token for each example, integers (batch, time)", shown(tokens))
     if is_concrete(tokens):
-        least, largest = int(np.min(tokens)), int(np.max(tokens))
+        # Under ``jit``, an operation of JAX on known numbers would be traced.
+        host = np.asarray(tokens)
+        least, largest = int(host.min()), int(host.max())
         if least < 0 or largest >= count:
             raise InputError(argument, f"tokens from 0 to {count - 1}", f"tokens from {least} to {largest}")
     return tokens
