@@ -238,6 +238,21 @@ def test_negative_weights_integers_and_wrong_settings_are_refused():
             fnn.losses.huber_with(delta)
 
 
+def test_huber_of_an_infinite_delta_is_half_the_squared_error():
+    loss, y, labels = fnn.losses.huber_with(np.inf), jnp.array([[3.0, -1.0]]), jnp.zeros((1, 2))
+    assert loss(y, labels) == 2.5
+    np.testing.assert_array_equal(loss.gradient(y, labels), y / 2)
+    np.testing.assert_array_equal(jax.grad(loss)(y, labels), y / 2)
+
+
+@pytest.mark.parametrize("number", [np.float64, jnp.float32], ids=["numpy", "jax"])
+def test_settings_that_are_arrays_keep_the_type_of_the_outputs(number):
+    y, targets, classes = jnp.asarray(LOGITS, jnp.float16), jnp.zeros(LOGITS.shape, jnp.float16), jnp.array([0, 1])
+    smoothed = fnn.losses.cross_entropy_with(label_smoothing=number(0.1))
+    for loss, labels in ((smoothed, classes), (fnn.losses.huber_with(number(0.1)), targets)):
+        assert loss.gradient(y, labels).dtype == loss.per_example(y, labels).dtype == jnp.float16
+
+
 def test_extreme_logits_stay_finite():
     y = jnp.array([[1e30, -1e30, 0.0]])
     for label in range(3):

@@ -89,7 +89,8 @@ def cross_entropy_with(
         else:
             t = counted(labels, one_hot(y, labels))
         if smooth:
-            t = (1 - label_smoothing) * t + label_smoothing / y.shape[-1]
+            kept, each = 1 - label_smoothing, label_smoothing / y.shape[-1]
+            t = jnp.asarray(kept, y.dtype) * t + jnp.asarray(each, y.dtype)
         return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
 
     def values(y, labels):

@@ -52,10 +52,13 @@ def huber_with(delta: float) -> Loss:
 
     def values(y, labels):
         error = jnp.abs(y - labels.astype(y.dtype))
-        return example_mean(jnp.where(error <= delta, jnp.square(error) / 2, delta * (error - delta / 2)))
+        # Both cases in one: with two, an infinite δ would make ``jax.grad`` of the case that is not used NaN.
+        limited = jnp.minimum(error, jnp.asarray(delta, y.dtype))
+        return example_mean(limited * (error - limited / 2))
 
     def gradients(y, labels):
-        return per_element(y) * jnp.clip(y - labels.astype(y.dtype), -delta, delta)
+        limit = jnp.asarray(delta, y.dtype)
+        return per_element(y) * jnp.clip(y - labels.astype(y.dtype), -limit, limit)
 
     return Loss("huber", check_same_shape, values, gradients, formula=huber_with.__doc__ or "")
 
