@@ -76,6 +76,17 @@ def test_the_gradient_goes_into_a_network_s_pullback():
     assert (x_bar.values[~MASK] == 0).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, -1.0])
+def test_weights_at_padding_may_be_anything(bad):
+    y, labels = sequences(fnn.cross_entropy)
+    y, weights = jnp.asarray(y, jnp.float32), np.where(MASK, 2.0, bad)
+    for mean in (fnn.cross_entropy, fnn.metrics.accuracy):
+        assert mean(fnn.Masked(y, MASK), labels, weights) == mean(fnn.Masked(y, MASK), labels, np.where(MASK, 2.0, 0))
+    weights[0, 0] = bad
+    with pytest.raises(fnn.InputError, match="weights not below 0"):
+        fnn.cross_entropy(fnn.Masked(y, MASK), labels, weights)
+
+
 def test_ignored_labels_and_class_weights_among_real_steps():
     loss = fnn.losses.cross_entropy_with(ignore_index=-1, class_weights=[0.2, 1.0, 3.0, 0.5, 0.7], label_smoothing=0.1)
     y, labels = sequences(fnn.cross_entropy)

@@ -41,16 +41,16 @@ def combined_weights(weights: jax.Array | None, mask: jax.Array | None, shape: S
     Raises:
         InputError: for weights of another shape, and for negative weights. Under ``jit`` negative weights become NaN.
     """
+    given = jnp.ones(shape, dtype) if weights is None else jnp.asarray(weights).astype(dtype)
+    if given.shape != shape:
+        raise InputError("weights", f"one weight per value, shape {shape}", f"shape {given.shape}")
+    # Weights at padding may be anything.
+    kept = given if mask is None else jnp.where(expand(mask, given.ndim), given, 0)
     if weights is None:
-        weights = jnp.ones(shape, dtype)
-    else:
-        weights = jnp.asarray(weights).astype(dtype)
-        if weights.shape != shape:
-            raise InputError("weights", f"one weight per value, shape {shape}", f"shape {weights.shape}")
-        if is_concrete(weights) and not bool(np.all(np.asarray(weights) >= 0)):
-            raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(weights))}")
-        weights = nan_unless(weights >= 0, weights)
-    return weights if mask is None else jnp.where(expand(mask, weights.ndim), weights, 0)
+        return kept
+    if is_concrete(kept) and not bool(np.all(np.asarray(kept) >= 0)):
+        raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(kept))}")
+    return nan_unless(kept >= 0, kept)
 
 
 def as_outputs(y: Value) -> Value:
