@@ -254,7 +254,7 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
         bins: the number of bins. The totals hold the right answers, the confidence and the weight of each bin, from
             which a reliability diagram can be drawn.
 
-    y are logits. For probabilities, give their logarithms.
+    y are logits. For probabilities, give their logarithms. A logit of +∞ has no probability, and gives NaN.
 
     >>> print(calibration_error(jnp.log(jnp.array([[0.75, 0.25], [0.75, 0.25]])), jnp.array([0, 1])).round(4))
     0.25
@@ -312,7 +312,7 @@ brier_score = Metric(
     _squared_distance_sums,
     _mean_result,
     formula="the mean of Σₖ (pₖ - tₖ)² with p = softmax(y) and t the label's one-hot vector, from 0 to 2. y are "
-    "logits; for probabilities, give their logarithms. Brier 1950.",
+    "logits; for probabilities, give their logarithms. A logit of +∞ has no probability, and gives NaN. Brier 1950.",
 )
 
 METRICS: dict[str, Metric] = {
