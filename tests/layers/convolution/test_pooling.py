@@ -84,6 +84,25 @@ def test_fault_03_padding_is_not_seen_and_what_is_all_masked_gives_zero(layer):
         np.testing.assert_allclose(values_bar[..., 0], shares)
 
 
+@pytest.mark.parametrize("layer", [fnn.global_average_pool(), fnn.global_max_pool()], ids=["mean", "max"])
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_fault_68_more_places_than_float16_counts(layer, masked):
+    """70000 is infinity in float16."""
+    x = jnp.ones((1, 70000, 1), jnp.float16)
+    mask = jnp.ones((1, 70000), bool) if masked else None
+    y, _, pullback = layer.vjp({}, {}, x if mask is None else fnn.Masked(x, mask), train=True)
+    assert y == 1
+    assert y.dtype == x.dtype
+    y_bar = jnp.full_like(y, 1000)
+    x_bar = pullback(y_bar)[1]
+    automatic = jax.grad(
+        lambda x: jnp.sum(y_bar * layer.apply({}, {}, x if mask is None else fnn.Masked(x, mask), train=True)[0])
+    )(x)
+    for bar in (x_bar if mask is None else x_bar.values, automatic):
+        assert bar.dtype == x.dtype
+        np.testing.assert_allclose(bar.astype(jnp.float32), 1000 / 70000, rtol=1e-3)
+
+
 def test_a_chain_gives_the_mask_to_global_pooling():
     net = fnn.chain(fnn.dense(2), fnn.global_average_pool(), fnn.dense(3))
     params, state = net.init(jax.random.key(0), (5, 4))

@@ -12,6 +12,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import check_flag
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,
@@ -183,14 +184,16 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
 
     def pool(x, mask):
         count = _real(x, mask)
-        # Divide before summing, since the sum could overflow in float16.
-        shares = x / (_over_space(count, x.ndim) if isinstance(count, jax.Array) else count)
-        return jnp.sum(shares if mask is None else jnp.where(mask, shares, 0), axis=_spatial(x)), (x[:0], mask)
+        # Divide before summing, since the sum could overflow.
+        shares = _widened(x) / (_over_space(count, x.ndim) if isinstance(count, jax.Array) else count)
+        y = jnp.sum(shares if mask is None else jnp.where(mask, shares, 0), axis=_spatial(x))
+        return y.astype(x.dtype), (x[:0], mask)
 
     def pool_back(residuals, y_bar):
         no_examples, mask = residuals
         shape = (y_bar.shape[0], *no_examples.shape[1:])
-        x_bar = jnp.broadcast_to(_over_space(y_bar / _real(no_examples, mask), len(shape)), shape)
+        share = (_widened(y_bar) / _real(no_examples, mask)).astype(y_bar.dtype)
+        x_bar = jnp.broadcast_to(_over_space(share, len(shape)), shape)
         return x_bar if mask is None else jnp.where(mask, x_bar, 0)
 
     return _global(name, pool, pool_back)
@@ -221,10 +224,12 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
 
     def pool(x, mask):
         if mask is None:
-            y = jnp.max(x, axis=_spatial(x))
+            # Widened for jax.grad, which counts ties in the type of the maximum.
+            y = jnp.max(_widened(x), axis=_spatial(x))
         else:
-            y = jnp.max(jnp.where(mask, x, -jnp.inf), axis=_spatial(x))
+            y = jnp.max(jnp.where(mask, _widened(x), -jnp.inf), axis=_spatial(x))
             y = jnp.where(jnp.any(mask, axis=_spatial(x)), y, 0)
+        y = y.astype(x.dtype)
         return y, (x, y, mask)
 
     def pool_back(residuals, y_bar):
@@ -233,8 +238,9 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
         if mask is not None:
             is_largest = is_largest & mask
         m = is_largest.astype(x.dtype)
-        count = jnp.maximum(jnp.sum(m, axis=_spatial(x)), 1)
-        return m * _over_space(y_bar / count, x.ndim)
+        count = jnp.maximum(jnp.sum(_widened(m), axis=_spatial(x)), 1)
+        share = (_widened(y_bar) / count).astype(y_bar.dtype)
+        return m * _over_space(share, x.ndim)
 
     return _global(name, pool, pool_back)
 
@@ -301,6 +307,11 @@ def _spatial(x: jax.Array) -> tuple[int, ...]:
     return tuple(range(1, x.ndim - 1))
 
 
+def _widened(x: jax.Array) -> jax.Array:
+    """16-bit numbers in float32: the number of places may be larger than any number of float16."""
+    return x.astype(wide_type(x.dtype))
+
+
 def _over_space(y: jax.Array, ndim: int) -> jax.Array:
     """One value for each channel, with axes of size 1 so that it broadcasts against x."""
     return jnp.expand_dims(y, range(1, ndim - 1))
@@ -310,4 +321,4 @@ def _real(x: jax.Array, mask: jax.Array | None) -> float | jax.Array:
     """The number of places that are real, and 1 where there is none."""
     if mask is None:
         return float(math.prod(x.shape[1:-1]))
-    return jnp.maximum(jnp.sum(mask.astype(jnp.int32), axis=1), 1).astype(x.dtype)
+    return jnp.maximum(jnp.sum(mask.astype(jnp.int32), axis=1), 1).astype(wide_type(x.dtype))
