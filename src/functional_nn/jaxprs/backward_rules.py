@@ -74,7 +74,7 @@ ONE_OPERAND: dict[str, Rule] = {
     # At 0 the derivative is 1, as in JAX.
     "abs": Rule(lambda o, g: jnp.where(o.a >= 0, g, -g), (0,)),
     "square": Rule(lambda o, g: g * 2 * o.a, (0,)),
-    "integer_pow": Rule(lambda o, g: g * o.parameters["y"] * lax.integer_pow(o.a, o.parameters["y"] - 1), (0,)),
+    "integer_pow": Rule(lambda o, g: _through_power(o, g), (0,)),
     "sqrt": Rule(lambda o, g: g / (2 * o.y), result=True),
     "rsqrt": Rule(lambda o, g: -g * o.y / (2 * o.a), (0,), result=True),
     "exp": Rule(lambda o, g: g * o.y, result=True),
@@ -189,6 +189,12 @@ def operand_bar(rule: Rule, operation: Operation, index: int, g: Cotangent) -> j
 
 def _inverse(permutation: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(place) for place in np.argsort(permutation))
+
+
+def _through_power(operation: Operation, g: jax.Array) -> jax.Array:
+    """g y aʸ⁻¹ for the whole number y. For y = 0, a⁻¹ may be infinite, and 0 · ∞ would be NaN."""
+    y = operation.parameters["y"]
+    return g * y * lax.integer_pow(operation.a, y - 1) if y else jnp.zeros_like(g)
 
 
 def _spread(value: jax.Array, operation: Operation) -> jax.Array:
