@@ -28,8 +28,8 @@ PLACES = np.array([[1], [0], [1], [7]])
 def evaluated(arithmetic, function, *leaves, points=1):
     """The outputs' elements; with several points, all of them the same."""
     program = Program(lambda leaves: [function(*leaves)], leaves)
-    numbers = [np.repeat(arithmetic.numbers(leaf)[..., None], points, -1) for leaf in leaves]
     with np.errstate(all="ignore"), arithmetic.precision():
+        numbers = [np.repeat(arithmetic.numbers(leaf)[..., None], points, -1) for leaf in leaves]
         return program(arithmetic, numbers)
 
 
@@ -276,6 +276,29 @@ def test_limits_are_those_of_floating_point_numbers(library):
 
     found = evaluated(Arithmetic(30, library), function, np.array([0.0]))[:, 0].astype(float)
     np.testing.assert_array_equal(found, [np.inf, -np.inf, np.inf, np.nan, np.nan, np.nan, np.nan])
+
+
+SPECIAL = np.array([2.5, np.nan, -np.inf, 7.0, np.inf, -3.0, 300.0, 1e30, -1e30, 7.0])
+AT_SPECIAL_VALUES = {
+    "sort": lambda x: joined([jnp.sort(x), jnp.sort(x, descending=True), jnp.argsort(x)]),
+    "sort by two keys": lambda x: joined(lax.sort((x // 5, x, 2 * x), num_keys=2)),
+    "top_k": lambda x: joined(lax.top_k(x, 8)),
+    "top_k of integers": lambda x: joined([one for t in ("uint8", "int8") for one in lax.top_k(x.astype(t), 5)]),
+    "rem": lambda x: joined(lax.rem(x, jnp.full_like(x, b)) for b in (jnp.inf, -jnp.inf, 2.0, jnp.nan)),
+    "floor": lambda x: joined([jnp.floor(x), jnp.ceil(x), jnp.floor(x / 9) / jnp.floor(x / 1e40)]),
+    "to integers": lambda x: joined(x.astype(t) for t in ("int8", "uint8", "int32", "uint32", "int64", "bool")),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_fault_69_nan_infinity_and_numbers_outside_of_a_type(library):
+    """Sorting, remainders and conversions to integers give what JAX gives on a CPU."""
+
+    def function(x):
+        return joined(one(x) for one in AT_SPECIAL_VALUES.values())
+
+    found = evaluated(Arithmetic(50, library), function, SPECIAL)[:, 0].astype(float)
+    np.testing.assert_array_equal(found, function(jnp.asarray(SPECIAL)))
 
 
 def test_inputs_and_literals_are_the_binary_values_that_the_code_holds():

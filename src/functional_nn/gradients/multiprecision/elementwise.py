@@ -94,7 +94,11 @@ def _rem(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Va
     """a - b trunc(a / b), with the sign of a."""
     if not gives_floating(equation):
         return np.fmod(a, b)
-    return a - b * _truncated(arithmetic, arithmetic.function("divide")(a, b))
+    remainder = a - b * _truncated(arithmetic, arithmetic.function("divide")(a, b))
+    # A finite number is less than ±∞, so it is the remainder. The formula would give 0 · ∞.
+    is_finite = arithmetic.function("is_finite")
+    b_is_infinite = (b == b) & ~is_finite(b).astype(bool)
+    return np.where(is_finite(a).astype(bool) & b_is_infinite, a, remainder)
 
 
 def _truncated(arithmetic: Arithmetic, x: Values) -> Values:
@@ -224,7 +228,10 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
         return x.astype(dtype)
     if np.issubdtype(dtype, bool):
         return x != ZERO
-    return _truncated(arithmetic, x).astype(dtype)
+    # As XLA does on a CPU: NaN becomes 0, and numbers outside of the type become its smallest or largest number.
+    limits = np.iinfo(dtype)
+    within = minimum(maximum(x, arithmetic.numbers(limits.min)), arithmetic.numbers(limits.max))
+    return _truncated(arithmetic, np.where(x == x, within, ZERO)).astype(dtype)
 
 
 @RULES.of("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier")

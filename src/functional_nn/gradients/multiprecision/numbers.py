@@ -106,6 +106,8 @@ def _mpfr(digits: int) -> _Library:
     numbers: Any = gmpy2
     functions = {name: _elementwise(getattr(numbers, name), 2 if name == "atan2" else 1) for name in NAMES}
     functions |= {"divide": np.true_divide, "power": np.power, "is_finite": _elementwise(numbers.is_finite)}
+    # ``floor`` and ``ceil`` of gmpy2 give integers, which cannot be NaN or infinite.
+    functions |= {name: _elementwise(getattr(numbers, f"rint_{name}")) for name in ("floor", "ceil")}
     # gmpy2 returns log|Γ(x)| and the sign of Γ(x).
     functions["lgamma"] = _elementwise(lambda x: numbers.lgamma(x)[0])
     functions |= _by_mpmath(digits, _to_mpmath, _from_mpmath)

@@ -101,23 +101,34 @@ def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list
     """Sorts all operands by the first ``num_keys`` of them."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
     operands = tuple(together(*operands))
-    shape = operands[0].shape
-    along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    order = np.broadcast_to(along, shape)
-    # The sorts are stable and the last key comes first. So the first key has priority.
-    for key in operands[keys - 1 :: -1]:
-        again = np.argsort(np.take_along_axis(key, order, axis), axis, kind="stable")
-        order = np.take_along_axis(order, again, axis)
+    order = _ascending(operands[:keys], axis)
     return [np.take_along_axis(operand, order, axis) for operand in operands]
 
 
 @RULES.of("top_k")
 def _top_k(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """Returns the k largest numbers and their indices."""
+    """Returns the k largest numbers and their indices. NaN counts as the largest, and of equal numbers the first."""
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
-    order = np.argsort(-x, axis, kind="stable")
+    # The array is turned around before and after sorting: -x would wrap for unsigned integers.
+    order = x.shape[axis] - 1 - np.flip(_ascending([np.flip(x, axis)], axis), axis)
     ordered = np.take_along_axis(x, order, axis)
     return [np.take(array, np.arange(k), axis) for array in (ordered, order.astype(np.int32))]
+
+
+def _ascending(keys: Sequence[Values], axis: int) -> Values:
+    """The indices that sort by the first key, then by the next ones. Equal numbers keep their order; NaN is last."""
+    shape = keys[0].shape
+    along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    order = np.broadcast_to(along, shape)
+    # The sorts are stable and the last key comes first. So the first key has priority.
+    for key in reversed(keys):
+        is_nan = key != key
+        comparable = key.copy()
+        comparable[is_nan] = 0
+        for values in (comparable, is_nan):
+            again = np.argsort(np.take_along_axis(values, order, axis), axis, kind="stable")
+            order = np.take_along_axis(order, again, axis)
+    return order
 
 
 def windows(
