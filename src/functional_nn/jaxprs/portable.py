@@ -278,19 +278,36 @@ def _float_only(equation: JaxprEqn) -> dict[str, object]:
     return {}
 
 
+def _bool_only(equation: JaxprEqn) -> dict[str, object]:
+    """Integers are combined bit by bit, which the evaluator does not do."""
+    if any(array_type(variable).dtype != np.bool_ for variable in equation.invars):
+        raise InputError("net", "operations that the page can compute", f"{equation.primitive.name} of integers")
+    return {}
+
+
+def _two_cases(equation: JaxprEqn) -> dict[str, object]:
+    """The evaluator chooses between two arrays."""
+    which, *cases = equation.invars
+    if array_type(which).dtype != np.bool_ or len(cases) != 2:
+        given = f"{equation.primitive.name} with {len(cases)} cases, chosen by {array_type(which).dtype}"
+        raise InputError("net", "operations that the page can compute", given)
+    return {}
+
+
 UNCHANGED = frozenset(("name", "stop_gradient", "copy", "copy_p", "optimization_barrier"))
 """Operations that return their operands."""
 
 ELEMENTWISE = (
     *("abs", "ceil", "cos", "erf", "erfc", "exp", "exp2", "expm1", "floor", "is_finite", "log", "log1p", "logistic"),
-    *("neg", "not", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
-    *("add", "and", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "or", "pow", "sub"),
-    *("clamp", "select_n"),
+    *("neg", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
+    *("add", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "pow", "sub", "clamp"),
 )
 
 OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     **dict.fromkeys(ELEMENTWISE, _nothing),
     "div": _float_only,
+    **dict.fromkeys(("not", "and", "or"), _bool_only),
+    "select_n": _two_cases,
     "integer_pow": _parameters(exponent="y"),
     "convert_element_type": _type,
     "reshape": _nothing,
@@ -309,5 +326,5 @@ OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
 }
 """The operations of portable programs besides ``scan``: for each, a function that reads the parameters it needs.
 
-``select_n`` chooses between two arrays. Sizes are not among the parameters where the shapes of the places tell them.
+Sizes are not among the parameters where the shapes of the places tell them.
 """

@@ -231,6 +231,21 @@ def test_what_a_page_cannot_show_is_refused(net, shape, names, words):
         drawing.drawing_panel(net, *net.init(jax.random.key(0), shape), shape, list(names))
 
 
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: ~x.astype(int), "not of integers"),
+        (lambda x: x.astype(int) & 1, "and of integers"),
+        (lambda x: x.astype(int) | 1, "or of integers"),
+        (lambda x: lax.select_n(x.astype(int), x, -x), "select_n with 2 cases, chosen by int32"),
+        (lambda x: lax.select_n(x.astype(int), x, 2 * x, -x), "select_n with 3 cases, chosen by int32"),
+    ],
+)
+def test_fault_69_integers_that_the_page_would_take_for_flags(function, words):
+    with pytest.raises(InputError, match=f"operations that the page can compute, got '?{words}"):
+        portable(jax.make_jaxpr(function)(jnp.ones(3)))
+
+
 def test_parameters_that_are_not_finite_are_refused():
     net = fnn.chain(fnn.flatten(), fnn.dense(2))
     params, state = net.init(jax.random.key(0), (2, 2, 1))
