@@ -286,6 +286,18 @@ def test_ragged_products_count_every_row_with_its_group():
     assert count_flops(gradient, x, w) == 2 * forward
 
 
+def test_of_a_linear_system_only_the_solution_counts():
+    """The programs for its derivatives do not run."""
+
+    def solve_diagonal(a, b):
+        return lax.custom_linear_solve(lambda x: a * x, b, lambda _, b: b / a, symmetric=True)
+
+    assert count_flops(solve_diagonal, shapes(3), shapes(3)) == 3
+    assert count_bytes(solve_diagonal, shapes(3), shapes(3)) == count_bytes(jnp.divide, shapes(3), shapes(3))
+    program = trace(jnp.linalg.solve, shapes(3, 3), shapes(3))
+    assert dict(uncounted(program)) == {"lu": 1, "triangular_solve": 2}
+
+
 def test_operations_without_a_count_are_named():
     x = jnp.eye(3)
 

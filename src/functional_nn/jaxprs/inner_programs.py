@@ -143,6 +143,9 @@ def inner_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """All programs in an equation's parameters that run by themselves: in calls, loops, branches and ``shard_map``."""
     if equation.primitive is bilinear_p:
         return [called_program(equation)]
+    if equation.primitive.name == "custom_linear_solve":
+        # The other programs are for derivatives: the product with the matrix, and both for the transposed matrix.
+        return [closed(equation.params["jaxprs"].solve)]
     if equation.primitive.name.startswith(ELEMENT_RULES):
         return []
     found = []
