@@ -54,11 +54,12 @@ def bilinear(first: jax.Array, second: jax.Array, programs: PlatformPrograms) ->
     train step of a ``resnet`` takes 1.2 times as long to trace. Here one equation stands for all of them, and only the
     program that is needed is traced, when it is lowered. JAX derives its derivatives from that program.
     """
+    dtype = jnp.result_type(first, second)
+    first, second = jnp.asarray(first, dtype), jnp.asarray(second, dtype)
     if programs.formula == programs.cpu == programs.others:
         return programs.formula(first, second)
-    dtype = jnp.result_type(first, second)
     programs = replace(programs, precision=_setting("jax_default_matmul_precision"))
-    return bilinear_p.bind(jnp.asarray(first, dtype), jnp.asarray(second, dtype), programs=programs)
+    return bilinear_p.bind(first, second, programs=programs)
 
 
 @dataclass(frozen=True)

@@ -382,3 +382,18 @@ def test_settings_that_do_not_go_with_the_input():
     for option in ({"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((0, 0), (0, 0))}):
         with pytest.raises(fnn.InputError, match="the 1 spatial axes of x"):
             fnn.conv(3, 3, **option).init(jax.random.key(0), (5, 2))
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_x_in_bfloat16_with_params_in_float32(make, groups):
+    """The formula computes in the wider type, as ``apply`` does."""
+    layer = make(2, 3, groups=groups)
+    params, state = layer.init(jax.random.key(0), (5, 2))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 2)).astype(jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):
+        y, _, pullback = layer.vjp(params, state, x, train=True)
+        params_bar, _ = pullback(jnp.ones_like(y))
+        automatic = jax.grad(lambda params: jnp.sum(layer.apply(params, state, x, train=True)[0]))(params)
+    for path, expected in automatic.items():
+        np.testing.assert_allclose(params_bar[path], expected, rtol=1e-5, atol=1e-5)
