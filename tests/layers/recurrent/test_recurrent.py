@@ -189,6 +189,19 @@ def test_a_learned_initial_state_starts_at_zero_and_receives_its_gradient():
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_a_learned_initial_state_in_bfloat16_with_x_in_float32(kind):
+    """The state has the type of the wider one, as every other product."""
+    layer = made(kind, initial_state="learned")
+    params, _ = drawn(layer, (TIME, IN))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    with jax.numpy_dtype_promotion("standard"):
+        y, _ = layer.apply(params, {}, sequences(), train=False)
+    assert y.dtype == jnp.float32
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    np.testing.assert_allclose(y, layer.apply(wide, {}, sequences(), train=False)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_a_given_state_continues_where_another_run_stopped(kind):
     """The first steps' state, made by the cell, given to the layer for the others."""
     layer, (_, cell, own) = made(kind, initial_state="given"), KINDS[kind]

@@ -153,7 +153,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         if not given:
             parts = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
             if learned:
-                parts = [params[part] for part in learned]
+                parts = [params[part].astype(p.dtype) for part in learned]
             start = recurrence.state([jnp.broadcast_to(part[None], (p.shape[1], *part.shape)) for part in parts])
 
         last, (hidden, saved) = scan_forward(params, start, p, mask)
