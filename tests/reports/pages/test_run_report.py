@@ -117,12 +117,13 @@ def test_numbers_that_are_not_finite_leave_a_gap():
     assert small_line([1.0, None], "one number") == ""
 
 
-@pytest.mark.parametrize("values", [[0.5], [1e-9, 1e9], [0.0, 0.0], [-3.0, 4.0], [], [1e300, 1.1e300]])
+@pytest.mark.parametrize("values", [[0.5], [1e-9, 1e9], [1e-13, 3e-13], [0.0, 0.0], [-3.0, 4.0], [], [1e300, 1.1e300]])
 def test_a_scale_has_ticks_within_it(values):
     scale = scale_of(values, 100, 0)
     ticks = scale.ticks()
     assert 1 <= len(ticks) <= 8
     assert all(-1 <= scale.place(tick) <= 101 for tick in ticks)
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_weights_are_red_and_blue():

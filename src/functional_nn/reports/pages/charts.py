@@ -64,7 +64,9 @@ class Scale(NamedTuple):
             return ticks[:: math.ceil(len(ticks) / 7)] if ticks else [self.low, self.high]
         step = nice_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
-        return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        # A step has one digit. One more removes the rounding errors of the products, such as 3 · 0.1.
+        digits = 1 - math.floor(math.log10(step))
+        return [round(number * step, digits) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def scale_of(
