@@ -189,6 +189,21 @@ def test_fault_13_of_given_queries_and_keys():
         assert (rows[1] == 0).all()
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_batch_without_examples_or_steps(heads):
+    layer = fnn.attention(2, key_value_heads=heads)
+
+    def both(x):
+        params, _ = layer.init(KEY, (3, 4))
+        y, _, pullback = layer.vjp(params, {}, x, train=True)
+        return y, pullback(y)[1]
+
+    y, x_bar = jax.eval_shape(both, jnp.zeros((0, 3, 4)))
+    assert y.shape == x_bar.shape == (0, 3, 4)
+    with pytest.raises(fnn.InputError, match="at least one key"):
+        jax.eval_shape(both, jnp.zeros((2, 0, 4)))
+
+
 def test_large_scores_do_not_overflow():
     """exp(1e6) is no number; the largest key takes all."""
     q = jnp.full((1, 1, 1, 1), 1e3)

@@ -397,3 +397,18 @@ def test_x_in_bfloat16_with_params_in_float32(make, groups):
         automatic = jax.grad(lambda params: jnp.sum(layer.apply(params, state, x, train=True)[0]))(params)
     for path, expected in automatic.items():
         np.testing.assert_allclose(params_bar[path], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+@pytest.mark.parametrize("lowering", ["native", "product"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_batch_without_examples(make, lowering, groups):
+    layer = make(2, 3, groups=groups, lowering=lowering)
+
+    def both():
+        params, state = layer.init(jax.random.key(0), (5, 4))
+        y, _, pullback = layer.vjp(params, state, jnp.zeros((0, 5, 4)), train=True)
+        return y, pullback(y)[1]
+
+    y, x_bar = jax.eval_shape(both)
+    assert (y.shape, x_bar.shape) == ((0, 5, 2), (0, 5, 4))

@@ -19,7 +19,7 @@ def scores(q: jax.Array, k: jax.Array) -> jax.Array:
     if q.shape[2] == k.shape[2]:
         return jnp.einsum("bihd,bjhd->bhij", q, k, preferred_element_type=dtype)
     s = jnp.einsum("bigrd,bjgd->bgrij", _in_groups(q, k.shape[2]), k, preferred_element_type=dtype)
-    return s.reshape(s.shape[0], -1, *s.shape[3:])
+    return s.reshape(s.shape[0], q.shape[2], *s.shape[3:])
 
 
 def sum_over_keys(weights: jax.Array, x: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ def sum_over_keys(weights: jax.Array, x: jax.Array) -> jax.Array:
     if heads == groups:
         return jnp.einsum("bhij,bjhd->bihd", weights, x)
     y = jnp.einsum("bgrij,bjgd->bigrd", _rows_in_groups(weights, groups), x)
-    return y.reshape(*y.shape[:2], heads, -1)
+    return y.reshape(*y.shape[:2], heads, x.shape[3])
 
 
 def sum_over_queries(weights: jax.Array, x: jax.Array, groups: int) -> jax.Array:
@@ -40,9 +40,9 @@ def sum_over_queries(weights: jax.Array, x: jax.Array, groups: int) -> jax.Array
 
 def _in_groups(x: jax.Array, groups: int) -> jax.Array:
     """(batch, time, heads, size) as (batch, time, groups, heads of a group, size)."""
-    return x.reshape(*x.shape[:2], groups, -1, x.shape[3])
+    return x.reshape(*x.shape[:2], groups, x.shape[2] // groups, x.shape[3])
 
 
 def _rows_in_groups(weights: jax.Array, groups: int) -> jax.Array:
     """(batch, heads, time, keys) as (batch, groups, heads of a group, time, keys)."""
-    return weights.reshape(weights.shape[0], groups, -1, *weights.shape[2:])
+    return weights.reshape(weights.shape[0], groups, weights.shape[1] // groups, *weights.shape[2:])

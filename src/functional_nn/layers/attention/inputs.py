@@ -99,6 +99,8 @@ def _check_shapes(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, rotary
         raise InputError("x", "queries and keys (batch, time, heads, head_size) of one batch and head_size", given)
     if v.shape[:3] != k.shape[:3]:
         raise InputError("x", "a value for every key, (batch, time, heads, …)", given)
+    if k.shape[1] == 0:
+        raise InputError("x", "at least one key", given)
     if k.shape[2] == 0 or q.shape[2] % k.shape[2]:
         raise InputError("x", f"keys and values whose heads divide the {q.shape[2]} heads of the queries", given)
     if causal and q.shape[1] > k.shape[1]:

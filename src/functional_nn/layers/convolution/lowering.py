@@ -134,7 +134,7 @@ def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups:
     # patches has the shape (batch, *out_sizes, groups, places, in_size // groups).
     patches = jnp.stack([_grouped(part, groups) for part in parts], axis=-2)
     y = jnp.einsum("...gkc,kcgo->...go", patches, place_weights)
-    return y.reshape(*y.shape[:-2], -1)
+    return y.reshape(*y.shape[:-2], weight.shape[-1])
 
 
 def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
@@ -145,7 +145,7 @@ def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, g
         return sum_window_places(jnp.split(columns, windows.places, axis=-1), windows)
     # parts has the shape (places, batch, *out_sizes, groups, in_size // groups).
     parts = jnp.einsum("...go,kcgo->k...gc", _grouped(y, groups), place_weights)
-    return sum_window_places(list(parts.reshape(*parts.shape[:-2], -1)), windows)
+    return sum_window_places(list(parts.reshape(*parts.shape[:-2], groups * weight.shape[-2])), windows)
 
 
 def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
@@ -213,7 +213,7 @@ def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.
     leading = ((0, 0, 0),) * (x.ndim - 2)
     zero = jnp.zeros((), x.dtype)
     paired_x = lax.pad(x, zero, (*leading, (before, 2 * (pairs + further) - n - before, 0), (0, 0, 0)))
-    paired_x = paired_x.reshape(*x.shape[:-2], pairs + further, -1)
+    paired_x = paired_x.reshape(*x.shape[:-2], pairs + further, 2 * x.shape[-1])
     # The weight for each neighbor b of an output: the window, b places further on, with zeros around it.
     leading = ((0, 0, 0),) * (weight.ndim - 3)
     neighbors = [lax.pad(weight, zero, (*leading, (b, long - size - b, 0), (0, 0, 0), (0, 0, 0))) for b in (0, 1)]
@@ -230,7 +230,7 @@ def _product_of_pairs(x: jax.Array, weight: jax.Array, windows: Windows) -> jax.
     )
     # Separate the neighbors again, and drop the output that filled the last pair.
     y = _product(paired_x, paired_weight, paired)
-    return y.reshape(*y.shape[:-2], 2 * pairs, -1)[..., :out, :]
+    return y.reshape(*y.shape[:-2], 2 * pairs, weight.shape[-1])[..., :out, :]
 
 
 def _native_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
@@ -302,4 +302,4 @@ def _place_weights(weight: jax.Array, groups: int) -> jax.Array:
 
 
 def _grouped(channels: jax.Array, groups: int) -> jax.Array:
-    return channels.reshape(*channels.shape[:-1], groups, -1)
+    return channels.reshape(*channels.shape[:-1], groups, channels.shape[-1] // groups)
