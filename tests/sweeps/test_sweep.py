@@ -357,6 +357,34 @@ def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
     assert whole.restored == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("plan", ["map", "vmap:3"])
+@pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1,), keep=0.5)])
+def test_fault_64_a_finished_sweep_is_not_trained_again(plan, halving, blobs, tmp_path, monkeypatch):
+    members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
+    options = {"plan": plan, "halving": halving, "out": tmp_path / "sweep"}
+    first = plain(members, blobs, **options)
+    monkeypatch.setattr(
+        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+    )
+    again = plain(members, blobs, **options)
+    assert again.restored == (0, 1, 2, 3)
+    for a, b in zip(first.members, again.members, strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize("plan", ["map", "vmap:3"])
+def test_fault_64_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
+    members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
+    options = {"plan": plan, "halving": fnn.sweeps.Halving((1,), keep=0.5), "out": tmp_path / "sweep"}
+    first = plain(members, blobs, **options)
+    for batch in (tmp_path / "sweep" / "batches").glob("*-end.safetensors"):
+        batch.unlink()
+    again = plain(members, blobs, **options)
+    assert again.restored == tuple(member.number for member in first.members if member.status == "halved")
+    for a, b in zip(first.members, again.members, strict=True):
+        same(a, b)
+
+
 def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
     fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)

@@ -211,7 +211,7 @@ class Population:
 
     def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
-        found = store.load(name, numbers, self._stored_part(group.on(self.devices[0]).train_state, whole))
+        found = store.load(name, numbers, self._stored_part(group.on(self.devices[0]).member_state, whole))
         if found is None:
             return False
         for history, tree in zip(*found, strict=True):

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.remembering import Remembered, remembering
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.state import TrainState
+
+Tree = TypeVar("Tree", bound=PyTree)
 
 MANY_BATCHES = 50
 """With at least this number of full batches, the program of the smaller last batch is compiled without optimization.
@@ -118,17 +120,20 @@ class CompiledPrograms:
         with jax.default_device(self._device):
             return compile_lowered(self._trace_evaluate(self.train_state, "test").lower(), QUICK | SUMS_AND_PRODUCTS)
 
+    @property
+    def member_state(self) -> TrainState:
+        """The shapes and types of one member's train state: ``train_state`` without the axis of members."""
+        return self._of_one_member(self.train_state)
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
 
         They distinguish recipes with equal shapes of parameters: two learning rates, or two activations.
         """
-        hyperparameters, train_state = self._shapes.hyperparameters, self.train_state
-        if self.spec.members is not None:
-            # The parts of a recipe are those of one member.
-            hyperparameters, train_state = jax.tree.map(_without_leading_axis, (hyperparameters, train_state))
-        params, optimizer_state = train_state.params, train_state.optimizer_state
+        # The parts of a recipe are those of one member.
+        hyperparameters = self._of_one_member(self._shapes.hyperparameters)
+        params, optimizer_state = self.member_state.params, self.member_state.optimizer_state
 
         def update(hyperparameters, params, optimizer_state):
             """An update with the parameters in place of the gradient, their squares in place of the loss."""
@@ -206,6 +211,12 @@ class CompiledPrograms:
             check_metric_shapes(named, self.spec.members)
             self.metric_names = tuple(named)
             return {name: future.result() for name, future in compiling.items()}
+
+    def _of_one_member(self, shapes: Tree) -> Tree:
+        """Shapes and types without their leading axis, if it is the axis of several members."""
+        if self.spec.members is None:
+            return shapes
+        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), shapes)
 
     def _place(self, function: Callable[..., PyTree]) -> Wrapped:
         return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
@@ -333,7 +344,3 @@ def _argument_shapes(spec: ProgramSpec) -> _ArgumentShapes:
 
         hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
     return _ArgumentShapes(hyperparameters, key, number, order_key)
-
-
-def _without_leading_axis(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
