@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,9 @@ import pytest
 import functional_nn as fnn
 from functional_nn.storage.locks import one_writer
 from functional_nn.sweeps.execution import plan as plans
+from functional_nn.sweeps.execution.member_batch import MemberBatch
+from functional_nn.sweeps.execution.store import Store
+from functional_nn.sweeps.results.folder import read_sweep
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import RecipeFunctions
 
@@ -324,9 +329,59 @@ def test_an_interrupted_sweep_gives_what_was_finished(blobs):
         same(a, b)
 
 
-def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
-    from functional_nn.sweeps.execution.member_batch import MemberBatch
+@pytest.mark.parametrize("plan", ["auto", fnn.sweeps.Plan(2, 1)])
+def test_fault_64_members_that_end_while_a_sweep_stops_are_in_its_folder(plan, blobs, tmp_path, monkeypatch):
+    """With ``auto``, the first epochs are a measurement, in which several members end at the same time."""
+    monkeypatch.setattr(plans, "cores", lambda: 2)
 
+    def stop(ended, count):
+        time.sleep(0.1)  # meanwhile the workers go on
+        if ended > 1:
+            raise KeyboardInterrupt
+
+    members = fnn.grid(learning_rate=[0.1], seed=range(6))
+    result = plain(members, blobs, on_epoch=stop, plan=plan, epochs=1, out=tmp_path)
+    assert result.message.startswith("Interrupted after")
+    statuses = [member.status for member in result.members]
+    assert statuses.count("finished") >= 2
+    assert [member.status for member in read_sweep(tmp_path)[0].members] == statuses
+
+
+def one_fails(monkeypatch):
+    """Member 0 raises an error while another worker trains member 1."""
+    run_epoch, other_has_begun = MemberBatch.run_epoch, threading.Event()
+
+    def epoch_or_error(self, until):
+        if self.histories[0].number == 0:
+            other_has_begun.wait(10)
+            raise RuntimeError("out of memory")
+        other_has_begun.set()
+        time.sleep(0.1)
+        return run_epoch(self, until)
+
+    monkeypatch.setattr(MemberBatch, "run_epoch", epoch_or_error)
+
+
+def test_fault_64_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monkeypatch):
+    one_fails(monkeypatch)
+    members = fnn.grid(learning_rate=[0.1], seed=range(2))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        plain(members, blobs, plan=fnn.sweeps.Plan(2, 1), epochs=1, out=tmp_path)
+    assert [member.status for member in read_sweep(tmp_path)[0].members] == ["not run", "finished"]
+
+
+def test_an_error_while_saving_does_not_hide_the_error_of_a_worker(blobs, tmp_path, monkeypatch):
+    def full(self, name, histories, kept):
+        raise OSError("no space left")
+
+    one_fails(monkeypatch)
+    monkeypatch.setattr(Store, "save", full)
+    members = fnn.grid(learning_rate=[0.1], seed=range(2))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        plain(members, blobs, plan=fnn.sweeps.Plan(2, 1), epochs=1, out=tmp_path)
+
+
+def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
     def fails(self, until):
         raise RuntimeError("out of memory")
 
@@ -516,11 +571,6 @@ def test_a_loss_may_be_a_function_of_outputs_and_labels(blobs):
 
 def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
     """Batches that hinder each other are run one after another; and the next sweep does not measure again."""
-    import threading
-    import time
-
-    from functional_nn.sweeps.execution.member_batch import MemberBatch
-
     run_epoch, at_once, most = MemberBatch.run_epoch, [0], [0]
     lock = threading.Lock()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import jax
 
@@ -233,12 +233,13 @@ def train_members(
     with store as opened_store, Interruption() as interruption, bar as advance:
         try:
             for rung in (*rungs, None):
-                for _ in population.train(rung, opened_store):
-                    if on_epoch is not None:
-                        on_epoch(population.ended, len(members))
-                    interruption.check()
-                    rate = (population.ended - len(population.restored)) / max(time.perf_counter() - clock, 1e-9)
-                    advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
+                with closing(population.train(rung, opened_store)) as steps:
+                    for _ in steps:
+                        if on_epoch is not None:
+                            on_epoch(population.ended, len(members))
+                        interruption.check()
+                        rate = (population.ended - len(population.restored)) / max(time.perf_counter() - clock, 1e-9)
+                        advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
         except KeyboardInterrupt:

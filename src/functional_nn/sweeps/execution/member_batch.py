@@ -128,6 +128,8 @@ class MemberBatch:
         self._train_state: PyTree = None
         self._epoch = 0
         self._device: Device | None = None
+        # Set when the last epoch has been run, and the histories have everything that is saved.
+        self.done = False
 
     def begin(self, device: Device, data: Split) -> None:
         """Moves the members to a device, which has the data. They start, or continue from where they stopped."""
@@ -211,6 +213,7 @@ class MemberBatch:
             self._evaluate_test(ended, states)
         if not self.goes_on(until):
             self._train_state = None  # the histories have the members' states now
+            self.done = True
         return time.perf_counter() - clock
 
     def _evaluate_test(self, ended: Sequence[int], states: Sequence[TrainState]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import jax
@@ -121,11 +122,14 @@ class Population:
         machine = f"{jax.local_devices()[0].device_kind}, {cores()} cores, jax {jax.__version__}"
         return f"{machine}, batch {first.group.batch_size}, parameters {sizes}"
 
-    def train(self, rung: int | None, store: Store | None) -> Iterator[None]:
-        """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch."""
+    def train(self, rung: int | None, store: Store | None) -> Generator[None, None, None]:
+        """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch.
+
+        Close the generator to stop early: it waits for the workers, and saves the batches that end meanwhile.
+        """
         # Batches that the store has are taken from there; the others are trained.
         batches: list[MemberBatch] = []
-        names: dict[int, str] = {}
+        unsaved: dict[MemberBatch, str] = {}
         for place, group in enumerate(self._groups):
             for numbers in self._batches(group.group):
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
@@ -134,7 +138,7 @@ class Population:
                     batch = MemberBatch(group.group, group.on, self._grid, histories, self._rules)
                     batches.append(batch)
                     self._trained.update(numbers)
-                    names[id(batch)] = name
+                    unsaved[batch] = name
         programs_of = {id(group.group): group for group in self._groups}
 
         def until(batch: MemberBatch) -> int:
@@ -144,19 +148,31 @@ class Population:
             data = self._grid[batch.histories[0].number]["data"]
             batch.begin(device, programs_of[id(batch.group)].data_on(device, data))
 
+        def save(batch: MemberBatch) -> None:
+            if store is not None:
+                self._save(store, unsaved[batch], batch, whole=rung is not None)
+            del unsaved[batch]
+            self._set_down_ended(batch.histories)
+
         workers = Workers(self.devices, begin)
         steps = self._run(workers, batches, until)
+        hidden_errors: tuple[type[Exception], ...] = ()
         try:
             for batch, done in steps:
                 if done:
-                    if store is not None:
-                        self._save(store, names[id(batch)], batch, whole=rung is not None)
-                    self._set_down_ended(batch.histories)
+                    save(batch)
                 yield
+        except Exception:
+            hidden_errors = (Exception,)  # this error must reach the caller, not one of saving after it
+            raise
         finally:
             # Closing the generator stops the workers and waits for them, however the caller has left the loop.
             steps.close()
-            self._set_down_ended(self.histories)  # some members may have ended while the workers stopped
+            # Some batches may have ended meanwhile, or their steps may still be in the queue.
+            with suppress(*hidden_errors):
+                for batch in [batch for batch in unsaved if batch.done]:
+                    save(batch)
+            self._set_down_ended(self.histories)
 
     def _run(
         self, workers: Workers, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]
