@@ -440,6 +440,18 @@ def test_fault_64_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
         same(a, b)
 
 
+def test_fault_64_an_optimizer_with_random_keys_goes_on(blobs, tmp_path):
+    rule = lambda h: optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(h["learning_rate"]))  # noqa: E731
+    members = fnn.grid(learning_rate=[0.1, 0.05])
+    options = {"halving": fnn.sweeps.Halving((1,), keep=0.9), "plan": "vmap:2", "out": tmp_path}
+    first = sweep(members, blobs, fnn.dense(3), rule, **options)
+    for batch in (tmp_path / "batches").glob("*-end.safetensors"):
+        batch.unlink()
+    again = sweep(members, blobs, fnn.dense(3), rule, **options)
+    for a, b in zip(first.members, again.members, strict=True):
+        same(a, b)
+
+
 def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
     fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)

@@ -41,12 +41,12 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
             raise InputError(path, "an array", repr(leaf), "Make one by jax.numpy.asarray.")
         if not is_key(leaf) and np.dtype(leaf.dtype).kind == "V" and leaf.dtype != jax.numpy.bfloat16:
             raise InputError(path, "numbers of a type that safetensors files have", str(leaf.dtype), "Use float16.")
-    return {path: _native(jax.random.key_data(leaf) if is_key(leaf) else leaf) for path, leaf in leaves.items()}
+    return {path: as_stored(leaf) for path, leaf in leaves.items()}
 
 
-def _native(leaf: ArrayLike) -> np.ndarray:
-    """A NumPy array in this machine's byte order, with its elements in C order."""
-    array = np.asarray(leaf, order="C")
+def as_stored(leaf: jax.Array | np.ndarray) -> np.ndarray:
+    """The array of a leaf in a file: in this machine's byte order and in C order. A random key becomes integers."""
+    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf, order="C")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
-from functional_nn.storage.arrays import form, packed, unpacked
+from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
 from functional_nn.storage.files import JsonObject, read_signed, remove_leftovers, signed_text, write_whole
 from functional_nn.storage.identity import as_json, check_kind, difference
 from functional_nn.storage.locks import one_writer
@@ -96,7 +97,7 @@ class Store:
                 for name, value in history.test_metrics.items()
             }
             leaves = jax.tree.leaves(tree)
-            arrays |= {f"{place}/{i}": np.asarray(leaf, order="C") for i, leaf in enumerate(leaves)}
+            arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(leaves)}
         about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
         write_whole(self._path(name), packed(arrays, about))
 
@@ -117,23 +118,31 @@ class Store:
         if not is_of_this_sweep or [member["number"] for member in members] != list(numbers):
             return None
 
-        # The arrays of each member must have the shapes and types of the given pytree.
+        # The arrays of each member must have the shapes and types of the given pytree, with random keys as integers.
         leaves, structure = jax.tree.flatten(like)
-        expected_forms = [form(leaf) for leaf in leaves]
+        expected_forms = [form(jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf) for leaf in leaves]
         for place in range(len(members)):
             names = [f"{place}/{i}" for i in range(len(leaves))]
             if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
                 return None
 
         histories = histories_in(arrays, members)
-        kept = [
-            jax.tree.unflatten(structure, [arrays[f"{place}/{i}"] for i in range(len(leaves))])
-            for place in range(len(members))
-        ]
+        kept = []
+        for place in range(len(members)):
+            stored = [arrays[f"{place}/{i}"] for i in range(len(leaves))]
+            kept.append(jax.tree.unflatten(structure, map(_as_given, stored, leaves)))
         return histories, kept
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:
+    """A leaf from its array in a file: the reverse of ``as_stored``."""
+    if not is_key(like):
+        return stored
+    generator = jax.random.key_impl(jnp.empty((), like.dtype))  # it takes an array, not a shape
+    return jax.random.wrap_key_data(jnp.asarray(stored), impl=generator)
 
 
 def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]) -> list[MemberHistory]:
