@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.sweeps.grid.grid import Hyperparameters, crossed, grid
-from functional_nn.sweeps.results.member import Member, chosen_metric
+from functional_nn.sweeps.results.member import Member, chosen_metric, metric_names
 from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.training.epoch_metrics import larger_is_better
 
@@ -29,7 +29,8 @@ def search(
 ) -> list[SweepResult]:
     """Searches for good hyper-parameters with an Optuna study.
 
-    In each round, the study proposes several settings, one sweep trains them, and the study is told the results.
+    In each round, the study proposes several settings, one sweep trains them, and the study is told the results. Ctrl-C
+    ends the search after the round; trials that were not trained to their end have failed.
 
     Args:
         study: made by ``optuna.create_study(direction="maximize")``, or with ``"minimize"`` for a loss.
@@ -43,7 +44,7 @@ def search(
         metric: the metric that the study is told, such as ``test_loss``; None for ``SweepResult.metric``.
 
     Returns:
-        The results of all rounds.
+        The results of the rounds that were run.
 
     Raises:
         InputError: if the direction of the study does not fit the metric.
@@ -76,8 +77,9 @@ def search(
         members = crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings
         result = run(members)
         chosen = chosen_metric(result, metric)
-        # The default metric is known only when a sweep has run.
-        _check_direction(study, chosen)
+        # The default metric is known only when a member has run an epoch.
+        if metric_names(result.members):
+            _check_direction(study, chosen)
         for place, trial in enumerate(trials):
             values = [_value(member, chosen) for member in result.members[place * seeds : (place + 1) * seeds]]
             if all(map(math.isfinite, values)):
@@ -85,6 +87,9 @@ def search(
             else:
                 study.tell(trial, state=TrialState.FAIL)
         results.append(result)
+        # The message of a sweep says that Ctrl-C ended it. Then the search ends, too.
+        if result.message:
+            break
     return results
 
 
