@@ -309,6 +309,17 @@ def test_folds_of_unequal_size_are_groups_of_their_own(blobs):
     assert plain([{"learning_rate": 0.1}], fnn.sweeps.folds(blobs, 4)).compilations == 2
 
 
+@pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1,))])
+def test_data_sets_that_are_evaluated_on_different_parts_are_refused(halving, blobs):
+    """The members have no metric in common by which they could be compared."""
+    data = {"a": blobs, "b": blobs.with_validation(0.2)}
+    given = r"got a with test examples, b with validation examples.*Use with_validation for all data sets"
+    with pytest.raises(fnn.InputError, match=given):
+        plain([{"learning_rate": 0.1}], data, halving=halving)
+    members = [{"learning_rate": 0.1, "data": "a"}]
+    assert plain(members, data, halving=halving).members[0].status == "finished"
+
+
 # Interruptions and resumption
 
 

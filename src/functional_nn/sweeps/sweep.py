@@ -92,7 +92,8 @@ def sweep(
         optimizer: an Optax transformation, or a function that makes one.
         grid: a dict of hyper-parameters for each member: ``grid(…)``, ``zipped(…)``, ``draws(…)``, ``crossed(…)``.
         data: as for ``fit``; or several data sets by name (``folds(…)``). Each is used for the members whose ``data``
-            names it. If the grid has no ``data``, every member is trained on each of them.
+            names it. If the grid has no ``data``, every member is trained on each of them. All of them have validation
+            examples, or none has.
         loss: a ``Loss``, any function of outputs and labels, or a function ``h ->`` one of these.
         penalty: a ``Penalty``, or a function ``h ->`` any function of the parameters.
         metrics: as for ``fit``. If the name of a metric ends in ``loss`` or ``error``, smaller numbers are better,
@@ -316,6 +317,12 @@ def _check_choices(
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
+    parts = {name: _split(data[name]).evaluated_part for name in dict.fromkeys(member["data"] for member in members)}
+    if len(set(parts.values())) > 1:
+        expected = "data sets that are all evaluated on validation examples, all on test examples, or all on none"
+        given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
+        remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
+        raise InputError("data", expected, given, remedy)
     if order_seed is not None:
         check_seed("order_seed", order_seed)
     if patience is not None:
@@ -325,5 +332,8 @@ def _check_choices(
 
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
-    split = data.split() if isinstance(data, Dataset) else data
-    return checksum(named_arrays(split._asdict()))
+    return checksum(named_arrays(_split(data)._asdict()))
+
+
+def _split(data: Dataset | Split) -> Split:
+    return data.split() if isinstance(data, Dataset) else data
