@@ -76,6 +76,17 @@ def test_a_hyperparameter_that_is_read_too_late_is_said():
         sweep(fnn.dense(2), CLASSES, members, loss=lambda h: lambda y, t: h["weight"] * fnn.cross_entropy(y, t))
 
 
+def test_a_hyperparameter_may_be_read_by_some_static_groups_only():
+    members = fnn.grid(rule=["sgd", "adam"], momentum=[0.5, 0.9])
+    rule = lambda h: optax.sgd(0.1, h["momentum"]) if h["rule"] == "sgd" else optax.adam(0.1)  # noqa: E731
+    result = fnn.sweep(fnn.dense(2), rule, members, CLASSES, epochs=1, batch_size=16)
+    first, second, third, fourth = (member.last("train_loss") for member in result.members)
+    assert first != second
+    assert third == fourth
+    with pytest.raises(fnn.InputError, match=r"got momentum.*They read: rule\."):
+        fnn.sweep(fnn.dense(2), lambda h: getattr(optax, h["rule"])(0.1), members, CLASSES, epochs=1)
+
+
 def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
     with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss or error.*Name it hinge_loss"):
         sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})

@@ -69,8 +69,8 @@ def static_groups(
     Integers, strings, booleans and tuples are static: they may change shapes or programs.
 
     Raises:
-        InputError: if no function reads a hyper-parameter, or the recipe of a member cannot be made. It names the
-            member.
+        InputError: if no function of any member reads a hyper-parameter, or the recipe of a member cannot be made. It
+            names the member.
     """
     names = [name for name in grid[0] if name not in NOT_FOR_FUNCTIONS]
     unknown = [name for name in static if name not in names]
@@ -100,9 +100,11 @@ def static_groups(
     # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
     place_of_data = {name: place for place, name in enumerate(data)}
     groups = []
+    names_read: set[str] = set()
     for (static_values, _), members in members_of.items():
         with_static = WithStaticValues(make_recipe, static_values)
-        first_recipe = _checked_recipes(with_static, grid, members, names, traced)
+        first_recipe, read_by_group = _checked_recipes(with_static, grid, members, traced)
+        names_read |= read_by_group
         members = sorted(members, key=lambda number: place_of_data[grid[number]["data"]])
         counts = dict(static_values)
         groups.append(
@@ -115,6 +117,7 @@ def static_groups(
                 batch_size=counts["batch_size"],
             )
         )
+    _check_names_read(names, names_read)
     return groups
 
 
@@ -122,23 +125,31 @@ def _checked_recipes(
     make_recipe: WithStaticValues,
     grid: Sequence[Hyperparameters],
     members: Sequence[int],
-    names: Sequence[str],
     traced: Sequence[str],
-) -> Recipe:
-    """Makes the recipe of each member once, so that errors name the member; returns that of the first one."""
-    recipes, names_read = [], set()
+) -> tuple[Recipe, set[str]]:
+    """Makes the recipe of each member once, so that errors name the member.
+
+    Returns the recipe of the first member, and the names of the hyper-parameters that were read.
+    """
+    recipes: list[Recipe] = []
+    names_read: set[str] = set()
     for number in members:
         with inside(f"member {number}"):
-            recipe, names_read = make_recipe.read({name: float(grid[number][name]) for name in traced})
+            recipe, read_by_member = make_recipe.read({name: float(grid[number][name]) for name in traced})
             check_functions(recipe.loss, recipe.optimizer, recipe.penalty)
             recipes.append(recipe)
+            names_read |= read_by_member
+    return recipes[0], names_read
+
+
+def _check_names_read(names: Sequence[str], names_read: set[str]) -> None:
+    """Raises an InputError if no member's functions read one of the hyper-parameters in ``names``."""
     unread = [name for name in names if name not in names_read and name not in COUNTS]
     if unread:
         expected = "a name that the model, the optimizer, the loss or the penalty reads"
         read = ", ".join(sorted(names_read)) or "nothing"
         remedy = f"They read: {read}. An inner function reads too late: write w = h['w'] before it."
         raise InputError("grid", expected, ", ".join(unread), remedy)
-    return recipes[0]
 
 
 def traced_names(grid: Sequence[Mapping[str, object]], static: Sequence[str] = ()) -> tuple[str, ...]:
