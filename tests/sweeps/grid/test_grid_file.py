@@ -28,6 +28,12 @@ def test_values_in_quotes_may_have_several_lines(tmp_path):
     assert read_grid(tmp_path / "grid.csv") == [{"name": "a\nb", "rate": 1}, {"name": "c", "rate": 0.5}]
 
 
+@pytest.mark.parametrize(("name", "content"), [("grid.csv", "rate\n0.5\n"), ("grid.toml", "[grid]\nrate = [0.5]\n")])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read_grid(tmp_path / name) == [{"rate": 0.5}]
+
+
 def test_fault_53_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
     parsed = []
     monkeypatch.setattr(grid_file, "_parsed", parsed.append)

@@ -83,7 +83,7 @@ def _text(path: Path) -> str:
         content = file.read(most + 1)
     if len(content) > most:
         raise DataError(str(path), f"a file of at most {most:,} bytes", "a larger one")
-    return content.decode()
+    return content.decode("utf-8-sig")  # a spreadsheet may write a byte order mark
 
 
 def _read_toml(text: str) -> list[Hyperparameters]:
