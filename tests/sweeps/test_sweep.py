@@ -309,6 +309,28 @@ def test_folds_of_unequal_size_are_groups_of_their_own(blobs):
     assert plain([{"learning_rate": 0.1}], fnn.sweeps.folds(blobs, 4)).compilations == 2
 
 
+def test_folds_of_examples_with_several_arrays():
+    """Each part of an example stays with the other parts and with its label."""
+    rows = np.arange(6, dtype=np.float32)
+    steps = fnn.Masked(rows[:, None] + np.zeros((6, 3), np.float32), np.arange(3) <= rows[:, None])
+    data = fnn.data.Split({"a": rows[:, None], "b": (steps,)}, {"label": rows})
+    parts = fnn.sweeps.folds(data, 3).values()
+    for part in parts:
+        for x, labels, count in ((part.train_x, part.train_labels, 4), (part.test_x, part.test_labels, 2)):
+            (given,) = x["b"]
+            chosen = labels["label"].astype(int)
+            assert len(chosen) == count
+            np.testing.assert_array_equal(x["a"], rows[chosen, None])
+            np.testing.assert_array_equal(given.values, steps.values[chosen])
+            np.testing.assert_array_equal(given.mask, steps.mask[chosen])
+    assert sorted(np.concatenate([part.test_labels["label"] for part in parts])) == sorted(rows)
+
+
+def test_folds_leave_out_no_validation_examples(blobs):
+    with pytest.raises(fnn.InputError, match=r"data: expected data without validation examples.*Make folds of all"):
+        fnn.sweeps.folds(blobs.with_validation(0.2), 5)
+
+
 @pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1,))])
 def test_data_sets_that_are_evaluated_on_different_parts_are_refused(halving, blobs):
     """The members have no metric in common by which they could be compared."""

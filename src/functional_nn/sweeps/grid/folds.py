@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays
+from functional_nn.data.preparation import as_arrays, check_examples, number_of_examples
 from functional_nn.training.argument_checks import check_seed
 
 
@@ -18,6 +20,9 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
     The test examples are not used, so they remain for the final test. Folds of equal size share a compiled program, so
     choose a count that divides the number of examples.
 
+    Raises:
+        InputError: for data with validation examples, which no fold would use; and for a count that does not fit.
+
     >>> import functional_nn as fnn
     >>> five = folds(fnn.load_dataset("mnist5k"), 5)
     >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
@@ -25,16 +30,23 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
     """
     data = as_arrays(data)
     check_seed("seed", seed)
-    x, labels = data[1:3] if isinstance(data, Dataset) else data[:2]
-    if x.ndim < 1 or x.shape[:1] != labels.shape[:1]:
-        raise InputError("data", "as many labels as examples", f"shapes {x.shape} and {labels.shape}")
-    if not is_count(count, least=2, most=len(x)):
-        raise InputError("count", f"an integer from 2 to {len(x)}, the number of training examples", shown(count))
-    parts = np.array_split(np.random.default_rng(seed).permutation(len(x)), count)
+    split = data.split() if isinstance(data, Dataset) else data
+    x, labels = split.part("train")
+    check_examples("data", x, labels)
+    if split.validation_x is not None:
+        remedy = "Make folds of all training examples. Call with_validation of each fold if you need it."
+        raise InputError("data", "data without validation examples", "data that have some", remedy)
+    examples = number_of_examples(x)
+    if not is_count(count, least=2, most=examples):
+        raise InputError("count", f"an integer from 2 to {examples}, the number of training examples", shown(count))
+    parts = np.array_split(np.random.default_rng(seed).permutation(examples), count)
+
+    def chosen(tree: PyTree, rows: np.ndarray) -> PyTree:
+        return jax.tree.map(lambda array: array[rows], tree)
 
     def fold(number: int) -> Dataset | Split:
-        train = np.concatenate([part for i, part in enumerate(parts) if i != number])
-        arrays = (x[train], labels[train], x[parts[number]], labels[parts[number]])
+        train, test = np.concatenate([part for i, part in enumerate(parts) if i != number]), parts[number]
+        arrays = (chosen(x, train), chosen(labels, train), chosen(x, test), chosen(labels, test))
         if isinstance(data, Dataset):
             name = f"{data.name}, fold {number} of {count}"
             return Dataset(name, *arrays, data.classes, data.source, class_names=data.class_names)
