@@ -87,6 +87,18 @@ def test_a_hyperparameter_may_be_read_by_some_static_groups_only():
         fnn.sweep(fnn.dense(2), lambda h: getattr(optax, h["rule"])(0.1), members, CLASSES, epochs=1)
 
 
+def test_fault_65_a_hyperparameter_with_the_name_of_a_metric_is_refused():
+    """The metric would take its column in the table."""
+    members = fnn.grid(rate=[0.1], test_f1=[0.5])
+    net = lambda h: fnn.chain(fnn.dropout(h["test_f1"]), fnn.dense(2))  # noqa: E731
+    refusal = "names that the columns of the result do not have, got test_f1"
+    with pytest.raises(fnn.InputError, match=refusal):
+        sweep(net, CLASSES, members, metrics={"f1": fnn.metrics.f1_score})
+    member = fnn.sweeps.Member(0, members[0], "finished", None, {"test_f1": X[0]})
+    with pytest.raises(fnn.InputError, match=refusal):
+        fnn.sweeps.SweepResult((member,), net, "float32", (4,))
+
+
 def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
     with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss or error.*Name it hinge_loss"):
         sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})

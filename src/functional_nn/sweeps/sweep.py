@@ -208,6 +208,7 @@ def train_members(
         order_seed=order_seed,
         patience=patience,
     )
+    check_names(members[0], population.metric_names)
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:

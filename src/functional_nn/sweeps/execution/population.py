@@ -281,6 +281,11 @@ class Population:
         return sum(group.seconds for group in self._groups)
 
     @property
+    def metric_names(self) -> set[str]:
+        """The names of the metrics of all members."""
+        return {name for group in self._groups for name in group.on(self.devices[0]).metric_names}
+
+    @property
     def in_shape(self) -> Shapes:
         """The shape of one example, as the network of the first group takes it."""
         return shape_of(next(iter(self._groups[0].splits.values())).train_x)

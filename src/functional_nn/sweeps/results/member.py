@@ -86,10 +86,15 @@ def has_number(member: Member, metric: str) -> bool:
     return member.has_result and math.isfinite(member.last(metric))
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises an InputError if a hyper-parameter has the name of another column of the rows."""
-    metrics = (f"{part}_{metric}" for part in ("train", "validation", "test") for metric in ("loss", "accuracy"))
-    taken = sorted(set(names) & {*COLUMNS, *metrics})
+def check_names(names: Iterable[str], metrics: Iterable[str] = ()) -> None:
+    """Raises an InputError if a hyper-parameter has the name of another column of the rows.
+
+    Args:
+        names: those of the hyper-parameters.
+        metrics: the names of the metrics, if they are known. Those of losses and accuracies are always taken.
+    """
+    usual = (f"{part}_{metric}" for part in ("train", "validation", "test") for metric in ("loss", "accuracy"))
+    taken = sorted(set(names) & {*COLUMNS, *usual, *metrics})
     if taken:
         raise InputError("grid", "names that the columns of the result do not have", ", ".join(taken), "Rename them.")
 

@@ -83,7 +83,7 @@ class SweepResult:
 
     def __post_init__(self):
         if self.members:
-            check_names(self.members[0].hyperparameters)
+            check_names(self.members[0].hyperparameters, metric_names(self.members))
 
     def rows(self) -> list[dict[str, PlainValue]]:
         """The table of the members: a flat dict for each."""
