@@ -186,6 +186,18 @@ def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs)
     assert sweep(members, blobs, net, optax.sgd(0.1), static=["rate"]).compilations == 2
 
 
+@pytest.mark.parametrize("values", [[1, True], [(2, 1), (2, True)]])
+def test_fault_65_values_that_are_equal_in_python_make_groups_of_their_own(values, blobs):
+    def net(h):
+        last = h["flag"][-1] if isinstance(h["flag"], tuple) else h["flag"]
+        return fnn.chain(fnn.dense(4), fnn.dense(3)) if last is True else fnn.dense(3)
+
+    result = sweep(fnn.grid(flag=values), blobs, net, optax.sgd(0.1), epochs=1)
+    assert result.plan["groups"] == 2
+    assert [len(jax.tree.leaves(member.params)) for member in result.members] == [2, 4]
+    assert fnn.sweeps.ensemble_probabilities(result, blobs.test_x).shape == (30, 3)
+
+
 def test_epochs_and_batch_size_of_each_member(blobs):
     result = plain(fnn.sweeps.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 20]), blobs)
     assert [member.epochs for member in result.members] == [1, 3]

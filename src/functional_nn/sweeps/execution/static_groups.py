@@ -29,8 +29,8 @@ from functional_nn.training.programs.recipe import (
     WithStaticValues,
 )
 
-StaticValues: TypeAlias = tuple[tuple[str, PlainValue], ...]
-"""Names and values of static hyper-parameters."""
+StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
+"""Names, types and values of static hyper-parameters."""
 DataShapes: TypeAlias = tuple[tuple[str, str], ...]
 
 
@@ -94,7 +94,7 @@ def static_groups(
             check_counts(**counts)
         counts["steps"] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
-        key = tuple(sorted(static_values.items())), data_shapes[member["data"]]
+        key = with_types(static_values), data_shapes[member["data"]]
         members_of.setdefault(key, []).append(number)
 
     # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
@@ -106,19 +106,33 @@ def static_groups(
         first_recipe, read_by_group = _checked_recipes(with_static, grid, members, traced)
         names_read |= read_by_group
         members = sorted(members, key=lambda number: place_of_data[grid[number]["data"]])
-        counts = dict(static_values)
+        values = {name: value for name, _, value in static_values}
         groups.append(
             StaticGroup(
                 with_static,
                 first_recipe,
                 traced,
                 tuple(members),
-                epochs=counts["epochs"],
-                batch_size=counts["batch_size"],
+                epochs=values["epochs"],
+                batch_size=values["batch_size"],
             )
         )
     _check_names_read(names, names_read)
     return groups
+
+
+def with_types(values: Mapping[str, PlainValue]) -> StaticValues:
+    """The names, types and values of static hyper-parameters, sorted by name.
+
+    >>> with_types({"flag": True}) == with_types({"flag": 1})
+    False
+    """
+    return tuple((name, _type_of(value), value) for name, value in sorted(values.items()))
+
+
+def _type_of(value: PlainValue) -> object:
+    """The type of a value; for a tuple, the types of its parts."""
+    return tuple(map(_type_of, value)) if isinstance(value, tuple) else type(value)
 
 
 def _checked_recipes(

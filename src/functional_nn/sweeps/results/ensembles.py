@@ -15,7 +15,7 @@ from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import as_host_array, check_choice, is_array, shown
-from functional_nn.sweeps.execution.static_groups import StaticValues, traced_names
+from functional_nn.sweeps.execution.static_groups import StaticValues, traced_names, with_types
 from functional_nn.sweeps.results.member import Member, check_result
 from functional_nn.sweeps.results.results import SweepResult, reader_of
 from functional_nn.training.optimizers.precision import as_precision
@@ -164,7 +164,7 @@ def _probabilities(result: SweepResult, members: Sequence[Member], x: ArrayLike)
     for member in members:
         reader = reader_of(member)
         network_of(result.model, reader)
-        fixed = tuple((name, reader[name]) for name in sorted(reader.names_read) if name not in traced)
+        fixed = with_types({name: reader[name] for name in reader.names_read if name not in traced})
         sharing.setdefault(fixed, []).append(member)
     for fixed, together in sharing.items():
         net = _common_network(result.model, fixed)
@@ -198,8 +198,10 @@ def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
 def _common_network(model: ModelFunction, fixed: StaticValues) -> Layer:
     """One network for all members with these static values. The other hyper-parameters are in its state."""
 
+    values = {name: value for name, _, value in fixed}
+
     def forward(params, state, x, *, train, key=None):
-        net = network_of(model, dict(fixed) | state["hyperparameters"])
+        net = network_of(model, values | state["hyperparameters"])
         y, _, residuals = net.forward(params, state["network"], x, train=train, key=key)
         return y, state, residuals
 

@@ -156,17 +156,21 @@ class RecipeFunctions:
 
 @dataclass(frozen=True)
 class WithStaticValues:
-    """A recipe maker with given static hyper-parameters. It is called with the traced ones only."""
+    """A recipe maker with given static hyper-parameters. It is called with the traced ones only.
+
+    Each static hyper-parameter has its name, the type of its value, and its value. In Python 1 and True are equal, but
+    functions may make different recipes from them.
+    """
 
     make_recipe: RecipeMaker
-    static: tuple[tuple[str, HyperparameterValue], ...]
+    static: tuple[tuple[str, object, HyperparameterValue], ...]
 
     def __call__(self, traced: Hyperparameters, /) -> Recipe:
         return self.read(traced)[0]
 
     def read(self, traced: Hyperparameters) -> tuple[Recipe, set[str]]:
         """The recipe, and the names of the hyper-parameters that were read to make it."""
-        reader = HyperparameterReader(dict(self.static) | dict(traced))
+        reader = HyperparameterReader({name: value for name, _, value in self.static} | dict(traced))
         return self.make_recipe(reader), reader.names_read
 
 
