@@ -132,7 +132,8 @@ def test_a_killed_sweep_restores_curves_and_test_metrics(tmp_path):
         assert {name: curve.tolist() for name, curve in a.curves.items()} == {
             name: curve.tolist() for name, curve in b.curves.items()
         }
-        assert a.test_metrics == b.test_metrics
+        assert list(a.test_metrics.items()) == list(b.test_metrics.items())
+        assert list(a.test_metrics) == ["test_loss", "test_f1"]
     with pytest.raises(fnn.InputError, match="out: expected a new folder"):
         sweep(fnn.dense(2), data, **{**options, "metrics": None})
 

@@ -89,7 +89,7 @@ class Store:
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
             about_member = {"number": history.number, "status": history.status, "bad_step": history.bad_step}
             # The file sorts its arrays by name, so the order of the metrics is kept beside them.
-            members.append(about_member | {"metrics": list(history.curves)})
+            members.append(about_member | {"metrics": list(history.curves), "test_metrics": list(history.test_metrics)})
             curves = {name: np.asarray(values, np.float64) for name, values in history.curves.items()}
             arrays |= {f"{place}/{CURVE}/{name}": values for name, values in curves.items()}
             arrays |= {
@@ -152,20 +152,19 @@ def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]
         arrays: those of the file.
         members: what the file says about each member.
     """
-    return [
-        MemberHistory(
+    histories = []
+    for place, member in enumerate(members):
+        curves, tested = _below(f"{place}/{CURVE}/", arrays), _below(f"{place}/{TEST}/", arrays)
+        history = MemberHistory(
             member["number"],
             member["status"],
             member["bad_step"],
-            curves=_in_order(_below(f"{place}/{CURVE}/", arrays), member["metrics"]),
-            test_metrics={name: values[0] for name, values in _below(f"{place}/{TEST}/", arrays).items()},
+            curves={name: curves[name] for name in member["metrics"]},
+            # Files of earlier versions do not have the order of these.
+            test_metrics={name: tested[name][0] for name in member.get("test_metrics", tested)},
         )
-        for place, member in enumerate(members)
-    ]
-
-
-def _in_order(curves: Mapping[str, list[float]], names: Sequence[str]) -> dict[str, list[float]]:
-    return {name: curves[name] for name in names}
+        histories.append(history)
+    return histories
 
 
 def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
