@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.sweeps.results.folder import read_sweep
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4)).astype(np.float32)
@@ -136,6 +137,32 @@ def test_a_killed_sweep_restores_curves_and_test_metrics(tmp_path):
         assert list(a.test_metrics) == ["test_loss", "test_f1"]
     with pytest.raises(fnn.InputError, match="out: expected a new folder"):
         sweep(fnn.dense(2), data, **{**options, "metrics": None})
+
+
+def test_halved_members_have_test_metrics(tmp_path):
+    """``best`` may choose one of them."""
+    data = CLASSES.with_validation(0.25)
+    options = {"halving": fnn.sweeps.Halving((1,), keep=0.5), "plan": "vmap:2"}
+    whole = sweep(fnn.dense(2), data, out=tmp_path, **options)
+    for result in (whole, sweep(fnn.dense(2), data, out=tmp_path, **options), read_sweep(tmp_path)[0]):
+        assert [member.status for member in result.members].count("halved") == 2
+        for member, same in zip(result.members, whole.members, strict=True):
+            assert member.test_metrics == same.test_metrics
+    for member in whole.members:
+        y = fnn.training.predict(whole.network(member), member.params, member.state, data.test_x)
+        expected = float(fnn.cross_entropy(jnp.asarray(y), data.test_labels))
+        assert member.test_metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_interrupted_member_has_no_test_metrics_of_an_earlier_epoch():
+    def stop(ended, count):
+        if ended:  # some members are halved, and one has run an epoch more
+            raise KeyboardInterrupt
+
+    data, halving = CLASSES.with_validation(0.25), fnn.sweeps.Halving((1,), keep=0.5)
+    result = sweep(fnn.dense(2), data, epochs=1000, halving=halving, plan="sequential", on_epoch=stop)
+    interrupted = [member for member in result.members if member.status == "not run" and member.epochs > 1]
+    assert [member.test_metrics for member in interrupted] == [{}]
 
 
 def test_halving_compares_by_the_loss_of_a_regression():

@@ -149,9 +149,11 @@ class MemberBatch:
             self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
         # All running members of a group have run the same number of epochs.
         self._epoch = self.histories[0].epochs
-        # The batch has the states now. Copies in the histories would only take memory.
+        # The batch has the states now. Copies in the histories would only take memory. The test metrics after a rung of
+        # halving are no longer those of the last epoch.
         for history in self.histories:
             history.train_state = None
+            history.test_metrics = {}
 
     @property
     def begun(self) -> bool:
@@ -199,29 +201,29 @@ class MemberBatch:
         self._epoch += 1
         part = self._data.evaluated_part
         labels = number_of_labels(self._data.part(part)[1]) if part else 0
-        ended = []
+        set_down = []
         for i, history in enumerate(self.histories):
             if history.running:
                 for name, values in metrics.items():
                     history.curve(name).append(as_number(name, values[i], labels))
                 self._update_status(history, int(bad_steps[i]))
-                if not history.running:
-                    ended.append(i)
                 if not history.running or self._epoch >= until:
                     history.train_state = self._state_of_member(i, states[i])
-        if ended and part == "validation" and self._data.test_x is not None:
-            self._evaluate_test(ended, states)
+                    set_down.append(i)
+        # A member that waits at a rung of halving may be left out there. So it is tested, too.
+        if set_down and part == "validation" and self._data.test_x is not None:
+            self._evaluate_test(set_down, states)
         if not self.goes_on(until):
             self._train_state = None  # the histories have the members' states now
             self.done = True
         return time.perf_counter() - clock
 
-    def _evaluate_test(self, ended: Sequence[int], states: Sequence[TrainState]) -> None:
-        """Evaluates the test examples, once, for members that have ended."""
+    def _evaluate_test(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
+        """Evaluates the test examples for members whose states go into their histories."""
         labels = number_of_labels(self._data.test_labels)
         # Members of one program have their states in the same arrays, which are evaluated together.
         evaluated: dict[int, dict[str, np.ndarray]] = {}
-        for i in ended:
+        for i in members:
             if id(states[i]) not in evaluated:
                 evaluation = self._programs.evaluate_test(states[i], self._data.test_x, self._data.test_labels)
                 evaluated[id(states[i])] = self._per_member(evaluated_metrics("test", evaluation))
