@@ -268,6 +268,18 @@ def test_fault_32_a_damaged_step_is_written_anew(tmp_path):
     assert names(tmp_path) == ["0000000001", "0000000002"]
 
 
+def test_fault_32_later_checkpoints_are_replaced_by_a_run_that_continues(tmp_path):
+    """They are good here, but what they refer to may be damaged."""
+    for step in (1, 5, 6):
+        fnn.storage.save_checkpoint(tmp_path, step, TREE, loss=0.0, keep=3)
+    with CheckpointWriter(tmp_path) as writer:
+        writer.continue_after(1)
+        assert steps(tmp_path) == [1, 5, 6]
+        writer.save(5, TREE | {"w": np.zeros(3, np.float32)}, loss=1.0)
+    assert steps(tmp_path) == [1, 5]
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE | {"w": np.zeros(3, np.float32)}).step == 5
+
+
 def test_fault_32_no_checkpoint_is_an_error(tmp_path):
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match="expected a folder of checkpoints, got none in it"):

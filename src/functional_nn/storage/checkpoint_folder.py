@@ -35,6 +35,8 @@ class CheckpointWriter:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self._keep = folder, check_count("keep", keep)
         self._losses: dict[int, float | None] = {}
+        # The steps that this writer has begun to write: an interrupted call of save can be made again.
+        self._begun: set[int] = set()
         self._stack = ExitStack()
 
     def __enter__(self) -> CheckpointWriter:
@@ -48,40 +50,51 @@ class CheckpointWriter:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    def continue_after(self, step: int) -> None:
+        """Makes ``save`` replace the checkpoints after a step, because the run continues from there."""
+        self._losses = {earlier: loss for earlier, loss in self._losses.items() if earlier <= step}
+
     def save(
         self, step: int, tree: object, *, loss: float | None = None, about: Mapping[str, object] | None = None
     ) -> Path:
         """Writes a checkpoint, and then removes those that are not kept. A damaged one of this step is replaced.
 
+        If Ctrl-C interrupted a call, the same call completes it.
+
         Raises:
-            InputError: if the folder has a good checkpoint of this step.
+            InputError: if the folder has a good checkpoint of this step, which this writer did not write.
             OSError: if it could not be written; the other checkpoints are unchanged.
         """
         path = _path(self.folder, step)
-        if step in self._losses:
+        if step not in self._begun:
             self._clear(path, step)
+            self._begun.add(step)
         try:
-            if not path.exists():  # it exists if an earlier call was interrupted right after writing it
+            if not path.exists():  # it exists if this call was interrupted after writing it
                 checkpoint.write(path, step, tree, loss, about or {})
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
         # Old checkpoints are removed last, when the new one is safely on the disk.
-        for unwanted in self._losses.keys() - self._kept():
-            del self._losses[unwanted]
+        for unwanted in set(steps(self.folder)) - self._kept():
+            self._losses.pop(unwanted, None)
             remove_folder(_path(self.folder, unwanted))
         return path
 
     def _clear(self, path: Path, step: int) -> None:
-        """Removes a damaged checkpoint, and refuses to replace a good one."""
-        try:
-            checkpoint.read(path, step)
-        except DamagedCheckpoint:
-            remove_folder(path)
-        else:
-            remedy = "Restore it and go on from there, or name another folder."
-            raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
+        """Removes a checkpoint that is damaged or is to be replaced, and refuses to replace a good one."""
+        if not path.exists():
+            return
+        if step in self._losses:
+            try:
+                checkpoint.read(path, step)
+            except DamagedCheckpoint:
+                pass
+            else:
+                remedy = "Restore it and go on from there, or name another folder."
+                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
+        remove_folder(path)
 
     def _kept(self) -> set[int]:
         """The newest checkpoints, and the one with the lowest loss."""

@@ -121,6 +121,8 @@ def _keep_permissions(old: Path, descriptor: int) -> None:
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
     temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
+    # An interrupted removal of a folder of this name may have left it.
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         for name, content in contents.items():

@@ -33,12 +33,13 @@ class History:
         self._files = [folder / name for name in COPIES]
         self._row = struct.Struct(f"<{columns}d")
         self._row_bytes = self._row.size + DIGEST_BYTES
-        self._rows, self._digest = 0, START
+        # The digests after 0, 1, 2, … rows.
+        self._digests = [START]
         # The content that the files must start with before rows are added; None if they are known to have it.
         self._beginning: bytes | None = b""
 
     def read(self, rows: int, digest: str) -> list[tuple[float, ...]]:
-        """Reads and verifies the first rows. Later calls of ``extend`` add rows after them.
+        """Reads and verifies the first rows. ``extend`` can then add rows after them.
 
         Args:
             rows: the number of rows.
@@ -49,24 +50,27 @@ class History:
         """
         for path in self._files:
             content = path.read_bytes()[: rows * self._row_bytes] if path.exists() else b""
-            read, last = self._verified(content)
-            if len(read) == rows and last.hex() == digest:
-                self._rows, self._digest, self._beginning = rows, last, content
+            read, digests = self._verified(content)
+            if len(read) == rows and digests[-1].hex() == digest:
+                self._digests, self._beginning = digests, content
                 return read
         place = " and ".join(str(path) for path in self._files)
         raise DamagedCheckpoint(place, f"the {rows} rows that were written", "other ones, or fewer")
 
-    def extend(self, rows: Sequence[Sequence[float]]) -> str:
-        """Appends rows to both copies, and returns the digest of all rows in hexadecimal digits.
+    def extend(self, rows: Sequence[Sequence[float]], after: int) -> str:
+        """Writes rows to both copies, and returns the digest of all rows in hexadecimal digits.
 
-        Rows after those that were read are removed, because a run that resumes from an earlier checkpoint writes them
-        again.
+        Args:
+            rows: what to write.
+            after: the number of rows before them, which were read or written here. The rows after these are replaced:
+                a run that resumes from an earlier checkpoint writes them again, and so does a call that was
+                interrupted.
         """
-        digest, added = self._digest, b""
+        digests, added = self._digests[: after + 1], b""
         for row in rows:
             packed = self._row.pack(*row)
-            digest = hashlib.sha256(digest + packed).digest()
-            added += packed + digest
+            digests.append(hashlib.sha256(digests[-1] + packed).digest())
+            added += packed + digests[-1]
         for path in self._files:
             # One copy after the other, each until it is on the disk: a crash damages one of them at most.
             with open(path, "r+b" if path.exists() else "w+b") as file:
@@ -74,22 +78,22 @@ class History:
                 if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
                     file.seek(0)
                     file.write(self._beginning)
-                file.seek(self._rows * self._row_bytes)
+                file.seek(after * self._row_bytes)
                 file.write(added)
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
-        self._rows, self._digest, self._beginning = self._rows + len(rows), digest, None
-        return digest.hex()
+        self._digests, self._beginning = digests, None
+        return digests[-1].hex()
 
-    def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], bytes]:
-        """The rows before the first damaged one, and the digest of the last of them."""
-        read, digest = [], START
+    def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], list[bytes]]:
+        """The rows before the first damaged one, and the digests after 0, 1, 2, … of them."""
+        read, digests = [], [START]
         for start in range(0, len(content), self._row_bytes):
             packed = content[start : start + self._row.size]
             found = content[start + self._row.size : start + self._row_bytes]
-            if hashlib.sha256(digest + packed).digest() != found:
+            if hashlib.sha256(digests[-1] + packed).digest() != found:
                 break
-            digest = found
+            digests.append(found)
             read.append(self._row.unpack(packed))
-        return read, digest
+        return read, digests

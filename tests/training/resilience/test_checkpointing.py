@@ -10,6 +10,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, steps
+from functional_nn.storage.metrics_history import COPIES
 
 NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
@@ -147,6 +148,18 @@ def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whol
     assert fit(tmp_path).restored_epochs == 5
 
 
+def test_fault_32_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
+    small = {"net": fnn.dense(3), "epochs": 3}
+    whole = fit(tmp_path, **small)
+    for name in COPIES:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.warns(UserWarning, match="step 2 is used instead of a damaged one"):
+        resumed = fit(tmp_path, **small)
+    assert (resumed.restored_epochs, fit(tmp_path, **small).restored_epochs) == (2, 3)
+    assert bits(resumed) == bits(whole)
+
+
 def test_fault_32_no_run_begins_where_all_are_damaged(tmp_path):
     fit(tmp_path, epochs=1)
     (tmp_path / "0000000001" / "manifest.json").unlink()
@@ -249,6 +262,39 @@ def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
     assert (run.status, len(run.history)) == ("interrupted", 2)
     assert steps(tmp_path) == [1, 2]
     assert bits(fit(tmp_path)) == bits(whole)
+
+
+def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
+    """Each call is interrupted in the first epoch that it saves."""
+    rename = os.rename
+
+    def train(folder, moment=0):
+        """A run with Ctrl-C after a number of calls that put a file on the disk or rename a folder."""
+        calls = []
+
+        def interrupting(function):
+            def interrupted(*arguments):
+                function(*arguments)
+                calls.append(function)
+                if len(calls) == moment:
+                    raise KeyboardInterrupt
+
+            return interrupted
+
+        monkeypatch.setattr(os, "fsync", interrupting(lambda descriptor: None))
+        monkeypatch.setattr(os, "rename", interrupting(rename))
+        choice = fnn.training.Checkpoints(folder, keep=1)
+        return fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice)
+
+    whole = train(tmp_path / "whole")
+    # Saving an epoch calls fsync for both copies of the metrics (1, 2) and for the checkpoint (3, 4, 5), gives it its
+    # name (6), calls fsync for the folder (7), and renames the old checkpoint, to remove it (8).
+    for epoch, moment in enumerate((2, 5, 6, 8), 1):
+        run = train(tmp_path / "run", moment)
+        assert (run.status, len(run.history), run.restored_epochs) == ("interrupted", epoch, epoch - 1)
+    run = train(tmp_path / "run")
+    assert (run.status, run.restored_epochs) == ("finished", 4)
+    assert bits(run) == bits(whole)
 
 
 def test_fault_38_a_run_that_was_not_finite_does_not_go_on(tmp_path):

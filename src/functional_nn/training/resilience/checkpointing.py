@@ -130,6 +130,7 @@ class RunSaver:
         about = self._found.about
         rows = self._history.read(about["epochs"], about["history"])
         history = tuple(_metrics(row, self._metric_names) for row in rows)
+        self._writer.continue_after(self._found.step)
         self._saved_epochs, self._found = len(history), None
         return RunProgress(train_state, history, about["status"], about["message"])
 
@@ -142,9 +143,10 @@ class RunSaver:
             return
         try:
             # The metrics are written before the checkpoint that needs them. After a crash in between, the folder has
-            # rows that no checkpoint counts, and the next run overwrites them.
+            # rows that no checkpoint counts, and the next run overwrites them. After Ctrl-C anywhere in this function,
+            # _saved_epochs is as before, and the same call writes the same rows at the same place.
             rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
-            digest = self._history.extend(rows)
+            digest = self._history.extend(rows, self._saved_epochs)
         except OSError as error:
             text = (
                 f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
