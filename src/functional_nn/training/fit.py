@@ -262,9 +262,7 @@ def fit(
             except Exception as error:
                 # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
                 error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
-                # After an OSError the disk is probably full or gone, and a second try would hide the first error.
-                if not isinstance(error, OSError):
-                    saver.save(loop.reached, now=True)
+                saver.save(loop.reached, now=True)
                 raise
             saver.save(loop.reached, now=True)
     run = result(status, message)

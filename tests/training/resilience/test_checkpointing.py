@@ -246,6 +246,20 @@ def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, 
     assert bits(fit(tmp_path)) == bits(whole)
 
 
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError])
+def test_fault_63_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
+    """Such as that of a logging server, which is an OSError too."""
+
+    def on_epoch(metrics, train_state):
+        if metrics.epoch == 3:
+            raise error("no server")
+
+    choice = fnn.training.Checkpoints(tmp_path, minutes=60)
+    with pytest.raises(error, match="no server"):
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=3, checkpoints=choice, on_epoch=on_epoch)
+    assert steps(tmp_path) == [1, 3]
+
+
 def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
     """Ctrl-C just behind the rename, before anything of it is remembered."""
     rename, done = os.rename, []

@@ -76,6 +76,7 @@ class RunSaver:
         self._writer: CheckpointWriter | None = None
         self._found: Checkpoint | None = None
         self._saved_epochs = 0
+        self._has_failed = False
         if checkpoints is not None:
             checkpoints = _checked(checkpoints)
             self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
@@ -135,23 +136,38 @@ class RunSaver:
         return RunProgress(train_state, history, about["status"], about["message"])
 
     def save(self, reached: RunProgress, *, now: bool = False) -> None:
-        """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set."""
+        """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set.
+
+        Raises:
+            OSError: if they could not be written. The disk is probably full or gone, and a second try would hide this
+                error. So later calls do nothing.
+        """
         epochs = len(reached.history)
-        if self._writer is None or epochs <= self._saved_epochs:
+        if self._writer is None or self._has_failed or epochs <= self._saved_epochs:
             return
         if not now and time.monotonic() - self._clock < self._seconds:
             return
         try:
+            self._write(self._writer, reached)
+        except OSError:
+            self._has_failed = True
+            raise
+        self._saved_epochs, self._clock = epochs, time.monotonic()
+
+    def _write(self, writer: CheckpointWriter, reached: RunProgress) -> None:
+        """Writes the metrics of the epochs that are not saved yet, and the checkpoint of the last one."""
+        epochs = len(reached.history)
+        try:
             # The metrics are written before the checkpoint that needs them. After a crash in between, the folder has
-            # rows that no checkpoint counts, and the next run overwrites them. After Ctrl-C anywhere in this function,
-            # _saved_epochs is as before, and the same call writes the same rows at the same place.
+            # rows that no checkpoint counts, and the next run overwrites them. After Ctrl-C, _saved_epochs is the
+            # old one, and the same call writes the same rows at the same place.
             rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
             digest = self._history.extend(rows, self._saved_epochs)
         except OSError as error:
             text = (
                 f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
             )
-            raise OSError(error.errno, text, str(self._writer.folder)) from error
+            raise OSError(error.errno, text, str(writer.folder)) from error
         about = {
             "settings": self._settings,
             "status": reached.status,
@@ -160,8 +176,7 @@ class RunSaver:
             "history": digest,
         }
         tree = {"train_state": reached.train_state}
-        self._writer.save(epochs, tree, loss=reached.history[-1].deciding_loss, about=about)
-        self._saved_epochs, self._clock = epochs, time.monotonic()
+        writer.save(epochs, tree, loss=reached.history[-1].deciding_loss, about=about)
 
     def _verify(self, found: Checkpoint) -> None:
         """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
