@@ -98,7 +98,7 @@ class EpochLoop:
         """The status and the message of a run that has ended; two empty strings if it goes on."""
         history, part = self.reached.history, self.data.evaluated_part
         if self.reached.status:
-            return self.reached.status, self.reached.message
+            return self.reached.status, self.reached.message + self._advice()
         if len(history) >= self.epochs:
             return "finished", ""
         losses = [metrics.deciding_loss for metrics in history]
@@ -149,13 +149,16 @@ class EpochLoop:
         if self.origin is not None:
             texts = happened, self.origin.sentence, self.origin.note, self.origin.remedy
             return " ".join(text for text in texts if text)
-        message = (
-            f"{happened} Try a smaller learning rate; look for NaN in the data. fnn.find_non_finite(net, loss, "
-            "**run.at_bad_step) names the operation that made the first such number."
-        )
+        message = f"{happened} Try a smaller learning rate; look for NaN in the data."
         if self.precision.scales_loss:
             message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
         return message
+
+    def _advice(self) -> str:
+        """How to search for the origin. It is not saved with the message, as a resumed run has no ``at_bad_step``."""
+        if self.at_bad_step is None or self.origin is not None:
+            return ""
+        return " fnn.find_non_finite(net, loss, **run.at_bad_step) names the operation that made the first such number."
 
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""

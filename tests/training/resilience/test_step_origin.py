@@ -114,6 +114,15 @@ def test_a_finite_run_searches_nothing(monkeypatch):
     assert (run.status, run.origin, run.at_bad_step) == ("finished", None, None)
 
 
+def test_a_resumed_run_has_no_advice_about_its_bad_step(monkeypatch, tmp_path):
+    monkeypatch.setattr(find, "QUICK_OPERATIONS", 5)
+    first, resumed = (fit(optimizer=FAST, checkpoints=tmp_path) for _ in range(2))
+    assert first.at_bad_step is not None
+    assert (resumed.restored_epochs, resumed.at_bad_step) == (1, None)
+    assert "run.at_bad_step" not in resumed.message
+    assert first.message.startswith(resumed.message)
+
+
 @pytest.mark.parametrize("reason", ["too large", "an error"])
 def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason):
     if reason == "too large":
