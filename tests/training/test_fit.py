@@ -327,6 +327,18 @@ def test_interrupted_between_epochs_keeps_what_was_reached():
     assert bits(run) == bits(fit(epochs=2))
 
 
+def test_interrupted_after_the_last_epoch_is_finished():
+    def interrupt(metrics, train_state):
+        if metrics.epoch == 2:
+            raise KeyboardInterrupt
+
+    data = make_data().with_validation(0.25)
+    run, whole = (fit(data=data, epochs=2, on_epoch=on_epoch) for on_epoch in (interrupt, None))
+    assert (run.status, run.message) == ("finished", "")
+    assert run.test_metrics == whole.test_metrics != {}
+    assert bits(run) == bits(whole)
+
+
 def test_fault_20_float64_while_64_bit_numbers_are_off():
     with pytest.raises(fnn.InputError, match="precision: expected 64-bit numbers switched on"):
         fit(precision="float64")

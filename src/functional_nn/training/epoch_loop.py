@@ -68,13 +68,14 @@ class EpochLoop:
     origin: NonFinite | None = None
 
     def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
-        """Runs the epochs that are left; returns the status of the run and its message.
+        """Runs the epochs that are left, and saves them; returns the status of the run and its message.
 
         Args:
             saver: saves each epoch.
             interruption: notices Ctrl-C.
             advance: moves the progress bar, with a text.
         """
+        is_stopped = False
         try:
             # Epochs from a checkpoint are reported first.
             answers = [self._report(metrics, advance) for metrics in self.reached.history]
@@ -84,8 +85,12 @@ class EpochLoop:
                 saver.save(self.reached)
                 is_stopped = self._report(self.reached.history[-1], advance)
                 interruption.check()
+            saver.save(self.reached, now=True)
         except KeyboardInterrupt:
-            return "interrupted", f"Interrupted after {self.done()}; the finished epochs are kept."
+            saver.save(self.reached, now=True)
+            # After the last epoch, there is nothing left to interrupt.
+            if not self._end()[0]:
+                return "interrupted", f"Interrupted after {self.done()}; the finished epochs are kept."
         if is_stopped and not self.reached.status:
             return "stopped", f"on_epoch stopped the run after {self.done()}."
         return self._end()

@@ -264,7 +264,6 @@ def fit(
                 error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
                 saver.save(loop.reached, now=True)
                 raise
-            saver.save(loop.reached, now=True)
     run = result(status, message)
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":

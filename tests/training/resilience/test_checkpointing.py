@@ -311,6 +311,20 @@ def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
     assert bits(run) == bits(whole)
 
 
+def test_fault_62_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
+    save, interrupts = CheckpointWriter.save, [KeyboardInterrupt]
+
+    def interrupted(self, step, *rest, **more):
+        if step == 2 and interrupts:
+            raise interrupts.pop()
+        return save(self, step, *rest, **more)
+
+    monkeypatch.setattr(CheckpointWriter, "save", interrupted)
+    run = fit(fnn.training.Checkpoints(tmp_path, minutes=60), net=fnn.dense(3), epochs=2)
+    assert (run.status, interrupts) == ("finished", [])
+    assert steps(tmp_path) == [1, 2]
+
+
 def test_fault_38_a_run_that_was_not_finite_does_not_go_on(tmp_path):
     data = make_data()
     data.train_x[17] = np.inf
