@@ -67,14 +67,14 @@ def test_the_cache_has_places_for_grouped_heads_and_a_length():
 
 
 def test_drawn_tokens_depend_on_the_key_and_follow_the_probabilities():
-    model, params = made()
+    model, params = made(depth=1)
     prompt = jnp.broadcast_to(TOKENS[:1, :3], (4000, 3))
     draws = model.generate(params, prompt, jax.random.key(2), new_tokens=1, temperature=0.7)
     again = model.generate(params, prompt, jax.random.key(2), new_tokens=1, temperature=0.7)
     other = model.generate(params, prompt, jax.random.key(3), new_tokens=1, temperature=0.7)
     np.testing.assert_array_equal(draws, again)
     assert (draws != other).any()
-    logits, _ = model.prefill(params, prompt[:1])
+    logits, _ = jax.jit(model.prefill)(params, prompt[:1])
     shares = np.bincount(draws.ravel(), minlength=COUNT) / len(draws)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits[0] / 0.7), atol=0.03)
     # With top_k=2 only the two most likely tokens are drawn, and with top_k=1 only the most likely one.
