@@ -137,7 +137,10 @@ class EpochLoop:
             if bad_step is not None:
                 from functional_nn.training.resilience.step_origin import origin_in_step  # few runs need it
 
-                self.at_bad_step = bad_step.arguments
+                spec = self.programs.compiled.spec
+                recipe = spec.recipe_for(self.programs.hyperparameters)
+                options = {"penalty": recipe.penalty, "gradient": recipe.gradient, "precision": spec.precision}
+                self.at_bad_step = bad_step.arguments | options
                 self.origin = origin_in_step(self.programs.compiled.spec, self.programs.hyperparameters, bad_step)
             status, message = "non-finite", self._non_finite_message(int(result.bad_step), metrics.epoch)
         self.reached = RunProgress(after, (*before.history, metrics), status, message)

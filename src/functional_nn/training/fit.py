@@ -121,7 +121,7 @@ def fit(
             counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
             start with half of the learning rate (of the updates), at most ten times in a run, and then stops.
         patience: stops the run if the loss on the evaluated examples has not improved for this many epochs.
-            ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best one.
+            ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best epoch that was saved.
         checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
         on_epoch: called after each epoch with its metrics and the train state, first for the epochs restored from a
             checkpoint. If it returns True, the run stops. If it raises an exception, the run ends with this exception;

@@ -105,7 +105,8 @@ class Run:
             ``test_accuracy``; empty if there are no test examples.
         eval_params: the ``eval_params`` given to ``fit``.
         at_bad_step: for a run with status ``"non-finite"``, the arguments of the step that ended it: ``params``,
-            ``state``, ``x``, ``labels`` and ``key``, so ``find_non_finite(net, loss, **run.at_bad_step)``.
+            ``state``, ``x``, ``labels`` and ``key``, and the run's ``penalty``, ``gradient`` and ``precision``. So
+            ``find_non_finite(net, loss, **run.at_bad_step)`` computes what the run computed.
         origin: what ``find_non_finite`` found for this step; None if the search would have taken long, or found
             nothing. ``print`` shows it.
     """

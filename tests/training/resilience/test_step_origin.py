@@ -123,6 +123,14 @@ def test_a_resumed_run_has_no_advice_about_its_bad_step(monkeypatch, tmp_path):
     assert first.message.startswith(resumed.message)
 
 
+def test_the_arguments_of_the_bad_step_have_the_precision_of_the_run():
+    run = fit(optimizer=optax.sgd(1e5), precision="float16")
+    assert run.status == "non-finite"
+    found = fnn.find_non_finite(MLP, fnn.cross_entropy, **run.at_bad_step)
+    assert str(found) == str(run.origin)
+    assert found
+
+
 @pytest.mark.parametrize("reason", ["too large", "an error"])
 def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason):
     if reason == "too large":

@@ -34,7 +34,7 @@ class Checkpoints(NamedTuple):
     Args:
         folder: a folder for this run alone; created if it does not exist.
         keep: how many of the newest checkpoints are kept. The one with the lowest loss on validation
-            examples, or else on test examples, is kept in addition.
+            examples, or else on test examples, is kept in addition, among those that were saved.
         minutes: save after an epoch if at least this many minutes have passed since the last save; 0 saves after every
             epoch. The first epoch, the last one, and the one before an interruption are always saved.
         settings: anything else that must be equal for a run to continue here. ``fit`` itself compares seed, batch
