@@ -22,6 +22,8 @@ def _log_softmax(x):
 
     For a large margin, yₘ is small but not 0: the 1 of e^(xₘ - xₘ) is not in the sum, where it would hide the others.
     """
+    if not x.shape[-1]:
+        return x  # it has no largest element
     is_top = jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1], dtype=bool)
     shifted = x - jnp.sum(x, axis=-1, keepdims=True, where=is_top)
     return shifted - jnp.log1p(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True, where=~is_top))
