@@ -171,8 +171,8 @@ def _sums_by_number(numbers, values, count):
     """For each number below ``count``, the sum of the values that have this number.
 
     A float32 sum to which values are added one by one loses digits: of ones, it stops growing at 2²⁴. So the values are
-    added in parts, and then the sums of the parts. A part has at least ``count`` values, so that all sums together take
-    no more memory than the values.
+    added in parts, and then the sums of the parts. A part has at least ``count`` values, so all sums together take no
+    more memory than the values, or than one result.
     """
     size = max(256, count)
     sums = jnp.zeros((-(-values.size // size), count), values.dtype)

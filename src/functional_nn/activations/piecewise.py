@@ -1,4 +1,4 @@
-"""Activations of several pieces: ReLU and its relatives, and piecewise linear approximations of smooth activations.
+"""Activations of several pieces: ReLU and its relatives, and approximations of smooth activations by simple pieces.
 
 Where two pieces meet, there may be a kink, where the slope jumps. The docstring of each derivative says which value it
 has there.
@@ -82,7 +82,7 @@ selu = Activation(
 )
 
 
-# Piecewise linear approximations
+# ReLU with an upper limit, and approximations of smooth activations
 
 
 def _relu6_derivative(x):

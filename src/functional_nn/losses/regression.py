@@ -52,9 +52,12 @@ def huber_with(delta: float) -> Loss:
 
     def values(y, labels):
         error = jnp.abs(y - labels.astype(y.dtype))
-        # Both cases in one: with two, an infinite δ would make ``jax.grad`` of the case that is not used NaN.
-        limited = jnp.minimum(error, jnp.asarray(delta, y.dtype))
-        return example_mean(limited * (error - limited / 2))
+        limit = jnp.asarray(delta, y.dtype)
+        is_beyond = error > limit
+        # For an infinite δ, this has neither ∞ - ∞ nor, in ``jax.grad``, 0 · ∞.
+        limited = jnp.where(is_beyond, limit, error)
+        beyond = jnp.where(is_beyond, error - limited, 0)
+        return example_mean(limited * (beyond + limited / 2))
 
     def gradients(y, labels):
         limit = jnp.asarray(delta, y.dtype)

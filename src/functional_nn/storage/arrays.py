@@ -40,7 +40,9 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
             raise InputError(path, "an array", repr(leaf), "Make one by jax.numpy.asarray.")
         if not is_key(leaf) and np.dtype(leaf.dtype).kind == "V" and leaf.dtype != jax.numpy.bfloat16:
-            raise InputError(path, "numbers of a type that safetensors files have", str(leaf.dtype), "Use float16.")
+            raise InputError(
+                path, "numbers of a type that safetensors files have", str(leaf.dtype), "Use float16 or int8."
+            )
     return {path: as_stored(leaf) for path, leaf in leaves.items()}
 
 

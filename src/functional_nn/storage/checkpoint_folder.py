@@ -51,7 +51,7 @@ class CheckpointWriter:
         self._stack.close()
 
     def continue_after(self, step: int) -> None:
-        """Makes ``save`` replace the checkpoints after a step, because the run continues from there."""
+        """The run continues from a step: ``save`` replaces or removes all checkpoints after it, which are damaged."""
         self._losses = {earlier: loss for earlier, loss in self._losses.items() if earlier <= step}
 
     def save(
@@ -59,7 +59,7 @@ class CheckpointWriter:
     ) -> Path:
         """Writes a checkpoint, and then removes those that are not kept. A damaged one of this step is replaced.
 
-        If Ctrl-C interrupted a call, the same call completes it.
+        If Ctrl-C interrupted a call, the same call completes it. What this writer has written is not written again.
 
         Raises:
             InputError: if the folder has a good checkpoint of this step, which this writer did not write.

@@ -66,11 +66,12 @@ class History:
                 a run that resumes from an earlier checkpoint writes them again, and so does a call that was
                 interrupted.
         """
-        digests, added = self._digests[: after + 1], b""
+        del self._digests[after + 1 :]
+        added = b""
         for row in rows:
             packed = self._row.pack(*row)
-            digests.append(hashlib.sha256(digests[-1] + packed).digest())
-            added += packed + digests[-1]
+            self._digests.append(hashlib.sha256(self._digests[-1] + packed).digest())
+            added += packed + self._digests[-1]
         for path in self._files:
             # One copy after the other, each until it is on the disk: a crash damages one of them at most.
             with open(path, "r+b" if path.exists() else "w+b") as file:
@@ -83,8 +84,8 @@ class History:
                 file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
-        self._digests, self._beginning = digests, None
-        return digests[-1].hex()
+        self._beginning = None
+        return self._digests[-1].hex()
 
     def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], list[bytes]]:
         """The rows before the first damaged one, and the digests after 0, 1, 2, … of them."""

@@ -320,7 +320,7 @@ def _check_choices(
             check_seed("seed", member["seed"])
     parts = {name: _split(data[name]).evaluated_part for name in dict.fromkeys(member["data"] for member in members)}
     if len(set(parts.values())) > 1:
-        expected = "data sets that are all evaluated on validation examples, all on test examples, or all on none"
+        expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
         remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
         raise InputError("data", expected, given, remedy)

@@ -88,8 +88,8 @@ class EpochLoop:
             saver.save(self.reached, now=True)
         except KeyboardInterrupt:
             saver.save(self.reached, now=True)
-            # After the last epoch, there is nothing left to interrupt.
-            if not self._end()[0]:
+            # If the run has ended anyway, there is nothing left to interrupt.
+            if not is_stopped and not self._end()[0]:
                 return "interrupted", f"Interrupted after {self.done()}; the finished epochs are kept."
         if is_stopped and not self.reached.status:
             return "stopped", f"on_epoch stopped the run after {self.done()}."

@@ -72,8 +72,8 @@ class TrainState(NamedTuple):
 def epochs_before(train_state: TrainState, steps_per_epoch: int) -> jax.Array:
     """The number of epochs that a train state has gone through, so that a run that continues it draws other orders.
 
-    A skipped step is not in ``step``. The loss scale counts those that it skipped. The last epoch may lack steps that
-    were skipped for another reason, so the number is rounded up.
+    A skipped step is not in ``step``. The loss scale counts those that it skipped. Those that were skipped for another
+    reason are not counted anywhere, so the number is rounded up. It is right if they are fewer than an epoch has.
     """
     scale = train_state.loss_scale
     steps = train_state.step if scale is None else train_state.step + scale.skipped_steps

@@ -108,7 +108,10 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
 
 
 def memory_limit() -> int:
-    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine."""
+    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine.
+
+    If the system does not state how much is free, it is four fifths of all memory.
+    """
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))

@@ -169,8 +169,8 @@ class Population:
             # Closing the generator stops the workers and waits for them, however the caller has left the loop.
             steps.close()
             # Some batches may have ended meanwhile, or their steps may still be in the queue.
-            with suppress(*hidden_errors):
-                for batch in [batch for batch in unsaved if batch.done]:
+            for batch in [batch for batch in unsaved if batch.done]:
+                with suppress(*hidden_errors):
                     save(batch)
             self._set_down_ended(self.histories)
 

@@ -30,7 +30,7 @@ def search(
     """Searches for good hyper-parameters with an Optuna study.
 
     In each round, the study proposes several settings, one sweep trains them, and the study is told the results. Ctrl-C
-    ends the search after the round; trials that were not trained to their end have failed.
+    ends the round and the search; trials that were not trained to their end have failed.
 
     Args:
         study: made by ``optuna.create_study(direction="maximize")``, or with ``"minimize"`` for a loss.
