@@ -138,6 +138,10 @@ class Distribution(NamedTuple):
     high: float
 
 
+Values: TypeAlias = list[FlagValue] | Distribution | None
+"""The values of a flag that takes several; None if it is not given."""
+
+
 class Several(click.ParamType):
     """A list of values of one type, or a ``Distribution`` to draw them from.
 
@@ -151,12 +155,7 @@ class Several(click.ParamType):
     def __init__(self, kind: click.ParamType, separator: str = ","):
         self.kind, self.separator = kind, separator
 
-    def convert(
-        self,
-        value: str | list[FlagValue] | Distribution | None,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> list[FlagValue] | Distribution | None:
+    def convert(self, value: str | Values, param: click.Parameter | None, ctx: click.Context | None) -> Values:
         if not isinstance(value, str):
             return value
         name, *bounds = value.split(":")
@@ -174,12 +173,7 @@ class Doubled(Several):
     def __init__(self):
         super().__init__(COUNT)
 
-    def convert(
-        self,
-        value: str | list[FlagValue] | Distribution | None,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> list[FlagValue] | Distribution | None:
+    def convert(self, value: str | Values, param: click.Parameter | None, ctx: click.Context | None) -> Values:
         if not isinstance(value, str) or ".." not in value:
             return super().convert(value, param, ctx)
         first, _, last = value.partition("..")
