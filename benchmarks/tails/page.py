@@ -54,8 +54,10 @@ limit.
   causes it.
 - The **limit** is {MOST_ULP:g} ULP (units in the last place) for functions of one number. For functions of a vector and
   for cells, it is {MOST_RELATIVE["float64"]:g} in float64 and {MOST_RELATIVE["float32"]:g} in float32.
-  If the condition number is above 1, the limit is multiplied by it.
-- The **worst point** has the largest error, after division by the condition number if that is above 1.
+  If the condition number is above 1, the limit is multiplied by it. One ULP counts as at least the smallest normal
+  number. So near underflow, an error of 1 can be within the limit.
+- The **worst point** has the largest error, after division by the condition number if that is above 1. Each library has
+  its own worst point. So in one row, a larger error can be within the limit and a smaller one above it.
 - **What counts**: numbers with a condition number of at most {WELL_CONDITIONED:g}, if the exact number is a normal
   number of the type, or 0. Kinks do not count.
 

@@ -203,6 +203,8 @@ def _class_score(
 def precision_score_with(*, average: str | None = "macro") -> Metric:
     """Precision: the share of right predictions among those of a class; 0 for a class that is never predicted.
 
+    ``precision_score`` is ``precision_score_with()``. Only ``precision_score_with`` takes the argument.
+
     Args:
         average: ``"macro"`` for the mean over the classes that occur in labels or predictions; ``"micro"`` for the
             share among all examples, which is the accuracy; None for an array with the value of each class.

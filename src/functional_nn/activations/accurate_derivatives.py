@@ -195,7 +195,7 @@ def mish_derivative(x):
     """(x tanh s)' = tanh s + x σ(x) / cosh² s with s = log(1 + e^x), s' = σ(x).
 
     With p = e^x and w = 2 + 2p + p², tanh s = 1 - 2 / w and 1 / cosh² s = 4 (1 + p)² / w². So with g = 4 (p + p²) / w²
-    the derivative is 1 - 2 / w + x g. In each of three ranges it is computed as its distance from a value near it:
+    the derivative is 1 - 2 / w + x g. In each of three ranges, it is a constant (1, 1/2 or 0) plus a computed distance:
 
     - x > 0, the distance from 1: 1 - (2w - x g w²) / w². Numerator and denominator are divided by p⁴, so that they
       contain q = e^{-x} and not p, which would overflow.

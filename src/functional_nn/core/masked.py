@@ -11,7 +11,7 @@ from functional_nn.core.errors import InputError
 
 
 class Masked(NamedTuple):
-    """Sequences of different lengths, padded to one length, and a mask that tells steps from padding.
+    """Sequences of different lengths, padded to one length, and a mask that says which steps are real.
 
     Recurrent layers, attention, batch norm and global pooling use the mask. A combinator gives any other layer the
     values alone, with 0 in place of padding, and attaches the mask to the output. So no result depends on what the

@@ -114,8 +114,8 @@ binary_cross_entropy_from_probabilities = Loss(
     _check_probabilities,
     _probability_values,
     _probability_gradients,
-    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p). Prefer logits: they keep their "
-    "digits if p is near 0 or 1. ∂ℓ/∂p = (p - t) / (p (1 - p)) / d.",
+    formula="From probabilities p: ℓ = -t log p - (1 - t) log(1 - p), the mean over an example's d elements; labels t "
+    "in [0, 1]. ∂ℓ/∂p = (p - t) / (p (1 - p)) / d. Prefer logits: they keep their digits if p is near 0 or 1.",
 )
 
 hinge = Loss(

@@ -102,8 +102,8 @@ def check_activation(
 ) -> Report:
     """Measures the errors of an activation and of its derivative in ULP, beside those of ``jax.grad``.
 
-    It measures rounding: a derivative may be off by at most 4 ULP. A formula that is right on paper but loses digits
-    where terms cancel fails; ``check_vjp`` asks whether a formula is right.
+    It measures rounding: a derivative may be off by at most 4 ULP. So it rejects a formula that is right on paper but
+    loses digits where terms cancel. Use ``check_vjp`` to check whether a formula is right.
 
     Args:
         activation: one of ``ACTIVATIONS``, or your own. Your own function is evaluated and differentiated in 50

@@ -68,7 +68,7 @@ def gru(
     The differences 1 - z, 1 - r and 1 - n² lose their digits near 1. So 1 - z is computed as σ(-a_z), also in the
     forward pass, and σ' and tanh' are computed from their arguments.
 
-    A masked step does not change h, so h_bar is passed on unchanged, and its y, p_bar and u_bar are 0.
+    A masked step does not change h, so h_bar is passed on unchanged. The y, p_bar and u_bar of this step are 0.
 
     Args:
         hidden_size: the size of h.

@@ -54,7 +54,7 @@ def rnn(
 
         input_weight_bar = Σₜ xₜᵀ a_barₜ, hidden_weight_bar = Σₜ hₜ₋₁ᵀ a_barₜ, bias_bar = Σₜ a_barₜ
 
-    A masked step does not change h, so h_bar is passed on unchanged, and its y and a_bar are 0.
+    A masked step does not change h, so h_bar is passed on unchanged. The y and a_bar of this step are 0.
 
     Args:
         hidden_size: the size of h.
