@@ -307,6 +307,39 @@ def test_a_guard_is_found_to_change_nothing():
     assert {survivor.reason for survivor in report.survivors} == {planting.HIDDEN}
 
 
+def test_an_error_that_puts_equal_values_in_place_is_found_to_change_nothing():
+    """A sum that starts from 0, a vector of ones, and a symmetric matrix: no point can show these errors."""
+
+    def formula(x, y_bar):
+        ones = jnp.ones(3, x.dtype)
+        return jnp.zeros_like(x) + 2 * x * (jnp.outer(ones, ones) @ y_bar)
+
+    report = check_vjp(lambda x: jnp.full(3, jnp.sum(x**2)), formula, F64([0.3, -1.2, 2.0]))
+    assert report.passed, report
+    assert planting.SAME_OPERANDS in {survivor.reason for survivor in report.survivors}
+
+
+def test_a_formula_that_always_takes_its_first_point_is_rejected():
+    at = F64([0.3, -1.2])
+    report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, second_order=False, mutants=False)
+    assert {verdict.transform for verdict in report.verdicts if verdict.outcome == "fail"} == {"vmap", "scan"}
+
+
+def test_a_batching_rule_that_mixes_examples_is_rejected():
+    @jax.custom_batching.custom_vmap
+    def formula(x, y_bar):
+        return 3 * x**2 * y_bar
+
+    formula.def_vmap(lambda size, batched, x, y_bar: (3 * x * (x[:1] if all(batched) else x) * y_bar, True))
+    report = check_vjp(lambda x: x**3, formula, F64([0.3, -1.2]), mutants=False)
+    assert {verdict.transform for verdict in report.verdicts if verdict.outcome == "fail"} == {"vmap"}
+
+
+def test_a_second_point_without_a_derivative_is_left_out():
+    """The second point is 0.53 times the first one, where ``arccosh`` is NaN."""
+    assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.5]), mutants=False).passed
+
+
 def test_an_error_in_a_branch_that_no_point_takes_is_reported():
     def far_branch(x, y_bar):
         return y_bar * jnp.where(x > 1e6, 3.0 * x, jnp.cos(x))

@@ -231,35 +231,66 @@ class JacobianComparison:
         The reference is the formula in float64, at the same point. If ``first_order`` has found the formula wrong, the
         reference is automatic differentiation in float64. If both are right, their difference counts as the error of
         the reference.
+
+        Under ``vmap`` and ``scan``, there is a second point with another cotangent. So a formula is found that mixes
+        the points up, or that always uses the first one.
         """
         with jax.enable_x64(True):  # random bits are those of float64 in every type
             problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
+            points, bars_of_points = (list(map(_with_second, leaves)) for leaves in (problem.leaves, y_bars))
             program = quick_jit(partial(under_transforms, problem, transforms))
-            bars_by_transform, automatic = program(problem.leaves, y_bars)
-            wide_leaves = [np.asarray(leaf).astype(np.float64) for leaf in problem.leaves]
-            wide_bars = [np.asarray(bar).astype(np.float64) for bar in y_bars]
-            in_float64 = self._pullbacks(wide_leaves, wide_bars)
-        total = sum(float(np.abs(bar).sum()) for bar in wide_bars)
+            bars_by_transform, automatic = program(points, bars_of_points)
+            in_float64 = Derivatives(*self._in_float64(points, bars_of_points))
+        total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
+        underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
-                hand, other, scale, found, found_automatic = (
-                    np.asarray(leaves[number]).astype(np.float64).reshape(1, -1)
-                    for leaves in (*in_float64, bars, automatic)
+                found, found_automatic = (
+                    np.asarray(leaves[number]).astype(np.float64).reshape(len(leaves[number]), -1)
+                    for leaves in (bars, automatic)
                 )
-                right, error = hand, np.zeros_like(other)
-                outcome = self._formula_outcome[name]
-                if outcome == "fail":
-                    right = other
-                elif self._automatic_is_right[name]:
-                    error = np.abs(hand - other)
-                    # If the arbiter could not judge, it is not known which of two different values is right.
-                    if outcome == "inconclusive":
-                        error = np.where(error > self._tolerance * scale, np.inf, error)
-                underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
-                values = ComparedValues(found, found_automatic, right, error, scale, underflow)
+                hand, other, scale = (leaves[number] for leaves in in_float64)
+                right, error = self._right_in_float64(name, hand, other, scale)
+                rows = slice(len(found))
+                values = ComparedValues(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow)
+                # The function may have no derivative at the second point. It counts where the derivative is finite.
+                counted = np.isfinite(right[rows]) | (np.arange(len(found)) == 0)[:, None]
+                values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(counted, scale[rows])
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
+
+    def _in_float64(self, points: Leaves, y_bars: Leaves) -> Iterator[Leaves]:
+        """The derivatives in float64 at several points: for each source, (points, elements) by leaf."""
+        rows = []
+        for number in range(len(points[0])):
+            leaves, bars = ([np.asarray(leaf[number]).astype(np.float64) for leaf in all_] for all_ in (points, y_bars))
+            rows.append(_as_rows(Derivatives(*self._pullbacks(leaves, bars)), leaves, 1))
+        for of_source in zip(*rows, strict=True):
+            yield [np.concatenate(of_leaf) for of_leaf in zip(*of_source, strict=True)]
+
+    def _right_in_float64(
+        self, name: str, hand: np.ndarray, automatic: np.ndarray, scale: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of two derivatives in float64 is right, and its error. The first row is the problem's own point.
+
+        Args:
+            name: the name of the leaf.
+            hand, automatic: the derivatives by the formula and by automatic differentiation, (points, elements).
+            scale: the scale of errors.
+        """
+        if self._formula_outcome[name] == "fail":
+            return automatic, np.zeros_like(automatic)
+        if not self._automatic_is_right[name]:
+            return hand, np.zeros_like(hand)
+        difference = np.abs(hand - automatic)
+        differs = difference > self._tolerance * scale
+        # If the arbiter could not judge, it is not known which of two different values is right.
+        if self._formula_outcome[name] == "inconclusive":
+            return hand, np.where(differs, np.inf, difference)
+        # The arbiter judged at the first point only. At the second one, automatic differentiation is taken to be right.
+        differs[:1] = False
+        return np.where(differs, automatic, hand), np.where(differs | np.isnan(difference), 0.0, difference)
 
     def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
         """Finds out which mutants give wrong values at a point, and which mutants change any value at all.
@@ -309,6 +340,12 @@ class JacobianComparison:
             return at
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
         return tuple(map(int, np.unravel_index(at[-1], shape)))
+
+
+def _with_second(leaf: Array) -> np.ndarray:
+    """Stacks an array and a multiple of it. This number makes it unlikely that the second one is at a kink."""
+    array = np.asarray(leaf)
+    return np.stack([array, (array * 0.53).astype(array.dtype)])
 
 
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:

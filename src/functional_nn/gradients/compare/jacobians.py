@@ -150,32 +150,32 @@ def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Le
 
 
 def under_transforms(
-    problem: Problem, transforms: Sequence[str], leaves: Leaves, y_bars: Leaves
+    problem: Problem, transforms: Sequence[str], points: Leaves, y_bars: Leaves
 ) -> tuple[dict[str, Leaves], Leaves]:
-    """Pulls back a cotangent by the formula under each JAX transform, and by automatic differentiation.
+    """Pulls back cotangents by the formula under each JAX transform, and by automatic differentiation.
 
-    Under ``vmap`` and ``scan`` the formula gets two points. Only the result at the first one is returned.
+    Args:
+        problem: the formula and the function.
+        transforms: names of transforms: ``"jit"``, ``"vmap"``, ``"scan"``.
+        points: the points, stacked along a leading axis of each leaf.
+        y_bars: a cotangent for each point, stacked likewise.
+
+    Returns:
+        The bars by transform, and those of automatic differentiation. Their leading axis is the point; under ``jit``,
+        only the first point is computed.
     """
-    y_bars = list(map(jnp.asarray, y_bars))
-    # The second point is another one, so a formula that mixes the points up gives a wrong result at the first.
-    two_points = [jnp.stack([jnp.asarray(leaf), jnp.asarray(leaf) / 2]) for leaf in leaves]
 
-    def pulled_back(leaves: Leaves) -> Leaves:
-        return problem.pullback(leaves, y_bars)
+    def pulled_back(point: tuple[Leaves, Leaves]) -> Leaves:
+        return problem.pullback(*point)
 
-    def scanned() -> Leaves:
-        return jax.lax.scan(lambda carry, leaves: (carry, pulled_back(leaves)), 0, two_points)[1]
-
-    def first(bars: Leaves) -> Leaves:
-        return [bar[0] for bar in bars]
-
+    first = jax.tree.map(lambda array: array[0], (points, y_bars))
     by_transform: dict[str, Callable[[], Leaves]] = {
-        "jit": lambda: pulled_back(leaves),
-        "vmap": lambda: first(jax.vmap(pulled_back)(two_points)),
-        "scan": lambda: first(scanned()),
+        "jit": lambda: [bar[None] for bar in pulled_back(first)],
+        "vmap": lambda: jax.vmap(pulled_back)((points, y_bars)),
+        "scan": lambda: jax.lax.map(pulled_back, (points, y_bars)),
     }
     bars = {transform: by_transform[transform]() for transform in transforms}
-    return bars, automatic_pullback(problem, leaves, y_bars)
+    return bars, jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
 
 
 def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Derivatives:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -63,11 +64,13 @@ def parted(equation: JaxprEqn) -> Iterator[Alternative]:
 def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``scatter-add``: a repeated index counts only once, or the updates are shifted by one."""
     numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
+    indices = prod(shape_of(equation.invars[1])[:-1])
 
     def overwriting(array: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
         return lax.scatter(array, indices, updates, numbers, mode=mode)
 
-    yield replace_result("repeated indices overwrite each other", overwriting)
+    if indices > 1:  # a single index cannot be repeated
+        yield replace_result("repeated indices overwrite each other", overwriting)
     shape = shape_of(equation.invars[2])
     for axis in range(len(shape)):
         if axis not in numbers.update_window_dims and shape[axis] > 1:

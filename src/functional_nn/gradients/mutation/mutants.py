@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.errors import InputError
@@ -35,7 +34,7 @@ from functional_nn.gradients.mutation.cotangent_operators import cotangent_alter
 from functional_nn.gradients.mutation.equation_operators import alternatives
 from functional_nn.gradients.mutation.sites import Body, is_floating, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
@@ -94,9 +93,17 @@ class Entry(NamedTuple):
 
 
 class AtEquation(NamedTuple):
-    """What a mutant does to its own equation: the bytes of the operands, and whether the results change."""
+    """What a mutant does to its own equation at a point.
+
+    Args:
+        operands: the bytes of the operands in the formula.
+        same_operands: whether the mutant computes the same operation of the same operands. For example, it drops a term
+            that is 0, or transposes a symmetric matrix.
+        changes: whether the results change.
+    """
 
     operands: list[bytes]
+    same_operands: bool
     changes: bool
 
 
@@ -203,23 +210,45 @@ class Mutants:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
 
-    def at_equation(self, number: int, *arguments: PyTree) -> AtEquation | None:
-        """What a mutant does to its own equation at this point. None for equations in loops, and for errors in bars."""
-        found = None
+    def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
+        """What mutants do to their own equations at each point. Errors in bars and in loops are left out.
 
-        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
-            nonlocal found
-            results = compute(operands)
-            alternatives = [pair for pair in self._alternatives.get(path, []) if pair[0] == number]
-            if alternatives and not any(isinstance(value, Tracer) for value in (*operands, *results)):
-                operands = list(map(jnp.asarray, operands))
-                others = changed_operands(alternatives, number, operands)
-                others = changed_results(alternatives, number, others, compute(others))
-                found = AtEquation(_as_bytes(operands), _as_bytes(results) != _as_bytes(others))
-            return results
+        Args:
+            numbers: the numbers of the mutants.
+            points: the formula's arguments at each point.
+        """
+        places = {
+            number: path
+            for path, alternatives in self._alternatives.items()
+            if path != OUTPUTS and not is_inside_loop(self._program, path)
+            for number, _ in alternatives
+            if number in numbers
+        }
 
-        evaluate(self._program, self._leaves(arguments), hook)
-        return found
+        def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:
+            found: dict[int, list[Arrays]] = {}
+
+            def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+                results = compute(operands)
+                for number, alternative in self._alternatives.get(path, []):
+                    if number in places:
+                        operands = list(map(jnp.asarray, operands))
+                        others = changed_operands([(number, alternative)], number, operands)
+                        changed = changed_results([(number, alternative)], number, others, compute(others))
+                        # An error in the results does not show in the operands.
+                        found[number] = [operands, [] if alternative.after else others, results, changed]
+                return results
+
+            evaluate(self._program, leaves, hook)
+            return found
+
+        at_point = quick_jit(values)
+        seen: dict[int, list[AtEquation]] = {number: [] for number in places}
+        for arguments in points if places else ():
+            for number, arrays in at_point(self._leaves(arguments)).items():
+                operands, others, results, changed = map(_as_bytes, arrays)
+                seen[number].append(AtEquation(operands, operands == others, results != changed))
+        return seen
 
     def _leaves(self, arguments: Sequence[PyTree]) -> list[jax.Array]:
         given = signature(arguments)
@@ -250,6 +279,17 @@ class Mutants:
         bars = evaluate(self._program, leaves, hook)
         bars = changed_results(self._alternatives.get(OUTPUTS, []), active, [], bars)
         return jax.tree.unflatten(self._structure, bars)
+
+
+def is_inside_loop(program: ClosedJaxpr, path: EquationPath) -> bool:
+    """Whether the equation at a path is inside a loop or a branch of the program."""
+    jaxpr = program.jaxpr
+    for number, inner in zip(path[::2], path[1::2], strict=False):
+        equation = jaxpr.eqns[number]
+        if equation.primitive.name not in CALLS:
+            return True
+        jaxpr = inner_programs(equation)[inner].jaxpr
+    return False
 
 
 def signature(arguments: Sequence[PyTree]) -> str:

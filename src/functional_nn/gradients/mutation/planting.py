@@ -16,7 +16,7 @@ from functional_nn.gradients.compare.problem import Array, DifferentiableLeaves,
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
-from functional_nn.gradients.mutation.mutants import Mutants, mutate
+from functional_nn.gradients.mutation.mutants import AtEquation, Mutants, mutate
 from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
@@ -34,6 +34,9 @@ TOO_SMALL = "It changes less than the rounding in the narrow type that the funct
 ONLY_ROUNDING = "It changes nothing but rounding: with 50 digits, the results agree to 40."
 BELOW_ROUNDING = "Rounding in this function can change this component by more than a millionth."
 HIDDEN = "It changes a value that a later selection leaves out at every point."
+SAME_OPERANDS = (
+    "It changes nothing: it replaces a value by an equal one at every point, as where a term of 0 is dropped."
+)
 OF_CONSTANTS = "It changes nothing: the operation has the same operands at every point, and the same result."
 A_MILLIONTH_MORE = "component × (1 + 1e-6)"
 
@@ -83,33 +86,33 @@ def plant(
         listed = (equivalent or {}).get(mutant.description) or reason_for(comparison.subject, str(mutant))
         if not listed and comparison.loses_digits and mutant.description.endswith(A_MILLIONTH_MORE):
             return BELOW_ROUNDING
-        return listed or _reason_found(mutants, number, points, changed=bool(changed[number]))
+        is_hidden = mutant.family == "selection" and not changed[number]
+        shown = listed or _reason_at_equation(seen.get(number, ()), is_hidden=is_hidden)
+        return shown or (ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else "")
 
     survivors = np.flatnonzero(~dead).tolist()
+    with jax.enable_x64(True):
+        seen = mutants.at_equations(survivors, points)
     return len(mutants), tuple(
         Survivor(comparison.subject, str(mutants[number]), reason(number)) for number in survivors
     )
 
 
-def _reason_found(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, Leaves]], *, changed: bool) -> str:
-    """Why a mutant that no comparison found is not an error, if that can be computed; otherwise an empty text.
+def _reason_at_equation(at_points: Sequence[AtEquation], *, is_hidden: bool) -> str:
+    """Why a mutant that no comparison found is not an error, if its own equation shows that; otherwise an empty text.
 
     Args:
-        mutants: the mutants of the formula.
-        number: the mutant's number.
-        points: the arguments of the formula at all points that were tried.
-        changed: whether the mutant changes a result at any of them.
+        at_points: what the mutant does to its equation, at all points that were tried; empty if this is not known.
+        is_hidden: whether the mutant is an error in a selection, and changes no result of the formula.
     """
-    if not changed:
-        with jax.enable_x64(True):
-            seen = [mutants.at_equation(number, *arguments) for arguments in points]
-        at_points = [one for one in seen if one is not None]
-        is_seen_unchanged = len(at_points) == len(points) and not any(one.changes for one in at_points)
-        if is_seen_unchanged and all(one.operands == at_points[0].operands for one in at_points):
-            return OF_CONSTANTS
-        if mutants[number].family == "selection" and any(one.changes for one in at_points):
-            return HIDDEN
-    return ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else ""
+    if not at_points:
+        return ""
+    if all(one.same_operands for one in at_points):
+        return SAME_OPERANDS
+    changes = any(one.changes for one in at_points)
+    if not changes and all(one.operands == at_points[0].operands for one in at_points):
+        return OF_CONSTANTS
+    return HIDDEN if is_hidden and changes else ""
 
 
 def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple[PyTree, Leaves]]) -> bool:
