@@ -251,7 +251,7 @@ class JacobianComparison:
                     np.asarray(leaves[number]).astype(np.float64).reshape(len(leaves[number]), -1)
                     for leaves in (bars, automatic)
                 )
-                hand, other, scale = (leaves[number] for leaves in in_float64)
+                hand, other, scale = (np.asarray(leaves[number]) for leaves in in_float64)
                 right, error = self._right_in_float64(name, hand, other, scale)
                 rows = slice(len(found))
                 values = ComparedValues(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow)
