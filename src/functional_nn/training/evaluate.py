@@ -27,7 +27,6 @@ from functional_nn.training.argument_checks import (
 )
 from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.optimizers.wrapping import RateShare
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, forward
 
@@ -122,8 +121,8 @@ def evaluated_params(train_state: TrainState, eval_params: EvaluatedParams | Non
     if eval_params is None:
         return train_state.params
     optimizer_state = train_state.optimizer_state
-    # These two are added around the user's optimizer, so the user's function expects the state inside.
-    while isinstance(optimizer_state, Clipping | RateShare):
+    # Clipping is added around the user's optimizer, so the user's function expects the state inside.
+    while isinstance(optimizer_state, Clipping):
         optimizer_state = optimizer_state.optimizer_state
     params = eval_params(optimizer_state, train_state.params)
     if jax.tree.structure(params) != jax.tree.structure(train_state.params):

@@ -119,7 +119,8 @@ def fit(
             train faster (see docs/explanation/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch. ``"skip"`` goes on without the bad steps, which are
             counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
-            start with half of the learning rate (of the updates), at most ten times in a run, and then stops.
+            start with half of the learning rate (of the updates), at most ten times in a run, and then stops. It
+            cannot be used with ``eval_params``, whose parameters the optimizer moves at the full rate.
         patience: stops the run if the loss on the evaluated examples has not improved for this many epochs.
             ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best epoch that was saved.
         checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
@@ -152,7 +153,7 @@ def fit(
     check_metrics(metrics)
     if eval_params is not None:
         check_function("eval_params", eval_params, "a function of the optimizer's state and the parameters")
-    check_policy(non_finite)
+    check_policy(non_finite, eval_params)
     check_seed("seed", seed)
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")

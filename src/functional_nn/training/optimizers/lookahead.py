@@ -34,7 +34,8 @@ def with_slow_params(lookahead: optax.GradientTransformation) -> optax.GradientT
         fast ones continue from there: φ ← φ + α (θ - φ), θ ← φ.
 
     Optax's lookahead takes parameters as a pair of fast and slow ones. Here the parameters are the fast ones, and the
-    slow ones are in the state, where ``slow_params`` finds them.
+    slow ones are in the state, where ``slow_params`` finds them. Do not use it with ``non_finite="roll-back"``, which
+    would halve the updates of the fast ones only.
 
     Args:
         lookahead: what ``optax.lookahead`` returned.

@@ -12,6 +12,7 @@ from functional_nn.core.masked import Value
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
+from functional_nn.training.evaluate import EvaluatedParams
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
@@ -24,10 +25,14 @@ SMALLEST_SHARE = 2.0**-10
 """The smallest part of the learning rate that is tried. If an epoch fails even then, the rate is not the reason."""
 
 
-def check_policy(policy: object) -> None:
-    """Raises an InputError unless the policy is one of the three."""
+def check_policy(policy: object, eval_params: EvaluatedParams | None) -> None:
+    """Raises an InputError unless the policy is one of the three, and can be used with the run's ``eval_params``."""
     if policy not in POLICIES:
         raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
+    if policy == ROLL_BACK and eval_params is not None:
+        # A roll-back halves the updates. The parameters in the optimizer's state would move at the full rate, so the
+        # two would no longer belong together.
+        raise InputError("non_finite", "stop or skip, because eval_params is given", repr(policy))
 
 
 class BadStep(NamedTuple):
