@@ -91,6 +91,11 @@ def test_fault_45_a_lock_that_is_a_link_is_not_emptied(tmp_path):
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+def test_fault_82_a_text_with_a_name_that_is_not_utf_8(tmp_path):
+    write_whole(tmp_path / "page", "Über " + os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "page").read_text("utf-8") == r"Über caf\udce9"
+
+
 @pytest.mark.parametrize("path", ["", Path(""), Path(), "."])
 def test_fault_47_the_working_directory_is_no_folder_to_write_in(path):
     with pytest.raises(InputError, match="out: expected the path of a"):

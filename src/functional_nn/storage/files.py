@@ -52,7 +52,8 @@ def check_new_folder(argument: str, value: object) -> Path:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file in one step: a reader sees the old file or the new file, never a part of it."""
     with opened_whole(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        # A name in a file system need not be UTF-8. In a text, its other bytes become escapes such as \udce9.
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager
