@@ -8,6 +8,7 @@ import sys
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import optax
 import pytest
 
@@ -185,6 +186,13 @@ def test_checkpoints_of_fit_have_a_page(tmp_path):
     assert titles(page(tmp_path)) == ["Learning curves", "Weights of the first layer", "Time", "All settings"]
     assert "It does not say which network" in page(tmp_path)
     check_kind("checkpoints", tmp_path, "checkpoints")
+
+
+@pytest.mark.parametrize("about", [{"settings": "adam"}, {"settings": {"metrics": 3}, "epochs": 1}])
+def test_checkpoints_that_fit_did_not_write_have_no_page(about, tmp_path, capsys):
+    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(2, np.float32)}, about=about)
+    assert run(["report", str(tmp_path)]) == 2
+    assert "expected a checkpoint of fit, got one that fit did not write" in capsys.readouterr().err
 
 
 def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):

@@ -16,6 +16,7 @@ from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
 from functional_nn.data import Dataset, Split, dataset_names, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
+from functional_nn.data.preparation import as_split
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -48,6 +49,12 @@ def test_idx_files_of_ones_own(tmp_path):
     assert dataset.classes == 3
     assert str(tmp_path / "letters") in dataset.source
     np.testing.assert_array_equal(dataset.test_labels, LABELS)
+
+
+def test_lists_in_the_place_of_arrays_are_arrays():
+    data = small()
+    split = as_split(data._replace(train_labels=data.train_labels.tolist()))
+    np.testing.assert_array_equal(split.train_labels, data.train_labels)
 
 
 def test_the_repr_is_one_line():

@@ -149,6 +149,15 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
         ({"step": -1}, "step: expected"),
         ({"step": True}, "step: expected"),
         ({"keep": 0}, "keep: expected a positive integer"),
+        (
+            {"tree": {"w": np.ones(2, complex)}},
+            "w: expected numbers of a type that safetensors files have, got complex128",
+        ),
+        ({"tree": {"w": np.array(["text"])}}, "w: expected numbers of a type that safetensors files have, got <U4"),
+        ({"loss": "abc"}, "loss: expected a number"),
+        ({"loss": np.ones(2)}, "loss: expected a number"),
+        ({"about": 5}, "about: expected a dict"),
+        ({"about": "abc"}, "about: expected a dict"),
         ({"about": {"a": {1, 2}}}, "about: expected what JSON can hold"),
     ],
 )
@@ -304,6 +313,13 @@ def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
             fnn.storage.restore_checkpoint(tmp_path, like)
         assert words in str(caught.value)
         assert "0000000002" in str(caught.value)
+
+
+@pytest.mark.parametrize(("like", "path"), [({"w": 1.0}, "w"), (1.0, "tree")])
+def test_a_number_in_the_place_of_an_array_is_named(tmp_path, like, path):
+    saved(tmp_path, 1)
+    with pytest.raises(InputError, match=rf"^{path}: expected an array, got 1\.0\. Make one"):
+        fnn.storage.restore_checkpoint(tmp_path, like)
 
 
 def test_fault_33_another_kind_of_key_is_refused(tmp_path):

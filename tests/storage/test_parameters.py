@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from functional_nn.core.errors import DataError
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.parameters import load_parameters, save_parameters
 
 
@@ -51,6 +51,12 @@ def test_round_trip_in_float64(tmp_path, float64):
     tree[0]["dense_0"]["bias"] = jnp.asarray([np.pi, 1e-300, 5e-324])
     save_parameters(tmp_path / "file", *tree)
     assert_same(load_parameters(tmp_path / "file", tree), tree)
+
+
+def test_a_number_in_the_place_of_an_array_is_named(tmp_path):
+    save_parameters(tmp_path / "file", {"w": jnp.ones(2)}, {})
+    with pytest.raises(InputError, match="params/w: expected an array, got 1"):
+        load_parameters(tmp_path / "file", ({"w": 1.0}, {}))
 
 
 @pytest.mark.parametrize("tree", [({}, {}), ({"weight": jnp.zeros((0, 3))}, {}), ({}, {"count": jnp.zeros(())})])

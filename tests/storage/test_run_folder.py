@@ -129,6 +129,16 @@ def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
+@pytest.mark.parametrize("value", ['"x"', "[1]", "1" + "0" * 400, "NaN"])
+def test_fault_48_metrics_that_are_no_numbers(tmp_path, value):
+    run_folder.create_run_folder(tmp_path, {})
+    run_folder.append_metrics(tmp_path, EPOCH)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(f'{{"epoch": 2, "train_loss": {value}}}\n')
+    with pytest.raises(DataError, match="line 2: expected the metrics of epoch 2, as numbers"):
+        run_folder.read_metrics(tmp_path)
+
+
 def test_fault_48_a_changed_or_a_missing_file_is_named(tmp_path, trained):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
     with pytest.raises(DataError, match=r"result\.json: expected the result of a run"):

@@ -131,8 +131,10 @@ def _comparison(older: Path, newer: Path) -> str:
 def _read(path: Path) -> JsonObject:
     try:
         found = json.loads(path.read_text("utf-8"))
-        return {name: found[name] for name in ("jax", "optax", "functions")}
-    except (ValueError, KeyError, TypeError) as error:
+        used = ("name", "rows", "findings")
+        functions = [{name: function[name] for name in used} for function in found["functions"]]
+        return {"jax": found["jax"], "optax": found["optax"], "functions": functions}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(str(path), "a file that atlas --json wrote", type(error).__name__) from error
 
 

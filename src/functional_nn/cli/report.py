@@ -174,10 +174,10 @@ def checkpoint_contents(folder: Path) -> RunContents:
     found = checkpoint_folder.newest(folder)
     if found is None:
         raise DataError(str(folder), "a folder with checkpoints", "none in it")
-    known = found.about.get("settings", {})
+    history = [metrics.row() for metrics in saved_history(found)]
+    known = found.about["settings"]
     names = ("batch_size", "seed", "devices", "non_finite")
     settings = {name: known[name] for name in names if name in known}
-    history = [metrics.row() for metrics in saved_history(found)]
     note = (
         "fit wrote this folder. It does not say which network and which data the run had, so everything that needs "
         "them is left out."

@@ -40,13 +40,14 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
 
 
 def as_arrays(data: object) -> Dataset | Split:
-    """Returns a data set unchanged, and a split with its arrays in NumPy, in the types that JAX computes in.
+    """A data set or a split with its arrays in NumPy, in the types that JAX computes in.
 
     Raises:
         InputError: for anything else, and for examples without labels or labels without examples.
     """
     if isinstance(data, Dataset):
-        return data
+        parts = {name: part for name, part in data._asdict().items() if name.endswith(("_images", "_labels"))}
+        return data._replace(**{name: as_numpy(f"data.{name}", part) for name, part in parts.items()})
     if not isinstance(data, tuple) or not 2 <= len(data) <= len(Split._fields) or len(data) % 2:
         raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
     split = Split(*data)

@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.trees import PyTree
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+
+STORED_TYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64"),
+)
+"""The types of the numbers in a safetensors file, as far as they can be read again."""
 
 MOST_LISTED = 12
 """The largest number of differences in a message."""
@@ -37,13 +43,23 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     if len(leaves) != len(jax.tree.leaves(tree)):
         raise InputError("tree", "a path of its own for every array", "two with the same", "Use keys without '/'.")
     for path, leaf in leaves.items():
-        if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
-            raise InputError(path, "an array", repr(leaf), "Make one by jax.numpy.asarray.")
-        if not is_key(leaf) and np.dtype(leaf.dtype).kind == "V" and leaf.dtype != jax.numpy.bfloat16:
-            raise InputError(
-                path, "numbers of a type that safetensors files have", str(leaf.dtype), "Use float16 or int8."
-            )
+        check_array(path, leaf)
+        if not is_key(leaf) and np.dtype(leaf.dtype).name not in STORED_TYPES:
+            remedy = f"There are: {', '.join(STORED_TYPES)}."
+            raise InputError(path, "numbers of a type that safetensors files have", str(leaf.dtype), remedy)
     return {path: as_stored(leaf) for path, leaf in leaves.items()}
+
+
+def check_array(path: str, leaf: Shaped) -> Shaped:
+    """Requires an array of a tree, or its shape and type; gives it back.
+
+    Args:
+        path: its path in the tree, for the error.
+        leaf: what the tree has there.
+    """
+    if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
+        raise InputError(path or "tree", "an array", short_repr(leaf), "Make one by jax.numpy.asarray.")
+    return leaf
 
 
 def as_stored(leaf: jax.Array | np.ndarray) -> np.ndarray:

@@ -14,7 +14,16 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.validation import shown
-from functional_nn.storage.arrays import checksum, differences, form, is_key, named_arrays, tree_like, unpacked
+from functional_nn.storage.arrays import (
+    check_array,
+    checksum,
+    differences,
+    form,
+    is_key,
+    named_arrays,
+    tree_like,
+    unpacked,
+)
 from functional_nn.storage.files import JsonObject, signed_text, write_folder_whole
 
 Tree = TypeVar("Tree")
@@ -168,7 +177,8 @@ def forms(tree: object) -> dict[str, str]:
     # JAX drops nodes without arrays. Here they count, since they tell two optimizers without a state of their own
     # apart.
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
-    return {trees.path_of(path): _kind(node) if is_empty(node) else form(node) for path, node in nodes}
+    named = {trees.path_of(path): node for path, node in nodes}
+    return {path: _kind(node) if is_empty(node) else form(check_array(path, node)) for path, node in named.items()}
 
 
 def _kind(node: object) -> str:

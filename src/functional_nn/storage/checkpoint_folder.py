@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count
+from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage import checkpoint
 from functional_nn.storage.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, remove_folder
@@ -159,8 +159,12 @@ def save_checkpoint(
     ('0000000001', ['arrays.safetensors', 'manifest.json'])
     """
     path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
+    if loss is not None:
+        loss = float(check_number("loss", loss, "a number", lambda number: True))
+    if about is not None and not isinstance(about, Mapping):
+        raise InputError("about", "a dict that JSON can hold", shown(about))
     with CheckpointWriter(path, keep) as writer:
-        return writer.save(number, tree, loss=None if loss is None else float(loss), about=about)
+        return writer.save(number, tree, loss=loss, about=about)
 
 
 def restore_checkpoint(

@@ -9,7 +9,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Params, State
 from functional_nn.core.layer_checks import check_trees
-from functional_nn.storage.arrays import differences, form, named_arrays, packed, tree_like, unpacked
+from functional_nn.storage.arrays import check_array, differences, form, named_arrays, packed, tree_like, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
 
@@ -46,7 +46,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
     named = {"params": like[0], "state": like[1]}
     found_forms = {path: form(leaf) for path, leaf in found.items()}
-    expected_forms = {path: form(leaf) for path, leaf in trees.flatten(named).items()}
+    expected_forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
     if different := differences(found_forms, expected_forms):
         raise DataError(str(path), "the parameters of this network", different)
     read = tree_like(named, found, str(path), {})

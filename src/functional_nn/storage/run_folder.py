@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
     JsonObject,
+    JsonValue,
     check_new_folder,
     finite_json,
     read_signed,
@@ -101,7 +103,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """Reads the metrics of the epochs. A last line that a killed run left half-written is left out.
 
     Raises:
-        DataError: if another line is no JSON object with the number of its epoch.
+        DataError: if another line is no JSON object of numbers with the number of its epoch.
     """
     path = folder / METRICS
     try:
@@ -113,8 +115,8 @@ def read_metrics(folder: Path) -> list[JsonObject]:
         if not line.endswith("\n"):
             break
         row = _json_object(line)
-        if row is None or row.get("epoch") != number:
-            raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}", shortened(line))
+        if row is None or row.get("epoch") != number or not all(map(_is_number_or_none, row.values())):
+            raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}, as numbers", shortened(line))
         rows.append(row)
     return rows
 
@@ -209,6 +211,11 @@ def _signed_line(row: Mapping[str, object]) -> str:
 
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
+
+
+def _is_number_or_none(value: JsonValue) -> bool:
+    """Whether a value is None or a number. JSON also has integers that are too large for a float."""
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 def _json_object(line: str | bytes) -> JsonObject | None:

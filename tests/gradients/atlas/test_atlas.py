@@ -144,8 +144,13 @@ def test_the_command_writes_a_page_a_picture_and_json_and_compares(tmp_path, mon
     compared = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert "## From JAX 0.0 to" in compared.output
     assert "- `jax.nn.sigmoid`: gradient in float" in compared.output.partition("New findings")[2]
-    (tmp_path / "jax-old.json").write_text("[1]", "utf-8")
-    with pytest.raises(fnn.InputError, match="a file that atlas --json wrote"):
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 200_000, '{"jax": 1, "optax": 1, "functions": 5}'])
+def test_fault_50_a_file_that_is_no_atlas_is_refused(tmp_path, text):
+    (tmp_path / "old.json").write_text(text, "utf-8")
+    arguments = ["--compare", str(tmp_path / "old.json"), str(tmp_path / "old.json")]
+    with pytest.raises(fnn.InputError, match=r"old\.json: expected a file that atlas --json wrote"):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
 
 

@@ -205,8 +205,11 @@ def test_fault_37_other_settings_are_refused_and_listed(tmp_path, options, words
     assert words in str(caught.value)
 
 
-def test_fault_37_a_folder_of_other_checkpoints_is_refused(tmp_path):
-    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)})
+@pytest.mark.parametrize(
+    "about", [None, dict.fromkeys(("settings", "status", "message", "epochs", "history"), 3)], ids=["none", "numbers"]
+)
+def test_fault_37_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
+    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)}, about=about)
     with pytest.raises(InputError, match="which fit did not write"):
         fit(tmp_path)
 

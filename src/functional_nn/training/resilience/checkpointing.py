@@ -13,7 +13,7 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
-from functional_nn.storage.files import check_new_folder
+from functional_nn.storage.files import JsonObject, check_new_folder
 from functional_nn.storage.identity import PROGRAMS, SURROUNDINGS, as_json, check_kind, difference
 from functional_nn.storage.metrics_history import History
 from functional_nn.training.programs.fingerprint import surroundings
@@ -181,10 +181,7 @@ class RunSaver:
     def _verify(self, found: Checkpoint) -> None:
         """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
         about = found.about
-        if (
-            not {"settings", "status", "message", "epochs", "history"} <= about.keys()
-            or METRICS not in about["settings"]
-        ):
+        if not _is_of_fit(about):
             raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
         self._history_of(about["settings"][METRICS]).read(about["epochs"], about["history"])
 
@@ -213,11 +210,18 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
         DataError: if ``fit`` did not save it, or if the metrics are damaged.
     """
     about = found.about
-    names = about.get("settings", {}).get(METRICS)
-    if names is None or "epochs" not in about:
+    if not _is_of_fit(about):
         raise DataError(str(found.path), "a checkpoint of fit", "one that fit did not write")
+    names = about["settings"][METRICS]
     rows = History(found.path.parent, len(NUMBERS) + len(names)).read(about["epochs"], about["history"])
     return tuple(_metrics(row, names) for row in rows)
+
+
+def _is_of_fit(about: JsonObject) -> bool:
+    """Whether the further entries of a checkpoint are those that ``RunSaver`` writes."""
+    types = {"settings": dict, "status": str, "message": str, "epochs": int, "history": str}
+    has_all = all(isinstance(about.get(name), kind) for name, kind in types.items())
+    return has_all and isinstance(about["settings"].get(METRICS), list)
 
 
 def _checked(checkpoints: object) -> Checkpoints:
