@@ -481,6 +481,16 @@ def test_fault_43_places_that_cannot_be_written_are_refused_before_training(tiny
     refused(capsys, [*tiny, "--json", tmp_path / "missing" / "result.json"], "--json", "Make the folder first.")
     refused(capsys, [*tiny, "--out", tmp_path / "file" / "run"], "--out")
     refused(capsys, [*tiny, "--out", tmp_path / ("x" * 300)], "--out")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as in a read-only folder, if root runs the tests
+    refused(capsys, [*tiny, "--json", tmp_path / "result.json"], "--json", "a file that can be written to")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_fault_83_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
+    assert run([*tiny, "--json", "/dev/full", "--quiet"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("test accuracy ")
+    assert "No space left on device: '/dev/full'" in captured.err
 
 
 def test_fault_43_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):

@@ -91,6 +91,12 @@ def test_fault_45_a_lock_that_is_a_link_is_not_emptied(tmp_path):
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+def test_a_name_as_long_as_the_system_allows(tmp_path):
+    path = tmp_path / ("x" * os.pathconf(tmp_path, "PC_NAME_MAX"))
+    write_whole(path, "text")
+    assert path.read_text() == "text"
+
+
 def test_fault_82_a_text_with_a_name_that_is_not_utf_8(tmp_path):
     write_whole(tmp_path / "page", "Über " + os.fsdecode(b"caf\xe9"))
     assert (tmp_path / "page").read_text("utf-8") == r"Über caf\udce9"

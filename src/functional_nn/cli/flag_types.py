@@ -196,6 +196,8 @@ class NewFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
+        if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
+            self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
         return path
 
 

@@ -160,14 +160,15 @@ def train(
             click.echo(f"{click.format_filename(out)}: {contents}")
             for name in page:
                 click.echo(f"Open {click.format_filename(out / name)} in a browser, and draw a digit there.")
-    if json_file is not None:
-        write_json(json_file, result)
     if run.message:
         click.echo(run.message, err=True)
     if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history:
         _print_result(run, seconds)
+    # The file is written after the result is printed, which is not lost if the disk is full.
+    if json_file is not None:
+        write_json(json_file, result)
     if run.status == "interrupted":
         click.echo("Stopped.", err=True)
         return signals.status

@@ -50,10 +50,17 @@ def check_new_folder(argument: str, value: object) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file in one step: a reader sees the old file or the new file, never a part of it."""
-    with opened_whole(path) as file:
-        # A name in a file system need not be UTF-8. In a text, its other bytes become escapes such as \udce9.
-        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+    """Writes a file in one step: a reader sees the old file or the new file, never a part of it.
+
+    Raises:
+        OSError: if it could not be written. The error names the file.
+    """
+    try:
+        with opened_whole(path) as file:
+            # A name in a file system need not be UTF-8. In a text, its other bytes become escapes such as \udce9.
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -69,7 +76,8 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
         with open(path if destination is None else os.dup(destination), "ab") as file:
             yield file
         return
-    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.{TEMPORARY}")
+    # The file's own name may be as long as the system allows, so the temporary name does not contain it.
+    temporary = destination.with_name(f".{secrets.token_hex(8)}.{TEMPORARY}")
     try:
         with open(temporary, "xb") as file:
             # The permissions come before the content, so that a private file is private from its first byte on.
