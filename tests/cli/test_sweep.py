@@ -101,14 +101,14 @@ def test_what_flags_make_of_it(flags, settings, groups, swept, tmp_path):
 
 def test_draws_and_a_grid_file(swept, tmp_path):
     result, grid = tmp_path / "s.json", tmp_path / "grid.toml"
-    grid.write_text("[zip]\nbatch_size = [10, 20]\nl2 = [0.0, 1e-3]\n")
+    grid.write_text("[zip]\nl1 = [0.0, 1e-4]\nl2 = [0.0, 1e-3]\n")
     flags = ["--learning-rate", "log-uniform:1e-3:1e-1", "--draws", "3", "--grid", str(grid), "--json", str(result)]
     assert cli.run([*swept, *flags]) == 0
     members = json.loads(result.read_text())["members"]
     assert len(members) == 6
     assert len({member["learning_rate"] for member in members}) == 3
     assert all(1e-3 <= member["learning_rate"] <= 1e-1 for member in members)
-    assert {(member["batch_size"], member["l2"]) for member in members} == {(10, 0.0), (20, 1e-3)}
+    assert {(member["l1"], member["l2"]) for member in members} == {(0.0, 0.0), (1e-4, 1e-3)}
 
 
 def test_halving_patience_and_one_order(swept, tmp_path):

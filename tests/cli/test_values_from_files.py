@@ -66,6 +66,24 @@ def test_fault_43_a_csv_file_is_refused_with_its_row(tmp_path, capsys):
     assert f"{path}, row 3, optimizer: 'sdg' is not known. Did you mean sgd?" in refusal(capsys, "--grid", path)
 
 
+@pytest.mark.parametrize(
+    ("column", "flags"),
+    [("learning_rate", ["--learning-rate", "0.5"]), ("seed", ["--seeds", "8"]), ("seed", ["--seed", "5"])],
+)
+def test_fault_84_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
+    path = tmp_path / "grid.csv"
+    path.write_text(f"{column}\n1\n")
+    said = refusal(capsys, "--grid", path, *flags)
+    assert f"--grid: expected names whose flags are not given, got {flags[0]} in addition. Leave out" in said
+
+
+def test_the_seed_of_draws_may_be_given_with_seeds_in_a_file(tmp_path, capsys):
+    path = tmp_path / "grid.csv"
+    path.write_text("seed\n1\n")
+    draws = ["--learning-rate", "uniform:0.1:0.2", "--draws", 1, "--seed", 5]
+    assert "data set: expected" in refusal(capsys, "--grid", path, *draws)
+
+
 @pytest.mark.parametrize("name", ["precision", "dataset", "out", "devices", "momentum", "x" * 500])
 def test_fault_43_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
     """The whole sweep had the value of the first member."""

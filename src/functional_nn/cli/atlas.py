@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.flag_types import JSON_FILE, POSITIVE, NewFile
+from functional_nn.cli.flag_types import JSON_FILE, POSITIVE, NewFile, is_given
 from functional_nn.cli.info import versions
 from functional_nn.cli.startup import importing
 from functional_nn.core.errors import InputError
@@ -49,6 +49,8 @@ def atlas(
     run.
     """
     if compare is not None:
+        if names or json_file is not None or is_given("seconds"):
+            raise click.UsageError("--compare does not search: leave out NAME, --json and --seconds-per-function.")
         _write(_comparison(*compare), out)
         return
     with importing():

@@ -226,6 +226,12 @@ METRICS = click.option(
 )
 
 
+def is_given(name: str) -> bool:
+    """Whether a flag of the running command is on the command line. A recipe's value is not."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 def metrics_by_name(names: list[str] | None) -> dict[str, Metric] | None:
     """The metrics of the flag ``--metrics`` for ``fit`` and ``sweep``; None if the flag was not given."""
     if names is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.configuration import Configuration
+from functional_nn.cli.configuration import Configuration, flag_of
 from functional_nn.cli.flag_types import (
     ACTIVATIONS,
     COUNT,
@@ -33,6 +33,7 @@ from functional_nn.cli.flag_types import (
     Named,
     Several,
     Sizes,
+    is_given,
     metrics_by_name,
 )
 from functional_nn.cli.recipes import RECIPE
@@ -253,10 +254,24 @@ def _members(
     if draws is not None:
         parts.append(grids.draws(draws, seed=flags["seed"], **drawn))
     if grid_file is not None:
-        parts.append(members_of_flags(read_grid(grid_file), grid_file, sweep, AXES))
+        in_file = members_of_flags(read_grid(grid_file), grid_file, sweep, AXES)
+        _check_not_given(in_file[0].keys(), draws)
+        parts.append(in_file)
     members = grids.crossed(*parts)
     # Every member has its own values of the settings that vary. The shared configuration has the first member's.
     return Configuration(**(single | members[0])), members
+
+
+def _check_not_given(in_file: Collection[str], draws: int | None) -> None:
+    """Requires that no flag is given whose value would be replaced by those of the grid file."""
+    flags = set(in_file)
+    if "seed" in in_file:
+        flags.add("seeds")
+        if draws is not None:
+            flags.remove("seed")  # it is the seed of --draws then
+    if twice := [flag_of(name) for name in sorted(flags) if is_given(name)]:
+        remedy = "Leave out the flag, or the column of the file."
+        raise InputError("--grid", "names whose flags are not given", f"{', '.join(twice)} in addition", remedy)
 
 
 def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Configuration:

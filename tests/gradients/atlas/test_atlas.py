@@ -154,6 +154,14 @@ def test_fault_50_a_file_that_is_no_atlas_is_refused(tmp_path, text):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
 
 
+@pytest.mark.parametrize("more", [["jax.nn.gelu"], ["--json", "new.json"], ["--seconds-per-function", "1"]])
+def test_fault_84_what_a_comparison_would_ignore_is_refused(more):
+    file = str(FOLDER / "jax-0.10.json")
+    result = CliRunner().invoke(command, ["--compare", file, file, *more])
+    assert result.exit_code == 2
+    assert "--compare does not search: leave out" in result.output
+
+
 @pytest.mark.slow
 def test_a_function_that_does_not_return_ends_with_its_process(monkeypatch):
     monkeypatch.setattr(running, "PATIENCE", 15.0)
