@@ -30,7 +30,8 @@ class Stream:
         batches: a function of the epoch's number, from 1, that returns an iterable of pairs ``(x, labels)``. It may
             also be the iterable itself: a list, a PyTorch ``DataLoader``, ``tf.data.Dataset.as_numpy_iterator``, or a
             generator. A list or a loader starts again in every epoch. A generator continues where it stopped, so it
-            needs ``steps``, and a run that was stopped cannot continue with the same batches.
+            needs ``steps``. A run that was stopped cannot continue with the same batches, and
+            ``non_finite="roll-back"``, which reads an epoch again, is refused.
         steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends.
         test_x, test_labels: the test examples, as in a ``Split``.
         validation_x, validation_labels: the validation examples, as in a ``Split``.
@@ -60,9 +61,14 @@ class Stream:
             raise InputError("batches", expected, shown(self.batches))
         if self.steps is not None:
             check_count("steps", self.steps)
-        elif isinstance(self.batches, Iterator):
+        elif self.is_generator:
             remedy = "Or give a function that makes a new generator for each epoch."
             raise InputError("steps", "the number of batches in an epoch, because a generator ends once", None, remedy)
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether the batches are a generator or another iterator, which gives each of them only once."""
+        return isinstance(self.batches, Iterator)
 
     def epoch(self, number: int) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of an epoch as they come; ``number`` counts from 1."""
@@ -109,8 +115,7 @@ class StreamReader:
         # The iterator that the first batch came from serves its own epoch only. If it is a generator, which gives each
         # batch once, it serves the first epoch that is read.
         opened, self._opened = self._opened, None
-        is_generator = isinstance(self._stream.batches, Iterator)
-        if opened is None or (number != self._opened_epoch and not is_generator):
+        if opened is None or (number != self._opened_epoch and not self._stream.is_generator):
             opened = self._stream.epoch(number)
         read = 0
         for pair in opened:

@@ -162,6 +162,10 @@ def fit(
     check_single_process("fit")
     reader = None
     if isinstance(data, Stream):
+        if non_finite == ROLL_BACK and data.is_generator:
+            expected = "stop or skip, because a generator cannot be read again"
+            remedy = "Or give Stream a function that makes a new generator for each epoch."
+            raise InputError("non_finite", expected, repr(non_finite), remedy)
         reader = StreamReader(data)
         batch_size = number_of_examples(reader.first.x)
         split = data_for_network(net, loss, reader.split())
