@@ -98,8 +98,28 @@ def test_another_start_is_refused_with_the_difference(start, words):
 def test_a_train_state_of_another_optimizer_is_refused():
     with pytest.raises(fnn.InputError, match=r"optimizer_state.*To change the optimizer, give \(params, state\)"):
         fnn.fit(NET, fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=1, start=fit().train_state)
-    with pytest.raises(fnn.InputError, match=r"Write run\.train_state"):
-        fit(start=fit())
+
+
+@pytest.mark.parametrize("folder", [None, "run"])
+def test_what_is_no_train_state_is_named(tmp_path, folder):
+    run = fit(epochs=1)
+    checkpoints = None if folder is None else tmp_path / folder
+    with pytest.raises(fnn.InputError, match=r"^start: expected a TrainState.*Write run\.train_state"):
+        fit(start=run, checkpoints=checkpoints)
+    with pytest.raises(fnn.InputError, match=r"^start: step: expected an array, got 0"):
+        fit(start=run.train_state._replace(step=0), checkpoints=checkpoints)
+
+
+def test_two_labels_with_one_path_are_an_error_about_the_data(tmp_path):
+    labels = {"a/b": LABELS, "a": {"b": LABELS}}
+    with pytest.raises(fnn.InputError, match=r"^data: tree: expected a path of its own for every array"):
+        fnn.fit(
+            fnn.dense(3),
+            lambda y, labels: fnn.cross_entropy(y, labels["a/b"]),
+            RULE,
+            fnn.data.Split(X, labels),
+            checkpoints=tmp_path,
+        )
 
 
 def test_a_checkpoint_of_a_run_from_another_start_is_refused(tmp_path):

@@ -333,7 +333,8 @@ def _check_choices(
 
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
-    return checksum(named_arrays(_split(data)._asdict()))
+    with inside("data"):
+        return checksum(named_arrays(_split(data)._asdict()))
 
 
 def _split(data: Dataset | Split) -> Split:

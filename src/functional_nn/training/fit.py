@@ -15,7 +15,7 @@ import jax
 import optax
 
 from functional_nn.core.display import in_notebook
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.progress import is_progress_shown, progress_bar
 from functional_nn.core.shapes import shape_of
@@ -40,7 +40,7 @@ from functional_nn.training.resilience.checkpointing import Checkpoints, RunProg
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
 from functional_nn.training.run import EpochHistory, Run
-from functional_nn.training.state import Start, TrainState, epochs_before, train_state_from
+from functional_nn.training.state import Start, TrainState, check_start, epochs_before, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
 from functional_nn.training.streamed_epoch import streamed_epoch
 
@@ -155,6 +155,8 @@ def fit(
         check_function("eval_params", eval_params, "a function of the optimizer's state and the parameters")
     check_policy(non_finite, eval_params)
     check_seed("seed", seed)
+    if start is not None:
+        check_start(start)
     if on_epoch is not None:
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")
     if progress is not None:
@@ -188,10 +190,12 @@ def fit(
             "precision": [str(part) for part in policy],
             "devices": int(devices),
             "non_finite": non_finite,
-            "data": checksum(named_arrays(kept._asdict())),
         }
+        with inside("data"):
+            settings["data"] = checksum(named_arrays(kept._asdict()))
         if start is not None:
-            settings["start"] = checksum(named_arrays(start))
+            with inside("start"):
+                settings["start"] = checksum(named_arrays(start))
     show_progress = is_progress_shown(progress)
 
     # The folder is opened before anything is compiled, so that the folder of another run is refused at once.

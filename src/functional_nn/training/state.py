@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import Shapes
@@ -136,16 +136,13 @@ def train_state_from(
         expected: the shapes and types of the train state that the run needs.
         precision: that of the run. Floating-point parameters of another type are cast.
     """
+    check_start(start)
     if isinstance(start, TrainState):
         remedy = "To change the optimizer, give (params, state)."
         _check_equal_forms("start", start._replace(key=None), expected._replace(key=None), remedy)
         check_key(start.key)
         return start
-    if not isinstance(start, tuple) or len(start) != 2:
-        remedy = "Write run.train_state." if hasattr(start, "train_state") else ""
-        raise InputError("start", "a TrainState, or a pair (params, state)", shown(start), remedy)
     params, state = start
-    check_trees(params, state)
     params, state = cast(jax.tree.map(jnp.asarray, (dict(params), dict(state))), precision.parameters)
     _check_equal_forms(
         "start", {"params": params, "state": state}, {"params": expected.params, "state": expected.state}
@@ -154,9 +151,21 @@ def train_state_from(
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
 
+def check_start(start: object) -> None:
+    """Raises an InputError unless this is a train state, or a pair of parameters and state."""
+    if isinstance(start, TrainState):
+        return
+    if not isinstance(start, tuple) or len(start) != 2:
+        remedy = "Write run.train_state." if hasattr(start, "train_state") else ""
+        raise InputError("start", "a TrainState, or a pair (params, state)", shown(start), remedy)
+    check_trees(*start)
+
+
 def _check_equal_forms(argument: str, given: PyTree, expected: PyTree, remedy: str = "") -> None:
     """Raises an InputError that lists the paths of arrays whose shape or type is another one."""
-    if different := differences(forms(given), forms(expected)):
+    with inside(argument):
+        given_forms = forms(given)
+    if different := differences(given_forms, forms(expected)):
         raise InputError(argument, "the arrays that the network and the optimizer need", different, remedy)
 
 
