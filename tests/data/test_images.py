@@ -106,7 +106,16 @@ def test_faint_noise_on_the_page_is_no_digit(tmp_path):
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
+@pytest.mark.parametrize(
+    ("dtype", "given"), [(np.float32, "floating-point numbers"), (np.int32, "numbers up to 100000")]
+)
+def test_fault_86_numbers_without_a_known_white_are_refused(tmp_path, dtype, given):
+    drawn = (blob((60, 60), (10, 15)) == 250) * dtype(1 if dtype is np.float32 else 100_000)
+    with pytest.raises(DataError, match=f"8 or 16 bits for each number, got {given}"):
+        reading(tmp_path, drawn.astype(dtype), ending="tiff")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
 def test_every_mode_of_pillow_is_the_same_drawing(tmp_path, mode):
     drawn = (blob((60, 80), (10, 20)) > 200) * np.uint8(255)
     expected = reading(tmp_path, drawn)
@@ -115,7 +124,7 @@ def test_every_mode_of_pillow_is_the_same_drawing(tmp_path, mode):
         image = PIL.Image.fromarray((drawn * 257.0).astype(np.int32 if mode == "I" else np.uint16))
     elif mode != "L":
         image = image.convert("RGB").convert(mode)
-    image_format = "tiff" if mode in ("CMYK", "YCbCr", "I", "F") else "png"
+    image_format = "tiff" if mode in ("CMYK", "YCbCr", "I") else "png"
     np.testing.assert_allclose(reading(tmp_path, image, ending=image_format).astype(int), expected, atol=3)
 
 

@@ -44,11 +44,12 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
         digits: whether the images of the data set are single, centered digits.
 
     Raises:
-        DataError: if the file is missing or not an image, or if a digit's image is blank.
+        DataError: if the file is missing, not an image, or an image of floating-point numbers or more than 16 bits, or
+            if a digit's image is blank.
     """
     height, width, channels = shape
     with quiet_decoders():
-        opened = _open(path)
+        opened = _with_16_bits_at_most(path, _open(path))
     if channels == 3:
         image = _reduced(_opaque(opened).convert("RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
