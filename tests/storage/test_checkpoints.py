@@ -315,6 +315,20 @@ def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
         assert "0000000002" in str(caught.value)
 
 
+@pytest.mark.parametrize("about", [{1: "a", "1": "b"}, {"x": b"hi"}, {"x": bytearray(b"hi")}])
+def test_fault_87_what_would_not_be_read_again_is_not_written(tmp_path, about):
+    with pytest.raises(InputError, match="about: expected what JSON can hold, got dict"):
+        fnn.storage.save_checkpoint(tmp_path, 1, TREE, about=about)
+    assert names(tmp_path) == []
+
+
+def test_fault_50_values_in_messages_about_checkpoints_are_short(tmp_path):
+    for wrong in ({"tree": {"w": "z" * 5000}}, {"about": {"x": {1}, "y": "z" * 5000}}):
+        with pytest.raises(InputError) as caught:
+            fnn.storage.save_checkpoint(tmp_path, **{"step": 1, "tree": TREE, **wrong})
+        assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(("like", "path"), [({"w": 1.0}, "w"), (1.0, "tree")])
 def test_a_number_in_the_place_of_an_array_is_named(tmp_path, like, path):
     saved(tmp_path, 1)

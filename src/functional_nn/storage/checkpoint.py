@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, shortened
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import (
     check_array,
@@ -24,7 +24,7 @@ from functional_nn.storage.arrays import (
     tree_like,
     unpacked,
 )
-from functional_nn.storage.files import JsonObject, signed_text, write_folder_whole
+from functional_nn.storage.files import JsonObject, as_json, signed_text, write_folder_whole
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
@@ -103,15 +103,11 @@ def write(path: Path, step: int, tree: object, loss: float | None, about: Mappin
         "version": VERSION,
         "step": step,
         "loss": loss,
-        "about": dict(about),
+        "about": as_json("about", dict(about)),
         "file": file,
         "tree": entries,
     }
-    try:
-        text = signed_text(manifest)
-    except (TypeError, ValueError) as error:
-        raise InputError("about", "what JSON can hold", f"{about!r} ({error})") from None
-    write_folder_whole(path, {ARRAYS: content, MANIFEST: text.encode()})
+    write_folder_whole(path, {ARRAYS: content, MANIFEST: signed_text(manifest).encode()})
 
 
 def read(path: Path, step: int) -> Checkpoint:

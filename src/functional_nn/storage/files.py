@@ -182,9 +182,25 @@ def finite_json(value: object) -> JsonValue:
     """
     if isinstance(value, dict):
         return {key: finite_json(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return [finite_json(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_json(argument: str, value: object) -> JsonValue:
+    """The value as it would be read back from JSON.
+
+    Raises:
+        InputError: for a value that JSON cannot hold, and for keys such as 1 and "1", which are equal in JSON.
+    """
+    try:
+        text = json.dumps(finite_json(value))
+        found = json.loads(text)
+        if json.dumps(found) != text:
+            raise ValueError("two keys are equal as text")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(argument, "what JSON can hold", f"{type(value).__name__} ({error})") from None
+    return found
 
 
 def write_json(path: Path, value: object) -> None:

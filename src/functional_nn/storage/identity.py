@@ -10,7 +10,7 @@ from pathlib import Path
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.arrays import listed
 from functional_nn.storage.checkpoint_folder import steps
-from functional_nn.storage.files import JsonValue, finite_json
+from functional_nn.storage.files import JsonValue
 
 PROGRAMS = "programs"
 """The name of the entry with the fingerprints of compiled programs."""
@@ -23,14 +23,6 @@ GROUPS = "groups"
 
 FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
-
-
-def as_json(argument: str, value: object) -> JsonValue:
-    """The value as it would be read back from JSON. Raises an error for a value that JSON cannot hold."""
-    try:
-        return json.loads(json.dumps(finite_json(value)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(argument, "what JSON can hold", f"{type(value).__name__} ({error})") from None
 
 
 def difference(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.core.layer import Params, State
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.storage.arrays import check_array, differences, form, named_arrays, packed, tree_like, unpacked
@@ -38,7 +38,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     """
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
-        raise InputError("like", "a network's parameters and state, as its init gives them", repr(like))
+        raise InputError("like", "a network's parameters and state, as its init gives them", short_repr(like))
     try:
         found, _ = unpacked(path)
     except FileNotFoundError:

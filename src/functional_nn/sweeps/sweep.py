@@ -18,8 +18,7 @@ from functional_nn.data.preparation import as_arrays, as_split
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.storage.arrays import checksum, named_arrays
-from functional_nn.storage.files import check_new_folder
-from functional_nn.storage.identity import as_json
+from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population

@@ -16,8 +16,8 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
-from functional_nn.storage.files import JsonObject, read_signed, remove_leftovers, signed_text, write_whole
-from functional_nn.storage.identity import as_json, check_kind, difference
+from functional_nn.storage.files import JsonObject, as_json, read_signed, remove_leftovers, signed_text, write_whole
+from functional_nn.storage.identity import check_kind, difference
 from functional_nn.storage.locks import one_writer
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 

@@ -13,8 +13,8 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
-from functional_nn.storage.files import JsonObject, check_new_folder
-from functional_nn.storage.identity import PROGRAMS, SURROUNDINGS, as_json, check_kind, difference
+from functional_nn.storage.files import JsonObject, as_json, check_new_folder
+from functional_nn.storage.identity import PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.storage.metrics_history import History
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics
