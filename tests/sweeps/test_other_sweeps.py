@@ -11,6 +11,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.files import read_signed
+from functional_nn.storage.identity import IDENTITY, difference
 
 RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
 MEMBERS = fnn.grid(rate=[0.1, 0.2])
@@ -58,6 +59,16 @@ def test_fault_44_another_sweep_is_refused_with_the_difference(blobs, finished, 
 def test_fault_44_other_data_are_refused(blobs, finished):
     with pytest.raises(InputError, match="different data"):
         sweep(blobs, finished, data=blobs._replace(test_x=blobs.test_x + 1))
+
+
+def test_fault_71_the_identity_of_the_user_hides_no_setting():
+    """Its names may be those of settings, and those of settings below others."""
+    known = {"seed": 0, "grid": [{"rate": 0.1}], IDENTITY: {"seed": "mine", "grid 0 rate": "mine"}}
+    assert difference(known, known) == ""
+    assert difference(known, known | {"seed": 1}) == "seed 0 instead of 1"
+    assert difference(known, known | {"grid": [{"rate": 0.2}]}) == "grid 0 rate 0.1 instead of 0.2"
+    own = {IDENTITY: {"seed": "other", "grid 0 rate": "mine"}}
+    assert difference(known, known | own) == 'seed "mine" instead of "other"'
 
 
 def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):

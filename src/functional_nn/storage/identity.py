@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.arrays import listed
@@ -20,6 +21,12 @@ SURROUNDINGS = "made_with"
 
 GROUPS = "groups"
 """The name of a sweep's entry with the loss and the shapes of each static group."""
+
+IDENTITY = "identity"
+"""The name of the entry with the values that the user adds to a comparison, by names of the user."""
+
+EntryPath: TypeAlias = tuple[str | int, ...]
+"""The names and places that lead to an entry, such as ``("grid", 0, "seed")``."""
 
 FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
@@ -64,33 +71,39 @@ def check_kind(argument: str, folder: Path, expected: str) -> None:
             raise InputError(argument, f"a new folder, or one with {expected}", f"{folder}, which holds {kind}")
 
 
-def _differences(known: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
-    names = [name for name in (*given, *(known.keys() - given.keys())) if known.get(name) != given.get(name)]
-    return [_in_words(name, known, given) for name in sorted(names)]
+def _differences(known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> list[str]:
+    paths = [path for path in (*given, *(known.keys() - given.keys())) if known.get(path) != given.get(path)]
+    # The command gives some settings in the entry of the user, too. The same sentence is said once.
+    return list(dict.fromkeys(_in_words(path, known, given) for path in sorted(paths, key=_name)))
 
 
-def _flat(tree: Mapping[str, object] | list[object], prefix: str = "") -> dict[str, object]:
-    """Nested entries with one name each: ``{"grid": [{"seed": 0}]}`` becomes ``{"grid 0 seed": 0}``."""
-    flat: dict[str, object] = {}
+def _flat(tree: Mapping[str, object] | list[object], start: EntryPath = ()) -> dict[EntryPath, object]:
+    """Nested entries by path: ``{"grid": [{"seed": 0}]}`` becomes ``{("grid", 0, "seed"): 0}``."""
+    flat: dict[EntryPath, object] = {}
     for name, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
-        # Entries of the user's own identity are named as the user named them.
-        place = f"{name}" if prefix == "identity" else f"{prefix} {name}".strip()
-        if isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping)):
-            flat |= _flat(value, place)
+        path = (*start, name)
+        if value and (isinstance(value, Mapping) or (isinstance(value, list) and isinstance(value[0], Mapping))):
+            flat |= _flat(value, path)
         else:
-            flat[place] = value
+            flat[path] = value
     return flat
+
+
+def _name(path: EntryPath) -> str:
+    """The path as messages show it. Entries of the user are named as the user named them."""
+    shown = path[1:] if path[0] == IDENTITY and len(path) > 1 else path
+    return " ".join(str(part) for part in shown if part != "")
 
 
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64
 
 
-def _in_words(name: str, known: Mapping[str, object], given: Mapping[str, object]) -> str:
-    if _is_digest(known.get(name)) or _is_digest(given.get(name)):
-        return f"different {name}"
-    return f"{name} {_shown(known, name)} instead of {_shown(given, name)}"
+def _in_words(path: EntryPath, known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> str:
+    if _is_digest(known.get(path)) or _is_digest(given.get(path)):
+        return f"different {_name(path)}"
+    return f"{_name(path)} {_shown(known, path)} instead of {_shown(given, path)}"
 
 
-def _shown(entries: Mapping[str, object], name: str) -> str:
-    return shortened(json.dumps(entries[name])) if name in entries else "nothing"
+def _shown(entries: Mapping[EntryPath, object], path: EntryPath) -> str:
+    return shortened(json.dumps(entries[path])) if path in entries else "nothing"

@@ -19,6 +19,7 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.files import as_json, check_new_folder
+from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
@@ -223,7 +224,7 @@ def train_members(
             "keep": keep,
             "members_at_once": population.plan.members,
             "static": list(static),
-            "identity": as_json("identity", identity),
+            IDENTITY: as_json("identity", identity),
         }
         store = Store(out, settings | population.identity())
 

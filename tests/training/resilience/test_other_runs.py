@@ -80,6 +80,18 @@ def test_fault_44_numbers_in_an_array_are_compared(tmp_path):
         fit(tmp_path, net=fnn.dense(3), loss=shifted(1e-6))
 
 
+def test_fault_71_settings_of_the_user_hide_none_of_fit(tmp_path):
+    """A name that fit uses, too, is compared in addition: for the seed, the metrics and the programs."""
+    own = {"seed": "mine", "metrics": ["f1"], "programs": "x", "groups": 5}
+    checkpoints = fnn.training.Checkpoints(tmp_path, settings=own)
+    fit(checkpoints, net=fnn.dense(3))
+    assert fit(checkpoints, net=fnn.dense(3)).restored_epochs == 1
+    with pytest.raises(InputError, match="whose run has seed 0 instead of 7"):
+        fit(checkpoints, net=fnn.dense(3), seed=7)
+    with pytest.raises(InputError, match='whose run has seed "mine" instead of "another"'):
+        fit(checkpoints._replace(settings=own | {"seed": "another"}), net=fnn.dense(3))
+
+
 def test_under_another_version_a_run_goes_on(tmp_path, monkeypatch):
     """Programs of two versions of JAX cannot be compared, so only shapes and settings are."""
     fit(tmp_path, net=fnn.dense(3))

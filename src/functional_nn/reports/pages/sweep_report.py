@@ -16,7 +16,7 @@ from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
 from functional_nn.reports.pages.sweep_charts import MOST_AXES, curves, drawn_members, parallel_coordinates
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.storage.files import JsonValue
-from functional_nn.storage.identity import SURROUNDINGS
+from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import Member, has_number, metric_names
 from functional_nn.sweeps.results.results import SweepResult
@@ -190,11 +190,11 @@ def _summary(result: SweepResult, metric: str) -> list[list[str]]:
 def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[tuple[str, str]]:
     """The settings that all models share, and the versions and the machine, as texts by name."""
     shared: dict[str, JsonValue] = {}
-    identity = settings.get("identity")
+    identity = settings.get(IDENTITY)
     if isinstance(identity, dict):
         shared |= identity
     elif identity is not None:
-        shared["identity"] = identity
+        shared[IDENTITY] = identity
     shared |= {name: settings[name] for name in ("epochs", "batch_size", "patience", "halving") if name in settings}
     # What all members of the grid share is not in the identity if it was given in the grid.
     for name, value in settings["grid"][0].items():

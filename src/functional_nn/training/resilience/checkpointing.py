@@ -14,7 +14,7 @@ from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
 from functional_nn.storage.files import JsonObject, as_json, check_new_folder
-from functional_nn.storage.identity import PROGRAMS, SURROUNDINGS, check_kind, difference
+from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.storage.metrics_history import History
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics
@@ -82,7 +82,9 @@ class RunSaver:
             self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
             self._metric_names: tuple[str, ...] = ()
             self._seconds = 60 * checkpoints.minutes
-            self._settings = as_json("settings", {**settings, **(checkpoints.settings or {})})
+            # The user's settings are an entry of their own, so that they replace none of the others.
+            own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
+            self._settings = as_json("settings", {**settings, **own})
             # So the first epoch is saved at once.
             self._clock = -math.inf
 
