@@ -37,17 +37,19 @@ def search(
         space: a function ``trial -> hyper-parameters``, which calls methods of the trial such as
             ``trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)``.
         run: a function ``members -> SweepResult``, such as ``lambda members: sweep(model, optimizer, members, data)``.
+            With several data sets, such as folds, the sweep trains several models for each member.
         population: the number of settings in a round.
         rounds: the number of rounds.
-        seeds: the number of models for each setting. The study is told their mean. If one of them is not finite, the
-            trial has failed.
+        seeds: the number of seeds for each setting. The study is told the mean over all models of a setting: over its
+            seeds and its data sets. If one of them is not finite, the trial has failed.
         metric: the metric that the study is told, such as ``test_loss``; None for ``SweepResult.metric``.
 
     Returns:
         The results of the rounds that were run.
 
     Raises:
-        InputError: if the direction of the study does not fit the metric.
+        InputError: if the direction of the study does not fit the metric, or if ``run`` does not return the same number
+            of models for each member.
 
     >>> import optuna, functional_nn as fnn, optax
     >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -76,12 +78,18 @@ def search(
         settings = [space(trial) for trial in trials]
         members = crossed(settings, grid(seed=range(seeds))) if seeds > 1 else settings
         result = run(members)
+        if not result.members or len(result.members) % len(members):
+            expected = f"the same number of models for each of the {len(members)} members"
+            remedy = "Return the result of one sweep of them."
+            raise InputError("run", expected, f"{len(result.members)} models", remedy)
+        # Models are in the order of the grid, and the models of one setting stand together.
+        models = len(result.members) // population
         chosen = chosen_metric(result, metric)
         # The default metric is known only when a member has run an epoch.
         if metric_names(result.members):
             _check_direction(study, chosen)
         for place, trial in enumerate(trials):
-            values = [_value(member, chosen) for member in result.members[place * seeds : (place + 1) * seeds]]
+            values = [_value(member, chosen) for member in result.members[place * models : (place + 1) * models]]
             if all(map(math.isfinite, values)):
                 study.tell(trial, sum(values) / len(values))
             else:
