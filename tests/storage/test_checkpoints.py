@@ -107,6 +107,14 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert names(tmp_path) == ["0000000002", "0000000005", "0000000006"]
 
 
+def test_fault_73_a_step_below_the_newest_ones_is_kept(tmp_path):
+    for step in (10, 11, 5):
+        path = fnn.storage.save_checkpoint(tmp_path, step, TREE)
+        assert path.exists()
+    fnn.storage.save_checkpoint(tmp_path, 12, TREE)
+    assert steps(tmp_path) == [11, 12]
+
+
 def test_without_a_loss_none_is_the_best(tmp_path):
     saved(tmp_path)
     with pytest.raises(DataError, match="expected a checkpoint with a loss, got none"):

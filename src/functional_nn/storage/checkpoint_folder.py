@@ -76,8 +76,9 @@ class CheckpointWriter:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
-        # Old checkpoints are removed last, when the new one is safely on the disk.
-        for unwanted in set(steps(self.folder)) - self._kept():
+        # Old checkpoints are removed last, when the new one is safely on the disk. The new one stays in any case: its
+        # step is below the newest ones if it continues from an earlier checkpoint.
+        for unwanted in set(steps(self.folder)) - self._kept() - {step}:
             self._losses.pop(unwanted, None)
             remove_folder(_path(self.folder, unwanted))
         return path
@@ -139,7 +140,7 @@ def save_checkpoint(
     Args:
         folder: the folder of all checkpoints of a run; made if it does not exist.
         step: the number of the checkpoint. The folder must not have it yet. ``restore_checkpoint`` reads the largest
-            number by default.
+            number by default, so use another folder to continue from an earlier checkpoint.
         tree: arrays and random keys, in dicts, tuples, or any other pytree of JAX.
         loss: the checkpoint with the lowest loss is never removed.
         about: anything else that JSON can hold.
