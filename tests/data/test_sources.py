@@ -120,6 +120,11 @@ def test_fault_28_arrays_that_make_no_data_set(change, words):
         make_dataset("mine", **{**arrays, **change}, source="a test")
 
 
+def test_fault_74_labels_that_int32_does_not_hold():
+    with pytest.raises(DataError, match="mine training labels: expected labels that int32 holds, got 4294967296"):
+        make_dataset("mine", IMAGES, np.array([0, 2**32, 1]), IMAGES, LABELS, source="a test")
+
+
 @pytest.mark.parametrize(
     "name", ["../mnist", "..", ".", "a/b", "a\\b", "/etc/passwd", "", "-x", "mnist\n", "mnist:1.0.0", "a b", "a.b"]
 )

@@ -344,6 +344,28 @@ def test_fault_20_float64_while_64_bit_numbers_are_off():
         fit(precision="float64")
 
 
+@pytest.mark.parametrize("part", ["train_x", "train_labels", "test_labels"])
+def test_fault_74_integers_beyond_32_bits_in_the_data(part):
+    data = make_data()
+    wide = np.array(getattr(data, part), np.int64)
+    wide.flat[7] += 2**32
+    with pytest.raises(fnn.InputError, match=rf"data\.{part}: expected integers that int32 holds, got 42949672\d\d at"):
+        fit(data=data._replace(**{part: wide}))
+
+
+def test_fault_74_integers_beyond_32_bits_in_a_loss_and_a_prediction():
+    wide = np.array([[0, 2**32]])
+    with pytest.raises(fnn.InputError, match="labels: expected integers that int32 holds, got 4294967296 at"):
+        fnn.cross_entropy(np.zeros((2, 3), np.float32), wide[0])
+    with pytest.raises(fnn.InputError, match="x: expected integers that uint32 holds, got 4294967296 at index"):
+        fnn.training.predict(fnn.tanh, {}, {}, wide.astype(np.uint64))
+
+
+def test_integers_beyond_32_bits_where_64_bit_numbers_are_on(float64):
+    loss = fnn.mean_absolute_error(np.zeros((1, 1)), np.array([[2**32]]))
+    assert loss == 2**32
+
+
 def test_float64_where_they_are_on(float64):
     run = fit(fnn.dense(3), precision="float64")
     assert run.params["weight"].dtype == jnp.float64

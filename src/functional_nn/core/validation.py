@@ -162,8 +162,29 @@ def tree_in_native_order(tree: Tree) -> Tree:
     return jax.tree.map(in_native_order, tree)
 
 
+def check_integers_fit(argument: str, array: np.ndarray) -> None:
+    """Requires integers that fit in the type that JAX computes in. It would keep only the low 32 bits of others.
+
+    >>> check_integers_fit("labels", np.array([3, 2**32]))
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: labels: expected integers that int32 holds, got 4294967296 at index (1,). ...
+    """
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype == array.dtype or not np.issubdtype(array.dtype, np.integer):
+        return
+    limits = np.iinfo(dtype)
+    fits = (array >= limits.min) & (array <= limits.max)
+    if not fits.all():
+        where = tuple(int(i) for i in np.argwhere(~fits)[0])
+        remedy = 'Convert them to float32, or call jax.config.update("jax_enable_x64", True) first.'
+        raise InputError(argument, f"integers that {dtype} holds", f"{array[where]} at index {where}", remedy)
+
+
 def as_array(argument: str, value: object) -> jax.Array:
     """The value as a JAX array of numbers."""
+    if isinstance(value, np.ndarray | np.generic):
+        check_integers_fit(argument, np.asarray(value))
     try:
         array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
     except (TypeError, ValueError, OverflowError):

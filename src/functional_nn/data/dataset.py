@@ -272,6 +272,8 @@ def _checked_labels(argument: str, value: ArrayLike, images: int) -> np.ndarray:
         raise DataError(argument, "integers (number,)", f"{labels.dtype} {labels.shape}")
     if len(labels) != images:
         raise DataError(argument, f"as many labels as images, {images}", len(labels))
+    if labels.max() > np.iinfo(np.int32).max:
+        raise DataError(argument, "labels that int32 holds", labels.max())
     return labels
 
 

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree, path_of
-from functional_nn.core.validation import as_host_array, is_array, shown
+from functional_nn.core.validation import as_host_array, check_integers_fit, is_array, shown
 from functional_nn.data.dataset import Dataset, Split
 
 
@@ -62,8 +62,9 @@ def as_numpy(argument: str, tree: PyTree) -> PyTree:
     """A pytree of arrays as NumPy arrays, in the types that JAX computes in. Lists of numbers are arrays, too."""
 
     def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
-        place = path_of(path)
-        array = as_host_array(f"{argument}/{place}" if place else argument, leaf)
+        place = f"{argument}/{path_of(path)}" if path else argument
+        array = as_host_array(place, leaf)
+        check_integers_fit(place, array)
         return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
     return jax.tree_util.tree_map_with_path(in_numpy, tree, is_leaf=lambda node: isinstance(node, list))

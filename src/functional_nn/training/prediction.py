@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
@@ -14,7 +13,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_count, shown, tree_in_native_order
+from functional_nn.core.validation import as_array, check_arrays, check_count, shown, tree_in_native_order
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
@@ -80,7 +79,7 @@ def _by_batch(
         raise InputError("x", "at least one example", shown(x))
 
     def of_batch(start: int) -> PyTree:
-        batch = jax.tree.map(lambda part: jnp.asarray(part[start : start + batch_size]), x)
+        batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
