@@ -151,6 +151,22 @@ def test_fault_67_a_small_label_is_not_an_ignored_one():
     np.testing.assert_allclose(accuracy_of_logits(loss, logits, np.array([156, 3, 5], np.uint8)), 2 / 3, rtol=1e-6)
 
 
+def test_fault_75_losses_and_metrics_in_float16_are_summed_in_float32():
+    """The number of examples, 70,000, is infinite in float16, and a mean divided by it is 0."""
+
+    def in_float16(mean):
+        return lambda y, labels: mean(y - labels).astype(jnp.float16)
+
+    loss = in_float16(lambda error: jnp.mean(jnp.square(error)))
+    x, labels = np.zeros((70_000, 1), np.float32), np.linspace(0, 1, 70_000, dtype=np.float32)[:, None]
+    data, options = fnn.data.Split(x, labels, x, labels), {"epochs": 1, "batch_size": 35_000, "progress": False}
+    metrics = {"distance": in_float16(lambda error: jnp.mean(abs(error)))}
+    run = fnn.fit(fnn.dense(1), loss, optax.sgd(0.0), data, metrics=metrics, **options)
+    found = run.history[0].metrics
+    means = [found[name] for name in ("train_loss", "test_loss", "test_distance")]
+    np.testing.assert_allclose(means, [1 / 3, 1 / 3, 0.5], rtol=1e-3)
+
+
 def test_fault_08_class_weights_do_not_change_the_accuracy():
     """Not even the weight 0. An ignored label is left out all the same."""
     loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0], ignore_index=-1)

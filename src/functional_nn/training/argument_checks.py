@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
 from functional_nn.data.dataset import Split
@@ -79,10 +80,14 @@ def check_pair(argument: str, result: object, second: str) -> tuple[TrainState, 
 
 
 def check_scalar(argument: str, value: object) -> jax.Array:
-    """Raises an InputError unless a user's loss or penalty returned one floating-point number."""
+    """The floating-point number that a user's loss, penalty or metric returned, in a type to sum in.
+
+    Raises:
+        InputError: unless it returned one such number.
+    """
     if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(argument, "a function that returns one floating-point number", shown(value))
-    return value
+    return value.astype(wide_type(value.dtype))
 
 
 def check_metric_name(argument: str, name: object) -> None:
