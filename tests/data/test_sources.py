@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from functional_nn import load_dataset
-from functional_nn.core.errors import DataError
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import Dataset, Split, dataset_names, make_dataset, sources, write_idx
 from functional_nn.data.cache import ARRAYS, cached, datasets_folder
 from functional_nn.data.preparation import as_split
@@ -118,6 +118,19 @@ def test_fault_28_arrays_that_make_no_data_set(change, words):
     arrays = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
     with pytest.raises(DataError, match=words):
         make_dataset("mine", **{**arrays, **change}, source="a test")
+
+
+def test_fault_28_validation_examples_of_too_many_or_too_few_labels():
+    for labels in (45, 35):
+        words = rf"training data: expected as many labels as examples, got shapes \(40, 3\) and \({labels},\)"
+        with pytest.raises(InputError, match=words):
+            Split(np.zeros((40, 3)), np.zeros(labels)).with_validation(0.2)
+
+
+def test_lists_can_have_validation_examples():
+    split = Split(np.zeros((8, 2)).tolist(), [0, 1] * 4).with_validation(0.25)
+    assert (split.train_x.shape, split.train_labels.shape, split.validation_x.shape) == ((6, 2), (6,), (2, 2))
+    assert sorted(split.validation_labels) == [0, 1]
 
 
 def test_fault_74_labels_that_int32_does_not_hold():

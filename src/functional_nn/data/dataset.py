@@ -130,19 +130,23 @@ class Split(NamedTuple):
         """
         import jax
 
-        examples = len(jax.tree.leaves(self.train_x)[0])
-        rest, kept = _rows(self.train_labels, examples, self.validation_x, share, seed)
+        from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
+
+        x = as_host_arrays("data.train_x", self.train_x)
+        labels = as_host_arrays("data.train_labels", self.train_labels)
+        check_examples("training data", x, labels)
+        rest, kept = _rows(labels, number_of_examples(x), self.validation_x, share, seed)
 
         def chosen(tree: Value, rows: np.ndarray) -> Value:
-            return jax.tree.map(lambda array: np.asarray(array)[rows], tree)
+            return jax.tree.map(lambda array: array[rows], tree)
 
         return Split(
-            chosen(self.train_x, rest),
-            chosen(self.train_labels, rest),
+            chosen(x, rest),
+            chosen(labels, rest),
             self.test_x,
             self.test_labels,
-            chosen(self.train_x, kept),
-            chosen(self.train_labels, kept),
+            chosen(x, kept),
+            chosen(labels, kept),
         )
 
     @property
@@ -291,10 +295,9 @@ def _rows(labels: object, examples: int, validation: object, share: float, seed:
     """The numbers of the examples for training and for validation."""
     if validation is not None:
         raise InputError("data", "data without validation examples", "data that have some already")
-    is_array = hasattr(labels, "dtype") and hasattr(labels, "ndim")
-    classes = np.asarray(labels) if is_array else None
-    if classes is not None and (classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer)):
-        classes = None
+    classes = None
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        classes = labels
     return training_and_validation(examples, classes, share, seed)
 
 

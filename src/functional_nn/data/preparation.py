@@ -12,9 +12,10 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
-from functional_nn.core.trees import PyTree, path_of
-from functional_nn.core.validation import as_host_array, check_integers_fit, is_array, shown
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import is_array, shown
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.examples import as_numpy, check_examples
 
 
 def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
@@ -58,18 +59,6 @@ def as_arrays(data: object) -> Dataset | Split:
     return Split(*(as_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
 
 
-def as_numpy(argument: str, tree: PyTree) -> PyTree:
-    """A pytree of arrays as NumPy arrays, in the types that JAX computes in. Lists of numbers are arrays, too."""
-
-    def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
-        place = f"{argument}/{path_of(path)}" if path else argument
-        array = as_host_array(place, leaf)
-        check_integers_fit(place, array)
-        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
-
-    return jax.tree_util.tree_map_with_path(in_numpy, tree, is_leaf=lambda node: isinstance(node, list))
-
-
 def as_split(data: Dataset | Split) -> Split:
     """The examples and labels of a data set or a split, with their shapes checked."""
     arrays = as_arrays(data)
@@ -89,31 +78,6 @@ def as_split(data: Dataset | Split) -> Split:
         if [dtype == np.uint8 for dtype in types] != [dtype == np.uint8 for dtype in train_types]:
             raise InputError(f"{name} data", f"examples of type {train_types[0]}, as for training", types[0])
     return split
-
-
-def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
-    """Requires at least one example in a part of the data, and a label for each, along axis 0 of all arrays."""
-    leaves = jax.tree.leaves((x, labels))
-    shapes = f"shapes {_shapes(x)} and {_shapes(labels)}"
-    is_one_number = isinstance(x, np.ndarray) and x.ndim < 2
-    if is_one_number or not jax.tree.leaves(x) or not all(leaf.ndim for leaf in leaves):
-        raise InputError(part, "as many labels as examples", shapes)
-    if len({len(leaf) for leaf in leaves}) > 1:
-        raise InputError(part, "as many labels as examples", shapes)
-    if len(leaves[0]) == 0:
-        raise InputError(part, "at least one example", f"shape {_shapes(x)}")
-    if any(label.dtype == np.uint8 and label.ndim > 2 for label in jax.tree.leaves(labels)):
-        remedy = "Only examples are divided by 255. Divide labels by functional_nn.data.scaled_bytes."
-        raise InputError(part, "labels that are not images of bytes", f"uint8 of shape {_shapes(labels)}", remedy)
-
-
-def _shapes(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda array: array.shape, tree)
-
-
-def number_of_examples(x: PyTree) -> int:
-    """The number of examples, which are along axis 0 of every array."""
-    return jax.tree.leaves(x)[0].shape[0]
 
 
 def flattened_where_needed(split: Split, output_shape: Callable[[Shape], Shape]) -> Split:

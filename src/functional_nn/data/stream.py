@@ -13,7 +13,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, shown
 from functional_nn.data.dataset import Split
-from functional_nn.data.preparation import as_numpy, check_examples
+from functional_nn.data.examples import as_numpy, check_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 """Pairs of examples and labels."""

@@ -21,7 +21,7 @@ from functional_nn.core.progress import is_progress_shown, progress_bar
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import number_of_examples
+from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.training.argument_checks import check_counts, check_functions, check_patience, check_seed

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
-from functional_nn.data.preparation import number_of_examples
+from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue

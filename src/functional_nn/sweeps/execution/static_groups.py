@@ -17,7 +17,8 @@ from functional_nn.core.errors import InputError, inside
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import flatten
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_split, number_of_examples
+from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import as_split
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.training.argument_checks import check_counts, check_functions

@@ -10,7 +10,8 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays, check_examples, number_of_examples
+from functional_nn.data.examples import check_examples, number_of_examples
+from functional_nn.data.preparation import as_arrays
 from functional_nn.training.argument_checks import check_seed
 
 

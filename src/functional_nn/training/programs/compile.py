@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.data.preparation import number_of_examples
+from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,
