@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import jax
 import optax
 import pytest
 
@@ -69,6 +70,11 @@ def test_fault_71_the_identity_of_the_user_hides_no_setting():
     assert difference(known, known | {"grid": [{"rate": 0.2}]}) == "grid 0 rate 0.1 instead of 0.2"
     own = {IDENTITY: {"seed": "other", "grid 0 rate": "mine"}}
     assert difference(known, known | own) == 'seed "mine" instead of "other"'
+
+
+def test_fault_76_random_bits_of_another_kind_are_refused(blobs, finished):
+    with jax.threefry_partitionable(False), pytest.raises(InputError, match="jax_threefry_partitionable true instead"):
+        sweep(blobs, finished)
 
 
 def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):

@@ -293,6 +293,17 @@ def test_programs_follow_jax_settings():
         assert fit(net, epochs=1).status == "finished"
 
 
+def test_fault_76_random_bits_follow_jax_threefry_partitionable(tmp_path):
+    """It changes every random number, and no text of a program."""
+    net = fnn.dense(3)
+    first = fit(net, epochs=1, checkpoints=tmp_path)
+    with jax.threefry_partitionable(False):
+        second = fit(net, epochs=1)
+        assert not np.array_equal(first.params["weight"], second.params["weight"])
+        with pytest.raises(fnn.InputError, match="whose run has jax_threefry_partitionable true instead of false"):
+            fit(net, epochs=1, checkpoints=tmp_path)
+
+
 def test_an_unhashable_loss_works():
     @dataclasses.dataclass
     class Twice:

@@ -42,6 +42,7 @@ from functional_nn.training.programs.recipe import (
     RecipeMaker,
     StartMaker,
 )
+from functional_nn.training.random_keys import SETTING_OF_BITS
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.step import GradientFunction
 
@@ -224,6 +225,7 @@ def train_members(
             "keep": keep,
             "members_at_once": population.plan.members,
             "static": list(static),
+            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
             IDENTITY: as_json("identity", identity),
         }
         store = Store(out, settings | population.identity())

@@ -36,6 +36,7 @@ from functional_nn.training.programs.devices import check_devices, check_single_
 from functional_nn.training.programs.memory import check_memory
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.random_keys import SETTING_OF_BITS
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
@@ -190,6 +191,7 @@ def fit(
             "precision": [str(part) for part in policy],
             "devices": int(devices),
             "non_finite": non_finite,
+            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
         }
         with inside("data"):
             settings["data"] = checksum(named_arrays(kept._asdict()))

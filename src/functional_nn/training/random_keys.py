@@ -7,6 +7,9 @@ import jax
 KEY_USES = 16
 """The most uses of a run's key. There are more than needed, so that a new use does not change the other keys."""
 
+SETTING_OF_BITS = "jax_threefry_partitionable"
+"""The setting of JAX that changes all random bits. The text of a program does not show it."""
+
 
 def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
     """The key for one use: ``init``, ``shuffle`` with the number of an epoch, or ``noise`` with the number of a step.

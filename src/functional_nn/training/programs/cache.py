@@ -12,10 +12,12 @@ import jax
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training.random_keys import SETTING_OF_BITS
 
 JAX_SETTINGS = (
     "jax_enable_x64",
     "jax_default_prng_impl",
+    SETTING_OF_BITS,
     "jax_default_matmul_precision",
     "jax_default_device",
 )
