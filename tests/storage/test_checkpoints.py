@@ -271,6 +271,33 @@ def test_fault_32_the_damaged_array_is_named(tmp_path):
         fnn.storage.restore_checkpoint(tmp_path, TREE, step=1)
 
 
+def test_fault_32_arrays_that_cannot_be_read_twice_are_damaged(tmp_path, monkeypatch):
+    """Their bytes are right, and the second reading, by safetensors, fails."""
+
+    def fails(*arguments):
+        raise OSError(errno.ENODEV, "No such device")
+
+    saved(tmp_path, 1)
+    monkeypatch.setattr("safetensors.safe_open", fails)
+    with pytest.raises(DataError, match=r"arrays.safetensors: expected a safetensors file, got .*No such device"):
+        fnn.storage.restore_checkpoint(tmp_path, TREE)
+
+
+def test_fault_77_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monkeypatch):
+    """A reader lists the steps, and the run beside it saves two more and removes the first."""
+
+    def read(path, step):
+        if step == 1:
+            for later in (2, 3):
+                fnn.storage.save_checkpoint(tmp_path, later, TREE)
+        return whole_read(path, step)
+
+    saved(tmp_path, 1)
+    whole_read = checkpoint.read
+    monkeypatch.setattr(checkpoint, "read", read)
+    assert newest(tmp_path).step == 3
+
+
 def test_fault_32_a_folder_with_another_step_s_name(tmp_path):
     saved(tmp_path).rename(tmp_path / "0000000009")
     with pytest.warns(UserWarning, match="expected the checkpoint of step 9, got that of step 2"):

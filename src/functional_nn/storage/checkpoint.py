@@ -127,13 +127,15 @@ def read(path: Path, step: int) -> Checkpoint:
         raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
     if len(content) != manifest["file"]["bytes"]:
         raise DamagedCheckpoint(place, f"{manifest['file']['bytes']} bytes", f"{len(content)}")
-    entries = manifest["tree"]
-    expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
     try:
         arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
-        wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    except (DataError, FileNotFoundError):  # the header is damaged; below, the checksum of the file shows it
-        arrays, wrong = {}, []
+    except FileNotFoundError as error:  # a writer has removed the checkpoint since its bytes were read
+        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
+    except DataError as error:
+        raise DamagedCheckpoint(place, error.expected, error.given) from None
+    entries = manifest["tree"]
+    expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
+    wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
     if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
         raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
     found = {name: entry["form"] for name, entry in entries.items()}

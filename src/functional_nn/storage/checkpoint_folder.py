@@ -223,10 +223,13 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
     """
     damaged = []
     for step in reversed(steps(folder)):
+        path = _path(folder, step)
         try:
-            found = checkpoint.read(_path(folder, step), step)
+            found = checkpoint.read(path, step)
             verify(found)
         except DamagedCheckpoint as error:
+            if not path.exists():  # the writer of the folder has removed it, after it saved a newer one
+                return newest(folder, verify)
             damaged.append(str(error))
             continue
         if damaged:
