@@ -32,7 +32,8 @@ class Stream:
             generator. A list or a loader starts again in every epoch. A generator continues where it stopped, so it
             needs ``steps``. A run that was stopped cannot continue with the same batches, and
             ``non_finite="roll-back"``, which reads an epoch again, is refused.
-        steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends.
+        steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends. A run that
+            continues from a train state needs it if ``batches`` is a function.
         test_x, test_labels: the test examples, as in a ``Split``.
         validation_x, validation_labels: the validation examples, as in a ``Split``.
 

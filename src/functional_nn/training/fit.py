@@ -169,6 +169,7 @@ def fit(
             expected = "stop or skip, because a generator cannot be read again"
             remedy = "Or give Stream a function that makes a new generator for each epoch."
             raise InputError("non_finite", expected, repr(non_finite), remedy)
+        _check_epoch_can_be_counted(data, start)
         reader = StreamReader(data)
         batch_size = number_of_examples(reader.first.x)
         split = data_for_network(net, loss, reader.split())
@@ -286,12 +287,20 @@ def fit(
     return run
 
 
+def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
+    """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
+    if isinstance(start, TrainState) and callable(data.batches) and data.steps is None:
+        expected = "the number of batches in an epoch, by which the epochs before start are counted"
+        remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
+        raise InputError("data.steps", expected, None, remedy)
+
+
 def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
     """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
     if not isinstance(start, TrainState):
         return 0
     if isinstance(data, Stream):
-        # Without a number of steps, only the stream knows how long an epoch is.
+        # Without a number of steps, the batches do not depend on the number of the epoch.
         return int(epochs_before(start, data.steps)) if data.steps else 0
     return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
 
