@@ -486,7 +486,7 @@ def test_fault_43_places_that_cannot_be_written_are_refused_before_training(tiny
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_fault_83_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
+def test_fault_81_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
     assert run([*tiny, "--json", "/dev/full", "--quiet"]) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith("test accuracy ")

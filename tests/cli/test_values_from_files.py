@@ -70,7 +70,7 @@ def test_fault_43_a_csv_file_is_refused_with_its_row(tmp_path, capsys):
     ("column", "flags"),
     [("learning_rate", ["--learning-rate", "0.5"]), ("seed", ["--seeds", "8"]), ("seed", ["--seed", "5"])],
 )
-def test_fault_84_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
+def test_fault_82_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
     path = tmp_path / "grid.csv"
     path.write_text(f"{column}\n1\n")
     said = refusal(capsys, "--grid", path, *flags)

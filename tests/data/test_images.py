@@ -109,7 +109,7 @@ def test_faint_noise_on_the_page_is_no_digit(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "given"), [(np.float32, "floating-point numbers"), (np.int32, "numbers up to 100000")]
 )
-def test_fault_86_numbers_without_a_known_white_are_refused(tmp_path, dtype, given):
+def test_fault_84_numbers_without_a_known_white_are_refused(tmp_path, dtype, given):
     drawn = (blob((60, 60), (10, 15)) == 250) * dtype(1 if dtype is np.float32 else 100_000)
     with pytest.raises(DataError, match=f"8 or 16 bits for each number, got {given}"):
         reading(tmp_path, drawn.astype(dtype), ending="tiff")

@@ -319,13 +319,13 @@ def test_an_error_that_puts_equal_values_in_place_is_found_to_change_nothing():
     assert planting.SAME_OPERANDS in {survivor.reason for survivor in report.survivors}
 
 
-def test_a_formula_that_always_takes_its_first_point_is_rejected():
+def test_fault_86_a_formula_that_always_takes_its_first_point_is_rejected():
     at = F64([0.3, -1.2])
     report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, second_order=False, mutants=False)
     assert {verdict.transform for verdict in report.verdicts if verdict.outcome == "fail"} == {"vmap", "scan"}
 
 
-def test_a_batching_rule_that_mixes_examples_is_rejected():
+def test_fault_86_a_batching_rule_that_mixes_examples_is_rejected():
     @jax.custom_batching.custom_vmap
     def formula(x, y_bar):
         return 3 * x**2 * y_bar

@@ -351,7 +351,7 @@ def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
 
 
 @pytest.mark.parametrize("about", [{1: "a", "1": "b"}, {"x": b"hi"}, {"x": bytearray(b"hi")}])
-def test_fault_87_what_would_not_be_read_again_is_not_written(tmp_path, about):
+def test_fault_85_what_would_not_be_read_again_is_not_written(tmp_path, about):
     with pytest.raises(InputError, match="about: expected what JSON can hold, got dict"):
         fnn.storage.save_checkpoint(tmp_path, 1, TREE, about=about)
     assert names(tmp_path) == []

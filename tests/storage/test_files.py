@@ -97,7 +97,7 @@ def test_a_name_as_long_as_the_system_allows(tmp_path):
     assert path.read_text() == "text"
 
 
-def test_fault_82_a_text_with_a_name_that_is_not_utf_8(tmp_path):
+def test_fault_80_a_text_with_a_name_that_is_not_utf_8(tmp_path):
     write_whole(tmp_path / "page", "Über " + os.fsdecode(b"caf\xe9"))
     assert (tmp_path / "page").read_text("utf-8") == r"Über caf\udce9"
 

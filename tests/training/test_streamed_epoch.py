@@ -107,7 +107,7 @@ def test_steps_that_are_not_finite_change_nothing(policy):
     assert run.history[0].rate_share == (2.0**-10 if policy == "roll-back" else 1)
 
 
-def test_fault_85_roll_back_of_a_generator_is_refused_before_it_is_read():
+def test_fault_83_roll_back_of_a_generator_is_refused_before_it_is_read():
     generator = batches(1)
     with pytest.raises(InputError, match="non_finite: expected stop or skip, because a generator cannot be read again"):
         fit(Stream(generator, steps=1), non_finite="roll-back")

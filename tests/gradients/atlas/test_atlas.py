@@ -155,7 +155,7 @@ def test_fault_50_a_file_that_is_no_atlas_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("more", [["jax.nn.gelu"], ["--json", "new.json"], ["--seconds-per-function", "1"]])
-def test_fault_84_what_a_comparison_would_ignore_is_refused(more):
+def test_fault_82_what_a_comparison_would_ignore_is_refused(more):
     file = str(FOLDER / "jax-0.10.json")
     result = CliRunner().invoke(command, ["--compare", file, file, *more])
     assert result.exit_code == 2

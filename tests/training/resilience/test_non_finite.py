@@ -127,7 +127,7 @@ def test_fault_38_roll_back_goes_on_after_a_resumption(tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def test_fault_81_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
+def test_fault_79_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
     optimizer = fnn.training.with_slow_params(optax.lookahead(optax.sgd(0.1), sync_period=2, slow_step_size=0.5))
     with pytest.raises(fnn.InputError, match="non_finite: expected stop or skip, because eval_params is given, got"):
         fit(make_data(), optimizer, non_finite="roll-back", eval_params=fnn.training.slow_params)

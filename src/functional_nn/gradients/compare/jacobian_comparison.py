@@ -25,6 +25,7 @@ from functional_nn.gradients.compare.narrow_types import narrowest_type
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem
 from functional_nn.gradients.compare.relative_error import ALLOWED, relative_values
 from functional_nn.gradients.compare.stopped_gradients import with_stopped_as_constants
+from functional_nn.gradients.compare.two_points import as_rows, at_points, with_second
 from functional_nn.gradients.compare.verdict import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.gradients.references.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order
@@ -102,14 +103,14 @@ class JacobianComparison:
         """
         with jax.enable_x64(True):
             leaves = self.problem.leaves if leaves is None else leaves
-            found = _as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
+            found = as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             forward = self._forward(leaves) if jvp else None
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
             # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside a
             # narrow type, these sizes might overflow or underflow.
             factors = (3, -3) if self.note else (LARGE, -LARGE, 1 / LARGE)
             cotangents = [[factor * bar for bar in self.y_bars] for factor in factors]
-            drawn = [_as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
+            drawn = [as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
             # The arbiter computes the elements where the formula and automatic differentiation disagree most.
             doubts = [
                 np.max(_disagreement(hand, automatic, scale), 0, initial=0)
@@ -206,7 +207,7 @@ class JacobianComparison:
                 if not _says_no_rule(error):
                     raise
                 return
-            found = _as_rows(derivatives, self.problem.leaves, 1)
+            found = as_rows(derivatives, self.problem.leaves, 1)
             doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
@@ -239,10 +240,10 @@ class JacobianComparison:
             problem = condensed(self._problem_in(dtype))
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            points, bars_of_points = (list(map(_with_second, leaves)) for leaves in (problem.leaves, y_bars))
+            points, bars_of_points = (list(map(with_second, leaves)) for leaves in (problem.leaves, y_bars))
             program = quick_jit(partial(under_transforms, problem, transforms))
             bars_by_transform, automatic = program(points, bars_of_points)
-            in_float64 = Derivatives(*self._in_float64(points, bars_of_points))
+            in_float64 = at_points(self._pullbacks, points, bars_of_points)
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
         underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
         for transform, bars in bars_by_transform.items():
@@ -259,15 +260,6 @@ class JacobianComparison:
                 counted = np.isfinite(right[rows]) | (np.arange(len(found)) == 0)[:, None]
                 values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(counted, scale[rows])
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
-
-    def _in_float64(self, points: Leaves, y_bars: Leaves) -> Iterator[Leaves]:
-        """The derivatives in float64 at several points: for each source, (points, elements) by leaf."""
-        rows = []
-        for number in range(len(points[0])):
-            leaves, bars = ([np.asarray(leaf[number]).astype(np.float64) for leaf in all_] for all_ in (points, y_bars))
-            rows.append(_as_rows(Derivatives(*self._pullbacks(leaves, bars)), leaves, 1))
-        for of_source in zip(*rows, strict=True):
-            yield [np.concatenate(of_leaf) for of_leaf in zip(*of_source, strict=True)]
 
     def _right_in_float64(
         self, name: str, hand: np.ndarray, automatic: np.ndarray, scale: np.ndarray
@@ -342,12 +334,6 @@ class JacobianComparison:
         return tuple(map(int, np.unravel_index(at[-1], shape)))
 
 
-def _with_second(leaf: Array) -> np.ndarray:
-    """Stacks an array and a multiple of it. This number makes it unlikely that the second one is at a kink."""
-    array = np.asarray(leaf)
-    return np.stack([array, (array * 0.53).astype(array.dtype)])
-
-
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return relative_error(found - other, scale)
@@ -356,12 +342,3 @@ def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
 def _says_no_rule(error: Exception) -> bool:
     """Whether JAX says that an operation has no derivative in forward mode, or no second one."""
     return isinstance(error, NotImplementedError) or "custom_vjp" in str(error)
-
-
-def _as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:
-    """Reshapes the derivatives to float64 matrices, (rows, elements of the leaf)."""
-    matrices = (
-        [np.asarray(array, np.float64).reshape(rows, np.size(leaf)) for array, leaf in zip(arrays, leaves, strict=True)]
-        for arrays in derivatives
-    )
-    return Derivatives(*matrices)
