@@ -1,6 +1,7 @@
 """Which cases are in every run of the tests. The others run with ``-m slow``.
 
-Networks of several layers are slow to compile, and made of layers that are cases of their own.
+Networks of several layers are slow to compile, and made of layers that are cases of their own. A program that is
+compiled for each of a hundred cases takes a minute, so every run has one case of each kind.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import functional_nn as fnn
 LARGE = frozenset(
     (
         *("transformer", "transformer_block", "lenet", "cnn", "deep_cnn", "resnet"),
-        *("language_model", "recurrent_stacked_masked", "gru_model", "lstm_model", "rnn_model"),
+        *("residual_block", "language_model", "recurrent_stacked_masked", "gru_model", "lstm_model", "rnn_model"),
     )
 )
 
@@ -21,7 +22,7 @@ LARGE = frozenset(
 def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
     """The arguments of ``pytest.mark.parametrize``, with readable names; large networks run with ``-m slow``.
 
-    Smaller networks, such as ``mlp_with_all`` and ``residual_block``, are in every run.
+    Smaller networks, such as ``mlp_with_all``, are in every run.
     """
     parameters = [
         pytest.param(case, id=case.name, marks=pytest.mark.slow if case.name in LARGE else ()) for case in cases
@@ -29,21 +30,28 @@ def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
     return {"argvalues": parameters}
 
 
-def variants_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
+def variants_are_slow(cases: Iterable[Any], *, masks: bool = True) -> dict[str, Any]:
     """As ``large_are_slow``, and further cases of the same layer run with ``-m slow``, too.
 
-    In every run are the first case of each layer, its first one with a mask, and each case with the name of a function
-    of the package, such as ``remat``.
+    In every run are the first case of each layer, its first one with a mask (with ``masks``), and each case with the
+    name of a function of the package, such as ``remat``.
     """
     first: dict[tuple[str, bool], str] = {}
     for case in cases:
-        first.setdefault((case.layer.name, "masked" in case.name), case.name)
+        first.setdefault((case.layer.name, masks and "masked" in case.name), case.name)
     every_run = {*first.values(), *dir(fnn)} - LARGE
     return {
         "argvalues": [
             pytest.param(case, id=case.name, marks=() if case.name in every_run else pytest.mark.slow) for case in cases
         ]
     }
+
+
+def others_are_slow(names: Iterable[str], every_run: Iterable[str]) -> dict[str, Any]:
+    """The arguments of ``pytest.mark.parametrize``: names, of which all but those of every run run with ``-m slow``."""
+    names, every_run = list(names), set(every_run)
+    assert every_run <= set(names), every_run - set(names)
+    return {"argvalues": [pytest.param(name, marks=() if name in every_run else pytest.mark.slow) for name in names]}
 
 
 def named_cases(cases: Iterable[Any]) -> dict[str, Any]:

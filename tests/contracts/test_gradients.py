@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import large_are_slow, named_cases, variants_are_slow
+from tests.contracts.composed import named_cases, variants_are_slow
 from tests.contracts.public_names import public_names
 
 import functional_nn as fnn
@@ -57,7 +57,7 @@ def drawn_cotangent(case, inputs, *, train, seed):
     return cotangent(y, lambda leaf: jnp.asarray(random.normal(size=leaf.shape)))
 
 
-@pytest.mark.parametrize("case", **large_are_slow(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
 def test_layer_agrees_with_jax_vjp_and_no_mutant_does(case):
     """The formula is that of ``apply``, is linear in ``y_bar``, and differs from any of its mutants.
 
@@ -110,7 +110,7 @@ def mutants(bars):
             yield jax.tree.unflatten(structure, [*leaves[:i], mutant, *leaves[i + 1 :]])
 
 
-@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, masks=False))
 def test_pullbacks_pass_through_jit_and_vmap(case):
     """The pullback is a pytree: it leaves one jitted, vmapped function and enters another."""
     members = [draw_inputs(case, seed) for seed in range(2)]

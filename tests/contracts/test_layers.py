@@ -34,7 +34,7 @@ def is_floating(leaf):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("case", **named_cases(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
 def test_apply_keeps_batch_type_and_state(case, train, dtype):
     params, state, x = draw_inputs(case)
     low = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, (params, x))
@@ -49,7 +49,7 @@ def test_apply_keeps_batch_type_and_state(case, train, dtype):
     assert jax.tree.map(jnp.result_type, new_state) == jax.tree.map(jnp.result_type, state)
 
 
-@pytest.mark.parametrize("case", **named_cases(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
 def test_eval_is_deterministic_needs_no_key_keeps_state_and_treats_examples_alone(case):
     params, state, x = draw_inputs(case)
     apply = quick_jit(lambda params, state, x: case.layer.apply(params, state, x, train=False))
@@ -85,7 +85,7 @@ def test_training_needs_no_key_where_nothing_is_drawn(case):
     assert not any("random_bits" in str(equation.primitive) for equation in without.eqns)
 
 
-@pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, masks=False))
 def test_vmap_scan_and_checkpoint_compute_the_same(case):
     params, state, x = draw_inputs(case)
     key = jax.random.key(1)

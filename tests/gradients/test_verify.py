@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.cli.verify import verify as command
@@ -16,7 +17,15 @@ from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES
 from functional_nn.gradients.compare.verdict import Verdict
 
 
-@pytest.mark.parametrize("name", coverage.quick_subjects())
+EVERY_RUN = (
+    *("dense", "max_pool", "embedding", "rms_norm", "batch_norm", "dropout", "chain", "with_hand_vjp"),
+    *("rnn_cell", "dot_product_attention", "softmax", "relu", "sigmoid in ULP"),
+    *("mean_absolute_error", "cross_entropy", "l2", "optimizers"),
+)
+"""One subject of each kind. ``contracts/test_gradients.py`` compares all formulas with ``jax.grad`` in every run."""
+
+
+@pytest.mark.parametrize("name", **others_are_slow(coverage.quick_subjects(), EVERY_RUN))
 def test_every_public_formula_passes_the_quick_comparison(name):
     coverage.check_subject(name, quick=True).raise_if_failed()
 
