@@ -71,7 +71,7 @@ def test_the_page_of_a_run_says_everything_and_needs_no_other_file(trained):
     assert not REQUEST.search(text)
     accuracy = json.loads((trained / "result.json").read_text())["test_accuracy"]
     assert f"Test accuracy {accuracy:.4g}" in text
-    assert "with sgd, learning rate 0.1, batch size 25, for 2 epochs. It finished." in text
+    assert "with sgd, learning rate 0.1, batch size 20, for 2 epochs. It finished." in text
 
 
 def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabilities(tiny, tmp_path, capsys):

@@ -82,11 +82,11 @@ def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     ("flags", "settings", "groups"),
     [
         (["--hidden", "4/6,5"], [(4,), (6, 5)], 2),
-        (["--optimizer", "sgd,adamw", "--activation", "relu,tanh"], 4, 4),
-        (["--model", "mlp,rnn", "--schedule", "constant,cosine"], 4, 4),
+        pytest.param(["--optimizer", "sgd,adamw", "--activation", "relu,tanh"], 4, 4, marks=pytest.mark.slow),
+        pytest.param(["--model", "mlp,rnn", "--schedule", "constant,cosine"], 4, 4, marks=pytest.mark.slow),
         (["--batch-size", "10,20", "--epochs", "1,2"], 4, 4),
         (["--l1", "0,1e-4", "--l2", "0,1e-4"], 4, 1),
-        (["--shift", "0,1", "--deform", "0.1,0.2"], 4, 2),
+        pytest.param(["--shift", "0,1", "--deform", "0.1,0.2"], 4, 2, marks=pytest.mark.slow),
         (["--optimizer", "adamw", "--weight-decay", "0,1e-3", "--batch-norm"], 2, 1),
     ],
 )
@@ -163,7 +163,9 @@ def test_a_grid_file_with_names_that_are_no_flags(swept, tmp_path, capsys):
     assert "expected names of flags" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "4000", "--out", str(out)]

@@ -82,7 +82,7 @@ def test_default_output_is_a_table_that_ends_with_the_accuracy(tiny, capsys):
     captured = capsys.readouterr()
     described, network, head, first, second, last = captured.out.splitlines()
     assert described.startswith("tiny: 60 training and 30 test images, 4x4x1, 3 classes, from ")
-    assert network.startswith("mlp 8-3, relu; sgd, learning rate 0.1 (constant), batch 25, on ")
+    assert network.startswith("mlp 8-3, relu; sgd, learning rate 0.1 (constant), batch 20, on ")
     assert head.split("  ") == ["epoch", "train loss", "test loss", "test accuracy", "seconds"]
     number = r"\d+\.\d{4}"
     for epoch, line in enumerate((first, second), 1):
@@ -251,14 +251,15 @@ def test_every_flag_reaches_the_run(tiny, unchanged, tmp_path, flag):
 
 
 def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged, tmp_path, capsys):
-    even = [*tiny, "--batch-size", "20", "--devices", "2"]
+    even = [*tiny, "--devices", "2"]
     refused(capsys, even, "devices: expected at most 1", "jax_num_cpu_devices")
     file = tmp_path / "result.json"
     subprocess.run([*COMMAND, *even, "--json", str(file)], check=True, timeout=120, capture_output=True)
     result = strict_json(file)
-    assert result["config"] == {**unchanged["config"], "batch_size": 20, "devices": 2}
+    assert result["config"] == {**unchanged["config"], "devices": 2}
     assert result["epochs"] == 2
-    odd = subprocess.run([*COMMAND, *tiny, "--devices", "2"], timeout=120, capture_output=True, text=True)
+    odd = [*COMMAND, *tiny, "--batch-size", "25", "--devices", "2"]
+    odd = subprocess.run(odd, timeout=120, capture_output=True, text=True)
     assert odd.returncode == 2
     assert "batch_size: expected a multiple of 2, the number of devices, got 25" in odd.stderr
 
@@ -314,7 +315,7 @@ def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
 @pytest.mark.parametrize("name", ["cnn", "lstm"])
 def test_models_train_and_predict(capsys, tiny, tmp_path, name):
     folder = tmp_path / "run"
-    arguments = [*tiny, "--model", name, "--hidden", "3", "--out", str(folder)]
+    arguments = [*tiny, "--model", name, "--hidden", "3", "--epochs", "1", "--out", str(folder)]
     assert run(arguments) == 0
     config = strict_json(folder / "config.json")
     assert [config["model"], config["hidden"], config["gradient"]] == [name, [3], "formula"]
@@ -555,7 +556,9 @@ def listens(process: subprocess.Popen) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, number, status):
     folder, result = tmp_path / "run", tmp_path / "result.json"
     process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder, "--json", result)
