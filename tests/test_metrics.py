@@ -28,7 +28,7 @@ def examples(count, seed=0):
 
 
 @settings(max_examples=4, deadline=None)
-@given(st.sampled_from([(1, 2, 2, 7), (7, 5), (1,) * 12, (5, 2, 5)]), st.integers(0, 2**16), st.booleans())
+@given(st.sampled_from([(1, 5, 1, 5), (5, 5, 1, 1), (1,) * 12, (1, 1, 5, 5)]), st.integers(0, 2**16), st.booleans())
 def test_totals_of_uneven_batches_give_exactly_the_metric_of_all(sizes, seed, weighted):
     """Counts bit for bit; sums of confidences and weights to float32's rounding."""
     y, labels = examples(sum(sizes), seed)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
@@ -333,7 +334,7 @@ def test_gradients_of_a_network_and_of_ones_own():
         return jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, own_x, train=True)[0], labels))(params)
 
     arguments = (net, fnn.cross_entropy, params, state, x, labels)
-    report = check_gradients(*arguments, penalties=penalties, gradient=without_l2)
+    report = check_gradients(*arguments, penalties=penalties, gradient=without_l2, mutants=False)
     assert {verdict.leaf for verdict in report.failures} == {"weight"}
 
 
@@ -351,7 +352,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", **others_are_slow(LAYERS, LAYERS.keys() - {"with state", "that draws with a key"}))
 def test_right_layers_pass(name):
     layer, in_shape, options = LAYERS[name]
     report = check_layer(layer, in_shape, **options, **QUICK)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn import check_gradients, check_vjp
@@ -231,7 +232,16 @@ def test_wrong_formulas_are_rejected(name):
     assert "fail" in {verdict.outcome for verdict in report.verdicts}
 
 
-@pytest.mark.parametrize("name", RIGHT)
+EVERY_RUN = (
+    *("0 of automatic differentiation", "NaN of automatic differentiation", "overflow inside", "terms that overflow"),
+    *("float16 inside, near its largest number", "a constant of float32", "a cast to float32 inside"),
+    *("a tiny second derivative", "a slope that underflows in float64", "numbers that underflow", "beside a kink"),
+    *("complex outputs", "a complex argument", "an empty argument", "an argument that is not used"),
+)
+"""Right formulas of each kind; the others are slow."""
+
+
+@pytest.mark.parametrize("name", **others_are_slow(RIGHT, EVERY_RUN))
 def test_right_formulas_are_accepted(name):
     function, formula, arguments = RIGHT[name]
     check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
@@ -255,11 +265,15 @@ def test_a_kink_that_was_not_declared_is_inconclusive():
 @pytest.mark.parametrize(
     ("function", "formula"),
     [
-        (lambda x: jax.nn.relu(x) ** 2, lambda x, g: 2 * jax.nn.relu(x) * g),
-        (lambda x: x * jnp.abs(x), lambda x, g: 2 * jnp.abs(x) * g),
-        (lambda x: huber(x + 1), lambda x, g: g * jnp.where(jnp.abs(x + 1) < 1, x + 1, jnp.sign(x + 1))),
+        pytest.param(lambda x: jax.nn.relu(x) ** 2, lambda x, g: 2 * jax.nn.relu(x) * g, id="relu²"),
+        pytest.param(lambda x: x * jnp.abs(x), lambda x, g: 2 * jnp.abs(x) * g, id="x|x|", marks=pytest.mark.slow),
+        pytest.param(
+            lambda x: huber(x + 1),
+            lambda x, g: g * jnp.where(jnp.abs(x + 1) < 1, x + 1, jnp.sign(x + 1)),
+            id="Huber",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["relu²", "x|x|", "Huber"],
 )
 def test_a_kink_of_the_slope_is_inconclusive_in_second_order(function, formula):
     report = check_vjp(function, formula, F64([0, 0.5]), mutants=False)
@@ -291,7 +305,11 @@ def test_second_derivatives_of_a_very_wide_range():
     ("function", "formula"),
     [
         (softmax, shifted_softmax_vjp),
-        (jax.nn.logsumexp, lambda x, g: g * (lambda terms: terms / jnp.sum(terms))(jnp.exp(x - jnp.max(x)))),
+        pytest.param(
+            jax.nn.logsumexp,
+            lambda x, g: g * (lambda terms: terms / jnp.sum(terms))(jnp.exp(x - jnp.max(x))),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_another_shift_is_found_to_change_nothing(function, formula):
@@ -378,7 +396,7 @@ def test_functions_with_a_backward_rule_only():
     net = fnn.with_hand_vjp(fnn.dense(3))
     params, state = net.init(jax.random.key(0), (4,))
     x = np.linspace(-1, 1, 8).reshape(2, 4)
-    check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2])).raise_if_failed()
+    check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2]), mutants=False).raise_if_failed()
 
 
 def test_a_function_without_a_derivative_is_refused():

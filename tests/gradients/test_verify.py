@@ -16,7 +16,6 @@ from functional_nn.gradients.cases.case import LayerCase
 from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES
 from functional_nn.gradients.compare.verdict import Verdict
 
-
 EVERY_RUN = (
     *("dense", "max_pool", "embedding", "rms_norm", "batch_norm", "dropout", "chain", "with_hand_vjp"),
     *("rnn_cell", "dot_product_attention", "softmax", "relu", "sigmoid in ULP"),

@@ -24,9 +24,8 @@ def padded_with(value):
     return fnn.Masked(jnp.where(MASK[:, :, None], VALUES, value), MASK)
 
 
-@pytest.mark.parametrize("padding", [100.0, np.nan])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_padding_changes_nothing(name, padding):
+def test_padding_changes_nothing(name):
     net = NETWORKS[name]
     params, state = net.init(KEY, (4, 3))
 
@@ -39,11 +38,13 @@ def test_padding_changes_nothing(name, padding):
 
         return y, pullback(jnp.ones_like(y)), jax.grad(loss, argnums=(0, 1))(params, x.values)
 
-    expected, found = results(padded_with(0.0)), results(padded_with(padding))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
-    _, (_, x_bar), (_, values_bar) = found
-    for bar in (x_bar.values, values_bar):
-        assert not np.any(np.where(MASK[:, :, None], 0, bar))
+    expected = results(padded_with(0.0))
+    for padding in (100.0, np.nan):
+        found = results(padded_with(padding))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+        _, (_, x_bar), (_, values_bar) = found
+        for bar in (x_bar.values, values_bar):
+            assert not np.any(np.where(MASK[:, :, None], 0, bar))
 
 
 @pytest.mark.parametrize("pool", [fnn.max_pool(3, stride=1, padding="same"), fnn.average_pool(2)])

@@ -20,7 +20,7 @@ MEMBERS = fnn.grid(rate=[0.1, 0.2])
 
 def sweep(blobs, out, model=None, rule=RULE, members=MEMBERS, **options):
     model = model or fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
-    options = {"epochs": 1, "batch_size": 16, "progress": False, **options}
+    options = {"epochs": 1, "batch_size": 25, "progress": False, **options}
     return fnn.sweep(model, rule, members, options.pop("data", blobs), out=out, **options)
 
 

@@ -161,13 +161,13 @@ def test_examples_labels_and_outputs_may_be_dicts():
         return {"left": X[rows], "right": X[rows, :2]}, {"class": LABELS[rows], "x": X[rows, 0]}
 
     data = fnn.data.Split(*part(slice(40)), *part(slice(40, 60)))
-    run = fit(TWO, two_losses, data, epochs=20)
+    run = fit(TWO, two_losses, data, epochs=20, batch_size=10)
     assert run.in_shape == {"left": (5,), "right": (2,)}
     assert list(run.history[-1].metrics) == [
         *("train_loss", "train_classes", "train_right", "test_loss", "test_classes", "test_right"),
     ]
     assert run.history[-1].train_loss < run.history[0].train_loss
-    kept = fit(TWO, two_losses, data.with_validation(0.25))
+    kept = fit(TWO, two_losses, data.with_validation(0.25), batch_size=10)
     assert kept.history[-1].metrics.keys() > {"validation_classes"}
     members = fnn.grid(learning_rate=[0.1, 0.01])
     result = fnn.sweep(TWO, lambda h: optax.sgd(h["learning_rate"]), members, data, loss=two_losses, epochs=2)
@@ -182,12 +182,12 @@ def test_pairs_and_masked_sequences_are_examples():
     data = fnn.data.Split(
         jax.tree.map(lambda a: a[:40], masked), LABELS[:40], jax.tree.map(lambda a: a[40:], masked), LABELS[40:]
     )
-    run = fit(net, data=data)
+    run = fit(net, data=data, batch_size=20)
     assert run.in_shape == (6, 2)
     assert np.isfinite(run.history[-1].test_loss)
     cross = fnn.chain(fnn.attention(1), fnn.global_average_pool(), fnn.dense(3))
     pair = fnn.data.Split((x[:40], x[:40, :3]), LABELS[:40], (x[40:], x[40:, :3]), LABELS[40:])
-    assert fit(cross, data=pair).in_shape == ((6, 2), (3, 2))
+    assert fit(cross, data=pair, batch_size=20).in_shape == ((6, 2), (3, 2))
 
 
 def test_the_same_bytes_train_as_a_dataset_and_as_a_split():

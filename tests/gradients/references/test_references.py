@@ -12,6 +12,7 @@ from functional_nn.gradients.multiprecision import numbers
 from functional_nn.gradients.references import many_digits
 from functional_nn.gradients.references.arbiter import reference_second_order
 from functional_nn.gradients.references.numerical import difference_jacobian, exact_jacobian
+from functional_nn.jaxprs.xla_options import quick_jit
 
 pytestmark = pytest.mark.usefixtures("float64")
 REFERENCES = [exact_jacobian, difference_jacobian]
@@ -132,11 +133,11 @@ def test_a_float32_function_is_taken_with_its_constants():
     assert found.values[0] == np.float64(np.float32(0.1))
 
 
-def hand_jacobian(pullback, leaves, y):
+def hand_jacobian(pullback, y):
     sizes = [leaf.size for leaf in y]
     bars = [np.eye(sum(sizes))[:, end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
     bars = [jnp.asarray(bar.reshape(-1, *leaf.shape)) for bar, leaf in zip(bars, y, strict=True)]
-    return [np.asarray(bar).reshape(sum(sizes), -1) for bar in jax.vmap(pullback)(bars)]
+    return [bar.reshape(sum(sizes), -1) for bar in jax.vmap(pullback)(bars)]
 
 
 CASES = {case.name: case for case in LAYERS}
@@ -157,12 +158,13 @@ def test_formulas_of_layers_pass(reference, name):
             case.layer.apply(*parts.join(leaves)[:1], state, parts.join(leaves)[1], train=True, key=key)[0]
         ).leaves
 
-    y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
-    hand = hand_jacobian(
-        lambda bars: differentiable_leaves(pullback(differentiable_leaves(y).join(bars))).leaves,
-        parts.leaves,
-        differentiable_leaves(y).leaves,
-    )
+    @quick_jit
+    def hand_jacobians(params, state, x):
+        y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
+        outputs = differentiable_leaves(y)
+        return hand_jacobian(lambda bars: differentiable_leaves(pullback(outputs.join(bars))).leaves, outputs.leaves)
+
+    hand = [np.asarray(jacobian) for jacobian in hand_jacobians(params, state, x)]
     columns = [np.arange(leaf.size)[:: max(1, leaf.size // 5)] for leaf in parts.leaves]
     found = reference(function, parts.leaves, columns=columns)
     for value, error, ours, chosen in zip(found.values, found.error, hand, columns, strict=True):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 
@@ -22,7 +23,7 @@ def loss_of(layer, state, x):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", **others_are_slow(SMOOTH, SMOOTH.keys() - {"lstm"}))
 def test_second_derivatives_are_those_of_automatic_differentiation(name):
     """Grad of grad, and a Hessian-vector product, with two copies of one network: by formula and by ``jax.grad``."""
     plain, in_shape = SMOOTH[name]
@@ -59,7 +60,7 @@ def test_forward_mode_is_jax_s_error():
     ("net", "in_shape"),
     [
         (fnn.model("lstm", 3, hidden=(4,)), (5, 3)),
-        (fnn.chain(fnn.gru(3, returns="sequence"), fnn.rnn(2)), (5, 3)),
+        pytest.param(fnn.chain(fnn.gru(3, returns="sequence"), fnn.rnn(2)), (5, 3), marks=pytest.mark.slow),
         (fnn.model("cnn", 3, hidden=(2, 4)), (8, 8, 1)),
         (fnn.chain(fnn.dense(3), fnn.batch_norm(), fnn.relu), (4,)),
     ],

@@ -1,6 +1,7 @@
 """Every optimizer of Optax, and wrappers that a run may contain, in the train step and in ``fit``."""
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -165,8 +166,10 @@ def test_a_gradient_of_one_s_own_takes_the_place_of_the_derivative():
 
     step = fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(1.0), gradient=clipped_one_by_one)
     first = fnn.training.create_train_state(NET, optax.sgd(1.0), jax.random.key(0), (5,))
-    after, loss = step(first, X, LABELS)
-    _, gradients = fnn.training.per_example_gradients(NET, fnn.cross_entropy, first.params, {}, X, LABELS)
+    after, loss = jax.jit(step)(first, X, LABELS)
+    _, gradients = jax.jit(partial(fnn.training.per_example_gradients, NET, fnn.cross_entropy))(
+        first.params, {}, X, LABELS
+    )
     norms = jax.vmap(optax.tree.norm)(gradients)
     for old, new, rows in zip(*map(jax.tree.leaves, (first.params, after.params, gradients)), strict=True):
         shares = jnp.minimum(1, 0.5 / norms).reshape(-1, *([1] * (rows.ndim - 1)))

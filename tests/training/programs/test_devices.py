@@ -55,7 +55,7 @@ def test_fault_42_unequal_shards_have_the_mean_over_all():
     for a, b, c in zip(alone, first, second, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_array_equal(b, c)
-    y, _ = net.apply(start.params, start.state, batch[0], train=True)
+    y, _ = jax.jit(net.apply, static_argnames="train")(start.params, start.state, batch[0], train=True)
     means = [fnn.cross_entropy(*jax.tree.map(lambda a: a[half], (y, labels))) for half in (slice(3), slice(3, 6))]
     loss, = (leaf for leaf in alone if np.allclose(leaf, (14 * means[0] + 3 * means[1]) / 17, rtol=1e-5))
     assert abs(loss - (means[0] + means[1]) / 2) > 1e-3
@@ -63,13 +63,17 @@ def test_fault_42_unequal_shards_have_the_mean_over_all():
     in_process(textwrap.dedent(STEP) + textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
 
 
-def test_fit_on_two_devices_is_fit_on_one():
+def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch; 7 are left over.
 
-    Adam would make noise of the bias whose gradient the batch norm makes 0.
+    Adam would make noise of the bias whose gradient the batch norm makes 0. A compiled step has arrays of half a batch.
     """
     code = """
-    import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
+    import re, jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
+    from functional_nn.training.optimizers.precision import as_precision
+    from functional_nn.training.programs.compile import CompiledPrograms
+    from functional_nn.training.programs.recipe import Recipe
+    from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(47, 5)).astype(np.float32), random.integers(0, 3, 47).astype(np.int32)
@@ -90,19 +94,8 @@ def test_fit_on_two_devices_is_fit_on_one():
     assert all(leaf.devices() == {jax.devices()[0]} for leaf in two[1:])
     y, _ = jax.jit(net.apply, static_argnames="train")(runs[1].params, runs[1].state, x, train=False)
     assert y.shape == (47, 3)
-    """
-    in_process(textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
 
-
-def test_the_compiled_step_computes_half_a_batch_on_each_device():
-    code = """
-    import re, jax, numpy as np, optax, functional_nn as fnn
-    from functional_nn.training.optimizers.precision import as_precision
-    from functional_nn.training.programs.compile import CompiledPrograms
-    from functional_nn.training.programs.recipe import Recipe
-    from functional_nn.training.programs.spec import ProgramSpec, shapes_of
-
-    x, labels = np.zeros((40, 6), np.float32), np.zeros(40, np.int32)
+    x, labels = np.zeros((32, 6), np.float32), np.zeros(32, np.int32)
     recipe = Recipe(fnn.chain(fnn.dense(7), fnn.tanh, fnn.dense(5)), fnn.cross_entropy, optax.sgd(0.1))
     def shapes(devices):
         data = fnn.data.Split(x, labels, x, labels)

@@ -80,7 +80,7 @@ def test_fault_37_stopped_after_every_epoch(tmp_path, whole):
 
 
 def test_fault_37_a_loss_scale_goes_on(tmp_path):
-    options = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "precision": "float16", "epochs": 3}
+    options = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "precision": "float16", "epochs": 3, "batch_size": 20}
     whole = fit(**options)
     fit(tmp_path, stop_after=1, **options)
     assert bits(fit(tmp_path, **options)) == bits(whole)
@@ -88,7 +88,7 @@ def test_fault_37_a_loss_scale_goes_on(tmp_path):
 
 @pytest.mark.parametrize("rule", [optax.lbfgs(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())])
 def test_rules_that_take_the_loss_can_be_saved(tmp_path, rule):
-    options = {"net": fnn.dense(3), "optimizer": rule, "epochs": 2}
+    options = {"net": fnn.dense(3), "optimizer": rule, "epochs": 2, "batch_size": 20}
     fit(tmp_path, stop_after=1, **options)
     assert fit(tmp_path, **options).restored_epochs == 1
 
@@ -149,7 +149,7 @@ def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whol
 
 
 def test_fault_32_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
-    small = {"net": fnn.dense(3), "epochs": 3}
+    small = {"net": fnn.dense(3), "epochs": 3, "batch_size": 20}
     whole = fit(tmp_path, **small)
     for name in COPIES:
         content = (tmp_path / name).read_bytes()
@@ -331,8 +331,8 @@ def test_fault_62_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
 def test_fault_38_a_run_that_was_not_finite_does_not_go_on(tmp_path):
     data = make_data()
     data.train_x[17] = np.inf
-    first = fit(tmp_path, data=data)
-    again = fit(tmp_path, data=data)
+    small = {"data": data, "net": fnn.dense(3), "optimizer": optax.sgd(0.1)}
+    first, again = fit(tmp_path, **small), fit(tmp_path, **small)
     assert first.status == again.status == "non-finite"
     assert first.message == again.message
     assert (again.restored_epochs, len(again.history)) == (1, 1)
