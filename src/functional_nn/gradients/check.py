@@ -250,7 +250,7 @@ def check_gradients(
     >>> net = fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> x, labels = np.linspace(-1, 1, 20).reshape(5, 4), np.array([0, 1, 1, 0, 1])
-    >>> check_gradients(net, fnn.cross_entropy, params, state, x, labels, mutants=False).passed
+    >>> check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
     True
     """
     layer = as_layer(net)
