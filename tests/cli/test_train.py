@@ -312,7 +312,7 @@ def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
     assert (config.activation is not None) == ("activation" in taken)
 
 
-@pytest.mark.parametrize("name", ["cnn", "lstm"])
+@pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.slow), "lstm"])
 def test_models_train_and_predict(capsys, tiny, tmp_path, name):
     folder = tmp_path / "run"
     arguments = [*tiny, "--model", name, "--hidden", "3", "--epochs", "1", "--out", str(folder)]

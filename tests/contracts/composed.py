@@ -30,16 +30,18 @@ def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
     return {"argvalues": parameters}
 
 
-def variants_are_slow(cases: Iterable[Any], *, masks: bool = True) -> dict[str, Any]:
+def variants_are_slow(cases: Iterable[Any], *, kinds_alone: bool = False) -> dict[str, Any]:
     """As ``large_are_slow``, and further cases of the same layer run with ``-m slow``, too.
 
-    In every run are the first case of each layer, its first one with a mask (with ``masks``), and each case with the
-    name of a function of the package, such as ``remat``.
+    In every run are the first case of each layer, its first one with a mask, and each case with the name of a function
+    of the package, such as ``remat``. With ``kinds_alone``, cases with a mask are not, and of all activations two are.
     """
     first: dict[tuple[str, bool], str] = {}
     for case in cases:
-        first.setdefault((case.layer.name, masks and "masked" in case.name), case.name)
+        first.setdefault((case.layer.name, not kinds_alone and "masked" in case.name), case.name)
     every_run = {*first.values(), *dir(fnn)} - LARGE
+    if kinds_alone:
+        every_run -= fnn.activations.ACTIVATIONS.keys() - {"tanh", "softmax"}
     return {
         "argvalues": [
             pytest.param(case, id=case.name, marks=() if case.name in every_run else pytest.mark.slow) for case in cases

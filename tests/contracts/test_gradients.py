@@ -110,7 +110,7 @@ def mutants(bars):
             yield jax.tree.unflatten(structure, [*leaves[:i], mutant, *leaves[i + 1 :]])
 
 
-@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, masks=False))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, kinds_alone=True))
 def test_pullbacks_pass_through_jit_and_vmap(case):
     """The pullback is a pytree: it leaves one jitted, vmapped function and enters another."""
     members = [draw_inputs(case, seed) for seed in range(2)]

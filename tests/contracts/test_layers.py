@@ -85,7 +85,7 @@ def test_training_needs_no_key_where_nothing_is_drawn(case):
     assert not any("random_bits" in str(equation.primitive) for equation in without.eqns)
 
 
-@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, masks=False))
+@pytest.mark.parametrize("case", **variants_are_slow(LAYERS, kinds_alone=True))
 def test_vmap_scan_and_checkpoint_compute_the_same(case):
     params, state, x = draw_inputs(case)
     key = jax.random.key(1)

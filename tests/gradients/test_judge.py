@@ -225,7 +225,14 @@ def usual_promotion():
         yield
 
 
-@pytest.mark.parametrize("name", WRONG)
+FURTHER = (
+    *("softmax at a margin of 40", "tanh with the wrong sign beyond 16", "sigmoid, 3 times too large beyond 35"),
+    *("a cotangent in float32", "a cotangent that is clipped", "a derivative of 1e-60 left out"),
+)
+"""Wrong formulas that are wrong as another one is, which is in every run."""
+
+
+@pytest.mark.parametrize("name", **others_are_slow(WRONG, WRONG.keys() - FURTHER))
 def test_wrong_formulas_are_rejected(name):
     function, formula, arguments = WRONG[name]
     report = check_vjp(function, formula, *arguments, second_order=False, mutants=False)

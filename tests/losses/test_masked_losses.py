@@ -27,7 +27,9 @@ def sequences(loss, seed=0):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
-@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, id="alike", marks=pytest.mark.slow), pytest.param(True, id="weighted")]
+)
 def test_the_mean_is_over_real_steps(loss, weighted):
     """Value and gradient are those of the real steps alone, each an example; padding has NaN and wrong labels."""
     y, labels = sequences(loss)

@@ -112,7 +112,7 @@ def floating(tree):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("train", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_jax(name, train):
     net, params, state, x = drawn(name)
