@@ -109,7 +109,8 @@ def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value
     return [*carry, *outputs]
 
 
-def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
+def run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
+    """Runs a ``while`` with another condition and body, ``condition(*constants, *carry)`` and likewise ``body``."""
     condition_constants, body_constants, carry = loop.split_operands(operands)
 
     def going(carry: list[Value]) -> jax.Array:
@@ -146,7 +147,7 @@ def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands
         return run_scan(scan, operands, inner(scan.body))
     if name == "while":
         loop = while_parts(equation)
-        return _run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
+        return run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
     if name == "cond":
         index, *others = operands
         chosen = [inner(branch, number) for number, branch in enumerate(branches(equation))]

@@ -139,6 +139,21 @@ def test_only_the_branch_that_is_taken_counts():
     np.testing.assert_allclose(terms(branches, -x), jnp.exp(-x))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_fault_101_a_while_loop_takes_its_own_steps(nested):
+    """The derivative is a product of positive numbers. So it is the sum of its absolute terms itself."""
+
+    def function(x):
+        steps, y = lax.while_loop(lambda c: (c[1] > -10) & (c[0] < 9), lambda c: (c[0] + 1, 2 * c[1]), (0, x))
+        return y * steps
+
+    def repeated(x):
+        return lax.scan(lambda y, _: (function(y) / 40, None), x, length=2)[0]
+
+    x, y_dot = jnp.array(-1.0), lambda t: jax.jvp(repeated if nested else function, (jnp.array(-1.0),), (t,))[1]
+    np.testing.assert_allclose(absolute_terms(y_dot, jnp.ones_like(x)), y_dot(1.0), rtol=1e-14)
+
+
 def test_push_forwards_and_trees_and_transforms():
     x = draw(3, 5)
     push = lambda u: jax.jvp(lambda x: {"a": x - 2 * x, "b": -jnp.sum(x)}, (x,), (u,))[1]  # noqa: E731

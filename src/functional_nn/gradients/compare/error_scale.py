@@ -13,8 +13,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.problem import Function, Leaves
 from functional_nn.gradients.compare.rounding_noise import SOLVERS
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan
-from functional_nn.jaxprs.inner_programs import CALLS, Scan, array_type, branches, scan_parts
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan, run_while
+from functional_nn.jaxprs.inner_programs import CALLS, Scan, While, array_type, branches, scan_parts, while_parts
 from functional_nn.jaxprs.walk import all_equations
 
 
@@ -73,6 +73,8 @@ def _in_absolute_terms(
     name = equation.primitive.name
     if name == "scan":
         return _scan(equation, operands)
+    if name == "while":
+        return _while(equation, operands)
     if name == "cond":
         return _cond(equation, operands)
     # A call is entered with this hook. An equation without terms is a coefficient, and is computed as it is.
@@ -102,7 +104,7 @@ def _positive(value: Value) -> jax.Array:
     return value
 
 
-# In every step of a scan, and in every branch of a cond, a value must have the same structure: ``Terms`` or an array.
+# In every step of a loop, and in every branch of a cond, a value must have the same structure: ``Terms`` or an array.
 # So the inner programs are evaluated twice. The first time, a value is ``True`` if it depends on the argument, and
 # ``False`` if not. This tells which values are ``Terms``. The second time, the loop or the branches run as in
 # ``evaluate``, and return ``Terms`` for these values.
@@ -118,6 +120,21 @@ def _scan(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
         return _as_terms(evaluate(scan.body, arguments, _in_absolute_terms), linear_results)
 
     return run_scan(scan, _as_terms(operands, linear), body)
+
+
+def _while(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+    """Evaluates a loop with a condition. The condition depends on coefficients alone, and these keep their signs."""
+    loop = while_parts(equation)
+    linear = _linear_in_any_step_of_while(loop, [_is_linear(operand) for operand in operands])
+    _, _, linear_carry = loop.split_operands(linear)
+
+    def condition(*arguments: Value) -> list[Value]:
+        return evaluate(loop.condition, arguments)
+
+    def body(*arguments: Value) -> list[Value]:
+        return _as_terms(evaluate(loop.body, arguments, _in_absolute_terms), linear_carry)
+
+    return run_while(loop, _as_terms(operands, linear), condition, body)
 
 
 def _cond(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
@@ -149,6 +166,10 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[objec
     if name == "scan":
         scan = scan_parts(equation)
         return _linear_results(scan.body, _linear_in_any_step(scan, linear))
+    if name == "while":
+        loop = while_parts(equation)
+        _, _, carry = loop.split_operands(_linear_in_any_step_of_while(loop, linear))
+        return carry
     if name == "cond":
         return _linear_in_any_branch(branches(equation), linear[1:])
     if name in CALLS:
@@ -159,12 +180,23 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[objec
 def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
     """Which inputs of a loop's body depend on the argument in at least one step. ``linear`` says it of the operands."""
     constants, carry, inputs = scan.split_operands(linear)
+    return [*constants, *_linear_carry(scan.body, constants, carry, inputs), *inputs]
+
+
+def _linear_in_any_step_of_while(loop: While, linear: Sequence[bool]) -> list[bool]:
+    """The same for the operands of a ``while``."""
+    condition_constants, constants, carry = loop.split_operands(linear)
+    return [*condition_constants, *constants, *_linear_carry(loop.body, constants, carry, [])]
+
+
+def _linear_carry(body: ClosedJaxpr, constants: list[bool], carry: list[bool], inputs: list[bool]) -> list[bool]:
+    """Which values of a loop's carry depend on the argument in at least one step."""
     # A flag never becomes false again, so this ends.
     while True:
-        after_step, _ = scan.split_results(_linear_results(scan.body, [*constants, *carry, *inputs]))
+        after_step = _linear_results(body, [*constants, *carry, *inputs])[: len(carry)]
         grown = [before or after for before, after in zip(carry, after_step, strict=True)]
         if grown == carry:
-            return [*constants, *carry, *inputs]
+            return carry
         carry = grown
 
 
