@@ -19,6 +19,7 @@ from functional_nn.core.errors import FormulaMissing
 from functional_nn.jaxprs.backward_rules import WITHOUT_DERIVATIVE, Operation, operand_bar, rule_of
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, called_program
+from functional_nn.jaxprs.source_lines import is_file_of_jax
 from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
 
 Bar: TypeAlias = jax.Array | None
@@ -139,12 +140,16 @@ def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], ste
 def operation_name(equation: JaxprEqn) -> str:
     """The name under which an operation has a rule: ``relu`` for ``jax.nn.relu``, else the name of its primitive.
 
-    ``jax.nn.relu`` is a call with a derivative of its own, which differs at 0 from that of the maximum inside.
+    ``jax.nn.relu`` is a call with a derivative of its own, which differs at 0 from that of the maximum inside. Another
+    function with this name may have any derivative.
     """
     name = equation.primitive.name
     if name not in CALLS or _called_function(equation) != "relu":
         return name
-    steps = flattened(called_program(equation)).steps
+    program = called_program(equation)
+    if not is_file_of_jax(program.jaxpr.debug_info.func_filename):
+        return name
+    steps = flattened(program).steps
     is_maximum = [step.equation.primitive.name for step in steps] == ["max"]
     is_with_zero = is_maximum and any(isinstance(place, Literal) and place.val == 0 for place in steps[0].inputs)
     return "relu" if is_with_zero else name

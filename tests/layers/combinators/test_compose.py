@@ -347,6 +347,17 @@ def test_an_operation_without_a_rule_trains_but_has_no_formula():
     np.testing.assert_allclose(x_bar, jax.nn.sigmoid(normal(2, 3)), rtol=1e-6)
 
 
+def test_fault_102_a_function_named_relu_has_a_derivative_of_its_own():
+    @jax.custom_jvp
+    def relu(x):
+        return jnp.maximum(x, 0.0)
+
+    relu.defjvp(lambda primals, tangents: (relu(*primals), 0.1 * tangents[0]))
+    net = fnn.compose({}, lambda net, x: relu(x))
+    with pytest.raises(fnn.FormulaMissing, match=r"operation relu \(custom_jvp_call\)"):
+        net.vjp({}, {}, normal(2, 3), train=True)[2](normal(2, 3))
+
+
 def in_scan(net, x):
     return jax.lax.scan(lambda carry, _: (net.child(carry), None), x, length=3)[0]
 
