@@ -173,6 +173,11 @@ RIGHT = {
     "softmax with a probability of 1e-304": (softmax, softmax_vjp, (F64([0, -700, -3]),)),
     "tanh in the tails": (jnp.tanh, lambda x, g: g * accurate_tanh_derivative(x), (F64([17, 0.5]),)),
     "cross-entropy at a margin of 40": (first_class_loss, first_class_vjp, (F64([40, 0]),)),
+    "softplus at 40, where JAX gives 0 for the second derivative": (
+        jax.nn.softplus,
+        lambda x, g: g * sigmoid(x),
+        (F64([40, 0.5]),),
+    ),
     "an argument that is not used": (lambda a, b: PLANCK * a, lambda a, b, g: (PLANCK * g, 0 * g), (F64(1.5), F64(2))),
     "terms that overflow": (lambda x: 1.5e308 * x - 1.5e308 * x + x, lambda x, g: g, (F64(1),)),
     "complex outputs": (
