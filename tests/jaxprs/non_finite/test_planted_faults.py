@@ -130,6 +130,21 @@ def test_the_forward_pass(name):
     assert not np.isfinite(found.value)
 
 
+CAUSES = {
+    "overflow of a power of a negative number": (lambda x: x**3.0, -1e20, "Overflow"),
+    "a power that is not real": (lambda x: x**3.5, -1e20, "A negative number has real powers"),
+    "a logarithm of a subnormal number": (jnp.log, 1e-40, "The logarithm of 0 is -inf. XLA takes this number as 0"),
+    "a root of a subnormal number": (lax.rsqrt, 1e-40, "1 / √x is infinite at 0. XLA takes this number as 0"),
+    "a root of a negative number": (lax.rsqrt, -1.0, "The square root of a negative number"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_fault_103_causes_of_tiny_and_negative_numbers(name):
+    function, x, words = CAUSES[name]
+    assert fnn.find_non_finite_in(function, jnp.float32(x)).cause.startswith(words)
+
+
 def test_fault_60_a_loop_under_vmap_goes_on_until_the_last_example_has_ended():
     def squared(steps, x):
         return lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1]), (0, x))[1]

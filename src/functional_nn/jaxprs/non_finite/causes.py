@@ -45,9 +45,9 @@ Rule = Callable[..., Cause | None]
 
 
 def logarithm(x: np.ndarray) -> Cause:
-    if (x == 0).any():
-        return Cause("The logarithm of 0 is -inf.", SAFE_LOGARITHM)
-    return Cause("The logarithm of a negative number is not defined.", SAFE_LOGARITHM)
+    if (x < 0).any():
+        return Cause("The logarithm of a negative number is not defined.", SAFE_LOGARITHM)
+    return Cause(f"The logarithm of 0 is -inf.{_note_on_tiny(x)}", SAFE_LOGARITHM)
 
 
 def logarithm_of_1_plus(x: np.ndarray) -> Cause:
@@ -67,15 +67,20 @@ def root(x: np.ndarray) -> Cause:
 
 
 def inverse_root(x: np.ndarray) -> Cause:
-    if (x == 0).any():
-        return Cause("1 / √x is infinite at 0.", "Add a small number (eps) under the root.")
-    return Cause("The square root of a negative number is not defined.", "Use jnp.maximum(x, 0) under the root.")
+    if (x < 0).any():
+        return Cause("The square root of a negative number is not defined.", "Use jnp.maximum(x, 0) under the root.")
+    return Cause(f"1 / √x is infinite at 0.{_note_on_tiny(x)}", "Add a small number (eps) under the root.")
+
+
+def _note_on_tiny(x: np.ndarray) -> str:
+    """A sentence about a positive number whose result is that of 0."""
+    return "" if (x == 0).any() else " XLA takes this number as 0, since it is below the smallest normal number."
 
 
 def power(x: np.ndarray, exponent: np.ndarray) -> Cause | None:
     if (x == 0).any() and (exponent < 0).any():
         return Cause("0 to a negative power is infinite.", SAFE_DIVISION)
-    if (x < 0).any():
+    if ((x < 0) & (exponent != np.floor(exponent))).any():
         return Cause("A negative number has real powers only for integer exponents.", "Use jnp.maximum(x, 0).")
     return None
 
