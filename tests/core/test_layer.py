@@ -102,6 +102,12 @@ def test_fault_04_a_shape_that_the_elements_do_not_fill(shape, in_shape):
         net.init(jax.random.key(0), in_shape)
 
 
+@pytest.mark.parametrize("layer", [fnn.reshape((4,)), fnn.flatten(), fnn.sinusoidal_positions()])
+def test_fault_02_two_inputs_of_a_layer_that_takes_one(layer):
+    with pytest.raises(fnn.InputError, match=f"{layer.name}_0: x: expected one array, got 2 inputs"):
+        fnn.chain(layer).apply({}, {}, (jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2))), train=False)
+
+
 @pytest.mark.parametrize("shape", [(-1, -1), (0,), (-2,)])
 def test_shapes_that_are_none(shape):
     with pytest.raises(fnn.InputError, match="positive sizes"):

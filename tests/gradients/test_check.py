@@ -270,12 +270,29 @@ def product(x, weight):
         (lambda x, weight: (x, None), "a cotangent for each argument"),
         (lambda x, weight: None, "a cotangent for each argument"),
         (lambda x, weight: (x, weight.T), r"hand_vjp: weight: expected a cotangent of shape \(3, 5\), got \(5, 3\)"),
+        (lambda x, weight: (x.astype(int), weight), "hand_vjp: x: expected a cotangent of real floating-point numbers"),
+        (lambda x, weight: (x, weight.astype(complex)), "weight: expected a cotangent of real floating-point"),
         (lambda x, weight: (x.sum(), weight), r"hand_vjp: x: expected a cotangent of shape \(2, 3\), got \(\)"),
     ],
 )
 def test_wrong_structures_and_shapes_are_refused(bars, said):
     with pytest.raises(InputError, match=said):
         check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
+
+
+def test_numbers_that_are_not_finite_and_networks_without_parameters_are_refused():
+    bad, dense = np.array([[1, np.nan]]), fnn.dense(2)
+    params, state = dense.init(jax.random.key(0), (2,))
+    for function, *arguments in (
+        (check_vjp, jnp.sin, sine_vjp, bad),
+        (check_layer, dense, (2,), bad),
+        (check_gradients, dense, fnn.mean_squared_error, params, state, bad, bad),
+    ):
+        options = {"x": arguments.pop()} if function is check_layer else {}
+        with pytest.raises(InputError, match=r"expected finite numbers, got NaN or infinity in float\d\d of shape"):
+            function(*arguments, **options)
+    with pytest.raises(InputError, match="params: expected at least one array of floating-point numbers, got none"):
+        check_gradients(fnn.relu, fnn.mean_squared_error, {}, {}, np.ones((2, 3)), np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("arguments", [(), (1,), (np.arange(3), True)])

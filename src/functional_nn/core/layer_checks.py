@@ -89,10 +89,15 @@ def check_shape(in_shape: Shape, expected: str) -> Shape:
     return tuple(in_shape)
 
 
-def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
-    """Requires one array of floating-point numbers. Images as uint8 would be used as values up to 255."""
+def check_one_array(x: jax.Array) -> None:
+    """Requires one array, for layers that take a single input."""
     if not is_array(x):
         raise InputError("x", "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
+
+
+def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
+    """Requires one array of floating-point numbers. Images as uint8 would be used as values up to 255."""
+    check_one_array(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(
             "x",

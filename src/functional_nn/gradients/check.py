@@ -107,9 +107,6 @@ def check_vjp(
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
     arguments = tree_in_native_order(arguments)
     arrays = [_numbers(leaf) for leaf in jax.tree.leaves(arguments)]
-    for array in arrays:
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
-            raise InputError("arguments", "finite numbers", shown(array))
     if not any(array.size for array in arrays):
         raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
     leaves = _checked_leaves("arguments", arguments)
@@ -259,6 +256,8 @@ def check_gradients(
     check_trees(params, state)
     check_arrays("x", x)
     params, state, x = tree_in_native_order((params, state, x))
+    leaves = _checked_leaves("params", params)
+    _check_finite("x", differentiable_leaves(x).leaves)
     labels = as_array("labels", labels)
     weights = None if weights is None else as_array("weights", weights)
     if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
@@ -289,13 +288,13 @@ def check_gradients(
 
         def by_hand(params: Params, y_bar: jax.Array) -> Params:
             bars = (gradient or package_gradient)(params)
-            return jax.tree.map(lambda bar: bar * y_bar.astype(bar.dtype), bars)
+            return jax.tree.map(lambda bar: bar * y_bar.astype(jnp.result_type(bar)), bars)
 
         problem = function_problem(value, by_hand, (cast_params,))
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
 
     comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
-    return _report(comparison, _types(differentiable_leaves(params).leaves), second_order=False, mutants=mutants)
+    return _report(comparison, _types(leaves), second_order=False, mutants=mutants)
 
 
 def _numbers(leaf: PyTree) -> np.ndarray:
@@ -305,12 +304,19 @@ def _numbers(leaf: PyTree) -> np.ndarray:
 
 
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
-    """Takes the floating-point leaves of an argument. Raises InputError if it has none."""
+    """Takes the floating-point leaves of an argument. Raises InputError if it has none, or if one is not finite."""
     leaves = differentiable_leaves(tree).leaves
     if not leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
         raise InputError(argument, "at least one array of floating-point numbers", "none", remedy)
+    _check_finite(argument, leaves)
     return leaves
+
+
+def _check_finite(argument: str, leaves: Leaves) -> None:
+    for leaf in map(np.asarray, leaves):
+        if not np.isfinite(leaf).all():
+            raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(leaf)}")
 
 
 def _types(leaves: Leaves) -> list[str]:

@@ -135,6 +135,6 @@ def continued_positions(positions: Layer, max_time: int) -> Layer:
 
 
 def _check_sequence(x: jax.Array) -> None:
+    check_floating(x)
     if x.ndim != 3:
         raise InputError("x", "sequences, (batch, time, features)", f"shape {x.shape}")
-    check_floating(x)

@@ -6,6 +6,7 @@ import math
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
+from functional_nn.core.layer_checks import check_one_array
 from functional_nn.core.shapes import Shape, is_shape
 from functional_nn.core.validation import check_count, shown
 
@@ -32,6 +33,7 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
     shape = tuple(map(int, shape))
 
     def forward(x):
+        check_one_array(x)
         size = math.prod(x.shape[1:])
         known = math.prod(entry for entry in shape if entry != -1)
         if size % known or (-1 not in shape and size != known):
@@ -70,6 +72,7 @@ def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
     keep = check_count("keep", keep, least=0)
 
     def forward(x):
+        check_one_array(x)
         if x.ndim < keep + 1 + (keep > 0):
             raise InputError("x", f"more than {keep} axes after the batch axis", f"shape {x.shape}")
         return x.reshape(*x.shape[: keep + 1], math.prod(x.shape[keep + 1 :])), x[:0]

@@ -202,6 +202,11 @@ def test_peaks_are_the_best_of_anything():
     assert (peaks.flops_per_second, peaks.bytes_per_second) == (5.0, 7.0)
 
 
+def test_a_product_of_empty_arrays_is_not_measured():
+    program = jax.make_jaxpr(jnp.matmul)(jnp.ones((0, 3)), jnp.ones((3, 4)))
+    assert heaviest_products(program) == []
+
+
 def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
     def program(x, w, v, kernel):
         y = jax.lax.scan(lambda y, _: (y @ v, None), x @ w, length=50)[0]

@@ -221,6 +221,11 @@ def test_an_own_activation_is_compared_with_its_function_in_50_digits():
     assert "own" in report.sentence
 
 
+def test_points_that_are_not_finite_are_refused():
+    with pytest.raises(fnn.InputError, match="points: expected finite numbers in float32, at least one in each regime"):
+        check_activation(fnn.gelu, points=[0.5, np.inf])
+
+
 def test_an_own_kink_is_inconclusive():
     own = Activation("own", lambda x: jnp.maximum(2 * x, x), lambda x: jnp.where(x > 0, 2.0, 1.0).astype(x.dtype))
     report = check_activation(own, points={"kinks": [0.0], "normal": [-1.0, 3.0]})

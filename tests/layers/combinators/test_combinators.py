@@ -140,6 +140,14 @@ def test_repeat_refuses_parameters_of_another_depth():
         net.apply({"repeat_0": params}, {}, normal(7, 5), train=False)
 
 
+def test_fault_02_repeat_needs_an_input_of_the_type_of_its_output():
+    net = fnn.chain(fnn.repeat(fnn.residual(fnn.dense(5)), 2))
+    params, _ = net.init(KEY, (5,))
+    words = r"repeat_0: x: expected an input like the output, float32 of shape \(7, 5\), got bfloat16 of shape \(7, 5\)"
+    with pytest.raises(fnn.InputError, match=words), jax.numpy_dtype_promotion("standard"):
+        net.apply(params, {}, jnp.ones((7, 5), jnp.bfloat16), train=False)
+
+
 def test_repeat_traces_its_layer_once_however_deep():
     traces = []
 

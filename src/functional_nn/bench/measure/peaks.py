@@ -115,7 +115,8 @@ def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
     """One equation for each different product in the program: at most three, with the most operations first."""
     totals: Counter[_Product] = Counter()
     for _, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS:
+        # A product of empty arrays has no operations.
+        if equation.primitive.name in PRODUCTS and flops_of(equation):
             totals[_product_of(equation)] += repeats * flops_of(equation)
     return [product.equation for product, _ in totals.most_common(OWN_SHAPES)]
 

@@ -124,8 +124,8 @@ def check_activation(
         regimes = {
             name: as_host_array("points", values).astype(dtype).reshape(-1) for name, values in by_regime.items()
         }
-    if not regimes or not all(len(values) and not np.isnan(values.astype(float)).any() for values in regimes.values()):
-        raise InputError("points", "numbers, at least one in each regime", shown(points))
+    if not regimes or not all(len(values) and np.isfinite(values).all() for values in regimes.values()):
+        raise InputError("points", f"finite numbers in {dtype.name}, at least one in each regime", shown(points))
     with jax.enable_x64(True):
         computed = compute(activation, np.concatenate(list(regimes.values())))
         exact = _exact(activation, computed.x)

@@ -158,15 +158,19 @@ def function_problem(
 
 
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
-    """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure and shapes."""
-    expected = jax.tree.structure(inputs.join_cotangents(inputs.leaves))
-    given = jax.tree.structure(bars)
+    """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure, kinds and shapes."""
+    like = inputs.join_cotangents(inputs.leaves)
+    expected, given = jax.tree.structure(like), jax.tree.structure(bars)
     if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."
         raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
     leaves = []
-    for bar in jax.tree.leaves(bars):
-        is_complex = jnp.issubdtype(jnp.result_type(bar), jnp.complexfloating)
+    for bar, argument in zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True):
+        dtype, is_complex = jnp.result_type(bar), jnp.issubdtype(jnp.result_type(argument), jnp.complexfloating)
+        if not jnp.issubdtype(dtype, jnp.complexfloating if is_complex else jnp.floating):
+            kind = "complex" if is_complex else "real floating-point"
+            remedy = "The cotangent of a real argument is real, that of a complex one is complex."
+            raise InputError(f"hand_vjp: {inputs.names[len(leaves)]}", f"a cotangent of {kind} numbers", dtype, remedy)
         # The cotangent of a + ib is ā - i b̄.
         leaves += [jnp.real(bar), -jnp.imag(bar)] if is_complex else [bar]
     for name, bar, leaf in zip(inputs.names, leaves, inputs.leaves, strict=True):

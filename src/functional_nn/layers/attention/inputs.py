@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import check_floating
+from functional_nn.core.layer_checks import check_floating, check_one_array
 from functional_nn.core.masked import Masked, Value, check_mask, values_of
 from functional_nn.core.shapes import Shape, Shapes, is_shape
 from functional_nn.core.validation import is_array, shown
@@ -57,7 +57,7 @@ def split_sequences(x: Value) -> Sequences:
         return Sequences(x, None, ())
     source, *others = x
     # A memory has three axes, or is ``Masked``, which is a tuple. Arrays for pairs have four axes.
-    if others and (isinstance(others[0], tuple) or others[0].ndim != PAIRS_RANK):
+    if others and (not is_array(others[0]) or others[0].ndim != PAIRS_RANK):
         memory, *others = others
         return Sequences(source, memory, tuple(others))
     return Sequences(source, None, tuple(others))
@@ -85,10 +85,10 @@ def check_sequence(argument: str, x: Value, features: int) -> None:
     """Requires sequences with this number of features."""
     check_mask(x)
     x = values_of(x)
-    if isinstance(x, tuple) or x.ndim != 3 or x.shape[-1] != features:
-        given = f"{len(x)} inputs" if isinstance(x, tuple) else f"shape {x.shape}"
-        remedy = "For attention to another sequence, give a pair (x, memory)."
-        raise InputError(argument, f"sequences of {features} features, (batch, time, {features})", given, remedy)
+    check_one_array(x)
+    if x.ndim != 3 or x.shape[-1] != features:
+        expected = f"sequences of {features} features, (batch, time, {features})"
+        raise InputError(argument, expected, f"shape {x.shape}", "For attention to another sequence, give (x, memory).")
     check_floating(x)
 
 

@@ -14,7 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
-from functional_nn.core.masked import Masked
+from functional_nn.core.masked import Masked, Value
 from functional_nn.core.trees import path_of
 from functional_nn.core.validation import check_count, check_function
 
@@ -84,6 +84,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
                 params, state, key = entry
                 made = child_forward(child, layer, {child: params}, {child: state}, x, train=train, key=key)
                 y, new_state, residuals = made
+                _check_types(x, y)
                 return y, (new_state, residuals)
 
             return lax.scan(step, x, (params, state, keys), length=count)
@@ -109,6 +110,16 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     return Layer(
         name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=((child, layer),)
     )
+
+
+def _check_types(x: Value, y: Value) -> None:
+    """Requires an output with the shapes and types of the input. A scan cannot change them from step to step."""
+    given, expected = (
+        ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in jax.tree.leaves(value)) for value in (x, y)
+    )
+    if given != expected:
+        remedy = "A repeated layer has to keep the shape and the type. Convert x or the parameters."
+        raise InputError("x", f"an input like the output, {expected}", given, remedy)
 
 
 def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
