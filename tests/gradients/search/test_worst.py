@@ -114,6 +114,15 @@ def test_an_activation_is_compared_by_its_formula():
     assert ("derivative of the formula", "float32") in rows
 
 
+def test_fault_104_a_formula_that_returns_a_tuple_is_searched():
+    """``check_vjp`` takes a tuple of one cotangent, too."""
+    options = {"evaluations": 20, "dtypes": ["float32"]}
+    wrong = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (3 * x * y_bar,), **options)
+    assert rows_of(wrong)["formula", "float32"].error > 1e6
+    refused = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (2 * x * y_bar, x), **options)
+    assert repr(refused).endswith("of 20 points; not computed: formula, derivative of the formula)")
+
+
 def test_a_limit_in_seconds():
     found = worst(jnp.exp, seconds=0.2, dtypes=["float32"])
     assert found.rows

@@ -12,8 +12,8 @@ import numpy as np
 
 from functional_nn.gradients.search.exact import ExactNumbers, ExactValues, VectorFunction
 
-HandVJP: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
-"""``hand_vjp(x, y_bar) -> x_bar``."""
+HandVJP: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array]]
+"""``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``."""
 
 VALUE, GRADIENT, SECOND = "value", "gradient", "second derivative"
 FORMULA, OF_FORMULA = "formula", "derivative of the formula"
@@ -46,10 +46,14 @@ class ComputedFunction:
         wanted = {VALUE: outputs, GRADIENT: gradient, SECOND: forward(gradient)}
         if hand_vjp is not None:
 
+            def x_bar(x: jax.Array, y_bar: jax.Array) -> jax.Array:
+                (bar,) = jax.tree.leaves(hand_vjp(x, y_bar))
+                return jnp.reshape(bar, self._shape)
+
             def by_hand(x: jax.Array) -> jax.Array:
                 y = jax.eval_shape(function, point)
                 one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
-                return jnp.stack([jnp.reshape(hand_vjp(x, y_bar), self._shape) for y_bar in one_hot])
+                return jnp.stack([x_bar(x, y_bar) for y_bar in one_hot])
 
             wanted |= {FORMULA: by_hand, OF_FORMULA: forward(by_hand)}
         self.refused: dict[str, str] = {}

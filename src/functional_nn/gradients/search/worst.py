@@ -88,7 +88,8 @@ class Worst:
             return f"Worst({self.name}: nothing could be compared at {self.evaluations} points)"
         row = max(self.rows, key=lambda row: row.excess)
         where = f"{row.quantity} is off by {row.error:.3g} ULP at {shown_point(row.point)} ({row.dtype})"
-        return f"Worst({self.name}: {where}, of {self.evaluations} points)"
+        refused = f"; not computed: {', '.join(self.refused)}" if self.refused else ""
+        return f"Worst({self.name}: {where}, of {self.evaluations} points{refused})"
 
     _repr_html_ = html_repr
 
@@ -129,7 +130,7 @@ def worst(
     Args:
         function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program
             defines the exact numbers. For an activation of this package, the hand-derived formula is compared, too.
-        hand_vjp: a hand-derived formula, ``hand_vjp(x, y_bar) -> x_bar``, as for ``check_vjp``.
+        hand_vjp: a hand-derived formula, ``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``, as for ``check_vjp``.
         size: the number of elements of the vector; None for a function of one number.
         dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
         evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
