@@ -302,6 +302,16 @@ def test_fault_69_nan_infinity_and_numbers_outside_of_a_type(library):
     np.testing.assert_array_equal(found, function(jnp.asarray(SPECIAL)))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_fault_69_integers_divided_by_0(dtype):
+    def function(x):
+        a, b = x.astype(dtype), jnp.array([0, 3, 0], dtype)
+        return joined([lax.div(a, b), lax.rem(a, b)])
+
+    x = np.array([5.0, 7.0, 0.0])
+    np.testing.assert_array_equal(evaluated(Arithmetic(30), function, x)[:, 0].astype(float), function(jnp.asarray(x)))
+
+
 def test_inputs_and_literals_are_the_binary_values_that_the_code_holds():
     found = evaluated(Arithmetic(50), lambda x: x * np.float32(0.999), np.array([0.1], np.float32))
     assert found[0, 0] == Arithmetic(50).numbers(np.float64(np.float32(0.1)) * np.float64(np.float32(0.999)))

@@ -84,21 +84,26 @@ RULES |= {name: _by_arithmetic(name) for name in (*NAMES, *SPECIAL_BY_MPMATH, "l
 def _div(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
     if gives_floating(equation):
         return arithmetic.function("divide")(a, b)
-    # Integers are divided toward 0, and a division by 0 must not raise.
-    quotient = np.abs(a) // np.abs(np.where(b == 0, 1, b))
-    return np.where((a < 0) != (b < 0), -quotient, quotient)
+    # Integers are divided toward 0. In a quotient by 0, XLA sets all bits, as in -1.
+    quotient = np.abs(a) // np.abs(_without_zeros(b))
+    return np.where(b == 0, ~np.zeros_like(a), np.where((a < 0) != (b < 0), -quotient, quotient))
 
 
 @RULES.of("rem")
 def _rem(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
-    """a - b trunc(a / b), with the sign of a."""
+    """a - b trunc(a / b), with the sign of a. For integers and b = 0 it is a."""
     if not gives_floating(equation):
-        return np.fmod(a, b)
+        return np.where(b == 0, a, np.fmod(a, _without_zeros(b)))
     remainder = a - b * _truncated(arithmetic, arithmetic.function("divide")(a, b))
     # A finite number is less than ±∞, so it is the remainder. The formula would give 0 · ∞.
     is_finite = arithmetic.function("is_finite")
     b_is_infinite = (b == b) & ~is_finite(b).astype(bool)
     return np.where(is_finite(a).astype(bool) & b_is_infinite, a, remainder)
+
+
+def _without_zeros(divisor: Values) -> Values:
+    """Integers with 1 in place of 0, since NumPy cannot divide by 0."""
+    return np.where(divisor == 0, 1, divisor)
 
 
 def _truncated(arithmetic: Arithmetic, x: Values) -> Values:
