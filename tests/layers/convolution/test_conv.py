@@ -125,6 +125,22 @@ def test_a_batch_is_cut_where_there_is_work_enough():
     assert [convolutions(gradient, x, y), convolutions(gradient, x[..., :8], y)] == [4, 1]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_fault_91_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
+    """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%. With groups it is depthwise."""
+    windows, native = place_windows((31,), 16), Native(on_cpu=False, elsewhere=False)
+
+    @jax.jit
+    def computed(x, y, weight):
+        return convolve(x, weight, windows, groups, native), input_gradient(y, weight, windows, groups, native)
+
+    arrays = jnp.ones((1, 31, 2)), jnp.ones((1, 16, 2)), jnp.ones((16, 2 // groups, 2)).at[0].set(256)
+    halves = computed(*(array.astype(jnp.bfloat16) for array in arrays))
+    for half, single in zip(halves, computed(*arrays), strict=True):
+        assert half.dtype == jnp.bfloat16
+        np.testing.assert_allclose(half.astype(jnp.float32), single, rtol=1e-2)
+
+
 def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
     monkeypatch.setattr(convolution, "LEAST_WORK", 0)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))

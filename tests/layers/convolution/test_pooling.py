@@ -103,6 +103,25 @@ def test_fault_68_more_places_than_float16_counts(layer, masked):
         np.testing.assert_allclose(bar.astype(jnp.float32), 1000 / 70000, rtol=1e-3)
 
 
+@pytest.mark.parametrize("make", [fnn.average_pool, fnn.max_pool])
+def test_fault_91_sums_over_overlapping_windows_in_bfloat16(make):
+    """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%."""
+    layer = make(16, stride=1)
+    x = jnp.ones((1, 31, 1)).at[0, 15].set(2).at[0, 0].set(256)
+    y_bar = jnp.ones((1, 16, 1)).at[0, 15].set(256)
+
+    @jax.jit
+    def computed(x, y_bar):
+        y, _, pullback = layer.vjp({}, {}, x, train=True)
+        automatic = jax.vjp(lambda x: layer.apply({}, {}, x, train=True)[0], x)[1]
+        return y, pullback(y_bar)[1], automatic(y_bar)[0]
+
+    halves = computed(x.astype(jnp.bfloat16), y_bar.astype(jnp.bfloat16))
+    for half, single in zip(halves, computed(x, y_bar), strict=True):
+        assert half.dtype == jnp.bfloat16
+        np.testing.assert_allclose(half.astype(jnp.float32), single, rtol=1e-2)
+
+
 def test_a_chain_gives_the_mask_to_global_pooling():
     net = fnn.chain(fnn.dense(2), fnn.global_average_pool(), fnn.dense(3))
     params, state = net.init(jax.random.key(0), (5, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -137,16 +138,21 @@ def average_pool(
     def forward(x):
         _check_unmasked(x)
         windows = _place(x, window, stride, padding)
-        shares = _shares(windows, x)
-        # Divide before summing, since the sum could overflow in float16. The residual is an empty array: the backward
-        # pass needs only the sizes of x.
+        wide = _widened(x)
+        shares = _shares(windows, wide)
+        # Divide before summing, since the sum could overflow.
         if windows_are_disjoint(windows):
-            return jnp.sum(tiles(x, windows, 0.0) * spread_over_tiles(shares, windows), window_axes(windows)), x[:0]
-        return sum_arrays([part * shares for part in window_places(x, windows)]), x[:0]
+            y = jnp.sum(tiles(wide, windows, 0.0) * spread_over_tiles(shares, windows), window_axes(windows))
+        else:
+            y = sum_arrays([part * shares for part in window_places(wide, windows)])
+        # The residual is an empty array: the backward pass needs only the sizes of x.
+        return y.astype(x.dtype), x[:0]
 
     def backward(no_examples, y_bar):
         windows = _place(no_examples, window, stride, padding)
-        return sum_window_places([y_bar * _shares(windows, y_bar)] * windows.places, windows)
+        wide = _widened(y_bar)
+        x_bar = sum_window_places([wide * _shares(windows, wide)] * windows.places, windows)
+        return x_bar.astype(y_bar.dtype)
 
     def _shares(windows: Windows, y: jax.Array) -> jax.Array:
         """1 / c for every place of the output, in the rank of y."""
@@ -250,7 +256,7 @@ def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
 
     For small windows it is looked up: XLA fuses ``where`` with the operations that follow, but not a division.
     """
-    count = sum_arrays([(part == y).astype(jnp.int32) for part in window_places(x, windows, -jnp.inf)])
+    count = functools.reduce(jnp.add, [(part == y).astype(jnp.int32) for part in window_places(x, windows, -jnp.inf)])
     if windows.places > 4:
         return 1 / count.astype(y.dtype)
     shares = jnp.ones_like(y)
@@ -308,7 +314,7 @@ def _spatial(x: jax.Array) -> tuple[int, ...]:
 
 
 def _widened(x: jax.Array) -> jax.Array:
-    """16-bit numbers in float32: the number of places may be larger than any number of float16."""
+    """16-bit numbers in float32: their sum may overflow or stop growing, and their count may be infinite in float16."""
     return x.astype(wide_type(x.dtype))
 
 

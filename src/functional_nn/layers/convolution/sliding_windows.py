@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import LARGEST
 
@@ -187,9 +188,13 @@ def largest(x: jax.Array, windows: Windows) -> jax.Array:
 @largest.defjvp
 def _largest_as_max(windows, primals, tangents):
     def maximum(x):
+        # Widened for jax.grad, which adds the shares of an element in this type.
+        wide = x.astype(wide_type(x.dtype))
         if windows_are_disjoint(windows):
-            return jnp.max(tiles(x, windows, -jnp.inf), axis=window_axes(windows))
-        return jnp.max(jnp.stack(window_places(x, windows, -jnp.inf)), axis=0)
+            y = jnp.max(tiles(wide, windows, -jnp.inf), axis=window_axes(windows))
+        else:
+            y = jnp.max(jnp.stack(window_places(wide, windows, -jnp.inf)), axis=0)
+        return y.astype(x.dtype)
 
     return jax.jvp(maximum, primals, tangents)
 
@@ -227,8 +232,9 @@ def window_axes(windows: Windows) -> tuple[int, ...]:
 
 
 def sum_arrays(parts: Sequence[jax.Array]) -> jax.Array:
-    """The sum of arrays of one shape."""
-    return functools.reduce(jnp.add, parts)
+    """The sum of arrays of floating-point numbers, of one shape and type. 16-bit numbers are added in float32."""
+    dtype = parts[0].dtype
+    return functools.reduce(jnp.add, (part.astype(wide_type(dtype)) for part in parts)).astype(dtype)
 
 
 def _places(windows: Windows) -> itertools.product:
