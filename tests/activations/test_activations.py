@@ -107,6 +107,17 @@ def test_a_traced_parameter_leaves_its_program_with_the_pullback(maker):
     assert x_bar[0, 0, 0] != x_bar[1, 0, 0]
 
 
+@pytest.mark.parametrize("activation", [fnn.softmax, fnn.log_softmax], ids=by_name)
+def test_fault_92_more_classes_than_float16_counts(activation):
+    """70000 is infinity in float16."""
+    x = jnp.zeros(70_000, jnp.float16)
+    y, automatic = jax.vjp(activation, x)
+    np.testing.assert_allclose(y.astype(jnp.float32), activation(jnp.zeros(70_000)), rtol=1e-2)
+    for x_bar in (activation.pullback(x, x + 1), automatic(x + 1)[0]):
+        assert x_bar.dtype == x.dtype
+        np.testing.assert_allclose(x_bar, 0, atol=1e-6)  # all outputs sum to a constant
+
+
 @pytest.mark.parametrize("maker", [fnn.activations.leaky_relu_with, fnn.activations.elu_with])
 def test_a_traced_parameter_keeps_the_type_of_x(maker):
     x = jnp.array([-2.0, 3.0], jnp.bfloat16)

@@ -253,6 +253,28 @@ def test_settings_that_are_arrays_keep_the_type_of_the_outputs(number):
         assert loss.gradient(y, labels).dtype == loss.per_example(y, labels).dtype == jnp.float16
 
 
+@pytest.mark.parametrize(
+    ("loss", "labels", "value", "gradient"),
+    [
+        (fnn.cross_entropy, jnp.array([0]), np.log(70_000), 1 / 70_000),
+        (fnn.cosine_distance, jnp.full((1, 70_000), -1, jnp.float16), 2, 0),
+    ],
+    ids=["cross_entropy", "cosine_distance"],
+)
+def test_fault_92_more_classes_than_float16_counts(loss, labels, value, gradient):
+    """70000 is infinity in float16."""
+    y = jnp.ones((1, 70_000), jnp.float16)
+    np.testing.assert_allclose(loss(y, labels), value, rtol=1e-3)
+    for y_bar in (loss.gradient(y, labels), jax.grad(loss)(y, labels)):
+        assert y_bar.dtype == y.dtype
+        np.testing.assert_allclose(y_bar[0, 1:].astype(jnp.float32), gradient, rtol=1e-2, atol=1e-7)
+
+
+def test_fault_92_a_penalty_on_more_weights_than_float16_counts():
+    assert fnn.l2(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 35_000
+    assert fnn.l1(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 70_000
+
+
 def test_extreme_logits_stay_finite():
     y = jnp.array([[1e30, -1e30, 0.0]])
     for label in range(3):

@@ -30,13 +30,13 @@ from jax.typing import DTypeLike
 from functional_nn.core.shapes import wide_type
 
 
-def in_wide_type(derivative: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Makes a derivative compute 16-bit numbers in float32 and round once. Integers become floating-point numbers."""
+def in_wide_type(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Makes a function compute 16-bit numbers in float32 and round once. Integers become floating-point numbers."""
 
-    @wraps(derivative)
+    @wraps(function)
     def computed_wide(x, *parameters):
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
-        return derivative(x.astype(wide_type(x.dtype)), *parameters).astype(x.dtype)
+        return function(x.astype(wide_type(x.dtype)), *parameters).astype(x.dtype)
 
     return computed_wide
 

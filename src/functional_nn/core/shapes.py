@@ -26,7 +26,7 @@ the shape of a masked sequence, for functions that require one."""
 
 def wide_type(dtype: DTypeLike) -> DTypeLike:
     """The type to sum in: at least float32, since a sum of 16-bit numbers overflows or stops growing."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def is_known(size: object) -> bool:

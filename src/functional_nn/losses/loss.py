@@ -77,8 +77,7 @@ class Loss:
         """Computes Σ wᵢ ℓᵢ and Σ wᵢ aᵢ. The totals of batches, added, give the exact mean over all of them."""
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
-        wide = _wide(values)
-        total = wide if weights is None else times(weights, wide)
+        total = values if weights is None else times(weights, values)
         return jnp.sum(total), self._total_weight(values, labels, weights)
 
     def result(self, totals: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -92,7 +91,7 @@ class Loss:
         """
         examples, labels, weights = self._prepare(y, labels, None)
         values = self.values(examples, labels)
-        values = values if weights is None else jnp.where(weights == 0, 0, values)
+        values = (values if weights is None else jnp.where(weights == 0, 0, values)).astype(values_of(y).dtype)
         return values.reshape(*y.mask.shape, *values.shape[1:]) if isinstance(y, Masked) else values
 
     def gradient(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> Value:
@@ -107,16 +106,16 @@ class Loss:
         if shares.ndim:
             shares = expand(shares, gradients.ndim)
         # An example with the weight 0 may have a gradient that is not finite. Its share makes it 0.
-        gradients = times(shares, gradients)
+        gradients = times(shares, gradients).astype(values_of(y).dtype)
         return Masked(gradients.reshape(y.values.shape), None) if isinstance(y, Masked) else gradients
 
     def _total_weight(self, values, labels, weights):
         """Σ wᵢ aᵢ."""
         if self.label_weights is None:
             if weights is None:
-                return jnp.asarray(values.size, wide_type(values.dtype))
+                return jnp.asarray(values.size, values.dtype)
             return jnp.sum(weights)
-        label_weights = _wide(self.label_weights(labels).astype(values.dtype))
+        label_weights = self.label_weights(labels).astype(values.dtype)
         return jnp.sum(label_weights if weights is None else times(weights, label_weights))
 
     def _prepare(
@@ -124,8 +123,9 @@ class Loss:
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """Checks the arguments, and makes every step an example.
 
-        The weights are None if all are 1. Otherwise they are at least in float32, since float16 holds no weight of 1e5.
-        If a weight is 0, its y becomes 0, so that ``jax.grad`` does not compute 0 · ∞.
+        Outputs and weights are at least in float32: in 16 bits a sum over classes overflows or stops growing, and
+        float16 holds no weight of 1e5. The weights are None if all are 1. If a weight is 0, its y becomes 0, so that
+        ``jax.grad`` does not compute 0 · ∞.
         """
         y = as_outputs(y)
         labels = as_labels(labels)
@@ -137,10 +137,11 @@ class Loss:
         else:
             self.check(y, labels)
         y, labels, weights, mask = as_examples(y, labels, weights)
+        y = y.astype(wide_type(y.dtype))
         if weights is None and mask is None:
             return y, labels, None
         # The weights have the shape of the values, which only the loss itself knows.
-        weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, wide_type(y.dtype))
+        weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, y.dtype)
         return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
 
     def _check_real_steps(self, y, labels):
@@ -149,7 +150,3 @@ class Loss:
         jax.eval_shape(self.check, y.values, labels)
         if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
             self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))
-
-
-def _wide(values):
-    return values.astype(wide_type(values.dtype))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from functional_nn.core import trees
 from functional_nn.core.layer import Params
 from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import check_number, tree_in_native_order
 
 
@@ -41,7 +42,8 @@ class Penalty:
         """Computes rate · Σ f(w) over the chosen parameters."""
         check_trees(params, {})
         leaves = trees.flatten(tree_in_native_order(params))
-        terms = [jnp.sum(self.function(leaves[path])) for path in trees.select(params, self.paths)]
+        chosen = [jnp.asarray(leaves[path]) for path in trees.select(params, self.paths)]
+        terms = [jnp.sum(self.function(leaf.astype(wide_type(leaf.dtype)))) for leaf in chosen]
         return self.rate * jnp.sum(jnp.stack(terms))
 
     def gradient(self, params: Params) -> Params:
