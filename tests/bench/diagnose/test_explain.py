@@ -169,6 +169,13 @@ def test_retracing_by_what_comes_back():
     assert not explain(step, {"step": jnp.int32(0), "sum": jnp.float32(0)}, jnp.float32(1)).findings
 
 
+def test_arguments_that_differ_in_type_alone_come_back_as_their_own_types():
+    params, average = {"w": jnp.ones(3)}, {"w": jnp.ones(3, jnp.bfloat16)}
+    assert not explain(lambda params, average: (params, average), params, average).findings
+    (finding,) = explain(lambda params, average: (params, params), params, average).findings
+    assert "argument 1['w'] was bfloat16[3] and comes back as float32[3]" in finding.message
+
+
 def test_slow_product_of_integers():
     x = jnp.ones((8, 8), jnp.int32)
     finding = in_network(lambda x, y: x @ y, x, x)

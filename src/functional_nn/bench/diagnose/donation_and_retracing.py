@@ -125,8 +125,10 @@ def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: ob
         start += len(before.types)
         if not before.types or not isinstance(argument, dict | list | tuple):
             continue
-        # The first result with the same structure and shapes is assumed to be the argument of the next call.
-        after = next((tree for tree in made if _is_alike(before, tree)), before)
+        # A result with the same structure and shapes is assumed to be the argument of the next call: one of the same
+        # types, or else the first one.
+        alike = [tree for tree in made if _is_alike(before, tree)]
+        after = before if before in alike or not alike else alike[0]
         for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
             if type_before != type_after:
                 yield _type_change(argument_name(path), type_before, type_after, "comes back as")
