@@ -212,6 +212,7 @@ def test_bytes_by_hand():
     between = 2 * 4 * 8 * 4  # read by the activation, and written for the second product
     assert count_bytes(lambda x, w, v: jax.nn.relu(x @ w) @ v, x, w, v) == product + between + 4 * (32 + 8 + 16)
     assert count_bytes(lambda x, w: (x.reshape(2, 4, 16).reshape(8, 16) @ w).T, x, w) == product
+    assert count_bytes(lambda x: x.T.reshape(4, 32), x) == 2 * 4 * 8 * 16  # an argument that is copied into a result
     looped = lambda x, w: lax.scan(lambda _, x: (None, x @ w), None, x)[1]  # noqa: E731
     assert count_bytes(looped, jnp.ones((5, 8, 16)), w) == 5 * product
 

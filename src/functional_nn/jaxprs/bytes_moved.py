@@ -47,19 +47,23 @@ def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
     """
     flat = flattened(program)
     counts: Counter[str] = Counter()
-    # A view has no memory of its own: it is replaced by the array that it shows.
+    given = {*flat.inputs, *flat.constants}
+    # A view has no memory of its own: it is replaced by the array that it shows. A view of an argument that is a result
+    # is a copy.
     shown: dict[int, int] = {}
     for step in flat.steps:
         source = step.inputs[0] if step.inputs else None
         if step.equation.primitive.name in VIEWS and isinstance(source, int):
-            shown[step.outputs[0]] = shown.get(source, source)
+            view, array = step.outputs[0], shown.get(source, source)
+            if not (view in flat.outputs and array in given):
+                shown[view] = array
     steps = [step for step in flat.steps if shown.keys().isdisjoint(step.outputs)]
 
     def arrays(places: Iterable[Place]) -> set[int]:
         return {shown.get(place, place) for place in places if isinstance(place, int)}
 
     # Operations that are not fused read and write memory. This also determines which arrays must be in memory.
-    in_memory, needed = {*flat.inputs, *flat.constants}, arrays(flat.outputs)
+    in_memory, needed = {*given}, arrays(flat.outputs)
     for step in steps:
         if not _is_fused(step):
             counts += _moved(step)
