@@ -202,6 +202,13 @@ def test_sums_over_windows_and_into_places():
     assert count_flops(lambda x, y: x.at[jnp.array([0, 1])].add(y), jnp.ones(9), jnp.ones(2)) == 2
 
 
+@pytest.mark.parametrize(("number", "flops"), [("float32", 1), ("complex64", 2), ("int32", 0)])
+def test_sums_of_every_type(number, flops):
+    x, y = jnp.ones(9, number), jnp.ones(2, number)
+    assert count_flops(jnp.sum, x) == 9 * flops
+    assert count_flops(lambda x, y: x.at[jnp.array([0, 1])].add(y), x, y) == 2 * flops
+
+
 def test_bytes_by_hand():
     """A product reads and writes whole; what is elementwise is fused and reads and writes what it must."""
     x, w, v = jnp.ones((8, 16)), jnp.ones((16, 4)), jnp.ones((4, 2))
@@ -219,6 +226,10 @@ def test_bytes_by_hand():
 
 def test_bytes_of_taking_and_putting_are_those_of_the_part():
     x, rows = jnp.ones((1000, 8)), jnp.array([3, 5])
+    put = count_bytes(lambda x, new: x.at[rows].set(new, mode="promise_in_bounds"), x, x[:2])
+    assert 2 * (2 * 8 * 4) < put < 200
+    add = count_bytes(lambda x, new: x.at[rows].add(new, mode="promise_in_bounds"), x, x[:2])
+    assert add == put + 2 * 8 * 4  # the old elements, which it reads too
     assert count_bytes(lambda x, rows: x.at[rows].get(mode="clip"), x, rows) < 400
     assert (
         count_bytes(lambda x, row: lax.dynamic_update_slice(x, row, (2, 0)), x, jnp.ones((1, 8))) <= 2 * 8 * 4 + 32000

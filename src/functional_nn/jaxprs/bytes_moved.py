@@ -26,11 +26,13 @@ READ_WHOLE = frozenset(
 """Operations that read their operands from memory and write their results there."""
 TAKEN = frozenset(("gather", "dynamic_slice"))
 """Operations that read their indices, but of their first operand only the elements that they return."""
-PUT = {"dynamic_update_slice": 1} | {
-    f"scatter{kind}": 2 for kind in ("", "-add", "-mul", "-min", "-max", "_add", "_mul", "_min", "_max", "-sub", "_sub")
+REPLACING = {"dynamic_update_slice": 1, "scatter": 2}
+COMBINING = {
+    f"scatter{kind}": 2 for kind in ("-add", "-mul", "-min", "-max", "_add", "_mul", "_min", "_max", "-sub", "_sub")
 }
-"""Operations that write a part of an array, while the rest stays in place. The value is the index of the operand with
-the new elements. Operations that combine new with old elements read the same number of old elements."""
+"""Operations that read their indices and new elements, and write a part of an array, while the rest stays in place. The
+value is the index of the operand with the new elements. ``COMBINING`` operations read the same number of old elements.
+"""
 
 
 VIEWS = frozenset(("reshape", "squeeze", "expand_dims", "transpose", "name", "stop_gradient"))
@@ -86,7 +88,8 @@ def size_of(array: object) -> int:
 
 def _is_fused(step: Step) -> bool:
     name = step.equation.primitive.name
-    return not (name in READ_WHOLE or name in TAKEN or name in PUT or inner_programs(step.equation))
+    apart = (READ_WHOLE, TAKEN, REPLACING, COMBINING)
+    return not (any(name in names for names in apart) or inner_programs(step.equation))
 
 
 def _moved(step: Step) -> Counter[str]:
@@ -102,8 +105,10 @@ def _moved(step: Step) -> Counter[str]:
         return Counter({place: times(equation) * size for part in inner for place, size in part.items()})
     if name in TAKEN:
         return Counter({scope: 2 * results + sum(operands[1:])})
-    if name in PUT:
-        return Counter({scope: 2 * operands[PUT[name]]})
+    if name in REPLACING:
+        return Counter({scope: sum(operands[1:]) + operands[REPLACING[name]]})
+    if name in COMBINING:
+        return Counter({scope: sum(operands[1:]) + 2 * operands[COMBINING[name]]})
     literals = sum(size_of(array_type(literal)) for literal in equation.invars if isinstance(literal, Literal))
     return Counter({scope: sum(operands) - literals + results})
 

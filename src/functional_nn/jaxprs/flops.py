@@ -2,10 +2,11 @@
 
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. An elementwise
 operation counts one per output element, even a transcendental one. A reduction counts one per input element. Moves,
-comparisons and conversions count as 0. Equations that no result needs are left out. The body of a ``scan`` counts once
-for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the most operations. A
-convolution counts the products of every window with the weights, including padding, also where the platform computes it
-by matrix products. The stride of a transposed convolution leaves holes between its inputs; they count as 0.
+comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Equations that no
+result needs are left out. The body of a ``scan`` counts once for each step, and the body of a ``while`` counts once. A
+``cond`` counts as its branch with the most operations. A convolution counts the products of every window with the
+weights, including padding, also where the platform computes it by matrix products. The stride of a transposed
+convolution leaves holes between its inputs; they count as 0.
 
 A product of complex matrices counts as four real ones, a complex addition 2 and a complex multiplication 6. A Fourier
 transform of n numbers counts 5 n log₂ n, and half of it if its input or output is real. A ragged product counts every
@@ -24,6 +25,7 @@ from collections import Counter
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.typing import DTypeLike
 
 from functional_nn.jaxprs.inner_programs import TracedProgram, array_type, closed, counted_program, inner_programs
 from functional_nn.jaxprs.walk import times, within
@@ -32,7 +34,7 @@ ELEMENTWISE = frozenset(
     {"add", "add_any", "sub", "mul", "div", "rem", "neg", "abs", "sign", "max", "min", "floor", "ceil", "round"}
     | {"pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p"}
     | {"sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"}
-    | {"logistic", "erf", "erfc", "erf_inv"}
+    | {"logistic", "erf", "erfc", "erf_inv", "clamp"}
 )
 REDUCTIONS = frozenset(
     {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"}
@@ -47,9 +49,13 @@ UNCOUNTED = frozenset(
     | {"regularized_incomplete_beta", "bessel_i0e", "bessel_i1e"}
 )
 """Operations whose number of floating-point operations is not known here. Of a ``while`` the number of steps is not."""
-COMPLEX_COUNTS = {"add": 2, "add_any": 2, "sub": 2, "neg": 2, "mul": 6}
-"""The operations of an elementwise function of complex numbers, for each element."""
-ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-mul", "scatter_mul"))
+ADDING_UP = frozenset(("scatter-add", "scatter_add"))
+MULTIPLYING = frozenset(("scatter-mul", "scatter_mul"))
+COMPLEX_COUNTS = {
+    **dict.fromkeys(("add", "add_any", "sub", "neg", "reduce_sum", "reduce_window_sum", "cumsum", *ADDING_UP), 2),
+    **dict.fromkeys(("mul", "reduce_prod", "cumprod", *MULTIPLYING), 6),
+}
+"""The operations of a function of complex numbers, for each element."""
 
 
 def uncounted(program: TracedProgram) -> Counter[str]:
@@ -64,7 +70,7 @@ def uncounted(program: TracedProgram) -> Counter[str]:
         name, programs, repeats = equation.primitive.name, _counted_programs(equation), times(equation)
         if name in UNCOUNTED:
             counts[name] += 1
-        elif not programs and name in ELEMENTWISE and _is_complex(equation) and name not in COMPLEX_COUNTS:
+        elif not programs and name in ELEMENTWISE | REDUCTIONS and _is_complex(equation) and name not in COMPLEX_COUNTS:
             counts[f"complex {name}"] += 1
         inner = [uncounted(inner_program) for inner_program in programs]
         if equation.primitive.name == "cond":
@@ -113,14 +119,13 @@ def flops_of(equation: JaxprEqn) -> int:
     if not equation.outvars:
         return 0
     result = array_type(equation.outvars[0])
-    if name in ELEMENTWISE and _is_complex(equation):
-        return COMPLEX_COUNTS.get(name, 0) * result.size
     if name in ELEMENTWISE:
-        return result.size if jnp.issubdtype(result.dtype, jnp.floating) else 0
+        return _per_element(name, result.dtype) * result.size
     if name in REDUCTIONS:
         is_running_total = name.startswith("cum")
         # Over axes of length 1, nothing is added.
-        return operands[0].size if is_running_total or operands[0].size > result.size else 0
+        elements = operands[0].size if is_running_total or operands[0].size > result.size else 0
+        return _per_element(name, operands[0].dtype) * elements
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         products = result.size * math.prod(operands[0].shape[axis] for axis in contracted)
@@ -135,10 +140,20 @@ def flops_of(equation: JaxprEqn) -> int:
         products = result.size * weight.size // weight.shape[numbers.rhs_spec[0]]
         return (8 if _is_complex(equation) else 2) * products // math.prod(equation.params["lhs_dilation"])
     if name in OVER_WINDOWS:
-        return result.size * math.prod(equation.params["window_dimensions"])
+        elements = result.size * math.prod(equation.params["window_dimensions"])
+        return _per_element(name, result.dtype) * elements
     if name == "select_and_scatter_add":
         return operands[0].size * (1 + math.prod(equation.params["window_dimensions"]))
-    return operands[2].size if name in ADDING_UP else 0
+    if name in ADDING_UP | MULTIPLYING:
+        return _per_element(name, result.dtype) * operands[2].size
+    return 0
+
+
+def _per_element(name: str, dtype: DTypeLike) -> int:
+    """The operations of an elementwise function or a reduction for each element. Integers and booleans have none."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return COMPLEX_COUNTS.get(name, 0)
+    return 1 if jnp.issubdtype(dtype, jnp.floating) else 0
 
 
 def _ragged_flops(equation: JaxprEqn) -> int:

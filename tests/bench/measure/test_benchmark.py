@@ -17,7 +17,7 @@ import functional_nn as fnn
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
 from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.measure.peaks import Peaks, Rate, heaviest_products, product_name, trials
+from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, product_name, trials
 from functional_nn.bench.measure.suite import cases_of, knee, measure
 from functional_nn.bench.measure.timing import Timing, clocked, copies, race
 from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
@@ -223,6 +223,7 @@ def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
     assert tried[1].flops == 2 * 4 * 6 * 6
     assert tried[1].bytes == 4 * (24 + 36 + 24)
     assert all(trial.run() > 0 for trial in tried)
+    assert [_square_product(4, jnp.dtype(number), None).flops for number in ("float32", "complex64")] == [128, 512]
 
 
 def test_the_parts_of_a_program_are_timed_and_add_up(network):
@@ -294,11 +295,14 @@ def test_timing_of_one_call_and_of_many():
 
 
 def test_figures_are_read_easily():
-    assert [in_seconds(s) for s in (2.0, 0.5, 0.123456, 9.999e-4, 1e-7)] == [
+    assert [in_seconds(s) for s in (1800, 2.0, 0.9996, 0.5, 0.123456, 0.09996, 9.999e-4, 1e-7)] == [
+        "1800 s",
         "2.00 s",
+        "1.00 s",
         "500 ms",
         "123 ms",
-        "1e+03 µs",
+        "100 ms",
+        "1.00 ms",
         "0.100 µs",
     ]
     assert [in_bytes(n) for n in (0, 999, 1000, 5e9, 2e13)] == ["0 B", "999 B", "1 kB", "5 GB", "20 TB"]

@@ -19,7 +19,7 @@ from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
 
 WORTH_DONATING = 2**16
 """The smallest size in bytes of an argument that is worth donating."""
-UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy", "clamp"}
+UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy"}
 """Operations that change an array element by element."""
 
 

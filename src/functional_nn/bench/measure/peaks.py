@@ -19,8 +19,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.bench.measure.timing import Timing, clocked
 from functional_nn.jaxprs.bytes_moved import size_of
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.flops import flops_of
-from functional_nn.jaxprs.walk import equations
+from functional_nn.jaxprs.flops import flops_by_scope, flops_of
+from functional_nn.jaxprs.walk import equations, trace
 
 MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None
 
@@ -162,7 +162,11 @@ def _repeats(work_of_one: float, least_work: float) -> int:
 @lru_cache(maxsize=64)
 def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> Trial:
     x = jnp.ones((size, size), dtype)
-    return _repeated(f"{size}³", lambda x, y: jnp.matmul(x, y, precision=precision), (x, x), 2 * size**3)
+
+    def product(x, y):
+        return jnp.matmul(x, y, precision=precision)
+
+    return _repeated(f"{size}³", product, (x, x), flops_by_scope(trace(product, x, x)).total())
 
 
 @lru_cache(maxsize=64)

@@ -5,22 +5,23 @@ from __future__ import annotations
 
 def seconds_scale(seconds: float) -> tuple[float, str]:
     """The factor that brings seconds to an easily read number, and the unit's name."""
-    if seconds >= 1:
+    # A number that is written as 1.00 has the larger unit.
+    if seconds >= 0.9995:
         return 1.0, "s"
-    if seconds >= 1e-3:
+    if seconds >= 0.9995e-3:
         return 1e3, "ms"
     return 1e6, "µs"
 
 
 def in_seconds(seconds: float) -> str:
-    """Seconds with three digits.
+    """Seconds with three digits; above 1000 s with more.
 
     >>> in_seconds(0.01234), in_seconds(2.5e-5)
     ('12.3 ms', '25.0 µs')
     """
     scale, unit = seconds_scale(seconds)
     number = seconds * scale
-    return f"{number:.3g} {unit}" if number >= 100 else f"{number:#.3g} {unit}"
+    return f"{number:.0f} {unit}" if number >= 99.95 else f"{number:#.3g} {unit}"
 
 
 def in_bytes(number: float) -> str:
