@@ -241,9 +241,10 @@ def _evaluated(program: Flat, arguments: Sequence[jax.Array]) -> dict[int, jax.A
 
 def _of_output(layer: str, output: jax.Array) -> dict[str, jax.Array]:
     output = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    by_unit = output.reshape(-1, output.shape[-1])
+    # The output of a neuron, (batch,), is that of one unit.
+    by_unit = output.reshape(-1, output.shape[-1] if output.ndim > 1 else 1)
     numbers = {
-        "units": jnp.asarray(output.shape[-1], output.dtype),
+        "units": jnp.asarray(by_unit.shape[-1], output.dtype),
         "dead": jnp.sum(jnp.all(by_unit == 0, axis=0)).astype(output.dtype),
         "zeros": jnp.mean((output == 0).astype(output.dtype)),
         "mean": jnp.mean(output),
