@@ -41,7 +41,8 @@ def layer_norm(
 
     Args:
         axes: the axes of x to normalize along, one or a tuple of several, without the batch axis 0.
-        epsilon: ε, added to the variance. If ε is 0, equal values give NaN, in y and in the gradient.
+        epsilon: ε, added to the variance. If ε is 0, equal values give NaN, in y and in the gradient. Differences below
+            1e-19 may then give NaN or infinity, because their squares are 0 in float32.
         scale: whether x̂ is multiplied by a parameter.
         bias: whether a parameter is added.
         name: used in parameter trees and in error messages.
@@ -86,7 +87,8 @@ def rms_norm(
 
     Args:
         axes: the axes of x to normalize along, one or a tuple of several, without the batch axis 0.
-        epsilon: ε, added to the mean square. If ε is 0, zeros give NaN, in y and in the gradient.
+        epsilon: ε, added to the mean square. If ε is 0, zeros give NaN, in y and in the gradient. Values below 1e-19
+            may then give NaN or infinity, because their squares are 0 in float32.
         scale: whether x̂ is multiplied by a parameter.
         name: used in parameter trees and in error messages.
 
