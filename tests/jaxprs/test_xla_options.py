@@ -130,8 +130,18 @@ def test_one_by_one_is_a_kernel_less():
     assert compiled(jnp.ones(200)) == 200
 
 
+def test_fault_87_a_gradient_of_a_maximum_is_not_nan():
+    """At level 0, LLVM rounds the normalized value in two ways: no element equals the maximum of its window."""
+    net = fnn.chain(fnn.batch_norm(), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(1))
+    params, state = net.init(jax.random.key(0), (4, 4, 3))
+    x = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
+    gradient = jax.grad(lambda x: jnp.sum(net.apply(params, state, x, train=True)[0]))
+    found = jax.jit(gradient, compiler_options=known_options(FIRST_LEVEL | QUICK))(x)
+    assert jnp.allclose(found, gradient(x), atol=1e-4)
+
+
 def test_each_program_of_a_run_has_its_own_options(monkeypatch):
-    """The full batches have XLA's newer kernels, also where what is left over is compiled as if it ran once."""
+    """The full batches have XLA's newer kernels. No program with a gradient is compiled without optimization."""
     found = {}
 
     def compile_lowered(lowered, options):
@@ -147,7 +157,7 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
     assert FIRST_LEVEL.items() <= steps.items()
     assert not steps.keys() & QUICK.keys()
-    assert found["last_batch"] == steps | QUICK | RUN_ONCE
+    assert found["last_batch"] == steps | QUICK
     assert (found["start"], found["draw_order"]) == (QUICK | RUN_ONCE, QUICK | FIRST_LEVEL)
     assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 

@@ -261,7 +261,7 @@ def test_settings_that_are_arrays_keep_the_type_of_the_outputs(number):
     ],
     ids=["cross_entropy", "cosine_distance"],
 )
-def test_fault_92_more_classes_than_float16_counts(loss, labels, value, gradient):
+def test_fault_89_more_classes_than_float16_counts(loss, labels, value, gradient):
     """70000 is infinity in float16."""
     y = jnp.ones((1, 70_000), jnp.float16)
     np.testing.assert_allclose(loss(y, labels), value, rtol=1e-3)
@@ -270,7 +270,7 @@ def test_fault_92_more_classes_than_float16_counts(loss, labels, value, gradient
         np.testing.assert_allclose(y_bar[0, 1:].astype(jnp.float32), gradient, rtol=1e-2, atol=1e-7)
 
 
-def test_fault_92_a_penalty_on_more_weights_than_float16_counts():
+def test_fault_89_a_penalty_on_more_weights_than_float16_counts():
     assert fnn.l2(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 35_000
     assert fnn.l1(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 70_000
 

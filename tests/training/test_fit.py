@@ -13,7 +13,6 @@ import pytest
 import functional_nn as fnn
 from functional_nn.data import make_dataset
 from functional_nn.training.epoch import shuffled
-from functional_nn.training.programs import cache
 from functional_nn.training.programs import compile as programs
 from functional_nn.training.random_keys import derived_key
 
@@ -108,19 +107,6 @@ def test_programs_agree_with_the_pure_functions(batch_size):
         np.testing.assert_allclose(run.history[number].train_loss, result.loss, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), run.params, expected.params)
     assert run.train_state.step == expected.step
-
-
-def test_what_is_left_over_from_many_batches_is_trained_on(monkeypatch):
-    """It is compiled at a level of its own, which may change the last bit."""
-    net, data = fnn.chain(fnn.dense(4), fnn.dense(3)), make_data()
-    runs = []
-    for many in (1, 3):
-        monkeypatch.setattr(programs, "MANY_BATCHES", many)
-        cache._cached.cache_clear()
-        runs.append(fit(net, data=data, epochs=2, batch_size=16))
-    few, expected = (run.train_state for run in runs)
-    assert few.step == expected.step == 6
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), few.params, expected.params)
 
 
 def test_an_option_that_xla_lacks_is_left_out(monkeypatch):

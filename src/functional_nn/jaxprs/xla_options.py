@@ -32,14 +32,12 @@ work, and running takes 1.05 times as long. For train steps, compiling takes 0.8
 0.91 to 1.0 of the time; with loops in the step, as in an LSTM, up to 1.03 of the time."""
 
 RUN_ONCE: Options = {"xla_backend_optimization_level": 0}
-"""For a program whose compilation takes far longer than its one run.
+"""For a program without derivatives whose compilation takes far longer than its one run.
 
 The program may round differently: its values and those of ``create_train_state`` or ``make_epoch`` can differ in the
-last bit.
+last bit. If an expression is computed at two places, it may even be rounded in two ways in one program. Then no element
+of a window equals its maximum, and the derivative of the maximum is NaN.
 """
-
-RUN_A_FEW_TIMES: Options = RUN_ONCE | {"xla_cpu_use_fusion_emitters": False}
-"""The same as ``RUN_ONCE``, with the older kernel generator, which compiles faster."""
 
 SUMS: Options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 """YNNPACK computes the sums. By default it also computes convolutions, but inside a loop on one core only."""
@@ -146,12 +144,7 @@ def _compiled_with_known(lowered: Lowered, options: Mapping[str, str | bool | in
 
 
 def quick_jit(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Like ``jax.jit``, but compiles several times faster, to a slower program. Use it for programs that run rarely."""
-    return jax.jit(function, compiler_options=known_options(RUN_A_FEW_TIMES))
-
-
-def moderate_jit(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Like ``jax.jit``, but compiles in about half of the time. Use it for programs that run once per epoch."""
+    """Like ``jax.jit``, but compiles in about half of the time. Use it for programs that run rarely."""
     options = FIRST_LEVEL | QUICK
     if jax.config.values["jax_disable_most_optimizations"]:
         options = QUICK  # JAX chooses the optimization level

@@ -27,7 +27,7 @@ from functional_nn.core.children import MARK
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.walk import Flat, flattened, layer_of
-from functional_nn.jaxprs.xla_options import moderate_jit
+from functional_nn.jaxprs.xla_options import quick_jit
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject
 from functional_nn.training.optimizers.precision import Precision, as_precision
@@ -133,7 +133,7 @@ def make_layer_statistics(net: Layer, loss: LossFunction, precision: str | Preci
         order[:] = [list(numbers) for numbers in results]
         return results
 
-    program = moderate_jit(in_order)
+    program = quick_jit(in_order)
 
     def statistics(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Numbers, Numbers]:
         outputs, gradients = jax.device_get(program(params, state, x, labels))

@@ -114,7 +114,7 @@ def test_an_activation_is_compared_by_its_formula():
     assert ("derivative of the formula", "float32") in rows
 
 
-def test_fault_104_a_formula_that_returns_a_tuple_is_searched():
+def test_fault_94_a_formula_that_returns_a_tuple_is_searched():
     """``check_vjp`` takes a tuple of one cotangent, too."""
     options = {"evaluations": 20, "dtypes": ["float32"]}
     wrong = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (3 * x * y_bar,), **options)

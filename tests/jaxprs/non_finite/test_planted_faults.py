@@ -140,7 +140,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_fault_103_causes_of_tiny_and_negative_numbers(name):
+def test_fault_93_causes_of_tiny_and_negative_numbers(name):
     function, x, words = CAUSES[name]
     assert fnn.find_non_finite_in(function, jnp.float32(x)).cause.startswith(words)
 

@@ -347,7 +347,7 @@ def test_an_operation_without_a_rule_trains_but_has_no_formula():
     np.testing.assert_allclose(x_bar, jax.nn.sigmoid(normal(2, 3)), rtol=1e-6)
 
 
-def test_fault_102_a_function_named_relu_has_a_derivative_of_its_own():
+def test_fault_92_a_function_named_relu_has_a_derivative_of_its_own():
     @jax.custom_jvp
     def relu(x):
         return jnp.maximum(x, 0.0)

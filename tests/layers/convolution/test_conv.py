@@ -126,7 +126,7 @@ def test_a_batch_is_cut_where_there_is_work_enough():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_fault_91_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
+def test_fault_88_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%. With groups it is depthwise."""
     windows, native = place_windows((31,), 16), Native(on_cpu=False, elsewhere=False)
 

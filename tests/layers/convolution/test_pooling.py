@@ -104,7 +104,7 @@ def test_fault_68_more_places_than_float16_counts(layer, masked):
 
 
 @pytest.mark.parametrize("make", [fnn.average_pool, fnn.max_pool])
-def test_fault_91_sums_over_overlapping_windows_in_bfloat16(make):
+def test_fault_88_sums_over_overlapping_windows_in_bfloat16(make):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%."""
     layer = make(16, stride=1)
     x = jnp.ones((1, 31, 1)).at[0, 15].set(2).at[0, 0].set(256)

@@ -41,11 +41,6 @@ from functional_nn.training.state import TrainState
 
 Tree = TypeVar("Tree", bound=PyTree)
 
-MANY_BATCHES = 50
-"""With at least this number of full batches, the program of the smaller last batch is compiled without optimization.
-Compiling then takes a quarter of the time. Running takes two to five times as long, which is at most 5% of an epoch.
-"""
-
 
 class CompiledPrograms:
     """The compiled programs of a specification.
@@ -199,8 +194,6 @@ class CompiledPrograms:
             last_options = dict(options)
             if number_of_full_batches:
                 last_options |= QUICK
-            if number_of_full_batches >= MANY_BATCHES:
-                last_options |= RUN_ONCE
             _, epoch_result = compile_program("last_batch", last, last_options)
 
             evaluation = None
