@@ -89,6 +89,7 @@ class Loss:
 
         It is 0 for ignored labels and padding.
         """
+        y = as_outputs(y)
         examples, labels, weights = self._prepare(y, labels, None)
         values = self.values(examples, labels)
         values = (values if weights is None else jnp.where(weights == 0, 0, values)).astype(values_of(y).dtype)
@@ -96,6 +97,7 @@ class Loss:
 
     def gradient(self, y: Value, labels: ArrayLike, weights: ArrayLike | None = None) -> Value:
         """Computes ∂L/∂y by the hand-derived formula (wᵢ / Σ wᵢ aᵢ) ∂ℓᵢ/∂yᵢ. A ``Masked`` one has no mask."""
+        y = as_outputs(y)
         examples, labels, weights = self._prepare(y, labels, weights)
         gradients = self.value_gradients(examples, labels)
         # Only the number and the type of the values are needed here.
