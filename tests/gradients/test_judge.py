@@ -349,6 +349,20 @@ def test_an_error_that_puts_equal_values_in_place_is_found_to_change_nothing():
     assert planting.SAME_OPERANDS in {survivor.reason for survivor in report.survivors}
 
 
+def test_a_part_of_a_function_of_jax_that_no_point_reaches_is_named():
+    """``softplus`` has a rule for infinity, and ``elu`` a guard. An error there is not one of the formula."""
+
+    def formula(x, y_bar):
+        return y_bar * (1 - jnp.exp(-jax.nn.softplus(x))) * jnp.where(x > 0, 1, jax.nn.elu(x) + 1)
+
+    def function(x):
+        return jnp.where(x > 0, jax.nn.softplus(x), jnp.exp(x) - jnp.log1p(jnp.exp(x)) + 2 * jnp.log(2) - 1)
+
+    report = check_vjp(function, formula, F64([0.3, -1.2, 2.0]))
+    assert report.passed, report
+    assert planting.INSIDE_JAX in {survivor.reason for survivor in report.survivors}
+
+
 def test_fault_86_a_formula_that_always_takes_its_first_point_is_rejected():
     at = F64([0.3, -1.2])
     report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, second_order=False, mutants=False)

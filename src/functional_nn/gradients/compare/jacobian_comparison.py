@@ -297,19 +297,19 @@ class JacobianComparison:
             counts if it is larger than the rounding of that type.
         """
         with jax.enable_x64(True):
-            bars = jax.tree.leaves(mutants.evaluate(*arguments))
+            bars, formula = map(jax.tree.leaves, mutants.evaluate_beside_formula(*arguments))
             right = Derivatives(*self._pullbacks(leaves, arguments[-1]))
         dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
-        for name, found, *values in zip(self.problem.names, bars, *right, strict=True):
-            rows = np.asarray(found).reshape(len(mutants), -1)
+        for name, found, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
+            rows, unchanged = np.asarray(found).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
             hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
             # As in ``ComparedValues.with_usable_scale``.
             scale = np.where(np.isfinite(scale), np.fmax(scale, np.abs(truth)), np.abs(truth))
             largest = np.max(_disagreement(rows, truth, scale), 1, initial=0)
             dead |= ~(largest <= self._tolerance)  # NaN counts as dead too
-            least = self._tolerance * scale if self.note else SAME * np.abs(hand)
-            changed |= ~np.all(np.abs(rows - hand) <= least, 1)
+            least = self._tolerance * scale if self.note else SAME * np.abs(unchanged)
+            changed |= ~np.all(np.abs(rows - unchanged) <= least, 1)
         return dead, changed
 
     def _verdict(self, leaf: str, values: ComparedValues, **known: object) -> Verdict:

@@ -32,17 +32,13 @@ from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
 from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
 from functional_nn.gradients.mutation.equation_operators import alternatives
-from functional_nn.gradients.mutation.sites import Body, is_floating, sites
+from functional_nn.gradients.mutation.sites import Body, is_floating, is_selection, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
 """The number of mutants that are evaluated at the same time. It limits the memory."""
-
-DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
-SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
-"""Operations that select values, and the other operations inside ``jnp.where``."""
 
 OUTPUTS: EquationPath = ()
 """The path of errors in the bars. They belong to no equation."""
@@ -59,8 +55,9 @@ class Mutant:
         number: its index in its population.
         description: the error in words.
         place: the file and line of the equation, or the path of the bar.
-        family: ``"bar"`` for an error in a result of the formula, ``"selection"`` for one in a selection, such as
-            ``jnp.where``, or in its condition, and ``"equation"`` for one in another equation.
+        family: ``"bar"`` for an error in a result of the formula; ``"library"`` for one inside a function of JAX with
+            a guard, such as the rule for infinity in ``jax.nn.softplus``; ``"selection"`` for one in a selection, such
+            as ``jnp.where``, or in its condition; ``"equation"`` for one in another equation.
     """
 
     number: int
@@ -144,7 +141,7 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
             alternative,
             site.place,
             f"{site.equation.primitive.name}: {alternative.text}",
-            "selection" if is_selection(site.equation) else "equation",
+            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
         )
         for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
         if any(array_type(variable).size for variable in site.equation.outvars)
@@ -154,13 +151,6 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         kept = random.Random(seed).sample(range(len(equations)), limit)
         equations = [equations[number] for number in sorted(kept)]
     return Mutants(program, arguments, jax.tree.structure(shape), [*bars, *equations])
-
-
-def is_selection(equation: JaxprEqn) -> bool:
-    """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
-    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
-    names = set(inside) or {equation.primitive.name}
-    return bool(names & DECIDING) and names <= SELECTION
 
 
 def batch_size(arguments: Sequence[PyTree]) -> int | None:
@@ -204,7 +194,12 @@ class Mutants:
 
     def evaluate(self, *arguments: PyTree) -> PyTree:
         """Computes the bars of all mutants in one compiled program. The leading axis of each bar is the mutant."""
-        return self._population(self._leaves(arguments))
+        return self.evaluate_beside_formula(*arguments)[0]
+
+    def evaluate_beside_formula(self, *arguments: PyTree) -> tuple[PyTree, PyTree]:
+        """Computes the bars of all mutants, and those of the formula by the same program, so that it rounds alike."""
+        bars = self._population(self._leaves(arguments))
+        return jax.tree.map(lambda bar: bar[: len(self)], bars), jax.tree.map(lambda bar: bar[len(self)], bars)
 
     def alone(self, number: int, *arguments: PyTree) -> PyTree:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
@@ -258,13 +253,13 @@ class Mutants:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
 
     def _all(self, leaves: list[jax.Array]) -> PyTree:
-        """Computes the bars of all mutants, at most ``AT_ONCE`` of them at the same time."""
-        groups = -(-len(self) // AT_ONCE)
-        size = -(-len(self) // groups)
+        """Computes the bars of all mutants and of the formula, at most ``AT_ONCE`` of them at the same time."""
+        groups = -(-(len(self) + 1) // AT_ONCE)
+        size = -(-(len(self) + 1) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
-        # The last group may contain numbers of no mutant. They give the formula itself, and are cut off.
+        # Numbers of no mutant give the formula itself. There is at least one.
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
-        return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:])[: len(self)], bars)
+        return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:]), bars)
 
     def _one(self, active: Number, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of the mutant with this number."""

@@ -38,6 +38,7 @@ SAME_OPERANDS = (
     "It changes nothing: it replaces a value by an equal one at every point, as where a term of 0 is dropped."
 )
 OF_CONSTANTS = "It changes nothing: the operation has the same operands at every point, and the same result."
+INSIDE_JAX = "It changes a part of a function of JAX that no point reaches, such as its rule for infinity."
 A_MILLIONTH_MORE = "component × (1 + 1e-6)"
 
 
@@ -86,6 +87,8 @@ def plant(
         listed = (equivalent or {}).get(mutant.description) or reason_for(comparison.subject, str(mutant))
         if not listed and comparison.loses_digits and mutant.description.endswith(A_MILLIONTH_MORE):
             return BELOW_ROUNDING
+        if not listed and mutant.family == "library" and not changed[number]:
+            return INSIDE_JAX
         is_hidden = mutant.family == "selection" and not changed[number]
         shown = listed or _reason_at_equation(seen.get(number, ()), is_hidden=is_hidden)
         return shown or (ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else "")

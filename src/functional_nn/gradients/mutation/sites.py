@@ -9,12 +9,26 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.jaxprs.evaluate import EquationPath
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, called_program, scan_parts, while_parts
+from functional_nn.jaxprs.inner_programs import (
+    CALLS,
+    array_type,
+    branches,
+    called_program,
+    inner_programs,
+    scan_parts,
+    while_parts,
+)
 from functional_nn.jaxprs.source_lines import is_file_of_jax, place_of
+from functional_nn.jaxprs.walk import all_equations
 
 Variable: TypeAlias = Var | Literal
 Follows: TypeAlias = Callable[[Variable, Variable], bool]
 """``follows(result, operand)``: whether a result counts as dependent on an operand of the same equation."""
+
+
+DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
+SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
+"""Operations that select values, and the other operations inside ``jnp.where``."""
 
 
 class Body(NamedTuple):
@@ -130,6 +144,7 @@ class Site(NamedTuple):
         place: the source file and line that it comes from.
         live: the variables of its program that the results depend on.
         only_selects: the masks that only ``select_n`` reads.
+        in_library: whether it is inside a function of JAX that has a guard.
     """
 
     path: EquationPath
@@ -137,10 +152,15 @@ class Site(NamedTuple):
     place: str
     live: set[Var]
     only_selects: set[Var]
+    in_library: bool
 
 
 def sites(
-    body: Body, used: Sequence[bool], path: EquationPath = (), library_place: str | None = None
+    body: Body,
+    used: Sequence[bool],
+    path: EquationPath = (),
+    library_place: str | None = None,
+    in_library: bool = False,
 ) -> Iterator[Site]:
     """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
 
@@ -149,6 +169,7 @@ def sites(
         used: for each result, whether it is used.
         path: the path of the program.
         library_place: if the program is one of JAX's own functions, the place where it is called.
+        in_library: as in ``Site``.
     """
     live = reach(body, used)
     jaxpr = body.program.jaxpr
@@ -157,11 +178,30 @@ def sites(
         if not any(variable in live for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or str(place_of(equation) or "?")
-        yield Site(here, equation, place, live, only_selects)
+        yield Site(here, equation, place, live, only_selects, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
-            inside = place if is_file_of_jax(inner.program.jaxpr.debug_info.func_filename) else library_place
+            of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
             inner_used = [variable in live for variable in equation.outvars]
-            yield from sites(inner, inner_used, (*here, inner_number), inside)
+            yield from sites(
+                inner,
+                inner_used,
+                (*here, inner_number),
+                place if of_jax else library_place,
+                in_library or (of_jax and has_guard(equation)),
+            )
+
+
+def is_selection(equation: JaxprEqn) -> bool:
+    """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
+    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
+    names = set(inside) or {equation.primitive.name}
+    return bool(names & DECIDING) and names <= SELECTION
+
+
+def has_guard(equation: JaxprEqn) -> bool:
+    """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
+    inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
+    return not is_selection(equation) and any(inner.primitive.name == "select_n" for inner in inside)
 
 
 def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
