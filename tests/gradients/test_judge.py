@@ -349,6 +349,14 @@ def test_an_error_that_puts_equal_values_in_place_is_found_to_change_nothing():
     assert planting.SAME_OPERANDS in {survivor.reason for survivor in report.survivors}
 
 
+def test_a_mask_of_ones_does_not_explain_an_error():
+    """A mask is the same at every point, so no point shows that the factor is needed."""
+    formula = lambda x, mask, y_bar: (mask * y_bar, None)  # noqa: E731
+    report = check_vjp(lambda x, mask: x * mask, formula, F64([0.3, -1.2]), np.ones(2, bool))
+    assert not report.passed
+    assert report.unexplained
+
+
 def test_a_part_of_a_function_of_jax_that_no_point_reaches_is_named():
     """``softplus`` has a rule for infinity, and ``elu`` a guard. An error there is not one of the formula."""
 

@@ -71,6 +71,7 @@ def test_a_stopped_run_continues_with_its_bits(tmp_path):
 def test_fault_78_a_train_state_goes_on_only_if_epochs_can_be_counted():
     """A function would be asked for epoch 1 again. A list has the same batches in every epoch."""
     start = fnn.training.create_train_state(NET, optax.adam(1e-2), jax.random.key(0), (5,))
+    start = start._replace(step=start.step + 3)
     with pytest.raises(InputError, match=r"data\.steps: expected the number of batches in an epoch"):
         fit(Stream(batches), start=start)
     assert fit(Stream(list(batches(1))), epochs=1, start=start).status == "finished"

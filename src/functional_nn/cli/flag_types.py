@@ -196,7 +196,9 @@ class NewFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
-        if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
+        # A file is replaced by a new one in its folder. A device or a pipe is written to.
+        is_replaced = path.is_file() or not path.exists()
+        if not os.access(path.resolve().parent if is_replaced else path, os.W_OK):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
         return path
 

@@ -89,10 +89,10 @@ def check_shape(in_shape: Shape, expected: str) -> Shape:
     return tuple(in_shape)
 
 
-def check_one_array(x: jax.Array) -> None:
+def check_one_array(x: jax.Array, argument: str = "x") -> None:
     """Requires one array, for layers that take a single input."""
     if not is_array(x):
-        raise InputError("x", "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
+        raise InputError(argument, "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
 
 
 def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:

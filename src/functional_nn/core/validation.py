@@ -184,7 +184,7 @@ def check_integers_fit(argument: str, array: np.ndarray) -> None:
 def as_array(argument: str, value: object) -> jax.Array:
     """The value as a JAX array of numbers."""
     if isinstance(value, np.ndarray | np.generic):
-        check_integers_fit(argument, np.asarray(value))
+        check_integers_fit(argument, in_native_order(np.asarray(value)))
     try:
         array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
     except (TypeError, ValueError, OverflowError):

@@ -77,6 +77,7 @@ class Loss:
         """Computes Σ wᵢ ℓᵢ and Σ wᵢ aᵢ. The totals of batches, added, give the exact mean over all of them."""
         y, labels, weights = self._prepare(y, labels, weights)
         values = self.values(y, labels)
+        values = values.astype(wide_type(values.dtype))  # a loss of the user may compute in 16 bits
         total = values if weights is None else times(weights, values)
         return jnp.sum(total), self._total_weight(values, labels, weights)
 

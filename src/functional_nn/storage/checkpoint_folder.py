@@ -228,7 +228,7 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
             found = checkpoint.read(path, step)
             verify(found)
         except DamagedCheckpoint as error:
-            if not path.exists():  # the writer of the folder has removed it, after it saved a newer one
+            if not os.path.lexists(path):  # the writer of the folder has removed it, after it saved a newer one
                 return newest(folder, verify)
             damaged.append(str(error))
             continue

@@ -60,6 +60,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
             # A name in a file system need not be UTF-8. In a text, its other bytes become escapes such as \udce9.
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     except OSError as error:
+        if error.errno is None:  # an error of Python, not of the system
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

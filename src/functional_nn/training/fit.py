@@ -289,7 +289,7 @@ def fit(
 
 def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
     """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
-    if isinstance(start, TrainState) and callable(data.batches) and data.steps is None:
+    if isinstance(start, TrainState) and start.step != 0 and callable(data.batches) and data.steps is None:
         expected = "the number of batches in an epoch, by which the epochs before start are counted"
         remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
         raise InputError("data.steps", expected, None, remedy)

@@ -276,13 +276,13 @@ class JacobianComparison:
         if not self._automatic_is_right[name]:
             return hand, np.zeros_like(hand)
         difference = np.abs(hand - automatic)
-        differs = difference > self._tolerance * scale
+        differs = ~(difference <= self._tolerance * scale)  # also where one of them is NaN
         # If the arbiter could not judge, it is not known which of two different values is right.
         if self._formula_outcome[name] == "inconclusive":
             return hand, np.where(differs, np.inf, difference)
         # The arbiter judged at the first point only. At the second one, automatic differentiation is taken to be right.
         differs[:1] = False
-        return np.where(differs, automatic, hand), np.where(differs | np.isnan(difference), 0.0, difference)
+        return np.where(differs, automatic, hand), np.where(differs, 0.0, difference)
 
     def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
         """Finds out which mutants give wrong values at a point, and which mutants change any value at all.

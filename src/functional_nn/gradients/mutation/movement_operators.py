@@ -64,12 +64,12 @@ def parted(equation: JaxprEqn) -> Iterator[Alternative]:
 def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``scatter-add``: a repeated index counts only once, or the updates are shifted by one."""
     numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
-    indices = prod(shape_of(equation.invars[1])[:-1])
+    number_of_indices = prod(shape_of(equation.invars[1])[:-1])
 
     def overwriting(array: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
         return lax.scatter(array, indices, updates, numbers, mode=mode)
 
-    if indices > 1:  # a single index cannot be repeated
+    if number_of_indices > 1:  # a single index cannot be repeated
         yield replace_result("repeated indices overwrite each other", overwriting)
     shape = shape_of(equation.invars[2])
     for axis in range(len(shape)):

@@ -32,7 +32,7 @@ from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
 from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
 from functional_nn.gradients.mutation.equation_operators import alternatives
-from functional_nn.gradients.mutation.sites import Body, is_floating, is_selection, sites
+from functional_nn.gradients.mutation.sites import Body, fixed_operands, is_floating, is_selection, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
@@ -95,7 +95,8 @@ class AtEquation(NamedTuple):
     Args:
         operands: the bytes of the operands in the formula.
         same_operands: whether the mutant computes the same operation of the same operands. For example, it drops a term
-            that is 0, or transposes a symmetric matrix.
+            that is 0, or transposes a symmetric matrix. It does not count if an operand that the mutant replaces is
+            the same at every point, such as a mask.
         changes: whether the results change.
     """
 
@@ -105,7 +106,9 @@ class AtEquation(NamedTuple):
 
 
 def _as_bytes(arrays: Sequence[jax.Array]) -> list[bytes]:
-    return [np.asarray(array).tobytes() for array in arrays]
+    is_key = partial(jnp.issubdtype, arg2=jax.dtypes.prng_key)
+    data = (jax.random.key_data(array) if is_key(array.dtype) else array for array in arrays)
+    return [np.asarray(array).tobytes() for array in data]
 
 
 def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | None = None, seed: int = 0) -> Mutants:
@@ -206,19 +209,15 @@ class Mutants:
         return self._one(number, self._leaves(arguments))
 
     def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
-        """What mutants do to their own equations at each point. Errors in bars and in loops are left out.
-
-        Args:
-            numbers: the numbers of the mutants.
-            points: the formula's arguments at each point.
-        """
-        places = {
-            number: path
+        """What mutants do to their own equations at each point. Errors in bars, loops and branches are left out."""
+        wanted = {
+            number
             for path, alternatives in self._alternatives.items()
             if path != OUTPUTS and not is_inside_loop(self._program, path)
             for number, _ in alternatives
             if number in numbers
         }
+        fixed = fixed_operands(self._program)
 
         def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:
             found: dict[int, list[Arrays]] = {}
@@ -226,20 +225,25 @@ class Mutants:
             def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
                 results = compute(operands)
                 for number, alternative in self._alternatives.get(path, []):
-                    if number in places:
+                    if number in wanted:
                         operands = list(map(jnp.asarray, operands))
                         others = changed_operands([(number, alternative)], number, operands)
                         changed = changed_results([(number, alternative)], number, others, compute(others))
+                        replaces_fixed = any(
+                            is_fixed and other is not operand
+                            for is_fixed, operand, other in zip(fixed[path], operands, others, strict=True)
+                        )
                         # An error in the results does not show in the operands.
-                        found[number] = [operands, [] if alternative.after else others, results, changed]
+                        shown = [] if alternative.after or replaces_fixed else others
+                        found[number] = [operands, shown, results, changed]
                 return results
 
             evaluate(self._program, leaves, hook)
             return found
 
         at_point = quick_jit(values)
-        seen: dict[int, list[AtEquation]] = {number: [] for number in places}
-        for arguments in points if places else ():
+        seen: dict[int, list[AtEquation]] = {number: [] for number in wanted}
+        for arguments in points if wanted else ():
             for number, arrays in at_point(self._leaves(arguments)).items():
                 operands, others, results, changed = map(_as_bytes, arrays)
                 seen[number].append(AtEquation(operands, operands == others, results != changed))

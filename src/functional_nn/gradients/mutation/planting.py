@@ -34,9 +34,7 @@ TOO_SMALL = "It changes less than the rounding in the narrow type that the funct
 ONLY_ROUNDING = "It changes nothing but rounding: with 50 digits, the results agree to 40."
 BELOW_ROUNDING = "Rounding in this function can change this component by more than a millionth."
 HIDDEN = "It changes a value that a later selection leaves out at every point."
-SAME_OPERANDS = (
-    "It changes nothing: it replaces a value by an equal one at every point, as where a term of 0 is dropped."
-)
+SAME_OPERANDS = "It changes nothing: the new value is the old one at every point, as where a term of 0 is dropped."
 OF_CONSTANTS = "It changes nothing: the operation has the same operands at every point, and the same result."
 INSIDE_JAX = "It changes a part of a function of JAX that no point reaches, such as its rule for infinity."
 A_MILLIONTH_MORE = "component × (1 + 1e-6)"
@@ -87,11 +85,11 @@ def plant(
         listed = (equivalent or {}).get(mutant.description) or reason_for(comparison.subject, str(mutant))
         if not listed and comparison.loses_digits and mutant.description.endswith(A_MILLIONTH_MORE):
             return BELOW_ROUNDING
-        if not listed and mutant.family == "library" and not changed[number]:
-            return INSIDE_JAX
         is_hidden = mutant.family == "selection" and not changed[number]
         shown = listed or _reason_at_equation(seen.get(number, ()), is_hidden=is_hidden)
-        return shown or (ONLY_ROUNDING if _changes_only_rounding(mutants, number, points) else "")
+        if shown or _changes_only_rounding(mutants, number, points):
+            return shown or ONLY_ROUNDING
+        return INSIDE_JAX if mutant.family == "library" and not changed[number] else ""
 
     survivors = np.flatnonzero(~dead).tolist()
     with jax.enable_x64(True):

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from functional_nn.jaxprs.evaluate import EquationPath
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.inner_programs import (
     CALLS,
     array_type,
@@ -29,6 +29,10 @@ Follows: TypeAlias = Callable[[Variable, Variable], bool]
 DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
+
+
+FIXED = object()
+"""Stands for a value that depends on one that is the same at every point."""
 
 
 class Body(NamedTuple):
@@ -187,7 +191,7 @@ def sites(
                 inner_used,
                 (*here, inner_number),
                 place if of_jax else library_place,
-                in_library or (of_jax and has_guard(equation)),
+                of_jax and (in_library or has_guard(equation)),
             )
 
 
@@ -198,10 +202,29 @@ def is_selection(equation: JaxprEqn) -> bool:
     return bool(names & DECIDING) and names <= SELECTION
 
 
+def fixed_operands(program: ClosedJaxpr) -> dict[EquationPath, list[bool]]:
+    """For each equation outside of loops, which operands depend on values that are the same at every point.
+
+    These are arguments of integers and booleans, such as labels and masks, and arrays that the formula closes over.
+    """
+    fixed: dict[EquationPath, list[bool]] = {}
+
+    def hook(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+        fixed[path] = [operand is FIXED for operand in operands]
+        if equation.primitive.name in CALLS:
+            return compute(operands)
+        return [FIXED if any(fixed[path]) else None] * len(equation.outvars)
+
+    with_fixed = ClosedJaxpr(program.jaxpr, [FIXED] * len(program.consts))
+    evaluate(with_fixed, [None if is_floating(variable) else FIXED for variable in program.jaxpr.invars], hook)
+    return fixed
+
+
 def has_guard(equation: JaxprEqn) -> bool:
     """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
     inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
-    return not is_selection(equation) and any(inner.primitive.name == "select_n" for inner in inside)
+    is_call = equation.primitive.name in CALLS and not is_selection(equation)
+    return is_call and any(inner.primitive.name == "select_n" for inner in inside)
 
 
 def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:

@@ -85,7 +85,7 @@ def check_sequence(argument: str, x: Value, features: int) -> None:
     """Requires sequences with this number of features."""
     check_mask(x)
     x = values_of(x)
-    check_one_array(x)
+    check_one_array(x, argument)
     if x.ndim != 3 or x.shape[-1] != features:
         expected = f"sequences of {features} features, (batch, time, {features})"
         raise InputError(argument, expected, f"shape {x.shape}", "For attention to another sequence, give (x, memory).")

@@ -63,8 +63,8 @@ def lstm(
     The differences 1 - σ and 1 - tanh² lose their digits where a gate is nearly 1, so σ' and tanh' are computed from
     their arguments, in the forward pass.
 
-    A masked step does not change h and c, so h_bar and c_bar are passed on unchanged. The y and a_bar of
-    this step are 0.
+    A masked step does not change h and c, so h_bar and c_bar are passed on unchanged. The y and a_bar of this step are
+    0.
 
     Args:
         hidden_size: the size of h and of c.
