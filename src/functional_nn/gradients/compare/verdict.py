@@ -95,7 +95,7 @@ class Verdict:
     def _conclusion(self) -> str:
         automatic_is_wrong = self.automatic_outcome == "fail"
         if self.outcome == "inconclusive":
-            return f"This is inconclusive: the arbiter's own error ({self.reference_error:.1e}) is too large to tell."
+            return f"Inconclusive: the arbiter's own error ({self.reference_error:.1e}) is too large to tell."
         if self.outcome == "pass":
             return "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
         wrong = "The formula is wrong"
