@@ -276,7 +276,7 @@ def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape, words):
         (jnp.ones((2, 3, 5)), r"attention_0: x: expected sequences of 4 features, .* got shape \(2, 3, 5\)"),
         (jnp.ones((2, 3, 4), int), "attention_0: x: expected floating-point numbers"),
         ((jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5))), "attention_0: memory: expected sequences of 4 features"),
-        ({"a": jnp.ones((2, 3, 4))}, "attention_0: memory: expected one array, got {'a'"),
+        ({"a": jnp.ones((2, 3, 4))}, "attention_0: x: expected one array, got {'a'"),
         ((jnp.ones((2, 3, 4)), {"a": jnp.ones((2, 3, 4))}), "attention_0: memory: expected one array, got {'a'"),
         (fnn.Masked(jnp.ones((2, 3, 4)), jnp.ones((2, 4), bool)), "attention_0: mask: expected booleans"),
     ],
