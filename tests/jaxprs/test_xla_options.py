@@ -141,7 +141,7 @@ def test_fault_87_a_gradient_of_a_maximum_is_not_nan():
     try:
         assert jnp.allclose(quick_jit(gradient)(x), expected, atol=1e-4)
     finally:
-        jax.config.update("jax_disable_most_optimizations", True)
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def test_each_program_of_a_run_has_its_own_options(monkeypatch):
