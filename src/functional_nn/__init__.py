@@ -13,7 +13,18 @@ from functional_nn.core.display import set_html_maker
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-_NAMESPACES = ("activations", "bench", "data", "gradients", "losses", "models", "storage", "sweeps", "training")
+_NAMESPACES = (
+    "activations",
+    "bench",
+    "data",
+    "exchange",
+    "gradients",
+    "losses",
+    "models",
+    "storage",
+    "sweeps",
+    "training",
+)
 
 set_html_maker(lambda value: importlib.import_module(f"{__name__}.reports.notebook.makers").html_of(value))
 

@@ -1,6 +1,7 @@
 from . import activations as activations
 from . import bench as bench
 from . import data as data
+from . import exchange as exchange
 from . import gradients as gradients
 from . import losses as losses
 from . import metrics as metrics

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
-from jax.extend.core import ClosedJaxpr
 from jax.typing import DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.children import MARK, child_forward
 from functional_nn.core.display import html_repr
 from functional_nn.core.layer import Layer, as_layer
-from functional_nn.core.output_shape import with_key_if_needed
-from functional_nn.core.shapes import Shape, shape_of, stand_in, traced
+from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_dtype
-from functional_nn.jaxprs.flops import flops_by_scope, flops_of
-from functional_nn.jaxprs.inner_programs import array_type
-from functional_nn.jaxprs.origins import arguments_read
-from functional_nn.jaxprs.walk import equations
+from functional_nn.jaxprs.layer_uses import layer_uses, trace_layers
 
 
 class SummaryRow(NamedTuple):
@@ -75,20 +65,10 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
     stand_in(in_shape)
     if dtype is not None:
         check_dtype("dtype", dtype)
-    params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-
-    def marked(key):
-        def forward(params, state, x):
-            return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=key)[0]
-
-        return forward
-
-    program = traced(
-        lambda x: with_key_if_needed(lambda key: jax.make_jaxpr(marked(key))(params, state, x)), in_shape, dtype
-    )
+    program, params = trace_layers(net, in_shape, dtype)
     leaves = trees.flatten({net.name: params})
     rows = []
-    for layer in _layers(program, list(leaves)):
+    for layer in layer_uses(program, list(leaves)):
         own = [leaves[path] for path in layer.parameters]
         rows.append(
             SummaryRow(
@@ -101,84 +81,6 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
         )
     *layers, total = rows
     return Summary(tuple(layers), total)
-
-
-@dataclass
-class _Use:
-    """One use of a layer in the program: it ends at the layer's mark."""
-
-    scope: str
-    output_shape: Shape
-    flops: int
-    parameters: tuple[str, ...]
-    has_own_path: bool
-
-    @property
-    def name(self) -> str:
-        """The path of the parameters, if it ends with the layer's name and is not the scope; else the scope."""
-        if self.has_own_path or not self.parameters:
-            return self.scope
-        folder = posixpath.commonpath([posixpath.dirname(path) for path in self.parameters])
-        return folder if posixpath.basename(folder) == posixpath.basename(self.scope) else self.scope
-
-
-def _layers(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
-    """The layers of a traced program, in the order in which they end. A layer that is used several times is one.
-
-    A combinator names its layers as it names their parameters, so a scope is the path of its parameters. A layer that
-    is written by hand around other layers may call them by other names. Then two layers may have one scope, and their
-    parameters are those that their equations read.
-    """
-    uses = _uses(program, paths)
-    written_by_hand = {posixpath.dirname(use.scope) for use in uses if use.parameters and not use.has_own_path}
-    flops = flops_by_scope(program)
-    layers: dict[tuple[str, int | tuple[str, ...]], _Use] = {}
-    for number, use in enumerate(uses):
-        if posixpath.dirname(use.scope) not in written_by_hand:
-            use.flops = sum(count for inner, count in flops.items() if trees.is_under(inner, use.scope))
-            layers.setdefault((use.scope, ()), use)
-        elif (key := (use.scope, use.parameters or number)) in layers:
-            layers[key].flops += use.flops
-        else:
-            layers[key] = use
-    # A layer that reads the parameters of an earlier one, which is not inside it, shares them. They count once.
-    seen: dict[str, str] = {}
-    for layer in layers.values():
-        if not layer.has_own_path:
-            shared = {path for path in layer.parameters if not trees.is_under(seen.get(path, layer.scope), layer.scope)}
-            layer.parameters = tuple(path for path in layer.parameters if path not in shared)
-        seen |= dict.fromkeys(layer.parameters, layer.scope)
-    return list(layers.values())
-
-
-def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[_Use]:
-    """Every mark of a layer in a program, with the operations and the parameters since the last one of its scope."""
-    # The parameters are the first inputs of the program, in the order of the paths.
-    origins = {number: frozenset([number]) for number in range(len(paths))}
-    steps = [
-        (located, read) for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
-    ]
-    uses: list[_Use] = []
-    ends: dict[str, int] = {}
-    for end, (located, _) in enumerate(steps):
-        if not str(located.equation.params.get("name", "")).startswith(MARK):
-            continue  # only the marks at the ends of layers are uses
-        scope = located.scope
-        # If a layer is used again, only what comes after the mark of its last use belongs to this use.
-        inside = [step for step in steps[ends.get(scope, 0) : end] if trees.is_under(step[0].scope, scope)]
-        ends[scope] = end + 1
-        own = tuple(path for path in paths if trees.is_under(path, scope))
-        read = sorted(frozenset[int]().union(*(read for _, read in inside)))
-        uses.append(
-            _Use(
-                scope,
-                shape_of(array_type(located.equation.outvars[0])),
-                sum(one.repeats * flops_of(one.equation) for one, _ in inside),
-                own or tuple(paths[number] for number in read),
-                bool(own),
-            )
-        )
-    return uses
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

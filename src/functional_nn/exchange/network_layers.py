@@ -1,0 +1,224 @@
+"""The layers of a network that have parameters, in the order in which they run, and their arrays."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core import trees
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.shapes import Shape, Shapes
+from functional_nn.jaxprs.layer_uses import LayerUse, layer_uses, trace_layers
+
+Arrays: TypeAlias = Mapping[str, "jax.Array | np.ndarray"]
+"""The arrays of one layer by name, such as ``weight`` and ``bias``, or ``query/weight``."""
+
+GATES = {1: "rnn", 3: "gru", 4: "lstm"}
+"""The recurrent layers by the number of their gates, each of which has as many columns as the hidden state."""
+
+
+class NetworkLayer(NamedTuple):
+    """A layer that has parameters or running statistics.
+
+    Args:
+        path: the path of its parameters in the network's trees.
+        kind: the name of the function that makes such a layer, such as ``dense``; "norm" for all norms except
+            ``batch_norm``.
+        shapes: the shape of each array by its name. The arrays of the state are among them.
+        copy: for a layer inside ``repeat``, the number of the copy; None for others.
+        flattened: for a layer after ``flatten``, the shape of an example before it; None if there is no difference
+            between channels first and channels last.
+    """
+
+    path: str
+    kind: str
+    shapes: dict[str, Shape]
+    copy: int | None = None
+    flattened: Shape | None = None
+
+    def path_of(self, name: str) -> str:
+        """The path of one of its arrays in the network's trees."""
+        return f"{self.path}/{name}" if self.path else name
+
+    @property
+    def in_size(self) -> int:
+        """The number of features that it takes."""
+        return next(iter(self.shapes.values()))[0] if self.kind != "dense" else self.shapes["weight"][0]
+
+    @property
+    def label(self) -> str:
+        """The path, with the number of the copy: ``repeat_0/dense_0[1]``."""
+        return self.path if self.copy is None else f"{self.path}[{self.copy}]"
+
+
+def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
+    """The layers of a network that have parameters or running statistics, in the order in which they run.
+
+    Nothing is computed: the layers are read from the traced program of the forward pass.
+    """
+    net = as_layer(net)
+    program, params = trace_layers(net, in_shape)
+    _, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+    shapes = _shapes_by_path({net.name: params})
+    state_shapes = _shapes_by_path({net.name: state})
+    kinds = _names_of_layers(net, net.name)
+    uses = layer_uses(program, list(shapes))
+    found: list[NetworkLayer | str] = []  # a path stands for all layers inside the loop there
+    inside_loop: dict[str, list[NetworkLayer]] = {}
+    flattened: Shape | None = None
+    after_convolution = False
+    for use in uses:
+        kind = kinds.get(use.scope, _without_number(use.scope))
+        if kind == "flatten":
+            flattened = _flattened(use, after_convolution)
+        own = {path: shapes.pop(path) for path in use.parameters if path in shapes}
+        if not own:
+            continue
+        layer = _network_layer(use.scope if use.has_own_path else use.name, kind, own, state_shapes)
+        after_convolution = after_convolution or layer.kind in ("conv", "conv_transpose")
+        if flattened is not None and layer.in_size == math.prod(flattened):
+            layer = layer._replace(flattened=flattened)
+        if layer.kind not in ("batch_norm", "norm", "prelu"):
+            flattened = None  # a layer that mixes the features: after it they have another meaning
+        if use.repeats == 1:
+            found.append(layer)
+            continue
+        loop = _loop_around(use, uses)
+        if loop not in inside_loop:
+            inside_loop[loop] = []
+            found.append(loop)
+        inside_loop[loop] += _copies(layer, use.repeats)
+    layers: list[NetworkLayer] = []
+    for one in found:
+        # A copy runs whole before the next one. The sort is stable, so its layers keep their order.
+        layers += (
+            [one] if isinstance(one, NetworkLayer) else sorted(inside_loop[one], key=lambda layer: layer.copy or 0)
+        )
+    if left := [*shapes, *state_shapes]:
+        given = ", ".join(_inside(path, net.name) for path in left)
+        raise InputError("net", "parameters of layers that run, and running statistics of batch_norm", f"also {given}")
+    return [layer._replace(path=_inside(layer.path, net.name)) for layer in layers]
+
+
+def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np.ndarray]:
+    """The arrays of a layer in the trees of its network.
+
+    Raises:
+        InputError: if an array is missing or has another shape.
+    """
+    leaves = trees.flatten(params) | trees.flatten(state)
+    arrays = {}
+    for name, shape in layer.shapes.items():
+        path = layer.path_of(name)
+        if path not in leaves:
+            raise InputError("params", f"an array {path}", "none", "Give the trees that this network's init returns.")
+        array = np.asarray(leaves[path])
+        stacked = layer.copy is not None
+        if (array.shape[-len(shape) :] if stacked and shape else array.shape) != shape:
+            raise InputError("params", f"{path} of shape {shape}", f"{array.shape}")
+        arrays[name] = array.reshape(-1, *shape)[layer.copy] if stacked else array
+    return arrays
+
+
+def trees_of(
+    net: Layer, in_shape: Shapes, layers: Sequence[NetworkLayer], arrays: Iterable[Arrays]
+) -> tuple[Params, State]:
+    """The trees of a network from the arrays of its layers: ``(params, state)``.
+
+    Raises:
+        InputError: for 64-bit numbers while JAX has them switched off.
+    """
+    parts: dict[str, list[jax.Array | np.ndarray]] = {}
+    for layer, own in zip(layers, arrays, strict=True):
+        for name in layer.shapes:
+            parts.setdefault(layer.path_of(name), []).append(own[name])
+
+    def leaf(path: str, like: jax.ShapeDtypeStruct) -> jax.Array:
+        # The copies of a layer inside ``repeat`` lie along the first axis.
+        array = np.concatenate([np.ravel(part) for part in parts[path]]).reshape(like.shape)
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
+            raise InputError(path, "64-bit numbers switched on", array.dtype.name, switch)
+        return jnp.asarray(array)
+
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+    return trees.map_with_path(leaf, params), trees.map_with_path(leaf, state)
+
+
+def _shapes_by_path(tree: Params) -> dict[str, Shape]:
+    return {path: leaf.shape for path, leaf in trees.flatten(tree).items()}
+
+
+def _inside(path: str, name: str) -> str:
+    """A path without the name of the network, which is its first part."""
+    return path.removeprefix(name).removeprefix("/")
+
+
+def _without_number(path: str) -> str:
+    """The last part of a path without its number: ``chain/dense_0`` gives ``dense``."""
+    return re.sub(r"_\d+$", "", posixpath.basename(path))
+
+
+def _names_of_layers(layer: Layer, path: str) -> dict[str, str]:
+    """The name of each layer inside a network by its path. The path may end in another name, such as ``head``."""
+    names = {path: layer.name}
+    for name, child in layer.layers:
+        names |= _names_of_layers(child, f"{path}/{name}")
+    return names
+
+
+def _flattened(use: LayerUse, after_convolution: bool) -> Shape | None:
+    """The shape of what is flattened, if channels first and channels last give two orders."""
+    if use.read_shape is None:
+        return None
+    shape = use.read_shape[len(use.output_shape) - 1 :]
+    # Two axes are (time, features) in both orders, unless they come from a convolution.
+    has_channels = len(shape) > 2 or (len(shape) == 2 and after_convolution)
+    return shape if has_channels and shape[-1] > 1 and math.prod(shape[:-1]) > 1 else None
+
+
+def _network_layer(path: str, name: str, own: Mapping[str, Shape], state_shapes: dict[str, Shape]) -> NetworkLayer:
+    """A layer from its arrays. It takes its running statistics out of ``state_shapes``."""
+    shapes = {leaf.removeprefix(f"{path}/"): shape for leaf, shape in own.items()}
+    for leaf in [leaf for leaf in state_shapes if posixpath.dirname(leaf) == path]:
+        shapes[posixpath.basename(leaf)] = state_shapes.pop(leaf)
+    return NetworkLayer(path, _kind(name, shapes), shapes)
+
+
+def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
+    """The kind of a layer: what its arrays tell; where they are those of several kinds, its name."""
+    if "query/weight" in shapes:
+        return "attention"
+    if "hidden_weight" in shapes:
+        hidden_size, width = shapes["hidden_weight"][-2:]
+        return GATES.get(width // hidden_size, name)
+    if "variance" in shapes:
+        return "batch_norm"
+    if "scale" in shapes:
+        return "norm"
+    if "negative_slope" in shapes:
+        return "prelu"
+    return name
+
+
+def _loop_around(use: LayerUse, uses: Sequence[LayerUse]) -> str:
+    """The path of the ``repeat`` around a layer: the innermost one around it that runs once."""
+    once = [other.scope for other in uses if other.repeats == 1 and trees.is_under(use.scope, other.scope)]
+    return max(once, key=len)
+
+
+def _copies(layer: NetworkLayer, count: int) -> list[NetworkLayer]:
+    """The copies of a layer inside ``repeat``, whose arrays have leading axes for them."""
+    shapes = {}
+    for name, shape in layer.shapes.items():
+        axes = next(axes for axes in range(1, len(shape) + 1) if math.prod(shape[:axes]) == count)
+        shapes[name] = shape[axes:]
+    return [layer._replace(shapes=shapes, kind=_kind(layer.kind, shapes), copy=copy) for copy in range(count)]

@@ -1,0 +1,123 @@
+"""Pairing the layers of a network with the modules of another library, and exchanging their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.shapes import Shape, Shapes
+from functional_nn.core.suggestions import suggest
+from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
+from functional_nn.exchange.weight_maps import GROUPS, Direction, Library, Module
+from functional_nn.storage.arrays import listed
+
+Names: TypeAlias = Mapping[str, str]
+"""For some layers, the path of the module with which each is paired."""
+
+
+def read_modules(
+    library: Library, net: Layer, modules: Sequence[Module], in_shape: Shapes, names: Names | None
+) -> tuple[Params, State]:
+    """The trees of a network with the arrays of modules: ``(params, state)``."""
+    net = as_layer(net)
+    pairs = _pairs(library, network_layers(net, in_shape), modules, names)
+    arrays, problems = [], []
+    for layer, module in pairs:
+        weight_map = library.maps[layer.kind]
+        ours = _mapped(weight_map.read, module.arrays, layer)
+        # The other direction has to give the same arrays back. Otherwise the module has one that was not read.
+        back = {} if ours is None else weight_map.write(ours, layer)
+        if ours is None or _shapes(ours) != layer.shapes or set(module.arrays) - set(back):
+            problems.append(_misfit(layer, module))
+        else:
+            arrays.append(ours)
+    _raise_if_any(library, problems)
+    return trees_of(net, in_shape, [layer for layer, _ in pairs], arrays)
+
+
+def write_modules(
+    library: Library,
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    modules: Sequence[Module],
+    names: Names | None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a network for modules of these shapes, by their full names in the model."""
+    written: dict[str, np.ndarray] = {}
+    problems = []
+    for layer, module in _pairs(library, network_layers(as_layer(net), in_shape), modules, names):
+        theirs = _mapped(library.maps[layer.kind].write, arrays_of(layer, params, state), layer) or {}
+        # A bias of zeros that the module does not have changes nothing.
+        theirs = {name: array for name, array in theirs.items() if name in module.arrays or np.any(array)}
+        if _shapes(theirs) == _shapes(module.arrays):
+            written |= {module.names[name]: np.asarray(array) for name, array in theirs.items()}
+        else:
+            problems.append(_misfit(layer, module))
+    _raise_if_any(library, problems)
+    return written
+
+
+def _pairs(
+    library: Library, layers: Sequence[NetworkLayer], modules: Sequence[Module], names: Names | None
+) -> list[tuple[NetworkLayer, Module]]:
+    """Each layer with its module: those that ``names`` says, and the others of each group in their order."""
+    unknown = [layer for layer in layers if layer.kind not in library.maps]
+    if unknown:
+        given = ", ".join(f"{layer.label} ({layer.kind})" for layer in unknown)
+        raise InputError("net", f"layers that {library.name} has too ({', '.join(library.maps)})", given)
+    by_label = {layer.label: layer for layer in layers}
+    by_path = {module.path: module for module in modules}
+    chosen: dict[str, Module] = {}
+    for label, path in (names or {}).items():
+        if label not in by_label:
+            raise InputError("names", "layers of the network", repr(label), suggest(label, by_label))
+        if path not in by_path:
+            raise InputError("names", f"modules of the {library.name} model", repr(path), suggest(path, by_path))
+        chosen[label] = by_path.pop(path)
+    problems = []
+    for group in dict.fromkeys(GROUPS.values()):
+        ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
+        theirs = [module for module in by_path.values() if module.group == group]
+        if len(ours) != len(theirs):
+            listing = ", ".join(module.path for module in theirs) or "none"
+            problems.append(f"{len(ours)} {group} in the network ({', '.join(ours) or 'none'}), {len(theirs)} in ")
+            problems[-1] += f"the model ({listing})"
+        chosen |= dict(zip(ours, theirs, strict=False))
+    if problems:
+        remedy = "Change the network, or pair them yourself: names={path of a layer: path of its module}."
+        raise InputError(
+            "net", f"as many layers of each kind as the {library.name} model has", listed(problems), remedy
+        )
+    return [(layer, chosen[layer.label]) for layer in layers]
+
+
+def _mapped(function: Direction, arrays: Arrays, layer: NetworkLayer) -> Arrays | None:
+    """One direction of a weight map; None if arrays are missing or have other shapes."""
+    try:
+        return function(arrays, layer)
+    except (KeyError, ValueError):
+        return None
+
+
+def _shapes(arrays: Arrays) -> dict[str, Shape]:
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def _misfit(layer: NetworkLayer, module: Module) -> str:
+    """A layer and a module that do not fit, with the shapes of their arrays."""
+    ours, theirs = (
+        ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+        for shapes in (layer.shapes, _shapes(module.arrays))
+    )
+    return f"{layer.label} ({layer.kind}: {ours}) does not fit {module.path or 'the model'} ({theirs})"
+
+
+def _raise_if_any(library: Library, problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError("net", f"the layers of the {library.name} model", listed(problems))

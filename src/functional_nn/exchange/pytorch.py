@@ -1,0 +1,213 @@
+"""Parameters from and for PyTorch: modules, state dicts and their files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.shapes import Shapes
+from functional_nn.exchange.extras import imported
+from functional_nn.exchange.network_layers import NetworkLayer, network_layers
+from functional_nn.exchange.pairing import Names, read_modules, write_modules
+from functional_nn.exchange.pytorch_maps import PYTORCH
+from functional_nn.exchange.weight_maps import GROUPS, Module
+from functional_nn.storage.files import check_path
+
+if TYPE_CHECKING:
+    import torch
+
+RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
+"""The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
+
+IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
+"""The arrays by which ``MultiheadAttention`` is known."""
+
+IGNORED = "num_batches_tracked"
+"""The number of batches that ``BatchNorm`` has seen. No layer here counts them."""
+
+
+def from_torch(
+    net: Layer,
+    source: torch.nn.Module | Mapping[str, object] | str | os.PathLike[str],
+    in_shape: Shapes,
+    *,
+    names: Names | None = None,
+) -> tuple[Params, State]:
+    """The parameters and the state of a network from those of a PyTorch model: ``(params, state)``.
+
+    The network has to consist of the same layers as the model. The layers of each kind are paired in order: ours in the
+    order in which they run, PyTorch's in the order in which they were assigned in the module. Where the two orders
+    differ, ``names`` says which belong together.
+
+    Args:
+        net: the network.
+        source: a ``torch.nn.Module``, its ``state_dict()``, a dict of NumPy arrays with the same names, or a file: a
+            safetensors file, or what ``torch.save(module.state_dict(), path)`` wrote. Such a file is read with
+            ``weights_only=True``, so that no code in it runs.
+        in_shape: the shape of one example here, without the batch axis. Images are channels last: (28, 28, 1).
+        names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
+
+    Raises:
+        InputError: if the layers do not fit. It lists the layers and the modules that differ, with their shapes.
+        DataError: if a file is missing or damaged.
+
+    What changes: a weight (out, in) becomes (in, out); channels move to the last axis, also in a dense layer after
+    ``flatten``; the two biases of a recurrent layer become one; the bias of attention's keys, which has no effect, is
+    left out. Settings are not read: activations, strides, the epsilon of norms and the like are the network's own.
+
+    >>> import functional_nn as fnn, numpy as np
+    >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
+    >>> shapes = {"0.weight": (3, 4), "0.bias": 3, "2.weight": (2, 3), "2.bias": 2}
+    >>> state_dict = {name: np.ones(shape, "float32") for name, shape in shapes.items()}
+    >>> params, state = from_torch(net, state_dict, (4,))
+    >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
+    Array([[16., 16.]], dtype=float32)
+    """
+    return read_modules(PYTORCH, net, _modules(_arrays(source)), in_shape, names)
+
+
+def to_torch(
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    like: torch.nn.Module | Mapping[str, object] | None = None,
+    *,
+    names: Names | None = None,
+) -> dict[str, np.ndarray]:
+    """The state dict of a PyTorch model with the parameters and the state of a network, as NumPy arrays.
+
+    ``module.load_state_dict({name: torch.tensor(array) for name, array in to_torch(…).items()})`` loads it. It is the
+    inverse of ``from_torch``: reading it again gives the same bits. The first bias of a recurrent layer is ours, and
+    the second one is 0; so is the bias of attention's keys.
+
+    Args:
+        net: the network.
+        params, state: its trees.
+        in_shape: the shape of one example here, without the batch axis.
+        like: a module or a state dict with the names and shapes that are wanted. By default the names are the paths of
+            the layers, such as ``dense_0.weight`` and ``lstm_0.weight_ih_l0``.
+        names: for some layers, the path of the module in ``like``.
+
+    Raises:
+        InputError: if the layers do not fit.
+
+    >>> import functional_nn as fnn, jax
+    >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
+    >>> state_dict = to_torch(net, *net.init(jax.random.key(0), (4,)), (4,))
+    >>> {name: array.shape for name, array in state_dict.items()}
+    {'dense_0.weight': (3, 4), 'dense_0.bias': (3,), 'dense_1.weight': (2, 3), 'dense_1.bias': (2,)}
+    """
+    if like is None:
+        modules = [_default_module(layer) for layer in network_layers(as_layer(net), in_shape)]
+    else:
+        modules = _modules(_arrays(like))
+    return write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+
+
+def _arrays(source: object) -> dict[str, np.ndarray]:
+    """The arrays of a PyTorch model by their names."""
+    if hasattr(source, "state_dict"):
+        source = source.state_dict()
+    elif isinstance(source, str | os.PathLike):
+        source = _read_file(check_path("source", source))
+    if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
+        source = source["state_dict"]  # a checkpoint that has a state dict beside other things
+    if not isinstance(source, Mapping) or not source:
+        expected = "a torch.nn.Module, a state dict, or the path of a file with one"
+        raise InputError(
+            "source", expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
+        )
+    return {name: _as_numpy(name, tensor) for name, tensor in source.items()}
+
+
+def _read_file(path: Path) -> Mapping[str, object]:
+    """A state dict from a safetensors file, or from one of ``torch.save``, of which no code is run."""
+    if not path.is_file():
+        raise DataError(str(path), "a file of PyTorch parameters", "no such file")
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise DataError(str(path), "a safetensors file", shortened(error)) from None
+    torch = imported("torch", "torch", "source")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # unpickling a damaged file may raise anything
+        remedy = "Save module.state_dict(), or write it as a safetensors file."
+        raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None
+
+
+def _as_numpy(name: object, tensor: object) -> np.ndarray:
+    """A tensor as a NumPy array. NumPy alone has no bfloat16, so such a tensor goes by its bits."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            import torch
+
+            return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        tensor = tensor.numpy()
+    if not isinstance(name, str) or not hasattr(tensor, "dtype") or not hasattr(tensor, "shape"):
+        raise InputError("source", "tensors by their names", f"{shortened(name)}: {type(tensor).__name__}")
+    return np.asarray(tensor)
+
+
+def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
+    """The modules of a state dict, each with its arrays, in the order of the state dict."""
+    parts: dict[str, dict[str, str]] = {}
+    for full_name in arrays:
+        path, _, name = full_name.rpartition(".")
+        if name == IGNORED:
+            continue
+        if path.endswith("out_proj") and _is_attention(path.removesuffix("out_proj").rstrip("."), arrays):
+            path, name = path.removesuffix("out_proj").rstrip("."), f"out_proj.{name}"
+        elif recurrent := RECURRENT.fullmatch(name):
+            # A module of several layers and directions is several of ours.
+            name, place = recurrent.groups(default="")
+            path = f"{path}:{place.removeprefix('_')}" if place else path
+        parts.setdefault(path, {})[name] = full_name
+    modules = []
+    for path, names in parts.items():
+        own = {name: arrays[full_name] for name, full_name in names.items()}
+        modules.append(Module(path, _group(own), own, names))
+    return modules
+
+
+def _is_attention(path: str, arrays: Mapping[str, np.ndarray]) -> bool:
+    return any((f"{path}.{name}" if path else name) in arrays for name in IN_ATTENTION)
+
+
+def _group(arrays: Mapping[str, np.ndarray]) -> str:
+    """The group of a module, which its arrays tell."""
+    if any(name in arrays for name in IN_ATTENTION):
+        return GROUPS["attention"]
+    if "weight_ih" in arrays:
+        return GROUPS["lstm"]
+    if "running_mean" in arrays:
+        return GROUPS["batch_norm"]
+    weight = arrays.get("weight")
+    bias = arrays.get("bias")
+    if weight is None or weight.ndim < 2 or (bias is not None and bias.ndim == weight.ndim):
+        return GROUPS["norm"] if weight is not None else "others"
+    return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
+
+
+def _default_module(layer: NetworkLayer) -> Module:
+    """The module of a layer whose path is the layer's, with points in place of slashes."""
+    zeros = {name: np.zeros(shape, np.bool_) for name, shape in layer.shapes.items()}
+    path = layer.path.replace("/", ".") + (f".{layer.copy}" if layer.copy is not None else "")
+    arrays = PYTORCH.maps[layer.kind].write(zeros, layer) if layer.kind in PYTORCH.maps else {}
+    suffix = "_l0" if "weight_ih" in arrays else ""
+    names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
+    return Module(path, GROUPS.get(layer.kind, "others"), arrays, names)

@@ -1,0 +1,193 @@
+"""The weight maps of PyTorch: what its modules keep in place of the arrays of each kind of layer.
+
+All maps use methods and operators of arrays only, so they work for NumPy's and for JAX's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from functional_nn.exchange.network_layers import Arrays, NetworkLayer
+from functional_nn.exchange.weight_maps import Library, WeightMap, renamed
+
+
+def _read_dense(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+    """The weight (out, in) becomes (in, out).
+
+    After ``flatten`` of images, PyTorch has the features channels first, and this package has them channels last.
+    """
+    weight = theirs["weight"]
+    if layer.flattened is not None:
+        *sizes, channels = layer.flattened
+        parts = weight.reshape(len(weight), channels, *sizes)
+        weight = _channels_last(parts, first=1).reshape(len(weight), -1)
+    return {"weight": weight.T, **_bias(theirs)}
+
+
+def _write_dense(ours: Arrays, layer: NetworkLayer) -> Arrays:
+    weight = ours["weight"].T
+    if layer.flattened is not None:
+        parts = weight.reshape(len(weight), *layer.flattened)
+        weight = _channels_first(parts, first=1).reshape(len(weight), -1)
+    return {"weight": weight, **_bias(ours)}
+
+
+def _read_convolution(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+    """Both convolutions: the two axes of channels come first there, and last and exchanged here."""
+    weight = theirs["weight"]
+    return {"weight": weight.transpose(*range(2, weight.ndim), 1, 0), **_bias(theirs)}
+
+
+def _write_convolution(ours: Arrays, layer: NetworkLayer) -> Arrays:
+    weight = ours["weight"]
+    *window, in_axis, out_axis = range(weight.ndim)
+    return {"weight": weight.transpose(out_axis, in_axis, *window), **_bias(ours)}
+
+
+def _for_each_feature(names: Mapping[str, str]) -> WeightMap:
+    """A map of arrays with a number for each feature, by their names there and here: of norms and of PReLU.
+
+    For a norm over whole images, and after ``flatten`` of images, the order of the channels changes.
+    """
+    of_names = renamed(names)
+
+    def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+        return {name: _reordered(array, layer, to_last=True) for name, array in of_names.read(theirs, layer).items()}
+
+    def write(ours: Arrays, layer: NetworkLayer) -> Arrays:
+        return of_names.write({name: _reordered(array, layer, to_last=False) for name, array in ours.items()}, layer)
+
+    return WeightMap(read, write)
+
+
+def _reordered(array: np.ndarray, layer: NetworkLayer, *, to_last: bool) -> np.ndarray:
+    if array.ndim > 2:
+        return _channels_last(array) if to_last else _channels_first(array)
+    if layer.flattened is None:
+        return array
+    *sizes, channels = layer.flattened
+    parts = array.reshape(channels, *sizes) if to_last else array.reshape(layer.flattened)
+    return (_channels_last(parts) if to_last else _channels_first(parts)).reshape(-1)
+
+
+def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+    """Weights (gates · hidden, in) become (in, gates · hidden); the gates have the same order, i, f, g, o.
+
+    PyTorch adds two biases in every step, which are one here.
+    """
+    return {
+        "input_weight": theirs["weight_ih"].T,
+        "hidden_weight": theirs["weight_hh"].T,
+        "bias": theirs["bias_ih"] + theirs["bias_hh"] if "bias_ih" in theirs else 0 * theirs["weight_hh"][:, 0],
+    }
+
+
+def _write_recurrent(ours: Arrays, layer: NetworkLayer) -> Arrays:
+    bias = ours["bias"]
+    weights = {"weight_ih": ours["input_weight"].T, "weight_hh": ours["hidden_weight"].T}
+    return {**weights, "bias_ih": bias, "bias_hh": 0 * bias}
+
+
+def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+    """As for the others, with the gates r, z, n in the same order.
+
+    The reset gate multiplies the last third of the second bias, so that part remains alone, as ``hidden_bias``.
+    """
+    size = theirs["weight_hh"].shape[1]
+    hidden_bias = theirs["bias_hh"] if "bias_hh" in theirs else 0 * theirs["weight_hh"][:, 0]
+    input_bias = theirs.get("bias_ih", 0 * hidden_bias)
+    added = hidden_bias * np.repeat(np.array([1, 1, 0], hidden_bias.dtype), size)
+    return {
+        "input_weight": theirs["weight_ih"].T,
+        "hidden_weight": theirs["weight_hh"].T,
+        "bias": input_bias + added,
+        "hidden_bias": hidden_bias[2 * size :],
+    }
+
+
+def _write_gru(ours: Arrays, layer: NetworkLayer) -> Arrays:
+    written = _write_recurrent(ours, layer)
+    gates = 0 * ours["bias"][: 2 * len(ours["hidden_bias"])]
+    return {**written, "bias_hh": np.concatenate([gates, ours["hidden_bias"]])}
+
+
+def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+    """Of query, key and value, (heads · head_size, in) becomes (in, heads, head_size). Of the output likewise.
+
+    The bias of the keys is left out: it adds the same number to all scores of a query, which changes no softmax.
+    """
+    ours = {}
+    for number, part in enumerate(("query", "key", "value")):
+        if "in_proj_weight" in theirs:
+            size = len(theirs["in_proj_weight"]) // 3
+            weight = theirs["in_proj_weight"][number * size : (number + 1) * size]
+        else:
+            weight = theirs[f"{part[0]}_proj_weight"]
+        ours[f"{part}/weight"] = weight.T.reshape(layer.shapes[f"{part}/weight"])
+        if "in_proj_bias" in theirs and part != "key":
+            size = len(theirs["in_proj_bias"]) // 3
+            bias = theirs["in_proj_bias"][number * size : (number + 1) * size]
+            ours[f"{part}/bias"] = bias.reshape(layer.shapes[f"{part}/weight"][1:])
+    ours["output/weight"] = theirs["out_proj.weight"].T.reshape(layer.shapes["output/weight"])
+    return ours | ({"output/bias": theirs["out_proj.bias"]} if "out_proj.bias" in theirs else {})
+
+
+def _write_attention(ours: Arrays, layer: NetworkLayer) -> Arrays:
+    weights = {part: _in_rows(ours[f"{part}/weight"]) for part in ("query", "key", "value")}
+    if len({weight.shape for weight in weights.values()}) == 1:
+        written = {"in_proj_weight": np.concatenate(list(weights.values()))}
+    else:
+        written = {f"{part[0]}_proj_weight": weight for part, weight in weights.items()}
+    output = ours["output/weight"]
+    written["out_proj.weight"] = output.reshape(-1, output.shape[-1]).T
+    if "query/bias" in ours:
+        query_bias, value_bias = ours["query/bias"].reshape(-1), ours["value/bias"].reshape(-1)
+        written["in_proj_bias"] = np.concatenate([query_bias, 0 * query_bias, value_bias])
+        written["out_proj.bias"] = ours["output/bias"]
+    return written
+
+
+def _in_rows(weight: np.ndarray) -> np.ndarray:
+    """(in, heads, head_size) as (heads · head_size, in)."""
+    return weight.reshape(len(weight), -1).T
+
+
+def _bias(arrays: Arrays) -> Arrays:
+    return {"bias": arrays["bias"]} if "bias" in arrays else {}
+
+
+def _channels_last(array: np.ndarray, first: int = 0) -> np.ndarray:
+    """The axis ``first`` becomes the last one."""
+    return array.transpose(*range(first), *range(first + 1, array.ndim), first)
+
+
+def _channels_first(array: np.ndarray, first: int = 0) -> np.ndarray:
+    """The last axis becomes the axis ``first``."""
+    return array.transpose(*range(first), array.ndim - 1, *range(first, array.ndim - 1))
+
+
+_SAME = renamed({"weight": "weight"})
+_NORM = _for_each_feature({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
+_RECURRENT = WeightMap(_read_recurrent, _write_recurrent)
+_CONVOLUTION = WeightMap(_read_convolution, _write_convolution)
+
+PYTORCH = Library(
+    "PyTorch",
+    {
+        "dense": WeightMap(_read_dense, _write_dense),
+        "embedding": _SAME,
+        "unembedding": _SAME,
+        "learned_positions": _SAME,
+        "conv": _CONVOLUTION,
+        "conv_transpose": _CONVOLUTION,
+        "norm": _NORM,
+        "batch_norm": _NORM,
+        "prelu": _for_each_feature({"weight": "negative_slope"}),
+        "rnn": _RECURRENT,
+        "lstm": _RECURRENT,
+        "gru": WeightMap(_read_gru, _write_gru),
+        "attention": WeightMap(_read_attention, _write_attention),
+    },
+)

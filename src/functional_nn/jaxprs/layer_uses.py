@@ -1,0 +1,140 @@
+"""The layers of a network in the order in which they run, read from the traced program of its forward pass."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.typing import DTypeLike
+
+from functional_nn.core import trees
+from functional_nn.core.children import MARK, child_forward
+from functional_nn.core.layer import Layer, Params
+from functional_nn.core.output_shape import with_key_if_needed
+from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
+from functional_nn.jaxprs.flops import flops_by_scope, flops_of
+from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.origins import arguments_read
+from functional_nn.jaxprs.walk import equations
+
+
+@dataclass
+class LayerUse:
+    """One use of a layer in the program: it ends at the layer's mark.
+
+    Args:
+        scope: the names of the layers around it and its own, separated by "/".
+        read_shape: the shape of the first array that its first equation reads, without the batch axis; None if it has
+            no equations. For a layer of one equation, such as ``flatten``, it is the shape of the input.
+        output_shape: the shape of its output, without the batch axis.
+        flops: the operations of its forward pass.
+        parameters: the paths of the parameters that it uses.
+        has_own_path: whether these are all below the scope.
+        repeats: how often the loops around it run it. It is 1 outside of loops.
+    """
+
+    scope: str
+    read_shape: Shape | None
+    output_shape: Shape
+    flops: int
+    parameters: tuple[str, ...]
+    has_own_path: bool
+    repeats: int
+
+    @property
+    def name(self) -> str:
+        """The path of the parameters, if it ends with the layer's name and is not the scope; else the scope."""
+        if self.has_own_path or not self.parameters:
+            return self.scope
+        folder = posixpath.commonpath([posixpath.dirname(path) for path in self.parameters])
+        return folder if posixpath.basename(folder) == posixpath.basename(self.scope) else self.scope
+
+
+def trace_layers(net: Layer, in_shape: Shapes, dtype: DTypeLike | None = None) -> tuple[ClosedJaxpr, Params]:
+    """The program of the forward pass in evaluation, and the shapes of the parameters. Nothing is computed.
+
+    The parameters are the program's first inputs, in the order of their paths. The whole network is marked as a layer,
+    so it is the last use, and its name is the first part of all scopes.
+    """
+    params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+
+    def marked(key):
+        def forward(params, state, x):
+            return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=key)[0]
+
+        return forward
+
+    program = traced(
+        lambda x: with_key_if_needed(lambda key: jax.make_jaxpr(marked(key))(params, state, x)), in_shape, dtype
+    )
+    return program, params
+
+
+def layer_uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
+    """The layers of a traced program, in the order in which they end. A layer that is used several times is one.
+
+    A combinator names its layers as it names their parameters, so a scope is the path of its parameters. A layer that
+    is written by hand around other layers may call them by other names. Then two layers may have one scope, and their
+    parameters are those that their equations read.
+    """
+    uses = _uses(program, paths)
+    written_by_hand = {posixpath.dirname(use.scope) for use in uses if use.parameters and not use.has_own_path}
+    flops = flops_by_scope(program)
+    layers: dict[tuple[str, int | tuple[str, ...]], LayerUse] = {}
+    for number, use in enumerate(uses):
+        if posixpath.dirname(use.scope) not in written_by_hand:
+            use.flops = sum(count for inner, count in flops.items() if trees.is_under(inner, use.scope))
+            layers.setdefault((use.scope, ()), use)
+        elif (key := (use.scope, use.parameters or number)) in layers:
+            layers[key].flops += use.flops
+        else:
+            layers[key] = use
+    # A layer that reads the parameters of an earlier one, which is not inside it, shares them. They count once.
+    seen: dict[str, str] = {}
+    for layer in layers.values():
+        if not layer.has_own_path:
+            shared = {path for path in layer.parameters if not trees.is_under(seen.get(path, layer.scope), layer.scope)}
+            layer.parameters = tuple(path for path in layer.parameters if path not in shared)
+        seen |= dict.fromkeys(layer.parameters, layer.scope)
+    return list(layers.values())
+
+
+def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
+    """Every mark of a layer in a program, with the operations and the parameters since the last one of its scope."""
+    # The parameters are the first inputs of the program, in the order of the paths.
+    origins = {number: frozenset([number]) for number in range(len(paths))}
+    steps = [
+        (located, read) for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
+    ]
+    uses: list[LayerUse] = []
+    ends: dict[str, int] = {}
+    for end, (located, _) in enumerate(steps):
+        if not str(located.equation.params.get("name", "")).startswith(MARK):
+            continue  # only the marks at the ends of layers are uses
+        scope = located.scope
+        # If a layer is used again, only what comes after the mark of its last use belongs to this use.
+        inside = [step for step in steps[ends.get(scope, 0) : end] if trees.is_under(step[0].scope, scope)]
+        ends[scope] = end + 1
+        own = tuple(path for path in paths if trees.is_under(path, scope))
+        read = sorted(frozenset[int]().union(*(read for _, read in inside)))
+        uses.append(
+            LayerUse(
+                scope,
+                _read_shape(inside[0][0].equation) if inside else None,
+                shape_of(array_type(located.equation.outvars[0])),
+                sum(one.repeats * flops_of(one.equation) for one, _ in inside),
+                own or tuple(paths[number] for number in read),
+                bool(own),
+                located.repeats,
+            )
+        )
+    return uses
+
+
+def _read_shape(equation: JaxprEqn) -> Shape | None:
+    """The shape of the first array that an equation reads, without the batch axis."""
+    shapes = (array_type(value).shape for value in equation.invars)
+    return next((shape[1:] for shape in shapes if shape), None)
