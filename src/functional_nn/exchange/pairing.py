@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
-from functional_nn.exchange.weight_maps import GROUPS, Direction, Library, Module
+from functional_nn.exchange.weight_maps import GROUPS, Library, Module
 from functional_nn.storage.arrays import listed
 
 Names: TypeAlias = Mapping[str, str]
@@ -30,7 +30,7 @@ def read_modules(
         weight_map = library.maps[layer.kind]
         ours = _mapped(weight_map.read, module.arrays, layer)
         # The other direction has to give the same arrays back. Otherwise the module has one that was not read.
-        back = {} if ours is None else weight_map.write(ours, layer)
+        back = {} if ours is None else weight_map.write(ours, layer, module.arrays)
         if ours is None or _shapes(ours) != layer.shapes or set(module.arrays) - set(back):
             problems.append(_misfit(layer, module))
         else:
@@ -52,7 +52,7 @@ def write_modules(
     written: dict[str, np.ndarray] = {}
     problems = []
     for layer, module in _pairs(library, network_layers(as_layer(net), in_shape), modules, names):
-        theirs = _mapped(library.maps[layer.kind].write, arrays_of(layer, params, state), layer) or {}
+        theirs = _mapped(library.maps[layer.kind].write, arrays_of(layer, params, state), layer, module.arrays) or {}
         # A bias of zeros that the module does not have changes nothing.
         theirs = {name: array for name, array in theirs.items() if name in module.arrays or np.any(array)}
         if _shapes(theirs) == _shapes(module.arrays):
@@ -97,10 +97,10 @@ def _pairs(
     return [(layer, chosen[layer.label]) for layer in layers]
 
 
-def _mapped(function: Direction, arrays: Arrays, layer: NetworkLayer) -> Arrays | None:
+def _mapped(function: Callable[..., Arrays], *arguments: object) -> Arrays | None:
     """One direction of a weight map; None if arrays are missing or have other shapes."""
     try:
-        return function(arrays, layer)
+        return function(*arguments)
     except (KeyError, ValueError):
         return None
 

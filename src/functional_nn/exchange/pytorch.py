@@ -207,7 +207,7 @@ def _default_module(layer: NetworkLayer) -> Module:
     """The module of a layer whose path is the layer's, with points in place of slashes."""
     zeros = {name: np.zeros(shape, np.bool_) for name, shape in layer.shapes.items()}
     path = layer.path.replace("/", ".") + (f".{layer.copy}" if layer.copy is not None else "")
-    arrays = PYTORCH.maps[layer.kind].write(zeros, layer) if layer.kind in PYTORCH.maps else {}
+    arrays = PYTORCH.maps[layer.kind].write(zeros, layer, {}) if layer.kind in PYTORCH.maps else {}
     suffix = "_l0" if "weight_ih" in arrays else ""
     names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
     return Module(path, GROUPS.get(layer.kind, "others"), arrays, names)

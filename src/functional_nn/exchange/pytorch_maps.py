@@ -5,12 +5,10 @@ All maps use methods and operators of arrays only, so they work for NumPy's and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.weight_maps import Library, WeightMap, renamed
+from functional_nn.exchange.weight_maps import Library, WeightMap, prelu, renamed
 
 
 def _read_dense(theirs: Arrays, layer: NetworkLayer) -> Arrays:
@@ -26,7 +24,7 @@ def _read_dense(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     return {"weight": weight.T, **_bias(theirs)}
 
 
-def _write_dense(ours: Arrays, layer: NetworkLayer) -> Arrays:
+def _write_dense(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weight = ours["weight"].T
     if layer.flattened is not None:
         parts = weight.reshape(len(weight), *layer.flattened)
@@ -40,24 +38,26 @@ def _read_convolution(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     return {"weight": weight.transpose(*range(2, weight.ndim), 1, 0), **_bias(theirs)}
 
 
-def _write_convolution(ours: Arrays, layer: NetworkLayer) -> Arrays:
+def _write_convolution(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weight = ours["weight"]
     *window, in_axis, out_axis = range(weight.ndim)
     return {"weight": weight.transpose(out_axis, in_axis, *window), **_bias(ours)}
 
 
-def _for_each_feature(names: Mapping[str, str]) -> WeightMap:
-    """A map of arrays with a number for each feature, by their names there and here: of norms and of PReLU.
+def _for_each_feature(of_names: WeightMap) -> WeightMap:
+    """A map of arrays that have a number for each feature: those of norms and of PReLU.
 
     For a norm over whole images, and after ``flatten`` of images, the order of the channels changes.
     """
-    of_names = renamed(names)
 
     def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-        return {name: _reordered(array, layer, to_last=True) for name, array in of_names.read(theirs, layer).items()}
+        ours = of_names.read(theirs, layer)
+        return {name: _reordered(array, layer, to_last=True) for name, array in ours.items()}
 
-    def write(ours: Arrays, layer: NetworkLayer) -> Arrays:
-        return of_names.write({name: _reordered(array, layer, to_last=False) for name, array in ours.items()}, layer)
+    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
+        return of_names.write(
+            {name: _reordered(array, layer, to_last=False) for name, array in ours.items()}, layer, like
+        )
 
     return WeightMap(read, write)
 
@@ -65,7 +65,7 @@ def _for_each_feature(names: Mapping[str, str]) -> WeightMap:
 def _reordered(array: np.ndarray, layer: NetworkLayer, *, to_last: bool) -> np.ndarray:
     if array.ndim > 2:
         return _channels_last(array) if to_last else _channels_first(array)
-    if layer.flattened is None:
+    if layer.flattened is None or array.ndim == 0:
         return array
     *sizes, channels = layer.flattened
     parts = array.reshape(channels, *sizes) if to_last else array.reshape(layer.flattened)
@@ -84,7 +84,7 @@ def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     }
 
 
-def _write_recurrent(ours: Arrays, layer: NetworkLayer) -> Arrays:
+def _write_recurrent(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     bias = ours["bias"]
     weights = {"weight_ih": ours["input_weight"].T, "weight_hh": ours["hidden_weight"].T}
     return {**weights, "bias_ih": bias, "bias_hh": 0 * bias}
@@ -107,8 +107,8 @@ def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     }
 
 
-def _write_gru(ours: Arrays, layer: NetworkLayer) -> Arrays:
-    written = _write_recurrent(ours, layer)
+def _write_gru(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
+    written = _write_recurrent(ours, layer, like)
     gates = 0 * ours["bias"][: 2 * len(ours["hidden_bias"])]
     return {**written, "bias_hh": np.concatenate([gates, ours["hidden_bias"]])}
 
@@ -134,9 +134,9 @@ def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     return ours | ({"output/bias": theirs["out_proj.bias"]} if "out_proj.bias" in theirs else {})
 
 
-def _write_attention(ours: Arrays, layer: NetworkLayer) -> Arrays:
+def _write_attention(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weights = {part: _in_rows(ours[f"{part}/weight"]) for part in ("query", "key", "value")}
-    if len({weight.shape for weight in weights.values()}) == 1:
+    if "q_proj_weight" not in like and len({weight.shape for weight in weights.values()}) == 1:
         written = {"in_proj_weight": np.concatenate(list(weights.values()))}
     else:
         written = {f"{part[0]}_proj_weight": weight for part, weight in weights.items()}
@@ -169,7 +169,9 @@ def _channels_first(array: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 _SAME = renamed({"weight": "weight"})
-_NORM = _for_each_feature({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
+_NORM = _for_each_feature(
+    renamed({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
+)
 _RECURRENT = WeightMap(_read_recurrent, _write_recurrent)
 _CONVOLUTION = WeightMap(_read_convolution, _write_convolution)
 
@@ -184,7 +186,7 @@ PYTORCH = Library(
         "conv_transpose": _CONVOLUTION,
         "norm": _NORM,
         "batch_norm": _NORM,
-        "prelu": _for_each_feature({"weight": "negative_slope"}),
+        "prelu": _for_each_feature(prelu("weight")),
         "rnn": _RECURRENT,
         "lstm": _RECURRENT,
         "gru": WeightMap(_read_gru, _write_gru),

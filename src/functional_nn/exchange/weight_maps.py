@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
+
+import numpy as np
 
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 
@@ -28,10 +30,6 @@ Some kinds have arrays of the same names and ranks in other libraries, so they a
 """
 
 
-Direction: TypeAlias = Callable[[Arrays, NetworkLayer], Arrays]
-"""One direction of a weight map."""
-
-
 class Module(NamedTuple):
     """A part of another library's model that corresponds to one layer.
 
@@ -53,11 +51,11 @@ class WeightMap(NamedTuple):
 
     Args:
         read: ``read(theirs, layer)`` gives the layer's arrays.
-        write: ``write(ours, layer)`` gives the module's arrays.
+        write: ``write(ours, layer, like)`` gives the module's arrays; ``like`` are those that it has, or none.
     """
 
-    read: Direction
-    write: Direction
+    read: Callable[[Arrays, NetworkLayer], Arrays]
+    write: Callable[[Arrays, NetworkLayer, Arrays], Arrays]
 
 
 class Library(NamedTuple):
@@ -75,14 +73,57 @@ class Library(NamedTuple):
 def renamed(names: Mapping[str, str]) -> WeightMap:
     """A map that changes names only: from theirs to ours. Arrays that a layer does not have are left out.
 
-    >>> renamed({"kernel": "weight", "bias": "bias"}).read({"kernel": 1}, None)
-    {'weight': 1}
+    Two of their names may stand for one of ours. Then the one that the module has is written.
+
+    >>> renamed({"gamma": "scale", "scale": "scale"}).read({"gamma": 1}, None)
+    {'scale': 1}
     """
+    theirs_of: dict[str, list[str]] = {}
+    for name, own in names.items():
+        theirs_of.setdefault(own, []).append(name)
 
     def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
         return {ours: theirs[name] for name, ours in names.items() if name in theirs}
 
-    def write(ours: Arrays, layer: NetworkLayer) -> Arrays:
-        return {name: ours[own] for name, own in names.items() if own in ours}
+    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
+        present = {own: candidates for own, candidates in theirs_of.items() if own in ours}
+        chosen = {own: next((name for name in names if name in like), names[0]) for own, names in present.items()}
+        return {chosen[own]: ours[own] for own in present}
 
     return WeightMap(read, write)
+
+
+def prelu(name: str) -> WeightMap:
+    """The map of PReLU. Libraries have one slope for all features by default; here each feature has its own."""
+
+    def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+        slope = theirs[name]
+        return {"negative_slope": np.full(layer.shapes["negative_slope"], slope) if slope.size == 1 else slope}
+
+    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
+        slope = np.asarray(ours["negative_slope"])
+        is_one = name in like and like[name].size == 1 and np.all(slope == slope.flat[0])
+        return {name: slope.reshape(-1)[0].reshape(like[name].shape) if is_one else slope}
+
+    return WeightMap(read, write)
+
+
+def projections(parts: Mapping[str, str]) -> WeightMap:
+    """The map of attention whose parts have a ``kernel`` of our shape: by their names there and here.
+
+    The bias of the keys is left out: it adds the same number to all scores of a query, which changes no softmax.
+    """
+    names = {
+        f"{part}/{theirs}": f"{own}/{ours}"
+        for part, own in parts.items()
+        for theirs, ours in (("kernel", "weight"), ("bias", "bias"))
+        if (own, ours) != ("key", "bias")
+    }
+    of_names = renamed(names)
+    key = next(part for part, own in parts.items() if own == "key")
+
+    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
+        theirs = of_names.write(ours, layer, like)
+        return theirs | ({f"{key}/bias": np.zeros_like(ours["query/bias"])} if "query/bias" in ours else {})
+
+    return WeightMap(of_names.read, write)
