@@ -53,7 +53,9 @@ def anchor(title: str) -> str:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_what_is_public_has_one_section_with_steps_and_a_formula(name):
-    (body,) = (body for (_, title), body in SECTIONS.items() if title == f"`{name}`")
+    bodies = [body for (_, title), body in SECTIONS.items() if title == f"`{name}`"]
+    assert len(bodies) == 1, f"{len(bodies)} sections in docs/formulas with the title `{name}`"
+    (body,) = bodies
     assert re.search(r"^1\. ", body, re.MULTILINE), "no numbered steps"
     assert formulas(body)
 

@@ -1,4 +1,4 @@
-"""From PyTorch's parameters to this package's: one linear map for each kind of module.
+"""From PyTorch's parameters to this package's, for each kind of module: the maps of ``functional_nn.exchange``.
 
 A map takes the tensors of ``module.named_parameters()`` by name and gives the parameters of our layer. All maps are
 linear (transposes, slices, sums), which settles gradients too: where ours = T(theirs), the cotangents go back by the
@@ -14,6 +14,10 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from functional_nn.core import trees
+from functional_nn.exchange.network_layers import NetworkLayer
+from functional_nn.exchange.pytorch_maps import PYTORCH
+
 Tensors: TypeAlias = Mapping[str, jax.Array]
 Map: TypeAlias = Callable[[Tensors], Any]
 
@@ -28,80 +32,61 @@ def nothing(theirs: Tensors) -> dict[str, Any]:
     return {}
 
 
+def read(kind: str, theirs: Tensors, *, shapes=None, **about) -> dict[str, Any]:
+    """The parameters of a layer of this kind, by the map of the package."""
+    layer = NetworkLayer(kind, kind, shapes or {}, **about)
+    return trees.unflatten(PYTORCH.maps[kind].read(theirs, layer))
+
+
 def linear(theirs: Tensors) -> dict[str, Any]:
-    """``Linear`` to ``dense``: the weight (out, in) becomes (in, out)."""
-    return {"weight": theirs["weight"].T} | _optional(theirs, bias="bias")
+    """``Linear`` to ``dense``."""
+    return read("dense", theirs)
 
 
 def linear_after_flatten(theirs: Tensors, shape: tuple[int, ...]) -> dict[str, Any]:
     """``Linear`` after ``Flatten`` of images (channels, …), which PyTorch flattens channels first, and we last."""
-    weight = theirs["weight"].reshape(-1, *shape)
-    return linear({**theirs, "weight": jnp.moveaxis(weight, 1, -1).reshape(len(weight), -1)})
+    channels, *sizes = shape
+    return read("dense", theirs, flattened=(*sizes, channels))
 
 
 def convolution(theirs: Tensors) -> dict[str, Any]:
-    """``Conv1d`` to ``Conv3d`` to ``conv``: (out, in / groups, *window) becomes (*window, in / groups, out).
-
-    ``ConvTranspose1d`` to ``ConvTranspose3d`` to ``conv_transpose`` is the same map, of other axes: (in, out / groups,
-    *window) becomes (*window, out / groups, in).
-    """
-    return {"weight": jnp.moveaxis(theirs["weight"], (0, 1), (-1, -2))} | _optional(theirs, bias="bias")
+    """``Conv1d`` to ``Conv3d``, and ``ConvTranspose1d`` to ``ConvTranspose3d``, whose map is the same."""
+    return read("conv", theirs)
 
 
 def normalization(theirs: Tensors) -> dict[str, Any]:
     """All norms: their weight is our scale."""
-    return _optional(theirs, scale="weight", bias="bias")
+    return read("norm", theirs)
 
 
 def layer_norm_of_images(theirs: Tensors) -> dict[str, Any]:
     """``LayerNorm((channels, …))`` to ``layer_norm(axes=…)``: parameters with the channels last."""
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), normalization(theirs))
+    return read("norm", theirs, after_convolution=True)
 
 
 def running_statistics(theirs: Tensors) -> dict[str, Any]:
     """``BatchNorm``'s buffers to the state of ``batch_norm``."""
-    return {"mean": theirs["running_mean"], "variance": theirs["running_var"]}
+    return read("batch_norm", {name: theirs[name] for name in ("running_mean", "running_var")})
 
 
 def embedding(theirs: Tensors) -> dict[str, Any]:
-    """``Embedding`` to ``embedding``: as it is."""
-    return {"weight": theirs["weight"]}
+    """``Embedding`` to ``embedding``."""
+    return read("embedding", theirs)
 
 
 def prelu(theirs: Tensors) -> dict[str, Any]:
     """``PReLU`` to ``prelu``."""
-    return {"negative_slope": theirs["weight"]}
+    return read("prelu", theirs, shapes={"negative_slope": theirs["weight"].shape})
 
 
 def recurrent(theirs: Tensors, suffix: str = "") -> dict[str, Any]:
-    """``RNN`` and ``LSTM``, or their cells, to ``rnn`` and ``lstm``.
-
-    Weights (gates · hidden, in) become (in, gates · hidden); the gates of an LSTM keep their order, i, f, g, o; b_ih
-    and b_hh, which PyTorch adds in every step, are one bias here.
-    """
-    params = {
-        "input_weight": theirs[f"weight_ih{suffix}"].T,
-        "hidden_weight": theirs[f"weight_hh{suffix}"].T,
-    }
-    if f"bias_ih{suffix}" not in theirs:
-        return params | {"bias": jnp.zeros_like(params["input_weight"][0])}
-    return params | {"bias": theirs[f"bias_ih{suffix}"] + theirs[f"bias_hh{suffix}"]}
+    """``RNN`` and ``LSTM``, or their cells, to ``rnn`` and ``lstm``."""
+    return read("lstm", _of_direction(theirs, suffix))
 
 
 def gru(theirs: Tensors, suffix: str = "") -> dict[str, Any]:
-    """``GRU`` and ``GRUCell`` to ``gru``, whose gates r, z, n are in PyTorch's order.
-
-    The reset gate multiplies uₙ and its bias, so that part of b_hh stays alone (``hidden_bias``); the parts for r and z
-    are added to b_ih.
-    """
-    gates, candidate = jnp.split(theirs[f"bias_hh{suffix}"], [theirs[f"bias_hh{suffix}"].shape[0] // 3 * 2])
-    added = jnp.concatenate([gates, jnp.zeros_like(candidate)])
-    return {
-        "input_weight": theirs[f"weight_ih{suffix}"].T,
-        "hidden_weight": theirs[f"weight_hh{suffix}"].T,
-        "bias": theirs[f"bias_ih{suffix}"] + added,
-        "hidden_bias": candidate,
-    }
+    """``GRU`` and ``GRUCell`` to ``gru``."""
+    return read("gru", _of_direction(theirs, suffix))
 
 
 def stacked(of_one: Callable[[Tensors, str], Any], name: str, layers: int, *, bidirectional: bool) -> Map:
@@ -122,31 +107,15 @@ def stacked(of_one: Callable[[Tensors, str], Any], name: str, layers: int, *, bi
 
 
 def attention(heads: int, prefix: str = "") -> Map:
-    """``MultiheadAttention`` to ``attention``.
-
-    in_proj_weight is q, k and v, one below the other; of each, (heads · head_size, in) becomes (in, heads, head_size),
-    its bias (heads, head_size). out_proj.weight (out, heads · head_size) becomes (heads, head_size, out). The bias of
-    k falls away: it adds the same to all scores of a query, which changes no softmax, so its gradient is 0.
-    """
+    """``MultiheadAttention`` to ``attention``. The bias of the keys changes no softmax, so its gradient is 0."""
 
     def mapped(theirs: Tensors) -> dict[str, Any]:
         own = part(theirs, prefix)
-        if "in_proj_weight" in own:
-            weights = jnp.split(own["in_proj_weight"], 3)
-        else:
-            weights = [own[f"{letter}_proj_weight"] for letter in "qkv"]
-        params = {
-            name: {"weight": weight.T.reshape(weight.shape[1], heads, -1)}
-            for name, weight in zip(("query", "key", "value"), weights, strict=True)
-        }
-        out = own["out_proj.weight"]
-        params["output"] = {"weight": out.T.reshape(heads, -1, out.shape[0])}
-        if "in_proj_bias" in own:
-            query_bias, _, value_bias = jnp.split(own["in_proj_bias"], 3)
-            params["query"]["bias"] = query_bias.reshape(heads, -1)
-            params["value"]["bias"] = value_bias.reshape(heads, -1)
-            params["output"]["bias"] = own["out_proj.bias"]
-        return params
+        size = own["out_proj.weight"].shape[0]
+        in_sizes = {letter: own.get(f"{letter}_proj_weight", own["out_proj.weight"]).shape[1] for letter in "qkv"}
+        names = {"q": "query", "k": "key", "v": "value"}
+        shapes = {f"{names[letter]}/weight": (in_sizes[letter], heads, size // heads) for letter in "qkv"}
+        return read("attention", own, shapes={**shapes, "output/weight": (heads, size // heads, size)})
 
     return mapped
 
@@ -176,6 +145,6 @@ def channels_first(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, -1, 1)
 
 
-def _optional(theirs: Tensors, **names: str) -> dict[str, Any]:
-    """Ours for those of theirs that are there."""
-    return {ours: theirs[name] for ours, name in names.items() if name in theirs}
+def _of_direction(theirs: Tensors, suffix: str) -> Tensors:
+    """The tensors of one layer and direction, without the suffix of their names."""
+    return {name.removesuffix(suffix): tensor for name, tensor in theirs.items() if name.endswith(suffix)}

@@ -162,7 +162,7 @@ def _group(arrays: Arrays) -> str:
     weight = arrays.get("weight")
     if weight is not None and weight.ndim > 1 and arrays.get("bias", np.zeros(1)).ndim == 1:
         return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
-    return GROUPS["norm"] if weight is not None or "negative_slope" in arrays else "others"
+    return GROUPS["norm"] if weight is not None or "negative_slope" in arrays else GROUPS["others"]
 
 
 def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:

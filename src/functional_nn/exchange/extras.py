@@ -13,7 +13,7 @@ def imported(module: str, package: str, argument: str) -> ModuleType:
 
     Args:
         module: the name by which it is imported.
-        package: the name by which it is installed.
+        package: its name, which is also that of the extra that installs it.
         argument: what needs it, for the message.
 
     Raises:
@@ -22,5 +22,5 @@ def imported(module: str, package: str, argument: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        remedy = f"Install it: pip install {package}"
+        remedy = f"Install it: pip install 'functional-nn[{package}]'"
         raise InputError(argument, f"{package} to be installed", str(error), remedy) from None

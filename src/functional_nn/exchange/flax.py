@@ -144,7 +144,7 @@ def _group(arrays: Arrays) -> str:
         return GROUPS["conv_transpose"]
     if "kernel" in arrays:
         return GROUPS["dense"] if arrays["kernel"].ndim == 2 else GROUPS["conv"]
-    return GROUPS["norm"] if {"scale", "bias", "negative_slope"} & set(arrays) else "others"
+    return GROUPS["norm"] if {"scale", "bias", "negative_slope"} & set(arrays) else GROUPS["others"]
 
 
 def _read_lstm(theirs: Arrays, layer: NetworkLayer) -> Arrays:

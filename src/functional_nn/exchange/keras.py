@@ -101,7 +101,7 @@ def _group(arrays: Arrays) -> str:
         return GROUPS["embedding"]
     if "kernel" in arrays:
         return GROUPS["dense"] if arrays["kernel"].ndim == 2 else GROUPS["conv"]
-    return GROUPS["norm"] if {"gamma", "beta", "scale", "alpha"} & set(arrays) else "others"
+    return GROUPS["norm"] if {"gamma", "beta", "scale", "alpha"} & set(arrays) else GROUPS["others"]
 
 
 def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:

@@ -36,6 +36,7 @@ class NetworkLayer(NamedTuple):
         copy: for a layer inside ``repeat``, the number of the copy; None for others.
         flattened: for a layer after ``flatten``, the shape of an example before it; None if there is no difference
             between channels first and channels last.
+        after_convolution: whether a convolution runs before it, so that two axes of its input are places and channels.
     """
 
     path: str
@@ -43,6 +44,7 @@ class NetworkLayer(NamedTuple):
     shapes: dict[str, Shape]
     copy: int | None = None
     flattened: Shape | None = None
+    after_convolution: bool = False
 
     def path_of(self, name: str) -> str:
         """The path of one of its arrays in the network's trees."""
@@ -83,12 +85,13 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
         if not own:
             continue
         layer = _network_layer(use.scope if use.has_own_path else use.name, kind, own, state_shapes)
+        layer = layer._replace(after_convolution=after_convolution)
         after_convolution = after_convolution or layer.kind in ("conv", "conv_transpose")
         if flattened is not None and layer.in_size == math.prod(flattened):
             layer = layer._replace(flattened=flattened)
         if layer.kind not in ("batch_norm", "norm", "prelu"):
             flattened = None  # a layer that mixes the features: after it they have another meaning
-        if use.repeats == 1:
+        if not use.loops:
             found.append(layer)
             continue
         loop = _loop_around(use, uses)
@@ -210,9 +213,9 @@ def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
 
 
 def _loop_around(use: LayerUse, uses: Sequence[LayerUse]) -> str:
-    """The path of the ``repeat`` around a layer: the innermost one around it that runs once."""
-    once = [other.scope for other in uses if other.repeats == 1 and trees.is_under(use.scope, other.scope)]
-    return max(once, key=len)
+    """The path of the ``repeat`` around a layer: the innermost path around it that is in no loop."""
+    outside = [other.scope for other in uses if not other.loops and trees.is_under(use.scope, other.scope)]
+    return max(outside, key=len)
 
 
 def _copies(layer: NetworkLayer, count: int) -> list[NetworkLayer]:

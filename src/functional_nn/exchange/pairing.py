@@ -85,7 +85,7 @@ def _pairs(
         ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
         theirs = [module for module in by_path.values() if module.group == group]
         if len(ours) != len(theirs):
-            listing = ", ".join(module.path for module in theirs) or "none"
+            listing = ", ".join(module.path or "the model itself" for module in theirs) or "none"
             problems.append(f"{len(ours)} {group} in the network ({', '.join(ours) or 'none'}), {len(theirs)} in ")
             problems[-1] += f"the model ({listing})"
         chosen |= dict(zip(ours, theirs, strict=False))
@@ -115,7 +115,7 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
         ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
         for shapes in (layer.shapes, _shapes(module.arrays))
     )
-    return f"{layer.label} ({layer.kind}: {ours}) does not fit {module.path or 'the model'} ({theirs})"
+    return f"{layer.label} ({layer.kind}: {ours}) does not fit {module.path or 'the model itself'} ({theirs})"
 
 
 def _raise_if_any(library: Library, problems: Sequence[str]) -> None:

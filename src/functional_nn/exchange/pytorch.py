@@ -199,7 +199,7 @@ def _group(arrays: Mapping[str, np.ndarray]) -> str:
     weight = arrays.get("weight")
     bias = arrays.get("bias")
     if weight is None or weight.ndim < 2 or (bias is not None and bias.ndim == weight.ndim):
-        return GROUPS["norm"] if weight is not None else "others"
+        return GROUPS["norm"] if weight is not None else GROUPS["others"]
     return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
 
 
@@ -210,4 +210,4 @@ def _default_module(layer: NetworkLayer) -> Module:
     arrays = PYTORCH.maps[layer.kind].write(zeros, layer, {}) if layer.kind in PYTORCH.maps else {}
     suffix = "_l0" if "weight_ih" in arrays else ""
     names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
-    return Module(path, GROUPS.get(layer.kind, "others"), arrays, names)
+    return Module(path, GROUPS.get(layer.kind, GROUPS["others"]), arrays, names)

@@ -63,7 +63,7 @@ def _for_each_feature(of_names: WeightMap) -> WeightMap:
 
 
 def _reordered(array: np.ndarray, layer: NetworkLayer, *, to_last: bool) -> np.ndarray:
-    if array.ndim > 2:
+    if array.ndim > 2 or (array.ndim == 2 and layer.after_convolution):
         return _channels_last(array) if to_last else _channels_first(array)
     if layer.flattened is None or array.ndim == 0:
         return array

@@ -23,6 +23,7 @@ GROUPS = {
     "lstm": "recurrent layers",
     "gru": "recurrent layers",
     "attention": "attention layers",
+    "others": "other arrays",
 }
 """For each kind of layer, the group in which layers and modules are paired in order. The names are used in messages.
 
@@ -98,7 +99,9 @@ def prelu(name: str) -> WeightMap:
 
     def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
         slope = theirs[name]
-        return {"negative_slope": np.full(layer.shapes["negative_slope"], slope) if slope.size == 1 else slope}
+        if slope.size == 1:
+            slope = slope.reshape(1) * np.ones(layer.shapes["negative_slope"], slope.dtype)
+        return {"negative_slope": slope}
 
     def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
         slope = np.asarray(ours["negative_slope"])

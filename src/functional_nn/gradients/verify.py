@@ -88,6 +88,11 @@ def _chosen(names: Sequence[str], quick: bool) -> list[str]:
         for name in names:
             variants = [subject for subject in known if name in (subject, coverage.public_name(subject))]
             if not variants:
+                if name in coverage.missing():
+                    remedy = "Write one: docs/how_to/adding_a_layer.md, section Register."
+                    raise InputError(
+                        "names", "names that have a case in gradients/cases", f"{name}, without one", remedy
+                    )
                 public = {coverage.public_name(subject) for subject in known}
                 raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
             chosen += variants

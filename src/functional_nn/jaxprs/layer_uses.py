@@ -33,7 +33,8 @@ class LayerUse:
         flops: the operations of its forward pass.
         parameters: the paths of the parameters that it uses.
         has_own_path: whether these are all below the scope.
-        repeats: how often the loops around it run it. It is 1 outside of loops.
+        loops: the number of loops around it.
+        repeats: how often they run it.
     """
 
     scope: str
@@ -42,6 +43,7 @@ class LayerUse:
     flops: int
     parameters: tuple[str, ...]
     has_own_path: bool
+    loops: int
     repeats: int
 
     @property
@@ -128,6 +130,7 @@ def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
                 sum(one.repeats * flops_of(one.equation) for one, _ in inside),
                 own or tuple(paths[number] for number in read),
                 bool(own),
+                located.loops,
                 located.repeats,
             )
         )

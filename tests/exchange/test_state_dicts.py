@@ -1,0 +1,199 @@
+"""State dicts of NumPy arrays and their files: pairing, errors and bits, without PyTorch."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tests.exchange.networks import NETWORKS, assert_same_bits, outputs, random_trees
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.exchange import from_torch, to_torch
+
+NET = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3))
+
+
+def state_dict(**shapes):
+    rng = np.random.default_rng(0)
+    shapes = shapes or {"a.weight": (3, 4), "a.bias": (3,), "b.weight": (3, 3), "b.bias": (3,)}
+    return {name.replace("__", "."): rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_writing_and_reading_keep_the_bits(name):
+    net, in_shape = NETWORKS[name]
+    params, state = random_trees(name)
+    written = to_torch(net, params, state, in_shape)
+    assert_same_bits(from_torch(net, written, in_shape), (params, state))
+    # What was written is a copy, whose names and shapes another call can take.
+    assert all(
+        np.array_equal(written[key], array) for key, array in to_torch(net, params, state, in_shape, written).items()
+    )
+
+
+def test_features_after_flatten_are_in_the_order_of_pytorch():
+    """PyTorch flattens (channels, height, width), and this package (height, width, channels)."""
+    net = fnn.chain(fnn.flatten(), fnn.dense(5))
+    x = np.random.default_rng(1).normal(size=(2, 3, 4, 2)).astype("float32")
+    theirs = {"1.weight": state_dict(w=(5, 24))["w"], "1.bias": np.zeros(5, "float32")}
+    params, state = from_torch(net, theirs, (3, 4, 2))
+    expected = np.moveaxis(x, -1, 1).reshape(2, -1) @ theirs["1.weight"].T
+    np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], expected, rtol=1e-5, atol=1e-5)
+    assert np.array_equal(to_torch(net, params, state, (3, 4, 2), theirs)["1.weight"], theirs["1.weight"])
+
+
+def test_sequences_are_flattened_as_they_are():
+    net, theirs = fnn.chain(fnn.flatten(), fnn.dense(5)), state_dict(fc__weight=(5, 6), fc__bias=(5,))
+    params, _ = from_torch(net, theirs, (2, 3))
+    assert np.array_equal(params["dense_0"]["weight"], theirs["fc.weight"].T)
+
+
+def test_layers_of_one_shape_are_paired_in_order_or_by_name():
+    net, theirs = fnn.chain(fnn.dense(3), head=fnn.dense(3)), state_dict(a__weight=(3, 3), b__weight=(3, 3))
+    theirs |= {"a.bias": np.zeros(3, "float32"), "b.bias": np.ones(3, "float32")}
+    params, _ = from_torch(net, theirs, (3,))
+    assert np.array_equal(params["head"]["weight"], theirs["b.weight"].T)
+    params, state = from_torch(net, theirs, (3,), names={"head": "a"})
+    assert np.array_equal(params["head"]["weight"], theirs["a.weight"].T)
+    assert np.array_equal(params["dense_0"]["weight"], theirs["b.weight"].T)
+    back = to_torch(net, params, state, (3,), theirs, names={"head": "a"})
+    assert all(np.array_equal(back[name], array) for name, array in theirs.items())
+
+
+def test_tied_weights_are_one():
+    net = fnn.shared(fnn.chain(fnn.embedding(5, 4), fnn.unembedding(5)), {"unembedding_0": "embedding_0"})
+    theirs = state_dict(tokens__weight=(5, 4))
+    params, _ = from_torch(net, theirs, (3,))
+    assert np.array_equal(params["embedding_0"]["weight"], theirs["tokens.weight"])
+
+
+def test_a_checkpoint_with_other_things_and_counters():
+    theirs = state_dict() | {"bn.num_batches_tracked": np.int64(3)}
+    params, _ = from_torch(NET, {"epoch": 3, "state_dict": theirs}, (4,))
+    assert np.array_equal(params["dense_1"]["weight"], theirs["b.weight"].T)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"a.weight": np.zeros((3, 5), "float32")},
+            r"net: expected the layers of the PyTorch model, got dense_0 \(dense: bias \(3,\), weight \(4, 3\)\) does "
+            r"not fit a \(bias \(3,\), weight \(3, 5\)\)",
+        ),
+        (
+            {"c.weight": np.zeros((3, 3), "float32")},
+            r"as many layers of each kind as the PyTorch model has, got 2 weight matrices in the network \(dense_0, "
+            r"dense_1\), 3 in the model \(a, b, c\)",
+        ),
+        ({"b.weight_g": np.zeros((3, 1), "float32")}, r"dense_1 .* does not fit b \(bias \(3,\), weight .*weight_g"),
+        (
+            {"scale": np.zeros(3, "float32")},
+            r"0 other arrays in the network \(none\), 1 in the model \(the model",
+        ),
+    ],
+)
+def test_what_does_not_fit(change, message):
+    with pytest.raises(InputError, match=message):
+        from_torch(NET, state_dict() | change, (4,))
+
+
+def test_a_missing_bias():
+    with pytest.raises(InputError, match=r"dense_1 \(dense: bias \(3,\), weight \(3, 3\)\) does not fit b \(weight"):
+        from_torch(NET, {name: array for name, array in state_dict().items() if name != "b.bias"}, (4,))
+    params, state = NET.init(jax.random.key(0), (4,))
+    like = {name: array for name, array in state_dict().items() if name != "b.bias"}
+    assert "b.bias" not in to_torch(NET, params, state, (4,), like)  # the bias is 0 here
+    params["dense_1"]["bias"] += 1
+    with pytest.raises(InputError, match=r"dense_1 .* does not fit b \(weight \(3, 3\)\)"):
+        to_torch(NET, params, state, (4,), like)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, r"source: expected a torch.nn.Module, a state dict, or the path of a file with one, got int"),
+        ({}, r"source: expected .*, got an empty dict"),
+        ({"a.weight": "x"}, r"source: expected tensors by their names, got a.weight: str"),
+        ({3: np.zeros(2)}, r"source: expected tensors by their names, got 3: ndarray"),
+        ("", r"source: expected "),
+        ("none.pt", r"none.pt: expected a file of PyTorch parameters, got no such file"),
+    ],
+)
+def test_what_is_no_source(source, message):
+    with pytest.raises(InputError, match=message):
+        from_torch(NET, source, (4,))
+
+
+def test_other_wrong_arguments():
+    with pytest.raises(InputError, match=r"names: expected layers of the network, got 'dens_0'. Did you mean dense_0"):
+        from_torch(NET, state_dict(), (4,), names={"dens_0": "a"})
+    with pytest.raises(InputError, match=r"names: expected modules of the PyTorch model, got 'c'"):
+        from_torch(NET, state_dict(), (4,), names={"dense_0": "c"})
+    mine = fnn.chain(fnn.Layer("my", lambda key, in_shape: ({"a": jax.numpy.ones(())}, {}), scaled))
+    with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got my_0 \(my\)"):
+        from_torch(mine, state_dict(), (3,))
+    with pytest.raises(InputError, match=r"params: expected an array dense_0/bias, got none"):
+        to_torch(NET, {}, {}, (4,))
+    params, state = NET.init(jax.random.key(0), (5,))
+    with pytest.raises(InputError, match=r"params: expected dense_0/weight of shape \(4, 3\), got \(5, 3\)"):
+        to_torch(NET, params, state, (4,))
+
+
+def scaled(params, state, x, *, train, key=None):
+    return params["a"] * x, state, ()
+
+
+def test_numbers_of_64_bits_are_not_narrowed():
+    theirs = {name: array.astype("float64") for name, array in state_dict().items()}
+    with pytest.raises(InputError, match=r"64-bit numbers switched on, got float64"):
+        from_torch(NET, theirs, (4,))
+
+
+def test_a_safetensors_file(tmp_path):
+    theirs = state_dict()
+    save_file(theirs, tmp_path / "model.safetensors")
+    read = from_torch(NET, tmp_path / "model.safetensors", (4,))
+    assert_same_bits(read, from_torch(NET, theirs, (4,)))
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(state_dict(), path)
+    whole = path.read_bytes()
+    header = json.dumps({"a": {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}}).encode()
+    damaged = [whole[:n] for n in (0, 7, 40, len(whole) - 1)]
+    damaged += [len(header).to_bytes(8, "little") + header, (2**60).to_bytes(8, "little") + whole[8:], b"\x80\x04N."]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"model.safetensors: expected a safetensors file"):
+            from_torch(NET, path, (4,))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_without_pytorch(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"source: expected torch to be installed, .*functional-nn"):
+        from_torch(NET, tmp_path / "model.pt", (4,))
+
+
+def test_the_network_computes_what_was_read():
+    net, in_shape = NETWORKS["mlp"]
+    params, state = random_trees("mlp")
+    read = from_torch(net, to_torch(net, params, state, in_shape), in_shape)
+    assert np.array_equal(outputs("mlp", *read), outputs("mlp", params, state))
+
+
+@pytest.mark.parametrize("in_shape", [(4, 4, 2), (3, 3)])
+def test_a_norm_over_whole_images_has_its_channels_moved(in_shape):
+    net = fnn.chain(fnn.conv(3, 1), fnn.layer_norm(axes=range(1, len(in_shape) + 1)))
+    shape = (*in_shape[:-1], 3)
+    theirs = state_dict(conv__weight=(3, in_shape[-1], *(1 for _ in shape[1:])), conv__bias=(3,))
+    theirs |= {f"norm.{name}": state_dict(a=(3, *shape[:-1]))["a"] for name in ("weight", "bias")}
+    params, state = from_torch(net, theirs, in_shape)
+    assert np.array_equal(params["layer_norm_0"]["scale"], np.moveaxis(theirs["norm.weight"], 0, -1))
+    back = to_torch(net, params, state, in_shape, theirs)
+    assert all(np.array_equal(back[name], array) for name, array in theirs.items())
