@@ -22,7 +22,7 @@ LEVELS = [
     {"models"},
     {"training", "gradients"},
     {"sweeps"},
-    {"bench"},  # it measures what sweeps run
+    {"bench", "exchange"},  # bench measures what sweeps run
     {"reports"},
     {"cli"},
 ]

@@ -48,6 +48,7 @@ def calls():
     run = {"epochs": 1, "batch_size": 4, "precision": "float32"}
     fitted = {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "data": SPLIT, "seed": 0, "penalty": None}
     result, tree = swept(), {"dense_0": {"weight": X}}
+    state_dict = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
     of_sweep = {"result": result, "metric": "test_accuracy"}
     stepping = {"train_state": start, "x": X, "labels": LABELS}
 
@@ -268,6 +269,26 @@ def calls():
             lambda optimizer, limit: fnn.training.with_clipping(optimizer, limit).init(tree),
             {"optimizer": RULE, "limit": 1.0},
         ),
+        "from_torch": (
+            fnn.exchange.from_torch,
+            {"net": NET, "source": state_dict, "in_shape": (3,), "names": None},
+        ),
+        "to_torch": (
+            fnn.exchange.to_torch,
+            {"net": NET, "params": network["params"], "state": network["state"], "in_shape": (3,), "like": state_dict}
+            | {"names": None},
+        ),
+        **{
+            name: (getattr(fnn.exchange, name), {"net": NET, "model": None, "in_shape": (3,), "names": None})
+            for name in ("from_keras", "from_flax", "from_equinox")
+        },
+        **{
+            name: (
+                getattr(fnn.exchange, name),
+                {"net": NET, "params": tree, "state": {}, "in_shape": (3,), "model": None, "names": None},
+            )
+            for name in ("to_keras", "to_flax", "to_equinox")
+        },
         "load_parameters": (fnn.storage.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,

@@ -18,7 +18,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.jaxprs.layer_uses import LayerUse, layer_uses, trace_layers
 
-Arrays: TypeAlias = Mapping[str, "jax.Array | np.ndarray"]
+Arrays: TypeAlias = dict[str, np.ndarray]
 """The arrays of one layer by name, such as ``weight`` and ``bias``, or ``query/weight``."""
 
 GATES = {1: "rnn", 3: "gru", 4: "lstm"}
@@ -184,8 +184,10 @@ def _flattened(use: LayerUse, after_convolution: bool) -> Shape | None:
         return None
     shape = use.read_shape[len(use.output_shape) - 1 :]
     # Two axes are (time, features) in both orders, unless they come from a convolution.
-    has_channels = len(shape) > 2 or (len(shape) == 2 and after_convolution)
-    return shape if has_channels and shape[-1] > 1 and math.prod(shape[:-1]) > 1 else None
+    if len(shape) < (2 if after_convolution else 3):
+        return None
+    *places, channels = shape
+    return shape if channels > 1 and math.prod(places) > 1 else None
 
 
 def _network_layer(path: str, name: str, own: Mapping[str, Shape], state_shapes: dict[str, Shape]) -> NetworkLayer:
@@ -201,7 +203,7 @@ def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
     if "query/weight" in shapes:
         return "attention"
     if "hidden_weight" in shapes:
-        hidden_size, width = shapes["hidden_weight"][-2:]
+        hidden_size, width = shapes["hidden_weight"][-2], shapes["hidden_weight"][-1]
         return GATES.get(width // hidden_size, name)
     if "variance" in shapes:
         return "batch_norm"

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, short_repr
 from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
@@ -49,6 +50,7 @@ def write_modules(
     names: Names | None,
 ) -> dict[str, np.ndarray]:
     """The arrays of a network for modules of these shapes, by their full names in the model."""
+    check_trees(params, state)
     written: dict[str, np.ndarray] = {}
     problems = []
     for layer, module in _pairs(library, network_layers(as_layer(net), in_shape), modules, names):
@@ -74,7 +76,10 @@ def _pairs(
     by_label = {layer.label: layer for layer in layers}
     by_path = {module.path: module for module in modules}
     chosen: dict[str, Module] = {}
-    for label, path in (names or {}).items():
+    names = {} if names is None else names
+    if not isinstance(names, Mapping) or not all(isinstance(text, str) for pair in names.items() for text in pair):
+        raise InputError("names", "a dict from paths of layers to paths of modules", short_repr(names))
+    for label, path in names.items():
         if label not in by_label:
             raise InputError("names", "layers of the network", repr(label), suggest(label, by_label))
         if path not in by_path:

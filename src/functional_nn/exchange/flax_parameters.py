@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +15,6 @@ from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.pairing import Names, read_modules, write_modules
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
-
-if TYPE_CHECKING:
-    from flax import nnx
 
 Path: TypeAlias = tuple[str | int, ...]
 """The attributes and numbers that lead to a variable of a module."""
@@ -33,7 +30,7 @@ PROJECTIONS = {"query": "query", "key": "key", "value": "value", "out": "output"
 """The parts of ``MultiHeadAttention`` by their names there and here."""
 
 
-def from_flax(net: Layer, model: nnx.Module, in_shape: Shapes, *, names: Names | None = None) -> tuple[Params, State]:
+def from_flax(net: Layer, model: Any, in_shape: Shapes, *, names: Names | None = None) -> tuple[Params, State]:
     """The parameters and the state of a network from those of a Flax NNX module: ``(params, state)``.
 
     The layers of each kind are paired in order; see ``from_torch``.
@@ -54,8 +51,8 @@ def from_flax(net: Layer, model: nnx.Module, in_shape: Shapes, *, names: Names |
 
 
 def to_flax(
-    net: Layer, params: Params, state: State, in_shape: Shapes, model: nnx.Module, *, names: Names | None = None
-) -> nnx.State:
+    net: Layer, params: Params, state: State, in_shape: Shapes, model: Any, *, names: Names | None = None
+) -> Any:
     """The state of a Flax NNX module with the parameters of a network: for ``nnx.update(model, …)``.
 
     Args:
@@ -79,7 +76,7 @@ def _joined(path: Path) -> str:
     return "/".join(map(str, path))
 
 
-def _variables(node: object, path: Path) -> Iterator[tuple[Path, nnx.Variable, object]]:
+def _variables(node: object, path: Path) -> Iterator[tuple[Path, Any, object]]:
     """The variables of a module with their paths and owners, in the order in which the attributes were assigned.
 
     The state that Flax makes of a module is in alphabetical order.

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -21,9 +21,6 @@ from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module
 from functional_nn.storage.files import check_path
 
-if TYPE_CHECKING:
-    import torch
-
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
 """The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
 
@@ -34,9 +31,15 @@ IGNORED = "num_batches_tracked"
 """The number of batches that ``BatchNorm`` has seen. No layer here counts them."""
 
 
+class HasStateDict(Protocol):
+    """A ``torch.nn.Module``."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+
 def from_torch(
     net: Layer,
-    source: torch.nn.Module | Mapping[str, object] | str | os.PathLike[str],
+    source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str],
     in_shape: Shapes,
     *,
     names: Names | None = None,
@@ -79,7 +82,7 @@ def to_torch(
     params: Params,
     state: State,
     in_shape: Shapes,
-    like: torch.nn.Module | Mapping[str, object] | None = None,
+    like: HasStateDict | Mapping[str, Any] | None = None,
     *,
     names: Names | None = None,
 ) -> dict[str, np.ndarray]:
@@ -113,12 +116,12 @@ def to_torch(
     return write_modules(PYTORCH, net, params, state, in_shape, modules, names)
 
 
-def _arrays(source: object) -> dict[str, np.ndarray]:
+def _arrays(source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a PyTorch model by their names."""
-    if hasattr(source, "state_dict"):
-        source = source.state_dict()
-    elif isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike):
         source = _read_file(check_path("source", source))
+    elif not isinstance(source, Mapping) and hasattr(source, "state_dict"):
+        source = source.state_dict()
     if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
     if not isinstance(source, Mapping) or not source:
@@ -129,7 +132,7 @@ def _arrays(source: object) -> dict[str, np.ndarray]:
     return {name: _as_numpy(name, tensor) for name, tensor in source.items()}
 
 
-def _read_file(path: Path) -> Mapping[str, object]:
+def _read_file(path: Path) -> Mapping[str, Any]:
     """A state dict from a safetensors file, or from one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
@@ -149,13 +152,12 @@ def _read_file(path: Path) -> Mapping[str, object]:
         raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None
 
 
-def _as_numpy(name: object, tensor: object) -> np.ndarray:
+def _as_numpy(name: object, tensor: Any) -> np.ndarray:
     """A tensor as a NumPy array. NumPy alone has no bfloat16, so such a tensor goes by its bits."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":
-            import torch
-
+            torch = imported("torch", "torch", "source")
             return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         tensor = tensor.numpy()
     if not isinstance(name, str) or not hasattr(tensor, "dtype") or not hasattr(tensor, "shape"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,16 +13,18 @@ from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.pairing import Names, read_modules, write_modules
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
 
-if TYPE_CHECKING:
-    import keras
-
 PROJECTIONS = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
 """The parts of ``MultiHeadAttention`` by their names there and here."""
 
 
-def from_keras(
-    net: Layer, model: keras.Model | keras.Layer, in_shape: Shapes, *, names: Names | None = None
-) -> tuple[Params, State]:
+class HasWeights(Protocol):
+    """A Keras model, or a layer that is built."""
+
+    @property
+    def weights(self) -> list[Any]: ...
+
+
+def from_keras(net: Layer, model: HasWeights, in_shape: Shapes, *, names: Names | None = None) -> tuple[Params, State]:
     """The parameters and the state of a network from those of a Keras model: ``(params, state)``.
 
     The layers of each kind are paired in order; see ``from_torch``.
@@ -47,7 +49,7 @@ def to_keras(
     params: Params,
     state: State,
     in_shape: Shapes,
-    model: keras.Model | keras.Layer,
+    model: HasWeights,
     *,
     names: Names | None = None,
 ) -> list[np.ndarray]:

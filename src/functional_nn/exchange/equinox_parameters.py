@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,12 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.pairing import Names, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, renamed
-
-if TYPE_CHECKING:
-    import equinox
 
 MANY_BATCHES = 1_000_000
 """The number of batches that ``BatchNorm`` is said to have seen, so that it takes its statistics as they are.
@@ -33,9 +31,9 @@ PROJECTIONS = {"query_proj": "query", "key_proj": "key", "value_proj": "value", 
 
 def from_equinox(
     net: Layer,
-    model: equinox.Module,
+    model: PyTree,
     in_shape: Shapes,
-    model_state: equinox.nn.State | None = None,
+    model_state: Any = None,
     *,
     names: Names | None = None,
 ) -> tuple[Params, State]:
@@ -62,11 +60,11 @@ def to_equinox(
     params: Params,
     state: State,
     in_shape: Shapes,
-    model: equinox.Module,
-    model_state: equinox.nn.State | None = None,
+    model: PyTree,
+    model_state: Any = None,
     *,
     names: Names | None = None,
-) -> tuple[equinox.Module, equinox.nn.State | None]:
+) -> tuple[PyTree, Any]:
     """An Equinox model with the parameters and the state of a network: ``(model, model_state)``.
 
     Args:
@@ -82,7 +80,7 @@ def to_equinox(
     """
     written = write_modules(EQUINOX, net, params, state, in_shape, _modules(model, model_state), names)
 
-    def leaf(path: jax.tree_util.KeyPath, value: object) -> object:
+    def leaf(path: jax.tree_util.KeyPath, value: Any) -> Any:
         array = written.get(_name_of(path))
         return value if array is None else jnp.asarray(array).reshape(value.shape)
 
@@ -95,7 +93,7 @@ def to_equinox(
     return jax.tree_util.tree_map_with_path(leaf, model), model_state
 
 
-def _modules(model: object, model_state: equinox.nn.State | None) -> list[Module]:
+def _modules(model: PyTree, model_state: Any) -> list[Module]:
     """The layers of a model, each with its arrays, in the order of the fields."""
     parts: dict[str, dict[str, str]] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -105,8 +103,8 @@ def _modules(model: object, model_state: equinox.nn.State | None) -> list[Module
             "model_state", "the state of the batch norms", "None", "equinox.nn.make_with_state returns it."
         )
     for keys, leaf in jax.tree_util.tree_flatten_with_path(model)[0]:
-        if not is_array(leaf):
-            continue
+        if not is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue  # no parameter
         full_name = _name_of(keys)
         path, _, name = full_name.rpartition("/")
         outer, _, part = path.rpartition("/")
@@ -132,7 +130,7 @@ def _modules(model: object, model_state: equinox.nn.State | None) -> list[Module
     return modules
 
 
-def _batch_norms(model: object) -> Iterator[tuple[str, equinox.nn.BatchNorm]]:
+def _batch_norms(model: PyTree) -> Iterator[tuple[str, Any]]:
     """The batch norms of a model by their paths."""
 
     def is_batch_norm(node: object) -> bool:
@@ -143,7 +141,7 @@ def _batch_norms(model: object) -> Iterator[tuple[str, equinox.nn.BatchNorm]]:
             yield _name_of(path), node
 
 
-def _statistics_of(norm: equinox.nn.BatchNorm) -> equinox.nn.StateIndex:
+def _statistics_of(norm: Any) -> Any:
     return norm.ema_state_index if norm.batch_state_index is None else norm.batch_state_index
 
 
@@ -160,7 +158,8 @@ def _group(arrays: Arrays) -> str:
     if "variance" in arrays:
         return GROUPS["batch_norm"]
     weight = arrays.get("weight")
-    if weight is not None and weight.ndim > 1 and arrays.get("bias", np.zeros(1)).ndim == 1:
+    bias = arrays.get("bias")
+    if weight is not None and weight.ndim > 1 and (bias is None or bias.ndim == 1):
         return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
     return GROUPS["norm"] if weight is not None or "negative_slope" in arrays else GROUPS["others"]
 
@@ -168,9 +167,9 @@ def _group(arrays: Arrays) -> str:
 def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     """Weights are transposed. The gates have the same order; only the candidate of a GRU has a second bias."""
     ours = {"input_weight": theirs["weight_ih"].T, "hidden_weight": theirs["weight_hh"].T}
-    ours["bias"] = theirs.get("bias", np.zeros_like(theirs["weight_hh"][:, 0]))
+    ours["bias"] = theirs["bias"] if "bias" in theirs else np.zeros_like(theirs["weight_hh"][:, 0])
     if layer.kind == "gru":
-        ours["hidden_bias"] = theirs.get("bias_n", np.zeros_like(theirs["weight_hh"][0]))
+        ours["hidden_bias"] = theirs["bias_n"] if "bias_n" in theirs else np.zeros_like(theirs["weight_hh"][0])
     return ours
 
 
