@@ -34,10 +34,15 @@ def test_writing_and_reading_keep_the_bits(name):
     )
 
 
-def test_features_after_flatten_are_in_the_order_of_pytorch():
+def flattened(x):
+    return x.reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("flatten", [fnn.flatten(), fnn.reshape((24,)), flattened, fnn.chain(fnn.relu, fnn.flatten())])
+def test_features_after_flatten_are_in_the_order_of_pytorch(flatten):
     """PyTorch flattens (channels, height, width), and this package (height, width, channels)."""
-    net = fnn.chain(fnn.flatten(), fnn.dense(5))
-    x = np.random.default_rng(1).normal(size=(2, 3, 4, 2)).astype("float32")
+    net = fnn.chain(flatten, fnn.dense(5))
+    x = np.random.default_rng(1).uniform(size=(2, 3, 4, 2)).astype("float32")
     theirs = {"1.weight": state_dict(w=(5, 24))["w"], "1.bias": np.zeros(5, "float32")}
     params, state = from_torch(net, theirs, (3, 4, 2))
     expected = np.moveaxis(x, -1, 1).reshape(2, -1) @ theirs["1.weight"].T

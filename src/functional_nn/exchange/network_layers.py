@@ -71,44 +71,13 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
     _, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     shapes = _shapes_by_path({net.name: params})
     state_shapes = _shapes_by_path({net.name: state})
-    kinds = _names_of_layers(net, net.name)
     uses = layer_uses(program, list(shapes))
-    found: list[NetworkLayer | str] = []  # a path stands for all layers inside the loop there
-    inside_loop: dict[str, list[NetworkLayer]] = {}
-    flattened: Shape | None = None
-    after_convolution = False
-    for use in uses:
-        kind = kinds.get(use.scope, _without_number(use.scope))
-        if kind == "flatten":
-            flattened = _flattened(use, after_convolution)
-        own = {path: shapes.pop(path) for path in use.parameters if path in shapes}
-        if not own:
-            continue
-        layer = _network_layer(use.scope if use.has_own_path else use.name, kind, own, state_shapes)
-        layer = layer._replace(after_convolution=after_convolution)
-        after_convolution = after_convolution or layer.kind in ("conv", "conv_transpose")
-        if flattened is not None and layer.in_size == math.prod(flattened):
-            layer = layer._replace(flattened=flattened)
-        if layer.kind not in ("batch_norm", "norm", "prelu"):
-            flattened = None  # a layer that mixes the features: after it they have another meaning
-        if not use.loops:
-            found.append(layer)
-            continue
-        loop = _loop_around(use, uses)
-        if loop not in inside_loop:
-            inside_loop[loop] = []
-            found.append(loop)
-        inside_loop[loop] += _copies(layer, use.repeats)
-    layers: list[NetworkLayer] = []
-    for one in found:
-        # A copy runs whole before the next one. The sort is stable, so its layers keep their order.
-        layers += (
-            [one] if isinstance(one, NetworkLayer) else sorted(inside_loop[one], key=lambda layer: layer.copy or 0)
-        )
+    layers = _with_what_runs_before(uses, _names_of_layers(net, net.name), shapes, state_shapes)
     if left := [*shapes, *state_shapes]:
         given = ", ".join(_inside(path, net.name) for path in left)
         raise InputError("net", "parameters of layers that run, and running statistics of batch_norm", f"also {given}")
-    return [layer._replace(path=_inside(layer.path, net.name)) for layer in layers]
+    ordered = _in_order_of_copies(layers, uses)
+    return [layer._replace(path=_inside(layer.path, net.name)) for layer in ordered]
 
 
 def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np.ndarray]:
@@ -178,11 +147,62 @@ def _names_of_layers(layer: Layer, path: str) -> dict[str, str]:
     return names
 
 
-def _flattened(use: LayerUse, after_convolution: bool) -> Shape | None:
+def _with_what_runs_before(
+    uses: Sequence[LayerUse], names: Mapping[str, str], shapes: dict[str, Shape], state_shapes: dict[str, Shape]
+) -> list[tuple[LayerUse, NetworkLayer]]:
+    """The layers with arrays, and what of the layers before matters for the order of their features.
+
+    The arrays of the layers are taken out of ``shapes`` and ``state_shapes``.
+    """
+    layers = []
+    flattened: Shape | None = None
+    after_convolution = False
+    for use in uses:
+        if not use.parameters and _flattens(use):
+            flattened = _with_channels(use, after_convolution)
+        own = {path: shapes.pop(path) for path in use.parameters if path in shapes}
+        if not own:
+            continue
+        path = use.scope if use.has_own_path else use.name
+        layer = _network_layer(path, names.get(use.scope, _without_number(use.scope)), own, state_shapes)
+        if flattened is not None and layer.in_size == math.prod(flattened):
+            layer = layer._replace(flattened=flattened)
+        layers.append((use, layer._replace(after_convolution=after_convolution)))
+        after_convolution = after_convolution or layer.kind in ("conv", "conv_transpose")
+        if layer.kind not in ("batch_norm", "norm", "prelu"):
+            flattened = None  # the layer mixes the features, so its outputs have no order of pixels
+    return layers
+
+
+def _in_order_of_copies(
+    layers: Sequence[tuple[LayerUse, NetworkLayer]], uses: Sequence[LayerUse]
+) -> list[NetworkLayer]:
+    """The layers, with a layer inside ``repeat`` once for each copy. A copy runs whole before the next one."""
+    ordered: list[NetworkLayer] = []
+    inside_loop: dict[str, list[NetworkLayer]] = {}
+    for use, layer in layers:
+        if not use.loops:
+            ordered.append(layer)
+            continue
+        loop = _loop_around(use, uses)
+        copies = inside_loop.setdefault(loop, [])
+        start = len(ordered) - len(copies)
+        copies += _copies(layer, use.repeats)
+        # The sort is stable, so the layers of a copy keep their order.
+        copies.sort(key=lambda layer: layer.copy or 0)
+        ordered[start:] = copies
+    return ordered
+
+
+def _flattens(use: LayerUse) -> bool:
+    """Whether a layer gives the numbers that it reads in fewer axes, as ``flatten`` does and other functions may."""
+    before, after = use.read_shape, use.output_shape
+    return before is not None and len(after) < len(before) and math.prod(after) == math.prod(before)
+
+
+def _with_channels(use: LayerUse, after_convolution: bool) -> Shape | None:
     """The shape of what is flattened, if channels first and channels last give two orders."""
-    if use.read_shape is None:
-        return None
-    shape = use.read_shape[len(use.output_shape) - 1 :]
+    shape = (use.read_shape or ())[len(use.output_shape) - 1 :]
     # Two axes are (time, features) in both orders, unless they come from a convolution.
     if len(shape) < (2 if after_convolution else 3):
         return None

@@ -31,7 +31,7 @@ def read_modules(
         weight_map = library.maps[layer.kind]
         ours = _mapped(weight_map.read, module.arrays, layer)
         # The other direction has to give the same arrays back. Otherwise the module has one that was not read.
-        back = {} if ours is None else weight_map.write(ours, layer, module.arrays)
+        back = {} if ours is None else _mapped(weight_map.write, ours, layer, module.arrays) or {}
         if ours is None or _shapes(ours) != layer.shapes or set(module.arrays) - set(back):
             problems.append(_misfit(layer, module))
         else:
