@@ -6,3 +6,6 @@ from .keras_parameters import from_keras as from_keras
 from .keras_parameters import to_keras as to_keras
 from .pytorch_parameters import from_torch as from_torch
 from .pytorch_parameters import to_torch as to_torch
+from .stablehlo import ExportedNetwork as ExportedNetwork
+from .stablehlo import load_stablehlo as load_stablehlo
+from .stablehlo import to_stablehlo as to_stablehlo

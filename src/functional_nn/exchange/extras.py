@@ -8,13 +8,14 @@ from types import ModuleType
 from functional_nn.core.errors import InputError
 
 
-def imported(module: str, package: str, argument: str) -> ModuleType:
+def imported(module: str, package: str, argument: str, *, extra: str = "") -> ModuleType:
     """A module of another library.
 
     Args:
         module: the name by which it is imported.
-        package: its name, which is also that of the extra that installs it.
+        package: the name by which it is installed.
         argument: what needs it, for the message.
+        extra: the extra of this package that installs it; by default of the same name.
 
     Raises:
         InputError: if it is not installed.
@@ -22,5 +23,5 @@ def imported(module: str, package: str, argument: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        remedy = f"Install it: pip install 'functional-nn[{package}]'"
+        remedy = f"Install it: pip install 'functional-nn[{extra or package}]'"
         raise InputError(argument, f"{package} to be installed", str(error), remedy) from None

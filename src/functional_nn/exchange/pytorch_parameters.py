@@ -19,6 +19,7 @@ from functional_nn.exchange.network_layers import NetworkLayer, network_layers
 from functional_nn.exchange.pairing import Names, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module
+from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.files import check_path
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
@@ -136,14 +137,8 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     """A state dict from a safetensors file, or from one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise DataError(str(path), "a safetensors file", shortened(error)) from None
+        return unpacked(path, has_checksum=False)[0]
     torch = imported("torch", "torch", "source")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

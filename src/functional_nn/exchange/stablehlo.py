@@ -1,0 +1,160 @@
+"""Whole networks as programs in StableHLO, which run without the network's definition and on other platforms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from functional_nn.core import trees
+from functional_nn.core.errors import DataError, InputError, short_repr, shortened
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.shapes import Shapes, traced
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_flag
+from functional_nn.exchange.extras import imported
+from functional_nn.storage.arrays import named_arrays, packed, unpacked
+from functional_nn.storage.files import check_path, write_whole
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM = "program"
+"""The name of the program in the file. The parameters have their paths, which begin with params/ or state/."""
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedNetwork:
+    """A network as a program, with its parameters. ``exported(x)`` is the output in evaluation.
+
+    Args:
+        params, state: the trees of the network. Other values of the same shapes may be put in their place
+            (``dataclasses.replace``), as for fine-tuning.
+        exported: the program, a ``jax.export.Exported`` of ``(params, state, x)``.
+    """
+
+    params: Params
+    state: State
+    exported: jax.export.Exported
+
+    def __call__(self, x: ArrayLike | PyTree) -> jax.Array | PyTree:
+        """The output of the network in evaluation for a batch of any size."""
+        return self.exported.call(self.params, self.state, x)
+
+    def vjp(self, x: ArrayLike | PyTree, y_bar: ArrayLike | PyTree) -> tuple[Params, jax.Array | PyTree]:
+        """The cotangents of the parameters and of x: ``(params_bar, x_bar)``.
+
+        Raises:
+            InputError: if the file has no program of the gradient.
+        """
+        if not self.exported.has_vjp():
+            expected = "a program with that of its gradient"
+            raise InputError("network", expected, "one without", "Export it by to_stablehlo(…, gradient=True).")
+        leaves, structure = jax.tree.flatten((self.params, self.state, x))
+        bars = self.exported.vjp().call(*leaves, *jax.tree.leaves(y_bar))
+        params_bar, _, x_bar = jax.tree.unflatten(structure, bars)
+        return params_bar, x_bar
+
+    @property
+    def text(self) -> str:
+        """The program as text."""
+        return self.exported.mlir_module()
+
+    def __repr__(self) -> str:
+        platforms = ", ".join(self.exported.platforms)
+        *_, x = jax.tree.unflatten(self.exported.in_tree, self.exported.in_avals)[0]
+        shapes = ", ".join(f"{leaf.dtype}{tuple(map(str, leaf.shape))}".replace("'", "") for leaf in jax.tree.leaves(x))
+        return f"ExportedNetwork({self.exported.fun_name} of {shapes} for {platforms})"
+
+
+def to_stablehlo(
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    gradient: bool = False,
+    platforms: Sequence[str] = PLATFORMS,
+    dtype: DTypeLike | None = None,
+) -> ExportedNetwork:
+    """The network in evaluation as a program in StableHLO, for batches of any size, and as a file.
+
+    The file has the program for all the platforms and the parameters. ``load_stablehlo`` reads it with JAX alone: the
+    code that defines the network is not needed. JAX runs programs of its older versions for six months.
+
+    Args:
+        net: the network.
+        params, state: its trees.
+        in_shape: the shape of one example, without the batch axis.
+        path: the file, a safetensors file; by default none is written.
+        gradient: whether the file also has the program of the gradient, for ``ExportedNetwork.vjp``.
+        platforms: some of "cpu", "cuda", "rocm" and "tpu".
+        dtype: the type of the input; by default a floating-point type, or an integer type if the network takes tokens.
+
+    Raises:
+        InputError: if an argument cannot be used, or the package flatbuffers is missing.
+
+    >>> import functional_nn as fnn, numpy as np
+    >>> net = fnn.chain(fnn.dense(3), fnn.relu)
+    >>> params, state = net.init(jax.random.key(0), (4,))
+    >>> exported = to_stablehlo(net, params, state, (4,), platforms=["cpu"])
+    >>> exported
+    ExportedNetwork(chain of float32(batch, 4) for cpu)
+    >>> exported(np.ones((7, 4), np.float32)).shape
+    (7, 3)
+    """
+    net = as_layer(net)
+    check_trees(params, state)
+    gradient = check_flag("gradient", gradient)
+    known = (*PLATFORMS, "rocm")
+    if not isinstance(platforms, list | tuple) or not platforms or any(name not in known for name in platforms):
+        raise InputError("platforms", f"a list with some of {', '.join(known)}", short_repr(platforms))
+
+    def apply(params: Params, state: State, x: PyTree) -> PyTree:
+        return net.apply(params, state, x, train=False)[0]
+
+    apply.__name__ = net.name
+    (batch,) = jax.export.symbolic_shape("batch")
+
+    def export(example: PyTree) -> jax.export.Exported:
+        x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
+        return jax.export.export(jax.jit(apply), platforms=tuple(platforms))(params, state, x)
+
+    network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
+    if path is not None:
+        path = check_path("path", path)
+        imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+        program = np.frombuffer(network.exported.serialize(vjp_order=int(gradient)), np.uint8)
+        arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: program}
+        write_whole(path, packed(arrays, {}))
+    return network
+
+
+def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
+    """Reads a file of ``to_stablehlo``.
+
+    The program is run by JAX as any other program. It is data: nothing in the file is executed by reading it.
+
+    Raises:
+        DataError: if the file is missing, damaged, or of a version that this JAX cannot read.
+    """
+    path = check_path("path", path)
+    imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+    try:
+        arrays, _ = unpacked(path)
+    except FileNotFoundError:
+        raise DataError(str(path), "a file that to_stablehlo wrote", "no such file") from None
+    program = arrays.pop(PROGRAM, None)
+    if program is None:
+        raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")
+    try:
+        exported = jax.export.deserialize(bytearray(program.tobytes()))
+    except Exception as error:  # JAX and flatbuffers raise errors of many kinds
+        raise DataError(str(path), "a program that this JAX can read", shortened(error)) from None
+    tree = trees.unflatten({name: jnp.asarray(array) for name, array in arrays.items()})
+    return ExportedNetwork(tree.get("params", {}), tree.get("state", {}), exported)

@@ -1,0 +1,117 @@
+"""Whole networks as programs."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.exchange import load_stablehlo, to_stablehlo
+from functional_nn.models import MODELS
+
+pytest.importorskip("flatbuffers")
+BATCHES = (1, 7, 64)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of all other tests, since Optax mixes types."""
+
+
+def trained(net, epochs=1):
+    """Parameters after one epoch on some digits."""
+    data = fnn.load_dataset("mnist5k")
+    split = fnn.data.Split(*(part[:128] for part in data.split()[:4]))
+    return fnn.fit(net, fnn.cross_entropy, fnn.training.optimizer("adam", 1e-3), split, epochs=epochs, batch_size=64)
+
+
+def images(count):
+    return np.random.default_rng(count).uniform(size=(count, 28, 28, 1)).astype("float32")
+
+
+def check(net, params, state, path, **options):
+    to_stablehlo(net, params, state, (28, 28, 1), path, **options)
+    loaded = load_stablehlo(path)
+    for count in BATCHES:
+        x = images(count)
+        expected, _ = net.apply(params, state, x, train=False)
+        assert np.abs(np.asarray(loaded(x)) - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+    return loaded
+
+
+def test_a_network_with_batch_norm_and_its_gradient(tmp_path):
+    net = fnn.chain(fnn.conv(2, 3), fnn.batch_norm(), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(3))
+    params, state = net.init(jax.random.key(0), (28, 28, 1))
+    loaded = check(net, params, state, tmp_path / "net.stablehlo", gradient=True)
+    assert repr(loaded) == "ExportedNetwork(chain of float32(batch, 28, 28, 1) for cpu, cuda, tpu)"
+    assert "stablehlo.convolution" in loaded.text or "stablehlo.dot_general" in loaded.text
+    x, y_bar = images(5), np.ones((5, 3), "float32")
+    params_bar, x_bar = loaded.vjp(x, y_bar)
+    _, pullback = jax.vjp(lambda p, x: net.apply(p, state, x, train=False)[0], params, x)
+    expected = pullback(y_bar)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), (params_bar, x_bar), expected)
+    moved = jax.tree.map(lambda p, g: p - 0.1 * g, params, params_bar)
+    y, _ = net.apply(moved, state, x, train=False)
+    np.testing.assert_allclose(dataclasses.replace(loaded, params=moved)(x), y, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_and_several_inputs():
+    net = fnn.chain(fnn.embedding(5, 4), fnn.lstm(3), fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (6,))
+    tokens = np.array([[0, 1, 2, 3, 4, 0]])
+    exported = to_stablehlo(net, params, state, (6,), platforms=["cpu"])
+    np.testing.assert_allclose(exported(tokens.astype("int32")), net.apply(params, state, tokens, train=False)[0], 1e-5)
+
+
+def test_the_file_needs_jax_alone(tmp_path):
+    """Another process reads it, on whose path there is no package but JAX's: only the reader's own file is given."""
+    net = fnn.dense(2)
+    params, state = net.init(jax.random.key(0), (3,))
+    path = tmp_path / "net.stablehlo"
+    to_stablehlo(net, params, state, (3,), path, platforms=["cpu"])
+    program = (
+        "import sys, jax, numpy as np; from safetensors.numpy import load_file; file = load_file(sys.argv[1]);"
+        "exported = jax.export.deserialize(bytearray(file.pop('program').tobytes()));"
+        "params = {name.removeprefix('params/'): array for name, array in file.items()};"
+        "print(np.asarray(exported.call(params, {}, np.ones((1, 3), np.float32))).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    expected = net.apply(params, state, np.ones((1, 3), np.float32), train=False)[0]
+    np.testing.assert_allclose(eval(done.stdout), expected, rtol=1e-6)
+
+
+def test_wrong_arguments_and_files(tmp_path):
+    net = fnn.dense(2)
+    params, state = net.init(jax.random.key(0), (3,))
+    path = tmp_path / "net.stablehlo"
+    for platforms in ("cpu", [], ["gpu"], 3, None):
+        with pytest.raises(InputError, match=r"platforms: expected a list with some of cpu, cuda, tpu, rocm"):
+            to_stablehlo(net, params, state, (3,), platforms=platforms)
+    with pytest.raises(DataError, match=r"expected a file that to_stablehlo wrote, got no such file"):
+        load_stablehlo(path)
+    fnn.storage.save_parameters(path, params, state)
+    with pytest.raises(DataError, match=r"got one without a program"):
+        load_stablehlo(path)
+    to_stablehlo(net, params, state, (3,), path, platforms=["cpu"])
+    with pytest.raises(InputError, match=r"expected a program with that of its gradient, got one without"):
+        load_stablehlo(path).vjp(np.ones((1, 3), "float32"), np.ones((1, 2), "float32"))
+    whole = path.read_bytes()
+    for place in range(8, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(DataError):
+            load_stablehlo(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_named_model_after_an_epoch(name, tmp_path):
+    net = fnn.model(name, 10)
+    run = trained(net)
+    check(net, run.params, run.state, tmp_path / "net.stablehlo")
