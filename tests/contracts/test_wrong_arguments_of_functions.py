@@ -278,6 +278,12 @@ def calls():
             {"net": NET, "params": network["params"], "state": network["state"], "in_shape": (3,), "like": state_dict}
             | {"names": None},
         ),
+        "to_stablehlo": (
+            fnn.exchange.to_stablehlo,
+            {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None}
+            | {"gradient": False, "platforms": ["cpu"], "dtype": None},
+        ),
+        "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (getattr(fnn.exchange, name), {"net": NET, "model": None, "in_shape": (3,), "names": None})
             for name in ("from_keras", "from_flax", "from_equinox")
@@ -366,7 +372,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"Worst", "WorstPoint"}
+RECORDS |= {"ExportedNetwork", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

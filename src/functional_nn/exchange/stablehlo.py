@@ -17,7 +17,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag
+from functional_nn.core.validation import check_dtype, check_flag
 from functional_nn.exchange.extras import imported
 from functional_nn.storage.arrays import named_arrays, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
@@ -112,8 +112,11 @@ def to_stablehlo(
     check_trees(params, state)
     gradient = check_flag("gradient", gradient)
     known = (*PLATFORMS, "rocm")
-    if not isinstance(platforms, list | tuple) or not platforms or any(name not in known for name in platforms):
+    is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
+    if not is_list or not all(isinstance(name, str) and name in known for name in platforms):
         raise InputError("platforms", f"a list with some of {', '.join(known)}", short_repr(platforms))
+    if dtype is not None:
+        check_dtype("dtype", dtype)
 
     def apply(params: Params, state: State, x: PyTree) -> PyTree:
         return net.apply(params, state, x, train=False)[0]
