@@ -31,6 +31,11 @@ OPTIONAL = {
     "pandas": OptionalPackage("tables of sweeps as data frames", SWEEPS),
     "pyarrow": OptionalPackage("tables of sweeps as Parquet", SWEEPS),
     "optuna": OptionalPackage("search for the best settings", SWEEPS),
+    "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
+    "keras": OptionalPackage("parameters from and for Keras", "'functional-nn[keras]'"),
+    "flax": OptionalPackage("parameters from and for Flax", "'functional-nn[flax]'"),
+    "equinox": OptionalPackage("parameters from and for Equinox", "'functional-nn[equinox]'"),
+    "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow."""
