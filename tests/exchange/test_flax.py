@@ -104,6 +104,15 @@ def test_modules_are_in_the_order_of_their_assignment():
     np.testing.assert_array_equal(params["dense_0"]["weight"], there.first.kernel[...])
 
 
+def test_modules_may_have_the_names_of_parts_of_flax_modules():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.query, self.out = (nnx.Linear(3, 3, rngs=nnx.Rngs(seed)) for seed in (1, 2))
+
+    params, _ = from_flax(fnn.chain(fnn.dense(3), fnn.dense(3)), Net(), (3,))
+    np.testing.assert_array_equal(params["dense_1"]["weight"], Net().out.kernel[...])
+
+
 def test_what_does_not_fit():
     net, in_shape = NETWORKS["gru"]
     params, state = random_trees("gru")

@@ -19,12 +19,11 @@ from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMa
 Path: TypeAlias = tuple[str | int, ...]
 """The attributes and numbers that lead to a variable of a module."""
 
-INNER_MODULES = {
-    *("query", "key", "value", "out"),  # of MultiHeadAttention
-    *("dense_i", "dense_h"),  # of the recurrent cells
-    *("ii", "if_", "ig", "io", "hi", "hf", "hg", "ho"),  # of LSTMCell, which has a module for each gate
-}
-"""The modules that are only a part of what is one layer here."""
+Owners: TypeAlias = tuple[object, ...]
+"""The modules around a variable, the innermost one last."""
+
+WHOLE = ("MultiHeadAttention", "LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell")
+"""The modules of ``flax.nnx`` that consist of other modules, and are one layer here."""
 
 PROJECTIONS = {"query": "query", "key": "key", "value": "value", "out": "output"}
 """The parts of ``MultiHeadAttention`` by their names there and here."""
@@ -76,10 +75,10 @@ def _joined(path: Path) -> str:
     return "/".join(map(str, path))
 
 
-def _variables(node: object, path: Path) -> Iterator[tuple[Path, Any, object]]:
-    """The variables of a module with their paths and owners, in the order in which the attributes were assigned.
+def _variables(node: object, path: Path, owners: Owners = ()) -> Iterator[tuple[Path, Any, Owners]]:
+    """The variables of a module with their paths and the modules around them, the innermost one last.
 
-    The state that Flax makes of a module is in alphabetical order.
+    They are in the order in which the attributes were assigned. The state that Flax makes is in alphabetical order.
     """
     if isinstance(node, Mapping):
         children = node.items()
@@ -89,9 +88,9 @@ def _variables(node: object, path: Path) -> Iterator[tuple[Path, Any, object]]:
         children = vars(node).items() if _is_module(node) else ()
     for name, child in children:
         if _is_variable(child):
-            yield (*path, name), child, node
+            yield (*path, name), child, (*owners, node)
         else:
-            yield from _variables(child, (*path, name))
+            yield from _variables(child, (*path, name), (*owners, node))
 
 
 def _is_variable(node: object) -> bool:
@@ -108,14 +107,16 @@ def _modules(model: object) -> list[Module]:
         raise InputError("model", "a flax.nnx.Module", type(model).__name__)
     parts: dict[str, dict[str, str]] = {}
     arrays: dict[str, np.ndarray] = {}
-    for keys, variable, owner in _variables(model, ()):
+    nnx = imported("flax.nnx", "flax", "model")
+    whole = tuple(getattr(nnx, name) for name in WHOLE)
+    for keys, variable, owners in _variables(model, ()):
         value = variable.get_value()
         if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
             continue  # the state of a random generator
         *outer, name = map(str, keys)
-        if outer and outer[-1] in INNER_MODULES:
+        if len(owners) > 1 and isinstance(owners[-2], whole):
             name = f"{outer.pop()}/{name}"
-        if name == "kernel" and getattr(owner, "transpose_kernel", False):
+        if name == "kernel" and getattr(owners[-1], "transpose_kernel", False):
             name = "transposed_kernel"
         full_name = _joined(keys)
         arrays[full_name] = np.asarray(value)

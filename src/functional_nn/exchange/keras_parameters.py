@@ -75,13 +75,14 @@ def _modules(model: object) -> list[Module]:
     weights = getattr(model, "weights", None)
     if not isinstance(weights, list) or not all(hasattr(weight, "path") for weight in weights):
         raise InputError("model", "a Keras 3 model", type(model).__name__)
+    paths = {weight.path for weight in weights}
     parts: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
     for number, weight in enumerate(weights):
         path, _, name = weight.path.rpartition("/")
         if not str(weight.dtype).startswith(("float", "bfloat")):
             continue  # the state of a random generator
         outer, _, part = path.rpartition("/")
-        if part in PROJECTIONS:
+        if part in PROJECTIONS and f"{outer}/attention_output/kernel".lstrip("/") in paths:
             path, name = outer, f"{part}/{name}"
         parts.setdefault(path, {})[name] = (str(number), np.asarray(weight))
     modules = []
