@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.errors import DataError
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.exchange import from_torch, to_torch
 
 torch = pytest.importorskip("torch")
@@ -41,10 +41,10 @@ def test_logits_of_a_model_and_back(name):
     state_dict = to_torch(net, params, state, in_shape, module)
     module = draw_statistics(module, 1)
     assert np.abs(theirs(module, x) - expected).max() > 1e-3
-    module.load_state_dict({key: torch.tensor(array) for key, array in state_dict.items()}, strict=False)
+    module.load_state_dict(state_dict)
     assert np.abs(theirs(module, x) - expected).max() <= 1e-6 * max(1, np.abs(expected).max())
     for like in (state_dict, None):
-        again = from_torch(net, to_torch(net, params, state, in_shape, like), in_shape)
+        again = from_torch(net, to_torch(net, params, state, in_shape, like), in_shape, check=False)
         assert_same_bits(again, (params, state))
 
 
@@ -59,7 +59,7 @@ def test_random_models_in_float64(seeds):
         found = ours(net, params, state, x)
         scale = max(1, np.abs(expected).max())
         assert np.abs(found - expected).max() <= 1e-12 * scale, (seed, module, net)
-        again = from_torch(net, to_torch(net, params, state, in_shape, module), in_shape)
+        again = from_torch(net, to_torch(net, params, state, in_shape, module), in_shape, check=False)
         assert_same_bits(again, (params, state))
 
 
@@ -77,7 +77,7 @@ def test_files_of_torch_save(tmp_path):
     module, net, in_shape, _ = pair("cnn")
     path = tmp_path / "model.pt"
     torch.save(module.state_dict(), path)
-    assert_same_bits(from_torch(net, path, in_shape), from_torch(net, module, in_shape))
+    assert_same_bits(from_torch(net, path, in_shape, check=False), from_torch(net, module, in_shape))
     whole = path.read_bytes()
     danger = tmp_path / "danger"
     torch.save({"a": Danger(str(danger))}, path)
@@ -96,3 +96,106 @@ def test_bfloat16_and_float16():
         assert params["weight"].dtype == name
         expected = module.weight.detach().float().numpy().T
         np.testing.assert_array_equal(np.asarray(params["weight"], "float32"), expected)
+
+
+def swapped():
+    """A model that runs its layers in another order than that in which they are assigned."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.first(x)))
+
+    return Net()
+
+
+def two_heads():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.a, self.b = (
+                torch.nn.Conv2d(1, 2, 3, padding=1),
+                torch.nn.Linear(32, 3),
+                torch.nn.Linear(32, 4),
+            )
+
+        def forward(self, x):
+            h = self.conv(x).flatten(1)
+            return torch.cat([self.a(h), self.b(h)], 1)
+
+    return Net()
+
+
+MISREAD = {
+    "another order": (swapped, lambda: fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(4)), (4,)),
+    "another activation": (
+        lambda: torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.GELU()),
+        lambda: fnn.chain(fnn.dense(3), fnn.silu),
+        (4,),
+    ),
+    "another epsilon": (lambda: torch.nn.LayerNorm(4, eps=0.1), lambda: fnn.chain(fnn.layer_norm()), (4,)),
+    "two heads after one flatten": (
+        two_heads,
+        lambda: fnn.chain(
+            *(fnn.conv(2, 3), fnn.flatten()), fnn.parallel(fnn.dense(3), fnn.dense(4), combine="concatenate")
+        ),
+        (4, 4, 1),
+    ),
+    "a decoder": (
+        lambda: torch.nn.Sequential(
+            *(torch.nn.Linear(5, 32), torch.nn.Unflatten(1, (2, 4, 4)), torch.nn.ConvTranspose2d(2, 3, 2, 2))
+        ),
+        lambda: fnn.chain(fnn.dense(32), fnn.reshape((4, 4, 2)), fnn.conv_transpose(3, 2, stride=2, padding="valid")),
+        (5,),
+    ),
+    "another number of heads": (
+        lambda: torch.nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True),
+        lambda: fnn.models.transformer_block(1, hidden_size=8, activation=fnn.relu, norm_first=False),
+        (3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_what_is_read_wrongly_is_an_error(name):
+    make_module, make_net, in_shape = MISREAD[name]
+    module, net = draw_statistics(make_module(), 0), make_net()
+    with pytest.raises(InputError, match=r"outputs that differ by|outputs of shape"):
+        from_torch(net, module, in_shape)
+    params, state = from_torch(net, module, in_shape, check=False)
+    with pytest.raises(InputError, match=r"outputs that differ by|outputs of shape"):
+        to_torch(net, params, state, in_shape, module)
+
+
+def test_names_put_it_right():
+    module, net = swapped(), fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(4))
+    params, state = from_torch(net, module, (4,), names={"dense_0": "first", "dense_1": "last"})
+    np.testing.assert_array_equal(params["dense_0"]["weight"], module.first.weight.detach().numpy().T)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    to_torch(net, params, state, (4,), module, names={"dense_0": "first", "dense_1": "last"})["first.bias"].add_(1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    assert np.array_equal(params["dense_0"]["bias"], before["first.bias"])  # what was written is a copy
+
+
+def test_a_model_that_cannot_be_run():
+    net = fnn.chain(fnn.dense(3))
+    module = torch.nn.Sequential(torch.nn.Unflatten(1, (2, 2)), torch.nn.Linear(4, 3))
+    with pytest.raises(InputError, match=r"a model that can be run on an input of shape \(3, 4\), got Runtime"):
+        from_torch(net, module, (4,))
+    linear = module[1]
+
+    def outputs(x):
+        return linear(torch.from_numpy(x)).detach().numpy()
+
+    params, _ = from_torch(net, module, (4,), check=outputs)
+    np.testing.assert_array_equal(params["dense_0"]["weight"], linear.weight.detach().numpy().T)
+    with pytest.raises(InputError, match=r"outputs that differ by"):
+        from_torch(net, module, (4,), check=lambda x: 2 * outputs(x))
+
+
+def test_quantized_weights_are_no_parameters():
+    with pytest.raises(InputError, match=r"1 weight matrices in the network \(dense_0\), 0 in the model"):
+        from_torch(fnn.chain(fnn.dense(3)), {"weight": np.ones((3, 4), "int8"), "bias": np.ones(3, "float32")}, (4,))

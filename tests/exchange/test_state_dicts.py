@@ -27,7 +27,7 @@ def test_writing_and_reading_keep_the_bits(name):
     net, in_shape = NETWORKS[name]
     params, state = random_trees(name)
     written = to_torch(net, params, state, in_shape)
-    assert_same_bits(from_torch(net, written, in_shape), (params, state))
+    assert_same_bits(from_torch(net, written, in_shape, check=False), (params, state))
     # What was written is a copy, whose names and shapes another call can take.
     assert all(
         np.array_equal(written[key], array) for key, array in to_torch(net, params, state, in_shape, written).items()
@@ -44,7 +44,7 @@ def test_features_after_flatten_are_in_the_order_of_pytorch(flatten):
     net = fnn.chain(flatten, fnn.dense(5))
     x = np.random.default_rng(1).uniform(size=(2, 3, 4, 2)).astype("float32")
     theirs = {"1.weight": state_dict(w=(5, 24))["w"], "1.bias": np.zeros(5, "float32")}
-    params, state = from_torch(net, theirs, (3, 4, 2))
+    params, state = from_torch(net, theirs, (3, 4, 2), check=False)
     expected = np.moveaxis(x, -1, 1).reshape(2, -1) @ theirs["1.weight"].T
     np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], expected, rtol=1e-5, atol=1e-5)
     assert np.array_equal(to_torch(net, params, state, (3, 4, 2), theirs)["1.weight"], theirs["1.weight"])
@@ -52,16 +52,16 @@ def test_features_after_flatten_are_in_the_order_of_pytorch(flatten):
 
 def test_sequences_are_flattened_as_they_are():
     net, theirs = fnn.chain(fnn.flatten(), fnn.dense(5)), state_dict(fc__weight=(5, 6), fc__bias=(5,))
-    params, _ = from_torch(net, theirs, (2, 3))
+    params, _ = from_torch(net, theirs, (2, 3), check=False)
     assert np.array_equal(params["dense_0"]["weight"], theirs["fc.weight"].T)
 
 
 def test_layers_of_one_shape_are_paired_in_order_or_by_name():
     net, theirs = fnn.chain(fnn.dense(3), head=fnn.dense(3)), state_dict(a__weight=(3, 3), b__weight=(3, 3))
     theirs |= {"a.bias": np.zeros(3, "float32"), "b.bias": np.ones(3, "float32")}
-    params, _ = from_torch(net, theirs, (3,))
+    params, _ = from_torch(net, theirs, (3,), check=False)
     assert np.array_equal(params["head"]["weight"], theirs["b.weight"].T)
-    params, state = from_torch(net, theirs, (3,), names={"head": "a"})
+    params, state = from_torch(net, theirs, (3,), names={"head": "a"}, check=False)
     assert np.array_equal(params["head"]["weight"], theirs["a.weight"].T)
     assert np.array_equal(params["dense_0"]["weight"], theirs["b.weight"].T)
     back = to_torch(net, params, state, (3,), theirs, names={"head": "a"})
@@ -71,13 +71,13 @@ def test_layers_of_one_shape_are_paired_in_order_or_by_name():
 def test_tied_weights_are_one():
     net = fnn.shared(fnn.chain(fnn.embedding(5, 4), fnn.unembedding(5)), {"unembedding_0": "embedding_0"})
     theirs = state_dict(tokens__weight=(5, 4))
-    params, _ = from_torch(net, theirs, (3,))
+    params, _ = from_torch(net, theirs, (3,), check=False)
     assert np.array_equal(params["embedding_0"]["weight"], theirs["tokens.weight"])
 
 
 def test_a_checkpoint_with_other_things_and_counters():
     theirs = state_dict() | {"bn.num_batches_tracked": np.int64(3)}
-    params, _ = from_torch(NET, {"epoch": 3, "state_dict": theirs}, (4,))
+    params, _ = from_torch(NET, {"epoch": 3, "state_dict": theirs}, (4,), check=False)
     assert np.array_equal(params["dense_1"]["weight"], theirs["b.weight"].T)
 
 
@@ -103,12 +103,12 @@ def test_a_checkpoint_with_other_things_and_counters():
 )
 def test_what_does_not_fit(change, message):
     with pytest.raises(InputError, match=message):
-        from_torch(NET, state_dict() | change, (4,))
+        from_torch(NET, state_dict() | change, (4,), check=False)
 
 
 def test_a_missing_bias():
     with pytest.raises(InputError, match=r"dense_1 \(dense: bias \(3,\), weight \(3, 3\)\) does not fit b \(weight"):
-        from_torch(NET, {name: array for name, array in state_dict().items() if name != "b.bias"}, (4,))
+        from_torch(NET, {name: array for name, array in state_dict().items() if name != "b.bias"}, (4,), check=False)
     params, state = NET.init(jax.random.key(0), (4,))
     like = {name: array for name, array in state_dict().items() if name != "b.bias"}
     assert "b.bias" not in to_torch(NET, params, state, (4,), like)  # the bias is 0 here
@@ -130,17 +130,17 @@ def test_a_missing_bias():
 )
 def test_what_is_no_source(source, message):
     with pytest.raises(InputError, match=message):
-        from_torch(NET, source, (4,))
+        from_torch(NET, source, (4,), check=False)
 
 
 def test_other_wrong_arguments():
     with pytest.raises(InputError, match=r"names: expected layers of the network, got 'dens_0'. Did you mean dense_0"):
-        from_torch(NET, state_dict(), (4,), names={"dens_0": "a"})
+        from_torch(NET, state_dict(), (4,), names={"dens_0": "a"}, check=False)
     with pytest.raises(InputError, match=r"names: expected modules of the PyTorch model, got 'c'"):
-        from_torch(NET, state_dict(), (4,), names={"dense_0": "c"})
+        from_torch(NET, state_dict(), (4,), names={"dense_0": "c"}, check=False)
     mine = fnn.chain(fnn.Layer("my", lambda key, in_shape: ({"a": jax.numpy.ones(())}, {}), scaled))
     with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got my_0 \(my\)"):
-        from_torch(mine, state_dict(), (3,))
+        from_torch(mine, state_dict(), (3,), check=False)
     with pytest.raises(InputError, match=r"params: expected an array dense_0/bias, got none"):
         to_torch(NET, {}, {}, (4,))
     params, state = NET.init(jax.random.key(0), (5,))
@@ -155,14 +155,14 @@ def scaled(params, state, x, *, train, key=None):
 def test_numbers_of_64_bits_are_not_narrowed():
     theirs = {name: array.astype("float64") for name, array in state_dict().items()}
     with pytest.raises(InputError, match=r"64-bit numbers switched on, got float64"):
-        from_torch(NET, theirs, (4,))
+        from_torch(NET, theirs, (4,), check=False)
 
 
 def test_a_safetensors_file(tmp_path):
     theirs = state_dict()
     save_file(theirs, tmp_path / "model.safetensors")
-    read = from_torch(NET, tmp_path / "model.safetensors", (4,))
-    assert_same_bits(read, from_torch(NET, theirs, (4,)))
+    read = from_torch(NET, tmp_path / "model.safetensors", (4,), check=False)
+    assert_same_bits(read, from_torch(NET, theirs, (4,), check=False))
 
 
 def test_damaged_files(tmp_path):
@@ -175,20 +175,20 @@ def test_damaged_files(tmp_path):
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"model.safetensors: expected a safetensors file"):
-            from_torch(NET, path, (4,))
+            from_torch(NET, path, (4,), check=False)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 def test_without_pytorch(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"x")
     with pytest.raises(InputError, match=r"source: expected torch to be installed, .*functional-nn"):
-        from_torch(NET, tmp_path / "model.pt", (4,))
+        from_torch(NET, tmp_path / "model.pt", (4,), check=False)
 
 
 def test_the_network_computes_what_was_read():
     net, in_shape = NETWORKS["mlp"]
     params, state = random_trees("mlp")
-    read = from_torch(net, to_torch(net, params, state, in_shape), in_shape)
+    read = from_torch(net, to_torch(net, params, state, in_shape), in_shape, check=False)
     assert np.array_equal(outputs("mlp", *read), outputs("mlp", params, state))
 
 
@@ -198,7 +198,59 @@ def test_a_norm_over_whole_images_has_its_channels_moved(in_shape):
     shape = (*in_shape[:-1], 3)
     theirs = state_dict(conv__weight=(3, in_shape[-1], *(1 for _ in shape[1:])), conv__bias=(3,))
     theirs |= {f"norm.{name}": state_dict(a=(3, *shape[:-1]))["a"] for name in ("weight", "bias")}
-    params, state = from_torch(net, theirs, in_shape)
+    params, state = from_torch(net, theirs, in_shape, check=False)
     assert np.array_equal(params["layer_norm_0"]["scale"], np.moveaxis(theirs["norm.weight"], 0, -1))
     back = to_torch(net, params, state, in_shape, theirs)
     assert all(np.array_equal(back[name], array) for name, array in theirs.items())
+
+
+def test_parameters_without_a_model_are_read_if_they_fit_in_one_way_only():
+    net, theirs = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), state_dict(a__weight=(3, 4), b__weight=(2, 3))
+    theirs |= {"a.bias": np.zeros(3, "float32"), "b.bias": np.zeros(2, "float32")}
+    params, state = from_torch(net, theirs, (4,))
+    with pytest.raises(InputError, match=r"a function from inputs to outputs, or False, got weight matrices of equal"):
+        from_torch(NET, to_torch(NET, *NET.init(jax.random.key(0), (3,)), (3,)), (3,))
+    with pytest.raises(InputError, match=r"got a network of images, whose channels have another order"):
+        from_torch(fnn.chain(fnn.flatten(), fnn.dense(2)), state_dict(a__weight=(2, 8), a__bias=(2,)), (2, 2, 2))
+    for check in (None, 3, "yes"):
+        with pytest.raises(InputError, match=r"check: expected True, False, or a function from inputs to outputs, got"):
+            from_torch(net, theirs, (4,), check=check)
+
+    def outputs(x):
+        hidden = np.maximum(x @ theirs["a.weight"].T, 0)
+        return hidden @ theirs["b.weight"].T
+
+    assert_same_bits(from_torch(net, theirs, (4,), check=outputs), (params, state))
+
+
+def test_files_in_alphabetical_order_are_read_in_the_order_of_numbers(tmp_path):
+    net = fnn.chain(fnn.dense(4), fnn.repeat(fnn.chain(fnn.dense(4), fnn.tanh), 12), fnn.dense(4))
+    params, state = net.init(jax.random.key(0), (4,))
+    save_file(to_torch(net, params, state, (4,)), tmp_path / "net.safetensors")
+    # "repeat" comes after "dense_1" in the file, so the last layer is named; the copies are in order.
+    names = {"dense_0": "dense_0", "dense_1": "dense_1"}
+    assert_same_bits(from_torch(net, tmp_path / "net.safetensors", (4,), names=names, check=False), (params, state))
+
+
+def test_trees_of_another_number_of_copies_and_nested_repeats():
+    two, three = (fnn.repeat(fnn.dense(4), count) for count in (2, 3))
+    for net, other in ((two, three), (three, two)):
+        with pytest.raises(InputError, match=r"params: expected dense_0/bias of shape \(\d, 4\), got"):
+            to_torch(net, *other.init(jax.random.key(0), (4,)), (4,))
+    with pytest.raises(InputError, match=r"net: expected layers in at most one repeat"):
+        to_torch(fnn.repeat(two, 2), {}, {}, (4,))
+
+
+def test_a_scale_of_zeros_is_not_left_out():
+    net = fnn.chain(fnn.batch_norm())
+    params, state = net.init(jax.random.key(0), (4,))
+    params["batch_norm_0"]["scale"] *= 0
+    like = {"running_mean": np.zeros(4, "float32"), "running_var": np.zeros(4, "float32")}
+    with pytest.raises(InputError, match=r"does not fit the model itself"):
+        to_torch(net, params, state, (4,), like)
+
+
+def test_names_of_layers_are_free():
+    net = fnn.chain(fnn.dense(3, name="hidden"), fnn.dense(2, name="logits"))
+    params, state = net.init(jax.random.key(0), (4,))
+    assert_same_bits(from_torch(net, to_torch(net, params, state, (4,)), (4,)), (params, state))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,10 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
+from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.pairing import Names, read_modules, write_modules
+from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, renamed
 
@@ -36,6 +38,7 @@ def from_equinox(
     model_state: Any = None,
     *,
     names: Names | None = None,
+    check: Check = True,
 ) -> tuple[Params, State]:
     """The parameters and the state of a network from those of an Equinox model: ``(params, state)``.
 
@@ -48,11 +51,13 @@ def from_equinox(
         in_shape: the shape of one example here, without the batch axis. Images are channels last.
         model_state: the model's state, if it has batch norms.
         names: for some layers, the path of the Equinox layer, as in ``{"head": "layers/2"}``.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit. It lists those that differ, with their shapes.
     """
-    return read_modules(EQUINOX, net, _modules(model, model_state), in_shape, names)
+    modules = _modules(model, model_state)
+    return read_modules(EQUINOX, net, modules, in_shape, names, check, _outputs_of(model, model_state, modules))
 
 
 def to_equinox(
@@ -64,6 +69,7 @@ def to_equinox(
     model_state: Any = None,
     *,
     names: Names | None = None,
+    check: Check = True,
 ) -> tuple[PyTree, Any]:
     """An Equinox model with the parameters and the state of a network: ``(model, model_state)``.
 
@@ -74,11 +80,13 @@ def to_equinox(
         model: a model of the same layers. It is not changed.
         model_state: its state, if it has batch norms.
         names: for some layers, the path of the Equinox layer.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit.
     """
-    written = write_modules(EQUINOX, net, params, state, in_shape, _modules(model, model_state), names)
+    modules = _modules(model, model_state)
+    written = write_modules(EQUINOX, net, params, state, in_shape, modules, names)
 
     def leaf(path: jax.tree_util.KeyPath, value: Any) -> Any:
         array = written.get(_name_of(path))
@@ -90,7 +98,26 @@ def to_equinox(
         model_state = model_state.set(index, statistics)
         if norm.batch_counter is not None:
             model_state = model_state.set(norm.batch_counter, jnp.asarray(MANY_BATCHES))
-    return jax.tree_util.tree_map_with_path(leaf, model), model_state
+    model = jax.tree_util.tree_map_with_path(leaf, model)
+    check_written(net, params, state, in_shape, check, _outputs_of(model, model_state, modules))
+    return model, model_state
+
+
+def _outputs_of(model: PyTree, model_state: Any, modules: Sequence[Module]) -> Outputs:
+    """The function that runs a model in evaluation, on each example of a batch. Images are channels last for it."""
+    eqx = imported("equinox", "equinox", "model")
+    has_convolutions = any(part.group == GROUPS["conv"] for part in modules)
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        channels_first = x.ndim > 3 or (x.ndim == 3 and has_convolutions and x.dtype != np.int32)
+        x = np.moveaxis(x, -1, 1) if channels_first else x
+        in_evaluation = eqx.nn.inference_mode(model)
+        if model_state is None:
+            return np.asarray(jax.vmap(in_evaluation)(x))
+        y, _ = jax.vmap(in_evaluation, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, model_state)
+        return np.asarray(y)
+
+    return outputs
 
 
 def _modules(model: PyTree, model_state: Any) -> list[Module]:

@@ -13,7 +13,8 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.pairing import Names, read_modules, write_modules
+from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -29,7 +30,9 @@ PROJECTIONS = {"query": "query", "key": "key", "value": "value", "out": "output"
 """The parts of ``MultiHeadAttention`` by their names there and here."""
 
 
-def from_flax(net: Layer, model: Any, in_shape: Shapes, *, names: Names | None = None) -> tuple[Params, State]:
+def from_flax(
+    net: Layer, model: Any, in_shape: Shapes, *, names: Names | None = None, check: Check = True
+) -> tuple[Params, State]:
     """The parameters and the state of a network from those of a Flax NNX module: ``(params, state)``.
 
     The layers of each kind are paired in order; see ``from_torch``.
@@ -39,6 +42,7 @@ def from_flax(net: Layer, model: Any, in_shape: Shapes, *, names: Names | None =
         model: the module.
         in_shape: the shape of one example, without the batch axis.
         names: for some layers, the path of the Flax module, as in ``{"head": "layers/2"}``.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit. It lists those that differ, with their shapes.
@@ -46,11 +50,18 @@ def from_flax(net: Layer, model: Any, in_shape: Shapes, *, names: Names | None =
     What changes: the window of a transposed convolution is turned around; the bias of attention's keys, which has no
     effect, is left out. Settings are not read.
     """
-    return read_modules(FLAX, net, _modules(model), in_shape, names)
+    return read_modules(FLAX, net, _modules(model), in_shape, names, check, _outputs_of(model))
 
 
 def to_flax(
-    net: Layer, params: Params, state: State, in_shape: Shapes, model: Any, *, names: Names | None = None
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    model: Any,
+    *,
+    names: Names | None = None,
+    check: Check = True,
 ) -> Any:
     """The state of a Flax NNX module with the parameters of a network: for ``nnx.update(model, …)``.
 
@@ -60,6 +71,7 @@ def to_flax(
         in_shape: the shape of one example, without the batch axis.
         model: a module of the same layers. It is not changed.
         names: for some layers, the path of the Flax module.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit.
@@ -68,7 +80,22 @@ def to_flax(
     nnx = imported("flax.nnx", "flax", "model")
     variables = {path: variable for path, variable, _ in _variables(model, ()) if _joined(path) in written}
     new = {path: variable.replace(jnp.asarray(written[_joined(path)])) for path, variable in variables.items()}
-    return nnx.from_flat_state(new)
+    new_state = nnx.from_flat_state(new)
+    with_parameters = nnx.clone(model)
+    nnx.update(with_parameters, new_state)
+    check_written(net, params, state, in_shape, check, _outputs_of(with_parameters))
+    return new_state
+
+
+def _outputs_of(model: Any) -> Outputs:
+    """The function that runs a copy of a module in evaluation."""
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        in_evaluation = imported("flax.nnx", "flax", "model").clone(model)
+        in_evaluation.eval()
+        return np.asarray(in_evaluation(jnp.asarray(x)))
+
+    return outputs
 
 
 def _joined(path: Path) -> str:

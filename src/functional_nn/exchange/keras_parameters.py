@@ -9,8 +9,10 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
+from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.pairing import Names, read_modules, write_modules
+from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
 
 PROJECTIONS = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
@@ -23,8 +25,14 @@ class HasWeights(Protocol):
     @property
     def weights(self) -> list[Any]: ...
 
+    def set_weights(self, weights: list[np.ndarray]) -> None: ...
 
-def from_keras(net: Layer, model: HasWeights, in_shape: Shapes, *, names: Names | None = None) -> tuple[Params, State]:
+    def __call__(self, x: np.ndarray, *, training: bool) -> Any: ...
+
+
+def from_keras(
+    net: Layer, model: HasWeights, in_shape: Shapes, *, names: Names | None = None, check: Check = True
+) -> tuple[Params, State]:
     """The parameters and the state of a network from those of a Keras model: ``(params, state)``.
 
     The layers of each kind are paired in order; see ``from_torch``.
@@ -34,6 +42,7 @@ def from_keras(net: Layer, model: HasWeights, in_shape: Shapes, *, names: Names 
         model: a Keras 3 model, or a layer that is built.
         in_shape: the shape of one example, without the batch axis.
         names: for some layers, the path of the Keras layer, as in ``{"head": "sequential/dense_3"}``.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit. It lists those that differ, with their shapes.
@@ -41,7 +50,8 @@ def from_keras(net: Layer, model: HasWeights, in_shape: Shapes, *, names: Names 
     What changes: the gates of a GRU get the order r, z, n, and its two biases are divided; the bias of attention's
     keys, which has no effect, is left out. Settings are not read. Note that Keras's norms have another epsilon (0.001).
     """
-    return read_modules(KERAS, net, _modules(model), in_shape, names)
+    modules = _modules(model)
+    return read_modules(KERAS, net, modules, in_shape, names, check, _outputs_of(model))
 
 
 def to_keras(
@@ -52,6 +62,7 @@ def to_keras(
     model: HasWeights,
     *,
     names: Names | None = None,
+    check: Check = True,
 ) -> list[np.ndarray]:
     """The weights of a Keras model with the parameters and the state of a network: for ``model.set_weights(…)``.
 
@@ -61,13 +72,37 @@ def to_keras(
         in_shape: the shape of one example, without the batch axis.
         model: the Keras model. It is not changed.
         names: for some layers, the path of the Keras layer.
+        check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit.
     """
     written = write_modules(KERAS, net, params, state, in_shape, _modules(model), names)
     # What is no parameter, such as the state of a random generator, stays as it is.
-    return [written.get(str(number), np.asarray(weight)) for number, weight in enumerate(model.weights)]
+    before = [_as_numpy(weight) for weight in model.weights]
+    new = [written.get(str(number), array) for number, array in enumerate(before)]
+    try:
+        model.set_weights(new)
+        check_written(net, params, state, in_shape, check, _outputs_of(model))
+    finally:
+        model.set_weights(before)
+    return new
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    """The numbers of a variable or a tensor of Keras."""
+    keras = imported("keras", "keras", "model")
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value)))
+
+
+def _outputs_of(model: HasWeights) -> Outputs:
+    """The function that runs a model in evaluation."""
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        y = model(x, training=False)
+        return _as_numpy(y[0] if isinstance(y, list | tuple) else y)
+
+    return outputs
 
 
 def _modules(model: object) -> list[Module]:
@@ -84,7 +119,7 @@ def _modules(model: object) -> list[Module]:
         outer, _, part = path.rpartition("/")
         if part in PROJECTIONS and f"{outer}/attention_output/kernel".lstrip("/") in paths:
             path, name = outer, f"{part}/{name}"
-        parts.setdefault(path, {})[name] = (str(number), np.asarray(weight))
+        parts.setdefault(path, {})[name] = (str(number), _as_numpy(weight))
     modules = []
     for path, named in parts.items():
         own = {name: array for name, (_, array) in named.items()}

@@ -25,6 +25,10 @@ GATES = {1: "rnn", 3: "gru", 4: "lstm"}
 """The recurrent layers by the number of their gates, each of which has as many columns as the hidden state."""
 
 
+OF_ONE_WEIGHT = ("dense", "embedding", "unembedding", "learned_positions", "conv", "conv_transpose")
+"""The kinds of layers whose arrays are a weight, with or without a bias. Their names tell them apart."""
+
+
 class NetworkLayer(NamedTuple):
     """A layer that has parameters or running statistics.
 
@@ -34,6 +38,7 @@ class NetworkLayer(NamedTuple):
             ``batch_norm``.
         shapes: the shape of each array by its name. The arrays of the state are among them.
         copy: for a layer inside ``repeat``, the number of the copy; None for others.
+        copies: the number of copies.
         flattened: for a layer after ``flatten``, the shape of an example before it; None if there is no difference
             between channels first and channels last.
         after_convolution: whether a convolution runs before it, so that two axes of its input are places and channels.
@@ -43,6 +48,7 @@ class NetworkLayer(NamedTuple):
     kind: str
     shapes: dict[str, Shape]
     copy: int | None = None
+    copies: int = 1
     flattened: Shape | None = None
     after_convolution: bool = False
 
@@ -57,8 +63,9 @@ class NetworkLayer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The path, with the number of the copy: ``repeat_0/dense_0[1]``."""
-        return self.path if self.copy is None else f"{self.path}[{self.copy}]"
+        """The path, with the number of the copy: ``repeat_0/dense_0[1]``. A network of one layer has an empty path."""
+        path = self.path or "the network"
+        return path if self.copy is None else f"{path}[{self.copy}]"
 
 
 def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
@@ -93,10 +100,11 @@ def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np
         if path not in leaves:
             raise InputError("params", f"an array {path}", "none", "Give the trees that this network's init returns.")
         array = np.asarray(leaves[path])
-        stacked = layer.copy is not None
-        if (array.shape[-len(shape) :] if stacked and shape else array.shape) != shape:
-            raise InputError("params", f"{path} of shape {shape}", f"{array.shape}")
-        arrays[name] = array.reshape(-1, *shape)[layer.copy] if stacked else array
+        expected = shape if layer.copy is None else (layer.copies, *shape)
+        if array.shape != expected:
+            raise InputError("params", f"{path} of shape {expected}", f"{array.shape}")
+        # A copy, since the array may be passed on to a library that changes arrays in place.
+        arrays[name] = np.array(array if layer.copy is None else array[layer.copy])
     return arrays
 
 
@@ -115,7 +123,7 @@ def trees_of(
 
     def leaf(path: str, like: jax.ShapeDtypeStruct) -> jax.Array:
         # The copies of a layer inside ``repeat`` lie along the first axis.
-        array = np.concatenate([np.ravel(part) for part in parts[path]]).reshape(like.shape)
+        array = np.stack(parts[path]).reshape(like.shape)
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
             raise InputError(path, "64-bit numbers switched on", array.dtype.name, switch)
@@ -184,6 +192,9 @@ def _in_order_of_copies(
         if not use.loops:
             ordered.append(layer)
             continue
+        if use.loops > 1:
+            given = f"{layer.path}, inside a repeat in a repeat"
+            raise InputError("net", "layers in at most one repeat", given, "Write the outer one as a chain.")
         loop = _loop_around(use, uses)
         copies = inside_loop.setdefault(loop, [])
         start = len(ordered) - len(copies)
@@ -231,6 +242,8 @@ def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
         return "norm"
     if "negative_slope" in shapes:
         return "prelu"
+    if name not in OF_ONE_WEIGHT and set(shapes) <= {"weight", "bias"} and len(shapes.get("weight", ())) > 1:
+        return "dense" if len(shapes["weight"]) == 2 else "conv"
     return name
 
 
@@ -241,9 +254,7 @@ def _loop_around(use: LayerUse, uses: Sequence[LayerUse]) -> str:
 
 
 def _copies(layer: NetworkLayer, count: int) -> list[NetworkLayer]:
-    """The copies of a layer inside ``repeat``, whose arrays have leading axes for them."""
-    shapes = {}
-    for name, shape in layer.shapes.items():
-        axes = next(axes for axes in range(1, len(shape) + 1) if math.prod(shape[:axes]) == count)
-        shapes[name] = shape[axes:]
-    return [layer._replace(shapes=shapes, kind=_kind(layer.kind, shapes), copy=copy) for copy in range(count)]
+    """The copies of a layer inside ``repeat``, whose arrays have a leading axis for them."""
+    shapes = {name: shape[1:] for name, shape in layer.shapes.items()}
+    kind = _kind(layer.kind, shapes)
+    return [layer._replace(shapes=shapes, kind=kind, copy=copy, copies=count) for copy in range(count)]

@@ -13,6 +13,7 @@ from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
+from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_possible, check_outputs
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module
 from functional_nn.storage.arrays import listed
 
@@ -21,11 +22,27 @@ Names: TypeAlias = Mapping[str, str]
 
 
 def read_modules(
-    library: Library, net: Layer, modules: Sequence[Module], in_shape: Shapes, names: Names | None
+    library: Library,
+    net: Layer,
+    modules: Sequence[Module],
+    in_shape: Shapes,
+    names: Names | None,
+    check: Check,
+    outputs: Outputs | None,
 ) -> tuple[Params, State]:
-    """The trees of a network with the arrays of modules: ``(params, state)``."""
-    net = as_layer(net)
-    pairs = _pairs(library, network_layers(net, in_shape), modules, names)
+    """The trees of a network with the arrays of modules: ``(params, state)``.
+
+    Args:
+        library, net: the library and the network.
+        modules: the modules with their arrays.
+        in_shape: the shape of an example.
+        names: for some layers, the path of the module.
+        check: whether the outputs are compared, or the function that computes the model's.
+        outputs: the function that runs the model; None if there are parameters only.
+    """
+    net, check = as_layer(net), check_argument(check)
+    layers = network_layers(net, in_shape)
+    pairs = _pairs(library, layers, modules, names)
     arrays, problems = [], []
     for layer, module in pairs:
         weight_map = library.maps[layer.kind]
@@ -37,7 +54,12 @@ def read_modules(
         else:
             arrays.append(ours)
     _raise_if_any(library, problems)
-    return trees_of(net, in_shape, [layer for layer, _ in pairs], arrays)
+    params, state = trees_of(net, in_shape, layers, arrays)
+    if check is True and outputs is None:
+        check_is_possible(layers, modules, in_shape)
+    elif check and (run := outputs if check is True else check):
+        check_outputs(net, params, state, in_shape, layers, run)
+    return params, state
 
 
 def write_modules(
@@ -56,9 +78,11 @@ def write_modules(
     for layer, module in _pairs(library, network_layers(as_layer(net), in_shape), modules, names):
         theirs = _mapped(library.maps[layer.kind].write, arrays_of(layer, params, state), layer, module.arrays) or {}
         # A bias of zeros that the module does not have changes nothing.
-        theirs = {name: array for name, array in theirs.items() if name in module.arrays or np.any(array)}
+        left_out = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
+        theirs = {name: array for name, array in theirs.items() if name not in left_out}
         if _shapes(theirs) == _shapes(module.arrays):
-            written |= {module.names[name]: np.asarray(array) for name, array in theirs.items()}
+            # In C order, since safetensors writes the memory of an array as it is, also of a transposed one.
+            written |= {module.names[name]: np.array(array, order="C") for name, array in theirs.items()}
         else:
             problems.append(_misfit(layer, module))
     _raise_if_any(library, problems)
@@ -126,3 +150,11 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
 def _raise_if_any(library: Library, problems: Sequence[str]) -> None:
     if problems:
         raise InputError("net", f"the layers of the {library.name} model", listed(problems))
+
+
+def check_written(net: Layer, params: Params, state: State, in_shape: Shapes, check: Check, outputs: Outputs) -> None:
+    """Compares the outputs of a network with those of the model that its parameters were written to."""
+    check = check_argument(check)
+    if check:
+        run = outputs if check is True else check
+        check_outputs(as_layer(net), params, state, in_shape, network_layers(as_layer(net), in_shape), run)

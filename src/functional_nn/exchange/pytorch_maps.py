@@ -1,10 +1,12 @@
 """The weight maps of PyTorch: what its modules keep in place of the arrays of each kind of layer.
 
-All maps use methods and operators of arrays only, so they work for NumPy's and for JAX's.
+The maps take NumPy's arrays and JAX's: the tests differentiate through them.
 """
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
@@ -80,14 +82,16 @@ def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     return {
         "input_weight": theirs["weight_ih"].T,
         "hidden_weight": theirs["weight_hh"].T,
-        "bias": theirs["bias_ih"] + theirs["bias_hh"] if "bias_ih" in theirs else 0 * theirs["weight_hh"][:, 0],
+        "bias": theirs["bias_ih"] + theirs["bias_hh"]
+        if "bias_ih" in theirs
+        else _zeros_like(theirs["weight_hh"][:, 0]),
     }
 
 
 def _write_recurrent(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     bias = ours["bias"]
     weights = {"weight_ih": ours["input_weight"].T, "weight_hh": ours["hidden_weight"].T}
-    return {**weights, "bias_ih": bias, "bias_hh": 0 * bias}
+    return {**weights, "bias_ih": bias, "bias_hh": _zeros_like(bias)}
 
 
 def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
@@ -96,9 +100,9 @@ def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     The reset gate multiplies the last third of the second bias, so that part remains alone, as ``hidden_bias``.
     """
     size = theirs["weight_hh"].shape[1]
-    hidden_bias = theirs["bias_hh"] if "bias_hh" in theirs else 0 * theirs["weight_hh"][:, 0]
-    input_bias = theirs.get("bias_ih", 0 * hidden_bias)
-    added = hidden_bias * np.repeat(np.array([1, 1, 0], hidden_bias.dtype), size)
+    none = _zeros_like(theirs["weight_hh"][:, 0])
+    hidden_bias, input_bias = theirs.get("bias_hh", none), theirs.get("bias_ih", none)
+    added = _joined([hidden_bias[: 2 * size], none[2 * size :]])
     return {
         "input_weight": theirs["weight_ih"].T,
         "hidden_weight": theirs["weight_hh"].T,
@@ -109,8 +113,8 @@ def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
 
 def _write_gru(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     written = _write_recurrent(ours, layer, like)
-    gates = 0 * ours["bias"][: 2 * len(ours["hidden_bias"])]
-    return {**written, "bias_hh": np.concatenate([gates, ours["hidden_bias"]])}
+    gates = _zeros_like(ours["bias"][: 2 * len(ours["hidden_bias"])])
+    return {**written, "bias_hh": _joined([gates, ours["hidden_bias"]])}
 
 
 def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
@@ -137,14 +141,14 @@ def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
 def _write_attention(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weights = {part: _in_rows(ours[f"{part}/weight"]) for part in ("query", "key", "value")}
     if "q_proj_weight" not in like and len({weight.shape for weight in weights.values()}) == 1:
-        written = {"in_proj_weight": np.concatenate(list(weights.values()))}
+        written = {"in_proj_weight": _joined(list(weights.values()))}
     else:
         written = {f"{part[0]}_proj_weight": weight for part, weight in weights.items()}
     output = ours["output/weight"]
     written["out_proj.weight"] = output.reshape(-1, output.shape[-1]).T
     if "query/bias" in ours:
         query_bias, value_bias = ours["query/bias"].reshape(-1), ours["value/bias"].reshape(-1)
-        written["in_proj_bias"] = np.concatenate([query_bias, 0 * query_bias, value_bias])
+        written["in_proj_bias"] = _joined([query_bias, _zeros_like(query_bias), value_bias])
         written["out_proj.bias"] = ours["output/bias"]
     return written
 
@@ -152,6 +156,15 @@ def _write_attention(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
 def _in_rows(weight: np.ndarray) -> np.ndarray:
     """(in, heads, head_size) as (heads · head_size, in)."""
     return weight.reshape(len(weight), -1).T
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One array after the other, of NumPy's or of JAX's."""
+    return jnp.concatenate(parts) if isinstance(parts[0], jax.Array) else np.concatenate(parts)
+
+
+def _zeros_like(array: np.ndarray) -> np.ndarray:
+    return np.zeros(array.shape, array.dtype)
 
 
 def _bias(arrays: Arrays) -> Arrays:

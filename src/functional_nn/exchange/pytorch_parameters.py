@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -16,7 +18,8 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import NetworkLayer, network_layers
-from functional_nn.exchange.pairing import Names, read_modules, write_modules
+from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module
 from functional_nn.storage.arrays import unpacked
@@ -27,9 +30,6 @@ RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?
 
 IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
 """The arrays by which ``MultiheadAttention`` is known."""
-
-IGNORED = "num_batches_tracked"
-"""The number of batches that ``BatchNorm`` has seen. No layer here counts them."""
 
 
 class HasStateDict(Protocol):
@@ -44,6 +44,7 @@ def from_torch(
     in_shape: Shapes,
     *,
     names: Names | None = None,
+    check: Check = True,
 ) -> tuple[Params, State]:
     """The parameters and the state of a network from those of a PyTorch model: ``(params, state)``.
 
@@ -58,9 +59,13 @@ def from_torch(
             ``weights_only=True``, so that no code in it runs.
         in_shape: the shape of one example here, without the batch axis. Images are channels last: (28, 28, 1).
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
+        check: whether the outputs of both for a random batch are compared, or the function that computes those of the
+            model, from inputs to outputs in the layout of this package. A state dict or a file cannot be run. So for
+            these, a function or False is required if its parameters could be paired in another way.
 
     Raises:
-        InputError: if the layers do not fit. It lists the layers and the modules that differ, with their shapes.
+        InputError: if the layers do not fit. It lists the layers and the modules that differ, with their shapes. Also
+            if the outputs differ, or cannot be compared.
         DataError: if a file is missing or damaged.
 
     What changes: a weight (out, in) becomes (in, out); channels move to the last axis, also in a dense layer after
@@ -75,7 +80,9 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    return read_modules(PYTORCH, net, _modules(_arrays(source)), in_shape, names)
+    modules = _modules(_arrays(source))
+    outputs = _outputs_of(source, modules) if callable(source) else None
+    return read_modules(PYTORCH, net, modules, in_shape, names, check, outputs)
 
 
 def to_torch(
@@ -86,10 +93,11 @@ def to_torch(
     like: HasStateDict | Mapping[str, Any] | None = None,
     *,
     names: Names | None = None,
-) -> dict[str, np.ndarray]:
-    """The state dict of a PyTorch model with the parameters and the state of a network, as NumPy arrays.
+    check: Check = True,
+) -> dict[str, Any]:
+    """The state dict of a PyTorch model with the parameters and the state of a network.
 
-    ``module.load_state_dict({name: torch.tensor(array) for name, array in to_torch(…).items()})`` loads it. It is the
+    If ``like`` is a module, it has tensors for ``module.load_state_dict(…)``; otherwise it has NumPy arrays. It is the
     inverse of ``from_torch``: reading it again gives the same bits. The first bias of a recurrent layer is ours, and
     the second one is 0; so is the bias of attention's keys.
 
@@ -100,9 +108,11 @@ def to_torch(
         like: a module or a state dict with the names and shapes that are wanted. By default the names are the paths of
             the layers, such as ``dense_0.weight`` and ``lstm_0.weight_ih_l0``.
         names: for some layers, the path of the module in ``like``.
+        check: if ``like`` is a module, whether a copy of it with the parameters is run, and its outputs compared; see
+            ``from_torch``.
 
     Raises:
-        InputError: if the layers do not fit.
+        InputError: if the layers do not fit, or the outputs differ.
 
     >>> import functional_nn as fnn, jax
     >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
@@ -114,7 +124,45 @@ def to_torch(
         modules = [_default_module(layer) for layer in network_layers(as_layer(net), in_shape)]
     else:
         modules = _modules(_arrays(like))
-    return write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+    written = write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+    if not callable(like):
+        return written
+    tensors = {**like.state_dict(), **{name: _as_tensor(array) for name, array in written.items()}}
+    module = copy.deepcopy(like)
+    module.load_state_dict(tensors)
+    check_written(net, params, state, in_shape, check, _outputs_of(module, modules))
+    return tensors
+
+
+def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:
+    """The function that runs a module in evaluation. Images are channels last for it."""
+    torch = imported("torch", "torch", "source")
+    has_convolutions = any(part.group == GROUPS["conv"] for part in modules)
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        channels_first = x.ndim > 3 or (x.ndim == 3 and has_convolutions and x.dtype != np.int32)
+        tensor = _as_tensor(np.moveaxis(x, -1, 1) if channels_first else x)
+        parameter = next(iter(module.parameters()))
+        tensor = tensor.to(parameter.device) if x.dtype != np.int32 else tensor.long().to(parameter.device)
+        was_training = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                y = module(tensor)
+        finally:
+            module.train(was_training)
+        y = y[0] if isinstance(y, tuple) else y
+        return y.detach().cpu().double().numpy()
+
+    return outputs
+
+
+def _as_tensor(array: np.ndarray) -> Any:
+    """An array as a tensor, with a copy of its numbers."""
+    torch = imported("torch", "torch", "like")
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(np.ascontiguousarray(array))
 
 
 def _arrays(source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -130,7 +178,9 @@ def _arrays(source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -
         raise InputError(
             "source", expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
         )
-    return {name: _as_numpy(name, tensor) for name, tensor in source.items()}
+    arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
+    # Integers are no parameters: counters, positions and the like.
+    return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:
@@ -138,13 +188,20 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
     if path.suffix == ".safetensors":
-        return unpacked(path, has_checksum=False)[0]
+        arrays, _ = unpacked(path, has_checksum=False)
+        # The file is in alphabetical order, in which "10" comes before "2".
+        return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # unpickling a damaged file may raise anything
         remedy = "Save module.state_dict(), or write it as a safetensors file."
         raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None
+
+
+def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:
+    """A key that sorts the numbers in a name by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _as_numpy(name: object, tensor: Any) -> np.ndarray:
@@ -165,8 +222,6 @@ def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
     parts: dict[str, dict[str, str]] = {}
     for full_name in arrays:
         path, _, name = full_name.rpartition(".")
-        if name == IGNORED:
-            continue
         if path.endswith("out_proj") and _is_attention(path.removesuffix("out_proj").rstrip("."), arrays):
             path, name = path.removesuffix("out_proj").rstrip("."), f"out_proj.{name}"
         elif recurrent := RECURRENT.fullmatch(name):

@@ -1,0 +1,111 @@
+"""Comparing the outputs of a network with those of the model whose parameters it has.
+
+Layers and modules are paired in order, and a wrong pair of equal shapes gives no error. So both are run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError, short_repr, shortened
+from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.output_shape import output_shape
+from functional_nn.core.shapes import Shapes, is_shape
+from functional_nn.core.validation import is_function
+from functional_nn.exchange.network_layers import NetworkLayer
+from functional_nn.exchange.weight_maps import GROUPS, Module
+
+Outputs: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From a batch of inputs to the outputs of the other model, both in the layout of this package."""
+
+Check: TypeAlias = bool | Outputs
+"""Whether the outputs are compared, or the function that computes those of the other model."""
+
+EXAMPLES = 3
+TOLERANCES = {8: 1e-6, 4: 1e-3, 2: 0.1}
+"""The largest difference of outputs, relative to the largest output, by the bytes of a number.
+
+Wrong pairs differ by about as much as the outputs themselves.
+"""
+
+REMEDY = "Give check=function from inputs to the model's outputs, both in the layout of this package, or check=False."
+
+
+def check_argument(check: object) -> Check:
+    """Requires a flag or a function."""
+    if isinstance(check, bool) or is_function(check):
+        return check  # pyright: ignore[reportReturnType]
+    raise InputError("check", "True, False, or a function from inputs to outputs", short_repr(check))
+
+
+def check_outputs(
+    net: Layer, params: Params, state: State, in_shape: Shapes, layers: Sequence[NetworkLayer], outputs: Outputs
+) -> None:
+    """Runs the network and the model on a random batch, and compares their outputs.
+
+    Raises:
+        InputError: if they differ, or if the model cannot be run on such a batch.
+    """
+    x = _random_batch(net, params, state, in_shape, layers)
+    found = np.asarray(net.apply(params, state, x, train=False)[0])
+    try:
+        expected = np.asarray(outputs(x))
+    except Exception as error:  # the model is the user's, and may raise anything
+        given = f"{type(error).__name__}: {shortened(error)}"
+        raise InputError("check", f"a model that can be run on an input of shape {x.shape}", given, REMEDY) from error
+    forms = [expected, np.moveaxis(expected, 1, -1)] if expected.ndim > 2 else [expected]
+    forms = [form.astype(found.dtype) for form in forms if form.shape == found.shape]
+    if not forms:
+        raise InputError("check", f"outputs of shape {found.shape}", f"{expected.shape}", REMEDY)
+    scale = max(np.abs(forms[0]).max(), jnp.finfo(found.dtype).tiny)
+    difference = min(float(np.abs(form - found).max() / scale) for form in forms)
+    if not difference <= TOLERANCES[found.dtype.itemsize]:
+        raise InputError(
+            "net",
+            "a network with the outputs of the model",
+            f"outputs that differ by {difference:.2g} of the largest one",
+            "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
+            "shapes: names={path of a layer: path of its module} pairs them.",
+        )
+
+
+def check_is_possible(layers: Sequence[NetworkLayer], modules: Sequence[Module], in_shape: Shapes) -> None:
+    """Requires that parameters without a model, such as those in a file, can be paired in one way only.
+
+    Raises:
+        InputError: if modules of a group have equal shapes, or if the order of channels matters.
+    """
+    has_images = len(in_shape) > 2 if is_shape(in_shape) else True
+    if has_images or any(GROUPS.get(layer.kind) == GROUPS["conv"] for layer in layers):
+        given = "a network of images, whose channels have another order in files of PyTorch"
+        raise InputError("check", "a function from inputs to outputs, or False", given, REMEDY)
+    for group in dict.fromkeys(module.group for module in modules):
+        shapes = [
+            tuple(sorted(np.shape(array) for array in module.arrays.values()))
+            for module in modules
+            if module.group == group
+        ]
+        if len(set(shapes)) < len(shapes):
+            given = f"{group} of equal shapes, whose order is not known for certain"
+            raise InputError("check", "a function from inputs to outputs, or False", given, REMEDY)
+
+
+def _random_batch(
+    net: Layer, params: Params, state: State, in_shape: Shapes, layers: Sequence[NetworkLayer]
+) -> np.ndarray:
+    """A batch of normally distributed numbers; of tokens if the network refuses numbers."""
+    if not is_shape(in_shape):
+        raise InputError("check", "a network of one array", f"one with the inputs {in_shape}", REMEDY)
+    rng = np.random.default_rng(0)
+    dtype = next((array.dtype for array in jax.tree.leaves(params)), np.dtype(np.float32))
+    try:
+        output_shape(net, params, state, tuple(in_shape), dtype)
+    except (InputError, TypeError):
+        counts = [layer.shapes["weight"][0] for layer in layers if layer.kind == "embedding"]
+        return rng.integers(0, min(counts, default=2), (EXAMPLES, *in_shape)).astype(np.int32)
+    return rng.normal(size=(EXAMPLES, *in_shape)).astype(dtype)
