@@ -271,7 +271,7 @@ def calls():
         ),
         "from_torch": (
             fnn.exchange.from_torch,
-            {"net": NET, "source": state_dict, "in_shape": (3,), "names": None},
+            {"net": NET, "source": state_dict, "in_shape": (3,), "names": None, "check": True},
         ),
         "to_torch": (
             fnn.exchange.to_torch,
@@ -285,13 +285,17 @@ def calls():
         ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
-            name: (getattr(fnn.exchange, name), {"net": NET, "model": None, "in_shape": (3,), "names": None})
+            name: (
+                getattr(fnn.exchange, name),
+                {"net": NET, "model": None, "in_shape": (3,), "names": None, "check": True},
+            )
             for name in ("from_keras", "from_flax", "from_equinox")
         },
         **{
             name: (
                 getattr(fnn.exchange, name),
-                {"net": NET, "params": tree, "state": {}, "in_shape": (3,), "model": None, "names": None},
+                {"net": NET, "params": tree, "state": {}, "in_shape": (3,), "model": None, "names": None}
+                | {"check": True},
             )
             for name in ("to_keras", "to_flax", "to_equinox")
         },
