@@ -223,7 +223,7 @@ def damaged_and_noticed(folder: Path, times: int, seed: int) -> None:
             try:
                 restored = fnn.storage.restore_checkpoint(folder, like)
             except DataError as error:
-                refused += "expected format version 1" in str(error)  # a flip of the version's own digit
+                refused += "expected format version" in str(error)  # a flip of the version's own digit
                 continue
             finally:
                 for name, content in whole.items():

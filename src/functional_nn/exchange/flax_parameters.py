@@ -141,9 +141,10 @@ def _modules(model: object) -> list[Module]:
         if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
             continue  # the state of a random generator
         *outer, name = map(str, keys)
-        if len(owners) > 1 and isinstance(owners[-2], whole):
+        *around, owner = owners
+        if around and isinstance(around[-1], whole):
             name = f"{outer.pop()}/{name}"
-        if name == "kernel" and getattr(owners[-1], "transpose_kernel", False):
+        if name == "kernel" and getattr(owner, "transpose_kernel", False):
             name = "transposed_kernel"
         full_name = _joined(keys)
         arrays[full_name] = np.asarray(value)

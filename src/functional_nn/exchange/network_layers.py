@@ -217,8 +217,8 @@ def _with_channels(use: LayerUse, after_convolution: bool) -> Shape | None:
     # Two axes are (time, features) in both orders, unless they come from a convolution.
     if len(shape) < (2 if after_convolution else 3):
         return None
-    *places, channels = shape
-    return shape if channels > 1 and math.prod(places) > 1 else None
+    has_two_orders = shape[-1] > 1 and math.prod(shape[:-1]) > 1
+    return shape if has_two_orders else None
 
 
 def _network_layer(path: str, name: str, own: Mapping[str, Shape], state_shapes: dict[str, Shape]) -> NetworkLayer:

@@ -5,6 +5,8 @@ The maps take NumPy's arrays and JAX's: the tests differentiate through them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,7 +160,7 @@ def _in_rows(weight: np.ndarray) -> np.ndarray:
     return weight.reshape(len(weight), -1).T
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
+def _joined(parts: list[np.ndarray]) -> Any:
     """One array after the other, of NumPy's or of JAX's."""
     return jnp.concatenate(parts) if isinstance(parts[0], jax.Array) else np.concatenate(parts)
 

@@ -81,7 +81,8 @@ def from_torch(
     Array([[16., 16.]], dtype=float32)
     """
     modules = _modules(_arrays(source))
-    outputs = _outputs_of(source, modules) if callable(source) else None
+    has_program = not isinstance(source, Mapping | str | os.PathLike)
+    outputs = _outputs_of(source, modules) if has_program else None
     return read_modules(PYTORCH, net, modules, in_shape, names, check, outputs)
 
 
@@ -125,10 +126,10 @@ def to_torch(
     else:
         modules = _modules(_arrays(like))
     written = write_modules(PYTORCH, net, params, state, in_shape, modules, names)
-    if not callable(like):
+    if like is None or isinstance(like, Mapping):
         return written
     tensors = {**like.state_dict(), **{name: _as_tensor(array) for name, array in written.items()}}
-    module = copy.deepcopy(like)
+    module: Any = copy.deepcopy(like)
     module.load_state_dict(tensors)
     check_written(net, params, state, in_shape, check, _outputs_of(module, modules))
     return tensors

@@ -299,7 +299,7 @@ def check_gradients(
 
 def _numbers(leaf: PyTree) -> np.ndarray:
     """An argument as an array of real or complex numbers."""
-    is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) if is_array(leaf) else False
+    is_complex = is_array(leaf) and is_numeric(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
     return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
 
 
