@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from functional_nn.bench.measure.benchmark import benchmark, measure_call
@@ -71,22 +71,17 @@ def measure(
     *,
     seconds: float = 2.0,
     layers: bool = False,
-    on_measured: Callable[[Measured], None] = lambda measured: None,
-) -> list[Measured]:
-    """Measures every case, each for about ``seconds``.
+) -> Iterator[Measured]:
+    """Measures every case, each for about ``seconds``, and yields each measurement when it is done.
 
     Args:
         network: the network and how it is trained.
         cases: what to measure.
         seconds: about how long to measure each.
         layers: whether to time a train step layer by layer as well.
-        on_measured: called with each measurement when it is done.
     """
-    results = []
     for case in cases:
-        results.append(Measured(case, _measure_one(network, case, seconds, layers)))
-        on_measured(results[-1])
-    return results
+        yield Measured(case, _measure_one(network, case, seconds, layers))
 
 
 def cases_of(
