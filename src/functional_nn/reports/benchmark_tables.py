@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functional_nn.bench.compare.regression import RecordComparison
 from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.suite import NEAR_BEST, Measured, knee
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import aligned
 
 

@@ -17,12 +17,13 @@ import functional_nn as fnn
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
 from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, product_name, trials
+from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, trials
 from functional_nn.bench.measure.suite import cases_of, knee, measure
 from functional_nn.bench.measure.timing import Timing, clocked, copies, race
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
 from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import InputError
+from functional_nn.jaxprs.matrix_products import product_name
 from functional_nn.jaxprs.walk import trace
 
 pytestmark = pytest.mark.usefixtures("small_peaks")
