@@ -14,11 +14,12 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.bench.knee import knee
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
 from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, trials
-from functional_nn.bench.measure.suite import cases_of, knee, measure
+from functional_nn.bench.measure.suite import cases_of, measure
 from functional_nn.bench.measure.timing import Timing, clocked, copies, race
 from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
