@@ -396,13 +396,13 @@ def one_fails(monkeypatch):
     """Member 0 raises an error while another worker trains member 1."""
     run_epoch, other_has_begun = MemberBatch.run_epoch, threading.Event()
 
-    def epoch_or_error(self, until):
+    def epoch_or_error(self):
         if self.histories[0].number == 0:
             other_has_begun.wait(10)
             raise RuntimeError("out of memory")
         other_has_begun.set()
         time.sleep(0.1)
-        return run_epoch(self, until)
+        return run_epoch(self)
 
     monkeypatch.setattr(MemberBatch, "run_epoch", epoch_or_error)
 
@@ -427,7 +427,7 @@ def test_an_error_while_saving_does_not_hide_the_error_of_a_worker(blobs, tmp_pa
 
 
 def test_an_error_in_a_worker_is_the_callers(blobs, monkeypatch):
-    def fails(self, until):
+    def fails(self):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(MemberBatch, "run_epoch", fails)
@@ -638,12 +638,12 @@ def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
     run_epoch, at_once, most = MemberBatch.run_epoch, [0], [0]
     lock = threading.Lock()
 
-    def hindered(self, until):
+    def hindered(self):
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
         time.sleep(0.02 if at_once[0] == 1 else 0.3)
-        taken = run_epoch(self, until)
+        taken = run_epoch(self)
         with lock:
             at_once[0] -= 1
         return taken + 0.02

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import FormulaMissing, InputError
-from functional_nn.core.layer import Layer, stateless
+from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_floating, is_concrete
 from functional_nn.core.validation import as_array, in_native_order, is_array, is_function, shown
 
@@ -68,11 +68,14 @@ class Activation:
 
     def as_layer(self) -> Layer:
         """Makes a layer of the activation, as combinators do. Its parameters are among the residuals."""
-        return stateless(
-            self.name,
-            lambda x: (self(x), (x, *map(jnp.asarray, self.parameters))),
-            lambda residuals, y_bar: self.derivative(*residuals) * y_bar,
-        )
+
+        def forward(params, state, x, *, train, key=None):
+            return self(x), state, (x, *map(jnp.asarray, self.parameters))
+
+        def backward(residuals, y_bar):
+            return {}, self.derivative(*residuals) * y_bar
+
+        return Layer(self.name, lambda key, in_shape: ({}, {}), forward, backward)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,14 @@ class VectorActivation:
 
     def as_layer(self) -> Layer:
         """Makes a layer of the activation, as combinators do."""
-        return stateless(self.name, lambda x: (self(x), x), self.pullback)
+
+        def forward(params, state, x, *, train, key=None):
+            return self(x), state, x
+
+        def backward(x, y_bar):
+            return {}, self.pullback(x, y_bar)
+
+        return Layer(self.name, lambda key, in_shape: ({}, {}), forward, backward)
 
 
 def _set_docstring(activation: Activation | VectorActivation, text: str) -> None:

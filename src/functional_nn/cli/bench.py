@@ -139,16 +139,13 @@ def bench(
     mode_cases = [(size, name) for name in precisions for size in batch_sizes] if "modes" in what else []
     total = len(cases) + len(mode_cases)
     with progress_bar("measuring", total) as advance, suppress(KeyboardInterrupt):
-
-        def on_measured(one: Measured) -> None:
+        for one in measure(network, cases, seconds=seconds, layers=details or html_file is not None):
             measured.append(one)
             save([one.to_dict()])
             if details:
                 click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
             advance(f"{one.result.name}, batch {one.case.batch_size}")
             signals.check()
-
-        measure(network, cases, seconds=seconds, layers=details or html_file is not None, on_measured=on_measured)
         for batch_size, precision in mode_cases:
             several = modes(network, batch_size, precision, seconds=seconds)
             measured_modes[batch_size, precision] = several

@@ -52,7 +52,7 @@ def report(folder: Path, data_dir: str | None) -> None:
     elif (folder / run_folder.CONFIGURATION).exists():
         values = run_folder.read_configuration(folder)
         with jax.enable_x64(values.get("precision") == "float64"):
-            run_report.write_page(page, run_contents(folder, data_dir=data_dir))
+            run_report.write_page(page, read_run(folder, data_dir=data_dir))
     elif checkpoint_folder.steps(folder):
         run_report.write_page(page, checkpoint_contents(folder))
     else:
@@ -69,7 +69,7 @@ def write_run_report(folder: Path, data: Dataset) -> list[str]:
     from functional_nn.reports.pages import run_report
     from functional_nn.storage import run_folder
 
-    run_report.write_page(folder / run_folder.REPORT, run_contents(folder, data))
+    run_report.write_page(folder / run_folder.REPORT, read_run(folder, data))
     return [run_folder.REPORT]
 
 
@@ -113,7 +113,7 @@ def statistics_recorder(
     )
 
 
-def run_contents(folder: Path, data: Dataset | None = None, *, data_dir: str | None = None) -> RunContents:
+def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None = None) -> RunContents:
     """What is known about the run in a folder.
 
     Args:

@@ -1,9 +1,6 @@
-"""Preparation of data for training: arrays of one form, images flattened where a network needs it, bytes scaled."""
+"""Preparation of data for training: arrays of one form, with their shapes checked, and bytes scaled."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +8,6 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array, shown
 from functional_nn.data.dataset import Dataset, Split
@@ -78,38 +74,3 @@ def as_split(data: Dataset | Split) -> Split:
         if [dtype == np.uint8 for dtype in types] != [dtype == np.uint8 for dtype in train_types]:
             raise InputError(f"{name} data", f"examples of type {train_types[0]}, as for training", types[0])
     return split
-
-
-def flattened_where_needed(split: Split, output_shape: Callable[[Shape], Shape]) -> Split:
-    """Images as vectors, if the network takes only these. Images are arrays of bytes with at least two axes each.
-
-    A network takes images as they are if its output for one image fits the labels: one number per class for integer
-    labels, else the shape of a label. If it does not, but does so for a flat image, the images are flattened.
-
-    Args:
-        split: the data.
-        output_shape: the network's output shape for an input shape; raises if the network cannot take it.
-    """
-    x, labels = split.train_x, split.train_labels
-    if not isinstance(x, np.ndarray) or not isinstance(labels, np.ndarray):
-        return split
-    if x.dtype != np.uint8 or x.ndim < 3:
-        return split
-
-    def fits(in_shape: Shape) -> bool:
-        try:
-            out_shape = output_shape(in_shape)
-        except (InputError, TypeError, ValueError):
-            return False
-        if np.issubdtype(labels.dtype, np.integer):
-            return len(out_shape) == labels.ndim
-        return out_shape == labels.shape[1:]
-
-    shape = x.shape[1:]
-    if fits(shape) or not fits((math.prod(shape),)):
-        return split
-
-    def flat(examples: np.ndarray | None) -> np.ndarray | None:
-        return None if examples is None else examples.reshape(len(examples), -1)
-
-    return split._replace(train_x=flat(x), test_x=flat(split.test_x), validation_x=flat(split.validation_x))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from functional_nn.bench.compare.regression import RecordComparison
+from functional_nn.bench.knee import NEAR_BEST, knee
 from functional_nn.bench.measure.execution_modes import Mode
-from functional_nn.bench.measure.suite import NEAR_BEST, Measured, knee
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import aligned
 
 

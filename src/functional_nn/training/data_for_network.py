@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from functools import lru_cache
 
 import jax
 import numpy as np
 
-from functional_nn.core.errors import inside
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape, shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.data.preparation import as_split, flattened_where_needed
+from functional_nn.data.preparation import as_split
 from functional_nn.losses.loss import Loss
 from functional_nn.training.step import LossFunction
 
@@ -25,13 +26,7 @@ def data_for_network(net: Layer, loss: LossFunction, data: Dataset | Split) -> S
     Raises:
         InputError: for shapes that do not fit each other, and for labels that the loss does not take.
     """
-    split = as_split(data)
-
-    def output_shape(in_shape: Shape) -> Shape:
-        example = jax.ShapeDtypeStruct((1, *in_shape), split.train_x.dtype)
-        return shape_of(network_output(net, example))
-
-    split = flattened_where_needed(split, output_shape)
+    split = _flattened_where_needed(net, as_split(data))
     if isinstance(loss, Loss):
         example = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), split.train_x)
         y = network_output(net, example)
@@ -49,6 +44,37 @@ def network_output(net: Layer, x: PyTree) -> PyTree:
     """The shapes and types of a network's output for a batch of these shapes and types; nothing is computed."""
     leaves, structure = jax.tree.flatten(x)
     return _network_output(net, structure, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves))
+
+
+def _flattened_where_needed(net: Layer, split: Split) -> Split:
+    """Images as vectors, if the network takes only these. Images are arrays of bytes with at least two axes each.
+
+    A network takes images as they are if its output for one image fits the labels: one number per class for integer
+    labels, else the shape of a label. If it does not, but does so for a flat image, the images are flattened.
+    """
+    x, labels = split.train_x, split.train_labels
+    if not isinstance(x, np.ndarray) or not isinstance(labels, np.ndarray):
+        return split
+    if x.dtype != np.uint8 or x.ndim < 3:
+        return split
+
+    def fits(in_shape: Shape) -> bool:
+        try:
+            out_shape = shape_of(network_output(net, jax.ShapeDtypeStruct((1, *in_shape), x.dtype)))
+        except (InputError, TypeError, ValueError):
+            return False
+        if np.issubdtype(labels.dtype, np.integer):
+            return len(out_shape) == labels.ndim
+        return out_shape == labels.shape[1:]
+
+    shape = x.shape[1:]
+    if fits(shape) or not fits((math.prod(shape),)):
+        return split
+
+    def flat(examples: np.ndarray | None) -> np.ndarray | None:
+        return None if examples is None else examples.reshape(len(examples), -1)
+
+    return split._replace(train_x=flat(x), test_x=flat(split.test_x), validation_x=flat(split.validation_x))
 
 
 @lru_cache(maxsize=32)

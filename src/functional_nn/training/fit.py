@@ -219,7 +219,8 @@ def fit(
         clock = time.perf_counter()
         check_memory(compiled, split)
         # Fingerprints need more traces, so they are made only if there is a folder.
-        reached = saver.restored(compiled.train_state, compiled.metric_names, lambda: compiled.fingerprints)
+        fingerprints = {} if checkpoints is None else compiled.fingerprints
+        reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints)
         restored_epochs = 0 if reached is None else len(reached.history)
         if restored_epochs > epochs:
             raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)

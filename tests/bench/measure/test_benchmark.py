@@ -14,15 +14,17 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.bench.knee import knee
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
 from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, product_name, trials
-from functional_nn.bench.measure.suite import cases_of, knee, measure
+from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, trials
+from functional_nn.bench.measure.suite import cases_of, measure
 from functional_nn.bench.measure.timing import Timing, clocked, copies, race
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
 from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import InputError
+from functional_nn.jaxprs.matrix_products import product_name
 from functional_nn.jaxprs.walk import trace
 
 pytestmark = pytest.mark.usefixtures("small_peaks")
@@ -103,7 +105,6 @@ def test_its_repr_is_a_short_line(measured):
 
 
 def test_a_suite_measures_all_cases(network):
-    done = []
     cases = cases_of(["train", "predict", "sweep"], [2], ["float32"], [1, 3])
     assert [(case.what, case.members, case.steps) for case in cases] == [
         ("train", 1, 32),
@@ -111,8 +112,8 @@ def test_a_suite_measures_all_cases(network):
         ("sweep", 1, 32),
         ("sweep", 3, 32),
     ]
-    several = measure(network, cases, seconds=0.02, layers=True, on_measured=done.append)
-    assert done == several
+    several = list(measure(network, cases, seconds=0.02, layers=True))
+    assert [one.case for one in several] == cases
     train, predict, one, three = (measured.result for measured in several)
     assert [result.name for result in (train, predict, one, three)] == ["train", "predict", "sweep of 1", "sweep of 3"]
     assert list(train.stages) == ["compile", "first_run"]

@@ -1,7 +1,6 @@
 """Threads that share the batches of a sweep."""
 
 from collections import deque
-from types import SimpleNamespace
 
 from functional_nn.sweeps.execution import workers
 
@@ -16,7 +15,17 @@ def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
             return True
 
     monkeypatch.setattr(workers, "deque", StaleDeque)
-    epochs = []
-    batch = SimpleNamespace(begun=True, goes_on=lambda until: len(epochs) < until, run_epoch=epochs.append)
-    steps = list(workers.Workers([None, None], lambda batch, device: None).run([batch], lambda batch: 2))
+
+    class Batch:
+        begun = True
+        epochs = 0
+
+        @property
+        def goes_on(self):
+            return self.epochs < 2
+
+        def run_epoch(self):
+            self.epochs += 1
+
+    steps = list(workers.Workers([None, None]).run([Batch()]))
     assert [done for _, done in steps] == [False, True]

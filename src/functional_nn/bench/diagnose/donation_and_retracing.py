@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr
 
 from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.diagnose.jaxpr import argument_name
-from functional_nn.bench.measure.units import in_bytes
+from functional_nn.bench.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
 from functional_nn.jaxprs.flops import ELEMENTWISE
 from functional_nn.jaxprs.inner_programs import scan_parts

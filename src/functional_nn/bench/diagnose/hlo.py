@@ -9,9 +9,9 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.diagnose.findings import Finding
 from functional_nn.bench.diagnose.jaxpr import SIXTEEN_BITS, place
-from functional_nn.bench.measure.peaks import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.flops import flops_by_scope, flops_of
 from functional_nn.jaxprs.hlo_text import Operation
+from functional_nn.jaxprs.matrix_products import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.walk import equations
 
 USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")

@@ -13,10 +13,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.tree_util import KeyPath
 
 from functional_nn.bench.diagnose.findings import Finding
-from functional_nn.bench.measure.peaks import PRODUCTS
-from functional_nn.bench.measure.units import in_bytes
+from functional_nn.bench.units import in_bytes
 from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
+from functional_nn.jaxprs.matrix_products import PRODUCTS
 from functional_nn.jaxprs.walk import Step, equations, flattened, layer_of, within
 from functional_nn.training.optimizers.precision import x64_enabled
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import jax
 
 from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.bench.diagnose.explain import find_causes
-from functional_nn.bench.measure.compiled_program import CompiledProgram, compile_empty_program, compile_program
+from functional_nn.bench.measure.compiled_program import (
+    CompiledProgram,
+    MeasuredCall,
+    compile_empty_program,
+    compile_program,
+)
 from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
 from functional_nn.bench.measure.memory import memory_of
 from functional_nn.bench.measure.peaks import Peaks, trials
@@ -80,30 +84,6 @@ def benchmark(
     )
     costs = layer_costs(live(program.jaxpr), arguments, seconds / 2 if layers else 0)
     return measure_call(own_name if name is None else name, measured, seconds, costs)
-
-
-class MeasuredCall(NamedTuple):
-    """A call to measure: one execution of a program, or several executions that run at the same time.
-
-    Args:
-        program: the program.
-        arguments: the arguments of one execution.
-        run: makes the whole call.
-        run_empty: makes the same call with a program that computes nothing.
-        executions: how often a call executes the program.
-        donated: the program with donated arguments, or None.
-        donate: the numbers of the arguments that ``donated`` gives away.
-        kept: the numbers of the arguments that the caller keeps on purpose; ``explain`` does not advise to donate them.
-    """
-
-    program: CompiledProgram
-    arguments: Sequence[object]
-    run: Callable[[], object]
-    run_empty: Callable[[], object]
-    executions: int = 1
-    donated: CompiledProgram | None = None
-    donate: tuple[int, ...] = ()
-    kept: tuple[int, ...] = ()
 
 
 def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[LayerCost, ...]) -> Benchmark:

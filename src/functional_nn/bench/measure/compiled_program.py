@@ -1,10 +1,11 @@
-"""A compiled program with what is known about it before it is timed."""
+"""A compiled program with what is known about it before it is timed, and a call of it to measure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,30 @@ class CompiledProgram:
         if flops is None or not math.isfinite(flops) or flops < 0:
             return None
         return flops
+
+
+class MeasuredCall(NamedTuple):
+    """A call to measure: one execution of a program, or several executions that run at the same time.
+
+    Args:
+        program: the program.
+        arguments: the arguments of one execution.
+        run: makes the whole call.
+        run_empty: makes the same call with a program that computes nothing.
+        executions: how often a call executes the program.
+        donated: the program with donated arguments, or None.
+        donate: the numbers of the arguments that ``donated`` gives away.
+        kept: the numbers of the arguments that the caller keeps on purpose; ``explain`` does not advise to donate them.
+    """
+
+    program: CompiledProgram
+    arguments: Sequence[object]
+    run: Callable[[], object]
+    run_empty: Callable[[], object]
+    executions: int = 1
+    donated: CompiledProgram | None = None
+    donate: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 def compile_program(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jax.stages import Compiled
 
-from functional_nn.bench.measure.units import in_bytes
+from functional_nn.bench.units import in_bytes
 
 
 class Memory(NamedTuple):

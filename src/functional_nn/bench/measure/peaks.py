@@ -7,24 +7,23 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.measure.timing import Timing, clocked
 from functional_nn.jaxprs.bytes_moved import size_of
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.flops import flops_by_scope, flops_of
+from functional_nn.jaxprs.matrix_products import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.walk import equations, trace
 
 MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None
 
-PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 OWN_SHAPES = 3
 """How many of the program's own products are measured: those with the most operations."""
 SIZES = {"cpu": (1024,)}
@@ -119,23 +118,6 @@ def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
         if equation.primitive.name in PRODUCTS and flops_of(equation):
             totals[_product_of(equation)] += repeats * flops_of(equation)
     return [product.equation for product, _ in totals.most_common(OWN_SHAPES)]
-
-
-def operand_types(equation: JaxprEqn) -> list[ShapedArray]:
-    """The shapes and types of a product's operands, which are always arrays."""
-    return [cast(ShapedArray, variable.aval) for variable in equation.invars]
-
-
-def product_name(equation: JaxprEqn) -> str:
-    """The shapes of a product: ``128×784 · 784×128``.
-
-    >>> product_name(jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns[0])
-    '2×3 · 3×4'
-    """
-    left, right = operand_types(equation)
-    kind = "" if equation.primitive.name == "dot_general" else " convolution"
-    name = f"{'×'.join(map(str, left.shape))} · {'×'.join(map(str, right.shape))}{kind}"
-    return name if left.dtype == jnp.float32 else f"{name} {left.dtype.name}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functional_nn.bench.measure.layer_times import LayerCost
 from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks
 from functional_nn.bench.measure.timing import Timing
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.display import html_repr
 from functional_nn.core.texts import words
 

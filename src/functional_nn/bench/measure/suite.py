@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from functional_nn.bench.measure.benchmark import benchmark, measure_call
@@ -15,8 +15,6 @@ from functional_nn.jaxprs.walk import trace
 
 PROGRAMS = ("train", "predict", "gradient", "hand", "sweep")
 """The programs that ``measure`` knows: those of ``fit`` and of ``sweep``, and the functions of ``workload``."""
-NEAR_BEST = 0.8
-"""The knee is the smallest batch or population with this share of the best throughput."""
 
 
 class BenchmarkCase(NamedTuple):
@@ -71,22 +69,17 @@ def measure(
     *,
     seconds: float = 2.0,
     layers: bool = False,
-    on_measured: Callable[[Measured], None] = lambda measured: None,
-) -> list[Measured]:
-    """Measures every case, each for about ``seconds``.
+) -> Iterator[Measured]:
+    """Measures every case, each for about ``seconds``, and yields each measurement when it is done.
 
     Args:
         network: the network and how it is trained.
         cases: what to measure.
         seconds: about how long to measure each.
         layers: whether to time a train step layer by layer as well.
-        on_measured: called with each measurement when it is done.
     """
-    results = []
     for case in cases:
-        results.append(Measured(case, _measure_one(network, case, seconds, layers)))
-        on_measured(results[-1])
-    return results
+        yield Measured(case, _measure_one(network, case, seconds, layers))
 
 
 def cases_of(
@@ -121,15 +114,3 @@ def _layers_of_a_step(
     """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
     step = workload("step", network, batch_size, precision)
     return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
-
-
-def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:
-    """The smallest size with at least 80% of the best throughput, size / seconds.
-
-    A smaller size does not fill the device. A larger size only makes each step longer.
-
-    >>> knee([1, 8, 64, 512], [1.0, 1.0, 2.0, 15.0])
-    64
-    """
-    rates = {size: size / time for size, time in zip(sizes, seconds, strict=True)}
-    return min(size for size, rate in rates.items() if rate >= NEAR_BEST * max(rates.values()))

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from functional_nn.bench.measure.units import seconds_scale
+from functional_nn.bench.units import seconds_scale
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")

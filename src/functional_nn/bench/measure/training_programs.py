@@ -17,8 +17,7 @@ import jax
 import numpy as np
 from jax.stages import Compiled
 
-from functional_nn.bench.measure.benchmark import MeasuredCall
-from functional_nn.bench.measure.compiled_program import CompiledProgram, compile_empty_program
+from functional_nn.bench.measure.compiled_program import CompiledProgram, MeasuredCall, compile_empty_program
 from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.data.dataset import Split

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.jaxprs.matrix_products import PRODUCTS
 from functional_nn.jaxprs.non_finite.elements import ELEMENTWISE, REDUCTIONS, SCATTERED
 
 
@@ -25,7 +26,6 @@ GROWTH = (
     "Keep the numbers smaller: normalize the inputs, use a smaller learning rate, or limit the gradient "
     "(fnn.training.with_clipping)."
 )
-PRODUCTS = ("conv_general_dilated", "dot_general")
 SUMS = frozenset(("add", "add_any", "sub", "cumsum", "reduce_sum", "reduce_window_sum", *PRODUCTS, *SCATTERED))
 """Operations that add numbers."""
 SAFE_LOGARITHM = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functional_nn.bench.diagnose.findings import Explanation, Finding
 from functional_nn.bench.measure.result import Benchmark
-from functional_nn.bench.measure.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import words
 from functional_nn.reports.notebook.markup import Html, badge, code, facts, faint, fold, joined, table, tag, title, view
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functional_nn.bench.measure.units import in_bytes
+from functional_nn.bench.units import in_bytes
 from functional_nn.core.layer import Layer
 from functional_nn.reports.notebook.layer_sizes import layer_sizes
 from functional_nn.reports.notebook.markup import Html, code, faint, fold, joined, table, tag, title, view

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from functional_nn.bench.measure.units import in_bytes
+from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_repr
 from functional_nn.core.texts import aligned
 from functional_nn.core.trees import PyTree

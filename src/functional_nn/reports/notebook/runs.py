@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from functional_nn.bench.measure.units import in_seconds
+from functional_nn.bench.units import in_seconds
 from functional_nn.core.counts import counted
 from functional_nn.core.progress import ProgressState
 from functional_nn.core.texts import words

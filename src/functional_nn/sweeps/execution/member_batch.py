@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,16 +15,16 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
-from functional_nn.data.dataset import Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.evaluate import with_axes
-from functional_nn.sweeps.execution.static_groups import StaticGroup, keys, traced_values
+from functional_nn.sweeps.execution.group_programs import GroupPrograms
+from functional_nn.sweeps.execution.static_groups import keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.results.member import Member
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
-from functional_nn.training.programs.compile import CompiledPrograms, Programs
+from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import Device
 from functional_nn.training.resilience.non_finite import stays_finite_on_host
 from functional_nn.training.state import TrainState
@@ -99,31 +99,33 @@ class MemberBatch:
     batches of a group use the same program.
 
     Args:
-        group: the static group of the members.
-        programs_on: returns the group's programs on a device.
+        programs: the programs and the data of the members' static group.
         grid: the hyper-parameters of all members of the sweep.
         histories: those of the members in this batch.
         rules: the rules that all members share.
+        rung: the epoch after which the members wait, in successive halving; None to train them to their ends.
     """
 
     def __init__(
         self,
-        group: StaticGroup,
-        programs_on: Callable[[Device], CompiledPrograms],
+        programs: GroupPrograms,
         grid: Sequence[Hyperparameters],
         histories: Sequence[MemberHistory],
         rules: MemberRules,
+        rung: int | None,
     ):
-        self.group = group
+        self.group = programs.group
         self.histories = tuple(histories)
-        self._programs_on = programs_on
+        self._group_programs = programs
+        self._data_name = grid[histories[0].number]["data"]  # the members of a batch have the same data
         self._rules = rules
+        self._last_epoch = self.group.epochs if rung is None else rung
         numbers: int | list[int]
         if rules.members_at_once is None:
             numbers = histories[0].number
         else:
             numbers = _filled([history.number for history in histories], rules.members_at_once)
-        self._hyperparameters = traced_values(group, grid, numbers, rules.dtype)
+        self._hyperparameters = traced_values(self.group, grid, numbers, rules.dtype)
         self._keys = keys(grid, numbers)
         self._train_state: PyTree = None
         self._epoch = 0
@@ -131,13 +133,13 @@ class MemberBatch:
         # Set when the last epoch has been run, and the histories have everything that is saved.
         self.done = False
 
-    def begin(self, device: Device, data: Split) -> None:
-        """Moves the members to a device, which has the data. They start, or continue from where they stopped."""
-        self._device, self._data = device, data
+    def begin(self, device: Device) -> None:
+        """Moves the members and their data to a device. They start, or continue from where they stopped."""
+        self._device, self._data = device, self._group_programs.data_on(device, self._data_name)
         hyperparameters, key, self._order_key = jax.device_put(
             (self._hyperparameters, self._keys, self._rules.order_key), device
         )
-        self._programs = Programs(self._programs_on(device), hyperparameters)
+        self._programs = Programs(self._group_programs.on(device), hyperparameters)
         train_states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
         if train_states[0] is None:
@@ -160,14 +162,15 @@ class MemberBatch:
         """Whether the members are on a device."""
         return self._device is not None
 
-    def goes_on(self, until: int) -> bool:
-        """Whether any member still has epochs to run up to epoch ``until``."""
-        return self._epoch < until and any(history.running for history in self.histories)
+    @property
+    def goes_on(self) -> bool:
+        """Whether any member still has epochs to run."""
+        return self._epoch < self._last_epoch and any(history.running for history in self.histories)
 
-    def run_epoch(self, until: int) -> float:
+    def run_epoch(self) -> float:
         """Trains all members for one epoch, evaluates them, and returns the seconds.
 
-        The train state of a member goes into its history when the member has ended, and after epoch ``until``.
+        The train state of a member goes into its history when the member has ended, and after the last epoch.
         """
         clock = time.perf_counter()
 
@@ -207,13 +210,13 @@ class MemberBatch:
                 for name, values in metrics.items():
                     history.curve(name).append(as_number(name, values[i], labels))
                 self._update_status(history, int(bad_steps[i]))
-                if not history.running or self._epoch >= until:
+                if not history.running or self._epoch >= self._last_epoch:
                     history.train_state = self._state_of_member(i, states[i])
                     set_down.append(i)
         # A member that waits at a rung of halving may be left out there. So it is tested, too.
         if set_down and part == "validation" and self._data.test_x is not None:
             self._evaluate_test(set_down, states)
-        if not self.goes_on(until):
+        if not self.goes_on:
             self._train_state = None  # the histories have the members' states now
             self.done = True
         return time.perf_counter() - clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -135,18 +135,10 @@ class Population:
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
                 if store is None or not self._restore(store, name, numbers, group, whole=rung is not None):
                     histories = [self.histories[number] for number in numbers]
-                    batch = MemberBatch(group.group, group.on, self._grid, histories, self._rules)
+                    batch = MemberBatch(group, self._grid, histories, self._rules, rung)
                     batches.append(batch)
                     self._trained.update(numbers)
                     unsaved[batch] = name
-        programs_of = {id(group.group): group for group in self._groups}
-
-        def until(batch: MemberBatch) -> int:
-            return batch.group.epochs if rung is None else rung
-
-        def begin(batch: MemberBatch, device: Device) -> None:
-            data = self._grid[batch.histories[0].number]["data"]
-            batch.begin(device, programs_of[id(batch.group)].data_on(device, data))
 
         def save(batch: MemberBatch) -> None:
             if store is not None:
@@ -154,8 +146,7 @@ class Population:
             del unsaved[batch]
             self._set_down_ended(batch.histories)
 
-        workers = Workers(self.devices, begin)
-        steps = self._run(workers, batches, until)
+        steps = self._run(Workers(self.devices), batches)
         hidden_errors: tuple[type[Exception], ...] = ()
         try:
             for batch, done in steps:
@@ -174,16 +165,14 @@ class Population:
                     save(batch)
             self._set_down_ended(self.histories)
 
-    def _run(
-        self, workers: Workers, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]
-    ) -> Generator[tuple[MemberBatch, bool], None, None]:
+    def _run(self, workers: Workers, batches: Sequence[MemberBatch]) -> Generator[tuple[MemberBatch, bool], None, None]:
         if self._measure and len(batches) > 1 and self.plan.workers > 1:
-            yield from workers.measure(batches, until)
+            yield from workers.measure(batches)
             if workers.measured:
                 self._measure = False
                 self.plan = Plan(len(workers.devices), self.plan.members)
                 plans.remember(self._situation, len(workers.devices))
-        yield from workers.run([batch for batch in batches if batch.goes_on(until(batch))], until)
+        yield from workers.run([batch for batch in batches if batch.goes_on])
 
     def _batches(self, group: StaticGroup) -> list[list[int]]:
         """The numbers of the running members of a group, in batches of the plan's size with the same data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from typing import TypeAlias
@@ -22,16 +22,14 @@ class Workers:
 
     Args:
         devices: the device of each worker; several workers may share one.
-        begin: moves a batch to a device.
     """
 
-    def __init__(self, devices: Sequence[Device], begin: Callable[[MemberBatch, Device], None]):
+    def __init__(self, devices: Sequence[Device]):
         self.devices = list(devices)
         self.measured = False
-        self._begin = begin
 
-    def run(self, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]) -> Iterator[Step]:
-        """Trains each batch up to epoch ``until(batch)``, and yields after each epoch of a batch.
+    def run(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
+        """Trains each batch up to its last epoch, and yields after each epoch of a batch.
 
         If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.
         """
@@ -48,10 +46,10 @@ class Workers:
                     except IndexError:  # Another worker has taken the last one.
                         break
                     if not batch.begun:
-                        self._begin(batch, device)
-                    while batch.goes_on(until(batch)) and not stop.is_set():
-                        batch.run_epoch(until(batch))
-                        events.put((batch, not batch.goes_on(until(batch))))
+                        batch.begin(device)
+                    while batch.goes_on and not stop.is_set():
+                        batch.run_epoch()
+                        events.put((batch, not batch.goes_on))
             except BaseException as error:
                 events.put(error)
             events.put(None)
@@ -75,7 +73,7 @@ class Workers:
             for thread in threads:
                 thread.join()
 
-    def measure(self, batches: Sequence[MemberBatch], until: Callable[[MemberBatch], int]) -> Iterator[Step]:
+    def measure(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
         """Measures whether the workers are faster in parallel than one after another, and keeps one worker if not.
 
         The measurement is part of the work: first one epoch of the first batch alone, then one epoch of as many batches
@@ -84,17 +82,17 @@ class Workers:
         count = len(self.devices)
         # The first batch starts on the first device, the following ones on the devices of their workers.
         for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
-            self._begin(batch, device)
-        alone = batches[0].run_epoch(until(batches[0]))
-        yield batches[0], not batches[0].goes_on(until(batches[0]))
-        together = [batch for batch in batches[: count + 1] if batch.goes_on(until(batch))][:count]
+            batch.begin(device)
+        alone = batches[0].run_epoch()
+        yield batches[0], not batches[0].goes_on
+        together = [batch for batch in batches[: count + 1] if batch.goes_on][:count]
         if len(together) < count:
             return
         clock = time.perf_counter()
         with ThreadPoolExecutor(count) as threads:
-            list(threads.map(lambda batch: batch.run_epoch(until(batch)), together))
+            list(threads.map(MemberBatch.run_epoch, together))
         # One after another, the same epochs would have taken count * alone.
         if time.perf_counter() - clock > count * alone:
             del self.devices[1:]
         self.measured = True
-        yield from ((batch, not batch.goes_on(until(batch))) for batch in together)
+        yield from ((batch, not batch.goes_on) for batch in together)

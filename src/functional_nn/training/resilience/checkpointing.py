@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,14 +107,14 @@ class RunSaver:
             self._writer.__exit__(*exception)
 
     def restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Callable[[], Mapping[str, str]]
+        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str]
     ) -> RunProgress | None:
         """The newest saved state, or None.
 
         Args:
             like: a pytree with the structure, shapes and types that it must have.
             metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
-            programs: returns the fingerprints of what the run computes; they must equal the saved ones.
+            programs: the fingerprints of what the run computes; they must equal the saved ones.
         """
         if self._writer is None:
             return None
@@ -122,7 +122,7 @@ class RunSaver:
         self._history = self._history_of(metric_names)
         self._settings |= {
             METRICS: list(metric_names),
-            PROGRAMS: dict(programs()),
+            PROGRAMS: dict(programs),
             SURROUNDINGS: surroundings(),
         }
         if self._found is None:
