@@ -215,10 +215,8 @@ def _with_channels(use: LayerUse, after_convolution: bool) -> Shape | None:
     """The shape of what is flattened, if channels first and channels last give two orders."""
     shape = (use.read_shape or ())[len(use.output_shape) - 1 :]
     # Two axes are (time, features) in both orders, unless they come from a convolution.
-    if len(shape) < (2 if after_convolution else 3):
-        return None
-    has_two_orders = shape[-1] > 1 and math.prod(shape[:-1]) > 1
-    return shape if has_two_orders else None
+    has_channels = len(shape) >= (2 if after_convolution else 3)
+    return shape if has_channels and math.prod(shape[-1:]) > 1 and math.prod(shape[:-1]) > 1 else None
 
 
 def _network_layer(path: str, name: str, own: Mapping[str, Shape], state_shapes: dict[str, Shape]) -> NetworkLayer:

@@ -24,6 +24,7 @@ from functional_nn.core.validation import (
     check_flag,
     check_function,
     is_array,
+    is_numeric,
     shown,
     tree_in_native_order,
 )

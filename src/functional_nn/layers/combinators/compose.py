@@ -87,8 +87,6 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
     """
     if not isinstance(children, Mapping):
         raise InputError("children", "a dict of layers by name", shown(children))
-    if not children:
-        raise InputError("children", "at least one layer", "none", "A function without layers is one itself: chain(f).")
     members = named_layers((), children)
     names = tuple(members)
     check_function("function", function, "a function of the children and the input")

@@ -151,9 +151,7 @@ class Children:
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._counts:
-            raise AttributeError(f"there is no child {name!r}. {suggest(name, self._names)}", name=name)
-        return partial(self._run, name)
+        return self[name]
 
     def _run(self, name: str, x: Value) -> Value:
         number = self._counts[name]
