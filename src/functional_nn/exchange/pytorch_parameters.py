@@ -18,7 +18,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import NetworkLayer, network_layers
-from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_possible
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module
@@ -126,32 +126,33 @@ def to_torch(
     else:
         modules = _modules(_arrays(like))
     written = write_modules(PYTORCH, net, params, state, in_shape, modules, names)
-    if like is None or isinstance(like, Mapping):
+    if like is None:
         return written
-    tensors = {**like.state_dict(), **{name: _as_tensor(array) for name, array in written.items()}}
-    module: Any = copy.deepcopy(like)
-    module.load_state_dict(tensors)
-    check_written(net, params, state, in_shape, check, _outputs_of(module, modules))
+    if isinstance(like, Mapping):
+        if check_argument(check) is True:
+            check_is_possible(network_layers(as_layer(net), in_shape), modules, in_shape)
+        return written
+    tensors = {name: tensor.clone() for name, tensor in like.state_dict().items()}
+    tensors |= {name: _as_tensor(array) for name, array in written.items()}
+    if check:
+        module: Any = copy.deepcopy(like)
+        module.load_state_dict(tensors)
+        check_written(net, params, state, in_shape, check, _outputs_of(module, modules))
     return tensors
 
 
 def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:
-    """The function that runs a module in evaluation. Images are channels last for it."""
+    """The function that runs a copy of a module in evaluation. Images are channels last for it."""
     torch = imported("torch", "torch", "source")
     has_convolutions = any(part.group == GROUPS["conv"] for part in modules)
 
     def outputs(x: np.ndarray) -> np.ndarray:
         channels_first = x.ndim > 3 or (x.ndim == 3 and has_convolutions and x.dtype != np.int32)
         tensor = _as_tensor(np.moveaxis(x, -1, 1) if channels_first else x)
-        parameter = next(iter(module.parameters()))
-        tensor = tensor.to(parameter.device) if x.dtype != np.int32 else tensor.long().to(parameter.device)
-        was_training = module.training
-        module.eval()
-        try:
-            with torch.no_grad():
-                y = module(tensor)
-        finally:
-            module.train(was_training)
+        in_evaluation = copy.deepcopy(module).eval()
+        device = next(iter(in_evaluation.parameters())).device
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
         y = y[0] if isinstance(y, tuple) else y
         return y.detach().cpu().double().numpy()
 
