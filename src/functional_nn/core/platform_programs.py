@@ -161,7 +161,8 @@ bilinear_p = Primitive("bilinear")
 
 
 def _compute_now(first: jax.Array, second: jax.Array, *, programs: PlatformPrograms) -> jax.Array:
-    """Outside of ``jax.jit`` the platform is that of the arrays."""
+    """Outside of ``jax.jit`` the platform is that of the arrays, which may be NumPy's."""
+    first, second = jnp.asarray(first), jnp.asarray(second)
     (platform,) = {device.platform for device in first.devices()}
     with jax.default_matmul_precision(programs.precision):
         return programs.on(platform)(first, second)

@@ -404,3 +404,11 @@ def test_parameters_of_another_network_are_refused():
     params, state = net.init(KEY, (3,))
     with pytest.raises(fnn.InputError, match="params: expected entries for the layers a, got also b"):
         net.apply({**params, "b": {}}, state, jnp.ones((2, 3)), train=False)
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: fnn.compose({"c": layer}, lambda net, x: net.c(x)), fnn.remat])
+def test_fault_95_a_convolution_inside_takes_an_array_of_numpy(wrap):
+    net, x = wrap(fnn.conv(2, 3)), np.ones((2, 4, 4, 1), np.float32)
+    params, state = net.init(KEY, (4, 4, 1))
+    found, expected = (net.apply(params, state, array, train=False)[0] for array in (x, jnp.asarray(x)))
+    assert np.array_equal(found, expected)
