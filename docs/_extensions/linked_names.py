@@ -22,7 +22,7 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
         return
     for literal in list(doctree.findall(nodes.literal)):
         match = NAME.fullmatch(literal.astext())
-        if match is None or isinstance(literal.parent, nodes.reference | pending_xref):
+        if match is None or is_in_link(literal):
             continue
         if match["package"] or page in WITHOUT_PACKAGE:
             target = f"functional_nn.{match['name']}"
@@ -31,6 +31,15 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
             )
             literal.replace_self(link)
             link += literal
+
+
+def is_in_link(node: nodes.Node) -> bool:
+    """Whether a node is a part of the text of a link, at any depth."""
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, nodes.reference | pending_xref):
+            return True
+    return False
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -60,6 +60,13 @@ def test_a_page_is_accessible_and_needs_nothing_from_elsewhere(page, name):
     assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
+def test_no_link_is_inside_another():
+    """A browser would end the outer one before the inner one, so that it has no text."""
+    nested = re.compile(r"<a [^>]*>(?:(?!</a>).)*?<a ")
+    found = {path.name: nested.findall(path.read_text("utf-8")) for path in SITE.rglob("*.html")}
+    assert {name: links for name, links in found.items() if links} == {}
+
+
 def test_the_search_finds_a_layer(page):
     page.goto((SITE / "search.html").as_uri() + "?q=batch_norm")
     page.wait_for_selector("#search-results li")
