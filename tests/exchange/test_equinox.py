@@ -127,6 +127,8 @@ def test_batch_norm_and_images(mode):
     )
     assert_near(np.asarray(y), outputs("cnn", params, state))
     assert_same_bits(from_equinox(net, there, in_shape, there_state), (params, state))
+    if mode == "ema":  # the first batch of a training does not replace the statistics
+        assert not there_state.get(there.batch_norm.ema_first_time_index)
     with pytest.raises(InputError, match=r"model_state: expected the state of the batch norms, got None"):
         from_equinox(net, there, in_shape)
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -199,3 +200,47 @@ def test_a_model_that_cannot_be_run():
 def test_quantized_weights_are_no_parameters():
     with pytest.raises(InputError, match=r"1 weight matrices in the network \(dense_0\), 0 in the model"):
         from_torch(fnn.chain(fnn.dense(3)), {"weight": np.ones((3, 4), "int8"), "bias": np.ones(3, "float32")}, (4,))
+
+
+def test_outputs_whose_axes_have_equal_lengths():
+    module, net = draw_statistics(torch.nn.Conv2d(3, 8, 3, padding=1), 0), fnn.chain(fnn.conv(8, 3))
+    params, state = from_torch(net, module, (8, 8, 3))
+    assert set(to_torch(net, params, state, (8, 8, 3), module)) == {"weight", "bias"}
+
+
+def test_infinite_outputs_have_to_be_equal():
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            y = self.linear(x)
+            return torch.cat([y, torch.full_like(y, -torch.inf)], 1)
+
+    def masked(y):
+        return jnp.concatenate([y, jnp.full_like(y, -jnp.inf)], 1)
+
+    module = draw_statistics(Masked(), 0)
+    from_torch(fnn.chain(fnn.dense(3), masked), module, (4,))
+    with pytest.raises(InputError, match=r"outputs that differ by"):
+        from_torch(fnn.chain(fnn.dense(3), lambda y: -masked(-y)), module, (4,))
+
+
+def test_writing_like_a_state_dict_or_a_file(tmp_path):
+    module, net, in_shape, _ = pair("lstm")
+    params, state = from_torch(net, module, in_shape)
+
+    def outputs(x):
+        with torch.no_grad():
+            return module(torch.from_numpy(x)).numpy()
+
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    for like in (module.state_dict(), tmp_path / "model.pt"):
+        with pytest.raises(InputError, match=r"check: expected a function .*, got True for a network"):
+            to_torch(net, params, state, in_shape, like)
+        assert to_torch(net, params, state, in_shape, like, check=outputs).keys() == module.state_dict().keys()
+        with pytest.raises(InputError, match=r"outputs that differ by"):
+            to_torch(net, params, state, in_shape, like, check=lambda x: -outputs(x))
+    with pytest.raises(InputError, match=r"like: expected a torch.nn.Module, a state dict"):
+        to_torch(net, params, state, in_shape, 3)

@@ -209,9 +209,9 @@ def test_parameters_without_a_model_are_read_if_they_fit_in_one_way_only():
     net, theirs = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), state_dict(a__weight=(3, 4), b__weight=(2, 3))
     theirs |= {"a.bias": np.zeros(3, "float32"), "b.bias": np.zeros(2, "float32")}
     params, state = from_torch(net, theirs, (4,))
-    with pytest.raises(InputError, match=r"a function from inputs to outputs, or False, got weight matrices of equal"):
+    with pytest.raises(InputError, match=r"got True for weight matrices of equal shapes"):
         from_torch(NET, to_torch(NET, *NET.init(jax.random.key(0), (3,)), (3,)), (3,))
-    with pytest.raises(InputError, match=r"got a network of other layers than dense"):
+    with pytest.raises(InputError, match=r"got True for a network that has other layers than dense"):
         from_torch(fnn.chain(fnn.flatten(), fnn.dense(2)), state_dict(a__weight=(2, 8), a__bias=(2,)), (2, 2, 2))
     for check in (None, 3, "yes"):
         with pytest.raises(InputError, match=r"check: expected True, False, or a function from inputs to outputs, got"):
@@ -255,3 +255,10 @@ def test_names_of_layers_are_free():
     net = fnn.chain(fnn.dense(3, name="hidden"), fnn.dense(2, name="logits"))
     params, state = net.init(jax.random.key(0), (4,))
     assert_same_bits(from_torch(net, to_torch(net, params, state, (4,)), (4,)), (params, state))
+
+
+def test_an_embedding_with_a_name_of_its_own_is_not_taken_for_a_dense_layer():
+    net = fnn.chain(fnn.embedding(4, 4, name="tokens"), fnn.dense(3))
+    theirs = state_dict(tokens__weight=(4, 4), head__weight=(3, 4), head__bias=(3,))
+    with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got tokens_0 \(tokens\)"):
+        from_torch(net, theirs, (6,))

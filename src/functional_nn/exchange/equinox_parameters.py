@@ -18,7 +18,7 @@ from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.output_check import Check, Outputs
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
-from functional_nn.exchange.pytorch_maps import PYTORCH
+from functional_nn.exchange.pytorch_maps import PYTORCH, for_each_feature
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, renamed
 
 MANY_BATCHES = 1_000_000
@@ -42,8 +42,9 @@ def from_equinox(
 ) -> tuple[Params, State]:
     """The parameters and the state of a network from those of an Equinox model: ``(params, state)``.
 
-    The layers of each kind are paired in order; see ``from_torch``. What changes is as for PyTorch, whose shapes
-    Equinox has too.
+    The layers of each kind are paired in order; see ``from_torch``. What changes is as for PyTorch. Equinox
+    has its shapes, except that only the candidate of a GRU has a second bias, and that the window of a transposed
+    convolution is turned around.
 
     Args:
         net: the network. It has to consist of the same layers as the model.
@@ -98,8 +99,10 @@ def to_equinox(
         model_state = model_state.set(index, statistics)
         if norm.batch_counter is not None:
             model_state = model_state.set(norm.batch_counter, jnp.asarray(MANY_BATCHES))
+        if norm.ema_first_time_index is not None:  # or the first batch would replace the statistics
+            model_state = model_state.set(norm.ema_first_time_index, jnp.asarray(False))
     model = jax.tree_util.tree_map_with_path(leaf, model)
-    check_written(net, params, state, in_shape, check, _outputs_of(model, model_state, modules))
+    check_written(net, params, state, in_shape, modules, check, _outputs_of(model, model_state, modules))
     return model, model_state
 
 
@@ -113,9 +116,11 @@ def _outputs_of(model: PyTree, model_state: Any, modules: Sequence[Module]) -> O
         x = np.moveaxis(x, -1, 1) if channels_first else x
         in_evaluation = eqx.nn.inference_mode(model)
         if model_state is None:
-            return np.asarray(jax.vmap(in_evaluation)(x))
-        y, _ = jax.vmap(in_evaluation, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, model_state)
-        return np.asarray(y)
+            y = jax.vmap(in_evaluation)(x)
+        else:
+            mapped = jax.vmap(in_evaluation, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+            y, _ = mapped(x, model_state)
+        return np.moveaxis(np.asarray(y), 1, -1) if channels_first and y.ndim == x.ndim else np.asarray(y)
 
     return outputs
 
@@ -249,8 +254,10 @@ EQUINOX = Library(
     "Equinox",
     {kind: PYTORCH.maps[kind] for kind in _OF_PYTORCH}
     | {
-        "batch_norm": renamed({"weight": "scale", "bias": "bias", "mean": "mean", "variance": "variance"}),
-        "prelu": prelu("negative_slope"),
+        "batch_norm": for_each_feature(
+            renamed({"weight": "scale", "bias": "bias", "mean": "mean", "variance": "variance"})
+        ),
+        "prelu": for_each_feature(prelu("negative_slope")),
         "conv_transpose": WeightMap(_read_conv_transpose, _write_conv_transpose),
         "rnn": _RECURRENT,
         "lstm": _RECURRENT,

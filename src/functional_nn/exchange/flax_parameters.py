@@ -76,14 +76,15 @@ def to_flax(
     Raises:
         InputError: if the layers do not fit.
     """
-    written = write_modules(FLAX, net, params, state, in_shape, _modules(model), names)
+    modules = _modules(model)
+    written = write_modules(FLAX, net, params, state, in_shape, modules, names)
     nnx = imported("flax.nnx", "flax", "model")
     variables = {path: variable for path, variable, _ in _variables(model, ()) if _joined(path) in written}
     new = {path: variable.replace(jnp.asarray(written[_joined(path)])) for path, variable in variables.items()}
     new_state = nnx.from_flat_state(new)
     with_parameters = nnx.clone(model)
     nnx.update(with_parameters, new_state)
-    check_written(net, params, state, in_shape, check, _outputs_of(with_parameters))
+    check_written(net, params, state, in_shape, modules, check, _outputs_of(with_parameters))
     return new_state
 
 

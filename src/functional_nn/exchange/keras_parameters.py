@@ -47,8 +47,9 @@ def from_keras(
     Raises:
         InputError: if the layers do not fit. It lists those that differ, with their shapes.
 
-    What changes: the gates of a GRU get the order r, z, n, and its two biases are divided; the bias of attention's
-    keys, which has no effect, is left out. Settings are not read. Note that Keras's norms have another epsilon (0.001).
+    What changes: the gates of a GRU get the order r, z, n. The parts of its second bias for r and z are added to the
+    first one, and the part for n becomes ``hidden_bias``. The bias of attention's keys, which has no effect, is left
+    out. Settings are not read. Note that Keras's layer norm and batch norm have another epsilon (0.001).
     """
     modules = _modules(model)
     return read_modules(KERAS, net, modules, in_shape, names, check, _outputs_of(model))
@@ -70,20 +71,21 @@ def to_keras(
         net: the network.
         params, state: its trees.
         in_shape: the shape of one example, without the batch axis.
-        model: the Keras model. It is not changed.
+        model: the Keras model. Its weights are the same afterwards.
         names: for some layers, the path of the Keras layer.
         check: whether the outputs of both for a random batch are compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit.
     """
-    written = write_modules(KERAS, net, params, state, in_shape, _modules(model), names)
+    modules = _modules(model)
+    written = write_modules(KERAS, net, params, state, in_shape, modules, names)
     # What is no parameter, such as the state of a random generator, stays as it is.
     before = [_as_numpy(weight) for weight in model.weights]
     new = [written.get(str(number), array) for number, array in enumerate(before)]
     try:
         model.set_weights(new)
-        check_written(net, params, state, in_shape, check, _outputs_of(model))
+        check_written(net, params, state, in_shape, modules, check, _outputs_of(model))
     finally:
         model.set_weights(before)
     return new

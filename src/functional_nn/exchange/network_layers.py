@@ -22,7 +22,7 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 """The arrays of one layer by name, such as ``weight`` and ``bias``, or ``query/weight``."""
 
 GATES = {1: "rnn", 3: "gru", 4: "lstm"}
-"""The recurrent layers by the number of their gates, each of which has as many columns as the hidden state."""
+"""The recurrent layers by the number of their gates. Each gate has ``hidden_size`` columns in the weights."""
 
 
 OF_ONE_WEIGHT = ("dense", "embedding", "unembedding", "learned_positions", "conv", "conv_transpose")
@@ -59,7 +59,8 @@ class NetworkLayer(NamedTuple):
     @property
     def in_size(self) -> int:
         """The number of features that it takes."""
-        return next(iter(self.shapes.values()))[0] if self.kind != "dense" else self.shapes["weight"][0]
+        shape = self.shapes["weight"] if self.kind == "dense" else next(iter(self.shapes.values()))
+        return shape[0] if shape else 1
 
     @property
     def label(self) -> str:
@@ -158,7 +159,7 @@ def _names_of_layers(layer: Layer, path: str) -> dict[str, str]:
 def _with_what_runs_before(
     uses: Sequence[LayerUse], names: Mapping[str, str], shapes: dict[str, Shape], state_shapes: dict[str, Shape]
 ) -> list[tuple[LayerUse, NetworkLayer]]:
-    """The layers with arrays, and what of the layers before matters for the order of their features.
+    """The layers with arrays, and how the layers before them affect the order of their features.
 
     The arrays of the layers are taken out of ``shapes`` and ``state_shapes``.
     """
@@ -240,9 +241,9 @@ def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
         return "norm"
     if "negative_slope" in shapes:
         return "prelu"
-    if name not in OF_ONE_WEIGHT and set(shapes) <= {"weight", "bias"} and len(shapes.get("weight", ())) > 1:
-        return "dense" if len(shapes["weight"]) == 2 else "conv"
-    return name
+    # A dense layer with a name of its own. Without a bias it could be an embedding, so then the name has to tell.
+    has_weight_and_bias = set(shapes) == {"weight", "bias"} and len(shapes["weight"]) == 2
+    return "dense" if has_weight_and_bias and name not in OF_ONE_WEIGHT else name
 
 
 def _loop_around(use: LayerUse, uses: Sequence[LayerUse]) -> str:

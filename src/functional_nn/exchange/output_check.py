@@ -30,8 +30,8 @@ EXAMPLES = 8
 TOLERANCES = {8: (1e-9, 1e-12), 4: (1e-4, 2e-6), 2: (0.05, 0.02)}
 """How far outputs may differ, by the bytes of a number.
 
-Two shares: of how much the outputs vary from example to example, and of the largest output. If layers are paired
-wrongly, the outputs differ by about as much as they vary.
+The tolerance is a share of the outputs' variation over the examples, plus a share of the largest output. If layers are
+paired wrongly, the outputs differ by about as much as they vary.
 """
 
 REMEDY = "Give check=function from inputs to the model's outputs, both in the layout of this package, or check=False."
@@ -59,17 +59,18 @@ def check_outputs(
     except Exception as error:  # the model is the user's, and may raise anything
         given = f"{type(error).__name__}: {shortened(error)}"
         raise InputError("check", f"a model that can be run on an input of shape {x.shape}", given, REMEDY) from error
-    if expected.shape != found.shape and expected.ndim > 2:
-        expected = np.moveaxis(expected, 1, -1)  # channels first
     if expected.shape != found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise InputError("check", f"outputs of shape {found.shape}", f"{expected.dtype}{expected.shape}", REMEDY)
+        given = f"{expected.shape} of type {expected.dtype}"
+        raise InputError("check", f"floating-point outputs of shape {found.shape}", given, REMEDY)
     of_spread, of_size = TOLERANCES[found.dtype.itemsize]
     found, expected = found.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinite outputs that are equal
-        spread, size = np.abs(expected - expected.mean(axis=0)).max(), np.abs(expected).max()
-        is_near = np.abs(found - expected) <= of_spread * spread + of_size * size
-    if not np.all(is_near | (found == expected) | (np.isnan(found) & np.isnan(expected))):
-        difference = np.abs(found - expected).max()
+    # Infinite outputs, such as those of masks, have to be equal. They do not count for the tolerance.
+    is_finite = np.isfinite(expected) & np.isfinite(found)
+    finite = np.where(is_finite, expected, 0)
+    spread, size = np.abs(finite - finite.mean(axis=0)).max(), np.abs(finite).max()
+    difference = np.abs(finite - np.where(is_finite, found, 0)).max()
+    is_same = is_finite | (found == expected) | (np.isnan(found) & np.isnan(expected))
+    if difference > of_spread * spread + of_size * size or not is_same.all():
         raise InputError(
             "net",
             "a network with the outputs of the model",
@@ -79,16 +80,27 @@ def check_outputs(
         )
 
 
-def check_is_possible(layers: Sequence[NetworkLayer], modules: Sequence[Module], in_shape: Shapes) -> None:
-    """Requires that parameters without a model, such as those in a file, can be paired in one way only.
+def check_is_unambiguous(
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    layers: Sequence[NetworkLayer],
+    modules: Sequence[Module],
+) -> None:
+    """Requires parameters that fit in one way only, where no model can be run, as for a state dict or a file.
+
+    These are the parameters of dense layers and norms of different shapes, from a vector to a vector.
 
     Raises:
-        InputError: if modules of a group have equal shapes, or if axes or heads could be read in several ways.
+        InputError: for other layers, for inputs or outputs of several axes, and for modules of equal shapes.
     """
+    expected = "a function that computes the model's outputs, or False, since a state dict cannot be run"
     simple = ("dense", "norm", "batch_norm", "prelu")
-    if not is_shape(in_shape) or len(in_shape) > 1 or any(layer.kind not in simple for layer in layers):
-        given = "a network of other layers than dense ones and norms, or of other inputs than vectors of features"
-        raise InputError("check", "a function from inputs to outputs, or False", given, REMEDY)
+    of_vectors = is_shape(in_shape) and len(in_shape) == 1 and all(layer.kind in simple for layer in layers)
+    if not of_vectors or len(output_shape(net, params, state, tuple(in_shape))) != 1:
+        given = "True for a network that has other layers than dense ones and norms, or other inputs than vectors"
+        raise InputError("check", expected, given)
     for group in dict.fromkeys(module.group for module in modules):
         shapes = [
             tuple(sorted(np.shape(array) for array in module.arrays.values()))
@@ -96,8 +108,7 @@ def check_is_possible(layers: Sequence[NetworkLayer], modules: Sequence[Module],
             if module.group == group
         ]
         if len(set(shapes)) < len(shapes):
-            given = f"{group} of equal shapes, whose order is not known for certain"
-            raise InputError("check", "a function from inputs to outputs, or False", given, REMEDY)
+            raise InputError("check", expected, f"True for {group} of equal shapes, whose order is not certain")
 
 
 def _random_batch(

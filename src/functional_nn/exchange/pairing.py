@@ -13,7 +13,7 @@ from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
-from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_possible, check_outputs
+from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_unambiguous, check_outputs
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module
 from functional_nn.storage.arrays import listed
 
@@ -47,7 +47,7 @@ def read_modules(
     for layer, module in pairs:
         weight_map = library.maps[layer.kind]
         ours = _mapped(weight_map.read, module.arrays, layer)
-        # The other direction has to give the same arrays back. Otherwise the module has one that was not read.
+        # The other direction has to give all arrays of the module back. Otherwise one of them was not read.
         back = {} if ours is None else _mapped(weight_map.write, ours, layer, module.arrays) or {}
         if ours is None or _shapes(ours) != layer.shapes or set(module.arrays) - set(back):
             problems.append(_misfit(layer, module))
@@ -55,10 +55,7 @@ def read_modules(
             arrays.append(ours)
     _raise_if_any(library, problems)
     params, state = trees_of(net, in_shape, layers, arrays)
-    if check is True and outputs is None:
-        check_is_possible(layers, modules, in_shape)
-    elif check and (run := outputs if check is True else check):
-        check_outputs(net, params, state, in_shape, layers, run)
+    _check(net, params, state, in_shape, layers, modules, check, outputs)
     return params, state
 
 
@@ -87,6 +84,20 @@ def write_modules(
             problems.append(_misfit(layer, module))
     _raise_if_any(library, problems)
     return written
+
+
+def check_written(
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    modules: Sequence[Module],
+    check: Check,
+    outputs: Outputs | None,
+) -> None:
+    """Compares the outputs of a network with those of the model to which its parameters were written."""
+    net = as_layer(net)
+    _check(net, params, state, in_shape, network_layers(net, in_shape), modules, check_argument(check), outputs)
 
 
 def _pairs(
@@ -130,7 +141,7 @@ def _mapped(function: Callable[..., Arrays], *arguments: object) -> Arrays | Non
     """One direction of a weight map; None if arrays are missing or have other shapes."""
     try:
         return function(*arguments)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, IndexError):
         return None
 
 
@@ -152,9 +163,18 @@ def _raise_if_any(library: Library, problems: Sequence[str]) -> None:
         raise InputError("net", f"the layers of the {library.name} model", listed(problems))
 
 
-def check_written(net: Layer, params: Params, state: State, in_shape: Shapes, check: Check, outputs: Outputs) -> None:
-    """Compares the outputs of a network with those of the model that its parameters were written to."""
-    check = check_argument(check)
-    if check:
-        run = outputs if check is True else check
-        check_outputs(as_layer(net), params, state, in_shape, network_layers(as_layer(net), in_shape), run)
+def _check(
+    net: Layer,
+    params: Params,
+    state: State,
+    in_shape: Shapes,
+    layers: Sequence[NetworkLayer],
+    modules: Sequence[Module],
+    check: Check,
+    outputs: Outputs | None,
+) -> None:
+    """Compares outputs, by the function of the caller or by running the model; see ``read_modules``."""
+    if check is True and outputs is None:
+        check_is_unambiguous(net, params, state, in_shape, layers, modules)
+    elif check and (run := outputs if check is True else check):
+        check_outputs(net, params, state, in_shape, layers, run)

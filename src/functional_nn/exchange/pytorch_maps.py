@@ -48,7 +48,7 @@ def _write_convolution(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Array
     return {"weight": weight.transpose(out_axis, in_axis, *window), **_bias(ours)}
 
 
-def _for_each_feature(of_names: WeightMap) -> WeightMap:
+def for_each_feature(of_names: WeightMap) -> WeightMap:
     """A map of arrays that have a number for each feature: those of norms and of PReLU.
 
     For a norm over whole images, and after ``flatten`` of images, the order of the channels changes.
@@ -122,7 +122,8 @@ def _write_gru(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
 def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
     """Of query, key and value, (heads · head_size, in) becomes (in, heads, head_size). Of the output likewise.
 
-    The bias of the keys is left out: it adds the same number to all scores of a query, which changes no softmax.
+    The bias of the keys is left out: it adds the same number to all scores of a query, so the attention
+    weights stay the same.
     """
     ours = {}
     for number, part in enumerate(("query", "key", "value")):
@@ -184,7 +185,7 @@ def _channels_first(array: np.ndarray, first: int = 0) -> np.ndarray:
 
 
 _SAME = renamed({"weight": "weight"})
-_NORM = _for_each_feature(
+_NORM = for_each_feature(
     renamed({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
 )
 _RECURRENT = WeightMap(_read_recurrent, _write_recurrent)
@@ -201,7 +202,7 @@ PYTORCH = Library(
         "conv_transpose": _CONVOLUTION,
         "norm": _NORM,
         "batch_norm": _NORM,
-        "prelu": _for_each_feature(prelu("weight")),
+        "prelu": for_each_feature(prelu("weight")),
         "rnn": _RECURRENT,
         "lstm": _RECURRENT,
         "gru": WeightMap(_read_gru, _write_gru),

@@ -18,7 +18,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import NetworkLayer, network_layers
-from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_possible
+from functional_nn.exchange.output_check import Check, Outputs, check_argument
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module
@@ -49,8 +49,8 @@ def from_torch(
     """The parameters and the state of a network from those of a PyTorch model: ``(params, state)``.
 
     The network has to consist of the same layers as the model. The layers of each kind are paired in order: ours in the
-    order in which they run, PyTorch's in the order in which they were assigned in the module. Where the two orders
-    differ, ``names`` says which belong together.
+    order in which they run, PyTorch's in the order in which they were assigned in the module. A safetensors file is
+    in alphabetical order instead. Where the two orders differ, ``names`` says which belong together.
 
     Args:
         net: the network.
@@ -61,7 +61,7 @@ def from_torch(
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
         check: whether the outputs of both for a random batch are compared, or the function that computes those of the
             model, from inputs to outputs in the layout of this package. A state dict or a file cannot be run. So for
-            these, a function or False is required if its parameters could be paired in another way.
+            these, a function or False is required, except for dense layers and norms of different shapes.
 
     Raises:
         InputError: if the layers do not fit. It lists the layers and the modules that differ, with their shapes. Also
@@ -80,7 +80,7 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    modules = _modules(_arrays(source))
+    modules = _modules(_arrays("source", source))
     has_program = not isinstance(source, Mapping | str | os.PathLike)
     outputs = _outputs_of(source, modules) if has_program else None
     return read_modules(PYTORCH, net, modules, in_shape, names, check, outputs)
@@ -100,17 +100,16 @@ def to_torch(
 
     If ``like`` is a module, it has tensors for ``module.load_state_dict(…)``; otherwise it has NumPy arrays. It is the
     inverse of ``from_torch``: reading it again gives the same bits. The first bias of a recurrent layer is ours, and
-    the second one is 0; so is the bias of attention's keys.
+    the second one is 0; so is the bias of attention's keys. A bias of zeros is left out if ``like`` has none.
 
     Args:
         net: the network.
         params, state: its trees.
         in_shape: the shape of one example here, without the batch axis.
-        like: a module or a state dict with the names and shapes that are wanted. By default the names are the paths of
-            the layers, such as ``dense_0.weight`` and ``lstm_0.weight_ih_l0``.
+        like: a module, a state dict or the file of one, with the names and shapes that are wanted. By default the
+            names are the paths of the layers, such as ``dense_0.weight`` and ``lstm_0.weight_ih_l0``.
         names: for some layers, the path of the module in ``like``.
-        check: if ``like`` is a module, whether a copy of it with the parameters is run, and its outputs compared; see
-            ``from_torch``.
+        check: whether a copy of the module with the parameters is run, and its outputs compared; see ``from_torch``.
 
     Raises:
         InputError: if the layers do not fit, or the outputs differ.
@@ -121,23 +120,21 @@ def to_torch(
     >>> {name: array.shape for name, array in state_dict.items()}
     {'dense_0.weight': (3, 4), 'dense_0.bias': (3,), 'dense_1.weight': (2, 3), 'dense_1.bias': (2,)}
     """
+    check = check_argument(check)
     if like is None:
         modules = [_default_module(layer) for layer in network_layers(as_layer(net), in_shape)]
-    else:
-        modules = _modules(_arrays(like))
+        return write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+    modules = _modules(_arrays("like", like))
     written = write_modules(PYTORCH, net, params, state, in_shape, modules, names)
-    if like is None:
-        return written
-    if isinstance(like, Mapping):
-        if check_argument(check) is True:
-            check_is_possible(network_layers(as_layer(net), in_shape), modules, in_shape)
+    if isinstance(like, Mapping | str | os.PathLike):
+        check_written(net, params, state, in_shape, modules, check, None)
         return written
     tensors = {name: tensor.clone() for name, tensor in like.state_dict().items()}
     tensors |= {name: _as_tensor(array) for name, array in written.items()}
     if check:
         module: Any = copy.deepcopy(like)
         module.load_state_dict(tensors)
-        check_written(net, params, state, in_shape, check, _outputs_of(module, modules))
+        check_written(net, params, state, in_shape, modules, check, _outputs_of(module, modules))
     return tensors
 
 
@@ -153,8 +150,8 @@ def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:
         device = next(iter(in_evaluation.parameters())).device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
-        y = y[0] if isinstance(y, tuple) else y
-        return y.detach().cpu().double().numpy()
+        y = (y[0] if isinstance(y, tuple) else y).detach().cpu().double().numpy()
+        return np.moveaxis(y, 1, -1) if channels_first and y.ndim == x.ndim else y
 
     return outputs
 
@@ -167,10 +164,10 @@ def _as_tensor(array: np.ndarray) -> Any:
     return torch.tensor(np.ascontiguousarray(array))
 
 
-def _arrays(source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a PyTorch model by their names."""
     if isinstance(source, str | os.PathLike):
-        source = _read_file(check_path("source", source))
+        source = _read_file(check_path(argument, source))
     elif not isinstance(source, Mapping) and hasattr(source, "state_dict"):
         source = source.state_dict()
     if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
@@ -178,7 +175,7 @@ def _arrays(source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -
     if not isinstance(source, Mapping) or not source:
         expected = "a torch.nn.Module, a state dict, or the path of a file with one"
         raise InputError(
-            "source", expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
+            argument, expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
         )
     arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
     # Integers are no parameters: counters, positions and the like.

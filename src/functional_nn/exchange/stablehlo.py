@@ -29,21 +29,21 @@ PROGRAM = "program"
 
 @dataclass(frozen=True, repr=False)
 class ExportedNetwork:
-    """A network as a program, with its parameters. ``exported(x)`` is the output in evaluation.
+    """A network as a program, with its parameters. Calling it with x gives the output in evaluation.
 
     Args:
         params, state: the trees of the network. Other values of the same shapes may be put in their place
             (``dataclasses.replace``), as for fine-tuning.
-        exported: the program, a ``jax.export.Exported`` of ``(params, state, x)``.
+        program: a ``jax.export.Exported`` of ``(params, state, x)``.
     """
 
     params: Params
     state: State
-    exported: jax.export.Exported
+    program: jax.export.Exported
 
     def __call__(self, x: ArrayLike | PyTree) -> jax.Array | PyTree:
         """The output of the network in evaluation for a batch of any size."""
-        return self.exported.call(self.params, self.state, x)
+        return self.program.call(self.params, self.state, x)
 
     def vjp(self, x: ArrayLike | PyTree, y_bar: ArrayLike | PyTree) -> tuple[Params, jax.Array | PyTree]:
         """The cotangents of the parameters and of x: ``(params_bar, x_bar)``.
@@ -51,24 +51,24 @@ class ExportedNetwork:
         Raises:
             InputError: if the file has no program of the gradient.
         """
-        if not self.exported.has_vjp():
-            expected = "a program with that of its gradient"
+        if not self.program.has_vjp():
+            expected = "a file with a program of the gradient"
             raise InputError("network", expected, "one without", "Export it by to_stablehlo(…, gradient=True).")
         leaves, structure = jax.tree.flatten((self.params, self.state, x))
-        bars = self.exported.vjp().call(*leaves, *jax.tree.leaves(y_bar))
+        bars = self.program.vjp().call(*leaves, *jax.tree.leaves(y_bar))
         params_bar, _, x_bar = jax.tree.unflatten(structure, bars)
         return params_bar, x_bar
 
     @property
     def text(self) -> str:
         """The program as text."""
-        return self.exported.mlir_module()
+        return self.program.mlir_module()
 
     def __repr__(self) -> str:
-        platforms = ", ".join(self.exported.platforms)
-        *_, x = jax.tree.unflatten(self.exported.in_tree, self.exported.in_avals)[0]
+        platforms = ", ".join(self.program.platforms)
+        *_, x = jax.tree.unflatten(self.program.in_tree, self.program.in_avals)[0]
         shapes = ", ".join(f"{leaf.dtype}{tuple(map(str, leaf.shape))}".replace("'", "") for leaf in jax.tree.leaves(x))
-        return f"ExportedNetwork({self.exported.fun_name} of {shapes} for {platforms})"
+        return f"ExportedNetwork({self.program.fun_name} of {shapes} for {platforms})"
 
 
 def to_stablehlo(
@@ -84,8 +84,8 @@ def to_stablehlo(
 ) -> ExportedNetwork:
     """The network in evaluation as a program in StableHLO, for batches of any size, and as a file.
 
-    The file has the program for all the platforms and the parameters. ``load_stablehlo`` reads it with JAX alone: the
-    code that defines the network is not needed. JAX runs programs of its older versions for six months.
+    The file has the program for all the platforms and the parameters. ``load_stablehlo`` reads it, and the code that
+    defines the network is not needed. JAX runs programs of its older versions for six months.
 
     Args:
         net: the network.
@@ -132,8 +132,8 @@ def to_stablehlo(
     if path is not None:
         path = check_path("path", path)
         imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
-        program = np.frombuffer(network.exported.serialize(vjp_order=int(gradient)), np.uint8)
-        arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: program}
+        content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
+        arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
         write_whole(path, packed(arrays, {}))
     return network
 
@@ -145,6 +145,7 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
 
     Raises:
         DataError: if the file is missing, damaged, or of a version that this JAX cannot read.
+        InputError: if the package flatbuffers is missing.
     """
     path = check_path("path", path)
     imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")

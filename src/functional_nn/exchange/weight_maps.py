@@ -95,7 +95,7 @@ def renamed(names: Mapping[str, str]) -> WeightMap:
 
 
 def prelu(name: str) -> WeightMap:
-    """The map of PReLU. Libraries have one slope for all features by default; here each feature has its own."""
+    """The map of PReLU. Other libraries may have one slope for all features; here each feature has its own."""
 
     def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
         slope = theirs[name]
@@ -114,7 +114,8 @@ def prelu(name: str) -> WeightMap:
 def projections(parts: Mapping[str, str]) -> WeightMap:
     """The map of attention whose parts have a ``kernel`` of our shape: by their names there and here.
 
-    The bias of the keys is left out: it adds the same number to all scores of a query, which changes no softmax.
+    The bias of the keys is left out: it adds the same number to all scores of a query, so
+    the attention weights stay the same.
     """
     names = {
         f"{part}/{theirs}": f"{own}/{ours}"

@@ -24,7 +24,6 @@ from functional_nn.core.validation import (
     check_flag,
     check_function,
     is_array,
-    is_numeric,
     shown,
     tree_in_native_order,
 )
@@ -300,7 +299,7 @@ def check_gradients(
 
 def _numbers(leaf: PyTree) -> np.ndarray:
     """An argument as an array of real or complex numbers."""
-    is_complex = is_array(leaf) and is_numeric(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    is_complex = is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
     return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
 
 

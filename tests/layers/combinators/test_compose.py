@@ -391,6 +391,12 @@ def test_wrong_arguments():
         fnn.compose({"a/b": fnn.dense(3)}, lambda net, x: x)
 
 
+def test_a_function_may_ask_for_a_child():
+    net = fnn.compose({"a": fnn.dense(3)}, lambda net, x: net.a(x) if not hasattr(net, "b") else net.b(x))
+    params, state = net.init(KEY, (3,))
+    assert net.apply(params, state, jnp.ones((2, 3)), train=False)[0].shape == (2, 3)
+
+
 def test_a_function_that_draws_numbers_needs_a_key():
     net = fnn.compose({}, lambda net, x, *, key: x + jax.random.normal(key, x.shape))
     assert fnn.summary(net, (3,)).total.output_shape == (3,)

@@ -136,6 +136,10 @@ class Recording:
         return cls(kept, residuals, uncalled, program)
 
 
+class NoSuchChild(InputError, AttributeError):
+    """A name that no child has. It is an AttributeError too, so that ``hasattr`` works."""
+
+
 class Children:
     """The children of a composed network, as its function sees them: ``net.encoder(x)`` or ``net["encoder"](x)``."""
 
@@ -151,7 +155,9 @@ class Children:
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return self[name]
+        if name not in self._counts:
+            raise NoSuchChild("function", "a child's name", repr(name), suggest(name, self._names))
+        return partial(self._run, name)
 
     def _run(self, name: str, x: Value) -> Value:
         number = self._counts[name]
