@@ -87,7 +87,8 @@ def test_a_checkpoint_with_other_things_and_counters():
     [
         (
             {"a.weight": np.zeros((3, 5), "float32")},
-            r"net: expected the layers of the PyTorch model, got dense_0 \(dense: bias \(3,\), weight \(4, 3\)\) does "
+            r"net: expected layers with the shapes of the PyTorch model, got others: dense_0 "
+            r"\(dense: bias \(3,\), weight \(4, 3\)\) does "
             r"not fit a \(bias \(3,\), weight \(3, 5\)\)",
         ),
         (

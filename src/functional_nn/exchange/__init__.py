@@ -1,4 +1,4 @@
-"""Parameters and whole functions from and for other libraries."""
+"""Parameters from and for other libraries, and networks as programs."""
 
 import lazy_loader
 

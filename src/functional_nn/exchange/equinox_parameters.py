@@ -16,10 +16,19 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.output_check import Check, Outputs
+from functional_nn.exchange.output_check import Check, Outputs, with_channels_first
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH, for_each_feature
-from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, renamed
+from functional_nn.exchange.weight_maps import (
+    GROUPS,
+    Library,
+    Module,
+    WeightMap,
+    group_of_weight,
+    modules_of,
+    prelu,
+    renamed,
+)
 
 MANY_BATCHES = 1_000_000
 """The number of batches that ``BatchNorm`` is said to have seen, so that it takes its statistics as they are.
@@ -109,20 +118,15 @@ def to_equinox(
 def _outputs_of(model: PyTree, model_state: Any, modules: Sequence[Module]) -> Outputs:
     """The function that runs a model in evaluation, on each example of a batch. Images are channels last for it."""
     eqx = imported("equinox", "equinox", "model")
-    has_convolutions = any(part.group == GROUPS["conv"] for part in modules)
 
-    def outputs(x: np.ndarray) -> np.ndarray:
-        channels_first = x.ndim > 3 or (x.ndim == 3 and has_convolutions and x.dtype != np.int32)
-        x = np.moveaxis(x, -1, 1) if channels_first else x
+    def run(x: np.ndarray) -> np.ndarray:
         in_evaluation = eqx.nn.inference_mode(model)
         if model_state is None:
-            y = jax.vmap(in_evaluation)(x)
-        else:
-            mapped = jax.vmap(in_evaluation, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-            y, _ = mapped(x, model_state)
-        return np.moveaxis(np.asarray(y), 1, -1) if channels_first and y.ndim == x.ndim else np.asarray(y)
+            return np.asarray(jax.vmap(in_evaluation)(x))
+        y, _ = jax.vmap(in_evaluation, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, model_state)
+        return np.asarray(y)
 
-    return outputs
+    return with_channels_first(run, modules)
 
 
 def _modules(model: PyTree, model_state: Any) -> list[Module]:
@@ -155,11 +159,7 @@ def _modules(model: PyTree, model_state: Any) -> list[Module]:
             full_name = f"{path}/{name}".lstrip("/")
             arrays[full_name] = (np.asarray(array) / scale).astype(array.dtype)
             parts.setdefault(path, {})[name] = full_name
-    modules = []
-    for path, full_names in parts.items():
-        own = {name: arrays[full_name] for name, full_name in full_names.items()}
-        modules.append(Module(path, _group(own), own, full_names))
-    return modules
+    return modules_of(parts, arrays, _group)
 
 
 def _batch_norms(model: PyTree) -> Iterator[tuple[str, Any]]:
@@ -189,11 +189,7 @@ def _group(arrays: Arrays) -> str:
         return GROUPS["lstm"]
     if "variance" in arrays:
         return GROUPS["batch_norm"]
-    weight = arrays.get("weight")
-    bias = arrays.get("bias")
-    if weight is not None and weight.ndim > 1 and (bias is None or bias.ndim == 1):
-        return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
-    return GROUPS["norm"] if weight is not None or "negative_slope" in arrays else GROUPS["others"]
+    return GROUPS["prelu"] if "negative_slope" in arrays else group_of_weight(arrays)
 
 
 def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:

@@ -15,7 +15,16 @@ from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.output_check import Check, Outputs
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
-from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
+from functional_nn.exchange.weight_maps import (
+    GROUPS,
+    Library,
+    Module,
+    WeightMap,
+    modules_of,
+    prelu,
+    projections,
+    renamed,
+)
 
 Path: TypeAlias = tuple[str | int, ...]
 """The attributes and numbers that lead to a variable of a module."""
@@ -150,11 +159,7 @@ def _modules(model: object) -> list[Module]:
         full_name = _joined(keys)
         arrays[full_name] = np.asarray(value)
         parts.setdefault("/".join(outer), {})[name] = full_name
-    modules = []
-    for path, full_names in parts.items():
-        own = {name: arrays[full_name] for name, full_name in full_names.items()}
-        modules.append(Module(path, _group(own), own, full_names))
-    return modules
+    return modules_of(parts, arrays, _group)
 
 
 def _group(arrays: Arrays) -> str:

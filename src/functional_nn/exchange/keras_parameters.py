@@ -13,7 +13,16 @@ from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.output_check import Check, Outputs
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
-from functional_nn.exchange.weight_maps import GROUPS, Library, Module, WeightMap, prelu, projections, renamed
+from functional_nn.exchange.weight_maps import (
+    GROUPS,
+    Library,
+    Module,
+    WeightMap,
+    modules_of,
+    prelu,
+    projections,
+    renamed,
+)
 
 PROJECTIONS = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
 """The parts of ``MultiHeadAttention`` by their names there and here."""
@@ -113,7 +122,8 @@ def _modules(model: object) -> list[Module]:
     if not isinstance(weights, list) or not all(hasattr(weight, "path") for weight in weights):
         raise InputError("model", "a Keras 3 model", type(model).__name__)
     paths = {weight.path for weight in weights}
-    parts: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
+    parts: dict[str, dict[str, str]] = {}
+    arrays: dict[str, np.ndarray] = {}  # by their number, since two weights may have one path
     for number, weight in enumerate(weights):
         path, _, name = weight.path.rpartition("/")
         if not str(weight.dtype).startswith(("float", "bfloat")):
@@ -121,12 +131,9 @@ def _modules(model: object) -> list[Module]:
         outer, _, part = path.rpartition("/")
         if part in PROJECTIONS and f"{outer}/attention_output/kernel".lstrip("/") in paths:
             path, name = outer, f"{part}/{name}"
-        parts.setdefault(path, {})[name] = (str(number), _as_numpy(weight))
-    modules = []
-    for path, named in parts.items():
-        own = {name: array for name, (_, array) in named.items()}
-        modules.append(Module(path, _group(own), own, {name: number for name, (number, _) in named.items()}))
-    return modules
+        arrays[str(number)] = _as_numpy(weight)
+        parts.setdefault(path, {})[name] = str(number)
+    return modules_of(parts, arrays, _group)
 
 
 def _group(arrays: Arrays) -> str:

@@ -18,7 +18,7 @@ from functional_nn.core.output_shape import output_shape
 from functional_nn.core.shapes import Shapes, is_shape
 from functional_nn.core.validation import is_function
 from functional_nn.exchange.network_layers import NetworkLayer
-from functional_nn.exchange.weight_maps import Module
+from functional_nn.exchange.weight_maps import GROUPS, Module
 
 Outputs: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """From a batch of inputs to the outputs of the other model, both in the layout of this package."""
@@ -42,6 +42,22 @@ def check_argument(check: object) -> Check:
     if isinstance(check, bool) or is_function(check):
         return check  # pyright: ignore[reportReturnType]
     raise InputError("check", "True, False, or a function from inputs to outputs", short_repr(check))
+
+
+def with_channels_first(run: Outputs, modules: Sequence[Module]) -> Outputs:
+    """The outputs in the layout of this package, from a function in that of PyTorch and Equinox.
+
+    Inputs of three axes or more are images, whose channels are the first axis there. Inputs of two axes are places and
+    channels if the model has a convolution, and otherwise time and features, which are in the same order in both.
+    """
+    has_convolutions = any(module.group == GROUPS["conv"] for module in modules)
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        is_moved = x.ndim > 3 or (x.ndim == 3 and has_convolutions)
+        y = run(np.moveaxis(x, -1, 1) if is_moved else x)
+        return np.moveaxis(y, 1, -1) if is_moved and y.ndim == x.ndim else y
+
+    return outputs
 
 
 def check_outputs(

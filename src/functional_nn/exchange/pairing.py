@@ -160,7 +160,8 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
 
 def _raise_if_any(library: Library, problems: Sequence[str]) -> None:
     if problems:
-        raise InputError("net", f"the layers of the {library.name} model", listed(problems))
+        expected = f"layers with the shapes of the {library.name} model"
+        raise InputError("net", expected, f"others: {listed(problems)}")
 
 
 def _check(

@@ -17,11 +17,11 @@ from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.extras import imported
-from functional_nn.exchange.network_layers import NetworkLayer, network_layers
-from functional_nn.exchange.output_check import Check, Outputs, check_argument
+from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
+from functional_nn.exchange.output_check import Check, Outputs, check_argument, with_channels_first
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
-from functional_nn.exchange.weight_maps import GROUPS, Module
+from functional_nn.exchange.weight_maps import GROUPS, Module, group_of_weight, modules_of
 from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.files import check_path
 
@@ -64,8 +64,8 @@ def from_torch(
             these, a function or False is required, except for dense layers and norms of different shapes.
 
     Raises:
-        InputError: if the layers do not fit. It lists the layers and the modules that differ, with their shapes. Also
-            if the outputs differ, or cannot be compared.
+        InputError: if the layers do not fit, with a list of those that differ and their shapes; or if the outputs
+            differ or cannot be compared.
         DataError: if a file is missing or damaged.
 
     What changes: a weight (out, in) becomes (in, out); channels move to the last axis, also in a dense layer after
@@ -141,19 +141,16 @@ def to_torch(
 def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:
     """The function that runs a copy of a module in evaluation. Images are channels last for it."""
     torch = imported("torch", "torch", "source")
-    has_convolutions = any(part.group == GROUPS["conv"] for part in modules)
 
-    def outputs(x: np.ndarray) -> np.ndarray:
-        channels_first = x.ndim > 3 or (x.ndim == 3 and has_convolutions and x.dtype != np.int32)
-        tensor = _as_tensor(np.moveaxis(x, -1, 1) if channels_first else x)
+    def run(x: np.ndarray) -> np.ndarray:
+        tensor = _as_tensor(x)
         in_evaluation = copy.deepcopy(module).eval()
         device = next(iter(in_evaluation.parameters())).device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
-        y = (y[0] if isinstance(y, tuple) else y).detach().cpu().double().numpy()
-        return np.moveaxis(y, 1, -1) if channels_first and y.ndim == x.ndim else y
+        return (y[0] if isinstance(y, tuple) else y).detach().cpu().double().numpy()
 
-    return outputs
+    return with_channels_first(run, modules)
 
 
 def _as_tensor(array: np.ndarray) -> Any:
@@ -228,18 +225,14 @@ def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
             name, place = recurrent.groups(default="")
             path = f"{path}:{place.removeprefix('_')}" if place else path
         parts.setdefault(path, {})[name] = full_name
-    modules = []
-    for path, names in parts.items():
-        own = {name: arrays[full_name] for name, full_name in names.items()}
-        modules.append(Module(path, _group(own), own, names))
-    return modules
+    return modules_of(parts, arrays, _group)
 
 
 def _is_attention(path: str, arrays: Mapping[str, np.ndarray]) -> bool:
     return any((f"{path}.{name}" if path else name) in arrays for name in IN_ATTENTION)
 
 
-def _group(arrays: Mapping[str, np.ndarray]) -> str:
+def _group(arrays: Arrays) -> str:
     """The group of a module, which its arrays tell."""
     if any(name in arrays for name in IN_ATTENTION):
         return GROUPS["attention"]
@@ -247,11 +240,7 @@ def _group(arrays: Mapping[str, np.ndarray]) -> str:
         return GROUPS["lstm"]
     if "running_mean" in arrays:
         return GROUPS["batch_norm"]
-    weight = arrays.get("weight")
-    bias = arrays.get("bias")
-    if weight is None or weight.ndim < 2 or (bias is not None and bias.ndim == weight.ndim):
-        return GROUPS["norm"] if weight is not None else GROUPS["others"]
-    return GROUPS["dense"] if weight.ndim == 2 else GROUPS["conv"]
+    return group_of_weight(arrays)
 
 
 def _default_module(layer: NetworkLayer) -> Module:

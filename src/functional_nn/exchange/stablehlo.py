@@ -118,6 +118,10 @@ def to_stablehlo(
     if dtype is not None:
         check_dtype("dtype", dtype)
 
+    if path is not None:
+        path = check_path("path", path)
+        imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+
     def apply(params: Params, state: State, x: PyTree) -> PyTree:
         return net.apply(params, state, x, train=False)[0]
 
@@ -130,8 +134,6 @@ def to_stablehlo(
 
     network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
     if path is not None:
-        path = check_path("path", path)
-        imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
         content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
         arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
         write_whole(path, packed(arrays, {}))

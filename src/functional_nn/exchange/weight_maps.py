@@ -47,6 +47,34 @@ class Module(NamedTuple):
     names: dict[str, str]
 
 
+def modules_of(
+    parts: Mapping[str, dict[str, str]], arrays: Mapping[str, np.ndarray], group: Callable[[Arrays], str]
+) -> list[Module]:
+    """The modules of a model.
+
+    Args:
+        parts: for the path of each module, the full names of its arrays by their names inside the module.
+        arrays: the arrays by their full names.
+        group: gives the group of a module from its arrays.
+    """
+    modules = []
+    for path, names in parts.items():
+        own = {name: arrays[full_name] for name, full_name in names.items()}
+        modules.append(Module(path, group(own), own, names))
+    return modules
+
+
+def group_of_weight(arrays: Arrays) -> str:
+    """The group of a module that has a ``weight`` and perhaps a ``bias``, by the number of their axes."""
+    if "weight" not in arrays:
+        return GROUPS["others"]
+    axes = arrays["weight"].ndim
+    # The bias of a norm over several axes has as many axes as its weight.
+    if axes < 2 or ("bias" in arrays and arrays["bias"].ndim == axes):
+        return GROUPS["norm"]
+    return GROUPS["dense"] if axes == 2 else GROUPS["conv"]
+
+
 class WeightMap(NamedTuple):
     """The two directions between the arrays of a layer and those of a module.
 
