@@ -21,6 +21,7 @@ LEVELS = [
     {"losses", "layers", "metrics"},
     {"models"},
     {"training", "gradients"},
+    {"configuration"},
     {"sweeps"},
     {"bench", "exchange"},  # bench measures what sweeps run
     {"reports"},

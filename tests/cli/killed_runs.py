@@ -24,7 +24,7 @@ from functional_nn import cli
 for module in ("data.sources", "reports.plots.run", "reports.plots.sweep", "sweeps.sweep", "training.fit"):
     importlib.import_module(f"functional_nn.{module}")
 
-RESULTS = ("parameters.safetensors", "members.csv")
+RESULTS = ("model.safetensors", "members.csv")
 """What a run and a sweep write first when they have ended."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from functional_nn import cli
 from functional_nn.bench.compare import records
 from functional_nn.bench.measure.suite import PROGRAMS
-from functional_nn.cli.flag_types import Doubled
+from functional_nn.configuration.flag_types import Doubled
 
 bench = import_module("functional_nn.cli.bench")
 FLAGS = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--seconds", "0.01"]

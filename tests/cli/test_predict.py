@@ -60,7 +60,7 @@ def refused(capsys, arguments, *words: str) -> None:
 
 def by_hand(finished, images) -> np.ndarray:
     """The classes of the network in the run folder, computed without the package."""
-    w = load_file(finished.folder / "parameters.safetensors")
+    w = load_file(finished.folder / "model.safetensors")
     x = images.reshape(len(images), -1) / 255
     for number in range(2):
         x = x @ w[f"params/dense_{number}/weight"] + w[f"params/dense_{number}/bias"]
@@ -202,7 +202,7 @@ def copy(finished, digits, tmp_path):
     """A copy of the run to damage, and an image."""
     folder, image = tmp_path / "copy", tmp_path / "digit.png"
     folder.mkdir()
-    for name in ("config.json", "metrics.jsonl", "parameters.safetensors", "result.json"):
+    for name in ("config.json", "metrics.jsonl", "model.safetensors", "result.json"):
         shutil.copy(finished.folder / name, folder)
     PIL.Image.fromarray(digits[0][0]).save(image)
     return folder, image
@@ -210,7 +210,7 @@ def copy(finished, digits, tmp_path):
 
 def tied(folder):
     """Makes a changed folder look as if a run had written it like that, so that what comes behind is tested."""
-    names = ("config.json", "metrics.jsonl", "parameters.safetensors")
+    names = ("config.json", "metrics.jsonl", "model.safetensors")
     checksums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     (folder / "result.json").write_text(signed_text({"files": checksums}))
 
@@ -223,10 +223,10 @@ def test_fault_43_folders_without_a_run(tmp_path, copy, capsys):
     folder, image = copy
     refused(capsys, [tmp_path / "missing", image], "missing", "functional-nn train --out")
     refused(capsys, [image, image], "digit.png")
-    (folder / "parameters.safetensors").unlink()
-    refused(capsys, [folder, image], "parameters.safetensors")
-    (folder / "parameters.safetensors").mkdir()
-    refused(capsys, [folder, image], "parameters.safetensors")
+    (folder / "model.safetensors").unlink()
+    refused(capsys, [folder, image], "model.safetensors")
+    (folder / "model.safetensors").mkdir()
+    refused(capsys, [folder, image], "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_fault_43_folders_without_a_run(tmp_path, copy, capsys):
 )
 def test_fault_43_damaged_parameters(copy, capsys, damage):
     folder, image = copy
-    path = folder / "parameters.safetensors"
+    path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     refused(capsys, [folder, image], str(path), "belongs to result.json")
     tied(folder)
@@ -254,7 +254,7 @@ def test_fault_43_damaged_parameters(copy, capsys, damage):
 
 def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
     folder, image = copy
-    path = folder / "parameters.safetensors"
+    path = folder / "model.safetensors"
     other = load_file(path)
     other["params/dense_0/weight"] = np.zeros((784, 32), np.float32)
     other["params/dense_7/bias"] = other.pop("params/dense_1/bias")
@@ -311,7 +311,7 @@ def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
     refused(capsys, [folder, image], str(path), name)
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "parameters.safetensors", "result.json"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "model.safetensors", "result.json"])
 def test_fault_48_files_that_belong_together_are_tied(copy, capsys, name):
     """Another activation in the configuration would give other predictions; every byte is looked at here."""
     folder, image = copy
@@ -335,7 +335,7 @@ def test_fault_48_another_activation_is_noticed(copy, capsys):
 
 def test_fault_48_parameters_that_are_not_finite_are_no_answer(copy, capsys):
     folder, image = copy
-    path = folder / "parameters.safetensors"
+    path = folder / "model.safetensors"
     arrays = load_file(path)
     arrays["params/dense_1/bias"][3] = np.nan
     path.write_bytes(packed(arrays, {}))

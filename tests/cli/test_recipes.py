@@ -5,10 +5,10 @@ import json
 import pytest
 
 from functional_nn import cli
-from functional_nn.cli.configuration import Configuration, flag_of
-from functional_nn.cli.recipes import RECIPES
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
+from functional_nn.configuration.recipes import RECIPES
+from functional_nn.configuration.run_configuration import Configuration, flag_of
 
 
 @pytest.mark.parametrize("name", RECIPES)

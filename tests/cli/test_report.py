@@ -99,7 +99,7 @@ def test_a_resumed_run_goes_on_with_its_statistics(copied, tiny):
 
 
 def test_a_killed_run_has_a_page_from_its_newest_checkpoint(copied):
-    for name in ("result.json", "parameters.safetensors", "report.html"):
+    for name in ("result.json", "model.safetensors", "report.html"):
         (copied / name).unlink()
     with open(copied / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3, "train_l')
@@ -139,7 +139,7 @@ def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them
         assert run(["report", str(tmp_path)]) == 2
         assert "pip install 'functional-nn[plots]'" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
-    for name in ("parameters.safetensors", "checkpoints/0000000002/arrays.safetensors"):
+    for name in ("model.safetensors", "checkpoints/0000000002/arrays.safetensors"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
     assert run(["report", str(tmp_path)]) == 0
     assert "after epoch 2." in page(tmp_path)  # computed anew

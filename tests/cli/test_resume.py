@@ -32,7 +32,7 @@ def outcome(folder: Path) -> tuple:
     arrays = load_file(newest / "arrays.safetensors")
     names = {name: array.tobytes() for name, array in arrays.items()}
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    return (folder / "parameters.safetensors").read_bytes(), lines, names, kept
+    return (folder / "model.safetensors").read_bytes(), lines, names, kept
 
 
 def started(*arguments) -> subprocess.Popen:

@@ -21,11 +21,11 @@ from safetensors.numpy import load_file
 from functional_nn import load_dataset
 from functional_nn.activations import table as activations
 from functional_nn.cli import flag_types, run
-from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.flag_types import Several
-from functional_nn.cli.run_flags import SweptOption
 from functional_nn.cli.sweep import AXES, sweep
 from functional_nn.cli.train import _number, train
+from functional_nn.configuration.flag_types import Several
+from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.run_flags import SweptOption
 from functional_nn.models import named_models as models
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
@@ -39,7 +39,7 @@ OTHERS = [
     "config.json",
     "layer_statistics.jsonl",
     "metrics.jsonl",
-    "parameters.safetensors",
+    "model.safetensors",
     "report.html",
     "result.json",
 ]
@@ -123,7 +123,7 @@ def test_json_holds_the_result(finished):
     assert result["device"] == f"cpu: {device_name(jax.devices()[0])}"
     assert result["device"] != "cpu: cpu"
     in_folder = strict_json(finished.folder / "result.json")
-    assert in_folder.pop("files").keys() == {"config.json", "metrics.jsonl", "parameters.safetensors"}
+    assert in_folder.pop("files").keys() == {"config.json", "metrics.jsonl", "model.safetensors"}
     assert len(in_folder.pop("sha256")) == 64
     assert in_folder == result
 
@@ -136,7 +136,7 @@ def test_run_folder_holds_everything_and_no_temporary_files(finished):
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4, 5]
     assert metrics[-1]["test_accuracy"] == strict_json(finished.json)["test_accuracy"]
     assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
-    shapes = {name: array.shape for name, array in load_file(finished.folder / "parameters.safetensors").items()}
+    shapes = {name: array.shape for name, array in load_file(finished.folder / "model.safetensors").items()}
     assert shapes["params/dense_0/weight"] == (784, 64)
     assert len(shapes) == 4
 
@@ -177,7 +177,7 @@ def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monke
     monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert run([*tiny, "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
-    a, b, c = ((tmp_path / name / "parameters.safetensors").read_bytes() for name in "abc")
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c
 
 
@@ -402,7 +402,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1].startswith("image.png ")
-    assert {a.dtype for a in load_file(tmp_path / "run" / "parameters.safetensors").values()} == {np.dtype("float64")}
+    assert {a.dtype for a in load_file(tmp_path / "run" / "model.safetensors").values()} == {np.dtype("float64")}
     loss = strict_json(tmp_path / "result.json")["test_loss"]
     assert float(np.float32(loss)) != loss
 
@@ -512,7 +512,7 @@ def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, 
     pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
     assert pictures == ["first_layer_weights.png", "learning_curves.png"]
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
-    for array in load_file(tmp_path / "run" / "parameters.safetensors").values():
+    for array in load_file(tmp_path / "run" / "model.safetensors").values():
         assert np.isfinite(array).all()
 
 
@@ -521,7 +521,7 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
 
     def full(descriptor):
         if (tmp_path / "run" / "layer_statistics.jsonl").exists():
-            raise OSError(28, "No space left on device", "parameters.safetensors")
+            raise OSError(28, "No space left on device", "model.safetensors")
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)

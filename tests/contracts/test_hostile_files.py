@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from functional_nn.cli import run
-from functional_nn.cli.configuration import Configuration
+from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.core.errors import InputError
 from functional_nn.data import read_idx
 from functional_nn.data.images import read_image
@@ -224,8 +224,8 @@ def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_bytes(CONFIGURATION)
-        (folder / "parameters.safetensors").write_bytes(packed(ARRAYS, {}))
-        place = {"json": folder / "config.json", "image": image, "safetensors": folder / "parameters.safetensors"}[name]
+        (folder / "model.safetensors").write_bytes(packed(ARRAYS, {}))
+        place = {"json": folder / "config.json", "image": image, "safetensors": folder / "model.safetensors"}[name]
         place.write_bytes(mutated(chance.choice(seeds), seeds, chance))
         assert run(["predict", str(folder), str(image)]) == 2
         assert "Traceback" not in capsys.readouterr().err

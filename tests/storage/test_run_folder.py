@@ -114,9 +114,9 @@ def trained():
 def test_a_finished_run_is_written_whole(tmp_path, trained):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
     run_folder.finish_run_folder(tmp_path, *trained, [EPOCH], {"test_accuracy": 0.5})
-    names = ["config.json", "metrics.jsonl", "parameters.safetensors", "result.json"]
+    names = ["config.json", "metrics.jsonl", "model.safetensors", "result.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    for found, given in zip(load_parameters(tmp_path / "parameters.safetensors", trained), trained, strict=True):
+    for found, given in zip(load_parameters(tmp_path / "model.safetensors", trained), trained, strict=True):
         jax.tree.map(np.testing.assert_array_equal, found, given)
     assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] == 0.5
     run_folder.verify_run_folder(tmp_path)

@@ -16,6 +16,8 @@ import click
 
 from functional_nn.cli.atlas import atlas
 from functional_nn.cli.bench import bench
+from functional_nn.cli.export import export
+from functional_nn.cli.import_parameters import import_parameters
 from functional_nn.cli.info import info
 from functional_nn.cli.predict import predict
 from functional_nn.cli.report import report
@@ -50,6 +52,8 @@ SHORT_HELP = {
     predict: "Classify image files with a trained network.",
     sweep: "Train a model for each combination of settings and seeds.",
     report: "Write a page about a run or a sweep, from its folder.",
+    export: "Write a trained network for other programs or a hub of models.",
+    import_parameters: "Make a run folder from parameters of PyTorch.",
     bench: "Measure how fast a network compiles and runs.",
     info: "Print versions, optional packages, and devices.",
     verify: "Compare the hand-derived gradients with jax.grad.",

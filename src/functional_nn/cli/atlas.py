@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.flag_types import JSON_FILE, POSITIVE, NewFile, is_given
 from functional_nn.cli.info import versions
 from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import JSON_FILE, POSITIVE, NewFile, is_given
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.flag_types import (
+from functional_nn.cli.signals import Signals
+from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import (
     JSON_FILE,
     MODELS,
     POSITIVE,
@@ -21,8 +23,6 @@ from functional_nn.cli.flag_types import (
     Several,
     Sizes,
 )
-from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import importing
 from functional_nn.core.counts import counted
 from functional_nn.core.progress import clear_line, progress_bar
 

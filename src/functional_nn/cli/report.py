@@ -12,7 +12,7 @@ from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.startup import importing
 
 if TYPE_CHECKING:
-    from functional_nn.cli.configuration import Configuration
+    from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
     from functional_nn.reports.pages.run_contents import RunContents
@@ -124,9 +124,9 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     Raises:
         DataError: if the configuration or the metrics are damaged.
     """
-    from functional_nn.cli.configuration import Configuration
-    from functional_nn.cli.predict import image_shapes
+    from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
+    from functional_nn.exchange.saved_networks import image_shapes
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import run_folder
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.configuration import Configuration, flag_of
-from functional_nn.cli.flag_types import (
+from functional_nn.cli.signals import Signals
+from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
@@ -36,9 +37,8 @@ from functional_nn.cli.flag_types import (
     is_given,
     metrics_by_name,
 )
-from functional_nn.cli.recipes import RECIPE
-from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import importing
+from functional_nn.configuration.recipes import RECIPE
+from functional_nn.configuration.run_configuration import Configuration, flag_of
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 
@@ -228,7 +228,7 @@ def _members(
     flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
-    from functional_nn.cli.values_from_files import members_of_flags
+    from functional_nn.configuration.values_from_files import members_of_flags
     from functional_nn.sweeps.grid import grid as grids
     from functional_nn.sweeps.grid.grid_file import read_grid
 

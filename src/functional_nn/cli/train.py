@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.configuration import Configuration
-from functional_nn.cli.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
-from functional_nn.cli.run_flags import with_run_flags
+from functional_nn.cli.fine_tuning import check_freeze, start_from, with_settings_of
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
+from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
+from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.run_flags import with_run_flags
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.progress import clear_line
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder for configuration, metrics, checkpoints, parameters, pictures and a page, report.html.",
 )
+@click.option(
+    "--from",
+    "from_run",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Start from the parameters of this run, and take its network and data set where no flag says otherwise.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
 @click.option(
     "--checkpoint-minutes",
@@ -47,10 +55,11 @@ if TYPE_CHECKING:
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the last line only.")
-@click.pass_obj
+@click.pass_context
 def train(
-    signals: Signals,
+    context: click.Context,
     out: Path | None,
+    from_run: Path | None,
     resume: bool,
     checkpoint_minutes: float,
     metrics: list[str] | None,
@@ -63,7 +72,10 @@ def train(
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
+    signals: Signals = context.obj
     configuration = Configuration(**flags)
+    if from_run is not None:
+        configuration = with_settings_of(from_run, configuration, context)
     if resume and out is None:
         raise InputError("--resume", "the run's folder in --out", "none")
 
@@ -91,6 +103,13 @@ def train(
         click.echo(data.describe())
         click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}")
     net = configuration.network(data.classes)
+    start, origin = None, {}
+    if from_run is not None:
+        params, state, anew = start_from(from_run, net, configuration, data)
+        start, origin = (params, state), {"from": run_folder.origin(from_run)}
+        if anew and not quiet:
+            click.echo(f"New, because their shapes differ: {', '.join(anew)}")
+    check_freeze(configuration, net, data)
     checkpoints, recorder = None, None
     if out is not None:
         run_folder.check_run_folder(out, resume)
@@ -106,7 +125,7 @@ def train(
                 # on.
                 about = {"classes": data.classes, "image_shape": data.train_images.shape[1:]}
                 about |= {"class_names": data.class_names, "versions": versions()}
-                run_folder.create_run_folder(out, configuration.to_dict() | about)
+                run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
         if recorder is not None:
             recorder.record(metrics.epoch, train_state.params, train_state.state)
@@ -125,6 +144,7 @@ def train(
             epochs=configuration.epochs,
             batch_size=configuration.batch_size,
             seed=configuration.seed,
+            start=start,
             penalty=configuration.penalty(),
             precision=configuration.precision,
             devices=configuration.devices,

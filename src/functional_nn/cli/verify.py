@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from functional_nn.cli.flag_types import COUNT, JSON_FILE, POSITIVE, NewFile
 from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import COUNT, JSON_FILE, POSITIVE, NewFile
 
 
 @click.command()

@@ -2,10 +2,13 @@ from .equinox_parameters import from_equinox as from_equinox
 from .equinox_parameters import to_equinox as to_equinox
 from .flax_parameters import from_flax as from_flax
 from .flax_parameters import to_flax as to_flax
+from .hub_folder import to_hub as to_hub
 from .keras_parameters import from_keras as from_keras
 from .keras_parameters import to_keras as to_keras
 from .pytorch_parameters import from_torch as from_torch
 from .pytorch_parameters import to_torch as to_torch
+from .saved_networks import SavedNetwork as SavedNetwork
+from .saved_networks import load as load
 from .stablehlo import ExportedNetwork as ExportedNetwork
 from .stablehlo import load_stablehlo as load_stablehlo
 from .stablehlo import to_stablehlo as to_stablehlo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,14 +23,18 @@ from functional_nn.exchange.output_check import Check, Outputs, check_argument, 
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module, group_of_weight, modules_of
-from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.files import check_path
+from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.storage.files import check_path, write_whole
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
 """The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
 
 IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
 """The arrays by which ``MultiheadAttention`` is known."""
+
+
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
+"""The endings of files of a state dict."""
 
 
 class HasStateDict(Protocol):
@@ -136,6 +141,29 @@ def to_torch(
         module.load_state_dict(tensors)
         check_written(net, params, state, in_shape, modules, check, _outputs_of(module, modules))
     return tensors
+
+
+def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict of NumPy arrays to a safetensors file, or, for any other ending, as ``torch.save`` does.
+
+    Args:
+        argument: the name of the path, for errors.
+        path: the file.
+        state_dict: arrays by name.
+
+    Raises:
+        InputError: for an ending that is not known, and for ``.pt`` without PyTorch.
+    """
+    if path.suffix not in ENDINGS:
+        raise InputError(argument, f"a file that ends in {', '.join(ENDINGS)}", path.name)
+    if path.suffix == ".safetensors":
+        # Views of transposed arrays would be written in the order of their memory.
+        write_whole(path, packed({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, {}))
+        return
+    torch = imported("torch", "torch", argument)
+    content = io.BytesIO()
+    torch.save({name: _as_tensor(array) for name, array in state_dict.items()}, content)
+    write_whole(path, content.getvalue())
 
 
 def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:

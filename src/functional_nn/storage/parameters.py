@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, short_repr
@@ -51,3 +52,12 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
         raise DataError(str(path), "the parameters of this network", different)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
+    try:
+        arrays, about = unpacked(path, has_checksum=False)
+    except (DataError, FileNotFoundError):
+        return False
+    return "sha256" in about and bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)

@@ -31,7 +31,7 @@ from functional_nn.storage.parameters import save_parameters
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"
-PARAMETERS = "parameters.safetensors"
+PARAMETERS = "model.safetensors"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 LAYER_STATISTICS = "layer_statistics.jsonl"
@@ -41,26 +41,31 @@ VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
 
 
-def check_run_folder(folder: Path, resume: bool = False) -> None:
+def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> None:
     """Makes the folder of a run. It stays empty until the run has something to write.
+
+    Args:
+        folder: the folder.
+        resume: whether it may have a run that goes on.
+        argument: the name of the argument, for errors.
 
     Raises:
         InputError: if the folder already contains a run, which would be lost; if it cannot be written to; or if
             ``resume`` is given for a run without checkpoints.
     """
-    check_new_folder("--out", folder)
-    check_kind("--out", folder, "a run")
+    check_new_folder(argument, folder)
+    check_kind(argument, folder, "a run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError("--out", "a folder that can be written to", f"{folder} ({error.strerror})") from None
+        raise InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})") from None
     has_checkpoints = bool(steps(folder / CHECKPOINTS))
     has_run = has_checkpoints or (folder / CONFIGURATION).exists()
     if has_run and not resume:
         remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
-        raise InputError("--out", "a folder without a run in it", f"{folder}, which has one", remedy)
+        raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
     if has_run and not has_checkpoints:
         given = f"{folder}, whose run has none"
         raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
@@ -91,6 +96,16 @@ def read_configuration(folder: Path) -> JsonObject:
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
     return configuration
+
+
+def checksum_of(path: Path) -> str:
+    """The SHA-256 checksum of a file."""
+    return _sha256_of(path.read_bytes())
+
+
+def origin(folder: Path) -> JsonObject:
+    """Which run another one starts from, for its configuration: the name of its folder and its parameters' checksum."""
+    return {"run": folder.name, "sha256": checksum_of(folder / PARAMETERS)}
 
 
 def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
@@ -174,7 +189,7 @@ def finish_run_folder(
     write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
     save_parameters(folder / PARAMETERS, params, state)
     # The result is written last: it has the checksums of the others, and its presence shows that the run has finished.
-    checksums = {name: _sha256(folder / name) for name in VERIFIED if (folder / name).exists()}
+    checksums = {name: checksum_of(folder / name) for name in VERIFIED if (folder / name).exists()}
     write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
 
 
@@ -195,7 +210,7 @@ def verify_run_folder(folder: Path) -> None:
     for name in VERIFIED:
         expected = checksums.get(name) if isinstance(checksums, dict) else None
         try:
-            found = _sha256(folder / name)
+            found = checksum_of(folder / name)
         except OSError as error:
             raise DataError(str(folder / name), "a file of the run", error.strerror) from None
         if found != expected:
@@ -225,10 +240,6 @@ def _json_object(line: str | bytes) -> JsonObject | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _sha256(path: Path) -> str:
-    return _sha256_of(path.read_bytes())
 
 
 def _sha256_of(content: bytes) -> str:

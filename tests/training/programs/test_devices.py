@@ -148,7 +148,7 @@ JOB = """
     step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, rule))
     begin = jax.jit(lambda: fnn.training.create_train_state(net, rule, jax.random.key(0), (5,)), out_shardings=whole)
     train_state = begin()
-    path, done = Path(folder) / "parameters.safetensors", 0
+    path, done = Path(folder) / "model.safetensors", 0
     if path.exists():
         like = (train_state.params, {"step": train_state.step})
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
@@ -189,5 +189,5 @@ def test_fault_42_a_lost_process_ends_the_job_and_it_starts_again_where_it_was(t
     assert lost == -signal.SIGKILL
     assert survivor not in (0, None)
     assert job(tmp_path / "killed", killed=-1) == [0, 0]
-    whole, again = (tmp_path / name / "parameters.safetensors" for name in ("whole", "killed"))
+    whole, again = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
     assert whole.read_bytes() == again.read_bytes()

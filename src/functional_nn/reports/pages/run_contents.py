@@ -21,8 +21,11 @@ from functional_nn.training.optimizers.precision import Precision
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
 """The numbers of an epoch that are not its metrics."""
 
-NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names")
+NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "from", "imported_from")
 """The entries of a configuration that are shown elsewhere."""
+
+OF_THE_NETWORK = ("dataset", "model", "hidden", "activation", "dropout", "batch_norm", "precision")
+"""The settings that are shown if the parameters were imported, so that the others had no effect."""
 
 TIMES = {
     "compile": "compile",
@@ -105,7 +108,12 @@ def sentence(contents: RunContents) -> str:
     """The configuration and the outcome of the run in words."""
     settings, history = contents.settings, contents.history
     about = [str(settings[name]) for name in ("model", "dataset") if settings.get(name)]
+    if settings.get("imported_from"):
+        parts = [f"{' on '.join(about)} has imported parameters ({_origin(settings, 'imported_from', 'file')})."]
+        return " ".join([*parts, *_outcome_in_words(contents)])
     parts = [f"{' on '.join(about)} was trained" if about else "A network was trained"]
+    if settings.get("from"):
+        parts.append(f"from the parameters of another run ({_origin(settings, 'from', 'run')})")
     if settings.get("optimizer"):
         schedule = settings.get("schedule", "constant")
         changing = "" if schedule == "constant" else f" ({schedule} schedule)"
@@ -120,11 +128,19 @@ def sentence(contents: RunContents) -> str:
     parts.append(f"for {count}.")
     status = "" if contents.result is None else str(contents.result.get("status", ""))
     parts.append(ENDINGS.get(status, "It has not finished, or it was killed." if contents.result is None else ""))
-    shown = outcome(contents)
-    if shown:
-        text = "; ".join(f"{words(name)} {number(value)}" for name, value in shown.items())
-        parts.append(f"{text[0].upper()}{text[1:]}.")
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (*parts, *_outcome_in_words(contents)) if part)
+
+
+def _outcome_in_words(contents: RunContents) -> list[str]:
+    """The metrics at the end of the run as a sentence; an empty list if there are none."""
+    text = "; ".join(f"{words(name)} {number(value)}" for name, value in outcome(contents).items())
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _origin(settings: JsonObject, name: str, entry: str) -> str:
+    """The name of the file or run that the parameters came from."""
+    origin = settings.get(name)
+    return str(origin.get(entry)) if isinstance(origin, dict) else "unknown"
 
 
 def message(contents: RunContents) -> str:
@@ -138,9 +154,7 @@ def message(contents: RunContents) -> str:
 
 def outcome(contents: RunContents) -> dict[str, float | None]:
     """The metrics at the end of the run, the one that counts first."""
-    if not contents.history:
-        return {}
-    last = metrics_of(contents.history[-1])
+    last = metrics_of(contents.history[-1]) if contents.history else {}
     if contents.result is not None:
         last |= {name: contents.result[name] for name in contents.result if name.startswith("test_")}
     known = {name: value for name, value in last.items() if value is not None}
@@ -164,6 +178,8 @@ def settings_table(settings: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
     """The settings of a run as texts by name, without those that are off."""
     shown = []
     for name, value in settings.items():
+        if settings.get("imported_from") and name not in OF_THE_NETWORK:
+            continue
         if name in NOT_SETTINGS or value is None or value is False or (name in OFF_AT_ZERO and value == 0):
             continue
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -40,6 +40,34 @@ def path_mask(paths: trees.Paths = "*weight") -> Callable[[Params], trees.PyTree
     return mask
 
 
+def with_frozen(optimizer: optax.GradientTransformation, paths: trees.Paths) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with some parameters left as they are: no update, no weight decay, no memory for them.
+
+    The parameters stay in one tree, as checkpoints and files need it. The layer ``frozen`` moves them to the state
+    instead, and then their gradients are not computed either.
+
+    Args:
+        optimizer: what updates the other parameters.
+        paths: which parameters to leave, see ``trees.select``.
+
+    Raises:
+        InputError: when Optax initializes the transformation, if no parameter matches.
+
+    >>> rule = with_frozen(optax.sgd(1.0), "dense_0/*")
+    >>> params = {"dense_0": {"bias": jnp.zeros(1)}, "dense_1": {"bias": jnp.zeros(1)}}
+    >>> gradient = jax.tree.map(jnp.ones_like, params)
+    >>> updates, _ = rule.update(gradient, rule.init(params), params)
+    >>> print(updates["dense_0"]["bias"], updates["dense_1"]["bias"])
+    [0.] [-1.]
+    """
+    mask = path_mask(paths)
+
+    def labels(params):
+        return jax.tree.map(lambda frozen: "frozen" if frozen else "trained", mask(params))
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
 def max_norm(
     limit: float | jax.Array, paths: trees.Paths = "*weight", *, axis: int | tuple[int, ...] | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from functional_nn.cli.flag_types import Named
+from functional_nn.configuration.flag_types import Named
 
 RECIPES: dict[str, dict[str, str]] = {
     "fast": {"model": "lenet", "epochs": "1", "learning_rate": "0.02", "schedule": "one-cycle"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from functional_nn.cli.flag_types import FlagValue, Several
+from functional_nn.configuration.flag_types import FlagValue, Several
 from functional_nn.core.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
 
 SINGLE_VALUE_FLAGS = ("batch_norm", "gradient")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from functional_nn import DataError, cli
-from functional_nn.cli.configuration import Configuration
+from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.storage.run_folder import read_configuration
 
 GOOD = {
@@ -133,4 +133,4 @@ def test_fault_50_predict_refuses_classes_and_image_shapes_that_are_none(unsigne
 def test_fault_50_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, capsys):
     folder = written(tmp_path / "run", classes="2147483647")
     assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
-    assert "parameters.safetensors" in capsys.readouterr().err
+    assert "model.safetensors" in capsys.readouterr().err

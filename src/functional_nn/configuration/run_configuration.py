@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from functional_nn.cli.flag_types import LARGEST_SEED, FlagValue
-from functional_nn.cli.run_flags import run_flag
-from functional_nn.cli.values_from_files import flag_value
+from functional_nn.configuration.flag_types import LARGEST_SEED, FlagValue
+from functional_nn.configuration.run_flags import run_flag
+from functional_nn.configuration.values_from_files import flag_value
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.core.suggestions import suggest
 
@@ -79,6 +79,7 @@ class Configuration:
     validation: float = 0.0
     image_size: tuple[int, ...] | None = None
     image_color: str | None = None
+    freeze: str | None = None
 
     def completed(self) -> Configuration:
         """Fills in the model's defaults for values that were not given.
@@ -117,6 +118,11 @@ class Configuration:
         )
         return data.with_validation(self.validation) if self.validation else data
 
+    @property
+    def has_augmentation(self) -> bool:
+        """Whether training images are moved or deformed. Then the network is the last layer of a chain."""
+        return is_given(self.deform) or bool(self.shift)
+
     def network(self, classes: int) -> Layer:
         """The network, with one output per class."""
         from functional_nn.activations.table import activation
@@ -140,14 +146,18 @@ class Configuration:
         return with_hand_vjp(net) if self.gradient == "formula" else net
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
-        """The optimizer, with its schedule over the steps of the run, its weight decay and its clipping."""
+        """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing."""
         from functional_nn.training.optimizers.clipping import with_clipping
+        from functional_nn.training.optimizers.constraints import with_frozen
         from functional_nn.training.optimizers.lookup import schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
         constant = self.schedule == "constant"
         rule = self._rule(self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps))
-        return rule if self.clip_norm is None else with_clipping(rule, self.clip_norm)
+        if self.clip_norm is not None:
+            rule = with_clipping(rule, self.clip_norm)
+        # Outside of the clipping, so that gradients of frozen parameters do not count for the norm.
+        return rule if self.freeze is None else with_frozen(rule, tuple(self.freeze.split(",")))
 
     def _rule(self, rate: Number | optax.Schedule) -> optax.GradientTransformation:
         import optax

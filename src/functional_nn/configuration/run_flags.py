@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-from functional_nn.cli.flag_types import (
+from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
     GRADIENTS,
@@ -22,10 +22,11 @@ from functional_nn.cli.flag_types import (
     SCHEDULES,
     SEED,
     SHARE,
+    FlagValue,
     Named,
     Sizes,
 )
-from functional_nn.cli.recipes import RECIPE
+from functional_nn.configuration.recipes import RECIPE
 
 Function = TypeVar("Function", bound=Callable[..., object])
 Decorator = Callable[[Function], Function]
@@ -132,6 +133,11 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         "--clip-norm", cls=SweptOption, type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]"
     ),
     click.option(
+        "--freeze",
+        metavar="PATTERNS",
+        help="Parameters that keep their values, such as 'conv_*,dense_0/*'; see --from.  [default: none]",
+    ),
+    click.option(
         "--non-finite",
         type=Named(NON_FINITE),
         default="stop",
@@ -152,4 +158,10 @@ def run_flag(name: str) -> click.Parameter:
     return _PARAMETERS[name]
 
 
-_PARAMETERS = {parameter.name: parameter for parameter in click.command(with_run_flags(lambda **flags: None)).params}
+def default_flags() -> dict[str, FlagValue]:
+    """The values of all flags if none of them is given."""
+    return _COMMAND.make_context("train", []).params
+
+
+_COMMAND = click.command(with_run_flags(lambda **flags: None))
+_PARAMETERS = {parameter.name: parameter for parameter in _COMMAND.params}

@@ -1,0 +1,85 @@
+"""``functional-nn export``: a trained network as a file for other programs, or as a folder for a hub of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
+from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import Named
+
+if TYPE_CHECKING:
+    from functional_nn.exchange.saved_networks import SavedNetwork
+
+FORMATS = {
+    "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
+    "onnx": "a program for ONNX Runtime, also in a browser",
+    "safetensors": "the parameters, by their paths",
+    "torch": "a state dict of PyTorch, in a file .safetensors or .pt",
+    "hub": "a folder for a hub of models, with a model card",
+}
+"""The formats, and what each of them is."""
+
+
+@click.command(epilog="Formats: " + "; ".join(f"{name}, {what}" for name, what in FORMATS.items()) + ".")
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--to", "kind", type=Named(FORMATS), required=True, metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The new file or folder.")
+@click.option("--gradient", is_flag=True, help="For stablehlo: also the program of the gradient.")
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="For torch: a state dict with the names to write.  [default: the paths here]",
+)
+@COMPILATION_CACHE
+def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
+    """Write the trained network of a run folder for other programs.
+
+    RUN is what train --out or import wrote. Images enter the exported network as numbers from 0 to 1, (batch, height,
+    width, channels).
+    """
+    with importing():
+        from functional_nn.core.errors import InputError
+        from functional_nn.exchange.hub_folder import to_hub
+        from functional_nn.exchange.saved_networks import load
+
+    if gradient and kind != "stablehlo":
+        raise InputError("--gradient", "the format stablehlo", f"--to {kind}")
+    if like is not None and kind != "torch":
+        raise InputError("--like", "the format torch", f"--to {kind}")
+    if kind == "hub":
+        to_hub(run, out)
+    else:
+        if out.exists():
+            raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
+        _write(load(run), kind, out, gradient, like)
+    click.echo(f"{click.format_filename(out)}: {FORMATS[kind]}")
+
+
+def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
+    """Writes a network to a file."""
+    import jax
+
+    from functional_nn.exchange.pytorch_parameters import to_torch, write_state_dict
+    from functional_nn.exchange.stablehlo import to_stablehlo
+    from functional_nn.storage.parameters import save_parameters
+
+    net, params, state, in_shape, *_ = network
+    with jax.enable_x64(network.configuration.precision == "float64"):
+        if kind == "stablehlo":
+            to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
+        elif kind == "onnx":
+            from functional_nn.exchange.onnx import to_onnx
+
+            to_onnx(net, params, state, in_shape, out)
+        elif kind == "safetensors":
+            save_parameters(out, params, state)
+        else:
+            # A file cannot be run, so its outputs cannot be compared. With --like, names and shapes must fit.
+            write_state_dict("--out", out, to_torch(net, params, state, in_shape, like, check=False))

@@ -1,0 +1,137 @@
+"""Training that starts from an earlier run: its settings, its parameters, and those that keep their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from functional_nn.configuration.run_configuration import Configuration, flag_of
+from functional_nn.core.errors import InputError, short_repr
+
+if TYPE_CHECKING:
+    import jax
+
+    from functional_nn.core.layer import Layer, Params, State
+    from functional_nn.core.trees import PyTree
+    from functional_nn.data.dataset import Dataset
+
+DATA = ("dataset", "data_dir", "image_size", "image_color")
+NETWORK = ("model", "hidden", "activation", "dropout", "batch_norm", "precision")
+
+
+def with_settings_of(run: Path, configuration: Configuration, context: click.Context) -> Configuration:
+    """The configuration with the network and the data of an earlier run, where no flag says otherwise.
+
+    Args:
+        run: the folder of the earlier run.
+        configuration: the new run's.
+        context: of the command, which knows the flags that were given.
+
+    Raises:
+        DataError: if the folder has no finished run.
+    """
+    from functional_nn.storage import run_folder
+
+    values = run_folder.read_configuration(run)
+    run_folder.verify_run_folder(run)
+    earlier = Configuration.from_dict(values, run / run_folder.CONFIGURATION)
+
+    def is_free(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.DEFAULT
+
+    names = [name for name in NETWORK if is_free(name)]
+    if is_free("dataset"):
+        names += [name for name in DATA if is_free(name)]
+    return replace(configuration, **{name: getattr(earlier, name) for name in names})
+
+
+def start_from(run: Path, net: Layer, configuration: Configuration, data: Dataset) -> tuple[Params, State, list[str]]:
+    """The parameters and the state of an earlier run for a new network, and the paths that start anew.
+
+    For another number of classes, the parameters of the last layer start anew.
+
+    Raises:
+        DataError: if the folder has no finished run, or is damaged.
+        InputError: if the images have another shape, or if other parameters are missing, too many, or differ.
+    """
+    import jax
+
+    from functional_nn.core import trees
+    from functional_nn.exchange.saved_networks import load
+
+    earlier = load(run)
+    in_shape = data.train_images.shape[1:]
+    if in_shape != earlier.in_shape:
+        remedy = "Give images of that shape; --image-size and --image-color change those of a folder."
+        raise InputError("--from", f"images of the shape {in_shape}", f"a run of images {earlier.in_shape}", remedy)
+    # The seed is the run's, so that what starts anew has the values that it would have without --from.
+    params, state = net.init(jax.random.key(configuration.seed), in_shape)
+    old = _named({"params": earlier.params, "state": earlier.state}, earlier.configuration)
+    new = _named({"params": params, "state": state}, configuration)
+    if old.keys() != new.keys():
+        different = ", ".join(sorted(old.keys() ^ new.keys())[:5])
+        flags = ", ".join(flag_of(name) for name in ("model", "hidden", "batch_norm"))
+        expected = f"a run of the same network ({flags})"
+        raise InputError("--from", expected, f"{run}, which differs in {different}")
+    anew = [path for path, leaf in new.items() if (old[path].shape, old[path].dtype) != (leaf.shape, leaf.dtype)]
+    others = [path for path in anew if not _is_for_other_classes(old[path], new[path], earlier.classes, data.classes)]
+    if others:
+        shapes = ", ".join(f"{path} {old[path].dtype}{old[path].shape}" for path in others[:5])
+        raise InputError(
+            "--from", "a run of the same sizes (--hidden) and the same --precision", f"{run} with {shapes}"
+        )
+
+    def started(path: str, leaf: jax.Array) -> jax.Array:
+        name = _name(path, configuration)
+        return leaf if name in anew else old[name]
+
+    tree = trees.map_with_path(started, {"params": params, "state": state})
+    return tree["params"], tree["state"], anew
+
+
+def check_freeze(configuration: Configuration, net: Layer, data: Dataset) -> None:
+    """Requires that ``--freeze`` matches parameters, and leaves some to train."""
+    import jax
+
+    from functional_nn.core import trees
+
+    if configuration.freeze is None:
+        return
+    params, _ = jax.eval_shape(lambda key: net.init(key, data.train_images.shape[1:]), jax.random.key(0))
+    try:
+        chosen = trees.select(params, tuple(configuration.freeze.split(",")))
+    except InputError:
+        known = ", ".join(trees.flatten(params))
+        expected = "a pattern that matches a parameter"
+        raise InputError("--freeze", expected, short_repr(configuration.freeze), f"There are: {known}.") from None
+    if len(chosen) == len(trees.flatten(params)):
+        raise InputError("--freeze", "a pattern that leaves parameters to train", short_repr(configuration.freeze))
+
+
+def _is_for_other_classes(old: jax.Array, new: jax.Array, old_classes: int, new_classes: int) -> bool:
+    """Whether two arrays differ only in their last axis, which has a place for each class."""
+    has_same_rest = (old.dtype, old.shape[:-1]) == (new.dtype, new.shape[:-1])
+    return has_same_rest and (old.shape[-1], new.shape[-1]) == (old_classes, new_classes)
+
+
+def _named(tree: Mapping[str, PyTree], configuration: Configuration) -> dict[str, jax.Array]:
+    """The arrays of a network by their paths, which are the same with and without augmentation of images."""
+    from functional_nn.core import trees
+
+    return {_name(path, configuration): leaf for path, leaf in trees.flatten(tree).items()}
+
+
+def _name(path: str, configuration: Configuration) -> str:
+    """The path of an array in the network without augmentation.
+
+    With augmentation, the network is a layer of a chain, whose name is the second part of each path, after ``params``.
+    """
+    if not configuration.has_augmentation:
+        return path
+    kind, _, *rest = path.split("/")
+    return "/".join((kind, *rest))

@@ -1,0 +1,118 @@
+"""``functional-nn import``: parameters from a file of PyTorch or of this package, as a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from functional_nn.cli.compilation_cache import COMPILATION_CACHE
+from functional_nn.cli.startup import importing
+from functional_nn.configuration.flag_types import FlagValue
+from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.run_flags import default_flags, run_flag
+from functional_nn.core.errors import InputError, short_repr
+
+if TYPE_CHECKING:
+    from functional_nn.core.layer import Layer, Params, State
+    from functional_nn.data.dataset import Dataset
+
+FLAGS = (
+    *("model", "hidden", "activation", "dropout", "batch_norm", "precision"),
+    *("dataset", "data_dir", "image_size", "image_color"),
+)
+"""The flags of a run that say what the network and its images are."""
+
+BETTER_THAN_CHANCE = 2
+"""An accuracy below this multiple of that of a random answer is followed by a remark."""
+
+
+@click.command("import", context_settings={"show_default": True})
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new run folder.")
+@click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="A layer here and its module in the file, such as dense_2=fc3, if they are in another order; repeatable.",
+)
+@COMPILATION_CACHE
+def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: FlagValue) -> None:
+    """Make a run folder from a file of trained parameters.
+
+    FILE is a state dict of PyTorch (.safetensors, .pt), or what export --to safetensors wrote. The network that --model
+    and the other flags describe must have the same layers. The folder is for predict, report, export and train --from.
+    A file cannot be run, so the network is evaluated on the test images instead: look at its accuracy.
+    """
+    names = _names(pairs)
+    with importing():
+        import jax
+
+        from functional_nn.cli.info import versions
+        from functional_nn.core import trees
+        from functional_nn.storage import run_folder
+
+    configuration = Configuration(**(default_flags() | flags)).completed()
+    run_folder.check_run_folder(out)
+    data = configuration.load_data()
+    in_shape = data.train_images.shape[1:]
+    with jax.enable_x64(configuration.precision == "float64"):
+        net = configuration.network(data.classes)
+        params, state = _read(file, net, in_shape, names)
+        result = _evaluated(configuration, net, params, state, data)
+    origin = {"file": file.name, "sha256": run_folder.checksum_of(file)}
+    about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
+    run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
+    result |= {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
+    run_folder.finish_run_folder(out, params, state, (), result | {"config": configuration.to_dict()})
+    click.echo(f"{click.format_filename(out)}: {trees.size(params):,} parameters of {configuration.model}")
+    click.echo(f"test accuracy {result['test_accuracy']:.4f} on {data.describe()}")
+    if result["test_accuracy"] * data.classes < BETTER_THAN_CHANCE:
+        click.echo(
+            "That is hardly better than a random answer. Perhaps layers of equal shapes are in another order in the "
+            "file (--pair), an activation differs, or the model was trained on images that were prepared differently.",
+            err=True,
+        )
+
+
+# The flags of a run stand after the command's own.
+import_parameters.params[-1:-1] = [run_flag(name) for name in FLAGS]
+
+
+def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
+    """The paths of layers with those of their modules, from texts such as ``dense_2=fc3``."""
+    names = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(names) or not all(names.values()):
+        raise InputError("--pair", "the path of a layer, =, and the path of a module", short_repr(" ".join(pairs)))
+    return names or None
+
+
+def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, str] | None) -> tuple[Params, State]:
+    """The parameters and the state in a file of this package or of PyTorch."""
+    import jax
+
+    from functional_nn.core.errors import DataError
+    from functional_nn.exchange.pytorch_parameters import from_torch
+    from functional_nn.storage.parameters import is_own_file, load_parameters
+
+    if file.is_dir():
+        remedy = "A folder that export --to hub wrote is a run folder already: give it to predict or to train --from."
+        raise DataError(str(file), "a file of parameters", "a folder", remedy)
+    if is_own_file(file):
+        return load_parameters(file, jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0)))
+    return from_torch(net, file, in_shape, names=names, check=False)
+
+
+def _evaluated(
+    configuration: Configuration, net: Layer, params: Params, state: State, data: Dataset
+) -> dict[str, float]:
+    """The loss and the accuracy on the test images."""
+    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.metrics import accuracy
+    from functional_nn.training.epoch_metrics import as_numbers
+    from functional_nn.training.prediction import predict
+
+    y, labels = predict(net, params, state, data.test_images, precision=configuration.precision), data.test_labels
+    return as_numbers({"test_accuracy": accuracy(y, labels), "test_loss": cross_entropy(y, labels)}, len(labels))

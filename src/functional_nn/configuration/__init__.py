@@ -1,0 +1,1 @@
+"""The configuration of a training run: its flags, recipes, and values from files."""

@@ -1,0 +1,283 @@
+"""``functional-nn export``, ``import`` and ``train --from``: out of a run folder, into one, and on from there."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import functional_nn as fnn
+from functional_nn import cli
+from functional_nn.data import write_idx
+
+FILES = {"config.json", "metrics.jsonl", "model.safetensors", "result.json"}
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    """The arrays of a PyTorch model 16-8-3 whose first layers were named in another order than they run."""
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (8, 16), "fc1.bias": (8,), "out.weight": (3, 8), "out.bias": (3,)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def images(tiny):
+    """The flags of the small data set."""
+    return tiny[1:5]
+
+
+@pytest.fixture
+def imported(state_dict, images, tmp_path, capsys):
+    save_file(state_dict, tmp_path / "model.safetensors")
+    arguments = ["import", str(tmp_path / "model.safetensors"), *images, "--hidden", "8"]
+    assert cli.run([*arguments, "--out", str(tmp_path / "imported")]) == 0
+    capsys.readouterr()
+    return tmp_path / "imported"
+
+
+def refused(capsys, arguments, *texts, status=2):
+    capsys.readouterr()
+    assert cli.run([*map(str, arguments)]) == status
+    captured = capsys.readouterr()
+    for text in texts:
+        assert text in captured.err
+    assert "Traceback" not in captured.err
+
+
+# Out
+
+
+def test_a_hub_folder_is_whole_and_has_no_paths_of_this_computer(finished, tmp_path, capsys):
+    assert cli.run(["export", str(finished.folder), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == {*FILES, "README.md"}
+    card = (tmp_path / "hub" / "README.md").read_text()
+    accuracy = json.loads(finished.json.read_text())["test_accuracy"]
+    for text in ("library_name: functional_nn", f"| test accuracy | {accuracy:.4f} |", "`dense_0/weight` | 784 x 64"):
+        assert text in card
+    assert "functional-nn train --hidden 64 --activation relu --epochs 5\n" in card
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    (tmp_path / "hub").rename(moved)
+    network, run = fnn.exchange.load(moved), fnn.exchange.load(finished.folder)
+    x = fnn.load_dataset("mnist5k").test_images[:20]
+    np.testing.assert_array_equal(network.predict(x), run.predict(x))
+    np.testing.assert_allclose(network.predict(x), network.predict(np.float32(x / 255.0)), atol=1e-6)
+    assert network.predict(x).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_hub_folder_hides_where_the_data_were(tiny, tmp_path):
+    assert cli.run([*tiny, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    folder = fnn.exchange.to_hub(tmp_path / "run", tmp_path / "hub")
+    for name in FILES | {"README.md"}:
+        assert tiny[4].encode() not in (folder / name).read_bytes()
+    assert tiny[4] in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_nothing_is_overwritten(finished, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for kind in ("stablehlo", "safetensors", "torch"):
+        refused(capsys, ["export", finished.folder, "--to", kind, "--out", tmp_path / "file"], "--out", "exists")
+    assert (tmp_path / "file").read_text() == "mine"
+    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", finished.folder], "has one")
+    refused(capsys, ["import", tmp_path / "file", "--out", finished.folder], "has one")
+
+
+def test_what_an_export_cannot_do_is_said(finished, tmp_path, capsys):
+    refused(capsys, ["export", tmp_path, "--to", "hub", "--out", tmp_path / "x"], "config.json", "train --out")
+    refused(capsys, ["export", finished.folder, "--to", "tourch", "--out", tmp_path / "x"], "torch")
+    refused(capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "x.npz"], "--out", ".safetensors")
+    refused(capsys, ["export", finished.folder, "--to", "hub", "--gradient", "--out", tmp_path / "x"], "--gradient")
+    refused(capsys, ["export", finished.folder, "--to", "hub", "--like", "a.pt", "--out", tmp_path / "x"], "--like")
+    assert not list(tmp_path.iterdir())
+
+
+def test_stablehlo_is_the_network(finished, tmp_path):
+    path = tmp_path / "digits.stablehlo"
+    assert cli.run(["export", str(finished.folder), "--to", "stablehlo", "--out", str(path)]) == 0
+    x = np.float32(fnn.load_dataset("mnist5k").test_images[:7] / 255.0)
+    found = jax.nn.softmax(fnn.exchange.load_stablehlo(path)(x))
+    np.testing.assert_allclose(found, fnn.exchange.load(finished.folder).predict(x), atol=1e-6)
+
+
+# In
+
+
+def test_a_state_dict_goes_in_and_comes_out_with_the_same_bits(state_dict, imported, images, tmp_path, capsys):
+    x = np.random.default_rng(1).uniform(size=(5, 4, 4, 1)).astype(np.float32)
+    w = state_dict
+    hidden = np.maximum(x.reshape(5, 16) @ w["fc1.weight"].T + w["fc1.bias"], 0)
+    expected = jax.nn.softmax(hidden @ w["out.weight"].T + w["out.bias"])
+    np.testing.assert_allclose(fnn.exchange.load(imported).predict(x), expected, atol=1e-6)
+    like = ["--like", str(tmp_path / "model.safetensors")]
+    out = tmp_path / "again.safetensors"
+    assert cli.run(["export", str(imported), "--to", "torch", *like, "--out", str(out)]) == 0
+    again = load_file(out)
+    assert again.keys() == w.keys()
+    for name, array in again.items():
+        np.testing.assert_array_equal(array, w[name])
+
+
+def test_own_parameters_go_in_again(finished, tmp_path, capsys):
+    file = tmp_path / "own.safetensors"
+    assert cli.run(["export", str(finished.folder), "--to", "safetensors", "--out", str(file)]) == 0
+    assert cli.run(["import", str(file), "--hidden", "64", "--out", str(tmp_path / "run")]) == 0
+    accuracy = json.loads(finished.json.read_text())["test_accuracy"]
+    assert f"test accuracy {accuracy:.4f}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == accuracy
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images, tmp_path, capsys):
+    """Two layers of equal shapes in the alphabetical order of a file, which is not that of the network."""
+    first, last = np.eye(16, dtype=np.float32), np.zeros((3, 16), np.float32)
+    last[[0, 1, 2], [0, 1, 2]] = 10
+    file = tmp_path / "model.safetensors"
+    weights = {"b.weight": 5 * first, "b.bias": first[0], "a.weight": first[::-1] * 1.0, "a.bias": 0 * first[0]}
+    save_file(weights | {"out.weight": last, "out.bias": np.zeros(3, np.float32)}, file)
+    arguments = ["import", str(file), *images, "--hidden", "16,16"]
+    assert cli.run([*arguments, "--out", str(tmp_path / "in order")]) == 0
+    pairs = ["--pair", "dense_0=b", "--pair", "dense_1=a"]
+    assert cli.run([*arguments, *pairs, "--out", str(tmp_path / "paired")]) == 0
+    found, params = (fnn.exchange.load(tmp_path / name).params for name in ("in order", "paired"))
+    np.testing.assert_array_equal(found["dense_0"]["weight"], weights["a.weight"].T)
+    np.testing.assert_array_equal(params["dense_0"]["weight"], weights["b.weight"].T)
+    # The images of each class have a bright first, second or third pixel, and the reversed order loses them.
+    assert "hardly better than a random answer" in capsys.readouterr().err
+    refused(capsys, [*arguments, "--pair", "dense_0", "--out", tmp_path / "x"], "--pair")
+    refused(capsys, [*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
+
+
+HOSTILE = {
+    "a pickle": ("model.pt", pickle.dumps({"weight": [1.0]})),
+    "a pickle that calls a function": ("model.pt", b"cos\nsystem\n(S'touch called'\ntR."),
+    "nothing": ("model.safetensors", b""),
+    "a billion elements": (
+        "model.safetensors",
+        (text := b'{"fc1.weight":{"dtype":"F32","shape":[1000000000,4],"data_offsets":[0,16000000000]}}')
+        and len(text).to_bytes(8, "little") + text,
+    ),
+    "a header that is too long": ("model.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_an_error(name, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, content = HOSTILE[name]
+    (tmp_path / file).write_bytes(content)
+    refused(capsys, ["import", file, *images, "--hidden", "8", "--out", "run"], file if "safe" in file else "")
+    assert not (tmp_path / "called").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_does_not_fit_is_listed(imported, images, tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    refused(
+        capsys,
+        ["import", file, *images, "--hidden", "9", "--out", tmp_path / "x"],
+        "dense_0 (dense: bias (9,), weight (16, 9)) does not fit fc1 (bias (8,), weight (8, 16))",
+    )
+    refused(capsys, ["import", imported, *images, "--out", tmp_path / "x"], "a folder", "train --from")
+    refused(capsys, ["import", tmp_path / "none.pt", *images, "--out", tmp_path / "x"], "none.pt", "no such file")
+
+
+def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path, capsys):
+    assert cli.run(["report", str(imported)]) == 0
+    page = (imported / "report.html").read_text()
+    assert "has imported parameters (model.safetensors)" in page
+    assert "learning rate" not in page
+    card = (fnn.exchange.to_hub(imported, tmp_path / "hub") / "README.md").read_text()
+    assert "The parameters were imported from the file `model.safetensors`." in card
+    assert "functional-nn train" not in card
+
+
+# On
+
+
+def arrays(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_training_goes_on_from_a_run(imported, tmp_path, capsys):
+    """The network and the data come from the run, and frozen parameters keep their bits."""
+    arguments = ["train", "--from", str(imported), "--epochs", "2", "--batch-size", "20", "--freeze", "dense_0/*"]
+    assert cli.run([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert "mlp 8-3" in capsys.readouterr().out
+    before, after = arrays(imported), arrays(tmp_path / "run")
+    for path, array in before.items():
+        assert (array == after[path]).all() == ("dense_0" in path)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["from"]["run"] == "imported"
+    assert (config["hidden"], config["dataset"], config["freeze"]) == ([8], "tiny", "dense_0/*")
+    assert "from the parameters of another run (imported)" in (tmp_path / "run" / "report.html").read_text()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "00000002", ignore_errors=True)
+    assert cli.run([*arguments, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    for path, array in arrays(tmp_path / "run").items():
+        np.testing.assert_array_equal(array, after[path])
+
+
+def test_a_resumed_run_needs_the_same_start(imported, tiny, tmp_path, capsys):
+    arguments = [*tiny, "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert cli.run([*arguments, "--from", str(imported)]) == 0
+    refused(capsys, [*arguments, "--resume"], "start")
+
+
+@pytest.fixture
+def five_classes(tmp_path):
+    """The images of ``tiny``, with two more classes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 30)):
+        labels = np.arange(count, dtype=np.uint8) % 5
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", rng.integers(0, 250, (count, 4, 4), np.uint8))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", labels)
+    return ["--dataset", "five", "--data-dir", str(tmp_path)]
+
+
+def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, capsys):
+    """Also with augmentation, which puts the network into a chain."""
+    arguments = ["train", "--from", str(imported), *five_classes, "--epochs", "1", "--batch-size", "20", "--shift", "1"]
+    frozen = ["--freeze", "*dense_0/*"]
+    assert cli.run([*arguments, *frozen, "--out", str(tmp_path / "run")]) == 0
+    assert "New, because their shapes differ: params/dense_1/bias, params/dense_1/weight" in capsys.readouterr().out
+    before, after = arrays(imported), arrays(tmp_path / "run")
+    np.testing.assert_array_equal(after["params/mlp_0/dense_0/weight"], before["params/dense_0/weight"])
+    assert after["params/mlp_0/dense_1/weight"].shape == (8, 5)
+    capsys.readouterr()
+    again = ["train", "--from", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "20", "--freeze", "dense_*"]
+    refused(capsys, [*again, "--out", tmp_path / "x"], "--freeze", "leaves parameters to train")
+    again[-1] = "dense_0/*"
+    assert cli.run([*again, "--out", str(tmp_path / "again")]) == 0
+    np.testing.assert_array_equal(arrays(tmp_path / "again")["params/dense_0/weight"], before["params/dense_0/weight"])
+
+
+def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
+    arguments = ["train", "--from", imported, "--out", tmp_path / "x"]
+    refused(capsys, [*arguments, "--hidden", "8,8"], "--from", "--hidden", "dense_2")
+    refused(capsys, [*arguments, "--hidden", "9"], "--hidden", "params/dense_0/weight float32(16, 8)")
+    refused(capsys, [*arguments, "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
+    refused(capsys, [*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
+    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "config.json")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_hub_folder_needs_only_the_package(finished, tmp_path):
+    """No optional package is imported for it."""
+    folder = fnn.exchange.to_hub(finished.folder, tmp_path / "hub")
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'matplotlib', 'jinja2', 'pandas', 'flax', 'onnx', 'flatbuffers', 'gmpy2'):\n"
+        "    sys.modules[name] = None\n"
+        "import numpy as np, functional_nn as fnn\n"
+        f"network = fnn.exchange.load({str(folder)!r})\n"
+        "print(network.predict(np.zeros((1, 28, 28, 1), np.uint8)).tolist())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    x = np.zeros((1, 28, 28, 1), np.uint8)
+    np.testing.assert_allclose(json.loads(found), fnn.exchange.load(finished.folder).predict(x), atol=1e-6)
