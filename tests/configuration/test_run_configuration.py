@@ -38,7 +38,7 @@ GOOD = {
     "image_shape": [28, 28, 1],
 }
 NAMES = [field.name for field in fields(Configuration)]
-FREE_TEXTS = ("dataset", "data_dir")
+FREE_TEXTS = ("dataset", "data_dir", "freeze")
 
 # As JSON texts, since Python's JSON takes Infinity, NaN and 1e400, and integers of 4,300 digits.
 NO_VALUES = {

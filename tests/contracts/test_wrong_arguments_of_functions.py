@@ -283,6 +283,8 @@ def calls():
             {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None}
             | {"gradient": False, "platforms": ["cpu"], "dtype": None},
         ),
+        "load": (fnn.exchange.load, {"folder": IDX}),
+        "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (
@@ -376,7 +378,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"ExportedNetwork", "Worst", "WorstPoint"}
+RECORDS |= {"ExportedNetwork", "SavedNetwork", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

@@ -61,15 +61,16 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     with jax.enable_x64(configuration.precision == "float64"):
         net = configuration.network(data.classes)
         params, state = _read(file, net, in_shape, names)
-        result = _evaluated(configuration, net, params, state, data)
+        metrics = _evaluated(configuration, net, params, state, data)
     origin = {"file": file.name, "sha256": run_folder.checksum_of(file)}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
-    result |= {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
-    run_folder.finish_run_folder(out, params, state, (), result | {"config": configuration.to_dict()})
+    result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
+    result |= {**metrics, "config": configuration.to_dict()}
+    run_folder.finish_run_folder(out, params, state, (), result)
     click.echo(f"{click.format_filename(out)}: {trees.size(params):,} parameters of {configuration.model}")
-    click.echo(f"test accuracy {result['test_accuracy']:.4f} on {data.describe()}")
-    if result["test_accuracy"] * data.classes < BETTER_THAN_CHANCE:
+    click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
+    if metrics["test_accuracy"] * data.classes < BETTER_THAN_CHANCE:
         click.echo(
             "That is hardly better than a random answer. Perhaps layers of equal shapes are in another order in the "
             "file (--pair), an activation differs, or the model was trained on images that were prepared differently.",
@@ -83,7 +84,8 @@ import_parameters.params[-1:-1] = [run_flag(name) for name in FLAGS]
 
 def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
     """The paths of layers with those of their modules, from texts such as ``dense_2=fc3``."""
-    names = dict(pair.partition("=")[::2] for pair in pairs)
+    parts = [pair.partition("=") for pair in pairs]
+    names = {ours: theirs for ours, _, theirs in parts}
     if not all(names) or not all(names.values()):
         raise InputError("--pair", "the path of a layer, =, and the path of a module", short_repr(" ".join(pairs)))
     return names or None

@@ -127,7 +127,7 @@ def _training(configuration: Configuration, origins: Mapping[str, JsonObject]) -
     """How the parameters came about: the command, or the file that they were imported from."""
     if "imported_from" in origins:
         return [f"The parameters were imported from the file `{_name(origins['imported_from'].get('file'))}`."]
-    lines = ["```sh", command_of(configuration), "```"]
+    lines = ["```sh", escaped(command_of(configuration)), "```"]
     if "from" in origins:
         lines += ["", f"It started from the parameters of another run, `{_name(origins['from'].get('run'))}`."]
     return lines

@@ -96,7 +96,7 @@ def to_torch(
     params: Params,
     state: State,
     in_shape: Shapes,
-    like: HasStateDict | Mapping[str, Any] | None = None,
+    like: HasStateDict | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     names: Names | None = None,
     check: Check = True,
