@@ -392,6 +392,14 @@ def test_a_second_point_without_a_derivative_is_left_out():
     assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.5]), mutants=False).passed
 
 
+def test_a_second_point_without_a_value_is_left_out():
+    """0.53 times log-probabilities are none, so the loss is NaN there, and so is every element of the formula."""
+    y, labels = np.log(F64([[0.2, 0.5, 0.3]])), np.array([1])
+    loss = fnn.negative_log_likelihood
+    report = check_vjp(lambda y: loss(y, labels), lambda y, g: g * loss.gradient(y, labels), y, mutants=False)
+    assert report.passed
+
+
 def test_an_error_in_a_branch_that_no_point_takes_is_reported():
     def far_branch(x, y_bar):
         return y_bar * jnp.where(x > 1e6, 3.0 * x, jnp.cos(x))

@@ -242,7 +242,7 @@ class JacobianComparison:
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
             points, bars_of_points = (list(map(with_second, leaves)) for leaves in (problem.leaves, y_bars))
             program = quick_jit(partial(under_transforms, problem, transforms))
-            bars_by_transform, automatic = program(points, bars_of_points)
+            bars_by_transform, automatic, has_values = program(points, bars_of_points)
             in_float64 = at_points(self._pullbacks, points, bars_of_points)
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
         underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
@@ -256,8 +256,9 @@ class JacobianComparison:
                 right, error = self._right_in_float64(name, hand, other, scale)
                 rows = slice(len(found))
                 values = ComparedValues(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow)
-                # The function may have no derivative at the second point. It counts where the derivative is finite.
-                counted = np.isfinite(right[rows]) | (np.arange(len(found)) == 0)[:, None]
+                # The second point may lie where the function has no value or no derivative. There it does not count.
+                has_derivative = np.isfinite(right[rows]) & np.asarray(has_values)[rows, None]
+                counted = has_derivative | (np.arange(len(found)) == 0)[:, None]
                 values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(counted, scale[rows])
                 yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
 

@@ -151,7 +151,7 @@ def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Le
 
 def under_transforms(
     problem: Problem, transforms: Sequence[str], points: Leaves, y_bars: Leaves
-) -> tuple[dict[str, Leaves], Leaves]:
+) -> tuple[dict[str, Leaves], Leaves, jax.Array]:
     """Pulls back cotangents by the formula under each JAX transform, and by automatic differentiation.
 
     Args:
@@ -162,7 +162,7 @@ def under_transforms(
 
     Returns:
         The bars by transform, and those of automatic differentiation. Their leading axis is the point; under ``jit``,
-        only the first point is computed.
+        only the first point is computed. And whether any value of the function is finite at each point.
     """
 
     def pulled_back(point: tuple[Leaves, Leaves]) -> Leaves:
@@ -175,7 +175,12 @@ def under_transforms(
         "scan": lambda: jax.lax.map(pulled_back, (points, y_bars)),
     }
     bars = {transform: by_transform[transform]() for transform in transforms}
-    return bars, jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
+
+    def has_values(leaves: Leaves) -> jax.Array:
+        return jnp.any(jnp.stack([jnp.any(jnp.isfinite(y)) for y in problem.function(leaves)]))
+
+    automatic = jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
+    return bars, automatic, jax.lax.map(has_values, points)
 
 
 def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Derivatives:
