@@ -120,6 +120,8 @@ def sentence(contents: RunContents) -> str:
     parts.append(f"for {count}.")
     status = "" if contents.result is None else str(contents.result.get("status", ""))
     parts.append(ENDINGS.get(status, "It has not finished, or it was killed." if contents.result is None else ""))
+    if kept_epoch(contents) != done:
+        parts.append(f"The parameters are those of epoch {kept_epoch(contents)}, the best one.")
     shown = outcome(contents)
     if shown:
         text = "; ".join(f"{words(name)} {number(value)}" for name, value in shown.items())
@@ -137,10 +139,10 @@ def message(contents: RunContents) -> str:
 
 
 def outcome(contents: RunContents) -> dict[str, float | None]:
-    """The metrics at the end of the run, the one that counts first."""
+    """The metrics of the epoch whose parameters were kept, the one that counts first."""
     if not contents.history:
         return {}
-    last = metrics_of(contents.history[-1])
+    last = metrics_of(contents.history[kept_epoch(contents) - 1])
     if contents.result is not None:
         last |= {name: contents.result[name] for name in contents.result if name.startswith("test_")}
     known = {name: value for name, value in last.items() if value is not None}
@@ -153,6 +155,11 @@ def outcome(contents: RunContents) -> dict[str, float | None]:
         key=lambda name: (not name.startswith(part), name.startswith("train_"), name.endswith("_loss"), name),
     )
     return {name: known[name] for name in ordered}
+
+
+def kept_epoch(contents: RunContents) -> int:
+    """The number of the epoch whose parameters were kept: the last one, unless the result names the best one."""
+    return int((contents.result or {}).get("kept_epoch") or len(contents.history))
 
 
 def metrics_of(row: JsonObject) -> dict[str, float | None]:
