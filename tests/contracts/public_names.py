@@ -6,14 +6,15 @@ import functional_nn as fnn
 
 NAMESPACES = {
     name: value for name in fnn.__all__ if isinstance(value := getattr(fnn, name), types.ModuleType) and name != "trees"
-}
+} | {"training.callbacks": fnn.training.callbacks}
 
 
 def in_namespace(name: str) -> dict[str, object]:
     """The public values of a namespace by their names."""
     module = NAMESPACES[name]
     if hasattr(module, "__path__"):
-        return {public: getattr(module, public) for public in module.__all__}
+        values = {public: getattr(module, public) for public in module.__all__}
+        return {public: value for public, value in values.items() if not isinstance(value, types.ModuleType)}
     own = {public: value for public, value in vars(module).items() if not public.startswith("_")}
     return {public: value for public, value in own.items() if _is_defined_in(module, public, value)}
 

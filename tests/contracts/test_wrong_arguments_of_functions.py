@@ -23,6 +23,7 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0])
 SPLIT = fnn.data.Split(X, LABELS, X, LABELS)
 NEGATED = partial(jax.tree.map, lambda leaf: -1 * leaf), lambda x, y_bar: jax.tree.map(lambda leaf: -1 * leaf, y_bar)
 NET, RULE = fnn.dense(2), optax.sgd(0.1)
+EPOCH = fnn.training.EpochMetrics(1, {"train_loss": 0.5, "test_accuracy": 0.5}, seconds=0.1)
 
 
 @functools.cache
@@ -145,6 +146,17 @@ def calls():
             | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
             | {"gradient": jax.value_and_grad, "eval_params": None},
         ),
+        "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
+        "tensorboard_log": (fnn.training.callbacks.tensorboard_log, {"folder": "events"}),
+        "early_stopping": (
+            lambda **given: fnn.training.callbacks.early_stopping(**given)(EPOCH, start),
+            {"patience": 3, "metric": "test_accuracy", "least_change": 0.1},
+        ),
+        "combine": (
+            lambda callback: fnn.training.callbacks.combine(callback)(EPOCH, start),
+            {"callback": lambda metrics, train_state: None},
+        ),
+        "to_minimize": (EPOCH.to_minimize, {"metric": "test_accuracy"}),
         "per_example_gradients": (
             abstractly(fnn.training.per_example_gradients),
             network | {"loss": fnn.cross_entropy, "labels": LABELS, "train": True, "key": None},

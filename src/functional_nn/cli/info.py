@@ -35,6 +35,7 @@ OPTIONAL = {
     "keras": OptionalPackage("parameters from and for Keras", "'functional-nn[keras]'"),
     "flax": OptionalPackage("parameters from and for Flax", "'functional-nn[flax]'"),
     "equinox": OptionalPackage("parameters from and for Equinox", "'functional-nn[equinox]'"),
+    "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }

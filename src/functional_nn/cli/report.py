@@ -212,7 +212,7 @@ def _parameters(
     try:
         if result is not None:
             params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
-            return params, state, int(result.get("epochs", 0))
+            return params, state, int(result.get("kept_epoch") or result.get("epochs", 0))
         found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
         if found is None:
             notes.append("There are no parameters and no checkpoints, so everything that needs them is left out.")

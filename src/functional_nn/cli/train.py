@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 )
 @METRICS
 @click.option("--patience", type=COUNT, help="Stop after this number of epochs without a lower loss.")
+@click.option("--keep-best", is_flag=True, help="Keep the epoch with the lowest loss, not the last one; needs --out.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the metrics of each epoch as TensorBoard reads them.",
+)
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the last line only.")
@@ -64,6 +71,8 @@ def train(
     checkpoint_minutes: float,
     metrics: list[str] | None,
     patience: int | None,
+    keep_best: bool,
+    tensorboard: Path | None,
     json_file: Path | None,
     quiet: bool,
     **flags: FlagValue,
@@ -78,6 +87,11 @@ def train(
         configuration = with_settings_of(from_run, configuration, context)
     if resume and out is None:
         raise InputError("--resume", "the run's folder in --out", "none")
+    if keep_best and out is None:
+        raise InputError("--keep-best", "a folder in --out, where every epoch is saved", "none")
+    if keep_best and checkpoint_minutes:
+        given = f"--checkpoint-minutes {checkpoint_minutes:g}"
+        raise InputError("--keep-best", "a checkpoint after every epoch", given, "Leave out one of the two.")
 
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
@@ -87,17 +101,20 @@ def train(
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
+    from functional_nn.cli.best_epoch import at_best_epoch
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
     from functional_nn.losses.multiclass import cross_entropy
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import write_json
+    from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.fit import fit
     from functional_nn.training.programs.devices import device_name
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
+    log = None if tensorboard is None else tensorboard_log(tensorboard)
     device = jax.devices()[0]
     if not quiet:
         click.echo(data.describe())
@@ -127,10 +144,12 @@ def train(
                 about |= {"class_names": data.class_names, "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
+        if log is not None:
+            log(metrics, train_state)
         if recorder is not None:
             recorder.record(metrics.epoch, train_state.params, train_state.state)
         if not quiet:
-            _print_epoch(metrics)
+            _print_epoch(metrics, configuration.schedule)
         signals.check()
 
     with warnings.catch_warnings():
@@ -160,8 +179,11 @@ def train(
         seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
         recorder.record_last(len(run.history), run.params, run.state)
         seconds["statistics"] = recorder.seconds
+    kept_epoch = len(run.history)
+    if keep_best and out is not None and run.history:
+        run, kept_epoch = at_best_epoch(run, out / run_folder.CHECKPOINTS, net, data, metrics_by_name(metrics))
     seconds["total"] = time.perf_counter() - STARTED
-    result = _result(run, seconds) | {
+    result = _result(run, kept_epoch, seconds) | {
         "device": f"{device.platform}: {device_name(device)}",
         "versions": versions(),
         "config": configuration.to_dict(),
@@ -185,7 +207,7 @@ def train(
     if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history:
-        _print_result(run, seconds)
+        _print_result(run, kept_epoch, seconds, keep_best)
     # The file is written after the result is printed, which is not lost if the disk is full.
     if json_file is not None:
         write_json(json_file, result)
@@ -195,19 +217,21 @@ def train(
     return 0 if run.status in ("finished", "stopped early") else 1
 
 
-def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
-    """The numbers of a run, for ``result.json``."""
+def _result(run: Run, kept_epoch: int, seconds: dict[str, float]) -> dict[str, object]:
+    """The numbers of a run, for ``result.json``. The metrics are those of the epoch whose parameters are kept."""
     from functional_nn.core import trees
 
     always = dict.fromkeys(("test_accuracy", "test_loss", "train_loss"))
-    last = run.history[-1].metrics if run.history else {}
+    kept = run.history[kept_epoch - 1] if run.history else None
     # The first epoch includes work that is done only once. So the median leaves it out if there are other epochs.
     steady = [metrics.seconds for metrics in run.history[1:] or run.history]
     return {
         **always,
-        **last,
+        **(kept.metrics if kept else {}),
         **run.test_metrics,
+        "learning_rate": kept.learning_rate if kept else None,
         "epochs": len(run.history),
+        "kept_epoch": kept_epoch,
         "restored_epochs": run.restored_epochs,
         "skipped_steps": sum(metrics.skipped_steps for metrics in run.history),
         "clipped_steps": sum(metrics.clipped_steps for metrics in run.history),
@@ -219,14 +243,14 @@ def _result(run: Run, seconds: dict[str, float]) -> dict[str, object]:
     }
 
 
-def _print_epoch(metrics: EpochMetrics) -> None:
+def _print_epoch(metrics: EpochMetrics, schedule: str) -> None:
     """Prints the metrics of an epoch as a line of the table. The first epoch prints the table's head before it."""
     start = clear_line()
     heads = {name: words(name) for name in metrics.metrics}
     if metrics.epoch == 1:
         click.echo(f"{start}epoch  {'  '.join(heads.values())}  seconds")
     numbers = [_number(metrics.metrics[name], len(head)) for name, head in heads.items()]
-    click.echo(f"{start}{metrics.epoch:5d}  {'  '.join(numbers)}  {metrics.seconds:7.3f}{_remarks(metrics)}")
+    click.echo(f"{start}{metrics.epoch:5d}  {'  '.join(numbers)}  {metrics.seconds:7.3f}{_remarks(metrics, schedule)}")
 
 
 def _number(value: float, width: int) -> str:
@@ -235,23 +259,28 @@ def _number(value: float, width: int) -> str:
     return f"{value:{width}.2e}" if len(text) > width and 1e4 <= abs(value) < math.inf else text
 
 
-def _print_result(run: Run, seconds: dict[str, float]) -> None:
+def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_best: bool) -> None:
     """Prints the metric that counts, such as the test accuracy, the number of epochs, and the times they took."""
     from functional_nn.training.epoch_metrics import default_metric
 
-    numbers = run.test_metrics or run.history[-1].metrics
+    numbers = run.test_metrics or run.history[kept_epoch - 1].metrics
     part = default_metric(numbers).partition("_")[0]
     others = [name for name in numbers if name.startswith(part) and not name.endswith("_loss")]
     texts = [f"{words(name)} {numbers[name]:.4f}" for name in others or [default_metric(numbers)]]
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-    click.echo(f"{', '.join(texts)} after {epochs}{restored} ({times})")
+    when = f"in epoch {kept_epoch}, the best of" if keep_best else "after"
+    click.echo(f"{', '.join(texts)} {when} {epochs}{restored} ({times})")
 
 
-def _remarks(metrics: EpochMetrics) -> str:
-    """Remarks on skipped steps, clipped steps and a smaller learning rate, if the epoch had any."""
-    remarks = [f"{metrics.skipped_steps} steps skipped"] if metrics.skipped_steps else []
+def _remarks(metrics: EpochMetrics, schedule: str) -> str:
+    """Remarks on a learning rate that changes, and on skipped and clipped steps, if the epoch had any."""
+    remarks = []
+    if schedule != "constant" and metrics.learning_rate is not None:
+        remarks.append(f"learning rate {metrics.learning_rate:.3g}")
+    if metrics.skipped_steps:
+        remarks.append(f"{metrics.skipped_steps} steps skipped")
     if metrics.clipped_steps:
         remarks.append(f"{metrics.clipped_steps} clipped")
     if metrics.rate_share < 1:

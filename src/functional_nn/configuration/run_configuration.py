@@ -147,32 +147,36 @@ class Configuration:
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing."""
+        import optax
+
         from functional_nn.training.optimizers.clipping import with_clipping
         from functional_nn.training.optimizers.constraints import with_frozen
         from functional_nn.training.optimizers.lookup import schedule
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
-        constant = self.schedule == "constant"
-        rule = self._rule(self.learning_rate if constant else schedule(self.schedule, self.learning_rate, steps))
+        # The optimizer's state has the rate of the last step, which fit reports for each epoch. A constant rate is a
+        # schedule, too: so it stays a constant of the compiled step, and the step computes the same bits as without.
+        rate = schedule(self.schedule, self.learning_rate, steps)
+        rule = optax.inject_hyperparams(self._rule)(learning_rate=rate)
         if self.clip_norm is not None:
             rule = with_clipping(rule, self.clip_norm)
         # Outside of the clipping, so that gradients of frozen parameters do not count for the norm.
         return rule if self.freeze is None else with_frozen(rule, tuple(self.freeze.split(",")))
 
-    def _rule(self, rate: Number | optax.Schedule) -> optax.GradientTransformation:
+    def _rule(self, learning_rate: float | jax.Array) -> optax.GradientTransformation:
         import optax
 
         from functional_nn.training.optimizers.lookup import OPTIMIZERS, optimizer
 
         if self.weight_decay is None:
-            return optimizer(self.optimizer, rate)
+            return optimizer(self.optimizer, learning_rate)
         if self.optimizer in GRADIENT_DESCENT:
-            return optax.chain(optax.add_decayed_weights(self.weight_decay), optimizer(self.optimizer, rate))
+            return optax.chain(optax.add_decayed_weights(self.weight_decay), optimizer(self.optimizer, learning_rate))
         able = [name for name, make in OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
         if self.optimizer not in able:
             expected = f"an optimizer with weight decay ({', '.join((*GRADIENT_DESCENT, *able))})"
             raise InputError("--weight-decay", expected, self.optimizer)
-        return optimizer(self.optimizer, rate, weight_decay=self.weight_decay)
+        return optimizer(self.optimizer, learning_rate, weight_decay=self.weight_decay)
 
     def penalty(self) -> PenaltyFunction | None:
         """The sum of the penalties, or None if there is none."""

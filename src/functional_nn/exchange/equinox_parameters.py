@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.extras import imported
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
-from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.output_check import Check, Outputs, with_channels_first
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.extras import imported
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
-from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 from functional_nn.exchange.output_check import Check, Outputs
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules

@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 
 from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.extras import imported
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
-from functional_nn.exchange.extras import imported
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
 from functional_nn.exchange.output_check import Check, Outputs, check_argument, with_channels_first
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules

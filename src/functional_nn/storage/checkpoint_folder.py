@@ -113,7 +113,8 @@ class Restored(NamedTuple):
     Args:
         step: its number.
         tree: the pytree, in the structure that was asked for.
-        loss: its loss, or None.
+        loss: its loss, or None. With ``Checkpoints(best_by=…)``, it is this metric, or its negative if larger numbers
+            are better.
         about: its further entries.
     """
 

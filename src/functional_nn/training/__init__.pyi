@@ -1,3 +1,4 @@
+from . import callbacks as callbacks
 from .epoch import make_epoch as make_epoch
 from .evaluate import make_evaluate as make_evaluate
 from .find_non_finite import NonFinite as NonFinite

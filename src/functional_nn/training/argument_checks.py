@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
@@ -111,6 +112,19 @@ def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:
     for name in reports:
         check_metric_name("loss", name)
     return check_scalar("loss", value), {name: check_scalar(f"loss/{name}", reports[name]) for name in reports}
+
+
+def says_stop(argument: str, answer: object) -> bool:
+    """Whether a callback's answer stops the run.
+
+    Raises:
+        InputError: unless it is a boolean, of Python, NumPy or JAX, or None.
+    """
+    if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
+        answer = bool(answer)
+    if answer is not None and not isinstance(answer, bool | np.bool_):
+        raise InputError(argument, "a function that returns True to stop the run, or None", shown(answer))
+    return bool(answer)
 
 
 def check_patience(patience: object, data: Split) -> None:

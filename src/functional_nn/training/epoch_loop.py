@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.counts import counted
-from functional_nn.core.errors import InputError
 from functional_nn.core.texts import words
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.optimizers.precision import Precision
@@ -171,14 +170,11 @@ class EpochLoop:
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
         answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
-        if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
-            answer = bool(answer)
-        if answer is not None and not isinstance(answer, bool | np.bool_):
-            raise InputError("on_epoch", "a function that returns True to stop the run, or None", shown(answer))
+        is_stopped = says_stop("on_epoch", answer)
         shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
         texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))
-        return bool(answer)
+        return is_stopped
 
 
 def epochs_since_best(losses: Sequence[float]) -> int:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import shown
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import Evaluation
 
@@ -96,6 +98,12 @@ def larger_is_better(metric: str) -> bool:
     (True, False)
     """
     return not metric.endswith(SMALLER_IS_BETTER)
+
+
+def check_metric(argument: str, metric: object, known: Collection[str]) -> None:
+    """Raises an InputError, which lists the known names, unless a run has a metric of this name."""
+    if not isinstance(metric, str) or metric not in known:
+        raise InputError(argument, "the name of a metric of this run", shown(metric), suggest(str(metric), known))
 
 
 def default_metric(names: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.training.epoch_metrics import check_metric, larger_is_better
 from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState
@@ -35,8 +36,8 @@ class EpochMetrics(NamedTuple):
             out, and gradients that overflowed with a scaled loss.
         clipped_steps: steps with a gradient that ``with_clipping`` shortened.
         rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
-        learning_rate: of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state;
-            else None.
+        learning_rate: of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state, as in
+            ``optax.inject_hyperparams(optax.adam)(learning_rate=schedule)``; else None.
     """
 
     epoch: int
@@ -67,6 +68,23 @@ class EpochMetrics(NamedTuple):
         """The loss by which epochs are compared: on validation examples, else on test examples, else in training."""
         losses = (self.metrics.get(f"{part}_loss") for part in ("validation", "test", "train"))
         return next(loss for loss in losses if loss is not None)
+
+    def to_minimize(self, metric: str | None = None) -> float:
+        """The number that is smallest in the best epoch: a metric, or its negative if larger numbers are better.
+
+        Args:
+            metric: its name. None: ``deciding_loss``.
+
+        Raises:
+            InputError: if there is no metric of this name. The error lists the names.
+
+        >>> EpochMetrics(1, {"train_loss": 0.4, "test_accuracy": 0.9}, seconds=0.1).to_minimize("test_accuracy")
+        -0.9
+        """
+        if metric is None:
+            return self.deciding_loss
+        check_metric("metric", metric, self.metrics)
+        return -self.metrics[metric] if larger_is_better(metric) else self.metrics[metric]
 
     def row(self) -> dict[str, float | None]:
         """All numbers by name in one flat dict, as ``metrics.jsonl`` has them."""

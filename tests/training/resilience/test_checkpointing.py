@@ -135,6 +135,31 @@ def test_the_best_of_a_run_can_be_restored(tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.parametrize(("metric", "sign"), [("test_rising", -1), ("test_error", 1)])
+def test_the_best_epoch_is_that_of_any_metric(tmp_path, metric, sign):
+    """The metrics are made from the parameters, and are the best in an epoch whose loss is not the lowest."""
+    metrics = {"rising": lambda y, labels: -abs(abs(y).mean() - 1.0), "error": lambda y, labels: abs(y).mean()}
+    run = fit(fnn.training.Checkpoints(tmp_path, best_by=metric), metrics=metrics)
+    values = [sign * epoch.metrics[metric] for epoch in run.history]
+    best = fnn.storage.restore_checkpoint(tmp_path, run.params, step="best", part="train_state/params")
+    assert (best.step, best.loss) == (1 + values.index(min(values)), min(values))
+    assert best.step != 1 + int(np.argmin([epoch.test_loss for epoch in run.history]))
+    assert best.step in steps(tmp_path)
+
+
+def test_the_metric_of_the_best_epoch_has_to_exist_and_to_stay_the_same(tmp_path):
+    with pytest.raises(InputError, match=r"best_by: expected the name of a metric.*Did you mean test_accuracy"):
+        fit(fnn.training.Checkpoints(tmp_path, best_by="test_acuracy"))
+    assert steps(tmp_path) == []
+    with pytest.raises(InputError, match="best_by: expected the name of a metric, or None, got 3"):
+        fit(fnn.training.Checkpoints(tmp_path, best_by=3))
+    by_accuracy = fnn.training.Checkpoints(tmp_path, best_by="test_accuracy")
+    fit(by_accuracy, epochs=1)
+    with pytest.raises(InputError, match='best_by "test_accuracy" instead of nothing'):
+        fit(tmp_path)
+    assert fit(by_accuracy).restored_epochs == 1
+
+
 def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
     fit(tmp_path, stop_after=3)
     file = tmp_path / "0000000003" / "arrays.safetensors"

@@ -107,7 +107,7 @@ def _epochs(history: Sequence[EpochMetrics]) -> Html:
     every = max(1, -(-len(history) // MOST_EPOCHS))
     shown = [row for number, row in enumerate(history, 1) if number % every == 0 or number in (1, len(history))]
     metrics = list(history[-1].metrics)
-    usual = {"skipped_steps": 0, "clipped_steps": 0, "rate_share": 1.0, "learning_rate": None}
+    usual = {"skipped_steps": 0, "clipped_steps": 0, "rate_share": 1.0, "learning_rate": history[0].learning_rate}
     extra = [name for name, value in usual.items() if any(getattr(row, name) != value for row in history)]
     heads = ["epoch", *map(words, metrics), *map(words, extra), "time"]
     rows = []

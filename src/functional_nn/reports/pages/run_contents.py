@@ -128,6 +128,8 @@ def sentence(contents: RunContents) -> str:
     parts.append(f"for {count}.")
     status = "" if contents.result is None else str(contents.result.get("status", ""))
     parts.append(ENDINGS.get(status, "It has not finished, or it was killed." if contents.result is None else ""))
+    if kept_epoch(contents) != done:
+        parts.append(f"The parameters are those of epoch {kept_epoch(contents)}, the best one.")
     return " ".join(part for part in (*parts, *_outcome_in_words(contents)) if part)
 
 
@@ -153,8 +155,8 @@ def message(contents: RunContents) -> str:
 
 
 def outcome(contents: RunContents) -> dict[str, float | None]:
-    """The metrics at the end of the run, the one that counts first."""
-    last = metrics_of(contents.history[-1]) if contents.history else {}
+    """The metrics of the epoch whose parameters were kept, the one that counts first."""
+    last = metrics_of(contents.history[kept_epoch(contents) - 1]) if contents.history else {}
     if contents.result is not None:
         last |= {name: contents.result[name] for name in contents.result if name.startswith("test_")}
     known = {name: value for name, value in last.items() if value is not None}
@@ -167,6 +169,11 @@ def outcome(contents: RunContents) -> dict[str, float | None]:
         key=lambda name: (not name.startswith(part), name.startswith("train_"), name.endswith("_loss"), name),
     )
     return {name: known[name] for name in ordered}
+
+
+def kept_epoch(contents: RunContents) -> int:
+    """The number of the epoch whose parameters were kept: the last one, unless the result names the best one."""
+    return int((contents.result or {}).get("kept_epoch") or len(contents.history))
 
 
 def metrics_of(row: JsonObject) -> dict[str, float | None]:

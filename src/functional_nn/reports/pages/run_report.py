@@ -142,13 +142,15 @@ def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
 
 
 def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
-    """A chart for each metric, with a line for each part of the data: the losses first."""
+    """A chart for each metric, with a line for each part of the data: the losses first. A changing rate is the last."""
     if not history:
         return []
     by_metric: dict[str, list[str]] = {}
     for name in metrics_of(history[-1]):
         part, _, metric = name.partition("_")
         by_metric.setdefault(metric if part in PARTS else name, []).append(name)
+    if len({row.get("learning_rate") for row in history}) > 1:
+        by_metric["learning_rate"] = ["learning_rate"]
     epochs = [row["epoch"] for row in history]
     charts = []
     for metric, names in by_metric.items():

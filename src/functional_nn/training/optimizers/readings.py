@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from functional_nn.training.optimizers.clipping import Clipping
 from functional_nn.training.optimizers.wrapping import RateShare
@@ -47,5 +48,6 @@ def learning_rate(train_state: TrainState) -> float | None:
         return isinstance(hyperparameters, Mapping) and "learning_rate" in hyperparameters
 
     nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=keeps_rate)
-    rates = [float(node.hyperparams["learning_rate"]) for node in nodes if keeps_rate(node)]
+    # The shortest number that is this one in the type of the rate: 0.003 and not 0.003000000026077032.
+    rates = [float(str(np.asarray(node.hyperparams["learning_rate"]))) for node in nodes if keeps_rate(node)]
     return rates[0] * rate_share(train_state) if rates else None

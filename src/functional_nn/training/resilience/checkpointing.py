@@ -16,12 +16,17 @@ from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
 from functional_nn.storage.files import JsonObject, as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.storage.metrics_history import History
+from functional_nn.training.epoch_metrics import check_metric
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
 NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
 """The numbers of an epoch in a row of the history. Its metrics by name follow them."""
+
+
+BEST_BY = "best_by"
+"""The setting with the name of the metric that decides which epoch is the best. The loss has no such setting."""
 
 
 METRICS = "metrics"
@@ -33,19 +38,23 @@ class Checkpoints(NamedTuple):
 
     Args:
         folder: a folder for this run alone; created if it does not exist.
-        keep: how many of the newest checkpoints are kept. The one with the lowest loss on validation
-            examples, or else on test examples, is kept in addition, among those that were saved.
+        keep: how many of the newest checkpoints are kept. The one of the best epoch is kept in addition, among those
+            that were saved.
         minutes: save after an epoch if at least this many minutes have passed since the last save; 0 saves after every
             epoch. The first epoch, the last one, and the one before an interruption are always saved.
         settings: anything else that must be equal for a run to continue here. ``fit`` itself compares seed, batch
             size, precision, policy, data, and what network, loss, optimizer and penalty compute. Only Python functions
             called from a program (``jax.pure_callback``) cannot be compared.
+        best_by: the name of the metric that decides which epoch is the best, such as ``"validation_accuracy"``. Smaller
+            numbers are better if its name ends as ``early_stopping`` says, otherwise larger ones. None: the loss on
+            validation examples, or else on test examples, or else in training. A run continues only with the same.
     """
 
     folder: str | os.PathLike[str]
     keep: int = 2
     minutes: float = 0.0
     settings: Mapping[str, object] | None = None
+    best_by: str | None = None
 
 
 class RunProgress(NamedTuple):
@@ -84,7 +93,9 @@ class RunSaver:
             self._seconds = 60 * checkpoints.minutes
             # The user's settings are an entry of their own, so that they replace none of the others.
             own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
-            self._settings = as_json("settings", {**settings, **own})
+            self._best_by = checkpoints.best_by
+            best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
+            self._settings = as_json("settings", {**settings, **own, **best_by})
             # So the first epoch is saved at once.
             self._clock = -math.inf
 
@@ -115,9 +126,14 @@ class RunSaver:
             like: a pytree with the structure, shapes and types that it must have.
             metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
             programs: the fingerprints of what the run computes; they must equal the saved ones.
+
+        Raises:
+            InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
         """
         if self._writer is None:
             return None
+        if self._best_by is not None:
+            check_metric("best_by", self._best_by, metric_names)
         self._metric_names = tuple(metric_names)
         self._history = self._history_of(metric_names)
         self._settings |= {
@@ -178,7 +194,7 @@ class RunSaver:
             "history": digest,
         }
         tree = {"train_state": reached.train_state}
-        writer.save(epochs, tree, loss=reached.history[-1].deciding_loss, about=about)
+        writer.save(epochs, tree, loss=reached.history[-1].to_minimize(self._best_by), about=about)
 
     def _verify(self, found: Checkpoint) -> None:
         """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
@@ -236,6 +252,8 @@ def _checked(checkpoints: object) -> Checkpoints:
     check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
     if checkpoints.settings is not None and not isinstance(checkpoints.settings, Mapping):
         raise InputError("settings", "a dict that JSON can hold", shown(checkpoints.settings))
+    if checkpoints.best_by is not None and not isinstance(checkpoints.best_by, str):
+        raise InputError("best_by", "the name of a metric, or None", shown(checkpoints.best_by))
     return checkpoints
 
 

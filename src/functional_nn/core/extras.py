@@ -1,4 +1,4 @@
-"""Importing libraries that are needed only for an exchange with them."""
+"""Importing optional libraries: only when they are needed, with an error that says how to install them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""Ready callbacks: what they write, when they stop, and that a resumed or second run starts them anew."""
+
+import csv
+import math
+import struct
+import sys
+
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.training import EpochMetrics, callbacks
+
+NET, RULE = fnn.dense(3), optax.sgd(0.1)
+RANDOM = np.random.default_rng(0)
+X, LABELS = RANDOM.normal(size=(60, 5)).astype(np.float32), RANDOM.integers(0, 3, 60).astype(np.int32)
+DATA = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
+
+
+def fit(**options):
+    return fnn.fit(NET, fnn.cross_entropy, **{"optimizer": RULE, "data": DATA, "epochs": 4, "batch_size": 16} | options)
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stops_after(callback, values, name="test_accuracy"):
+    """The epoch after which a callback stops a run with these values of a metric; None if it does not."""
+    for epoch, value in enumerate(values, 1):
+        if callback(EpochMetrics(epoch, {"train_loss": 1.0, name: value}, seconds=0.1), None):
+            return epoch
+    return None
+
+
+def test_csv_has_the_metrics_of_each_epoch(tmp_path):
+    path = tmp_path / "log.csv"
+    rule = optax.inject_hyperparams(optax.sgd)(learning_rate=optax.linear_schedule(0.1, 0.0, 12))
+    run = fit(optimizer=rule, on_epoch=callbacks.csv_log(path))
+    expected = [{name: str(value) for name, value in metrics.row().items()} for metrics in run.history]
+    assert rows_of(path) == expected
+    # The last of three steps has the rate 0.1 * 10 / 12, in the digits of float32.
+    assert expected[0]["learning_rate"] == "0.083333336"
+
+
+def test_a_resumed_run_writes_each_epoch_once(tmp_path):
+    log = tmp_path / "log.csv"
+    fit(checkpoints=tmp_path / "run", epochs=2, on_epoch=callbacks.csv_log(log))
+    # What a killed process has written after the last checkpoint.
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("3,0.5")
+    assert fit(checkpoints=tmp_path / "run", on_epoch=callbacks.csv_log(log)).restored_epochs == 2
+    assert [row["epoch"] for row in rows_of(log)] == ["1", "2", "3", "4"]
+    assert rows_of(log)[0]["learning_rate"] == ""
+
+
+def test_a_file_that_cannot_be_written_is_an_error_before_training(tmp_path):
+    for path in (tmp_path, tmp_path / "missing" / "log.csv"):
+        with pytest.raises(fnn.InputError, match="path: expected a file that can be written to"):
+            callbacks.csv_log(path)
+
+
+def test_early_stopping_takes_any_metric():
+    rising = [0.5, 0.6, 0.6, 0.55, 0.7]
+    assert stops_after(callbacks.early_stopping(2, "test_accuracy"), rising) == 4
+    assert stops_after(callbacks.early_stopping(3, "test_accuracy"), rising) is None
+    assert stops_after(callbacks.early_stopping(2, "test_mse"), rising, "test_mse") == 3
+    assert stops_after(callbacks.early_stopping(2, "test_accuracy", least_change=0.15), rising) == 3
+    assert stops_after(callbacks.early_stopping(2), [3.0, 1.0, 2.0, 1.0], "test_loss") == 4
+    # NaN is never better; a number after NaN is.
+    nan = math.nan
+    assert stops_after(callbacks.early_stopping(2, "test_accuracy"), [nan, nan, 0.1, nan, nan]) == 5
+    assert stops_after(callbacks.early_stopping(2, "test_accuracy"), [0.1, nan, nan]) == 3
+
+
+def test_early_stopping_equals_the_patience_of_fit():
+    grows = {"optimizer": optax.sgd(-0.1), "epochs": 50}
+    by_patience, by_callback = fit(patience=3, **grows), fit(on_epoch=callbacks.early_stopping(3), **grows)
+    assert (by_patience.status, by_callback.status) == ("stopped early", "stopped")
+    assert len(by_callback.history) == len(by_patience.history) < 50
+
+
+def test_early_stopping_counts_restored_epochs_and_starts_anew_in_a_second_run(tmp_path):
+    callback = callbacks.early_stopping(3)
+    grows = {"optimizer": optax.sgd(-0.1), "on_epoch": callback}
+    assert len(fit(epochs=2, checkpoints=tmp_path, **grows).history) == 2
+    resumed = fit(epochs=50, checkpoints=tmp_path, **grows)
+    assert (resumed.restored_epochs, len(resumed.history)) == (2, 4)
+    assert len(fit(epochs=50, **grows).history) == 4
+
+
+def test_a_metric_that_the_run_does_not_have():
+    known = "Did you mean test_accuracy\\? Known: test_accuracy, test_loss, train_loss"
+    with pytest.raises(fnn.InputError, match=f"metric: expected the name of a metric of this run.*{known}"):
+        fit(on_epoch=callbacks.early_stopping(3, "tst_accuracy"))
+
+
+def test_combined_callbacks_are_all_called():
+    seen = []
+
+    def stops(metrics, train_state):
+        return metrics.epoch == 2
+
+    def counts(metrics, train_state):
+        seen.append(metrics.epoch)
+
+    run = fit(on_epoch=callbacks.combine(stops, counts))
+    assert (run.status, seen) == ("stopped", [1, 2])
+    assert fit(on_epoch=callbacks.combine()).status == "finished"
+    with pytest.raises(fnn.InputError, match=r"callbacks\[1\]: expected a function that returns True"):
+        fit(on_epoch=callbacks.combine(counts, lambda metrics, train_state: "yes"))
+
+
+def scalars(folder, Event):
+    """For each step, the scalars that TensorBoard shows: a start of a session removes those of its step and later."""
+    shown = {}
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            event, content = Event.FromString(content[12 : 12 + size]), content[16 + size :]
+            if event.HasField("session_log"):
+                shown = {step: values for step, values in shown.items() if step < event.step}
+            if event.HasField("summary"):
+                assert event.step not in shown
+                shown[event.step] = {value.tag: value.simple_value for value in event.summary.value}
+    return shown
+
+
+def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(tmp_path):
+    Event = pytest.importorskip("tensorboardX.proto.event_pb2").Event
+    folder = tmp_path / "events"
+    fit(checkpoints=tmp_path / "run", epochs=2, on_epoch=callbacks.tensorboard_log(folder))
+    (first,) = folder.iterdir()
+    first.rename(folder / "events.out.tfevents.0")  # the name has the second in which the file was begun
+    log = callbacks.tensorboard_log(folder)
+    run = fit(checkpoints=tmp_path / "run", on_epoch=log)
+    # The file is read while the callback has it open: each epoch is written at once.
+    shown = scalars(folder, Event)
+    assert len(list(folder.iterdir())) == 2
+    assert sorted(shown) == [1, 2, 3, 4]
+    for metrics in run.history:
+        numbers = {name: value for name, value in metrics.row().items() if name not in ("epoch", "learning_rate")}
+        assert shown[metrics.epoch] == pytest.approx(numbers)
+    fit(epochs=1, on_epoch=log)
+    assert sorted(scalars(folder, Event)) == [1]
+
+
+def test_tensorboard_needs_a_folder_that_can_be_written_to(tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "file").touch()
+    with pytest.raises(fnn.InputError, match="folder: expected a folder that can be written to"):
+        callbacks.tensorboard_log(tmp_path / "file")
+
+
+def test_without_tensorboardx_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    with pytest.raises(fnn.InputError, match=r"pip install 'functional-nn\[tensorboard\]'"):
+        callbacks.tensorboard_log(tmp_path)
