@@ -38,7 +38,7 @@ def check_best_is_kept(folder):
     assert {name: result[name] for name in ("train_loss", "validation_loss")} == {
         name: rows[best - 1][name] for name in ("train_loss", "validation_loss")
     }
-    kept = load_file(folder / "parameters.safetensors")
+    kept = load_file(folder / "model.safetensors")
     saved = load_file(folder / "checkpoints" / f"{best:010d}" / "arrays.safetensors")
     for name, array in kept.items():
         np.testing.assert_array_equal(array, saved[f"train_state/{name}"])
@@ -57,7 +57,7 @@ def test_the_best_epoch_is_kept_and_reported(tiny, tmp_path, capsys):
     expected = result_of(short_folder)
     assert result["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-6)
     assert result["test_accuracy"] == expected["test_accuracy"]
-    files = [(folder / "parameters.safetensors").read_bytes() for folder in (best_folder, short_folder)]
+    files = [(folder / "model.safetensors").read_bytes() for folder in (best_folder, short_folder)]
     assert files[0] == files[1]
 
 
