@@ -283,6 +283,10 @@ def calls():
             {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None}
             | {"gradient": False, "platforms": ["cpu"], "dtype": None},
         ),
+        "layer_of": (
+            fnn.exchange.layer_of,
+            {"module": lambda key: None, "name": "module", "train_argument": None, "backward": None},
+        ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (

@@ -33,8 +33,9 @@ OPTIONAL = {
     "optuna": OptionalPackage("search for the best settings", SWEEPS),
     "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "keras": OptionalPackage("parameters from and for Keras", "'functional-nn[keras]'"),
-    "flax": OptionalPackage("parameters from and for Flax", "'functional-nn[flax]'"),
-    "equinox": OptionalPackage("parameters from and for Equinox", "'functional-nn[equinox]'"),
+    "flax": OptionalPackage("parameters and modules of Flax", "'functional-nn[flax]'"),
+    "equinox": OptionalPackage("parameters and modules of Equinox", "'functional-nn[equinox]'"),
+    "dm-haiku": OptionalPackage("modules of Haiku", "'functional-nn[haiku]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
