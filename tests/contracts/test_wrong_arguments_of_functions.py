@@ -297,6 +297,10 @@ def calls():
         ),
         "load": (fnn.exchange.load, {"folder": IDX}),
         "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
+        "layer_of": (
+            fnn.exchange.layer_of,
+            {"module": lambda key: None, "name": "module", "train_argument": None, "backward": None},
+        ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (

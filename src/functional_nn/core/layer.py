@@ -268,8 +268,9 @@ def as_layer(value: object) -> Layer:
             "layers",
             expected,
             f"a {kind}, which holds {len(arrays)} array{'' if len(arrays) == 1 else 's'}",
-            "They would be constants that training does not change. Write a Layer that has them as parameters: "
-            "docs/how_to/adding_a_layer.md, section Modules of other libraries.",
+            "They would be constants that training does not change. Write functional_nn.exchange.layer_of(…) for a "
+            "module of Flax or Equinox, and a Layer for any other object: docs/how_to/adding_a_layer.md, section "
+            "Modules of other libraries.",
         )
     name = getattr(value, "__name__", "function").strip("<>")
     if (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):

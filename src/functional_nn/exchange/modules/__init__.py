@@ -1,0 +1,1 @@
+"""Modules of Flax NNX, Flax Linen, Haiku and Equinox as layers."""

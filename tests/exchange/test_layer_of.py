@@ -1,0 +1,336 @@
+"""Modules of Flax NNX, Flax Linen, Haiku and Equinox as layers: they compute, train and draw as in their library."""
+
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import FormulaMissing, InputError
+from functional_nn.exchange import layer_of
+
+LIBRARIES = ("nnx", "linen", "haiku", "equinox")
+KEY, OTHER_KEY = jax.random.split(jax.random.key(3))
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of all other tests, since the libraries mix types."""
+
+
+def of_nnx(rate):
+    """A dense layer, batch norm and dropout, and what the library itself computes with the initial values of KEY."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layers = nnx.List([nnx.Linear(4, 5, rngs=rngs), nnx.BatchNorm(5, rngs=rngs)])
+            self.dropout = nnx.Dropout(rate, rngs=rngs)
+
+        def __call__(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return self.dropout(x)
+
+    def own(train):
+        net = Net(nnx.Rngs(KEY))
+        net.train() if train else net.eval()
+        gradient, y = nnx.grad(lambda net: total(net(X)), has_aux=True)(net)
+        norm = net.layers[1]
+        linear_bar, norm_bar = gradient["layers"][0], gradient["layers"][1]
+        return (
+            y,
+            {"layers/1/mean": norm.mean[...], "layers/1/var": norm.var[...]},
+            {f"layers/0/{name}": linear_bar[name][...] for name in ("kernel", "bias")}
+            | {f"layers/1/{name}": norm_bar[name][...] for name in ("scale", "bias")},
+        )
+
+    return SimpleNamespace(module=lambda key: Net(nnx.Rngs(key)), own=own)
+
+
+def of_linen(rate):
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x, train: bool):
+            x = linen.BatchNorm(use_running_average=not train)(linen.Dense(5)(x))
+            return linen.Dropout(rate, deterministic=not train)(x)
+
+    def own(train):
+        net = Net()
+        variables = net.init(KEY, X, train=False)
+
+        def loss(params):
+            y, new = net.apply(variables | {"params": params}, X, train=train, mutable=["batch_stats"])
+            return total(y)[0], (y, new)
+
+        gradient, (y, new) = jax.grad(loss, has_aux=True)(variables["params"])
+        return y, fnn.trees.flatten(new), fnn.trees.flatten(gradient)
+
+    return SimpleNamespace(module=Net(), own=own)
+
+
+def of_haiku(rate):
+    hk = pytest.importorskip("haiku")
+
+    def net(x, is_training):
+        x = hk.BatchNorm(True, True, 0.9)(hk.nets.MLP([5])(x), is_training)
+        return hk.dropout(hk.next_rng_key(), rate, x) if rate and is_training else x
+
+    function = hk.transform_with_state(net)
+
+    def own(train):
+        # Its batch norm starts with the statistics of this input.
+        params, state = function.init(KEY, np.zeros((1, 4), "float32"), True)
+
+        def loss(params):
+            y, new = function.apply(params, state, None, X, train)
+            return total(y)[0], (y, new)
+
+        gradient, (y, new) = jax.grad(loss, has_aux=True)(params)
+        return y, fnn.trees.flatten(new), fnn.trees.flatten(gradient)
+
+    return SimpleNamespace(module=function, own=own)
+
+
+def of_equinox(rate):
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        linear: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+        dropout: eqx.nn.Dropout
+
+        def __init__(self, key):
+            self.linear = eqx.nn.Linear(4, 5, key=key)
+            self.norm = eqx.nn.BatchNorm(5, "batch", mode="batch")
+            self.dropout = eqx.nn.Dropout(rate)
+
+        def __call__(self, x, state, key=None):
+            x, state = self.norm(self.linear(x), state)
+            return self.dropout(x, key=key), state
+
+    make = eqx.nn.make_with_state(Net)
+
+    def own(train):
+        net, state = make(KEY)
+        net = eqx.nn.inference_mode(net, value=not train)
+
+        def loss(net):
+            y, new = jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(X, state)
+            return total(y)[0], (y, new)
+
+        gradient, (y, new) = eqx.filter_grad(loss, has_aux=True)(net)
+        mean, variance = new.get(net.norm.batch_state_index)
+        return (
+            y,
+            {
+                "norm/batch_counter": new.get(net.norm.batch_counter),
+                "norm/batch_state_index/0": mean,
+                "norm/batch_state_index/1": variance,
+            },
+            {
+                f"{part}/{name}": getattr(getattr(gradient, part), name)
+                for part in ("linear", "norm")
+                for name in ("weight", "bias")
+            },
+        )
+
+    return SimpleNamespace(module=make, own=own)
+
+
+def case(library, rate=0.0):
+    return globals()[f"of_{library}"](rate)
+
+
+def total(y):
+    """A loss whose gradient differs for each output, and the outputs."""
+    return jnp.sum(y * jnp.arange(1.0, y.size + 1).reshape(y.shape)), y
+
+
+def assert_near(ours, theirs):
+    """A bias before batch norm has a gradient of 0, except for rounding of terms up to 30."""
+    assert ours.keys() == theirs.keys()
+    for path, array in theirs.items():
+        np.testing.assert_allclose(ours[path], array, rtol=1e-4, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_outputs_statistics_and_gradients_are_those_of_the_library(library, train):
+    of = case(library)
+    layer = layer_of(of.module)
+    params, state = layer.init(KEY, (4,))
+    y, new_state, gradient = of.own(train)
+
+    def loss(params):
+        y, new_state = layer.apply(params, state, X, train=train)
+        return total(y)[0], (y, new_state)
+
+    ours, (our_y, our_state) = jax.jit(jax.grad(loss, has_aux=True))(params)
+    np.testing.assert_allclose(our_y, y, rtol=1e-5, atol=1e-6)
+    assert_near(fnn.trees.flatten(our_state), new_state)
+    assert_near(fnn.trees.flatten(ours), gradient)
+    changed = {path: bool(np.any(new_state[path] != leaf)) for path, leaf in fnn.trees.flatten(state).items()}
+    assert all(changed.values()) == train
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_random_numbers_come_from_the_key(library):
+    layer = layer_of(case(library, rate=0.5).module)
+    params, state = layer.init(KEY, (4,))
+
+    def dropped(train, key):
+        return np.asarray(layer.apply(params, state, X, train=train, key=key)[0] == 0)
+
+    one = dropped(True, KEY)
+    assert 0 < one.mean() < 1
+    assert any((row != one[0]).any() for row in one)  # examples differ
+    np.testing.assert_array_equal(dropped(True, KEY), one)
+    assert (dropped(True, OTHER_KEY) != one).any()
+    assert not dropped(False, None).any()
+    with pytest.raises(InputError, match=r"key=jax\.random\.key|a key, since"):
+        dropped(True, None)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_in_a_chain_fit_and_sweep(library):
+    """Each seed of a sweep has initial values of its own, and ends as the run of this seed alone."""
+    net = fnn.chain(layer_of(case(library, rate=0.1).module), fnn.relu, fnn.dense(3))
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (24, 2, 2, 1), dtype=np.uint8), np.arange(24) % 3
+    data = fnn.data.make_dataset("tiny", images, labels, images, labels, source="a test")
+    runs = [
+        fnn.fit(net, fnn.cross_entropy, optax.sgd(0.1), data, epochs=2, batch_size=8, seed=seed, progress=False)
+        for seed in (0, 1)
+    ]
+    members = fnn.grid(learning_rate=[0.1], batch_size=[8], seed=[0, 1])
+    result = fnn.sweep(net, lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2, progress=False)
+    for run, member in zip(runs, result.members, strict=True):
+        assert_near(fnn.trees.flatten(member.params), fnn.trees.flatten(run.params))
+        assert_near(fnn.trees.flatten(member.state), fnn.trees.flatten(run.state))
+    first, second = (fnn.trees.flatten(run.params) for run in runs)
+    assert all((np.asarray(second[path]) != leaf).any() for path, leaf in first.items())
+    y, _, pullback = net.vjp(runs[0].params, runs[0].state, X, train=False)
+    with pytest.raises(FormulaMissing, match="module_0: this layer has no hand-derived backward pass"):
+        pullback(y)
+    with pytest.raises(InputError, match="couples its examples"):
+        fnn.training.per_example_gradients(
+            net, fnn.cross_entropy, runs[0].params, runs[0].state, X, np.zeros(6, int), key=KEY
+        )
+
+
+@pytest.mark.parametrize("library", ["nnx", "equinox"])
+def test_a_module_keeps_its_values(library):
+    """``init`` gives the values of a module, and training that reuses their memory leaves the module as it was."""
+    module = case(library).module(OTHER_KEY)
+    layer = layer_of(module)
+    params, _ = layer.init(KEY, (4,))
+    made, _ = layer_of(case(library).module).init(OTHER_KEY, (4,))
+    assert_near(fnn.trees.flatten(params), fnn.trees.flatten(made))
+    step = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf + 1, params), donate_argnums=0)
+    step(params)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+    assert_near(fnn.trees.flatten(layer.init(KEY, (4,))[0]), fnn.trees.flatten(made))
+
+
+def test_a_layer_has_the_values_of_an_nnx_module_when_it_was_made():
+    nnx = pytest.importorskip("flax.nnx")
+    module = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
+    layer, before = layer_of(module), module.kernel[...]
+    module.kernel[...] = before + 1
+    assert (layer.init(KEY, (4,))[0]["kernel"] == before).all()
+
+
+@pytest.mark.parametrize("library", ["linen", "haiku"])
+def test_a_layer_of_tokens(library):
+    """The library is asked which type of input it takes."""
+    if library == "linen":
+        module = pytest.importorskip("flax.linen").Embed(7, 3)
+    else:
+        hk = pytest.importorskip("haiku")
+        module = hk.transform(lambda tokens: hk.Embed(7, 3)(tokens))
+    net = fnn.chain(layer_of(module), fnn.dense(2))
+    params, state = net.init(KEY, (5,))
+    assert net.apply(params, state, np.zeros((2, 5), np.int32), train=False)[0].shape == (2, 5, 2)
+
+
+def test_a_formula_is_used_and_checked():
+    linen = pytest.importorskip("flax.linen")
+
+    def backward(residuals, y_bar):
+        params, _, x = residuals
+        return {"kernel": x.T @ y_bar}, y_bar @ params["kernel"].T
+
+    module = linen.Dense(3, use_bias=False)
+    assert fnn.gradients.check_layer(layer_of(module, backward=backward), (4,)).passed
+    wrong = layer_of(
+        module, backward=lambda residuals, y_bar: (backward(residuals, y_bar)[0], y_bar @ jnp.ones((3, 4)))
+    )
+    assert {verdict.leaf for verdict in fnn.gradients.check_layer(wrong, (4,)).failures} == {"x"}
+
+
+def test_the_argument_of_training():
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x, learns=False):
+            return x + 1 if learns else x
+
+    with pytest.raises(InputError, match=r"got one with learns\. Name the one .* train_argument='learns'"):
+        layer_of(Net())
+    with pytest.raises(InputError, match="train_argument: expected an argument of the call: learns, got 'train'"):
+        layer_of(Net(), train_argument="train")
+    layer = layer_of(Net(), train_argument="learns")
+    assert (layer.apply({}, {}, X, train=True)[0] == X + 1).all()
+    assert (layer.apply({}, {}, X, train=False)[0] == X).all()
+    layer = layer_of(linen.Dropout(0.5))  # deterministic is true in evaluation
+    assert (layer.apply({}, {}, X, train=False)[0] == X).all()
+
+
+def test_what_is_no_module():
+    def fails(key):
+        raise KeyError("units")
+
+    for given, words in (
+        ("MLP", "got 'MLP'"),
+        (fnn.dense(3), r"got Layer\('dense'\)"),
+        (lambda key: {"weight": key}, "got a function that makes a dict"),
+        (lambda: None, "got a function that raises TypeError"),
+        (fails, "got a function that raises KeyError: 'units'. It is called with one argument, a key"),
+    ):
+        with pytest.raises(InputError, match=f"module: expected a Flax Linen module, .*{words}"):
+            layer_of(given)
+    with pytest.raises(InputError, match="train_argument: expected None for all but Linen modules"):
+        layer_of(lambda key: None, train_argument="train")
+
+
+def test_libraries_that_are_not_loaded_stay_so(monkeypatch):
+    """They are recognized among the loaded modules. An import of None is an error."""
+    for name in ("flax", "flax.nnx", "flax.linen", "haiku", "equinox"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match="got a function that makes a list"):
+        layer_of(lambda key: [])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_errors_name_the_layer_and_what_the_library_says(library):
+    net = fnn.chain(first=layer_of(case(library).module))
+    params, state = net.init(KEY, (4,))
+    with pytest.raises(InputError, match=r"first: module: expected one that takes float32 of shape \(6, 3\)"):
+        net.apply(params, state, X[:, :3], train=False)
+    with pytest.raises(InputError, match=r"first: "):
+        net.apply({"first": {}}, state, X, train=False)
+
+
+def test_an_equinox_module_without_its_state():
+    eqx = pytest.importorskip("equinox")
+    with pytest.raises(InputError, match="expected an Equinox module with its state, got one without"):
+        layer_of(lambda key: eqx.nn.BatchNorm(3, "batch", mode="batch"))
