@@ -283,6 +283,10 @@ def calls():
             {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None}
             | {"gradient": False, "platforms": ["cpu"], "dtype": None},
         ),
+        "to_onnx": (
+            fnn.exchange.to_onnx,
+            {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None},
+        ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (

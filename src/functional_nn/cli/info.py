@@ -36,6 +36,8 @@ OPTIONAL = {
     "flax": OptionalPackage("parameters from and for Flax", "'functional-nn[flax]'"),
     "equinox": OptionalPackage("parameters from and for Equinox", "'functional-nn[equinox]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
+    "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
+    "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow."""

@@ -4,6 +4,7 @@ from .flax_parameters import from_flax as from_flax
 from .flax_parameters import to_flax as to_flax
 from .keras_parameters import from_keras as from_keras
 from .keras_parameters import to_keras as to_keras
+from .onnx_models import to_onnx as to_onnx
 from .pytorch_parameters import from_torch as from_torch
 from .pytorch_parameters import to_torch as to_torch
 from .stablehlo import ExportedNetwork as ExportedNetwork
