@@ -301,6 +301,10 @@ def calls():
             fnn.exchange.layer_of,
             {"module": lambda key: None, "name": "module", "train_argument": None, "backward": None},
         ),
+        "to_onnx": (
+            fnn.exchange.to_onnx,
+            {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None},
+        ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         **{
             name: (

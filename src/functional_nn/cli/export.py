@@ -75,7 +75,7 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
         if kind == "stablehlo":
             to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
         elif kind == "onnx":
-            from functional_nn.exchange.onnx import to_onnx
+            from functional_nn.exchange.onnx_models import to_onnx
 
             to_onnx(net, params, state, in_shape, out)
         elif kind == "safetensors":

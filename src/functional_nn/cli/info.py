@@ -38,6 +38,8 @@ OPTIONAL = {
     "dm-haiku": OptionalPackage("modules of Haiku", "'functional-nn[haiku]'"),
     "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
+    "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
+    "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow."""

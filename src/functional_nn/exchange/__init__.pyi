@@ -6,6 +6,7 @@ from .hub_folder import to_hub as to_hub
 from .keras_parameters import from_keras as from_keras
 from .keras_parameters import to_keras as to_keras
 from .modules.layer_of import layer_of as layer_of
+from .onnx_models import to_onnx as to_onnx
 from .pytorch_parameters import from_torch as from_torch
 from .pytorch_parameters import to_torch as to_torch
 from .saved_networks import SavedNetwork as SavedNetwork

@@ -78,22 +78,29 @@ def check_outputs(
     if expected.shape != found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
         given = f"{expected.shape} of type {expected.dtype}"
         raise InputError("check", f"floating-point outputs of shape {found.shape}", given, REMEDY)
+    if given := difference(found, expected):
+        raise InputError(
+            "net",
+            "a network with the outputs of the model",
+            given,
+            "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
+            "shapes: names={path of a layer: path of its module} pairs them.",
+        )
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> str:
+    """How outputs of one shape differ by more than rounding, as a part of a sentence; empty if they do not."""
     of_spread, of_size = TOLERANCES[found.dtype.itemsize]
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     # Infinite outputs, such as those of masks, have to be equal. They do not count for the tolerance.
     is_finite = np.isfinite(expected) & np.isfinite(found)
     finite = np.where(is_finite, expected, 0)
     spread, size = np.abs(finite - finite.mean(axis=0)).max(), np.abs(finite).max()
-    difference = np.abs(finite - np.where(is_finite, found, 0)).max()
+    largest = np.abs(finite - np.where(is_finite, found, 0)).max()
     is_same = is_finite | (found == expected) | (np.isnan(found) & np.isnan(expected))
-    if difference > of_spread * spread + of_size * size or not is_same.all():
-        raise InputError(
-            "net",
-            "a network with the outputs of the model",
-            f"outputs that differ by {difference:.2g}, where the largest is {size:.2g}",
-            "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
-            "shapes: names={path of a layer: path of its module} pairs them.",
-        )
+    if largest <= of_spread * spread + of_size * size and is_same.all():
+        return ""
+    return f"outputs that differ by {largest:.2g}, where the largest is {size:.2g}"
 
 
 def check_is_unambiguous(

@@ -1,0 +1,195 @@
+"""Conversion of traced programs to ONNX by jax2onnx, which gets them in a form that it can convert."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+
+from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.extras import imported
+from functional_nn.core.platform_programs import bilinear_p, traced_for
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+from functional_nn.jaxprs.walk import layer_of, trace
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 21
+"""The version of the operators. Runtimes of 2024 and later know it, also those in browsers."""
+
+REMEDY = "Use other layers, or export the network by to_stablehlo, which takes every network."
+
+
+def converted(
+    program: ClosedJaxpr, name: str, input_names: Sequence[str], output_names: Sequence[str]
+) -> onnx.ModelProto:
+    """A traced program as a model in ONNX.
+
+    Args:
+        program: the program. Its first axes may be of a symbolic size.
+        name: the name of the model.
+        input_names, output_names: the names of the arrays that it takes and returns.
+
+    Raises:
+        InputError: if jax2onnx is missing or cannot convert an operation, which the error names.
+    """
+    program = _in_convertible_form(program)
+    with _process_left_unchanged():
+        jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
+        try:
+            model = _convert(jax2onnx, program, name, input_names)
+        except Exception as error:  # jax2onnx raises errors of many kinds
+            given = f"{_first_that_fails(jax2onnx, program)} ({shortened(error)})"
+            raise InputError("net", "operations that jax2onnx can convert", given, REMEDY) from error
+    _remove_unread_constants(model.graph)
+    return _with_output_names(model, output_names)
+
+
+def _in_convertible_form(program: ClosedJaxpr) -> ClosedJaxpr:
+    """The same program without calls, and with some operations replaced by others that jax2onnx can convert."""
+
+    def results(*arguments: Value) -> list[Value]:
+        return evaluate(program, arguments, _replaced)
+
+    return trace(results, *(jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals))
+
+
+def _replaced(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    """The hook of ``evaluate``: the results of an equation, computed by operations that jax2onnx can convert."""
+    # The scopes of layers are kept, so that an error can name the layer.
+    scope = str(equation.source_info.name_stack)
+    with jax.named_scope(scope) if scope else contextlib.nullcontext():
+        if equation.primitive is bilinear_p:
+            # Its program for other platforms than CPUs is one convolution, which ONNX has too.
+            return evaluate(traced_for(equation, "others"), operands, _replaced, path)
+        replacement = REPLACEMENTS.get(equation.primitive.name)
+        return [replacement(equation, *operands)] if replacement else compute(operands)
+
+
+def _padded(equation: JaxprEqn, x: jax.Array, value: jax.Array) -> jax.Array:
+    """``lax.pad`` by concatenations and slices. jax2onnx converts it neither in a batch of symbolic size nor inside."""
+    for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
+        if interior:
+            # Each entry becomes a row that begins with it and goes on with padding. The rows are joined to one again.
+            rows = lax.expand_dims(x, [axis + 1])
+            rows = lax.concatenate([rows, _filled(rows, axis + 1, interior, value)], axis + 1)
+            x = lax.collapse(rows, axis, axis + 2)
+        start, end = max(-low, 0), x.shape[axis] - interior - max(-high, 0)
+        if (start, end) != (0, x.shape[axis]):
+            x = lax.slice_in_dim(x, start, end, axis=axis)
+        edges = [_filled(x, axis, count, value) if count > 0 else None for count in (low, high)]
+        parts = [part for part in (edges[0], x, edges[1]) if part is not None]
+        x = lax.concatenate(parts, axis) if len(parts) > 1 else x
+    return x
+
+
+def _filled(like: jax.Array, axis: int, count: int, value: jax.Array) -> jax.Array:
+    """An array of one value, of the same shape as another one except for the size of one axis."""
+    return lax.broadcast_in_dim(value, (*like.shape[:axis], count, *like.shape[axis + 1 :]), ())
+
+
+def _clamped(equation: JaxprEqn, low: jax.Array, x: jax.Array, high: jax.Array) -> jax.Array:
+    """``lax.clamp`` by a maximum and a minimum. jax2onnx does not convert it for a batch of symbolic size."""
+    return jnp.minimum(jnp.maximum(x, low), high)
+
+
+REPLACEMENTS: Mapping[str, Callable[..., jax.Array]] = {
+    "name": lambda equation, x: x,  # the mark of a layer's output
+    "pad": _padded,
+    "clamp": _clamped,
+}
+"""Functions that compute the result of an equation from its operands in another way."""
+
+
+def _convert(
+    jax2onnx: ModuleType, program: ClosedJaxpr, name: str, input_names: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    return jax2onnx.to_onnx(
+        jaxpr_as_fun(program),
+        inputs=[jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals],
+        model_name=name,
+        opset=OPSET,
+        input_names=input_names,
+    )
+
+
+def _remove_unread_constants(graph: onnx.GraphProto) -> set[str]:
+    """Removes the constants that nothing reads, also those of loops, and returns the names of all values that are read.
+
+    jax2onnx leaves them in loops. ONNX Runtime would print a warning about each when the model is loaded.
+    """
+    read = {output.name for output in graph.output}
+    for node in graph.node:
+        read.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                read |= _remove_unread_constants(attribute.g)
+    for number in reversed(range(len(graph.initializer))):
+        if graph.initializer[number].name not in read:
+            del graph.initializer[number]
+    return read
+
+
+def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Names the outputs. Two of them, or an output and an input, may be one value, so each becomes one of its own."""
+    for output, name in zip(model.graph.output, names, strict=True):
+        model.graph.node.add(op_type="Identity", input=[output.name], output=[name])
+        output.name = name
+    return model
+
+
+def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
+    """The first operation that jax2onnx cannot convert, and its layer.
+
+    Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
+    """
+    equations = program.jaxpr.eqns
+    converts, fails = 0, len(equations)
+    while fails - converts > 1:
+        middle = (converts + fails) // 2
+        beginning = program.jaxpr.replace(eqns=equations[:middle], outvars=equations[middle - 1].outvars)
+        try:
+            _convert(jax2onnx, program.replace(jaxpr=beginning), "beginning")
+        except Exception:
+            fails = middle
+        else:
+            converts = middle
+    if not equations:
+        return "a network without operations"
+    operation = equations[fails - 1]
+    layer, _ = layer_of(str(operation.source_info.name_stack))
+    return f"{operation.primitive.name} in {layer or 'the network'}"
+
+
+@contextlib.contextmanager
+def _process_left_unchanged() -> Iterator[None]:
+    """Undoes what jax2onnx changes in the process: functions of JAX, warning filters and the root logger."""
+    modules = [
+        module for name, module in list(sys.modules.items()) if f"{name}.".startswith("jax.") and "._src" not in name
+    ]
+    functions = [(module, name, value) for module in modules for name, value in vars(module).items() if callable(value)]
+    silent = logging.NullHandler()
+    level = logging.root.manager.disable
+    # jax2onnx logs to the root logger, which gets a handler for the terminal if it has none.
+    logging.root.addHandler(silent)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        logging.root.removeHandler(silent)
+        for module, name, value in functions:
+            if vars(module).get(name) is not value:
+                setattr(module, name, value)
