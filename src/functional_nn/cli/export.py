@@ -66,6 +66,7 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
     """Writes a network to a file."""
     import jax
 
+    from functional_nn.exchange.onnx_models import to_onnx
     from functional_nn.exchange.pytorch_parameters import to_torch, write_state_dict
     from functional_nn.exchange.stablehlo import to_stablehlo
     from functional_nn.storage.parameters import save_parameters
@@ -75,8 +76,6 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
         if kind == "stablehlo":
             to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
         elif kind == "onnx":
-            from functional_nn.exchange.onnx_models import to_onnx
-
             to_onnx(net, params, state, in_shape, out)
         elif kind == "safetensors":
             save_parameters(out, params, state)

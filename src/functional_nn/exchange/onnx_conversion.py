@@ -22,7 +22,7 @@ from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import layer_of, trace
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]
 
 OPSET = 21
 """The version of the operators. Runtimes of 2024 and later know it, also those in browsers."""

@@ -24,7 +24,7 @@ from functional_nn.jaxprs.walk import all_equations
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]
 
 BATCHES = (1, 2, 5)
 """The sizes of the batches for which a model is checked."""
