@@ -1,5 +1,6 @@
 """``functional-nn export``, ``import`` and ``train --from``: out of a run folder, into one, and on from there."""
 
+import importlib.util
 import json
 import pickle
 import shutil
@@ -103,6 +104,21 @@ def test_stablehlo_is_the_network(finished, tmp_path):
     x = np.float32(fnn.load_dataset("mnist5k").test_images[:7] / 255.0)
     found = jax.nn.softmax(fnn.exchange.load_stablehlo(path)(x))
     np.testing.assert_allclose(found, fnn.exchange.load(finished.folder).predict(x), atol=1e-6)
+
+
+def test_onnx_needs_its_extra_or_is_the_network(finished, tmp_path, capsys):
+    path = tmp_path / "digits.onnx"
+    arguments = ["export", str(finished.folder), "--to", "onnx", "--out", str(path)]
+    if not (importlib.util.find_spec("jax2onnx") and importlib.util.find_spec("onnxruntime")):
+        refused(capsys, arguments, "pip install 'functional-nn[onnx]'")
+        assert not path.exists()
+        return
+    import onnxruntime
+
+    assert cli.run(arguments) == 0
+    x = np.float32(fnn.load_dataset("mnist5k").test_images[:7] / 255.0)
+    (logits,) = onnxruntime.InferenceSession(path).run(["output"], {"input": x})
+    np.testing.assert_allclose(jax.nn.softmax(logits), fnn.exchange.load(finished.folder).predict(x), atol=1e-6)
 
 
 # In
