@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import functional_nn as fnn
 from functional_nn import cli
 from functional_nn.data import write_idx
+from functional_nn.storage.files import signed_text
 
 FILES = {"config.json", "metrics.jsonl", "model.safetensors", "result.json"}
 
@@ -85,6 +86,8 @@ def test_nothing_is_overwritten(finished, tmp_path, capsys):
     for kind in ("stablehlo", "safetensors", "torch"):
         refused(capsys, ["export", finished.folder, "--to", kind, "--out", tmp_path / "file"], "--out", "exists")
     assert (tmp_path / "file").read_text() == "mine"
+    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", tmp_path], "which has files")
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
     refused(capsys, ["export", finished.folder, "--to", "hub", "--out", finished.folder], "has one")
     refused(capsys, ["import", tmp_path / "file", "--out", finished.folder], "has one")
 
@@ -94,6 +97,9 @@ def test_what_an_export_cannot_do_is_said(finished, tmp_path, capsys):
     refused(capsys, ["export", finished.folder, "--to", "tourch", "--out", tmp_path / "x"], "torch")
     refused(capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "x.npz"], "--out", ".safetensors")
     refused(capsys, ["export", finished.folder, "--to", "hub", "--gradient", "--out", tmp_path / "x"], "--gradient")
+    refused(
+        capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "no" / "x.pt"], "folder that exists"
+    )
     refused(capsys, ["export", finished.folder, "--to", "hub", "--like", "a.pt", "--out", tmp_path / "x"], "--like")
     assert not list(tmp_path.iterdir())
 
@@ -149,6 +155,23 @@ def test_own_parameters_go_in_again(finished, tmp_path, capsys):
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == file.read_bytes()
 
 
+def test_numbers_of_other_types_become_those_of_the_network(state_dict, images, tmp_path, capsys):
+    """Files often have half precision. A network that was imported can be read again, and is exported."""
+    for dtype, precision in ((np.float16, "float32"), (np.float64, "bfloat16")):
+        save_file({name: array.astype(dtype) for name, array in state_dict.items()}, tmp_path / "other.safetensors")
+        out = tmp_path / f"from {np.dtype(dtype).name}"
+        arguments = [*images, "--hidden", "8", "--precision", precision, "--out", str(out)]
+        assert cli.run(["import", str(tmp_path / "other.safetensors"), *arguments]) == 0
+        weight = fnn.exchange.load(out).params["dense_0"]["weight"]
+        assert weight.dtype == np.float32
+        np.testing.assert_array_equal(weight, state_dict["fc1.weight"].astype(dtype).astype(np.float32).T)
+    state = state_dict | {"out.bias": np.float32([0, np.nan, 0])}
+    save_file(state, tmp_path / "other.safetensors")
+    arguments[-1] = tmp_path / "x"
+    refused(capsys, ["import", tmp_path / "other.safetensors", *arguments], "NaN or infinity in params/dense_1/bias")
+    assert not (tmp_path / "x").exists()
+
+
 def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images, tmp_path, capsys):
     """Two layers of equal shapes in the alphabetical order of a file, which is not that of the network."""
     first, last = np.eye(16, dtype=np.float32), np.zeros((3, 16), np.float32)
@@ -189,7 +212,7 @@ def test_a_hostile_file_is_an_error(name, images, tmp_path, capsys, monkeypatch)
     (tmp_path / file).write_bytes(content)
     refused(capsys, ["import", file, *images, "--hidden", "8", "--out", "run"], file if "safe" in file else "")
     assert not (tmp_path / "called").exists()
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_is_listed(imported, images, tmp_path, capsys):
@@ -201,6 +224,8 @@ def test_what_does_not_fit_is_listed(imported, images, tmp_path, capsys):
     )
     refused(capsys, ["import", imported, *images, "--out", tmp_path / "x"], "a folder", "train --from")
     refused(capsys, ["import", tmp_path / "none.pt", *images, "--out", tmp_path / "x"], "none.pt", "no such file")
+    refused(capsys, ["import", file, *images, "--hidden", "8,8", "--out", tmp_path / "x"], "--pair", "--hidden")
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path, capsys):
@@ -241,7 +266,7 @@ def test_training_goes_on_from_a_run(imported, tmp_path, capsys):
 def test_a_resumed_run_needs_the_same_start(imported, tiny, tmp_path, capsys):
     arguments = [*tiny, "--epochs", "1", "--out", str(tmp_path / "run")]
     assert cli.run([*arguments, "--from", str(imported)]) == 0
-    refused(capsys, [*arguments, "--resume"], "start")
+    refused(capsys, [*arguments, "--resume"], "--from with the run that", "(imported)")
 
 
 @pytest.fixture
@@ -258,7 +283,7 @@ def five_classes(tmp_path):
 def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, capsys):
     """Also with augmentation, which puts the network into a chain."""
     arguments = ["train", "--from", str(imported), *five_classes, "--epochs", "1", "--batch-size", "20", "--shift", "1"]
-    frozen = ["--freeze", "*dense_0/*"]
+    frozen = ["--freeze", "dense_0/*"]
     assert cli.run([*arguments, *frozen, "--out", str(tmp_path / "run")]) == 0
     assert "New, because their shapes differ: params/dense_1/bias, params/dense_1/weight" in capsys.readouterr().out
     before, after = arrays(imported), arrays(tmp_path / "run")
@@ -266,10 +291,20 @@ def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, ca
     assert after["params/mlp_0/dense_1/weight"].shape == (8, 5)
     capsys.readouterr()
     again = ["train", "--from", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "20", "--freeze", "dense_*"]
-    refused(capsys, [*again, "--out", tmp_path / "x"], "--freeze", "leaves parameters to train")
-    again[-1] = "dense_0/*"
+    refused(capsys, [*again, "--out", tmp_path / "x"], "--freeze", "leave parameters to train")
+    again[-1] = "dense_0/*, dense_1/bias"
     assert cli.run([*again, "--out", str(tmp_path / "again")]) == 0
-    np.testing.assert_array_equal(arrays(tmp_path / "again")["params/dense_0/weight"], before["params/dense_0/weight"])
+    for path in ("dense_0/weight", "dense_1/bias"):
+        tuned = arrays(tmp_path / "again")[f"params/{path}"]
+        np.testing.assert_array_equal(tuned, after[f"params/mlp_0/{path}"])
+    # The parameters of a run with augmentation go out by the paths of the network itself, and in again.
+    file = tmp_path / "five.safetensors"
+    assert cli.run(["export", str(tmp_path / "run"), "--to", "safetensors", "--out", str(file)]) == 0
+    assert "params/dense_0/weight" in load_file(file)
+    assert cli.run(["import", str(file), *five_classes, "--hidden", "8", "--out", str(tmp_path / "in")]) == 0
+    x = np.random.default_rng(0).uniform(size=(3, 4, 4, 1)).astype(np.float32)
+    found, expected = (fnn.exchange.load(tmp_path / name).predict(x) for name in ("in", "run"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
@@ -278,8 +313,28 @@ def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
     refused(capsys, [*arguments, "--hidden", "9"], "--hidden", "params/dense_0/weight float32(16, 8)")
     refused(capsys, [*arguments, "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
     refused(capsys, [*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
-    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "config.json")
+    refused(capsys, [*arguments, "--freeze", "dense_0/*, dense_9/*"], "--freeze", "got 'dense_9/*'")
+    refused(capsys, [*arguments, "--model", "lstm"], "--from: expected a run of the model lstm")
+    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "no such folder")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_hostile_result_is_no_raw_error(finished, tmp_path, capsys):
+    """Checksums are no signature: whoever makes a folder can sign any result."""
+    for number, wrong in enumerate([{"kept_epoch": 99}, {"kept_epoch": "abc"}, {"test_x\n": 2.0}, {"test_y": 10**400}]):
+        folder = tmp_path / str(number)
+        shutil.copytree(finished.folder, folder)
+        result = json.loads((folder / "result.json").read_text())
+        del result["sha256"]
+        (folder / "result.json").write_text(signed_text(result | wrong))
+        assert cli.run(["report", str(folder)]) == 0
+        if "test_y" in wrong:
+            with pytest.raises(fnn.DataError, match="another one in test_y"):
+                fnn.exchange.to_hub(folder, tmp_path / "hub")
+            continue
+        card = (fnn.exchange.to_hub(folder, tmp_path / f"hub {number}") / "README.md").read_text()
+        assert "The run had 5 epochs.\n" in card
+        assert "\n\n |" not in card
 
 
 @pytest.mark.slow

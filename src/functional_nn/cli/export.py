@@ -58,7 +58,9 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
     else:
         if out.exists():
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
-        _write(load(run), kind, out, gradient, like)
+        if not out.parent.is_dir():
+            raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
+        _write(load(run).without_augmentation(), kind, out, gradient, like)
     click.echo(f"{click.format_filename(out)}: {FORMATS[kind]}")
 
 

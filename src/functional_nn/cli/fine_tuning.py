@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.core.trees import PyTree
     from functional_nn.data.dataset import Dataset
+    from functional_nn.storage.files import JsonObject
 
 DATA = ("dataset", "data_dir", "image_size", "image_color")
 NETWORK = ("model", "hidden", "activation", "dropout", "batch_norm", "precision")
@@ -44,6 +46,8 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
     def is_free(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.DEFAULT
 
+    if not is_free("model") and configuration.model != earlier.model:
+        raise InputError("--from", f"a run of the model {configuration.model}", f"{run}, a run of {earlier.model}")
     names = [name for name in NETWORK if is_free(name)]
     if is_free("dataset"):
         names += [name for name in DATA if is_free(name)]
@@ -79,7 +83,9 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
         expected = f"a run of the same network ({flags})"
         raise InputError("--from", expected, f"{run}, which differs in {different}")
     anew = [path for path, leaf in new.items() if (old[path].shape, old[path].dtype) != (leaf.shape, leaf.dtype)]
-    others = [path for path in anew if not _is_for_other_classes(old[path], new[path], earlier.classes, data.classes)]
+    has_same_sizes = earlier.configuration.hidden == configuration.hidden
+    classes = earlier.classes, data.classes
+    others = [path for path in anew if not (has_same_sizes and _differ_by_classes(old[path], new[path], classes))]
     if others:
         shapes = ", ".join(f"{path} {old[path].dtype}{old[path].shape}" for path in others[:5])
         raise InputError(
@@ -103,20 +109,38 @@ def check_freeze(configuration: Configuration, net: Layer, data: Dataset) -> Non
     if configuration.freeze is None:
         return
     params, _ = jax.eval_shape(lambda key: net.init(key, data.train_images.shape[1:]), jax.random.key(0))
-    try:
-        chosen = trees.select(params, tuple(configuration.freeze.split(",")))
-    except InputError:
-        known = ", ".join(trees.flatten(params))
-        expected = "a pattern that matches a parameter"
-        raise InputError("--freeze", expected, short_repr(configuration.freeze), f"There are: {known}.") from None
-    if len(chosen) == len(trees.flatten(params)):
-        raise InputError("--freeze", "a pattern that leaves parameters to train", short_repr(configuration.freeze))
+    paths = list(trees.flatten(params))
+    known = [configuration.network_path(path) for path in paths]
+    for pattern in configuration.frozen_patterns or ("",):
+        if not any(fnmatchcase(path, pattern) for path in known):
+            expected = "patterns that each match a parameter"
+            raise InputError("--freeze", expected, short_repr(pattern), f"There are: {', '.join(known)}.")
+    if all(map(configuration.is_frozen, paths)):
+        raise InputError("--freeze", "patterns that leave parameters to train", short_repr(configuration.freeze))
 
 
-def _is_for_other_classes(old: jax.Array, new: jax.Array, old_classes: int, new_classes: int) -> bool:
+def check_same_start(out: Path, origin: Mapping[str, JsonObject]) -> None:
+    """Requires that a run that goes on started from the same run as before.
+
+    Args:
+        out: the folder of the run that goes on.
+        origin: the entry ``from`` of its configuration; empty without ``--from``.
+    """
+    from functional_nn.storage import run_folder
+
+    if not (out / run_folder.CONFIGURATION).exists():
+        return
+    before = run_folder.read_configuration(out).get("from")
+    if before != origin.get("from"):
+        name = before.get("run") if isinstance(before, dict) else None
+        expected = f"--from with the run that {out} started from ({name})" if before else "no --from, as before"
+        raise InputError("--resume", expected, "another start", "Use the flags of that run, or another --out.")
+
+
+def _differ_by_classes(old: jax.Array, new: jax.Array, classes: tuple[int, int]) -> bool:
     """Whether two arrays differ only in their last axis, which has a place for each class."""
     has_same_rest = (old.dtype, old.shape[:-1]) == (new.dtype, new.shape[:-1])
-    return has_same_rest and (old.shape[-1], new.shape[-1]) == (old_classes, new_classes)
+    return has_same_rest and (old.shape[-1:], new.shape[-1:]) == (classes[:1], classes[1:])
 
 
 def _named(tree: Mapping[str, PyTree], configuration: Configuration) -> dict[str, jax.Array]:
@@ -127,11 +151,6 @@ def _named(tree: Mapping[str, PyTree], configuration: Configuration) -> dict[str
 
 
 def _name(path: str, configuration: Configuration) -> str:
-    """The path of an array in the network without augmentation.
-
-    With augmentation, the network is a layer of a chain, whose name is the second part of each path, after ``params``.
-    """
-    if not configuration.has_augmentation:
-        return path
-    kind, _, *rest = path.split("/")
-    return "/".join((kind, *rest))
+    """The path of an array, after ``params`` or ``state``, in the network without augmentation."""
+    kind, _, rest = path.partition("/")
+    return f"{kind}/{configuration.network_path(rest)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ FLAGS = (
 )
 """The flags of a run that say what the network and its images are."""
 
-BETTER_THAN_CHANCE = 2
-"""An accuracy below this multiple of that of a random answer is followed by a remark."""
+BETTER_THAN_CHANCE = 0.1
+"""A remark follows if the accuracy has less than this share of the way from a random answer to 1."""
 
 
 @click.command("import", context_settings={"show_default": True})
@@ -47,11 +48,13 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     A file cannot be run, so the network is evaluated on the test images instead: look at its accuracy.
     """
     names = _names(pairs)
+    _check_file(file)
     with importing():
         import jax
 
         from functional_nn.cli.info import versions
         from functional_nn.core import trees
+        from functional_nn.exchange.saved_networks import check_finite
         from functional_nn.storage import run_folder
 
     configuration = Configuration(**(default_flags() | flags)).completed()
@@ -60,7 +63,13 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     in_shape = data.train_images.shape[1:]
     with jax.enable_x64(configuration.precision == "float64"):
         net = configuration.network(data.classes)
-        params, state = _read(file, net, in_shape, names)
+        try:
+            params, state = _read(file, net, in_shape, names)
+            check_finite(params, state, file)
+        except ValueError:
+            with suppress(OSError):  # it may have other files of the user
+                out.rmdir()
+            raise
         metrics = _evaluated(configuration, net, params, state, data)
     origin = {"file": file.name, "sha256": run_folder.checksum_of(file)}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
@@ -70,7 +79,8 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     run_folder.finish_run_folder(out, params, state, (), result)
     click.echo(f"{click.format_filename(out)}: {trees.size(params):,} parameters of {configuration.model}")
     click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
-    if metrics["test_accuracy"] * data.classes < BETTER_THAN_CHANCE:
+    chance = 1 / data.classes
+    if metrics["test_accuracy"] < chance + BETTER_THAN_CHANCE * (1 - chance):
         click.echo(
             "That is hardly better than a random answer. Perhaps layers of equal shapes are in another order in the "
             "file (--pair), an activation differs, or the model was trained on images that were prepared differently.",
@@ -91,20 +101,36 @@ def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
     return names or None
 
 
-def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, str] | None) -> tuple[Params, State]:
-    """The parameters and the state in a file of this package or of PyTorch."""
-    import jax
-
+def _check_file(file: Path) -> None:
+    """Requires a file, before the data are loaded."""
     from functional_nn.core.errors import DataError
-    from functional_nn.exchange.pytorch_parameters import from_torch
-    from functional_nn.storage.parameters import is_own_file, load_parameters
 
     if file.is_dir():
         remedy = "A folder that export --to hub wrote is a run folder already: give it to predict or to train --from."
         raise DataError(str(file), "a file of parameters", "a folder", remedy)
+    if not file.exists():
+        raise DataError(str(file), "a file of parameters", "no such file")
+
+
+def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, str] | None) -> tuple[Params, State]:
+    """The parameters and the state in a file of this package or of PyTorch, in the types of the network."""
+    import jax
+    import numpy as np
+
+    from functional_nn.exchange.pytorch_parameters import from_torch, read_state_dict
+    from functional_nn.storage.parameters import is_own_file, load_parameters
+
+    shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     if is_own_file(file):
-        return load_parameters(file, jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0)))
-    return from_torch(net, file, in_shape, names=names, check=False)
+        return load_parameters(file, shapes)
+    # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
+    dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
+    arrays = {name: np.asarray(array, dtype) for name, array in read_state_dict(file).items()}
+    try:
+        return from_torch(net, arrays, in_shape, names=names, check=False)
+    except InputError as error:
+        remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
+        raise InputError(error.argument, error.expected, error.given, remedy) from None
 
 
 def _evaluated(

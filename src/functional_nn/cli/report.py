@@ -144,7 +144,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    params, state, epoch = _parameters(folder, net, image_shape, result, notes)
+    params, state, epoch = _parameters(folder, net, image_shape, result, len(history), notes)
     if data is None:
         data = _data(configuration, data_dir, classes, image_shape, notes)
     statistics = run_folder.read_layer_statistics(folder)
@@ -196,7 +196,12 @@ def _part_of(found: Checkpoint, root: str) -> Params:
 
 
 def _parameters(
-    folder: Path, net: Layer, image_shape: tuple[int, int, int], result: JsonObject | None, notes: list[str]
+    folder: Path,
+    net: Layer,
+    image_shape: tuple[int, int, int],
+    result: JsonObject | None,
+    epochs: int,
+    notes: list[str],
 ) -> tuple[Params | None, State | None, int]:
     """The parameters and the state of a run, and the number of epochs that they were trained for.
 
@@ -212,7 +217,7 @@ def _parameters(
     try:
         if result is not None:
             params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
-            return params, state, int(result.get("kept_epoch") or result.get("epochs", 0))
+            return params, state, run_folder.kept_epoch(result, epochs)
         found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
         if found is None:
             notes.append("There are no parameters and no checkpoints, so everything that needs them is left out.")

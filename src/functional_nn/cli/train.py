@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.fine_tuning import check_freeze, start_from, with_settings_of
+from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
@@ -130,6 +130,7 @@ def train(
     checkpoints, recorder = None, None
     if out is not None:
         run_folder.check_run_folder(out, resume)
+        check_same_start(out, origin)
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
         recorder = statistics_recorder(out, net, configuration, data, max(checkpoint_folder.steps(folder), default=0))
@@ -270,7 +271,8 @@ def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_bes
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-    when = f"in epoch {kept_epoch}, the best of" if keep_best else "after"
+    has_best = keep_best and math.isfinite(run.history[kept_epoch - 1].deciding_loss)
+    when = f"in epoch {kept_epoch}, the lowest loss in" if has_best else "after"
     click.echo(f"{', '.join(texts)} {when} {epochs}{restored} ({times})")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -123,6 +124,22 @@ class Configuration:
         """Whether training images are moved or deformed. Then the network is the last layer of a chain."""
         return is_given(self.deform) or bool(self.shift)
 
+    def network_path(self, path: str) -> str:
+        """The path of a parameter in the network without augmentation of images, from its path in the whole network.
+
+        With augmentation, the network is a layer of a chain, whose name is the first part of each path.
+        """
+        return path.partition("/")[2] if self.has_augmentation else path
+
+    @property
+    def frozen_patterns(self) -> tuple[str, ...]:
+        """The patterns of ``freeze``, which match paths without augmentation."""
+        return tuple(pattern.strip() for pattern in (self.freeze or "").split(",") if pattern.strip())
+
+    def is_frozen(self, path: str) -> bool:
+        """Whether the parameter at this path keeps its value."""
+        return any(fnmatchcase(self.network_path(path), pattern) for pattern in self.frozen_patterns)
+
     def network(self, classes: int) -> Layer:
         """The network, with one output per class."""
         from functional_nn.activations.table import activation
@@ -161,7 +178,7 @@ class Configuration:
         if self.clip_norm is not None:
             rule = with_clipping(rule, self.clip_norm)
         # Outside of the clipping, so that gradients of frozen parameters do not count for the norm.
-        return rule if self.freeze is None else with_frozen(rule, tuple(self.freeze.split(",")))
+        return rule if self.freeze is None else with_frozen(rule, self.is_frozen)
 
     def _rule(self, learning_rate: float | jax.Array) -> optax.GradientTransformation:
         import optax
@@ -195,7 +212,8 @@ class Configuration:
     def to_dict(self) -> dict[str, object]:
         """The configuration as ``config.json`` stores it."""
         sizes = {
-            name: value and list(value) for name, value in (("hidden", self.hidden), ("image_size", self.image_size))
+            name: None if value is None else list(value)
+            for name, value in (("hidden", self.hidden), ("image_size", self.image_size))
         }
         return {**asdict(self), **sizes}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from functional_nn.configuration.run_configuration import Configuration, flag_of
 from functional_nn.configuration.run_flags import default_flags
 from functional_nn.core import trees
-from functional_nn.core.errors import escaped
+from functional_nn.core.counts import counted
+from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.texts import words
 from functional_nn.data.image_folder import PREFIX
 from functional_nn.exchange.saved_networks import SavedNetwork, load
@@ -35,15 +36,19 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
 
     Args:
         run: the folder of the run.
-        folder: the folder to write; it must not contain a run.
+        folder: the folder to write, new or empty.
 
     Raises:
         DataError: if the run has not finished, or is damaged.
-        InputError: if the folder has a run already or cannot be written to.
+        InputError: if the folder has files already, or cannot be written to.
     """
     run, folder = check_path("run", run), check_path("folder", folder)
     network = load(run)
     run_folder.check_run_folder(folder, argument="folder")
+    if any(folder.iterdir()):
+        raise InputError(
+            "folder", "a new or empty folder", f"{folder}, which has files", "Files are never overwritten."
+        )
     values, result = run_folder.read_configuration(run), run_folder.read_result(run)
     public = _without_paths(network.configuration)
     network = network._replace(configuration=public)
@@ -99,7 +104,7 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
         "",
         "| number | value |",
         "|---|---|",
-        *(f"| {words(name)} | {value:.4f} |" for name, value in _numbers(result).items()),
+        *(f"| {_name(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()),
         "",
         "## Data",
         "",
@@ -117,17 +122,24 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
         "",
         "## Training",
         "",
-        *_training(configuration, origins),
+        *_training(configuration, result, origins),
         "",
     ]
     return "\n".join(lines)
 
 
-def _training(configuration: Configuration, origins: Mapping[str, JsonObject]) -> list[str]:
-    """How the parameters came about: the command, or the file that they were imported from."""
+def _training(
+    configuration: Configuration, result: Mapping[str, object], origins: Mapping[str, JsonObject]
+) -> list[str]:
+    """How the parameters came about: the command with the settings, or the file that they were imported from."""
     if "imported_from" in origins:
         return [f"The parameters were imported from the file `{_name(origins['imported_from'].get('file'))}`."]
     lines = ["```sh", escaped(command_of(configuration)), "```"]
+    epochs = result.get("epochs")
+    if isinstance(epochs, int):
+        lines += ["", f"The run had {counted(epochs, 'epoch')}."]
+        if (kept := run_folder.kept_epoch(result, epochs)) != epochs:
+            lines[-1] += f" The parameters are those of epoch {kept}, which had the lowest loss."
     if "from" in origins:
         lines += ["", f"It started from the parameters of another run, `{_name(origins['from'].get('run'))}`."]
     return lines
@@ -154,7 +166,7 @@ def _without_paths(configuration: Configuration) -> Configuration:
     """The configuration without paths of this computer, which are nobody else's business."""
     dataset = configuration.dataset
     if dataset.startswith(PREFIX):
-        dataset = PREFIX + Path(dataset.removeprefix(PREFIX)).name
+        dataset = PREFIX + Path(dataset.removeprefix(PREFIX)).resolve().name
     return replace(configuration, dataset=dataset, data_dir=None)
 
 
@@ -163,7 +175,7 @@ def _numbers(result: Mapping[str, object]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in result.items()
-        if name.startswith(("train_", "validation_", "test_")) and isinstance(value, int | float)
+        if name.startswith(("train_", "validation_", "test_")) and isinstance(value, int | float) and abs(value) < 1e9
     }
 
 

@@ -143,6 +143,11 @@ def to_torch(
     return tensors
 
 
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of floating-point numbers in a file of PyTorch by their names; see ``from_torch``."""
+    return _arrays("path", path)
+
+
 def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict of NumPy arrays to a safetensors file, or, for any other ending, as ``torch.save`` does.
 

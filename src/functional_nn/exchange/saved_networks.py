@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.validation import check_count, check_counts
+from functional_nn.core.validation import as_host_array, check_count, check_counts
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import check_path
@@ -49,10 +50,36 @@ class SavedNetwork(NamedTuple):
 
         Args:
             images: (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1.
+
+        Raises:
+            InputError: for images of another shape, and for numbers above 1 that are not bytes.
         """
+        images = as_host_array("images", images)
+        if images.shape[1:] != self.in_shape:
+            expected = f"a batch of images, (images, {', '.join(map(str, self.in_shape))})"
+            remedy = "For one image, give images[None]." if images.shape == self.in_shape else ""
+            raise InputError("images", expected, f"the shape {images.shape}", remedy)
+        if images.dtype != np.uint8 and images.size and images.max() > 1:
+            remedy = "Divide them by 255, or give them as uint8."
+            raise InputError(
+                "images", "bytes, or numbers from 0 to 1", f"{images.dtype} up to {images.max():g}", remedy
+            )
         precision = self.configuration.precision
         with jax.enable_x64(precision == "float64"):
             return predict_probabilities(self.net, self.params, self.state, images, precision=precision)
+
+    def without_augmentation(self) -> SavedNetwork:
+        """The same network without the layers that change training images, which do nothing in evaluation.
+
+        With them, the network is a layer of a chain, and its name is in the path of every parameter.
+        """
+        if not self.configuration.has_augmentation:
+            return self
+        configuration = replace(self.configuration, shift=0, deform=0.0)
+        (params,) = self.params.values()
+        (state,) = self.state.values() or ({},)
+        net = configuration.network(self.classes)
+        return self._replace(net=net, params=params, state=state, configuration=configuration)
 
     def __repr__(self) -> str:
         return f"SavedNetwork({self.configuration.model}, images {self.in_shape}, {self.configuration.dataset})"
@@ -84,7 +111,7 @@ def load(folder: str | os.PathLike[str]) -> SavedNetwork:
             reason = error if isinstance(error, InputError) else shortened(error)
             raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
         params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
-    _check_finite(params, state, folder / run_folder.PARAMETERS)
+    check_finite(params, state, folder / run_folder.PARAMETERS, "Train again.")
     return SavedNetwork(net, params, state, in_shape, classes, class_names, configuration)
 
 
@@ -117,8 +144,8 @@ def _class_names(values: Mapping[str, object], classes: int, path: Path) -> tupl
     return tuple(names)
 
 
-def _check_finite(params: Params, state: State, path: Path) -> None:
+def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> None:
     """Requires finite parameters. With NaN in them, the network would still seem to give an answer."""
     named = trees.flatten({"params": params, "state": state})
     if bad := [name for name, leaf in named.items() if not np.isfinite(np.asarray(leaf, np.float64)).all()]:
-        raise DataError(str(path), "finite numbers", f"NaN or infinity in {', '.join(bad[:5])}", "Train again.")
+        raise DataError(str(path), "finite numbers", f"NaN or infinity in {', '.join(bad[:5])}", remedy)

@@ -43,7 +43,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     try:
         found, _ = unpacked(path)
     except FileNotFoundError:
-        remedy = "Give a run folder that 'functional-nn train --out' wrote, whole."
+        remedy = "Give a run folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote, whole."
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
     named = {"params": like[0], "state": like[1]}
     found_forms = {path: form(leaf) for path, leaf in found.items()}

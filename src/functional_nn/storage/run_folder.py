@@ -73,7 +73,8 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
 
 def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
     """Writes the configuration, which makes the folder a run's folder, and an empty file of metrics."""
-    # This process holds the lock of the checkpoints, so a half-written file here comes from an earlier, killed process.
+    # This process holds the lock of the checkpoints, or the folder is new. So a half-written file here comes from an
+    # earlier, killed process.
     remove_leftovers(folder)
     write_json(folder / CONFIGURATION, configuration)
     write_whole(folder / METRICS, "")
@@ -86,11 +87,14 @@ def read_configuration(folder: Path) -> JsonObject:
         DataError: if it is missing or cannot be read.
     """
     path = folder / CONFIGURATION
-    remedy = "Give a folder that 'functional-nn train --out' wrote."
+    remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
     try:
         configuration = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(str(path), "a run's configuration", error.strerror, remedy) from None
+        if folder.is_file():
+            raise DataError(str(folder), "the folder of a run", "a file", remedy) from None
+        given = error.strerror if folder.is_dir() else "no such folder"
+        raise DataError(str(path if folder.is_dir() else folder), "a run's configuration", given, remedy) from None
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
     if not isinstance(configuration, dict):
@@ -105,7 +109,7 @@ def checksum_of(path: Path) -> str:
 
 def origin(folder: Path) -> JsonObject:
     """Which run another one starts from, for its configuration: the name of its folder and its parameters' checksum."""
-    return {"run": folder.name, "sha256": checksum_of(folder / PARAMETERS)}
+    return {"run": folder.resolve().name, "sha256": checksum_of(folder / PARAMETERS)}
 
 
 def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
@@ -137,8 +141,26 @@ def read_metrics(folder: Path) -> list[JsonObject]:
 
 
 def read_result(folder: Path) -> JsonObject:
-    """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first."""
-    return read_signed((folder / RESULT).read_bytes())
+    """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first.
+
+    Raises:
+        DataError: for an integer that is too large for a float. No run writes one.
+    """
+    result = read_signed((folder / RESULT).read_bytes())
+    if large := [name for name, value in result.items() if isinstance(value, int) and not _is_number_or_none(value)]:
+        raise DataError(str(folder / RESULT), "numbers of usual size", f"another one in {shortened(', '.join(large))}")
+    return result
+
+
+def kept_epoch(result: Mapping[str, object], epochs: int) -> int:
+    """The number of the epoch whose parameters a run kept: the last one, unless the result names another one.
+
+    Args:
+        result: the result of the run.
+        epochs: the number of its epochs.
+    """
+    kept = result.get("kept_epoch")
+    return kept if isinstance(kept, int) and 1 <= kept <= epochs else epochs
 
 
 def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] = ()) -> None:
@@ -203,7 +225,7 @@ def verify_run_folder(folder: Path) -> None:
     try:
         checksums = read_signed(path.read_bytes()).get("files")
     except OSError as error:
-        remedy = "Finish the run: functional-nn train … --resume."
+        remedy = "Finish the run by functional-nn train … --resume, or write the folder again."
         raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
@@ -214,7 +236,7 @@ def verify_run_folder(folder: Path) -> None:
         except OSError as error:
             raise DataError(str(folder / name), "a file of the run", error.strerror) from None
         if found != expected:
-            remedy = "Train again, or take the file from a copy. If the run was interrupted, finish it with --resume."
+            remedy = "Take the file from a copy, or make the folder again. Finish an interrupted run with --resume."
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
 
 

@@ -14,6 +14,7 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.reports.pages.charts import number
+from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
 from functional_nn.training.epoch_metrics import default_metric
 from functional_nn.training.optimizers.precision import Precision
@@ -173,7 +174,7 @@ def outcome(contents: RunContents) -> dict[str, float | None]:
 
 def kept_epoch(contents: RunContents) -> int:
     """The number of the epoch whose parameters were kept: the last one, unless the result names the best one."""
-    return int((contents.result or {}).get("kept_epoch") or len(contents.history))
+    return run_folder.kept_epoch(contents.result or {}, len(contents.history))
 
 
 def metrics_of(row: JsonObject) -> dict[str, float | None]:
