@@ -272,7 +272,7 @@ def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_bes
     epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
     has_best = keep_best and math.isfinite(run.history[kept_epoch - 1].deciding_loss)
-    when = f"in epoch {kept_epoch}, the lowest loss in" if has_best else "after"
+    when = f"in epoch {kept_epoch}, with the lowest loss of" if has_best else "after"
     click.echo(f"{', '.join(texts)} {when} {epochs}{restored} ({times})")
 
 
