@@ -49,7 +49,7 @@ def test_the_best_epoch_is_kept_and_reported(tiny, tmp_path, capsys):
     best_folder, short_folder = tmp_path / "best", tmp_path / "short"
     assert run([*tiny, *TOO_FAST, "--keep-best", "--out", str(best_folder)]) == 0
     best, result = check_best_is_kept(best_folder)
-    last_line = f"test accuracy {result['test_accuracy']:.4f} in epoch {best}, the best of 6 epochs"
+    last_line = f"test accuracy {result['test_accuracy']:.4f} in epoch {best}, with the lowest loss of 6 epochs"
     assert last_line in capsys.readouterr().out
     assert f"The parameters are those of epoch {best}, the best one." in (best_folder / "report.html").read_text()
     # A run that ends with this epoch has the same parameters, and evaluates the same test examples.
