@@ -10,6 +10,7 @@ import pytest
 
 from functional_nn.cli import run
 from functional_nn.core.errors import DataError
+from functional_nn.exchange import saved_networks
 
 predict_module = import_module("functional_nn.cli.predict")
 
@@ -59,7 +60,7 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
 def test_names_in_a_configuration_that_do_not_fit(names):
     with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
-        predict_module._class_names({"class_names": names}, 2, Path("config.json"))
+        saved_networks._class_names({"class_names": names}, 2, Path("config.json"))
 
 
 def test_the_table_fits_a_terminal_of_80_columns():

@@ -20,9 +20,10 @@ from safetensors.numpy import load_file
 
 from functional_nn import load_dataset
 from functional_nn.activations import table as activations
-from functional_nn.cli import flag_types, run
+from functional_nn.cli import run
 from functional_nn.cli.sweep import AXES, sweep
 from functional_nn.cli.train import _number, train
+from functional_nn.configuration import flag_types
 from functional_nn.configuration.flag_types import Several
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import SweptOption
@@ -228,6 +229,7 @@ CHANGES = {
     "--non-finite": "skip",
     "--devices": "2",
     "--validation": "0.2",
+    "--freeze": "dense_0/*",
 }
 SAME_NUMBERS = ("--model", "--gradient", "--non-finite", "--devices")
 
