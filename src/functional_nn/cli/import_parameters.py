@@ -26,7 +26,7 @@ FLAGS = (
 """The flags of a run that say what the network and its images are."""
 
 BETTER_THAN_CHANCE = 0.1
-"""A remark follows if the accuracy has less than this share of the way from a random answer to 1."""
+"""A remark follows if the accuracy is below chance + this share of (1 - chance). Chance is 1 / classes."""
 
 
 @click.command("import", context_settings={"show_default": True})

@@ -86,7 +86,7 @@ class SavedNetwork(NamedTuple):
 
 
 def load(folder: str | os.PathLike[str]) -> SavedNetwork:
-    """The trained network in a folder that ``functional-nn train --out`` or ``export --to hub`` wrote.
+    """The trained network in a folder that ``functional-nn train --out``, ``import`` or ``export --to hub`` wrote.
 
     The files in the folder are data: a configuration as JSON, and parameters as safetensors. No code in them is run.
     Their checksums are verified.
