@@ -88,7 +88,7 @@ def test_nothing_is_overwritten(finished, tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
     refused(capsys, ["export", finished.folder, "--to", "hub", "--out", tmp_path], "which has files")
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
-    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", finished.folder], "has one")
+    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", finished.folder], "which has files")
     refused(capsys, ["import", tmp_path / "file", "--out", finished.folder], "has one")
 
 

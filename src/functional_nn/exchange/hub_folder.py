@@ -44,11 +44,10 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     """
     run, folder = check_path("run", run), check_path("folder", folder)
     network = load(run)
+    if folder.is_dir() and any(folder.iterdir()):
+        given = f"{folder}, which has files"
+        raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
     run_folder.check_run_folder(folder, argument="folder")
-    if any(folder.iterdir()):
-        raise InputError(
-            "folder", "a new or empty folder", f"{folder}, which has files", "Files are never overwritten."
-        )
     values, result = run_folder.read_configuration(run), run_folder.read_result(run)
     public = _without_paths(network.configuration)
     network = network._replace(configuration=public)
