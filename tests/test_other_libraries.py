@@ -56,7 +56,7 @@ PAGE = "layers_in_other_libraries"
 
 
 def layer_of_the_page(dropout=True):
-    layer = names_of(PAGE, "Layers inside models of other libraries")["layer"]
+    layer = names_of(PAGE, "How do I use a layer in a Flax, Equinox or Keras model?")["layer"]
     # Keras and Flax derive keys of their own, so dropout is left out where results are compared.
     return layer if dropout else fnn.chain(fnn.dense(16), fnn.batch_norm(), fnn.relu, fnn.dense(3))
 
