@@ -1,7 +1,9 @@
 """The settings of the site. It is built by ``sphinx-build -W docs build/site``, after ``pip install '.[docs]'``."""
 
+import hashlib
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
@@ -31,8 +33,19 @@ suppress_warnings = [
     "myst.header",  # pages that begin with a figure
 ]
 
-# Chapters run from an empty cache in an empty environment. A second build runs only those that were changed.
+
+def digest_of_package() -> str:
+    """What the results of the chapters depend on, other than their own code: the package and JAX."""
+    digest = hashlib.sha256(metadata.version("jax").encode())
+    (package,) = find_spec("functional_nn").submodule_search_locations
+    for path in sorted(Path(package).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# A second build runs only the chapters that were changed, or all of them if the package was.
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parents[1] / "build" / "chapters" / digest_of_package())
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True

@@ -264,11 +264,13 @@ def product(x, weight):
 @pytest.mark.parametrize(
     ("bars", "said"),
     [
-        (lambda x, weight: x, "a cotangent for each argument"),
-        (lambda x, weight: (x, weight, x), "a cotangent for each argument"),
+        (lambda x, weight: x, r"expected a tuple of 2 cotangents \(x, weight\), got a traced float\d\d of shape"),
+        (lambda x, weight: [x, weight], r"expected a tuple of 2 cotangents \(x, weight\), got a list of 2"),
+        (lambda x, weight: (x, weight, x), "got a tuple of 3"),
         (lambda x, weight: (x, {"weight": weight}), "a cotangent for each argument"),
         (lambda x, weight: (x, None), "a cotangent for each argument"),
-        (lambda x, weight: None, "a cotangent for each argument"),
+        (lambda x, weight: None, "got None"),
+        (lambda x, weight: (np.exp(x), weight), "hand_vjp: expected a function that JAX can trace, .* Use jax.numpy"),
         (lambda x, weight: (x, weight.T), r"hand_vjp: weight: expected a cotangent of shape \(3, 5\), got \(5, 3\)"),
         (lambda x, weight: (x.astype(int), weight), "hand_vjp: x: expected a cotangent of real floating-point numbers"),
         (lambda x, weight: (x, weight.astype(complex)), "weight: expected a cotangent of real floating-point"),
@@ -278,6 +280,13 @@ def product(x, weight):
 def test_wrong_structures_and_shapes_are_refused(bars, said):
     with pytest.raises(InputError, match=said):
         check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
+
+
+def test_a_function_of_numpy_or_of_integers_is_refused_in_plain_words():
+    with pytest.raises(InputError, match=r"function: expected a function that JAX can trace, .* Use jax\.numpy"):
+        check_vjp(np.exp, lambda x, y_bar: x * y_bar, np.ones(2), **QUICK)
+    with pytest.raises(InputError, match=r"Integers, such as int\d\d of shape \(2,\), have none: write 1\.0, not 1"):
+        check_vjp(lambda x, y: y, lambda x, y, y_bar: (y_bar, y_bar), np.arange(2), np.ones(2), **QUICK)
 
 
 def test_numbers_that_are_not_finite_and_networks_without_parameters_are_refused():

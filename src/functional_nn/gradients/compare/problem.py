@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals, State, backward_of
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import shown
 
 Array: TypeAlias = jax.Array | np.ndarray
 Leaves: TypeAlias = Sequence[Array]
@@ -139,22 +141,41 @@ def function_problem(
     function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
 ) -> Problem:
     """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
-    inputs = differentiable_leaves(tuple(arguments), argument_names(function, len(arguments)))
+    names = argument_names(function, len(arguments))
+    inputs = differentiable_leaves(tuple(arguments), names)
 
     def outputs(leaves: Leaves) -> Leaves:
-        return differentiable_leaves(function(*inputs.join(leaves))).leaves
+        with _operations_of_jax("function"):
+            return differentiable_leaves(function(*inputs.join(leaves))).leaves
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         joined = inputs.join(leaves)
         # Only the structure of y is needed here, so y is not computed.
-        y = differentiable_leaves(jax.eval_shape(function, *joined))
-        bars = hand_vjp(*joined, y.join_cotangents(y_bars))
+        with _operations_of_jax("function"):
+            y = differentiable_leaves(jax.eval_shape(function, *joined))
+        with _operations_of_jax("hand_vjp"):
+            bars = hand_vjp(*joined, y.join_cotangents(y_bars))
         # For a single argument, the pullback may return the cotangent itself instead of a tuple.
         if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
             bars = (bars,)
+        if type(bars) is not tuple or len(bars) != len(arguments):
+            expected = f"a tuple of {len(arguments)} cotangents ({', '.join(names)})"
+            given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
+            raise InputError("hand_vjp", expected, given)
         return bars_of(bars, inputs)
 
     return Problem(inputs.names, inputs.leaves, outputs, pullback)
+
+
+@contextmanager
+def _operations_of_jax(argument: str) -> Iterator[None]:
+    """Says in plain words that a function of the user cannot be traced."""
+    try:
+        yield
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        remedy = "Use jax.numpy in place of numpy and math, and jnp.where in place of if."
+        given = "one that needs the values of its arguments"
+        raise InputError(argument, "a function that JAX can trace", given, remedy) from error
 
 
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
@@ -163,6 +184,9 @@ def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
     expected, given = jax.tree.structure(like), jax.tree.structure(bars)
     if expected != given:
         remedy = "Give a cotangent for each argument, in its structure; None for what has no derivative."
+        others = jax.tree.leaves(inputs.join(inputs.leaves))
+        if integers := [leaf for leaf in others if jnp.issubdtype(jnp.result_type(leaf), jnp.integer)]:
+            remedy += f" Integers, such as {shown(integers[0])}, have none: write 1.0, not 1, for what has one."
         raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
     leaves = []
     for bar, argument in zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True):

@@ -102,7 +102,7 @@ class Verdict:
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
-        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter)}{self.note}".strip()
+        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
 
 
 def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
@@ -146,10 +146,12 @@ def automatic_excess(verdict: Verdict) -> float:
     return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
 
 
-def _likely_cause(hand: float | None, arbiter: float | None) -> str:
+def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | None) -> str:
     """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
         return "It is 0: a term is missing, or terms cancel. "
+    if hand and arbiter == 0 and automatic == 0:
+        return "The derivative is 0. Is a factor missing, such as y_bar, or are the arguments in another order? "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):
         return ""
     quotient = hand / arbiter
