@@ -6,8 +6,18 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from languages import FIGURES, language_of
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+
+def with_introduction(figure: str, name: str, language: str | None) -> str:
+    """The figure with its title and its introduction in the language of the page. Its other words stay English."""
+    if language is not None:
+        for part, words in zip(("title", "about"), FIGURES[language][name], strict=True):
+            translated = f'<p class="{part}" lang="{language}">{words}</p>'
+            figure = re.sub(rf'<p class="{part}">.*?</p>', translated, figure, count=1, flags=re.DOTALL)
+    return figure
 
 
 class Touchable(SphinxDirective):
@@ -24,7 +34,8 @@ class Touchable(SphinxDirective):
         body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
         if body is None:
             raise self.error(f"No <body> in {path}.")
-        return [nodes.raw("", f'<div lang="en">{body[1]}</div>', format="html")]
+        figure = with_introduction(body[1], self.arguments[0], language_of(self.env.docname))
+        return [nodes.raw("", f'<div lang="en">{figure}</div>', format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -85,6 +85,56 @@ def test_every_chapter_can_be_downloaded(folder):
         assert not re.search(r"\{(dropdown|touchable)\}|\]\(\w+\.md", text), path.name
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "language", "words"),
+    [
+        ("tutorial/08_mnist", "zh/08_mnist", "zh-CN", "本章中文版"),
+        ("zh/08_mnist", "tutorial/08_mnist", "en", "English version of this chapter"),
+    ],
+)
+def test_a_chapter_links_to_its_other_version_at_all_widths(page, name, other, language, words):
+    page.goto((SITE / f"{name}.html").as_uri())
+    assert page.get_attribute("link[rel=alternate]", "hreflang") == language
+    assert page.get_attribute("link[rel=alternate]", "href") == f"../{other}.html"
+    link = page.get_by_role("link", name=words)
+    for width in WIDTHS.values():
+        page.set_viewport_size({"width": width, "height": 700})
+        box = link.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] < box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] < 700
+    link.click()
+    assert page.url == (SITE / f"{other}.html").as_uri()
+
+
+def test_every_chinese_chapter_and_its_english_version_link_to_each_other():
+    for chapter in (SITE / "zh").glob("*.html"):
+        for folder, other in (("zh", "tutorial"), ("tutorial", "zh")):
+            text = (SITE / folder / chapter.name).read_text("utf-8")
+            found = re.findall(r'<link rel="alternate" hreflang="[^"]+" href="([^"]+)"', text)
+            assert found == [f"../{other}/{chapter.name}"]
+    assert 'rel="alternate"' not in (SITE / "tutorial" / "09_convolution.html").read_text("utf-8")
+
+
+def test_previous_and_next_stay_in_the_language():
+    for path in SITE.rglob("*.html"):
+        links = re.findall(r'<a class="(?:left-prev|right-next)"\s+href="([^"#]+)', path.read_text("utf-8"))
+        for link in links:
+            chinese = [(page.parent == SITE / "zh") for page in (path, (path.parent / link).resolve())]
+            assert chinese[0] == chinese[1], f"{path}: {link}"
+    assert "right-next" in (SITE / "zh" / "index.html").read_text("utf-8")
+
+
+def test_a_figure_is_introduced_in_the_language_of_the_page(page):
+    for name in ("01_neuron", "04_backpropagation", "06_optimizers"):
+        page.goto((SITE / "zh" / f"{name}.html").as_uri())
+        for part in (".title", ".about"):
+            assert page.get_attribute(f".touchable {part}", "lang") == "zh-CN"
+            assert re.search(r"[\u4e00-\u9fff]", page.inner_text(f".touchable {part}"))
+        page.goto((SITE / "tutorial" / f"{name}.html").as_uri())
+        assert not re.search(r"[\u4e00-\u9fff]", page.inner_text(".touchable"))
+
+
 def test_a_chinese_page_is_chinese_around_the_text_too(page):
     page.goto((SITE / "zh" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "zh-CN"
