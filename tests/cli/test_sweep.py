@@ -147,7 +147,8 @@ def test_halving_patience_and_one_order(swept, tmp_path):
         (["--grid", "nowhere.csv"], "nowhere.csv: expected a file to read"),
         (["--plan", "quick"], "plan: expected auto"),
         (["--halving", "5"], "halving: expected epochs before the last one"),
-        (["--seeds", "0"], "0 is not in the range"),
+        (["--seeds", "0"], "expected a whole number, 1 or more, got '0'"),
+        (["--epochs", "1,ten"], "expected a whole number, 1 or more, got 'ten'"),
         (["--learning-rat", "0.1"], "Did you mean"),
     ],
 )

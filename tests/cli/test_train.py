@@ -453,6 +453,22 @@ def test_fault_43_wrong_values_are_named_with_their_flag(capsys, flag, values):
         assert refused(capsys, ["train", f"{flag}={value}"], flag) == ""
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--epochs", "abc", "a whole number, 1 or more"),
+        ("--epochs", "十", "a whole number, 1 or more"),
+        ("--batch-size", "0", "a whole number, 1 or more"),
+        ("--shift", "-1", "a whole number, 0 or more"),
+        ("--seed", "1.5", "a whole number, from 0 to 4294967295"),
+        ("--learning-rate", "abc", "a number above 0"),
+    ],
+)
+def test_fault_43_wrong_numbers_are_answered_with_what_is_expected(capsys, flag, value, expected):
+    message = f"Invalid value for '{flag}': expected {expected}, got '{value}'."
+    assert refused(capsys, ["train", f"{flag}={value}"], message) == ""
+
+
 @pytest.mark.parametrize("arguments", [["train", "word"], ["info", "--x"], ["predict"], ["predict", "run"]])
 def test_fault_43_wrong_use_is_answered_with_the_usage(capsys, arguments):
     refused(capsys, arguments, "Usage:")

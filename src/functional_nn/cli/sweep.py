@@ -16,6 +16,7 @@ from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
+    COUNT_OR_ZERO,
     GRADIENTS,
     IMAGE_COLOR,
     IMAGE_SIZE,
@@ -94,7 +95,7 @@ def axis(
 @axis("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
 @click.option("--validation", type=SHARE, default=0.0, help="As for train.")
 @click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch.")
-@axis("--shift", click.IntRange(min=0), "0", "Places that training images move by at most.")
+@axis("--shift", COUNT_OR_ZERO, "0", "Places that training images move by at most.")
 @axis("--deform", SHARE, "0", "Largest stretches and slants of training images.")
 @axis("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
 @axis("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")

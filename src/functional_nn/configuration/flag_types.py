@@ -95,6 +95,20 @@ class Number(click.ParamType):
         return number
 
 
+class WholeNumber(click.IntRange):
+    """A whole number in a range, such as ``WholeNumber("1 or more", min=1)``. The help shows the range."""
+
+    def __init__(self, expected: str, min: int, max: int | None = None):
+        super().__init__(min, max)
+        self.expected = expected
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"expected a whole number, {self.expected}, got {short_repr(value)}.", param, ctx)
+
+
 class Sizes(click.ParamType):
     """Positive integers separated by commas, or ``none`` for no sizes."""
 
@@ -203,8 +217,9 @@ class NewFile(click.Path):
         return path
 
 
-COUNT = click.IntRange(min=1)
-SEED = click.IntRange(min=0, max=LARGEST_SEED)
+COUNT = WholeNumber("1 or more", min=1)
+COUNT_OR_ZERO = WholeNumber("0 or more", min=0)
+SEED = WholeNumber(f"from 0 to {LARGEST_SEED}", min=0, max=LARGEST_SEED)
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)

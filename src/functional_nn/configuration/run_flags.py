@@ -10,6 +10,7 @@ import click
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
+    COUNT_OR_ZERO,
     GRADIENTS,
     IMAGE_COLOR,
     IMAGE_SIZE,
@@ -85,7 +86,7 @@ RUN_FLAGS: tuple[Decorator, ...] = (
     click.option(
         "--shift",
         cls=SweptOption,
-        type=click.IntRange(min=0),
+        type=COUNT_OR_ZERO,
         default=0,
         help="Places that training images move by at most.",
     ),
