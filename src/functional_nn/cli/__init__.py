@@ -19,9 +19,11 @@ from functional_nn.cli.bench import bench
 from functional_nn.cli.export import export
 from functional_nn.cli.import_parameters import import_parameters
 from functional_nn.cli.info import info
+from functional_nn.cli.merge import merge
 from functional_nn.cli.predict import predict
 from functional_nn.cli.report import report
 from functional_nn.cli.signals import Signals
+from functional_nn.cli.submitted import ARGUMENTS
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.cli.verify import verify
@@ -31,6 +33,10 @@ from functional_nn.core.suggestions import suggest
 
 class _Commands(click.Group):
     """A group of commands. For a mistyped name, it suggests the most similar command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = tuple(args)  # sweep --submit runs the same command elsewhere
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -51,6 +57,7 @@ SHORT_HELP = {
     train: "Train a network on images and print its test accuracy.",
     predict: "Classify image files with a trained network.",
     sweep: "Train a model for each combination of settings and seeds.",
+    merge: "Put the parts of a sweep together.",
     report: "Write a page about a run or a sweep, from its folder.",
     export: "Write a trained network for other programs or a hub of models.",
     import_parameters: "Make a run folder from parameters of PyTorch.",

@@ -13,6 +13,8 @@ import click
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
+from functional_nn.cli.submitted import check_parts, submitted_sweep
+from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
@@ -33,6 +35,8 @@ from functional_nn.configuration.flag_types import (
     Distribution,
     FlagValue,
     Named,
+    Part,
+    Setting,
     Several,
     Sizes,
     is_given,
@@ -44,7 +48,6 @@ from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
-    from functional_nn.sweeps.results.results import SweepResult
     from functional_nn.training.programs.recipe import Hyperparameters
 
 AXES = (
@@ -134,6 +137,28 @@ def axis(
     help="Folder for finished models, tables, pictures and report.html. After an interruption the same command "
     "goes on there.",
 )
+@click.option(
+    "--part",
+    type=Part(),
+    metavar="K/N",
+    help="Train the K-th of N parts only, each on a computer of its own. Then functional-nn merge puts their folders "
+    "together.",
+)
+@click.option(
+    "--submit",
+    "parts",
+    type=COUNT,
+    metavar="N",
+    help="Run N parts as jobs of Slurm, or without Slurm as processes of this computer, and merge them.",
+)
+@click.option(
+    "--job",
+    "job_settings",
+    type=Setting(),
+    multiple=True,
+    help="A setting of the jobs of --submit, such as slurm_partition=gpu, gpus_per_node=1 or timeout_min=60; "
+    "repeatable.",
+)
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the table only.")
@@ -141,6 +166,9 @@ def axis(
 def sweep(
     signals: Signals,
     out: Path | None,
+    part: tuple[int, int] | None,
+    parts: int | None,
+    job_settings: tuple[tuple[str, int | str], ...],
     json_file: Path | None,
     quiet: bool,
     seeds: int,
@@ -178,12 +206,16 @@ def sweep(
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
+    check_parts(part, parts, job_settings, len(members), halving, out)
+    if parts is not None and out is not None:
+        return submitted_sweep(parts, dict(job_settings), out, signals, json_file, quiet=quiet)
     data = base.load_data(progress=False if quiet else None)
     chosen_metrics = metrics_by_name(metrics)
     named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
-        click.echo(f"{counted(len(members), 'model')} on {jax.devices()[0].device_kind}")
+        of_part = "" if part is None else f"part {part[0]} of {part[1]} of "
+        click.echo(f"{of_part}{counted(len(members), 'model')} on {jax.devices()[0].device_kind}")
 
     def on_epoch(ended: int, count: int) -> None:
         signals.defer()
@@ -209,6 +241,7 @@ def sweep(
         patience=patience,
         halving=None if halving is None else Halving(tuple(halving), halving_keep),
         keep=out is not None,
+        part=part,
         out=out,
         identity=base.settings(),
         on_epoch=on_epoch,
@@ -218,7 +251,9 @@ def sweep(
     if out is not None and result.message:
         click.echo("The same command continues the sweep.")
     if out is not None:
-        _finish(out, result, quiet)
+        write_sweep_files(out, result, quiet=quiet)
+        if part is not None and not result.message and not quiet:
+            click.echo("When all parts have ended: functional-nn merge FOLDERS --out FOLDER")
     if json_file is not None:
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
         write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
@@ -289,19 +324,3 @@ def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Con
     # If a model does not take a flag, it refuses the flag unless it is off. This holds for traced values too.
     off = {name: 0.0 for name in traced if name in ("dropout", "l1", "l2")}
     return replace(replace(base, **(plain | off)).completed(), **traced)
-
-
-def _finish(out: Path, result: SweepResult, quiet: bool) -> None:
-    """Writes the tables, the pictures and the page of a sweep."""
-    from functional_nn.cli.report import write_sweep_report
-    from functional_nn.reports.plots.sweep import draw_all
-
-    tables = ["members.csv", "members.jsonl"]
-    for table in tables:
-        result.save(out / table)
-    pictures = draw_all(result, out)
-    if not pictures:
-        click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
-    page = write_sweep_report(out, result)
-    if not quiet:
-        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures + page)}")

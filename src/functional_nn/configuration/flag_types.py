@@ -198,6 +198,38 @@ class Doubled(Several):
         return [low * 2**n for n in range((high // low).bit_length())]
 
 
+class Part(click.ParamType):
+    """A part of a sweep: ``2/8`` is the second of eight parts."""
+
+    name = "part"
+
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        number, _, parts = value.partition("/")
+        if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+            self.fail(f"expected a part and the number of parts, such as 1/8 to 8/8, got {value!r}.", param, ctx)
+        return int(number), int(parts)
+
+
+class Setting(click.ParamType):
+    """A name and a value, such as ``gpus_per_node=1``. A whole number becomes an int."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: str | tuple[str, int | str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not (name.isidentifier() and equals and text):
+            self.fail(f"expected a name and a value such as timeout_min=60, got {value!r}.", param, ctx)
+        return name, int(text) if text.isdecimal() else text
+
+
 class NewFile(click.Path):
     """A file to write, in a folder that exists. Devices and pipes are written to, and links are followed."""
 

@@ -152,10 +152,19 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
 
 
 def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
-    """Makes the content of a safetensors file. Its header has texts about the arrays and a checksum of everything."""
+    """Makes the content of a safetensors file. Its header has texts about the arrays and a checksum of everything.
+
+    Equal arrays and texts give equal bytes.
+    """
     from safetensors.numpy import save
 
-    return save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})
+    content = save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})
+    # A file begins with the length of its header, a JSON text. The library writes the texts in it in a random order.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
 def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:

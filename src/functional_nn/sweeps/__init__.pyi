@@ -13,6 +13,7 @@ from .results.ensembles import EnsembleGain as EnsembleGain
 from .results.ensembles import ensemble_gain as ensemble_gain
 from .results.ensembles import ensemble_probabilities as ensemble_probabilities
 from .results.member import Member as Member
+from .results.parts import merge as merge
 from .results.results import SweepResult as SweepResult
 from .results.statistics import Comparison as Comparison
 from .results.statistics import Setting as Setting

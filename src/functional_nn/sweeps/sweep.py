@@ -12,14 +12,13 @@ import jax
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.progress import progress_bar
 from functional_nn.core.suggestions import suggest
-from functional_nn.core.validation import check_flag, check_function, shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays, as_split
-from functional_nn.losses.loss import Loss
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY
+from functional_nn.sweeps.argument_checks import check_choices, check_names_of_losses, check_options, check_part
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
@@ -28,8 +27,6 @@ from functional_nn.sweeps.execution.store import Store
 from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.results.member import check_names
 from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.training.argument_checks import check_patience, check_seed
-from functional_nn.training.epoch_metrics import larger_is_better
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.devices import check_single_process
@@ -69,6 +66,7 @@ def sweep(
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
+    part: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     identity: str | Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
@@ -110,6 +108,8 @@ def sweep(
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
+        part: ``(k, n)`` trains one of n parts of the sweep: the members with the numbers k - 1, k - 1 + n, k - 1 + 2 n
+            and so on. Each part can run on a computer of its own. ``merge`` puts their folders together.
         out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have
             other results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
@@ -120,7 +120,7 @@ def sweep(
 
     Returns:
         A ``SweepResult``: ``result.members`` has the history and status of each member, in the order of the grid, and
-        ``result.best()`` is the best of them.
+        ``result.best()`` is the best of them. The result of a part has the members of this part only.
 
     Raises:
         InputError: for arguments that do not fit, with the number of the member, before anything is computed.
@@ -133,7 +133,7 @@ def sweep(
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
     check_metrics(metrics)
-    _check_names_of_losses(metrics)
+    check_names_of_losses(metrics)
     named = None if metrics is None else tuple(metrics.items())
     make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params, start)
     make_recipe.check()
@@ -152,6 +152,7 @@ def sweep(
         patience=patience,
         halving=halving,
         keep=keep,
+        part=part,
         out=out,
         identity=identity,
         on_epoch=on_epoch,
@@ -175,6 +176,7 @@ def train_members(
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
+    part: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     identity: str | Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
@@ -188,8 +190,11 @@ def train_members(
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
-    _check_choices(members, by_name, order_seed, patience)
-    _check_options(static, halving, keep, exact, on_epoch, progress)
+    check_choices(members, by_name, order_seed, patience)
+    check_options(static, halving, keep, exact, on_epoch, progress)
+    if part is not None:
+        check_part(part, len(members), halving)
+    numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
 
@@ -201,6 +206,7 @@ def train_members(
     population = Population(
         groups,
         members,
+        numbers,
         by_name,
         policy,
         chosen,
@@ -240,19 +246,19 @@ def train_members(
                 with closing(population.train(rung, opened_store)) as steps:
                     for _ in steps:
                         if on_epoch is not None:
-                            on_epoch(population.ended, len(members))
+                            on_epoch(population.ended, len(numbers))
                         interruption.check()
                         rate = (population.ended - len(population.restored)) / max(time.perf_counter() - clock, 1e-9)
-                        advance(f"{population.ended} of {len(members)} models, {rate:.2f} a second")
+                        advance(f"{population.ended} of {len(numbers)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
         except KeyboardInterrupt:
-            message = f"Interrupted after {population.ended} of {len(members)} members; the finished ones are kept."
+            message = f"Interrupted after {population.ended} of {len(numbers)} members; the finished ones are kept."
     seconds = time.perf_counter() - clock
     # The name of the data is no hyper-parameter of the result if there is only one data set.
     shown_names = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
-        members=tuple(population.member(number, shown_names) for number in range(len(members))),
+        members=tuple(population.member(number, shown_names) for number in numbers),
         model=model,
         precision=precision,
         in_shape=population.in_shape,
@@ -291,53 +297,7 @@ def _with_data(
     return members, data
 
 
-def _check_options(
-    static: object, halving: object, keep: object, exact: object, on_epoch: object, progress: object
-) -> None:
-    if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
-        raise InputError("static", "a list of names", shown(static))
-    if halving is not None and not isinstance(halving, Halving):
-        raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
-    check_flag("keep", keep)
-    check_flag("exact", exact)
-    if on_epoch is not None:
-        check_function("on_epoch", on_epoch, "a function of two numbers: of members that have ended, and of all")
-    if progress is not None:
-        check_flag("progress", progress)
-
-
-def _check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
-    """Raises an InputError if the name of a loss among the metrics says that larger numbers are better."""
-    for name, metric in (metrics or {}).items():
-        if isinstance(metric, Loss) and larger_is_better(name):
-            remedy = f"Name it {name}_loss: then smaller numbers are better."
-            raise InputError("metrics", "a name that ends in loss or error for a loss", repr(name), remedy)
-
-
-def _check_choices(
-    members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
-) -> None:
-    for number, member in enumerate(members):
-        with inside(f"member {number}"):
-            check_seed("seed", member["seed"])
-    parts = {name: _split(data[name]).evaluated_part for name in dict.fromkeys(member["data"] for member in members)}
-    if len(set(parts.values())) > 1:
-        expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
-        given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
-        remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
-        raise InputError("data", expected, given, remedy)
-    if order_seed is not None:
-        check_seed("order_seed", order_seed)
-    if patience is not None:
-        for part in data.values():
-            check_patience(patience, as_split(part))
-
-
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
     with inside("data"):
-        return checksum(named_arrays(_split(data)._asdict()))
-
-
-def _split(data: Dataset | Split) -> Split:
-    return data.split() if isinstance(data, Dataset) else data
+        return checksum(named_arrays(as_split(data)._asdict()))

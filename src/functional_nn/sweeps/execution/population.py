@@ -37,6 +37,7 @@ class Population:
     Args:
         groups: the static groups of the grid.
         grid: the hyper-parameters of the members.
+        numbers: the numbers of the members to train: all of them, or those of a part of the sweep.
         data: data sets by name.
         precision: that of all members.
         plan: how many members are trained at a time. It is reduced if memory has no room for so many.
@@ -49,6 +50,7 @@ class Population:
         self,
         groups: Sequence[StaticGroup],
         grid: Sequence[Hyperparameters],
+        numbers: Sequence[int],
         data: Mapping[str, Dataset | Split],
         precision: Precision,
         plan: Plan,
@@ -60,6 +62,7 @@ class Population:
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
         self.plan = plan
+        self._numbers = frozenset(numbers)
         self._measure = measure
         self._grid = grid
         self._keep = keep
@@ -101,7 +104,7 @@ class Population:
                 leaves = jax.tree.leaves((state.params, state.state))
                 # The arrays of a program have the states of all members that it trains at once.
                 bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-                kept += len(group.group.members) * bytes_at_once // self.plan.members
+                kept += len(self._numbers.intersection(group.group.members)) * bytes_at_once // self.plan.members
         return data + self.plan.workers * self._batch_bytes + kept
 
     @property
@@ -178,7 +181,7 @@ class Population:
         """The numbers of the running members of a group, in batches of the plan's size with the same data."""
         by_data: dict[str, list[int]] = {}
         for number in group.members:
-            if self.histories[number].running:
+            if number in self._numbers and self.histories[number].running:
                 by_data.setdefault(self._grid[number]["data"], []).append(number)
         size = self.plan.members
         return [numbers[i : i + size] for numbers in by_data.values() for i in range(0, len(numbers), size)]

@@ -61,7 +61,7 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
     halving = settings.get("halving")
     rule = None if halving is None else Halving(tuple(halving[0]), *halving[1:])
-    batches = list(_batches(folder / BATCHES, str(settings[FINGERPRINT])))
+    batches = [(rung, histories) for _, rung, histories in good_batches(folder)]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
         for of_rung, histories in batches:
@@ -75,20 +75,25 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
     return list(found.values())
 
 
-def _batches(folder: Path, fingerprint: str) -> Iterator[tuple[int | None, list[MemberHistory]]]:
-    """The histories in each good file of a sweep, with the epoch of successive halving that it was written at."""
-    for path in sorted(folder.glob("*.safetensors")):
+def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
+    """The good files of a sweep with finished batches of members.
+
+    Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and the
+    histories in it.
+    """
+    fingerprint = sweep_settings(folder)[FINGERPRINT]
+    for path in sorted((folder / BATCHES).glob("*.safetensors")):
         name = BATCH_NAME.fullmatch(path.stem)
         if name is None:
             continue
         try:
             arrays, about = unpacked(path)
-            if about["fingerprint"] != fingerprint:
+            if about[FINGERPRINT] != fingerprint:
                 continue
             histories = histories_in(arrays, json.loads(about["members"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        yield None if name["rung"] == "end" else int(name["rung"]), histories
+        yield path, None if name["rung"] == "end" else int(name["rung"]), histories
 
 
 def _plain(value: JsonValue) -> PlainValue:

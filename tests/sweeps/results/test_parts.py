@@ -1,0 +1,106 @@
+"""A sweep in parts, and the parts put together."""
+
+import shutil
+
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.sweeps.results.folder import read_sweep
+
+GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
+
+
+def sweep(data, **options):
+    options = {"epochs": 1, "batch_size": 25, "progress": False, **options}
+    model = lambda h: fnn.chain(fnn.dense(h["width"]), fnn.tanh, fnn.dense(3))  # noqa: E731
+    return fnn.sweep(model, lambda h: optax.sgd(h["rate"]), options.pop("grid", GRID), data, **options)
+
+
+@pytest.fixture(scope="module")
+def folders(blobs, tmp_path_factory):
+    """The folder of the whole sweep, and those of its three parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    sweep(blobs, out=folder / "whole")
+    for part in (1, 2, 3):
+        result = sweep(blobs, out=folder / f"{part}", part=(part, 3))
+        assert [member.number for member in result.members] == [part - 1, part + 2, part + 5, part + 8]
+        assert {member.status for member in result.members} == {"finished"}
+    return folder / "whole", [folder / "1", folder / "2", folder / "3"]
+
+
+def contents(folder):
+    """All files of a folder but the lock, which has the number of a process."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_path):
+    whole, parts = folders
+    merged = fnn.sweeps.merge(parts[::-1], tmp_path / "merged")
+    assert contents(tmp_path / "merged") == contents(whole)
+    result = sweep(blobs, out=whole)
+    assert merged.rows() == result.rows()
+    assert merged.rows() == read_sweep(whole)[0].rows()
+
+    # The sweep goes on in the merged folder, and has the parameters again.
+    again = sweep(blobs, out=tmp_path / "merged")
+    assert again.restored == tuple(range(12))
+    for member, other in zip(again.members, result.members, strict=True):
+        np.testing.assert_array_equal(member.params["dense_0"]["weight"], other.params["dense_0"]["weight"])
+
+
+def test_parts_may_be_merged_in_steps_only_if_all_are_there(folders, tmp_path):
+    _, (first, _, third) = folders
+    with pytest.raises(InputError, match=r"without 4 members \(1, 4, 7, 10\): part 2/3"):
+        fnn.sweeps.merge([first, third], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
+    _, parts = folders
+    shutil.copytree(parts[1], tmp_path / "cut")
+    # A damaged file counts as missing.
+    file = sorted((tmp_path / "cut" / "batches").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"without 1 member \(1\)"):
+        fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
+
+
+def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, tmp_path):
+    _, parts = folders
+    sweep(blobs, out=tmp_path / "other", part=(1, 3), epochs=2)
+    with pytest.raises(InputError, match=r"folders: expected parts of one sweep, got .*other, .* epochs 2 instead of 1"):
+        fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "merged")
+
+
+def test_a_folder_with_files_is_not_written_to(folders, tmp_path):
+    whole, parts = folders
+    before = contents(whole)
+    with pytest.raises(InputError, match="out: expected a new or empty folder"):
+        fnn.sweeps.merge(parts, whole)
+    assert contents(whole) == before
+
+
+def test_a_folder_without_a_sweep_is_refused(folders, tmp_path):
+    with pytest.raises(DataError, match=r"sweep\.json: expected the settings of a sweep"):
+        fnn.sweeps.merge([*folders[1], tmp_path], tmp_path / "merged")
+
+
+@pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 13), (1, 2, 3), "1/3", 2, (1.0, 2), (True, 2)])
+def test_no_such_part(blobs, part):
+    with pytest.raises(InputError, match="part: expected"):
+        sweep(blobs, part=part)
+
+
+def test_successive_halving_needs_all_members(blobs):
+    with pytest.raises(InputError, match="part: expected a sweep without successive halving"):
+        sweep(blobs, part=(1, 2), epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
+
+
+def test_parts_in_one_folder_one_after_another(blobs, folders, tmp_path):
+    for part in (1, 2, 3):
+        sweep(blobs, out=tmp_path / "one", part=(part, 3))
+    assert contents(tmp_path / "one") == contents(folders[0])
