@@ -223,7 +223,7 @@ def type_into(figure: Keyboard, name: str, text: str) -> None:
 
 
 @pytest.mark.browser
-def test_backpropagation_takes_a_comma_and_refuses_what_is_no_number(page: Page, float64: None) -> None:
+def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(page: Page, float64: None) -> None:
     figure = Keyboard(page, "backpropagation")
     type_into(figure, "w1", "-0,75")
     value, _ = network(NUMBERS | {"w1": -0.75})
