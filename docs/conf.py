@@ -23,8 +23,7 @@ extensions = [
     "notebooks",
     "languages",
 ]
-exclude_patterns = ["_extensions", "_static", "_templates", "figures", "**/README.md"]
-templates_path = ["_templates"]
+exclude_patterns = ["_extensions", "_static", "figures", "**/README.md"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 4
@@ -62,6 +61,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_math_renderer = "mathml"
+html_search_scorer = str(Path(__file__).parent / "_extensions" / "search_scorer.js")
 html_show_sourcelink = False
 html_copy_source = False
 html_context = {"default_mode": "auto"}  # light or dark, as the browser asks
@@ -70,7 +70,7 @@ html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": ["page-toc", "notebook"],
+    "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "header_links_before_dropdown": 6,

@@ -41,7 +41,7 @@ WORDS = {
         "Collapse Sidebar": "收起侧栏",
         "Expand Sidebar": "展开侧栏",
         "On this page": "本页目录",
-        "On the site, a figure that you can change stands here.": "在网站上，这里有一张可以动手调节的图。",
+        "The interactive figure of this section is only on the site.": "本节的交互图只在网站上。",
     }
 }
 """The words of our own templates and notebooks, and words that the catalogs lack."""

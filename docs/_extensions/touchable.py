@@ -1,4 +1,7 @@
-"""The directive ``{touchable} NAME``: puts the figure of ``figures/NAME.html`` into a page."""
+"""The directive ``{touchable} NAME``: puts the figure of ``figures/NAME.html`` into a page.
+
+The text about the figure is the content of the directive. A notebook has neither.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ class Touchable(SphinxDirective):
     """A figure that people can change. Its file is a page of its own, whose body has the style and the script."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / "figures" / f"{self.arguments[0]}.html"
@@ -35,7 +39,7 @@ class Touchable(SphinxDirective):
         if body is None:
             raise self.error(f"No <body> in {path}.")
         figure = with_introduction(body[1], self.arguments[0], language_of(self.env.docname))
-        return [nodes.raw("", f'<div lang="en">{figure}</div>', format="html")]
+        return [*self.parse_content_to_nodes(), nodes.raw("", f'<div lang="en">{figure}</div>', format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

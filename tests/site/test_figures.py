@@ -112,6 +112,10 @@ def test_neuron(page: Page, float64: None) -> None:
     assert "x1 1, x2 -0.3" in str(page.get_attribute(f"{figure.root} .handle", "aria-valuetext")).replace("−", "-")
 
 
+NUMBERS = {"x1": 1.0, "x2": 0.5, "t": 1.0, "w1": 0.5, "w2": -0.3, "w3": 0.2, "w4": 0.8, "b1": 0.1, "b2": -0.1}
+NUMBERS |= {"w5": 0.7, "w6": -0.4, "b3": 0.2}
+
+
 def network(numbers: dict[str, float]) -> tuple[float, dict[str, float]]:
     """Loss and gradients of the network 2-2-1, with the package's layers and ``jax.grad``."""
     net = fnn.chain(fnn.dense(2), fnn.sigmoid, fnn.dense(1), fnn.sigmoid)
@@ -134,20 +138,7 @@ def network(numbers: dict[str, float]) -> tuple[float, dict[str, float]]:
 @pytest.mark.browser
 def test_backpropagation(page: Page, float64: None) -> None:
     figure = Keyboard(page, "backpropagation")
-    numbers = {
-        "x1": 1.0,
-        "x2": 0.5,
-        "t": 1.0,
-        "w1": 0.5,
-        "w2": -0.3,
-        "w3": 0.2,
-        "w4": 0.8,
-        "b1": 0.1,
-        "b2": -0.1,
-        "w5": 0.7,
-        "w6": -0.4,
-        "b3": 0.2,
-    }
+    numbers = dict(NUMBERS)
 
     def check() -> None:
         value, gradients = network(numbers)
@@ -179,6 +170,7 @@ def test_backpropagation(page: Page, float64: None) -> None:
     figure.go_to('[data-do="next"]')
     figure.press(*["Enter"] * 6)
     assert figure.text(".stage") == "6 of 12"
+    assert figure.text(".explain").startswith("Backward, step 1 of the text: ")
     np.testing.assert_allclose(
         float(figure.text('[data-value-of="gy"] b')), figure.data('[data-value-of="gy"]'), atol=1e-4
     )
@@ -186,6 +178,115 @@ def test_backpropagation(page: Page, float64: None) -> None:
     figure.go_to('[data-do="reset"]')
     figure.press("Enter")
     assert figure.text('[data-value-of="loss"] b') == "0.0742"
+    assert figure.text(".stage") == "6 of 12"
+
+
+@pytest.mark.browser
+def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
+    figure = Keyboard(page, "backpropagation")
+    figure.go_to('[data-do="start"]')
+    figure.press("Enter")
+    figure.press("ArrowRight", "ArrowRight", "PageDown", "PageDown", "ArrowLeft", "PageUp")
+    assert figure.text(".stage") == "2 of 12"
+    figure.press(*["PageDown"] * 12)  # the button in focus cannot be pressed any more at the end
+    assert figure.text(".stage") == "12 of 12"
+    figure.press("PageUp")
+    assert figure.text(".stage") == "11 of 12"
+    assert figure.text(".formula").endswith("= -0.0142")
+    figure.go_to("#backpropagation-w1")
+    figure.press("ArrowLeft", "PageDown")  # these keys belong to the field
+    assert figure.text(".stage") == "11 of 12"
+    figure.press("ArrowUp")
+    assert page.input_value("#backpropagation-w1") == "0.6"
+    figure.go_to('[data-do="reset"]', back=True)
+    figure.press("Enter")
+    assert figure.text(".stage") == "11 of 12"
+    assert page.input_value("#backpropagation-w1") == "0.5"
+    figure.go_to('[data-do="end"]', back=True)
+    figure.press("Enter")
+
+
+@pytest.mark.browser
+def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> None:
+    chapter = (FIGURES.parent / "tutorial" / "04_backpropagation.md").read_text("utf-8")
+    figure = Keyboard(page, "backpropagation")
+    figure.go_to('[data-value-of="d3"]')
+    assert figure.text(".formula").split(" = ")[-2:] == ["(-0.3852)·0.6148·0.3852", "-0.0912"]
+    for name in ("h1", "a3", "y", "loss", "gy", "d3", "gw5", "gw6", "gh1", "gh2", "d1", "d2", "gx1", "gx2"):
+        assert f"= {figure.text(f'[data-value-of={name}] b')}" in chapter
+
+
+def type_into(figure: Keyboard, name: str, text: str) -> None:
+    figure.go_to(f"#backpropagation-{name}")
+    figure.press("Control+a")
+    figure.page.keyboard.type(text)
+
+
+@pytest.mark.browser
+def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(page: Page, float64: None) -> None:
+    figure = Keyboard(page, "backpropagation")
+    type_into(figure, "w1", "-0,75")
+    value, _ = network(NUMBERS | {"w1": -0.75})
+    np.testing.assert_allclose(figure.data('[data-value-of="loss"]'), value, rtol=1e-9)
+    for text in ("0.7x", "", "0x10", "1,2,3", "Infinity", "-", "1e999"):
+        type_into(figure, "w1", text)
+        figure.press(*["Delete"] * (not text))
+        assert page.get_attribute("#backpropagation-w1", "aria-invalid") == "true", text
+        assert figure.text(".formula").startswith("w₁: ")
+        assert "number" in figure.text(".formula")
+        assert {b.inner_text() for b in page.query_selector_all(f"{figure.root} button.value b")} == {"?"}
+        assert not page.is_enabled(f'{figure.root} [data-do="descend"]')
+    figure.press("Tab", "Shift+Tab")
+    assert page.input_value("#backpropagation-w1") == "1e999"
+    type_into(figure, "w1", "0,5")
+    assert page.get_attribute("#backpropagation-w1", "aria-invalid") is None
+    assert figure.text('[data-value-of="loss"] b') == "0.0742"
+
+    type_into(figure, "rate", "much")
+    figure.go_to('[data-do="descend"]')
+    figure.press("Enter")
+    assert figure.text(".message").startswith("Learning rate: “much” is not a number.")
+    assert page.get_attribute("#backpropagation-rate", "aria-invalid") == "true"
+    assert page.evaluate("document.activeElement.id") == "backpropagation-rate"
+    assert figure.text(".steps") == "loss 0.0742"
+    type_into(figure, "rate", "0,5")
+    figure.go_to('[data-do="descend"]')
+    figure.press("Enter")
+    assert page.input_value("#backpropagation-w5") == "0.7305"
+    figure.go_to('[data-do="reset"]', back=True)
+    figure.press("Enter")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", NAMES)
+def test_full_screen_by_the_keyboard(page: Page, name: str) -> None:
+    figure = Keyboard(page, name)
+    figure.go_to(".full")
+    assert figure.text(".full") == "Full screen"
+    figure.press("Enter")
+    page.wait_for_function("root => document.fullscreenElement?.matches(root)", arg=figure.root)
+    assert figure.text(".full") == "Leave full screen"
+    if name == "backpropagation":
+        figure.press("PageUp")  # a presenter's key, while the focus is still on the button
+        assert figure.text(".stage") == "11 of 12"
+        figure.press("PageDown")
+    figure.press("Escape")
+    page.wait_for_function("document.fullscreenElement === null")
+    page.wait_for_function("root => document.querySelector(root).style.zoom === ''", arg=figure.root)
+    assert figure.text(".full") == "Full screen"
+
+
+@pytest.mark.browser
+def test_full_screen_in_chinese_and_in_a_browser_without_one(browser: Browser) -> None:
+    opened = browser.new_page()
+    figure = f"<main>{body('neuron')}</main>"
+    opened.set_content(f'<!doctype html><html lang="zh-CN"><head><title>图</title></head><body>{figure}</body></html>')
+    assert opened.inner_text(".full") == "全屏"
+    assert opened.get_attribute(".full", "lang") == "zh-CN"
+    opened.add_init_script("Object.defineProperty(document, 'fullscreenEnabled', {value: false})")
+    opened.goto((FIGURES / "neuron.html").as_uri())
+    assert not opened.is_visible(".full")
+    opened.close()
 
 
 SURFACES = {  # in the order of the figure, with its start and learning rate
@@ -332,8 +433,39 @@ def test_light_and_dark_without_a_serious_fault(page: Page) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("width", [375, 600, 1200])
 def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelectorAll('.touchable').length") == len(NAMES)
+    page.wait_for_timeout(200)
+    sizes = page.evaluate(
+        """() => [...document.querySelectorAll(".touchable *")]
+            .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+            .map((e) => {
+                const svg = e.closest("svg[viewBox]");
+                const scale = svg && svg.viewBox.baseVal.width ? svg.clientWidth / svg.viewBox.baseVal.width : 1;
+                return [parseFloat(getComputedStyle(e).fontSize) * scale, e.outerHTML.slice(0, 80)];
+            })"""
+    )
+    assert [text for size, text in sizes if size < 11.95] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [560, 680])
+def test_layers_of_backpropagation_stand_side_by_side_and_the_formula_below_the_buttons(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width + 16, "height": 800})
+    boxes = {
+        name: page.locator(f".touchable-backpropagation {selector}").bounding_box()
+        for name, selector in {
+            "bar": ".bar",
+            "formula": ".told-panel",
+            "network": ".network",
+            "x1": "[data-box=x1]",
+            "h1": "[data-box=h1]",
+        }.items()
+    }
+    bar, formula, network_, x1, h1 = (boxes[name] or {} for name in ("bar", "formula", "network", "x1", "h1"))
+    assert bar["y"] + bar["height"] <= formula["y"] <= bar["y"] + bar["height"] + 20
+    assert formula["y"] + formula["height"] <= network_["y"]
+    assert x1["x"] + x1["width"] < h1["x"]

@@ -73,6 +73,23 @@ def test_the_search_finds_a_layer(page):
     assert "batch_norm" in page.inner_text("#search-results")
 
 
+def found(page, query):
+    """The pages that a search finds, best first."""
+    page.goto((SITE / "search.html").as_uri() + f"?q={query}")
+    page.wait_for_selector("#search-results li")
+    page.wait_for_timeout(500)
+    links = page.eval_on_selector_all("#search-results li > a", "links => links.map(a => a.getAttribute('href'))")
+    return [link.partition("?")[0] for link in links]
+
+
+def test_the_search_shows_titles_first_and_the_changelog_last(page):
+    assert found(page, "backpropagation")[0].startswith("tutorial/04_backpropagation.html")
+    pages = found(page, "vanishing gradient")
+    assert pages[0] == "tutorial/02_activation_functions.html#the-vanishing-gradient"
+    assert pages[-1].startswith("explanation/changes.html")
+    assert {link.partition("#")[0][9:11] for link in found(page, "interactive")[:4]} == {"01", "04", "06", "13"}
+
+
 @pytest.mark.parametrize("folder", ["tutorial", "zh"])
 def test_every_chapter_can_be_downloaded(folder):
     chapters = [path.stem for path in (SITE / folder).glob("[0-9]*.html")]
@@ -139,7 +156,37 @@ def test_a_chinese_page_is_chinese_around_the_text_too(page):
     page.goto((SITE / "zh" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "zh-CN"
     assert page.get_attribute(".touchable >> xpath=..", "lang") == "en"
-    assert "下载本章的 Jupyter 笔记本" in page.inner_text("body")
+    assert page.inner_text("h1 + .notebook-link") == "下载本章的 Jupyter 笔记本"
+    assert page.inner_text(".touchable .full") == "全屏"
     assert "On this page" not in page.content()
     page.goto((SITE / "tutorial" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "en"
+
+
+@pytest.mark.parametrize("width", [375, 1000, 1400])
+def test_the_link_to_the_notebook_is_below_the_title_at_every_width(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((SITE / "tutorial" / "04_backpropagation.html").as_uri())
+    link = page.locator("h1 + .notebook-link a")
+    assert link.is_visible()
+    assert link.inner_text() == "Download this chapter as a notebook"
+    assert (SITE / "tutorial" / link.get_attribute("href")).resolve().is_file()
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_a_section_that_a_link_leads_to_is_below_the_header(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto((SITE / "tutorial" / "04_backpropagation.html").as_uri() + "#check-1-finite-differences")
+    page.wait_for_timeout(300)
+    heading = page.locator("section:target > h2")
+    header = page.locator(".bd-header").bounding_box()
+    assert heading.bounding_box()["y"] >= header["y"] + header["height"]
+    lines = heading.evaluate(
+        """heading => {
+            const range = document.createRange();
+            range.selectNodeContents(heading.firstChild);
+            const link = heading.querySelector(".headerlink").getBoundingClientRect();
+            return [[...range.getClientRects()].at(-1).bottom, link.bottom];
+        }"""
+    )
+    assert abs(lines[0] - lines[1]) < 10
