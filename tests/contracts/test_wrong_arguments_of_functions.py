@@ -221,6 +221,7 @@ def calls():
             {"parameters": jnp.float32, "compute": jnp.float32, "output": jnp.float32},
         ),
         "summarize": (fnn.sweeps.summarize, of_sweep | {"over": "seed"}),
+        "merge": (fnn.sweeps.merge, {"folders": ["no_part"], "out": "no_folder"}),
         "compare": (
             fnn.sweeps.compare,
             {"first": result.where(learning_rate=0.1), "second": result.where(learning_rate=0.2)}

@@ -31,6 +31,7 @@ OPTIONAL = {
     "pandas": OptionalPackage("tables of sweeps as data frames", SWEEPS),
     "pyarrow": OptionalPackage("tables of sweeps as Parquet", SWEEPS),
     "optuna": OptionalPackage("search for the best settings", SWEEPS),
+    "submitit": OptionalPackage("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
     "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "keras": OptionalPackage("parameters from and for Keras", "'functional-nn[keras]'"),
     "flax": OptionalPackage("parameters and modules of Flax", "'functional-nn[flax]'"),

@@ -72,7 +72,7 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
 def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, tmp_path):
     _, parts = folders
     sweep(blobs, out=tmp_path / "other", part=(1, 3), epochs=2)
-    with pytest.raises(InputError, match=r"folders: expected parts of one sweep, got .*other, .* epochs 2 instead of 1"):
+    with pytest.raises(InputError, match=r"expected parts of one sweep, got .*other, .* epochs 2 instead of 1"):
         fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "merged")
 
 
