@@ -86,6 +86,11 @@ def test_roofline_shows_its_roof_and_every_program():
     )
     assert {"100 GFLOP/s", "20 GB/s", "train", "predict", "train, bfloat16", "batch 128"} <= set(shown)
     drawn(plots.roofline([measured(seconds=1e3)]))
+    near = [measured(what, seconds=seconds) for seconds in (1e-3, 1.01e-3) for what in ("train", "predict", "hand")]
+    labels = [text for text in plots.roofline(near).axes[0].texts if text.get_text() == "batch 8"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert labels
+    assert not any(box.overlaps(other) for box in boxes for other in boxes if other is not box)
     drawn(plots.roofline(SIZES))
 
 
