@@ -1,10 +1,19 @@
 """The settings of the site. It is built by ``sphinx-build -W docs build/site``, after ``pip install '.[docs]'``."""
 
 import hashlib
+import importlib
+import os
 import sys
+import tempfile
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+# The pictures of the chapters depend on no settings of the user. A damaged list of fonts there makes matplotlib print
+# in the chapters that it does not find its own fonts. The new list is written now, since that can print a message, too.
+_matplotlib_settings = tempfile.TemporaryDirectory(prefix="functional-nn-site-")
+os.environ["MPLCONFIGDIR"] = _matplotlib_settings.name
+importlib.import_module("matplotlib.font_manager")
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 

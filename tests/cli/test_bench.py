@@ -6,10 +6,12 @@ import signal
 from importlib import import_module
 from pathlib import Path
 
+import jax
 import pytest
 
 from functional_nn import cli
 from functional_nn.bench.compare import records
+from functional_nn.bench.measure import suite
 from functional_nn.bench.measure.suite import PROGRAMS
 from functional_nn.configuration.flag_types import Doubled
 
@@ -94,6 +96,44 @@ def test_ctrl_c_ends_with_the_table_of_what_was_measured(tmp_path, monkeypatch, 
     assert [json.loads(line)["batch_size"] for line in path.read_text().splitlines()] == [2]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9000000000 bytes."), ": 9 GB could"),
+        (MemoryError("Unable to allocate 9 GB"), ": Unable to allocate 9 GB. Try"),
+    ],
+)
+def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, monkeypatch, capsys):
+    measure_one = suite._measure_one
+
+    def failing(network, case, *more):
+        if case.batch_size == 3:
+            raise error
+        return measure_one(network, case, *more)
+
+    monkeypatch.setattr(suite, "_measure_one", failing)
+    assert cli.run([*FLAGS, "--batch-size", "2,3,4"]) == 2
+    captured = capsys.readouterr()
+    assert re.findall(r"^predict +(\d+) +float32 .*%", captured.out, re.MULTILINE) == ["2"]
+    assert f"Error: mlp predict, batch 3, float32: out of memory{said}" in captured.err
+    assert cli.run([*FLAGS, "--batch-size", "3"]) == 2
+    assert "Stopped after 0 of 1 measurement" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_compiler_are_not_hidden(monkeypatch):
+    def failing(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(suite, "_measure_one", failing)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        cli.run(FLAGS)
+
+
+def test_results_without_an_older_record_are_named(record, capsys):
+    assert cli.run([*FLAGS, "--batch-size", "2,3", "--against", str(record)]) in (0, 1)
+    assert "mlp predict, batch 3, float32: no older record\n" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_modes_are_a_table(capsys, tmp_path):
     path = tmp_path / "modes.jsonl"
@@ -111,7 +151,9 @@ def test_modes_are_a_table(capsys, tmp_path):
         str(path),
     ]
     assert cli.run(flags) == 0
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.count("  ") > 2)
+    printed = capsys.readouterr().out
+    assert "\n\n\n" not in printed
+    rows = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.count("  ") > 2)
     assert rows.keys() == {"mode", "eager", "step", "epoch", "run"}
     assert [json.loads(line)["mode"] for line in path.read_text().splitlines()] == ["eager", "step", "epoch", "run"]
 
@@ -162,7 +204,8 @@ def test_a_record_of_something_else_is_refused_before_anything_is_measured(recor
     assert cli.run([*FLAGS, "--against", str(record), *flags]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "records of mlp predict, batch 2, float32. Give the flags" in captured.err
+    assert "records of mlp predict, batch 2, float32." in captured.err
+    assert ("Modes are not compared" if "modes" in flags else "Give the flags") in captured.err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import jax
 import pytest
 
 from functional_nn.bench.compare.records import environment
@@ -55,6 +56,20 @@ def test_info_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
     monkeypatch.setattr(info, "version", missing)
     assert run(["info"]) == 0
     assert "missing; for pictures: pip install 'functional-nn[plots]'" in capsys.readouterr().out
+
+
+def test_a_platform_without_its_plugin_is_one_sentence(capsys, monkeypatch):
+    """As in JAX with JAX_PLATFORMS=cuda and no plugin."""
+
+    def no_devices():
+        assert jax is None
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", no_devices)
+    assert run(["info"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: JAX finds no device for JAX_PLATFORMS=cuda. Install its plugin")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["info", "x"], ["inof"]])

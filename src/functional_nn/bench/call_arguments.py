@@ -13,11 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
 from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
 
 
 def check_call(function: object, arguments: Sequence[object], donate: object) -> tuple[int, ...]:
     """Checks the function, its arguments and the numbers of the donated arguments; returns these numbers."""
+    if isinstance(function, Layer):
+        remedy = "Write: lambda params, x: net.apply(params, state, x, train=False)[0], and give it params and x."
+        raise InputError("function", "a function of arrays", "a network", remedy)
     check_function("function", function, "a function of arrays")
     check_leaves(arguments)
     numbers = (donate,) if isinstance(donate, Integral) else donate

@@ -41,7 +41,12 @@ WIDTH = 80
 @click.option("--model", type=Named(MODELS), default="mlp", help="The network, on images of 28 x 28 in ten classes.")
 @click.option("--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
 @click.option(
-    "--batch-size", "batch_sizes", type=Doubled(), default="128", metavar="SIZES", help="Such as 32,128, or 1..4096."
+    "--batch-size",
+    "batch_sizes",
+    type=Doubled(),
+    default="128",
+    metavar="SIZES",
+    help="Such as 32,128, or 1..4096 for 1, 2, 4, 8, and so on up to 4096.",
 )
 @click.option(
     "--what",
@@ -58,7 +63,13 @@ WIDTH = 80
     metavar="NAMES",
     help=f"Some of: {', '.join(PRECISIONS)}.",
 )
-@click.option("--members", type=Doubled(), default="1,2,4,8", metavar="NUMBERS", help="Models that a sweep trains.")
+@click.option(
+    "--members",
+    type=Doubled(),
+    default="1,2,4,8",
+    metavar="NUMBERS",
+    help="Models that a sweep trains; 1..8 is 1,2,4,8.",
+)
 @click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
 @JSON_FILE
@@ -97,7 +108,8 @@ def bench(
     sweep     the train steps of a sweep of many models, as sweep runs them
     modes     a train step from Python, compiled, in an epoch, and in a run
 
-    After Ctrl-C the table of what was measured so far is printed.
+    After Ctrl-C, or if memory is too small for a program, the table of what
+    was measured so far is printed.
 
     A time ends when all outputs are ready. The device's peak is measured with
     matrix products and streams of bytes that take turns with the program.
@@ -107,6 +119,7 @@ def bench(
 
         from functional_nn.bench.compare import records, regression
         from functional_nn.bench.measure.execution_modes import modes
+        from functional_nn.bench.measure.memory import out_of_memory
         from functional_nn.bench.measure.suite import cases_of, measure
         from functional_nn.reports import benchmark_tables as tables
 
@@ -118,7 +131,7 @@ def bench(
     about: dict[str, object] = {"model": model, "hidden": hidden}
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
-        regression.match_records(old_file, old, [about | case.to_dict() for case in cases])
+        regression.check_matching(old_file, old, [about | case.to_dict() for case in cases])
     if json_file is not None:
         records.add_records(json_file, [])
     network = _network(model, hidden)
@@ -138,29 +151,38 @@ def bench(
     measured_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
     mode_cases = [(size, name) for name in precisions for size in batch_sizes] if "modes" in what else []
     total = len(cases) + len(mode_cases)
-    with progress_bar("measuring", total) as advance, suppress(KeyboardInterrupt):
-        for one in measure(network, cases, seconds=seconds, layers=details or html_file is not None):
-            measured.append(one)
-            save([one.to_dict()])
-            if details:
-                click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
-            advance(f"{one.result.name}, batch {one.case.batch_size}")
-            signals.check()
-        for batch_size, precision in mode_cases:
-            several = modes(network, batch_size, precision, seconds=seconds)
-            measured_modes[batch_size, precision] = several
-            case = {"what": "modes", "batch_size": batch_size, "precision": precision}
-            save([case | mode.to_dict() for mode in several])
-            advance(f"modes, batch {batch_size}")
-            signals.check()
+    failure: str | None = None
+    try:
+        with progress_bar("measuring", total) as advance, suppress(KeyboardInterrupt):
+            for one in measure(network, cases, seconds=seconds, layers=details or html_file is not None):
+                measured.append(one)
+                save([one.to_dict()])
+                if details:
+                    click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
+                advance(f"{one.result.name}, batch {one.case.batch_size}")
+                signals.check()
+            for batch_size, precision in mode_cases:
+                several = modes(network, batch_size, precision, seconds=seconds)
+                measured_modes[batch_size, precision] = several
+                case = {"what": "modes", "batch_size": batch_size, "precision": precision}
+                save([case | mode.to_dict() for mode in several])
+                advance(f"modes, batch {batch_size}")
+                signals.check()
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        failure = out_of_memory(error)
+        if failure is None:
+            raise
     if measured:
         _print_measured(measured)
-    for (batch_size, precision), several in measured_modes.items():
+    for number, ((batch_size, precision), several) in enumerate(measured_modes.items()):
+        if number or measured:
+            click.echo()
         click.echo(tables.modes(several, batch_size, precision))
     compared: list[RecordComparison] = []
-    if old_file is not None:
-        compared = regression.compare_records(old_file, old, [about | one.to_dict() for one in measured])
-        click.echo(tables.comparisons(compared))
+    if old_file is not None and measured:
+        new = [about | one.to_dict() for one in measured]
+        compared = regression.compare_records(old_file, old, new)
+        click.echo(tables.comparisons(compared, regression.without_match(old, new)))
     if html_file is not None:
         from functional_nn.reports.pages.benchmark import write_page
 
@@ -169,7 +191,12 @@ def bench(
     if done < total:
         kept = "" if json_file is None else f" {click.format_filename(json_file)} has what was measured."
         click.echo(f"Stopped after {done} of {counted(total, 'measurement')}.{kept}", err=True)
-        return signals.status
+        if failure is None:
+            return signals.status
+        planned = [about | case.to_dict() for case in cases]
+        planned += [about | {"what": "modes", "batch_size": size, "precision": name} for size, name in mode_cases]
+        click.echo(f"Error: {regression.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
+        return 2
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 
 

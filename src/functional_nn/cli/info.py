@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from functional_nn.cli.startup import importing
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
+
+if TYPE_CHECKING:
+    from functional_nn.training.programs.devices import Device
 
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 
@@ -64,12 +68,25 @@ def info() -> None:
             click.echo(f"{name:20} {number}; for {package.purpose}")
     click.echo(f"{'cache':20} {_cache()}")
     with importing():
-        import jax
-
         from functional_nn.training.programs.devices import device_name
 
-    for device in jax.devices():
+    for device in _devices():
         click.echo(f"{'device':20} {device.platform} {device.id}: {device_name(device)}")
+
+
+def _devices() -> list[Device]:
+    """The devices that JAX finds."""
+    import jax
+
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # without the plugin of the platform, JAX fails an assertion
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms:
+            raise
+        reason = f" JAX says: {error}" if str(error) else ""
+        remedy = "Install its plugin (for cuda: pip install -U 'jax[cuda13]'), or unset JAX_PLATFORMS."
+        raise click.ClickException(f"JAX finds no device for JAX_PLATFORMS={platforms}. {remedy}{reason}") from None
 
 
 def _cache() -> str:

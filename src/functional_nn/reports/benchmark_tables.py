@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from functional_nn.bench.compare.regression import RecordComparison
 from functional_nn.bench.knee import NEAR_BEST, knee
 from functional_nn.bench.measure.execution_modes import Mode
+from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
 from functional_nn.bench.measure.suite import Measured
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import aligned
@@ -33,13 +35,14 @@ def shares(measured: Sequence[Measured]) -> str:
     rows = [("program", "batch", "type", "operations", "bytes", "roofline", "nearest bound")]
     for one in measured:
         result = one.result
+        share = result.shares[result.nearest_bound]
         rows.append(
             (
                 *_names(one),
                 f"{in_flops(result.flops_per_second)}/s",
                 f"{in_bytes(result.bytes_per_second)}/s",
                 f"{result.at_least}{result.roofline:.0%}",
-                f"{result.nearest_bound} {result.shares[result.nearest_bound]:.0%}",
+                f"{result.nearest_bound} {share:.0%}" if share >= LEAST_SHOWN else "none",
             )
         )
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
@@ -56,7 +59,11 @@ def knees(measured: Sequence[Measured]) -> list[str]:
         if len(group) > 1:
             size = knee([one.case.batch_size for one in group], [one.step.median for one in group])
             name = group[0].result.name
-            lines.append(f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput")
+            line = f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput"
+            # If the quartiles of a time differ by more than the knee's tolerance, the knee can be another size.
+            if any(one.step.quartiles[0] < NEAR_BEST * one.step.quartiles[1] for one in group):
+                line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
+            lines.append(line)
     return lines
 
 
@@ -67,15 +74,21 @@ def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
     for mode in several:
         relative = f"{mode.timing.median / fastest:.2f}"
         rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
-    return "\n".join(["", f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
+    return "\n".join([f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
 
 
-def comparisons(compared: Sequence[RecordComparison]) -> str:
-    """Two lines for each program that was measured before: the verdict, and the ratios of new to old time."""
+def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:
+    """The verdict, the ratios of new to old time and the differing settings of each program that was measured before.
+
+    ``without`` describes the programs that were not.
+    """
     lines = ["", "new time / old time (95% interval), and the same relative to a matrix product"]
     for one in compared:
         lines.append(f"{one.what}: {one.verdict}")
         lines.append(f"  {one.time}, relative {one.relative}, record of {one.date[:10]}")
+        for difference in one.differences:
+            lines += textwrap.wrap(difference, WIDTH, initial_indent="  other ", subsequent_indent="    ")
+    lines += [f"{what}: no older record" for what in without]
     return "\n".join(lines)
 
 

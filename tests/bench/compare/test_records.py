@@ -7,7 +7,7 @@ import pytest
 
 from functional_nn.bench.compare import records
 from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
-from functional_nn.bench.compare.regression import compare_records, ratio
+from functional_nn.bench.compare.regression import check_matching, compare_records, ratio, without_match
 from functional_nn.core.errors import DataError
 
 
@@ -38,6 +38,10 @@ def test_the_environment_is_complete_and_goes_into_json():
     assert platform_notes(about)[0].startswith("CPU")
     gpu = platform_notes({**about, "platform": "gpu", "device": "H100"})[0]
     assert "TF32" in gpu
+    assert "TPU" not in gpu
+    tpu = platform_notes({**about, "platform": "tpu", "device": "TPU v4"})[0]
+    assert "bfloat16 passes" in tpu
+    assert "GPU" not in tpu
     assert "TF32" not in platform_notes({**about, "platform": "gpu", "matmul_precision": "highest"})[0]
 
 
@@ -79,10 +83,15 @@ def test_a_ratio_has_a_spread():
         (record([1.5, 1.52, 1.48] * 4), "slower"),
         (record([0.5, 0.52, 0.48] * 4), "faster"),
         (record([1.04] * 12), "level"),  # within what compilers differ by
-        (record([1.5, 0.5, 3.0] * 4), "level"),  # within its own noise
+        (record([1.5, 0.5, 3.0] * 4), "unclear"),  # within its own noise
+        (record([1.5, 0.5, 3.0] * 4, [1.5, 0.5, 3.0] * 4), "level"),  # noise that the product has, too
+        (record([1.5] * 12, [0.5, 1.5, 3.0] * 4), "unclear"),  # slower, but the product is noisy
         (record([1.5] * 12, [1.5] * 12), "level"),  # all is slower here, the product too
         (record([1.0] * 12, [0.5] * 12), "level"),  # the product alone is quicker
         (record([1.5] * 12, device="b"), "another device"),
+        (record([1.5] * 12, cores=4), "another device"),
+        (record([1.5] * 12, matmul_precision="highest"), "another precision of products"),
+        (record([1.0] * 12, matmul_precision="default"), "level"),  # the same as None
     ],
 )
 def test_verdicts(tmp_path, new, verdict):
@@ -100,8 +109,13 @@ def test_the_last_record_of_the_same_is_what_counts(tmp_path):
 
 def test_nothing_to_compare_with_is_said(tmp_path):
     path = written(tmp_path / "old.jsonl", record([1.0]))
+    new = [record([1.0], what="predict")]
     with pytest.raises(DataError, match=r"mlp predict, batch 8.*records of mlp train, batch 8, float32"):
-        compared(path, [record([1.0], what="predict")])
+        check_matching(path, read_records(path), new)
+    with pytest.raises(DataError, match=r"Modes are not compared"):
+        check_matching(path, read_records(path), [])
+    assert compared(path, new) == []
+    assert without_match(read_records(path), [*new, record([1.0])]) == ["mlp predict, batch 8, float32"]
     with pytest.raises(DataError, match="times of their rounds"):
         compared(written(path, record([1.0], steady={})), [record([1.0])])
 
@@ -113,7 +127,35 @@ def test_steps_tell_records_of_earlier_versions_apart(tmp_path):
     path = written(tmp_path / "a", old)
     assert compared(path, [record([1.0] * 5, steps=1)])
     with pytest.raises(DataError, match="records of this version"):
-        compared(path, [record([1.0] * 5)])
+        check_matching(path, read_records(path), [record([1.0] * 5)])
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    about = {"devices": 1, "xla_flags": None, "versions": {"jax": "0.10", "numpy": "2", "functional-nn": "1"}}
+    path = written(tmp_path / "a", record([1.0] * 5, platform="gpu", **about))
+    versions = {"jax": "0.12", "numpy": "2", "functional-nn": "2"}
+    changes = {"devices": 8, "xla_flags": "--x", "versions": versions, "cores": 64, "matmul_precision": "high"}
+    (one,) = compared(path, [record([1.0] * 5, platform="gpu", **changes)])
+    assert one.same_device  # the cores of the host do not matter
+    assert one.differences == (
+        "cores: 64, was 2",
+        "devices: 8, was 1",
+        "xla_flags: --x, was none",
+        "matmul_precision: high, was default",
+        "jax: 0.12, was 0.10",
+    )
+    (one,) = compared(path, [record([1.0] * 5, platform="gpu", **about)])
+    assert one.differences == ()
+
+
+def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):
+    assert not {*records.ACCELERATOR_LIBRARIES, "nvidia driver"} & environment()["versions"].keys()
+    (tmp_path / "version").write_text("580.65.06\n")
+    monkeypatch.setattr(records, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(records, "version", lambda name: f"version of {name}")
+    versions = environment()["versions"]
+    assert versions["jax-cuda13-plugin"] == "version of jax-cuda13-plugin"
+    assert versions["nvidia driver"] == "580.65.06"
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch):

@@ -17,8 +17,17 @@ import functional_nn as fnn
 from functional_nn.bench.knee import knee
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.measure.peaks import Peaks, Rate, _square_product, heaviest_products, trials
+from functional_nn.bench.measure.memory import Memory, out_of_memory
+from functional_nn.bench.measure.peaks import (
+    Peaks,
+    Rate,
+    Trial,
+    _random_numbers,
+    _square_product,
+    heaviest_products,
+    together,
+    trials,
+)
 from functional_nn.bench.measure.suite import cases_of, measure
 from functional_nn.bench.measure.timing import Timing, clocked, copies, race
 from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
@@ -57,10 +66,9 @@ def test_every_stage_is_there_and_the_numbers_fit(measured):
     assert measured.memory.shared > 0
     assert measured.memory.device_peak is None
     assert measured.flops_per_second == measured.flops / measured.seconds
-    assert set(measured.shares) == {"compute", "memory", "dispatch"}
+    assert set(measured.shares) == {"compute", "memory", "launch"}
     assert measured.shares[measured.nearest_bound] == max(measured.shares.values())
     assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
-    assert measured.nearest_bound in measured.verdict
     assert measured.compiler_flops > 0
 
 
@@ -139,6 +147,7 @@ def test_arguments_that_are_given_away_stay_with_the_caller():
     ("function", "arguments", "options", "named"),
     [
         (3, (), {}, "function"),
+        (fnn.dense(3), (jnp.ones(3),), {}, r"got a network. Write: lambda params, x: net.apply"),
         (jnp.sin, (jnp.ones(3),), {"donate": 1}, "donate"),
         (jnp.sin, (jnp.ones(3),), {"seconds": 0}, "seconds"),
         (lambda x, y: x, (jnp.ones(3), {"mode": object()}), {}, r"argument 1\['mode'\]"),
@@ -172,6 +181,53 @@ for program in programs:
 """
 
 
+SEVERAL_DEVICES = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import functional_nn as fnn
+from functional_nn.bench.measure import peaks
+
+peaks.SIZES, peaks.WORK, peaks.LARGE_STREAM = {"cpu": (32,)}, {"cpu": (1e5, 1e5)}, {"cpu": 2**17}
+x = jax.device_put(jnp.ones((64, 64)), NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch")))
+report = fnn.benchmark(jnp.dot, x, x, seconds=0.01)
+assert report.devices == report.to_dict()["program_devices"] == 2
+assert report.flops == 2 * 64**3 == 2 * report.compiler_flops
+assert "64×64" not in str(report.peaks)
+assert "part of one device" in str(report) and "body of a loop" not in str(report)
+assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01).devices == 1
+"""
+
+
+def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
+    subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], check=True, capture_output=True, text=True)
+    assert together(4) == 1  # all CPU devices share the cores
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert together(4) == 4
+
+
+def test_a_peak_of_several_devices_is_multiplied():
+    trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
+    assert trial.rate(Timing(((4.0,),)), together(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
+
+
+def test_products_have_random_operands():
+    numbers = _random_numbers((8, 8), jnp.dtype(jnp.bfloat16))
+    assert numbers.dtype == jnp.bfloat16
+    assert len(np.unique(np.asarray(numbers, np.float32))) > 20
+    assert _random_numbers((8, 8), jnp.dtype(jnp.int8)).max() == 7
+
+
+def test_an_error_of_memory_says_what_was_needed():
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
+    assert out_of_memory(error) == "out of memory: 17.6 TB could not be allocated"
+    assert out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")) == "out of memory"
+    assert out_of_memory(MemoryError()) == "out of memory"
+    assert out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: allocating 3 bytes")) is None
+
+
 @pytest.mark.slow
 def test_no_program_is_above_the_roofline():
     """With real peaks and a compiler that optimizes, as users have it, in a process without the tests' settings."""
@@ -196,6 +252,17 @@ def test_operations_without_a_count_are_said():
     assert not complete.uncounted
     assert "not counted" not in f"{complete}{complete!r}"
     assert "at least" not in f"{complete}{complete!r}"
+
+
+def test_integer_work_counts_as_zero_and_that_is_said():
+    text = str(fnn.benchmark(lambda x: jnp.sort(x), jnp.arange(4), seconds=0.01))
+    assert "random bits, comparisons and sorts count as 0" in text
+    assert "0 FLOP" in text
+
+
+def test_no_bound_is_named_if_all_shares_are_zero(measured):
+    changed = dataclasses.replace(measured, donated=Timing(((1e6,),)))
+    assert changed.verdict == "none is near; each explains less than 1% of a call"
 
 
 def test_peaks_are_the_best_of_anything():

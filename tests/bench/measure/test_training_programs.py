@@ -79,7 +79,7 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
-    assert call.executions == 4
+    assert (call.executions, call.devices) == (4, 1)
     of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 

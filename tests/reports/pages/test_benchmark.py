@@ -86,6 +86,11 @@ def test_roofline_shows_its_roof_and_every_program():
     )
     assert {"100 GFLOP/s", "20 GB/s", "train", "predict", "train, bfloat16", "batch 128"} <= set(shown)
     drawn(plots.roofline([measured(seconds=1e3)]))
+    near = [measured(what, seconds=seconds) for seconds in (1e-3, 1.01e-3) for what in ("train", "predict", "hand")]
+    labels = [text for text in plots.roofline(near).axes[0].texts if text.get_text() == "batch 8"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert labels
+    assert not any(box.overlaps(other) for box in boxes for other in boxes if other is not box)
     drawn(plots.roofline(SIZES))
 
 
@@ -172,6 +177,8 @@ def test_tables_are_aligned():
     lines = knees(SIZES)
     assert lines[0] == "knee of train, float32: batch 256 has 80% of the best throughput"
     assert len(lines) == 2
+    noisy = [one._replace(result=dataclasses.replace(one.result, steady=Timing(((1.0, 2.0, 3.0),)))) for one in SIZES]
+    assert "uncertain, because quartiles are far apart" in knees(noisy)[0]
     in_modes = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
     assert in_modes.splitlines()[-2].split()[0] == "eager"
     assert in_modes.splitlines()[-2].endswith("100.00")
@@ -205,6 +212,7 @@ def test_tables_fit_80_columns():
         Ratio(123.45, 100.0, 150.25),
         Ratio(123.45, 100.0, 150.25),
         False,
+        differences=("xla_flags: " + "--xla_gpu_autotune_level=4 " * 4 + ", was none",),
     )
     for text in (times(wide), shares(wide), modes(many, 65536, "bfloat16"), comparisons([one]), str(result)):
         assert max(map(len, text.splitlines())) <= 80, text

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +24,13 @@ Record: TypeAlias = Mapping[str, JsonValue]
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
+ACCELERATOR_LIBRARIES = (
+    *("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cublas-cu12", "nvidia-cublas", "nvidia-cudnn-cu12"),
+    *("nvidia-cudnn-cu13", "libtpu"),
+)
+"""They are in a record only if they are installed."""
+DRIVER = Path("/sys/module/nvidia/version")
+"""On Linux, the file with the version of NVIDIA's driver."""
 KEY: dict[str, str | int | None] = {
     "model": None,
     "hidden": None,
@@ -51,7 +59,7 @@ def environment() -> dict[str, object]:
         "devices": jax.device_count(),
         "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "versions": _versions(),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         "matmul_precision": getattr(jax.config, MATMUL_PRECISION),
     }
@@ -67,10 +75,10 @@ def platform_notes(about: Record) -> list[str]:
     precision = about["matmul_precision"]
     products = f"at {precision!r}"
     if precision in (None, "default"):
-        products = "in TF32 on a GPU, in bfloat16 passes on a TPU"
+        products = "in bfloat16 passes" if about["platform"] == "tpu" else "in TF32 if the GPU has it"
     return [
         f"{about['device']}: float32 products are computed {products}, for the peaks and for the program. Set "
-        "jax_default_matmul_precision to 'highest' for full float32."
+        "JAX_DEFAULT_MATMUL_PRECISION=highest in the environment for full float32."
     ]
 
 
@@ -101,8 +109,8 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}", "a JSON object", error, remedy) from None
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}, line {number}", "a JSON object", shortened(line), remedy) from None
         if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
             raise DataError(f"{path}, line {number}", "a record with date, device and what", shortened(line), remedy)
         records.append(record)
@@ -123,6 +131,15 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip() or None
+
+
+def _versions() -> dict[str, str | None]:
+    """The versions of Python and of libraries, and of the accelerator's libraries and driver, if there are any."""
+    versions = {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+    found = {name: _version(name) for name in ACCELERATOR_LIBRARIES}
+    with suppress(OSError):
+        found["nvidia driver"] = DRIVER.read_text("ascii").strip()
+    return versions | {name: number for name, number in found.items() if number}
 
 
 def _version(library: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from functional_nn.bench.compare.records import Record, key_of
 from functional_nn.core.errors import DataError
+from functional_nn.storage.files import JsonValue
 
 LIMIT = 1.05
 """A smaller ratio is not a regression: two compilations of the same program can differ by this much."""
@@ -37,7 +38,9 @@ class RecordComparison(NamedTuple):
         time: the ratio of the seconds.
         relative: the same ratio, after each time was divided by the time of the matrix product that took turns with the
             program. A busier machine changes ``time``, but hardly this ratio.
-        same_device: whether platform, device and number of cores are the same.
+        same_device: whether platform and device are the same, and on a CPU the number of cores.
+        same_products: whether products of float32 have the same precision (``jax_default_matmul_precision``).
+        differences: the settings and versions that differ, such as ``jax: 0.10.2, was 0.10.1``.
     """
 
     what: str
@@ -45,43 +48,59 @@ class RecordComparison(NamedTuple):
     time: Ratio
     relative: Ratio
     same_device: bool
+    same_products: bool = True
+    differences: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """``slower`` or ``faster`` if the intervals of both ratios are beyond the limit, else ``level``."""
+        """``slower`` or ``faster`` if the intervals of both ratios are beyond the limit, ``unclear`` or ``level``.
+
+        It is ``unclear`` if an interval includes both limits, and the other interval does not lie between them.
+        """
         if not self.same_device:
             return "another device"
+        if not self.same_products:
+            return "another precision of products"
         ratios = (self.time, self.relative)
         if all(ratio.low > LIMIT for ratio in ratios):
             return "slower"
         if all(ratio.high < 1 / LIMIT for ratio in ratios):
             return "faster"
-        return "level"
+        is_wide = any(ratio.low < 1 / LIMIT and ratio.high > LIMIT for ratio in ratios)
+        is_level = any(ratio.low >= 1 / LIMIT and ratio.high <= LIMIT for ratio in ratios)
+        return "unclear" if is_wide and not is_level else "level"
 
 
-def match_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Pairs each new record with the last old record of the same key. New records need only the names in ``KEY``.
+def check_matching(path: Path, old: Sequence[Record], new: Sequence[Record]) -> None:
+    """Checks that a new record measures the same as an old one. New records need only the names in ``KEY``.
 
     Raises:
         DataError: if there is no such pair. The error names ``path``, the file of the old records.
     """
-    last = {key_of(record): record for record in old}
-    found = [(record, last[key_of(record)]) for record in new if key_of(record) in last]
-    if not found:
-        known = ", ".join(sorted({describe(record) for record in last.values()}))
-        expected = f"a record of {' or '.join(map(describe, new)) or 'a program'}"
-        remedy = "Give the flags of the old records, and records of this version."
-        raise DataError(str(path), expected, f"records of {known}", remedy)
-    return found
+    if len(without_match(old, new)) < len(new):
+        return
+    known = ", ".join(sorted({describe(record) for record in old}))
+    expected = f"a record of {' or '.join(map(describe, new)) or 'a program'}"
+    remedy = "Give the flags of the old records, and records of this version."
+    if not new:
+        remedy = "Modes are not compared: name other programs with --what."
+    raise DataError(str(path), expected, f"records of {known}", remedy)
+
+
+def without_match(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
+    """Describes the new records that measure what no old record measures."""
+    known = {key_of(record) for record in old}
+    return [describe(record) for record in new if key_of(record) not in known]
 
 
 def compare_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[RecordComparison]:
-    """Compares each new record with the last old record of the same key.
+    """Compares each new record with the last old record of the same key. Without such an old record, it is left out.
 
     Raises:
-        DataError: if no new record has a matching old record, or if a record has no times.
+        DataError: if a record has no times.
     """
-    return [_compare(path, record, before) for record, before in match_records(path, old, new)]
+    last = {key_of(record): record for record in old}
+    return [_compare(path, record, last[key_of(record)]) for record in new if key_of(record) in last]
 
 
 def describe(record: Record) -> str:
@@ -113,9 +132,37 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
         (time_new, relative_new), (time_old, relative_old) = _round_times(new), _round_times(old)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(str(path), "records with the times of their rounds", f"one without ({error!r})") from None
-    same = all(new.get(name) == old.get(name) for name in ("platform", "device", "cores"))
-    time, relative = ratio(time_new, time_old), ratio(relative_new, relative_old)
-    return RecordComparison(describe(new), str(old["date"]), time, relative, same)
+    # The cores of the host hardly matter to a program on an accelerator.
+    device = ("platform", "device", "cores") if new.get("platform") == "cpu" else ("platform", "device")
+    return RecordComparison(
+        describe(new),
+        str(old["date"]),
+        ratio(time_new, time_old),
+        ratio(relative_new, relative_old),
+        same_device=all(new.get(name) == old.get(name) for name in device),
+        same_products=_settings(new)["matmul_precision"] == _settings(old)["matmul_precision"],
+        differences=tuple(_differences(_settings(new), _settings(old))),
+    )
+
+
+def _settings(record: Record) -> dict[str, JsonValue]:
+    """The settings and versions that can change a time. The version of this package is what is compared."""
+    settings = {name: record.get(name) for name in ("cores", "devices", "xla_flags", "matmul_precision")}
+    if settings["matmul_precision"] is None:
+        settings["matmul_precision"] = "default"
+    versions = record.get("versions")
+    others = {} if not isinstance(versions, dict) else versions
+    return settings | {name: number for name, number in others.items() if name != "functional-nn"}
+
+
+def _differences(new: Mapping[str, JsonValue], old: Mapping[str, JsonValue]) -> Iterator[str]:
+    for name in dict.fromkeys((*new, *old)):
+        if new.get(name) != old.get(name):
+            yield f"{name}: {_or_none(new.get(name))}, was {_or_none(old.get(name))}"
+
+
+def _or_none(value: JsonValue) -> str:
+    return "none" if value is None else str(value)
 
 
 def _round_times(record: Record) -> tuple[list[float], list[float]]:

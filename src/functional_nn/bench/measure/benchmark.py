@@ -17,7 +17,7 @@ from functional_nn.bench.measure.compiled_program import (
 )
 from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
 from functional_nn.bench.measure.memory import memory_of
-from functional_nn.bench.measure.peaks import Peaks, trials
+from functional_nn.bench.measure.peaks import Peaks, together, trials
 from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.timing import clocked, copies, race
 from functional_nn.core.errors import InputError
@@ -42,6 +42,7 @@ def benchmark(
     arguments, an empty program, and products and streams of bytes that show the peaks of the device. So the load of the
     machine is the same for all of them. The share is the program's median rate divided by the largest rate that any
     measurement reached in its best call. A share above 1.05 means that operations or bytes are counted wrongly.
+    The peaks are measured on one device. For a program on several devices, they are multiplied by their number.
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
@@ -91,7 +92,10 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
     program, donated, donate = call.program, call.donated, call.donate
     live_program = live(program.jaxpr)
     memory = memory_of((donated or program).compiled)
-    peak_trials = trials(live_program, memory.peak if memory else 0)
+    # Of a program that is divided among devices, each device computes smaller products than the traced program shows.
+    has_own_products = program.devices == 1
+    peak_trials = trials(live_program, memory.peak if memory else 0, own_products=has_own_products)
+    times_faster = together(call.devices)
 
     # "dispatch" stops its clock before the results are ready, all others after.
     contestants: dict[Hashable, Callable[[], float]] = {
@@ -116,11 +120,12 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
         flops=call.executions * flops_by_scope(live_program).total(),
         bytes=call.executions * bytes_by_scope(live_program).total(),
         compiler_flops=program.compiler_flops,
-        peaks=Peaks(tuple(trial.rate(times[number]) for number, trial in enumerate(peak_trials))),
+        peaks=Peaks(tuple(trial.rate(times[number], times_faster) for number, trial in enumerate(peak_trials))),
         reference=times[0],
         layers=layers,
         findings=find_causes(program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept)),
         uncounted={name: call.executions * number for name, number in sorted(uncounted(live_program).items())},
+        devices=call.devices,
     )
 
 

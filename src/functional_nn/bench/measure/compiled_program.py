@@ -42,6 +42,12 @@ class CompiledProgram:
             return None
         return flops
 
+    @property
+    def devices(self) -> int:
+        """The number of devices that an execution uses: those of its arguments and its outputs."""
+        shardings = jax.tree.leaves((self.compiled.input_shardings, self.compiled.output_shardings))
+        return max((len(sharding.device_set) for sharding in shardings), default=1)
+
 
 class MeasuredCall(NamedTuple):
     """A call to measure: one execution of a program, or several executions that run at the same time.
@@ -55,6 +61,7 @@ class MeasuredCall(NamedTuple):
         donated: the program with donated arguments, or None.
         donate: the numbers of the arguments that ``donated`` gives away.
         kept: the numbers of the arguments that the caller keeps on purpose; ``explain`` does not advise to donate them.
+        program_copies: on how many devices executions of the program run, each with a copy of its own.
     """
 
     program: CompiledProgram
@@ -65,6 +72,12 @@ class MeasuredCall(NamedTuple):
     donated: CompiledProgram | None = None
     donate: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
+    program_copies: int = 1
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that a call uses."""
+        return self.program_copies * self.program.devices
 
 
 def compile_program(

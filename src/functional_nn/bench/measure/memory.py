@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -41,6 +42,20 @@ class Memory(NamedTuple):
         if self.device_peak is not None:
             text += f"; device {in_bytes(self.device_peak)} at most so far"
         return text
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What to say about an error of XLA or NumPy if memory was too small; None for any other error.
+
+    >>> out_of_memory(MemoryError("Unable to allocate 128. TiB for an array"))
+    'out of memory: Unable to allocate 128. TiB for an array'
+    """
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}".removesuffix(": ")
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    needed = re.search(r"allocat\w+ (\d+) ?bytes", str(error))
+    return "out of memory" + (f": {in_bytes(int(needed[1]))} could not be allocated" if needed else "")
 
 
 def memory_of(compiled: Compiled) -> Memory | None:

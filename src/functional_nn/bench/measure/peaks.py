@@ -39,7 +39,7 @@ LARGE_STREAM_OF_ACCELERATORS = 256 * 2**20
 
 
 class Rate(NamedTuple):
-    """Operations and bytes per second that one measurement reached in its best call."""
+    """Operations and bytes per second that one measurement reached in its best call, on all devices of the program."""
 
     name: str
     flops_per_second: float
@@ -84,25 +84,32 @@ class Trial(NamedTuple):
     flops: int
     bytes: int
 
-    def rate(self, timing: Timing) -> Rate:
-        """The rate of the best call."""
-        seconds = timing.best / self.repeats
+    def rate(self, timing: Timing, times_faster: int = 1) -> Rate:
+        """The rate of the best call, multiplied by how many times faster several devices are."""
+        seconds = timing.best / self.repeats / times_faster
         return Rate(self.name, self.flops / seconds, self.bytes / seconds)
 
 
-def trials(program: ClosedJaxpr, working_set: int) -> list[Trial]:
+def together(devices: int) -> int:
+    """How many times faster several devices are than one. All CPU devices of JAX share the cores, so these are not."""
+    return 1 if jax.default_backend() == "cpu" else devices
+
+
+def trials(program: ClosedJaxpr, working_set: int, *, own_products: bool = True) -> list[Trial]:
     """The measurements that give the peaks for a traced program.
 
     They are square products in the type of the program's heaviest product (float32 if it has none), its own heaviest
     products, and streams over arrays of two sizes: the program's working set, and a large one. One kind of stream reads
-    and writes an array, the other reads an array and sums it up.
+    and writes an array, the other reads an array and sums it up. Without ``own_products``, the program's products are
+    not measured.
     """
     platform = jax.default_backend()
     heaviest = heaviest_products(program)
     dtype = operand_types(heaviest[0])[0].dtype if heaviest else jnp.dtype(jnp.float32)
     precision = heaviest[0].params["precision"] if heaviest else None
     made = [_square_product(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
-    made += [_product_of_program(_product_of(equation)) for equation in heaviest]
+    if own_products:
+        made += [_product_of_program(_product_of(equation)) for equation in heaviest]
     # A power of two, so that programs with similar working sets share a compiled stream.
     within = 2 ** math.ceil(math.log2(max(working_set // 2, LEAST_STREAM)))
     for size in sorted({within, LARGE_STREAM.get(platform, LARGE_STREAM_OF_ACCELERATORS)}):
@@ -143,7 +150,7 @@ def _repeats(work_of_one: float, least_work: float) -> int:
 
 @lru_cache(maxsize=64)
 def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> Trial:
-    x = jnp.ones((size, size), dtype)
+    x = _random_numbers((size, size), dtype)
 
     def product(x, y):
         return jnp.matmul(x, y, precision=precision)
@@ -154,8 +161,14 @@ def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> T
 @lru_cache(maxsize=64)
 def _product_of_program(product: _Product) -> Trial:
     equation = product.equation
-    left, right = (jnp.ones(operand.shape, operand.dtype) for operand in operand_types(equation))
+    left, right = (_random_numbers(operand.shape, operand.dtype) for operand in operand_types(equation))
     return _repeated(product_name(equation), lambda x, y: bind(equation, (x, y))[0], (left, right), flops_of(equation))
+
+
+def _random_numbers(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """Numbers from -1 to 1, or integers from 0 to 7. With equal numbers, some devices use less power and are faster."""
+    uniform = np.random.default_rng(0).random(shape, np.float32)
+    return jnp.asarray(2 * uniform - 1 if jnp.issubdtype(dtype, jnp.inexact) else 8 * uniform).astype(dtype)
 
 
 def _repeated(

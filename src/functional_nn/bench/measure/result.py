@@ -18,7 +18,10 @@ from functional_nn.core.texts import words
 
 NEAR = 0.5
 """A bound limits a program if it accounts for at least this share of a call."""
-BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "dispatch": "starting the program"}
+BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "launch": "starting the program"}
+LEAST_SHOWN = 0.005
+"""A smaller share is printed as 0%."""
+INTEGER_WORK = "moves, integers, random bits, comparisons and sorts count as 0"
 WIDTH = 80
 """Printed lines have at most this number of characters."""
 LABEL_WIDTH = 14
@@ -48,6 +51,8 @@ class Benchmark:
         findings: the causes of slowness that ``explain`` finds in the program.
         uncounted: the operations that ``flops`` leaves out, because they have no known count, and how often one
             call runs each. The number of steps of a ``while`` loop is unknown; its body is counted once.
+        devices: the number of devices that the program uses. ``peaks`` are those of all of them, ``memory`` and
+            ``compiler_flops`` are those of one.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Benchmark:
     layers: tuple[LayerCost, ...]
     findings: Explanation
     uncounted: dict[str, int] = field(default_factory=dict)
+    devices: int = 1
 
     @property
     def timing(self) -> Timing:
@@ -92,12 +98,12 @@ class Benchmark:
         """The share of a call that each bound accounts for.
 
         ``compute`` is the program's operations per second divided by the largest measured rate. ``memory`` is the same
-        for bytes. ``dispatch`` is the time of a call that computes nothing, divided by the time of a call.
+        for bytes. ``launch`` is the time of a call that computes nothing, divided by the time of a call.
         """
         return {
             "compute": self.flops_per_second / self.peaks.flops_per_second,
             "memory": self.bytes_per_second / self.peaks.bytes_per_second,
-            "dispatch": min(self.launch.median / self.seconds, 1.0),
+            "launch": min(self.launch.median / self.seconds, 1.0),
         }
 
     @property
@@ -108,7 +114,7 @@ class Benchmark:
 
     @property
     def nearest_bound(self) -> str:
-        """``compute``, ``memory`` or ``dispatch``: the bound that accounts for most of a call."""
+        """``compute``, ``memory`` or ``launch``: the bound that accounts for most of a call."""
         return max(self.shares, key=self.shares.__getitem__)
 
     @property
@@ -121,6 +127,8 @@ class Benchmark:
         """The bound in words."""
         nearest = self.nearest_bound
         share = self.shares[nearest]
+        if share < LEAST_SHOWN:
+            return "none is near; each explains less than 1% of a call"
         if self.bound is None:
             return f"none is near; the nearest is {nearest}, with {share:.0%} of a call"
         return f"{nearest}: {BOUND_NAMES[nearest]} accounts for {share:.0%} of a call"
@@ -136,6 +144,7 @@ class Benchmark:
             "donate": self.donate,
             "dispatch_seconds": self.dispatch,
             "launch_seconds": self.launch.median,
+            "program_devices": self.devices,
             "memory": self.memory and {**self.memory._asdict(), "peak": self.memory.peak},
             "flops": self.flops,
             "not_counted": self.uncounted,
@@ -189,11 +198,10 @@ class Benchmark:
         if self.donated:
             numbers = ", ".join(map(str, self.donate))
             yield "donated", f"{self.donated}, argument {numbers} donated"
-        yield (
-            "dispatch",
-            f"a call returns after {in_seconds(self.dispatch)}; an empty program takes "
-            f"{in_seconds(self.launch.median)}",
-        )
+        yield "dispatch", f"a call returns after {in_seconds(self.dispatch)}"
+        yield "launch", f"an empty program takes {in_seconds(self.launch.median)}"
+        if self.devices > 1:
+            yield "devices", f"{self.devices}; memory is that of one, the peaks are those of all"
         yield "memory", str(self.memory) if self.memory else "not reported by this platform"
         yield (
             "operations",
@@ -202,8 +210,11 @@ class Benchmark:
         )
         if self.uncounted:
             yield "not counted", self.uncounted_text
+        elif not self.flops:
+            yield "", INTEGER_WORK
         if self.compiler_flops is not None:
-            yield "", f"XLA counts {in_flops(self.compiler_flops)}, the body of a loop once"
+            counted_part = "the body of a loop once" if self.devices == 1 else "the part of one device"
+            yield "", f"XLA counts {in_flops(self.compiler_flops)}, {counted_part}"
         yield (
             "bytes",
             f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "

@@ -77,6 +77,7 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
         run_empty=lambda: list(threads.map(_Execution.run_empty, executions)),
         executions=count,
         kept=(TRAIN_STATE,),
+        program_copies=min(len(on_devices), count),
     )
 
 

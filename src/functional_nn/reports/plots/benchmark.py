@@ -51,23 +51,36 @@ def roofline(measured: Sequence[Measured]) -> Figure:
         y = [one.result.flops_per_second / 1e9 for one in group]
         color, marker = COLORS[number % 6], MARKERS[number % 6]
         axes.scatter(x, y, s=42, color=color, marker=marker, label=_label(what, precision), zorder=3)
-        if len(measured) <= MOST_ANNOTATED:
-            for one, point in zip(group, zip(x, y, strict=True), strict=True):
-                axes.annotate(
-                    f"{one.case.members} models" if what == "sweep" else f"batch {one.case.batch_size}",
-                    point,
-                    color=INK,
-                    xytext=(0, -13),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7.5,
-                )
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", xlim=(low, high))
     axes.set_ylim(min(one.result.flops_per_second for one in measured) / 4e9, top / 1e9 * 2)
     _plain(axes)
     axes.set_title("The device's peaks, and what the programs reach", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if len(measured) <= MOST_ANNOTATED:
+        _annotate(figure, axes, measured)
     return figure
+
+
+def _annotate(figure: Figure, axes: Axes, measured: Sequence[Measured]) -> None:
+    """Writes batch sizes and numbers of models beside the points; none where it would cover a point or another text."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # gives the axes their place
+    points = [(_intensity(one), one.result.flops_per_second / 1e9) for one in measured]
+    spots = axes.transData.transform(points)
+    marker = 4 * figure.dpi / 72
+    taken = [Bbox.from_extents(*(spot - marker), *(spot + marker)) for spot in spots]
+    for one, point in zip(measured, points, strict=True):
+        name = f"{one.case.members} models" if one.case.what == "sweep" else f"batch {one.case.batch_size}"
+        for offset, side in (((0, -13), "center"), ((0, 7), "center"), ((8, -3), "left"), ((-8, -3), "right")):
+            label = axes.annotate(
+                name, point, color=INK, xytext=offset, textcoords="offset points", ha=side, fontsize=7.5
+            )
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            label.remove()
 
 
 def batch_sizes(measured: Sequence[Measured]) -> Figure:
