@@ -102,7 +102,7 @@ class WholeNumber(click.IntRange):
         super().__init__(min, max)
         self.expected = expected
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: FlagValue, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:

@@ -61,11 +61,14 @@ def check_choices(
 
 def check_part(part: object, members: int, halving: object) -> None:
     """Requires ``(k, n)`` with 1 <= k <= n, for a sweep that can be divided among n computers."""
-    is_pair = isinstance(part, tuple) and len(part) == 2 and all(is_count(number, least=1) for number in part)
-    if not is_pair or part[0] > part[1]:
-        raise InputError("part", "(k, n): the number of the part, from 1 to n, and the number of parts", shown(part))
-    if part[1] > members:
-        raise InputError("part", f"at most {members} parts, the number of members", f"{part[1]} parts")
+    expected = "(k, n): the number of the part, from 1 to n, and the number of parts"
+    if not isinstance(part, tuple) or len(part) != 2:
+        raise InputError("part", expected, shown(part))
+    number, parts = part
+    if not is_count(parts) or not is_count(number, most=parts):
+        raise InputError("part", expected, shown(part))
+    if parts > members:
+        raise InputError("part", f"at most {members} parts, the number of members", f"{parts} parts")
     if halving is not None:
         remedy = "Each part would choose its best members without those of the others."
         raise InputError("part", "a sweep without successive halving", "halving too", remedy)
