@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 from importlib import metadata
@@ -53,7 +54,10 @@ def digest_of_package() -> str:
 
 # A second build runs only the chapters that were changed, or all of them if the package was.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parents[1] / "build" / "chapters" / digest_of_package())
+results = Path(__file__).parents[1] / "build" / "chapters" / digest_of_package()
+for older in set(results.parent.glob("*")) - {results}:
+    shutil.rmtree(older)
+nb_execution_cache_path = str(results)
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True

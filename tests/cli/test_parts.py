@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
 from functional_nn import cli
 from functional_nn.cli.submitted import JOBS, PARTS
 
+LIMIT = ["--job", "timeout_min=10"]
 FLAGS = ["--hidden", "5/4", "--dropout", "0,0.2", "--seeds", "2"]
 
 
@@ -62,11 +64,12 @@ def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, t
     [
         (["--part", "3/2"], "expected a part and the number of parts, such as 1/8 to 8/8, got '3/2'"),
         (["--part", "1"], "got '1'"),
-        (["--part", "1/9", "--out", "x"], "part: expected at most 8 parts, the number of members, got 9 parts"),
+        (["--part", "1/9", "--out", "x"], "--part: expected at most 8 parts, the number of members, got 9 parts"),
         (["--part", "1/2"], "--part: expected a folder for the results, got none"),
         (["--submit", "2"], "--submit: expected a folder for the results, got none"),
         (["--submit", "2", "--part", "1/2", "--out", "x"], "--submit: expected a whole sweep, got --part 1/2"),
-        (["--submit", "2", "--halving", "1", "--out", "x"], "part: expected a sweep without successive halving"),
+        (["--submit", "2", "--halving", "1", "--out", "x"], "--submit: expected a sweep without successive halving"),
+        (["--submit", "9", "--out", "x"], "--submit: expected at most 8 parts"),
         (["--job", "timeout_min=60"], "--job: expected --submit in addition"),
         (["--submit", "2", "--job", "gpus"], "expected a name and a value such as timeout_min=60, got 'gpus'"),
     ],
@@ -99,7 +102,11 @@ def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
 
     done = submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "wheels=4")
     assert done.returncode == 2
-    assert "--job: expected a setting that submitit knows" in done.stderr
+    assert "--job: expected settings that submitit takes" in done.stderr
+
+    done = submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "tasks_per_node=2")
+    assert done.returncode == 2
+    assert "--job: expected tasks_per_node=1, because a part is one process" in done.stderr
 
 
 def has_slurm() -> bool:
@@ -114,7 +121,7 @@ def test_parts_as_an_array_of_slurm(swept, whole, tmp_path):
     pytest.importorskip("submitit", reason="an optional package")
     if not has_slurm():
         pytest.skip("needs Slurm, as scripts/one_node_slurm.sh starts it")
-    done = submitted(swept, tmp_path / "jobs")
+    done = submitted(swept, tmp_path / "jobs", *LIMIT)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
 
@@ -124,12 +131,15 @@ def test_a_killed_part_is_run_again(swept, whole, tmp_path):
     pytest.importorskip("submitit", reason="an optional package")
     if not has_slurm():
         pytest.skip("needs Slurm, as scripts/one_node_slurm.sh starts it")
-    command = [sys.executable, "-m", "functional_nn", *swept, "--submit", "2", "--out", str(tmp_path / "jobs")]
+    command = [sys.executable, "-m", "functional_nn", *swept, "--submit", "2", "--out", str(tmp_path / "jobs"), *LIMIT]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         killed = ""
         while process.poll() is None and not killed:
+            time.sleep(0.2)
             running = ["squeue", "--me", "--noheader", "--array", "--states", "R", "--format", "%i"]
-            killed = subprocess.run(running, capture_output=True, text=True).stdout.partition("\n")[0]
+            numbers = subprocess.run(running, capture_output=True, text=True).stdout.split()
+            scripts = {path.name.partition("_")[0] for path in (tmp_path / "jobs" / JOBS).glob("*_submission.sh")}
+            killed = next((number for number in numbers if number.partition("_")[0] in scripts), "")
         subprocess.run(["scancel", "--signal=KILL", "--full", killed], check=True)
         assert "It is run again" in process.communicate()[1]
     assert process.returncode == 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.startup import importing
 from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import JSON_FILE
+
+if TYPE_CHECKING:
+    from functional_nn.sweeps.results.results import SweepResult
 
 
 @click.command()
@@ -24,18 +27,15 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     members, tables, pictures and page of the undivided sweep. Members that are missing are named.
     """
     with importing():
-        from functional_nn.sweeps.results.parts import check_unused
+        from functional_nn.sweeps.results.parts import merge as merge_parts
 
-    check_unused(out)
-    write_merged(folders, out, json_file, quiet=quiet)
+    write_merged(merge_parts(folders, out), out, json_file, quiet=quiet)
 
 
-def write_merged(folders: Sequence[Path], out: Path, json_file: Path | None, *, quiet: bool) -> None:
-    """Puts parts together, prints the table, and writes everything that the undivided sweep would write."""
+def write_merged(result: SweepResult, out: Path, json_file: Path | None, *, quiet: bool) -> None:
+    """Prints the table of a merged sweep, and writes the tables, the pictures and the page."""
     from functional_nn.storage.files import write_json
-    from functional_nn.sweeps.results.parts import put_together
 
-    result = put_together(folders, out)
     click.echo(result)
     write_sweep_files(out, result, quiet=quiet)
     if json_file is not None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import runpy
-import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from functional_nn.cli.merge import write_merged
+from functional_nn.cli.job_watch import Job, JobWatch, has_result
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.core.extras import imported
 from functional_nn.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals
+    from functional_nn.sweeps.results.results import SweepResult
 
 ARGUMENTS = "functional_nn.cli.arguments"
 """Where click's context keeps the arguments of the command, as they were typed."""
@@ -30,21 +29,17 @@ TRIES = 3
 """How often a part is run at most."""
 POLL_SECONDS = 1.0
 """The time between two looks at the jobs."""
-QUEUE_SECONDS = 15.0
-"""The time between two questions to Slurm about all jobs."""
 LONGEST_MINUTES = 7 * 24 * 60
-"""The time limit of a job without the setting ``timeout_min``. That of submitit is five minutes."""
+"""The time limit of processes of this computer. That of submitit is five minutes."""
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
 
-Job: TypeAlias = Any
-"""A job of submitit."""
-JobSettings: TypeAlias = dict[str, int | str]
+JobSettings: TypeAlias = dict[str, int | float | str]
 
 
-def check_parts(
+def check_part_flags(
     part: tuple[int, int] | None,
-    parts: int | None,
+    number_of_parts: int | None,
     job_settings: Collection[object],
     members: int,
     halving: object,
@@ -53,35 +48,46 @@ def check_parts(
     """Requires flags for parts that go together, before anything is loaded or submitted."""
     from functional_nn.sweeps.argument_checks import check_part
 
-    if part is not None and parts is not None:
+    if part is not None and number_of_parts is not None:
         raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
-    if job_settings and parts is None:
+    if job_settings and number_of_parts is None:
         raise InputError("--job", "--submit in addition", "--job alone")
-    for flag, divided in (("--part", part), ("--submit", parts and (1, parts))):
+    for flag, divided in (("--part", part), ("--submit", None if number_of_parts is None else (1, number_of_parts))):
         if divided is not None:
-            check_part(divided, members, halving)
+            check_part(divided, members, halving, flag=flag)
             if out is None:
                 raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
 
 
 def submitted_sweep(
-    parts: int, settings: JobSettings, out: Path, signals: Signals, json_file: Path | None, *, quiet: bool
-) -> int:
-    """Runs the sweep in parts elsewhere, and puts them together."""
+    number_of_parts: int, settings: JobSettings, out: Path, signals: Signals, *, quiet: bool
+) -> SweepResult | None:
+    """Runs the sweep in parts elsewhere, and puts them together. None after a signal."""
+    from functional_nn.storage.files import check_new_folder
+    from functional_nn.storage.identity import check_kind
+    from functional_nn.storage.locks import one_writer
+    from functional_nn.sweeps.execution.store import SWEEP
+    from functional_nn.sweeps.results.parts import put_together
+
+    out = check_new_folder("out", out)
+    check_kind("out", out, "a sweep")
+    if (out / SWEEP).exists() and not (out / PARTS).exists():
+        raise InputError("out", "a new folder, or one that --submit wrote", f"{out}, which holds an undivided sweep")
     signals.defer("look at the jobs")
-    try:
-        arguments = click.get_current_context().meta[ARGUMENTS]
-        folders = submit_parts(arguments, parts, out, settings, signals.check, progress=False if quiet else None)
-    except KeyboardInterrupt:
-        click.echo("Interrupted; the jobs are cancelled. The same command continues the sweep.")
-        return signals.status
-    write_merged(folders, out, json_file, quiet=quiet)
-    return 0
+    arguments = click.get_current_context().meta[ARGUMENTS]
+    progress = False if quiet else None
+    with one_writer("out", out):
+        try:
+            folders = submit_parts(arguments, number_of_parts, out, settings, signals.check, progress=progress)
+            return put_together(folders, out)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; the jobs are cancelled. The same command continues the sweep.")
+            return None
 
 
 def submit_parts(
     arguments: Sequence[str],
-    parts: int,
+    number_of_parts: int,
     out: Path,
     settings: JobSettings,
     check: Callable[[], None],
@@ -95,7 +101,7 @@ def submit_parts(
 
     Args:
         arguments: the command line of the sweep, after ``functional-nn``.
-        parts: the number of parts.
+        number_of_parts: into how many parts it is divided.
         out: the folder of the sweep.
         settings: settings of the jobs, by the names that submitit gives them, and ``cluster``: ``local`` for processes
             of this computer although it has Slurm.
@@ -103,77 +109,75 @@ def submit_parts(
         progress: whether to show a progress bar.
 
     Raises:
-        InputError: if submitit is missing, or does not know a setting.
-        ClickException: if a part failed three times.
+        InputError: if submitit is missing, or does not take a setting.
+        ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
-    chosen = {"name": "functional-nn", "timeout_min": LONGEST_MINUTES, **settings}
-    try:
-        executor = submitit.AutoExecutor(out / JOBS, cluster=chosen.pop("cluster", None))
-        executor.update_parameters(**chosen)
-    except (NameError, TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise InputError("--job", "a setting that submitit knows", shortened(error)) from None
-    folders = [out / PARTS / f"{part + 1}-of-{parts}" for part in range(parts)]
+    refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
+    executor = _executor(submitit, out / JOBS, settings)
+    folders = [out / PARTS / f"{part + 1}-of-{number_of_parts}" for part in range(number_of_parts)]
     shared = [*_shared(arguments), "--quiet"]
-    commands = [[*shared, "--part", f"{part + 1}/{parts}", "--out", str(folder)] for part, folder in enumerate(folders)]
+    commands = [
+        [*shared, "--part", f"{part + 1}/{number_of_parts}", "--out", str(folder)]
+        for part, folder in enumerate(folders)
+    ]
     try:
         with executor.batch():  # with Slurm, one array
             submitted = [executor.submit(_run_command, command) for command in commands]
-    except submitit.core.utils.FailedJobError as error:
+    except refused as error:
         raise click.ClickException(f"Slurm did not take the jobs: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise InputError("--job", "settings that submitit takes", shortened(error)) from None
+
     jobs = dict(enumerate(submitted))
-    watch = _Watch(executor.cluster == "slurm")
-    tries, failed = [1] * parts, []
-    with _cancelled_at_the_end(jobs), progress_bar("parts", parts, progress) as advance:
+    watch = JobWatch(executor.cluster == "slurm")
+    tries, failed = [1] * number_of_parts, []
+    with _cancelled_at_the_end(jobs), progress_bar("parts", number_of_parts, progress) as advance:
         while jobs:
             check()
             watch.look(jobs.values())
             for part, job in [(part, job) for part, job in jobs.items() if watch.has_ended(job)]:
                 del jobs[part]
-                if job.paths.result_pickle.exists() and job.exception() is None:
-                    advance(f"part {part + 1} of {parts} has ended")
+                name = f"part {part + 1} of {number_of_parts}"
+                if has_result(job) and job.exception() is None:
+                    advance(f"{name} has ended")
                     continue
-                said = f"part {part + 1} of {parts} failed: {_last_line(job)} The log is {job.paths.stderr}."
+                said = f"{name} failed: {_last_line(job)} The log is {job.paths.stderr}."
+                job.cancel(check=False)  # Slurm may have put a job that was stopped back into its queue
                 if tries[part] < TRIES:
                     tries[part] += 1
-                    jobs[part] = executor.submit(_run_command, commands[part])
-                    click.echo(f"{said} It is run again.", err=True)
-                else:
-                    failed.append(said)
+                    try:
+                        jobs[part] = executor.submit(_run_command, commands[part])
+                        click.echo(f"{said} It is run again.", err=True)
+                        continue
+                    except refused as error:
+                        said += f" It could not be run again: {error}"
+                click.echo(said, err=True)
+                failed.append(name)
             time.sleep(POLL_SECONDS)
     if failed:
-        raise click.ClickException("\n".join(failed))
+        raise click.ClickException(f"{', '.join(failed)} failed. The same command continues the sweep.")
     return folders
 
 
-class _Watch:
-    """Notices when jobs have ended, also those that were killed.
-
-    submitit asks the accounts of Slurm for killed jobs, and would wait for ever where Slurm keeps none. This class asks
-    for the queue. The result of a job that has just ended may appear late on a network's disk. So a job has ended if
-    there is its result, or if two looks did not find it in the queue.
-    """
-
-    def __init__(self, has_queue: bool):
-        self._has_queue = has_queue
-        self._time = time.monotonic()
-        self._missing: Counter[str] = Counter()
-
-    def look(self, jobs: Iterable[Job]) -> None:
-        """Asks Slurm for its queue, if the last time was long ago."""
-        if not self._has_queue or time.monotonic() - self._time < QUEUE_SECONDS:
-            return
-        self._time = time.monotonic()
-        command = ["squeue", "--me", "--noheader", "--array", "--format", "%i"]
-        queue = subprocess.run(command, capture_output=True, text=True)
-        if queue.returncode == 0:  # otherwise Slurm is too busy to answer
-            listed = queue.stdout.split()
-            self._missing.update(job.job_id for job in jobs if job.job_id not in listed)
-
-    def has_ended(self, job: Job) -> bool:
-        if not self._has_queue:
-            return job.done()
-        return job.paths.result_pickle.exists() or self._missing[job.job_id] > 1
+def _executor(submitit: Any, folder: Path, settings: JobSettings) -> Any:
+    """What submits jobs, with the settings of the user."""
+    if more := [name for name in ("nodes", "tasks_per_node") if settings.get(name, 1) != 1]:
+        raise InputError("--job", f"{more[0]}=1, because a part is one process", str(settings[more[0]]))
+    chosen = dict(settings)
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=chosen.pop("cluster", None))
+        if executor.cluster != "slurm":
+            chosen.setdefault("timeout_min", LONGEST_MINUTES)
+        elif "timeout_min" not in chosen:
+            # A limit above that of the partition would leave the jobs in the queue for ever, without a word.
+            raise InputError("--job", "timeout_min=MINUTES, the time limit of a part", "none")
+        executor.update_parameters(name="functional-nn", **chosen)
+    except (NameError, TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("--job", "settings that submitit takes", shortened(error)) from None
+    return executor
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def _cancelled_at_the_end(jobs: dict[int, Job]) -> Iterator[None]:
         yield
     finally:
         for job in jobs.values():
-            job.cancel()
+            job.cancel(check=False)
 
 
 def _shared(arguments: Sequence[str]) -> list[str]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
+from functional_nn.cli.merge import write_merged
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
-from functional_nn.cli.submitted import check_parts, submitted_sweep
+from functional_nn.cli.submitted import check_part_flags, submitted_sweep
 from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
@@ -146,10 +147,10 @@ def axis(
 )
 @click.option(
     "--submit",
-    "parts",
+    "number_of_parts",
     type=COUNT,
     metavar="N",
-    help="Run N parts as jobs of Slurm, or without Slurm as processes of this computer, and merge them.",
+    help="Run N parts as jobs of Slurm, or without Slurm as processes on the CPU of this computer, and merge them.",
 )
 @click.option(
     "--job",
@@ -167,8 +168,8 @@ def sweep(
     signals: Signals,
     out: Path | None,
     part: tuple[int, int] | None,
-    parts: int | None,
-    job_settings: tuple[tuple[str, int | str], ...],
+    number_of_parts: int | None,
+    job_settings: tuple[tuple[str, int | float | str], ...],
     json_file: Path | None,
     quiet: bool,
     seeds: int,
@@ -206,9 +207,13 @@ def sweep(
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
-    check_parts(part, parts, job_settings, len(members), halving, out)
-    if parts is not None and out is not None:
-        return submitted_sweep(parts, dict(job_settings), out, signals, json_file, quiet=quiet)
+    check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
+    if number_of_parts is not None and out is not None:  # check_part_flags requires both
+        merged = submitted_sweep(number_of_parts, dict(job_settings), out, signals, quiet=quiet)
+        if merged is None:
+            return signals.status
+        write_merged(merged, out, json_file, quiet=quiet)
+        return 0
     data = base.load_data(progress=False if quiet else None)
     chosen_metrics = metrics_by_name(metrics)
     named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())

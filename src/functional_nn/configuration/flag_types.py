@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -215,19 +216,25 @@ class Part(click.ParamType):
 
 
 class Setting(click.ParamType):
-    """A name and a value, such as ``gpus_per_node=1``. A whole number becomes an int."""
+    """A name and a value, such as ``gpus_per_node=1``. A value that is a number becomes one."""
 
     name = "name=value"
 
     def convert(
-        self, value: str | tuple[str, int | str], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int | str]:
+        self,
+        value: str | tuple[str, int | float | str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, int | float | str]:
         if isinstance(value, tuple):
             return value
-        name, equals, text = value.partition("=")
-        if not (name.isidentifier() and equals and text):
+        name, _, text = value.partition("=")
+        if not (name.isidentifier() and text):
             self.fail(f"expected a name and a value such as timeout_min=60, got {value!r}.", param, ctx)
-        return name, int(text) if text.isdecimal() else text
+        for number in (int, float):
+            with suppress(ValueError):
+                return name, number(text)
+        return name, text
 
 
 class NewFile(click.Path):

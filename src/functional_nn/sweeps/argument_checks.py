@@ -59,19 +59,19 @@ def check_choices(
             check_patience(patience, as_split(part))
 
 
-def check_part(part: object, members: int, halving: object) -> None:
+def check_part(part: object, members: int, halving: object, *, flag: str = "part") -> None:
     """Requires ``(k, n)`` with 1 <= k <= n, for a sweep that can be divided among n computers."""
     expected = "(k, n): the number of the part, from 1 to n, and the number of parts"
     if not isinstance(part, tuple) or len(part) != 2:
-        raise InputError("part", expected, shown(part))
+        raise InputError(flag, expected, shown(part))
     number, parts = part
     if not is_count(parts) or not is_count(number, most=parts):
-        raise InputError("part", expected, shown(part))
+        raise InputError(flag, expected, shown(part))
     if parts > members:
-        raise InputError("part", f"at most {members} parts, the number of members", f"{parts} parts")
+        raise InputError(flag, f"at most {members} parts, the number of members", f"{parts} parts")
     if halving is not None:
         remedy = "Each part would choose its best members without those of the others."
-        raise InputError("part", "a sweep without successive halving", "halving too", remedy)
+        raise InputError(flag, "a sweep without successive halving", "halving too", remedy)
 
 
 def _evaluated_part(data: Dataset | Split) -> str | None:

@@ -23,7 +23,7 @@ from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
 from functional_nn.sweeps.execution.static_groups import static_groups
-from functional_nn.sweeps.execution.store import Store
+from functional_nn.sweeps.execution.store import AT_ONCE, Store
 from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.results.member import check_names
 from functional_nn.sweeps.results.results import SweepResult
@@ -202,7 +202,8 @@ def train_members(
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving.check(min(group.epochs for group in groups))
-    chosen = planned(plan, max(len(group.members) for group in groups), len(groups), exact=exact)
+    largest = max(len(set(numbers).intersection(group.members)) for group in groups)
+    chosen = planned(plan, largest, len(groups), exact=exact)
     population = Population(
         groups,
         members,
@@ -229,7 +230,7 @@ def train_members(
             "patience": patience,
             "halving": None if halving is None else list(halving),
             "keep": keep,
-            "members_at_once": population.plan.members,
+            AT_ONCE: population.plan.members,
             "static": list(static),
             SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
             IDENTITY: as_json("identity", identity),

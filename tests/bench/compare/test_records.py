@@ -1,6 +1,7 @@
 """Records are added, read back and compared; what is no record is named."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -149,9 +150,13 @@ def test_settings_that_differ_are_named(tmp_path):
 
 
 def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(records, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(records, "version", missing)
     assert not {*records.ACCELERATOR_LIBRARIES, "nvidia driver"} & environment()["versions"].keys()
     (tmp_path / "version").write_text("580.65.06\n")
-    monkeypatch.setattr(records, "DRIVER", tmp_path / "version")
     monkeypatch.setattr(records, "version", lambda name: f"version of {name}")
     versions = environment()["versions"]
     assert versions["jax-cuda13-plugin"] == "version of jax-cuda13-plugin"

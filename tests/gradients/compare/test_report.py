@@ -115,6 +115,7 @@ def test_the_sentence_says_what_is_wrong():
     assert verdict().sentence.endswith("All agree.")
     both = verdict("fail", 0.5, automatic_error=0.5)
     assert "The formula and automatic differentiation are wrong" in both.sentence
+    assert "missing" not in verdict("fail", 0.5, hand=math.nan, automatic=0.0, arbiter=0.0).sentence
     assert "too large to tell" in DOUBTFUL.sentence
     assert verdict(automatic_error=None).automatic_outcome is None
     assert verdict(automatic_error=1e-3, reference_error=1.0).automatic_outcome == "inconclusive"

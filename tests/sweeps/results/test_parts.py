@@ -65,8 +65,39 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
     # A damaged file counts as missing.
     file = sorted((tmp_path / "cut" / "batches").iterdir())[0]
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"without 1 member \(1\)"):
+    with pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"):
         fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
+
+
+def test_members_that_vmap_trains_together(blobs, tmp_path):
+    """A part maps its own members only. The whole sweep would put others together, so it cannot go on."""
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4, 0.5], width=[2])
+    whole = sweep(blobs, grid=grid, plan="vmap")
+    parts = [tmp_path / f"{part}" for part in (1, 2)]
+    for part, folder in enumerate(parts, 1):
+        result = sweep(blobs, grid=grid, plan="vmap", part=(part, 2), out=folder)
+        assert result.plan["members_at_once"] == 4 - part
+    merged = fnn.sweeps.merge(parts, tmp_path / "merged")
+    assert [member.status for member in merged.members] == ["finished"] * 5
+    losses = [result.curves("test_loss") for result in (merged, whole)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    with pytest.raises(InputError, match='members_at_once "merged parts" instead of 5'):
+        sweep(blobs, grid=grid, plan="vmap", out=tmp_path / "merged")
+
+
+def test_parts_of_two_divisions_do_not_mix(blobs, folders, tmp_path):
+    """Here both have a file of the same name with other members."""
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4], width=[2])
+    for name, part in {"1/4": (1, 4), "1/2": (1, 2), "2/2": (2, 2)}.items():
+        sweep(blobs, grid=grid, plan="vmap", part=part, out=tmp_path / name.replace("/", "-"))
+    with pytest.raises(InputError, match="folders: expected parts of one division"):
+        fnn.sweeps.merge([tmp_path / "1-4", tmp_path / "1-2", tmp_path / "2-2"], tmp_path / "merged")
+
+
+def test_a_sweep_with_halving_has_no_parts(blobs, tmp_path):
+    sweep(blobs, out=tmp_path / "halved", epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
+    with pytest.raises(InputError, match="folders: expected parts of a sweep, got a sweep with successive halving"):
+        fnn.sweeps.merge([tmp_path / "halved"], tmp_path / "merged")
 
 
 def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, tmp_path):

@@ -25,8 +25,13 @@ Record: TypeAlias = Mapping[str, JsonValue]
 MATMUL_PRECISION = "jax_default_matmul_precision"
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
 ACCELERATOR_LIBRARIES = (
-    *("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cublas-cu12", "nvidia-cublas", "nvidia-cudnn-cu12"),
-    *("nvidia-cudnn-cu13", "libtpu"),
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "nvidia-cublas-cu12",
+    "nvidia-cublas",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "libtpu",
 )
 """They are in a record only if they are installed."""
 DRIVER = Path("/sys/module/nvidia/version")

@@ -195,8 +195,8 @@ class Population:
             name = f"group {place}" if len(self._groups) > 1 else ""
             groups[name] = {
                 "loss": group.loss_name,
-                "parameters": forms(programs.train_state.params),
-                "optimizer state": forms(programs.train_state.optimizer_state),
+                "parameters": forms(programs.member_state.params),
+                "optimizer state": forms(programs.member_state.optimizer_state),
             }
             for part, text in programs.fingerprints.items():
                 fingerprints[f"{part} of {name}" if name else part] = text

@@ -24,6 +24,7 @@ from functional_nn.sweeps.execution.member_batch import MemberHistory
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
 FINGERPRINT = "fingerprint"
+AT_ONCE = "members_at_once"
 FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 CURVE, TEST = "curve", "test"

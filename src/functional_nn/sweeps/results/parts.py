@@ -8,90 +8,117 @@ from pathlib import Path
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.storage.files import JsonObject, check_new_folder, check_path, write_whole
-from functional_nn.storage.identity import difference
+from functional_nn.storage.files import JsonObject, check_new_folder, check_path, signed_text, write_whole
+from functional_nn.storage.identity import PROGRAMS, difference
 from functional_nn.storage.locks import one_writer
-from functional_nn.sweeps.execution.store import BATCHES, FILE_ENTRIES, FINGERPRINT, SWEEP
+from functional_nn.sweeps.execution.store import AT_ONCE, BATCHES, FILE_ENTRIES, FINGERPRINT, SWEEP
 from functional_nn.sweeps.results.folder import good_batches, read_sweep, sweep_settings
 from functional_nn.sweeps.results.results import SweepResult
 
 MOST_SHOWN = 10
-"""How many missing members a message lists."""
+"""How many missing members or parts a message lists."""
+MOST_PARTS = 1000
+"""Missing members are compared with divisions into at most so many parts."""
+MERGED = "merged parts"
+"""What ``sweep.json`` has for the number of members at once, if parts trained several members at once."""
 
 
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> SweepResult:
     """Puts the folders of the parts of a sweep together. The new folder is that of the undivided sweep.
 
-    The parts are what ``sweep`` with ``part=(k, n)`` wrote into ``out``, or ``functional-nn sweep --part k/n``. The
-    folder of a part may itself be the result of a merge. The members are those of the whole sweep, with the same bits
-    unless members are trained together by ``vmap``, or the computers have other processors.
+    The parts are what ``sweep`` with ``part=(k, n)`` wrote into ``out``, or ``functional-nn sweep --part k/n``. They
+    need equal settings, data, and shapes of the parameters. What the programs compute is compared, too, if the parts
+    ran with the same version of JAX, on the same kind of device, with as many cores, and as many members at once.
+
+    The same sweep, without ``part``, can go on in the new folder, and has the parameters of all members then. This is
+    not possible if several members were trained at once by ``vmap``, because the whole sweep would put other members
+    together.
 
     Args:
         folders: the folders of all parts, in any order.
         out: a new folder.
 
     Returns:
-        The result of the whole sweep, without parameters. Call ``sweep`` without ``part`` and with this folder to get
-        those, too: nothing is trained again.
+        The result of the whole sweep, without parameters.
 
     Raises:
         InputError: if the folders belong to different sweeps, or members are missing. Then nothing is written.
         DataError: if a folder has no sweep, or its ``sweep.json`` is damaged.
     """
     if isinstance(folders, str | os.PathLike) or not isinstance(folders, Sequence) or not folders:
-        raise InputError("folders", "a list with the folders of all parts", repr(folders))
+        raise InputError("folders", "a list with the folders of all parts", shown(folders))
     paths = [check_path("folders", folder) for folder in folders]
     out = check_new_folder("out", out)
-    check_unused(out)
-    return put_together(paths, out)
-
-
-def check_unused(out: Path) -> None:
-    """Requires a folder that is new or empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
+    _check_parts(paths)
+    with one_writer("out", out):
+        return put_together(paths, out)
 
 
 def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
-    """The same as ``merge``, into a folder that may have the same sweep already, as after an interruption."""
-    settings = sweep_settings(paths[0])
-    files: dict[str, bytes] = {}
-    found: set[int] = set()
-    for path in paths:
-        _check_same_sweep(path, sweep_settings(path), settings)
-        for file, _, histories in good_batches(path):
-            arrays, about = unpacked(file)
-            files.setdefault(file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
-            found |= {history.number for history in histories}
-    count = len(settings["grid"])
-    if missing := sorted(set(range(count)) - found):
-        raise InputError("folders", f"all {count} members of the sweep", _in_words(missing, count))
+    """The same as ``merge``, into a folder that may have the same sweep already. The caller has locked it."""
+    settings = _check_parts(paths)
     if (out / SWEEP).exists():
         _check_same_sweep(out, sweep_settings(out), settings)
-    with one_writer("out", out):
-        (out / BATCHES).mkdir(exist_ok=True)
-        for name, content in files.items():
-            write_whole(out / BATCHES / name, content)
-        # The identity comes last: a folder without it is no sweep yet.
-        write_whole(out / SWEEP, (paths[0] / SWEEP).read_bytes())
+    (out / BATCHES).mkdir(exist_ok=True)
+    for path in paths:
+        for file, _, _ in good_batches(path):
+            arrays, about = unpacked(file)
+            write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
+    if settings[AT_ONCE] != 1:
+        settings = settings | {AT_ONCE: MERGED}
+    # The settings come last: a folder without them is no sweep yet.
+    write_whole(out / SWEEP, signed_text(settings))
     return read_sweep(out)[0]
 
 
+def _check_parts(paths: Sequence[Path]) -> JsonObject:
+    """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
+    settings = sweep_settings(paths[0])
+    if settings["halving"] is not None:
+        remedy = "Successive halving compares all members, so it has no parts."
+        raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
+    members_in: dict[str, list[int]] = {}
+    for path in paths:
+        _check_same_sweep(path, sweep_settings(path), settings)
+        for file, _, histories in good_batches(path):
+            numbers = [history.number for history in histories]
+            if members_in.setdefault(file.name, numbers) != numbers:
+                expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
+                raise InputError("folders", expected, f"{path}, which has parts of another one")
+    count = len(settings["grid"])
+    found = {number for numbers in members_in.values() for number in numbers}
+    if missing := sorted(set(range(count)) - found):
+        raise InputError("folders", f"all {counted(count, 'member')} of the sweep", _in_words(missing, count))
+    return settings
+
+
 def _check_same_sweep(path: Path, known: JsonObject, first: JsonObject) -> None:
-    """Requires equal settings and shapes; and equal programs, unless the parts ran under different versions of JAX."""
-    parts = [{name: about[name] for name in about if name not in FILE_ENTRIES} for about in (known, first)]
-    if different := difference(*parts):
+    others = [*FILE_ENTRIES, AT_ONCE]
+    # How many members are trained at once depends on the part and on the memory of the computer, and the programs
+    # depend on it.
+    if known[AT_ONCE] != first[AT_ONCE]:
+        others.append(PROGRAMS)
+    identities = [{name: about[name] for name in about if name not in others} for about in (known, first)]
+    if different := difference(*identities):
         remedy = "Each sweep has folders of its own."
         raise InputError("folders", "parts of one sweep", f"{path}, whose sweep has {different}", remedy)
 
 
 def _in_words(missing: Sequence[int], count: int) -> str:
-    """Which members are missing: those of whole parts if they are that, and their numbers."""
+    """Which members are missing: their numbers, and the parts, if all members of some parts are missing.
+
+    >>> _in_words([1, 3, 5], 6), _in_words([4], 6)
+    ('a sweep without 3 members (1, 3, 5): part 2/2', 'a sweep without 1 member (4)')
+    """
     numbers = ", ".join(map(str, missing[:MOST_SHOWN])) + (", …" if len(missing) > MOST_SHOWN else "")
     said = f"a sweep without {counted(len(missing), 'member')} ({numbers})"
-    for parts in range(2, count + 1):
-        whole = [part for part in range(parts) if set(range(part, count, parts)) <= set(missing)]
-        if sum(len(range(part, count, parts)) for part in whole) == len(missing):
+    # With one member in a part, any members would be whole parts.
+    for parts in range(2, min(count // 2, MOST_PARTS) + 1):
+        whole = sorted({number % parts for number in missing})
+        if len(whole) <= MOST_SHOWN and sum(len(range(part, count, parts)) for part in whole) == len(missing):
             return f"{said}: part {', '.join(f'{part + 1}/{parts}' for part in whole)}"
     return said
