@@ -156,7 +156,7 @@ def test_a_chinese_page_is_chinese_around_the_text_too(page):
     page.goto((SITE / "zh" / "01_neuron.html").as_uri())
     assert page.get_attribute("html", "lang") == "zh-CN"
     assert page.get_attribute(".touchable >> xpath=..", "lang") == "en"
-    assert page.inner_text("h1 + .notebook-link") == "下载本章的 Jupyter 笔记本"
+    assert page.inner_text("h1 ~ .notebook-link") == "下载本章的 Jupyter 笔记本"
     assert page.inner_text(".touchable .full") == "全屏"
     assert "On this page" not in page.content()
     page.goto((SITE / "tutorial" / "01_neuron.html").as_uri())
@@ -167,7 +167,7 @@ def test_a_chinese_page_is_chinese_around_the_text_too(page):
 def test_the_link_to_the_notebook_is_below_the_title_at_every_width(page, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.goto((SITE / "tutorial" / "04_backpropagation.html").as_uri())
-    link = page.locator("h1 + .notebook-link a")
+    link = page.locator("h1 ~ .notebook-link a")
     assert link.is_visible()
     assert link.inner_text() == "Download this chapter as a notebook"
     assert (SITE / "tutorial" / link.get_attribute("href")).resolve().is_file()
