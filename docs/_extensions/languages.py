@@ -42,6 +42,9 @@ WORDS = {
         "Expand Sidebar": "展开侧栏",
         "On this page": "本页目录",
         "The interactive figure of this section is only on the site.": "本节的交互图只在网站上。",
+        "This notebook needs functional_nn. In the folder of its repository: `pip install '.[plots]' jupyterlab`.": (
+            "本笔记本需要 functional_nn。请在它的代码仓库目录中运行：`pip install '.[plots]' jupyterlab`。"
+        ),
     }
 }
 """The words of our own templates and notebooks, and words that the catalogs lack."""

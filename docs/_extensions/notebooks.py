@@ -20,6 +20,7 @@ DROPDOWN = re.compile(
 TOUCHABLE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{touchable\}.*?\n(?P=fence)$", re.DOTALL | re.MULTILINE)
 """A figure with the text about it, which is of no use without the figure."""
 NO_FIGURE = "The interactive figure of this section is only on the site."
+NEEDS = "This notebook needs functional_nn. In the folder of its repository: `pip install '.[plots]' jupyterlab`."
 LINK_TO_A_FILE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)[^)]*\)")
 
 
@@ -107,6 +108,8 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
                     cell.source = without_assertions(cell.source)
                 else:
                     cell.source = plain_markdown(cell.source, language_of(name))
+            title, rest = notebook.cells[0].source.split("\n", 1)
+            notebook.cells[0].source = f"{title}\n\n*{translated(NEEDS, language_of(name))}*\n{rest}"
             notebook.cells = [cell for cell in notebook.cells if cell.source]
             if not any(cell.cell_type == "code" for cell in notebook.cells):
                 raise ExtensionError(f"{source} has no code: leave out its kernelspec.")

@@ -31,6 +31,8 @@ POLL_SECONDS = 1.0
 """The time between two looks at the jobs."""
 LONGEST_MINUTES = 7 * 24 * 60
 """The time limit of processes of this computer. That of submitit is five minutes."""
+STATUS = "functional-nn ended with status "
+"""What the error of a job begins with."""
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
 
@@ -144,7 +146,7 @@ def submit_parts(
                     continue
                 said = f"{name} failed: {_last_line(job)} The log is {job.paths.stderr}."
                 job.cancel(check=False)  # Slurm may have put a job that was stopped back into its queue
-                if tries[part] < TRIES:
+                if tries[part] < TRIES and not _had_wrong_input(job):
                     tries[part] += 1
                     try:
                         jobs[part] = executor.submit(_run_command, commands[part])
@@ -156,7 +158,7 @@ def submit_parts(
                 failed.append(name)
             time.sleep(POLL_SECONDS)
     if failed:
-        raise click.ClickException(f"{', '.join(failed)} failed. The same command continues the sweep.")
+        raise click.ClickException(f"{', '.join(failed)} failed. Once the reason is gone, the same command continues.")
     return folders
 
 
@@ -167,16 +169,12 @@ def _executor(submitit: Any, folder: Path, settings: JobSettings) -> Any:
     chosen = dict(settings)
     try:
         executor = submitit.AutoExecutor(folder, cluster=chosen.pop("cluster", None))
-        if executor.cluster != "slurm":
-            chosen.setdefault("timeout_min", LONGEST_MINUTES)
-        elif "timeout_min" not in chosen:
-            # A limit above that of the partition would leave the jobs in the queue for ever, without a word.
-            raise InputError("--job", "timeout_min=MINUTES, the time limit of a part", "none")
-        executor.update_parameters(name="functional-nn", **chosen)
+        executor.update_parameters(**{"name": "functional-nn", "timeout_min": LONGEST_MINUTES, **chosen})
     except (NameError, TypeError, ValueError, AssertionError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("--job", "settings that submitit takes", shortened(error)) from None
+        raise InputError("--job", "settings that submitit takes", str(error).partition("\n")[0]) from None
+    if executor.cluster == "slurm" and "timeout_min" not in chosen:
+        # A limit above that of the partition would leave the jobs in the queue for ever, without a word.
+        raise InputError("--job", "timeout_min=MINUTES, the time limit of a part", "none")
     return executor
 
 
@@ -217,11 +215,16 @@ def _run_command(arguments: Sequence[str]) -> None:
         runpy.run_module("functional_nn", run_name="__main__")
     except SystemExit as end:
         if end.code:
-            raise RuntimeError(f"functional-nn ended with status {end.code}") from None
+            raise RuntimeError(f"{STATUS}{end.code}") from None
+
+
+def _had_wrong_input(job: Job) -> bool:
+    """Whether the command refused its arguments or its folder, as it would each time."""
+    return has_result(job) and f"{STATUS}2\n" in f"{job.exception()}\n"
 
 
 def _last_line(job: Job) -> str:
     """Why a job failed, in one line: the command's own error, or the end of the log."""
     lines = [line.strip() for line in (job.stderr() or "").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("Error:")]
-    return shortened((errors or lines or ["it ended without a word."])[-1])
+    return errors[-1] if errors else shortened(lines[-1]) if lines else "it ended without a word."

@@ -157,8 +157,8 @@ def axis(
     "job_settings",
     type=Setting(),
     multiple=True,
-    help="A setting of the jobs of --submit, such as slurm_partition=gpu, gpus_per_node=1 or timeout_min=60; "
-    "repeatable.",
+    help="A setting of the jobs of --submit, such as slurm_partition=gpu or gpus_per_node=1; repeatable. Slurm needs "
+    "timeout_min=MINUTES.",
 )
 @JSON_FILE
 @COMPILATION_CACHE

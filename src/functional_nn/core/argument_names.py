@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
+from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree, path_of
 
 
@@ -14,6 +15,18 @@ def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
     """The names of a function's first arguments. If their names are not known, their numbers are used."""
     names = list(_positional(function))
     return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
+
+
+def check_takes(argument: str, function: Callable[..., PyTree], names: Sequence[str]) -> None:
+    """Requires a function that can be called with so many arguments, which the message names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # functions written in C have no signature
+        return
+    try:
+        signature.bind(*names)
+    except TypeError:
+        raise InputError(argument, f"a function of ({', '.join(names)})", f"one of {signature}") from None
 
 
 def _positional(function: Callable[..., PyTree]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.argument_names import argument_names, path_name
+from functional_nn.core.argument_names import argument_names, check_takes, path_name
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals, State, backward_of
 from functional_nn.core.shapes import Shape, stand_in
@@ -142,6 +142,7 @@ def function_problem(
 ) -> Problem:
     """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
     names = argument_names(function, len(arguments))
+    check_takes("hand_vjp", hand_vjp, [*names, "y_bar"])
     inputs = differentiable_leaves(tuple(arguments), names)
 
     def outputs(leaves: Leaves) -> Leaves:
