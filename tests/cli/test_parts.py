@@ -81,6 +81,13 @@ def test_flags_that_do_not_fit(swept, flags, said, capsys, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_without_submitit_nothing_is_written(swept, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert cli.run([*swept, "--submit", "2", "--out", str(tmp_path / "new")]) == 2
+    assert "--submit: expected submitit to be installed" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def submitted(swept, folder, *flags):
     command = [sys.executable, "-m", "functional_nn", *swept, "--submit", "2", "--out", str(folder), *flags]
     return subprocess.run(command, capture_output=True, text=True)

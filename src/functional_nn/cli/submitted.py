@@ -71,6 +71,7 @@ def submitted_sweep(
     from functional_nn.sweeps.execution.store import SWEEP
     from functional_nn.sweeps.results.parts import put_together
 
+    imported("submitit", "submitit", "--submit", extra="cluster")
     out = check_new_folder("out", out)
     check_kind("out", out, "a sweep")
     if (out / SWEEP).exists() and not (out / PARTS).exists():
