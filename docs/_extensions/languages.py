@@ -48,7 +48,7 @@ WORDS = {
     }
 }
 """The words of our own templates and notebooks, and words that the catalogs lack."""
-FIGURES = {
+FIGURE_TEXTS = {
     "zh-CN": {
         "neuron": (
             "一个神经元",

@@ -1,8 +1,8 @@
 """Makes the data of ``where_grad_is_wrong.html``: errors of ``jax.grad`` in float32, for functions from the atlas.
 
 Run ``python docs/figures/make_where_grad_is_wrong.py``. It computes each value, gradient and second derivative without
-``jit``, as a user would. mpmath computes the right number from the function's formula. The data go into the page
-between two marks, so the page needs no other file.
+``jit``, as a user would. mpmath computes the right number from the function's formula. The data go into the file
+of the figure, between two marks.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The files of the figures to touch: they load nothing, share their code, and hold right numbers."""
+"""The files of the figures to touch: they load nothing, take in shared code, and hold right numbers."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,26 +13,21 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+DOCS = Path(__file__).parents[2] / "docs"
 NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
+figure_files = runpy.run_path(str(DOCS / "_extensions" / "figure_files.py"))
+read_figure = figure_files["read_figure"]
 
 
-def source(name: str) -> str:
-    return (FIGURES / f"{name}.html").read_text(encoding="utf-8")
-
-
-def between(name: str, start: str, end: str) -> str:
-    text = source(name)
-    return text[text.index(start) : text.index(end)]
-
-
-@pytest.mark.parametrize(("start", "end"), [("/* shared", "/* end"), ("// shared", "// end")])
-def test_what_the_figures_share_is_the_same_text(start: str, end: str) -> None:
-    assert len({between(name, start, end) for name in NAMES}) == 1
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_takes_in_the_shared_style_and_script(name: str) -> None:
+    figure = read_figure(name)
+    for file in figure_files["SHARED"]:
+        assert figure.count((DOCS / "figures" / file).read_text("utf-8")) == 1
 
 
 def test_nothing_is_loaded_and_no_id_is_used_twice() -> None:
-    text = "".join(source(name).split("<body>")[1] for name in NAMES)
+    text = "".join(map(read_figure, NAMES))
     assert not re.search(r"""\b(src|href)=|url\(["']?(?!#)|@import|fetch\(""", text)
     ids = re.findall(r'\sid="([^"$]+)"', text)
     assert len(ids) == len(set(ids))
@@ -40,7 +36,7 @@ def test_nothing_is_loaded_and_no_id_is_used_twice() -> None:
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
     pytest.importorskip("mpmath")
-    path = FIGURES / "make_where_grad_is_wrong.py"
+    path = DOCS / "figures" / "make_where_grad_is_wrong.py"
     spec = importlib.util.spec_from_file_location("make_where_grad_is_wrong", path)
     assert spec
     assert spec.loader
@@ -51,8 +47,8 @@ def maker() -> ModuleType:
 
 
 def test_data_of_wrong_gradients_are_small_and_their_right_numbers_are_right(maker: ModuleType) -> None:
-    block = between("where_grad_is_wrong", '<script type="application/json" class="data">', "</script>\n<script>")
-    text = block.split(">", 1)[1]
+    start = '<script type="application/json" class="data">'
+    text = read_figure("where_grad_is_wrong").partition(start)[2].partition("</script>")[0]
     assert len(text.encode()) < 150_000
     functions = {function["name"]: function for function in json.loads(text)["functions"]}
     assert len(functions) >= 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +19,9 @@ import functional_nn as fnn
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
-FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+DOCS = Path(__file__).parents[2] / "docs"
 NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
-
-
-def source(name: str) -> str:
-    return (FIGURES / f"{name}.html").read_text(encoding="utf-8")
-
-
-def body(name: str) -> str:
-    """What a page of the site takes from a figure."""
-    found = re.search(r"<body>(.*)</body>", source(name), re.DOTALL)
-    assert found
-    return found[1]
+read_figure = runpy.run_path(str(DOCS / "_extensions" / "figure_files.py"))["read_figure"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +29,7 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """One page with all figures, as a page of the site could have them. It must be silent and send no request."""
     path = tmp_path_factory.mktemp("site") / "page.html"
     head = '<meta charset="utf-8"><title>Figures</title><meta name="viewport" content="width=device-width">'
-    figures = "".join(map(body, NAMES))
+    figures = "".join(map(read_figure, NAMES))
     path.write_text(
         f'<!doctype html><html lang="en"><head>{head}</head><body><main><h1>Figures</h1>{figures}</main></body></html>',
         encoding="utf-8",
@@ -208,7 +199,7 @@ def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
 
 @pytest.mark.browser
 def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> None:
-    chapter = (FIGURES.parent / "tutorial" / "04_backpropagation.md").read_text("utf-8")
+    chapter = (DOCS / "tutorial" / "04_backpropagation.md").read_text("utf-8")
     figure = Keyboard(page, "backpropagation")
     figure.go_to('[data-value-of="d3"]')
     assert figure.text(".formula").split(" = ")[-2:] == ["(-0.3852)·0.6148·0.3852", "-0.0912"]
@@ -279,12 +270,14 @@ def test_full_screen_by_the_keyboard(page: Page, name: str) -> None:
 @pytest.mark.browser
 def test_full_screen_in_chinese_and_in_a_browser_without_one(browser: Browser) -> None:
     opened = browser.new_page()
-    figure = f"<main>{body('neuron')}</main>"
-    opened.set_content(f'<!doctype html><html lang="zh-CN"><head><title>图</title></head><body>{figure}</body></html>')
+    figure = f"<main>{read_figure('neuron')}</main>"
+    page = f'<!doctype html><html lang="zh-CN"><head><title>图</title></head><body>{figure}</body></html>'
+    opened.set_content(page)
     assert opened.inner_text(".full") == "全屏"
     assert opened.get_attribute(".full", "lang") == "zh-CN"
     opened.add_init_script("Object.defineProperty(document, 'fullscreenEnabled', {value: false})")
-    opened.goto((FIGURES / "neuron.html").as_uri())
+    opened.goto("about:blank")
+    opened.set_content(page)
     assert not opened.is_visible(".full")
     opened.close()
 

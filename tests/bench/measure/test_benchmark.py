@@ -25,7 +25,7 @@ from functional_nn.bench.measure.peaks import (
     _random_numbers,
     _square_product,
     heaviest_products,
-    together,
+    speedup,
     trials,
 )
 from functional_nn.bench.measure.suite import cases_of, measure
@@ -202,14 +202,14 @@ assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.
 
 def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
     subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], check=True, capture_output=True, text=True)
-    assert together(4) == 1  # all CPU devices share the cores
+    assert speedup(4) == 1  # all CPU devices share the cores
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert together(4) == 4
+    assert speedup(4) == 4
 
 
 def test_a_peak_of_several_devices_is_multiplied():
     trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
-    assert trial.rate(Timing(((4.0,),)), together(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),)), speedup(1)) == ("product", 5.0, 10.0)
     assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
 
 

@@ -55,7 +55,8 @@ class RecordComparison(NamedTuple):
     def verdict(self) -> str:
         """``slower`` or ``faster`` if the intervals of both ratios are beyond the limit, ``unclear`` or ``level``.
 
-        It is ``unclear`` if an interval includes both limits, and the other interval does not lie between them.
+        It is ``unclear`` if one interval is so wide that it includes both limits, unless the other one lies between
+        them.
         """
         if not self.same_device:
             return "another device"

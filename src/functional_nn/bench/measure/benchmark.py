@@ -17,7 +17,7 @@ from functional_nn.bench.measure.compiled_program import (
 )
 from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
 from functional_nn.bench.measure.memory import memory_of
-from functional_nn.bench.measure.peaks import Peaks, together, trials
+from functional_nn.bench.measure.peaks import Peaks, speedup, trials
 from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.timing import clocked, copies, race
 from functional_nn.core.errors import InputError
@@ -95,7 +95,7 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
     # Of a program that is divided among devices, each device computes smaller products than the traced program shows.
     has_own_products = program.devices == 1
     peak_trials = trials(live_program, memory.peak if memory else 0, own_products=has_own_products)
-    times_faster = together(call.devices)
+    times_faster = speedup(call.devices)
 
     # "dispatch" stops its clock before the results are ready, all others after.
     contestants: dict[Hashable, Callable[[], float]] = {

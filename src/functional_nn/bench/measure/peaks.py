@@ -90,8 +90,8 @@ class Trial(NamedTuple):
         return Rate(self.name, self.flops / seconds, self.bytes / seconds)
 
 
-def together(devices: int) -> int:
-    """How many times faster several devices are than one. All CPU devices of JAX share the cores, so these are not."""
+def speedup(devices: int) -> int:
+    """How many times faster several devices are than one. CPU devices share the same cores, so there it is 1."""
     return 1 if jax.default_backend() == "cpu" else devices
 
 

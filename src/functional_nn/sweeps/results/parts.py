@@ -33,8 +33,7 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     ran with the same version of JAX, on the same kind of device, with as many cores, and as many members at once.
 
     The same sweep, without ``part``, can go on in the new folder, and has the parameters of all members then. This is
-    not possible if several members were trained at once by ``vmap``, because the whole sweep would put other members
-    together.
+    not possible if ``vmap`` trained several members at once, because the whole sweep would train other members at once.
 
     Args:
         folders: the folders of all parts, in any order.
