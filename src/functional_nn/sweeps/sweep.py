@@ -29,6 +29,7 @@ from functional_nn.sweeps.results.member import check_names
 from functional_nn.sweeps.results.results import SweepResult
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.processes import Processes
 from functional_nn.training.programs.devices import check_single_process
 from functional_nn.training.programs.recipe import (
     LossMaker,
@@ -241,7 +242,7 @@ def train_members(
     rungs = () if halving is None else halving.epochs
     message = ""
     bar = progress_bar("sweep", population.batch_epochs, progress)
-    with store as opened_store, Interruption() as interruption, bar as advance:
+    with store as opened_store, Interruption(Processes()) as interruption, bar as advance:
         try:
             for rung in (*rungs, None):
                 with closing(population.train(rung, opened_store)) as steps:

@@ -22,6 +22,7 @@ from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
+from functional_nn.training.processes import Processes
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
 from functional_nn.training.resilience.interruption import Interruption
@@ -47,7 +48,8 @@ class EpochLoop:
         first_epoch: the number of the run's first epoch. It decides about the order of the examples.
         non_finite: the policy for values that are not finite.
         patience: the number of epochs without a lower loss after which the run stops; None for no limit.
-        on_epoch: called after each epoch.
+        on_epoch: called after each epoch, in the first process.
+        processes: those that train together.
         reached: what the run has reached so far; changes with each epoch.
         at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
         origin: where this number comes from, if the search found it.
@@ -62,6 +64,7 @@ class EpochLoop:
     non_finite: str
     patience: int | None
     on_epoch: OnEpoch | None
+    processes: Processes
     reached: RunProgress
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
@@ -169,8 +172,13 @@ class EpochLoop:
 
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
-        answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
-        is_stopped = says_stop("on_epoch", answer)
+
+        def ask() -> bool:
+            answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
+            return says_stop("on_epoch", answer)
+
+        # With several processes the first one alone is asked, and its answer counts for all.
+        is_stopped = self.processes.any(bool(self.processes.first(ask)))
         shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
         texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))

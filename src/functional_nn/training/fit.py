@@ -30,16 +30,18 @@ from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.optimizers.wrapping import with_rate_share
+from functional_nn.training.processes import Processes
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import Programs
-from functional_nn.training.programs.devices import check_devices, check_single_process
+from functional_nn.training.programs.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.programs.memory import check_memory
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.random_keys import SETTING_OF_BITS
-from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress, RunSaver
+from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
+from functional_nn.training.resilience.shared_saver import SharedSaver
 from functional_nn.training.run import EpochHistory, Run
 from functional_nn.training.state import Start, TrainState, check_start, epochs_before, train_state_from
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
@@ -61,7 +63,7 @@ def fit(
     gradient: GradientFunction = jax.value_and_grad,
     eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
-    devices: int = 1,
+    devices: int | None = None,
     non_finite: str = "stop",
     patience: int | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
@@ -89,7 +91,12 @@ def fit(
     latest, even if a callback ignores the ``KeyboardInterrupt``.
 
     With ``checkpoints``, a run that was stopped or killed continues when the same call is made with the same folder,
-    and ends with the same bits as a run that never stopped. It continues from the end of the last saved epoch.
+    and ends with the same bits as a run that never stopped. It continues from the end of the last saved epoch. With
+    another number of devices it may continue, too; then the result differs by rounding.
+
+    Several processes that were started by ``jax.distributed`` train one model together, if all of them make the same
+    call with the same data (see docs/how_to/many_machines.md). The first process alone calls ``on_epoch``, saves
+    checkpoints and shows the progress. All of them return the same ``Run``.
 
     Args:
         net: the network; its output is what the loss takes.
@@ -114,10 +121,10 @@ def fit(
             ``Run.params`` are these parameters.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
             ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
-        devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. The
-            result differs from that of one device only by rounding. A CPU has one device, unless
-            ``jax_num_cpu_devices`` is set before JAX computes anything. With one device per core, recurrent networks
-            train faster (see docs/explanation/performance.md).
+        devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. None:
+            one device; or, with several processes, all devices of all of them. The result differs from that of one
+            device only by rounding. A CPU has one device, unless ``jax_num_cpu_devices`` is set before JAX computes
+            anything. With one device per core, recurrent networks train faster (see docs/explanation/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch. ``"skip"`` goes on without the bad steps, which are
             counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
             start with half of the learning rate (of the updates), at most ten times in a run, and then stops. It
@@ -137,8 +144,8 @@ def fit(
 
     Raises:
         InputError: before anything is computed, for arguments and data that do not fit, for a model that does not fit
-            in memory, for a folder with the checkpoints of another run or in use by another process, and under
-            ``jax.distributed`` with several processes, each of which would train alone.
+            in memory, for a folder with the checkpoints of another run or in use by another process, and for several
+            processes with different arguments.
         DataError: if every checkpoint is damaged or belongs to another network.
 
     >>> import functional_nn as fnn
@@ -162,7 +169,6 @@ def fit(
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")
     if progress is not None:
         check_flag("progress", progress)
-    check_single_process("fit")
     reader = None
     if isinstance(data, Stream):
         if non_finite == ROLL_BACK and data.is_generator:
@@ -175,22 +181,23 @@ def fit(
         split = data_for_network(net, loss, reader.split())
     else:
         split = data_for_network(net, loss, data)
-    check_devices(devices, batch_size)
+    device_count = chosen_devices(devices)
     if patience is not None:
         check_patience(patience, split)
     _warn_of_a_large_batch(batch_size, number_of_examples(split.train_x))
     if non_finite == ROLL_BACK:
         optimizer = with_rate_share(optimizer)
-    # What must be equal for a run to continue in a folder; the programs' fingerprints are added after compilation.
+    # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are added
+    # after compilation.
+    processes = Processes()
     settings = {}
-    if checkpoints is not None:
+    if checkpoints is not None or processes.are_several:
         # Of a stream, only the shapes of its batches can be told apart, which the programs' fingerprints do.
         kept = split if reader is None else split._replace(train_x=None, train_labels=None)
         settings = {
             "batch_size": int(batch_size),
             "seed": int(seed),
             "precision": [str(part) for part in policy],
-            "devices": int(devices),
             "non_finite": non_finite,
             SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
         }
@@ -199,17 +206,18 @@ def fit(
         if start is not None:
             with inside("start"):
                 settings["start"] = checksum(named_arrays(start))
-    show_progress = is_progress_shown(progress)
+    processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
+    show_progress = is_progress_shown(progress) and processes.is_first
 
     # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-    with RunSaver(checkpoints, settings) as saver, Interruption() as interruption:
+    with SharedSaver(processes, checkpoints, settings) as saver, Interruption(processes) as interruption:
         # The programs of the run.
         clock = time.perf_counter()
         named = None if metrics is None else tuple(metrics.items())
         recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
         # The batches of a stream are not kept for a second run of the epoch, so each step checks itself (keep_finite).
         spec = ProgramSpec(
-            recipe, batch_size, policy, data=shapes_of(split), devices=devices, keep_finite=reader is not None
+            recipe, batch_size, policy, data=shapes_of(split), devices=device_count, keep_finite=reader is not None
         )
         compiled, compiled_now = compiled_programs(spec)
         programs = Programs(compiled)
@@ -220,7 +228,7 @@ def fit(
         check_memory(compiled, split)
         # Fingerprints need more traces, so they are made only if there is a folder.
         fingerprints = {} if checkpoints is None else compiled.fingerprints
-        reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints)
+        reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints, device_count)
         restored_epochs = 0 if reached is None else len(reached.history)
         if restored_epochs > epochs:
             raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
@@ -231,7 +239,7 @@ def fit(
             else:
                 first = train_state_from(start, optimizer, key, compiled.train_state, policy)
             reached = RunProgress(first)
-        on_device = jax.device_put(split, compiled.sharding)
+        on_device = put_everywhere(split, compiled.sharding)
         if reader is None:
             train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
         else:
@@ -246,13 +254,13 @@ def fit(
             non_finite=non_finite,
             patience=patience,
             on_epoch=on_epoch,
-            reached=reached._replace(train_state=jax.device_put(reached.train_state, compiled.sharding)),
+            processes=processes,
+            reached=reached._replace(train_state=put_everywhere(reached.train_state, compiled.sharding)),
         )
 
         def result(status: str, message: str) -> Run:
-            train_state, history = loop.reached.train_state, loop.reached.history
-            if devices > 1:
-                train_state = jax.device_put(train_state, jax.local_devices()[0])
+            history = loop.reached.history
+            train_state = put_on_one(loop.reached.train_state, compiled.sharding)
             at_end = history[-1].metrics if history else {}
             return Run(
                 train_state,

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.training.programs.devices import check_devices
+from functional_nn.training.programs.devices import chosen_devices
 
 STEP = """
     import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
@@ -64,7 +64,9 @@ def test_fault_42_unequal_shards_have_the_mean_over_all():
 
 
 def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
-    """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch; 7 are left over.
+    """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch.
+
+    Neither the batches of 9 nor the last one, of 2, are divided evenly: one device has 5 of 9.
 
     Adam would make noise of the bias whose gradient the batch norm makes 0. A compiled step has arrays of half a batch.
     """
@@ -85,7 +87,7 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
         apart = jnp.sum(jnp.square(y[:, None] - y[None, :]), axis=-1)
         return jnp.mean(jnp.where(same, apart, jnp.exp(-apart))) + fnn.cross_entropy(y, labels)
 
-    runs = [fnn.fit(net, pairs, optax.sgd(0.1), data, epochs=3, batch_size=8, devices=d) for d in (1, 2, 2)]
+    runs = [fnn.fit(net, pairs, optax.sgd(0.1), data, epochs=3, batch_size=9, devices=d) for d in (1, 2, 2)]
     one, two, again = ([list(run.history[-1].metrics.values()), *jax.tree.leaves(run.train_state._replace(key=None))]
                        for run in runs)
     for a, b, c in zip(one, two, again, strict=True):
@@ -122,11 +124,20 @@ def test_what_devices_cannot_be():
     assert "devices" in refused(devices=0)
 
 
-def test_a_batch_has_to_be_divided_evenly(monkeypatch):
-    monkeypatch.setattr(jax, "local_devices", lambda: [None] * 3)
-    check_devices(3, 63)
-    with pytest.raises(fnn.InputError, match="batch_size: expected a multiple of 3"):
-        check_devices(3, 64)
+def test_several_processes_use_all_of_their_devices(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 6)
+    assert chosen_devices(None) == chosen_devices(6) == 6
+    for devices in (1, 7, "all"):
+        with pytest.raises(fnn.InputError, match="devices: expected 6, all devices of the 2 processes"):
+            chosen_devices(devices)
+
+
+def test_fault_55_a_sweep_in_several_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    data = fnn.data.Split(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
+    with pytest.raises(fnn.InputError, match=r"sweep: expected one process, got 2 .* part=\(k, n\)"):
+        fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), fnn.grid(learning_rate=[0.1]), data)
 
 
 JOB = """

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from functional_nn.training.processes import Processes
 from functional_nn.training.resilience.interruption import Interruption
 
 
@@ -16,7 +17,7 @@ def interrupt():
 
 
 def test_fault_56_what_a_callback_drops_is_raised_at_the_next_check():
-    with Interruption() as interruption:
+    with Interruption(Processes()) as interruption:
         interruption.check()
         with contextlib.suppress(KeyboardInterrupt):
             interrupt()
@@ -33,7 +34,7 @@ def test_fault_56_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
     callback = lambda *about: interrupt()  # noqa: E731
     gc.callbacks.append(callback)
     try:
-        with Interruption() as interruption:
+        with Interruption(Processes()) as interruption:
             gc.collect()
             with pytest.raises(KeyboardInterrupt):
                 interruption.check()
@@ -45,7 +46,7 @@ def test_a_handler_of_somebody_else_stays():
     received = []
     before = signal.signal(signal.SIGINT, lambda *about: received.append(1))
     try:
-        with Interruption() as interruption:
+        with Interruption(Processes()) as interruption:
             interrupt()
             interruption.check()
         assert received == [1]
@@ -57,7 +58,7 @@ def test_in_another_thread_nothing_is_changed():
     handlers = []
 
     def work():
-        with Interruption():
+        with Interruption(Processes()):
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

@@ -8,7 +8,7 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.training.programs import devices, memory
+from functional_nn.training.programs import memory
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(12, 4)).astype(np.float32)
@@ -128,10 +128,4 @@ def test_fault_47_an_empty_path_is_not_the_working_directory(tmp_path, monkeypat
 def test_fault_52_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
-        fit(None)
-
-
-def test_fault_55_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(devices.jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match=r"fit: expected one process, got 2 processes of jax\.distributed"):
         fit(None)

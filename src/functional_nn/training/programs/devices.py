@@ -13,7 +13,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.validation import check_count
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_count, shown
+from functional_nn.storage.arrays import is_key
 
 Device: TypeAlias = Any
 """A device of JAX. ``jax.Device`` is not a class for type checkers."""
@@ -42,32 +44,73 @@ def device_name(device: Device) -> str:
     return next(names, None) or platform.processor() or platform.machine() or device.device_kind
 
 
-def check_devices(devices: int, batch_size: int) -> None:
-    """Raises an InputError unless JAX has this number of devices, and they can share the batch evenly."""
+def chosen_devices(devices: int | None) -> int:
+    """The number of devices of a run: the given one; or else one, or with several processes all devices of all of them.
+
+    Raises:
+        InputError: if JAX has fewer devices, or if several processes do not use all of their devices.
+    """
+    processes = jax.process_count()
+    if processes > 1:
+        available = jax.device_count()
+        if devices is not None and devices != available:
+            expected = f"{available}, all devices of the {processes} processes, or None, which means the same"
+            raise InputError("devices", expected, shown(devices))
+        return available
+    if devices is None:
+        return 1
     check_count("devices", devices)
     available = len(jax.local_devices())
     if devices > available:
         remedy = 'On a CPU call jax.config.update("jax_num_cpu_devices", ...) before JAX computes anything.'
         raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
-    if batch_size % devices:
-        raise InputError("batch_size", f"a multiple of {devices}, the number of devices", batch_size)
+    return devices
 
 
 def check_single_process(function: str) -> None:
-    """Raises an InputError if ``jax.distributed`` has several processes, because each would train a separate model."""
+    """Raises an InputError if ``jax.distributed`` has several processes, because each would do the same work."""
     processes = jax.process_count()
     if processes > 1:
-        remedy = "Start it in one process, or write the loop with make_train_step, which runs on any sharded arrays."
+        remedy = "Start each process without jax.distributed, and give each a part of the sweep: part=(k, n)."
         raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
 
 
 def on_each(devices: int) -> NamedSharding | None:
-    """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses."""
+    """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses.
+
+    With several processes, these are the devices of all of them.
+    """
     if devices == 1:
         return None
+    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[:devices]
     # Auto leaves the division of every operation to XLA; the constraint in divided says only where the batch starts.
-    mesh = Mesh(np.array(jax.local_devices()[:devices]), (BATCH,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(chosen), (BATCH,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put_everywhere(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
+    """The arrays of a pytree on each device of the sharding ``everywhere``; None is the device that JAX chooses.
+
+    All processes must give equal arrays. That is not checked here.
+    """
+    if everywhere is None or everywhere.is_fully_addressable:
+        return jax.device_put(tree, everywhere)
+
+    # device_put would send all arrays to all processes, to see whether they are equal.
+    def put(leaf: PyTree) -> jax.Array:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, everywhere, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
+
+
+def put_on_one(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
+    """Arrays that are whole on each device of the sharding ``everywhere``, on the first device of this process."""
+    if everywhere is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:

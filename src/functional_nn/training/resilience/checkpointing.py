@@ -118,14 +118,16 @@ class RunSaver:
             self._writer.__exit__(*exception)
 
     def restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str]
+        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
     ) -> RunProgress | None:
         """The newest saved state, or None.
 
         Args:
             like: a pytree with the structure, shapes and types that it must have.
             metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
-            programs: the fingerprints of what the run computes; they must equal the saved ones.
+            programs: the fingerprints of what the run computes; they must equal the saved ones, if both are of
+                programs for the same number of devices.
+            devices: this number.
 
         Raises:
             InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
@@ -139,7 +141,7 @@ class RunSaver:
         self._settings |= {
             METRICS: list(metric_names),
             PROGRAMS: dict(programs),
-            SURROUNDINGS: surroundings(),
+            SURROUNDINGS: surroundings() | {"devices": devices},
         }
         if self._found is None:
             return None

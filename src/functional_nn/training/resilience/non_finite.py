@@ -14,6 +14,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import EvaluatedParams
 from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.devices import put_on_one
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import numbers
@@ -74,10 +75,10 @@ def bad_step_of(
         number: the number of the epoch.
         step: the number of the step in the epoch.
     """
-    full, rest = programs.compiled.draw_order(before.key, number)
+    order = programs.compiled.draw_order(before.key, number)
+    (full, rest), before, data = put_on_one((order, before, (x, labels)), programs.compiled.sharding)
     rows = full[step] if step < len(full) else rest
-    batch = jax.tree.map(lambda array: array[rows], (x, labels))
-    before, (x, labels), rows = jax.device_put((before, batch, rows), jax.local_devices()[0])
+    x, labels = jax.tree.map(lambda array: array[rows], data)
     return BadStep(before, x, labels, rows)
 
 

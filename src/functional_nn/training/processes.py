@@ -1,0 +1,95 @@
+"""The processes that train one model together: one, unless ``jax.distributed`` was started with several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.storage.files import JsonValue
+from functional_nn.storage.identity import difference
+
+Result = TypeVar("Result")
+
+
+class Processes:
+    """What the processes of a run tell each other, outside of the compiled programs.
+
+    Each method that sends something has to be called in all processes, in the same order, since every process waits for
+    the others. With one process nothing is sent.
+
+    Attributes:
+        count: the number of processes.
+        index: the number of this one, from 0. The first process, 0, reports and writes files.
+    """
+
+    def __init__(self):
+        self.count, self.index = jax.process_count(), jax.process_index()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that reports and writes files."""
+        return self.index == 0
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there are other processes."""
+        return self.count > 1
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in at least one process."""
+        if not self.are_several:
+            return flag
+        from jax.experimental import multihost_utils  # only several processes need it
+
+        return bool(multihost_utils.process_allgather(np.array([flag])).any())
+
+    def first(self, action: Callable[[], Result]) -> Result | None:
+        """Lets the first process alone do something; returns the result there, and None in the others.
+
+        Raises:
+            Exception: what ``action`` raises, in the first process.
+            RuntimeError: in the others, with the message of that exception.
+        """
+        if not self.are_several:
+            return action()
+        result, failure = None, None
+        if self.is_first:
+            # The others wait for an answer, so they must hear of every kind of failure, also of Ctrl-C.
+            try:
+                result = action()
+            except BaseException as error:
+                failure = error
+        message = self.bytes_from_first(b"" if failure is None else f"{type(failure).__name__}: {failure}".encode())
+        if failure is not None:
+            raise failure
+        if message:
+            raise RuntimeError(f"The run ended in its first process: {message.decode()}")
+        return result
+
+    def bytes_from_first(self, contents: bytes) -> bytes:
+        """The bytes that the first process gives; what the others give does not matter."""
+        if not self.are_several:
+            return contents
+        from jax.experimental import multihost_utils
+
+        # All have to give arrays of one size, which the others do not know yet.
+        size = int(multihost_utils.broadcast_one_to_all(np.int32(len(contents))))
+        sent = np.zeros(size, np.uint8)
+        if self.is_first:
+            sent[:] = np.frombuffer(contents, np.uint8)
+        return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if size else b""
+
+    def check_same(self, argument: str, settings: Mapping[str, JsonValue]) -> None:
+        """Raises an ``InputError`` in all processes if these settings differ between them."""
+        if not self.are_several:
+            return
+        known = json.loads(self.bytes_from_first(json.dumps(settings).encode()))
+        different = difference(known, json.loads(json.dumps(settings)))
+        if self.any(bool(different)):
+            given = f"in process {self.index}: {different}" if different else "other arguments in another process"
+            raise InputError(argument, "the arguments of process 0 in every process", given)
