@@ -76,7 +76,7 @@ def test_where_jax_is_there_nothing_is_frozen(monkeypatch):
 def test_what_fails_in_the_thread_is_raised_after_the_body(monkeypatch):
     done = []
 
-    def fail(precision, devices):
+    def fail(precision, devices, processes):
         raise RuntimeError("no such platform")
 
     monkeypatch.setattr(startup, "_start_jax", fail)
@@ -88,7 +88,7 @@ def test_what_fails_in_the_thread_is_raised_after_the_body(monkeypatch):
 def test_an_error_of_the_body_waits_for_the_thread(monkeypatch):
     goes_on, ended = threading.Event(), []
 
-    def begin(precision, devices):
+    def begin(precision, devices, processes):
         goes_on.wait()
         ended.append((precision, devices))
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from functional_nn.cli.several_processes import SeveralProcesses
+
 STARTED = time.perf_counter()
 """The time when the command's modules were imported."""
 
@@ -30,8 +32,12 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+ONE_PROCESS = SeveralProcesses()
+"""The process alone, as it is unless flags say otherwise."""
+
+
 @contextmanager
-def starting_jax(precision: str, devices: int) -> Iterator[None]:
+def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE_PROCESS) -> Iterator[None]:
     """Imports and starts JAX in a thread while the body reads data.
 
     The two run at the same time, since zlib, hashes and NumPy release Python's lock. Modules that both need are
@@ -40,17 +46,18 @@ def starting_jax(precision: str, devices: int) -> Iterator[None]:
 
     Args:
         precision: ``float64`` switches JAX's 64-bit numbers on.
-        devices: the number of CPU devices that JAX starts with.
+        devices: the number of CPU devices that JAX starts with, in each process.
+        processes: how this process finds others, if several train together.
     """
     import functional_nn.data.sources  # noqa: F401
 
     with ThreadPoolExecutor(1) as threads:
-        started = threads.submit(_start_jax, precision, devices)
+        started = threads.submit(_start_jax, precision, devices, processes)
         yield
         started.result()
 
 
-def _start_jax(precision: str, devices: int) -> None:
+def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> None:
     with importing():
         import jax
 
@@ -60,5 +67,7 @@ def _start_jax(precision: str, devices: int) -> None:
     if devices > 1:
         with suppress(RuntimeError):  # JAX has started already; fit raises an error if it has too few devices
             jax.config.update("jax_num_cpu_devices", devices)
+    if processes.are_asked_for:
+        processes.start()
     jax.config.update("jax_traceback_in_locations_limit", 0)  # shorter programs compile faster
     jax.random.key(0)  # the first program loads what every other program needs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import statistics
 import time
 import warnings
@@ -13,6 +15,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
+from functional_nn.cli.several_processes import SeveralProcesses, with_process_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
@@ -24,6 +27,7 @@ from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import words
 
 if TYPE_CHECKING:
+    from functional_nn.training.processes import Processes
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
 
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder for the metrics of each epoch as TensorBoard reads them.",
 )
+@with_process_flags
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the last line only.")
@@ -73,6 +78,11 @@ def train(
     patience: int | None,
     keep_best: bool,
     tensorboard: Path | None,
+    distributed: bool,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    wait: int,
     json_file: Path | None,
     quiet: bool,
     **flags: FlagValue,
@@ -93,9 +103,12 @@ def train(
         given = f"--checkpoint-minutes {checkpoint_minutes:g}"
         raise InputError("--keep-best", "a checkpoint after every epoch", given, "Leave out one of the two.")
 
+    others = SeveralProcesses(distributed, coordinator, num_processes, process_id, wait)
+    others.check()
+
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
-    with starting_jax(configuration.precision, configuration.devices):
+    with starting_jax(configuration.precision, configuration.devices, others):
         clock_load = time.perf_counter()
         data = configuration.load_data(progress=False if quiet else None)
         seconds["load"] = time.perf_counter() - clock_load
@@ -109,16 +122,23 @@ def train(
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.fit import fit
+    from functional_nn.training.processes import LostProcess, OtherProcessFailed, Processes
     from functional_nn.training.programs.devices import device_name
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
+    processes = Processes()
+    if processes.are_several:
+        signals.take_back()
+    if not processes.is_first:
+        # The first process alone prints and writes.
+        out, tensorboard, json_file, quiet = None, None, None, True
     log = None if tensorboard is None else tensorboard_log(tensorboard)
     device = jax.devices()[0]
     if not quiet:
         click.echo(data.describe())
-        click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}")
+        click.echo(f"{_described(configuration, data.classes)} on {_hardware(processes)}")
     net = configuration.network(data.classes)
     start, origin = None, {}
     if from_run is not None:
@@ -156,25 +176,32 @@ def train(
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
         warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
-        run = fit(
-            net,
-            cross_entropy,
-            configuration.transformation(len(data.train_images)),
-            data,
-            epochs=configuration.epochs,
-            batch_size=configuration.batch_size,
-            seed=configuration.seed,
-            start=start,
-            penalty=configuration.penalty(),
-            precision=configuration.precision,
-            devices=configuration.devices,
-            non_finite=configuration.non_finite,
-            patience=patience,
-            metrics=metrics_by_name(metrics),
-            checkpoints=checkpoints,
-            on_epoch=on_epoch,
-            progress=False if quiet else None,
-        )
+        try:
+            run = fit(
+                net,
+                cross_entropy,
+                configuration.transformation(len(data.train_images)),
+                data,
+                epochs=configuration.epochs,
+                batch_size=configuration.batch_size,
+                seed=configuration.seed,
+                start=start,
+                penalty=configuration.penalty(),
+                precision=configuration.precision,
+                devices=None if processes.are_several else configuration.devices,
+                non_finite=configuration.non_finite,
+                patience=patience,
+                metrics=metrics_by_name(metrics),
+                checkpoints=checkpoints,
+                on_epoch=on_epoch,
+                progress=False if quiet else None,
+            )
+        except OtherProcessFailed as error:
+            click.echo(f"Error: {error}", err=True)
+            if isinstance(error, LostProcess):
+                # At its normal end, the process would wait for the lost one.
+                os._exit(1)
+            return 1
     seconds |= run.seconds
     if recorder is not None:
         seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
@@ -203,18 +230,20 @@ def train(
             click.echo(f"{click.format_filename(out)}: {contents}")
             for name in page:
                 click.echo(f"Open {click.format_filename(out / name)} in a browser, and draw a digit there.")
-    if run.message:
+    if run.message and processes.is_first:
         click.echo(run.message, err=True)
     if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
-    if run.history:
+    if run.history and processes.is_first:
         _print_result(run, kept_epoch, seconds, keep_best)
     # The file is written after the result is printed, which is not lost if the disk is full.
     if json_file is not None:
         write_json(json_file, result)
     if run.status == "interrupted":
-        click.echo("Stopped.", err=True)
-        return signals.status
+        if processes.is_first:
+            click.echo("Stopped.", err=True)
+        # Of several processes, fit has noted the signal, and its message names it.
+        return 128 + signal.SIGTERM if signal.SIGTERM.name in run.message else signals.status
     return 0 if run.status in ("finished", "stopped early") else 1
 
 
@@ -288,6 +317,16 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
     if metrics.rate_share < 1:
         remarks.append(f"{metrics.rate_share:g} of the learning rate")
     return f"  {', '.join(remarks)}" if remarks else ""
+
+
+def _hardware(processes: Processes) -> str:
+    """The device in words, with the numbers of devices and processes if several train together."""
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    if not processes.are_several:
+        return kind
+    return f"{kind}, {jax.device_count()} devices in {processes.count} processes"
 
 
 def _described(configuration: Configuration, classes: int) -> str:

@@ -24,9 +24,10 @@ from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.processes import Processes
 from functional_nn.training.programs.compile import Programs
-from functional_nn.training.resilience.checkpointing import RunProgress, RunSaver
+from functional_nn.training.resilience.checkpointing import RunProgress
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import SKIP, BadStep
+from functional_nn.training.resilience.shared_saver import SharedSaver
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -69,7 +70,7 @@ class EpochLoop:
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
-    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+    def run(self, saver: SharedSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
         """Runs the epochs that are left, and saves them; returns the status of the run and its message.
 
         Args:
@@ -88,11 +89,12 @@ class EpochLoop:
                 is_stopped = self._report(self.reached.history[-1], advance)
                 interruption.check()
             saver.save(self.reached, now=True)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             saver.save(self.reached, now=True)
             # If the run has ended anyway, there is nothing left to interrupt.
             if not is_stopped and not self._end()[0]:
-                return "interrupted", f"Interrupted after {self.done()}; the finished epochs are kept."
+                by = f" by {interrupt}" if str(interrupt) else ""
+                return "interrupted", f"Interrupted{by} after {self.done()}; the finished epochs are kept."
         if is_stopped and not self.reached.status:
             return "stopped", f"on_epoch stopped the run after {self.done()}."
         return self._end()

@@ -146,6 +146,7 @@ def fit(
         InputError: before anything is computed, for arguments and data that do not fit, for a model that does not fit
             in memory, for a folder with the checkpoints of another run or in use by another process, and for several
             processes with different arguments.
+        RuntimeError: with several processes, if the run ended in the first one, or if one of them was lost.
         DataError: if every checkpoint is damaged or belongs to another network.
 
     >>> import functional_nn as fnn
@@ -206,11 +207,13 @@ def fit(
         if start is not None:
             with inside("start"):
                 settings["start"] = checksum(named_arrays(start))
-    processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
+    with processes.noticing_loss():
+        processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
     show_progress = is_progress_shown(progress) and processes.is_first
 
     # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-    with SharedSaver(processes, checkpoints, settings) as saver, Interruption(processes) as interruption:
+    saving = SharedSaver(processes, checkpoints, settings)
+    with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
         # The programs of the run.
         clock = time.perf_counter()
         named = None if metrics is None else tuple(metrics.items())
@@ -283,12 +286,13 @@ def fit(
             except Exception as error:
                 # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
                 error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
-                saver.save(loop.reached, now=True)
+                saver.save_after_failure(loop.reached)
                 raise
     run = result(status, message)
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
-        run = replace(run, test_metrics=test_metrics(programs, loop.reached.train_state, loop.data))
+        with processes.noticing_loss():
+            run = replace(run, test_metrics=test_metrics(programs, loop.reached.train_state, loop.data))
     if status == "non-finite":
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
 
 Result = TypeVar("Result")
+
+LOST = (
+    "The processes could not go on together. Probably one of them has ended, or cannot be reached. Start all of them "
+    "again; with checkpoints the run continues from the last saved epoch. JAX says: "
+)
+"""What a process says when JAX cannot exchange numbers with the others any more."""
+
+
+class OtherProcessFailed(RuntimeError):
+    """Raised in a process that was fine itself, because the run has ended in the first process."""
+
+
+class LostProcess(OtherProcessFailed):
+    """Raised if another process has gone without a word, so that nothing can be agreed with it any more."""
 
 
 class Processes:
@@ -40,20 +55,37 @@ class Processes:
         """Whether there are other processes."""
         return self.count > 1
 
+    @contextmanager
+    def noticing_loss(self) -> Iterator[None]:
+        """Raises ``LostProcess`` in place of the error of JAX if the body cannot exchange numbers with the others."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if not self.are_several:
+                raise
+            lost = LostProcess(LOST + shortened(str(error)))
+            vars(lost).update(vars(error))  # fit gives an error the run that was reached
+            raise lost from error
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in at least one process."""
+        return bool(self.largest(int(flag)))
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
         if not self.are_several:
-            return flag
+            return number
         from jax.experimental import multihost_utils  # only several processes need it
 
-        return bool(multihost_utils.process_allgather(np.array([flag])).any())
+        return int(multihost_utils.process_allgather(np.array([number], np.int32)).max())
 
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.
 
         Raises:
             Exception: what ``action`` raises, in the first process.
-            RuntimeError: in the others, with the message of that exception.
+            OtherProcessFailed: in the others, with the message of that exception. After Ctrl-C they raise
+                ``KeyboardInterrupt``, too.
         """
         if not self.are_several:
             return action()
@@ -68,7 +100,10 @@ class Processes:
         if failure is not None:
             raise failure
         if message:
-            raise RuntimeError(f"The run ended in its first process: {message.decode()}")
+            text = message.decode()
+            if text.startswith(KeyboardInterrupt.__name__):
+                raise KeyboardInterrupt
+            raise OtherProcessFailed(f"The run ended in its first process. {text}")
         return result
 
     def bytes_from_first(self, contents: bytes) -> bytes:

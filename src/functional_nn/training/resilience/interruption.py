@@ -6,8 +6,6 @@ import signal
 import threading
 from types import FrameType
 
-import jax
-
 from functional_nn.training.processes import Processes
 
 
@@ -22,48 +20,46 @@ class Interruption:
     Only the main thread gets signals, so this does nothing in other threads. It also does nothing if another handler
     for Ctrl-C has been set.
 
-    If several processes train together, they have to stop after the same epoch. So the signal is only noted, and
-    ``check`` raises ``KeyboardInterrupt`` in all of them if one has got it. It does the same for SIGTERM, by which a
-    cluster says that it needs a machine: ``jax.distributed`` notes that signal.
+    If several processes train together, they have to stop after the same epoch. So a signal is only noted, whatever
+    handler has been set, and ``check`` raises ``KeyboardInterrupt`` in all of them if one has got it. It does the same
+    for SIGTERM, by which a cluster says that it needs a machine. A second Ctrl-C raises the exception at once.
     """
 
     def __init__(self, processes: Processes):
         self._processes = processes
-        self._received, self._installed = False, False
-        self._checks = 0
+        self._received = 0
+        self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if self._processes.are_several:
+            handled = [signal.SIGINT, signal.SIGTERM]
+        else:
+            handled = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        self._before = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Another handler may have been set in the meantime. It stays.
-        if self._installed and signal.getsignal(signal.SIGINT) == self._handle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, before in self._before.items():
+            # Another handler may have been set in the meantime. It stays.
+            if signal.getsignal(number) == self._handle:
+                # The handler of a library that is not written in Python is None here, and cannot be set again.
+                signal.signal(number, signal.SIG_DFL if before is None else before)  # pyright: ignore[reportArgumentType]
 
     def check(self) -> None:
         """Raises ``KeyboardInterrupt`` if Ctrl-C was pressed since the last call.
 
-        With several processes it has to be called in all of them, after the same epochs.
+        With several processes it has to be called in all of them, after the same epochs. The exception has the name of
+        the signal if it was SIGTERM.
         """
-        if self._processes.any(self._received) or self._is_machine_needed():
-            self._received = False
-            raise KeyboardInterrupt
-
-    def _is_machine_needed(self) -> bool:
-        """Whether a process has got SIGTERM. Then ``jax.distributed`` chooses one check, which is the same in all."""
-        # The service may be switched off, with jax_enable_preemption_service. Then SIGTERM ends the process.
-        if not self._processes.are_several or not getattr(jax.config, "jax_enable_preemption_service", True):
-            return False
-        from jax.experimental import multihost_utils
-
-        self._checks += 1
-        return multihost_utils.reached_preemption_sync_point(self._checks)
+        received = self._processes.largest(self._received)
+        self._received = 0
+        if received:
+            raise KeyboardInterrupt(*(["SIGTERM"] if received == signal.SIGTERM else []))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        if not self._processes.are_several:
+        is_second = self._received == number == signal.SIGINT
+        self._received = number
+        if is_second or not self._processes.are_several:
             raise KeyboardInterrupt

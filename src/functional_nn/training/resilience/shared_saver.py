@@ -62,16 +62,21 @@ class SharedSaver:
         """Saves the epochs that are not saved yet; see ``RunSaver.save``."""
         self._processes.first(lambda: self._saver.save(reached, now=now))
 
+    def save_after_failure(self, reached: RunProgress) -> None:
+        """Saves what was reached before an exception. Nothing is said to other processes, which may not come here."""
+        if self._processes.is_first:
+            self._saver.save(reached, now=True)
+
 
 def _text(reached: RunProgress) -> str:
     """All of a run's progress but its arrays, as JSON, from which Python reads each float as it was."""
-    leaves = trees.flatten(reached.train_state)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(reached.train_state)
     return json.dumps(
         {
             "history": [metrics._asdict() | {"metrics": dict(metrics.metrics)} for metrics in reached.history],
             "status": reached.status,
             "message": reached.message,
-            "key_types": {path: str(jax.random.key_impl(leaf)) for path, leaf in leaves.items() if is_key(leaf)},
+            "key_types": {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)},
         }
     )
 

@@ -1,0 +1,112 @@
+"""The flags by which several processes train one model together, and the start of ``jax.distributed``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+
+from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO
+from functional_nn.core.errors import InputError, shortened
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+WAIT_SECONDS = 50
+"""How long a process waits at the start for others, if no flag says otherwise."""
+
+LOST_SECONDS = 30
+"""How long a process may be silent, and how long the others wait at the end, before it counts as lost."""
+
+
+@dataclass(frozen=True)
+class SeveralProcesses:
+    """How this process finds the others.
+
+    Args:
+        distributed: whether JAX asks the cluster.
+        coordinator: the address of the first process, ``HOST:PORT``.
+        num_processes: the number of processes.
+        process_id: the number of this one, from 0.
+        wait: the seconds that it waits for the others at the start.
+    """
+
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    wait: int = WAIT_SECONDS
+
+    @property
+    def are_asked_for(self) -> bool:
+        """Whether there is anything to start."""
+        return self.distributed or self.coordinator is not None
+
+    def check(self) -> None:
+        """Raises an ``InputError`` unless the flags fit each other."""
+        named = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-id": self.process_id,
+        }
+        given = [flag for flag, value in named.items() if value is not None]
+        if self.distributed and given:
+            remedy = f"Leave out --distributed, or {' and '.join(given)}."
+            raise InputError("--distributed", "no address and no numbers, which the cluster knows", given[0], remedy)
+        if given and len(given) < len(named):
+            missing = " and ".join(flag for flag in named if flag not in given)
+            raise InputError(
+                given[0], f"also {missing}", "none", "Or --distributed, if a cluster starts the processes."
+            )
+        if self.num_processes is not None and self.process_id is not None and self.process_id >= self.num_processes:
+            expected = f"a number from 0 to {self.num_processes - 1}, one for each process"
+            raise InputError("--process-id", expected, self.process_id)
+        if self.coordinator is not None:
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+                raise InputError("--coordinator", "HOST:PORT of the first process", shortened(repr(self.coordinator)))
+
+    def start(self) -> None:
+        """Connects this process with the others, before JAX computes anything. It waits until all have come.
+
+        Raises:
+            InputError: if JAX does not know the cluster, or if not all processes come.
+        """
+        import jax
+
+        try:
+            jax.distributed.initialize(
+                self.coordinator,
+                self.num_processes,
+                self.process_id,
+                initialization_timeout=self.wait,
+                heartbeat_timeout_seconds=LOST_SECONDS,
+                shutdown_timeout_seconds=LOST_SECONDS,
+            )
+        except ValueError as error:  # JAX names a missing value
+            expected = "a cluster that JAX knows (Slurm, Open MPI, Kubernetes, Cloud TPU)"
+            remedy = "Or give --coordinator, --num-processes and --process-id."
+            raise InputError("--distributed", expected, shortened(str(error)), remedy) from None
+        except RuntimeError as error:
+            flag = "--distributed" if self.distributed else "--coordinator"
+            remedy = "See whether all processes were started, with the same address and each with its own number."
+            raise InputError(flag, "an answer of all processes", shortened(str(error)), remedy) from None
+
+
+def with_process_flags(command: Function) -> Function:
+    """Gives a command these flags. It takes them as the arguments of ``SeveralProcesses``."""
+    flags = (
+        click.option(
+            "--distributed",
+            is_flag=True,
+            help="Train together with the other processes that a cluster has started, such as Slurm.",
+        ),
+        click.option("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes."),
+        click.option("--num-processes", type=COUNT, help="Number of processes that train together."),
+        click.option("--process-id", type=COUNT_OR_ZERO, help="Number of this process, from 0."),
+        click.option("--wait", type=COUNT, default=WAIT_SECONDS, help="Seconds to wait for the others at the start."),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
