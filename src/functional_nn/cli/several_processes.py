@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -70,11 +72,17 @@ class SeveralProcesses:
     def start(self) -> None:
         """Connects this process with the others, before JAX computes anything. It waits until all have come.
 
+        If not all come, JAX ends the process, with a text of its own. So this says first what it waits for.
+
         Raises:
-            InputError: if JAX does not know the cluster, or if not all processes come.
+            InputError: if JAX does not know the cluster, or if the first process does not answer.
         """
         import jax
 
+        whom = "the other processes" if self.num_processes is None else f"{self.num_processes} processes"
+        click.echo(f"Waiting for {whom}, for {self.wait} s at most (--wait).", err=True)
+        if self.process_id and self.coordinator is not None:
+            _wait_for(self.coordinator, self.wait)
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -87,11 +95,24 @@ class SeveralProcesses:
         except ValueError as error:  # JAX names a missing value
             expected = "a cluster that JAX knows (Slurm, Open MPI, Kubernetes, Cloud TPU)"
             remedy = "Or give --coordinator, --num-processes and --process-id."
-            raise InputError("--distributed", expected, shortened(str(error)), remedy) from None
-        except RuntimeError as error:
-            flag = "--distributed" if self.distributed else "--coordinator"
-            remedy = "See whether all processes were started, with the same address and each with its own number."
-            raise InputError(flag, "an answer of all processes", shortened(str(error)), remedy) from None
+            given = f"another one (JAX: {shortened(str(error)).rstrip('.')})"
+            raise InputError("--distributed", expected, given, remedy) from None
+
+
+def _wait_for(coordinator: str, seconds: int) -> None:
+    """Waits until the first process answers."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=seconds).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                given = f"{error.strerror or error} after {seconds} s"
+                remedy = "Is process 0 running there? All processes get its address, and each its own --process-id."
+                raise InputError("--coordinator", f"an answer of process 0 at {coordinator}", given, remedy) from None
+            time.sleep(0.1)
 
 
 def with_process_flags(command: Function) -> Function:

@@ -1,0 +1,150 @@
+"""``train`` in several processes: flags, one folder, signals that stop all, and processes that are lost."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from functional_nn import cli
+
+COMMAND = [sys.executable, "-m", "functional_nn"]
+LONG = ["--epochs", "30", "--activation", "tanh"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def started(processes: int, arguments: list[str], folder: Path) -> list[subprocess.Popen]:
+    """The same command in several processes, or in one alone."""
+    command = [*COMMAND, *arguments, "--out", str(folder), "--resume"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if processes == 1:
+        return [subprocess.Popen(command, **pipes)]
+    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", str(processes), "--process-id"]
+    return [subprocess.Popen([*command, *together, str(number)], **pipes) for number in range(processes)]
+
+
+def ended(processes: list[subprocess.Popen], seconds: float = 200) -> list[tuple[int, str, str]]:
+    """The status of each process, and what it printed."""
+    try:
+        printed = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(processes, printed, strict=True)]
+
+
+def wait_for_epochs(folder: Path, processes: list[subprocess.Popen]) -> None:
+    while not (folder / "metrics.jsonl").exists():
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+def check_same_result(folder: Path, alone: Path) -> None:
+    """The same numbers as in one process, except for rounding."""
+    parameters, expected = (load_file(run / "model.safetensors") for run in (folder, alone))
+    assert parameters.keys() == expected.keys()
+    for name, array in parameters.items():
+        np.testing.assert_allclose(array, expected[name], atol=1e-4, err_msg=name)
+    results = [json.loads((run / "result.json").read_text()) for run in (folder, alone)]
+    assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], abs=1e-4)
+    assert results[0]["epochs"] == results[1]["epochs"]
+
+
+SECOND = ["--num-processes", "2", "--process-id", "1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--coordinator", "a:1"], "--coordinator: expected also --num-processes and --process-id, got none"),
+        (["--process-id", "0"], "--process-id: expected also --coordinator and --num-processes, got none"),
+        (["--distributed", "--num-processes", "2"], "--distributed: expected no address and no numbers"),
+        (["--coordinator", "a:1", *SECOND[:3], "2"], "--process-id: expected a number from 0 to 1"),
+        (["--coordinator", "a", *SECOND], "--coordinator: expected HOST:PORT"),
+        (["--coordinator", "a:70000", *SECOND], "--coordinator: expected HOST:PORT"),
+    ],
+)
+def test_flags_that_do_not_fit_each_other(tiny, flags, message, capsys):
+    assert cli.run([*tiny, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_first_process_that_does_not_answer(tiny, capsys):
+    address = f"127.0.0.1:{free_port()}"
+    flags = ["--coordinator", address, *SECOND, "--wait", "1"]
+    assert cli.run([*tiny, *flags]) == 2
+    said = capsys.readouterr().err
+    assert "Waiting for 2 processes, for 1 s at most" in said
+    assert f"--coordinator: expected an answer of process 0 at {address}, got Connection refused after 1 s." in said
+
+
+def test_two_processes_write_one_folder(tiny, tmp_path):
+    (alone,) = ended(started(1, [*tiny, "--activation", "tanh"], tmp_path / "alone"))
+    first, second = ended(started(2, [*tiny, "--activation", "tanh"], tmp_path / "together"))
+    assert [alone[0], first[0], second[0]] == [0, 0, 0], second[2]
+    assert "cpu, 2 devices in 2 processes" in first[1]
+    # What is left is a line of JAX's own.
+    assert [line for line in second[1].splitlines() if "[Gloo]" not in line] == []
+    check_same_result(tmp_path / "together", tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("stopped", [(0, 1), (1,)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, stopped, tmp_path):
+    assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
+    together = tmp_path / "together"
+    for processes in (2, 4, 1):
+        signaled = started(2, [*tiny, *LONG], together)
+        wait_for_epochs(together, signaled)
+        for index in stopped:
+            signaled[index].send_signal(number)
+        for status, _, said in ended(signaled):
+            # A process that had already ended gets no signal any more.
+            assert status in (0, 128 + number), said
+        assert [status for status, *_ in ended(started(processes, [*tiny, *LONG], together))] == [0] * processes
+        check_same_result(together, tmp_path / "alone")
+        together = tmp_path / f"after {processes}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny, tmp_path):
+    """20 times, at any moment of the run; it goes on in one, two and four processes."""
+    assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
+    moments = random.Random(0)
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        processes = started(2, [*tiny, *LONG], folder)
+        if attempt % 4:  # else it is lost at the start
+            wait_for_epochs(folder, processes)
+        time.sleep(moments.uniform(0, 4))
+        lost = moments.randrange(2)
+        processes[lost].kill()
+        killed = time.monotonic()
+        outcome = ended(processes, seconds=120)
+        survivor = outcome[1 - lost]
+        print(f"process {lost} killed: status {survivor[0]} after {time.monotonic() - killed:.1f} s")
+        assert time.monotonic() - killed < 60
+        if outcome[lost][0] == 0:  # it had ended before
+            continue
+        assert survivor[0] != 0
+        told = ("The processes could not go on together", "another task died", "expected an answer of process 0")
+        assert any(text in survivor[2] for text in told), survivor[2][-2000:]
+        count = (1, 2, 4)[attempt % 3]
+        again = ended(started(count, [*tiny, *LONG], folder))
+        assert [status for status, *_ in again] == [0] * count, again[0][2][-2000:]
+        check_same_result(folder, tmp_path / "alone")
