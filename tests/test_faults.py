@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-FAULTS = range(1, 96)
+FAULTS = range(1, 98)
 
 
 @cache

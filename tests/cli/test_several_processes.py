@@ -81,7 +81,7 @@ def test_flags_that_do_not_fit_each_other(tiny, flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_first_process_that_does_not_answer(tiny, capsys):
+def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys):
     address = f"127.0.0.1:{free_port()}"
     flags = ["--coordinator", address, *SECOND, "--wait", "1"]
     assert cli.run([*tiny, *flags]) == 2
@@ -104,7 +104,7 @@ def test_two_processes_write_one_folder(tiny, tmp_path):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("stopped", [(0, 1), (1,)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, stopped, tmp_path):
+def test_fault_97_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, stopped, tmp_path):
     assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
     together = tmp_path / "together"
     for processes in (2, 4, 1):
@@ -122,7 +122,7 @@ def test_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny, tmp_path):
+def test_fault_97_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny, tmp_path):
     """20 times, at any moment of the run; it goes on in one, two and four processes."""
     assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
     moments = random.Random(0)

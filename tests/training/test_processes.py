@@ -46,7 +46,7 @@ def check_equal_within_rounding(lines: list[dict], alone: list[dict]) -> None:
         assert line["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
 
 
-def test_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
+def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
     ((*alone,),) = trained(1, tmp_path, "lstm")
     first, second = trained(2, tmp_path, "lstm")
     networks = len(alone)

@@ -133,13 +133,6 @@ def test_several_processes_use_all_of_their_devices(monkeypatch):
             chosen_devices(devices)
 
 
-def test_fault_55_a_sweep_in_several_processes_is_refused(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    data = fnn.data.Split(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
-    with pytest.raises(fnn.InputError, match=r"sweep: expected one process, got 2 .* part=\(k, n\)"):
-        fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), fnn.grid(learning_rate=[0.1]), data)
-
-
 JOB = """
     import os, signal, sys
     import jax
