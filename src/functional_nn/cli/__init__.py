@@ -27,7 +27,7 @@ from functional_nn.cli.submitted import ARGUMENTS
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.cli.verify import verify
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed
 from functional_nn.core.suggestions import suggest
 
 
@@ -94,6 +94,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except InputError as error:
             click.echo(f"Error: {error}", err=True)
             return 2
+        except OtherProcessFailed as error:
+            click.echo(f"Error: {error}", err=True)
+            if isinstance(error, LostProcess):
+                # At its normal end, the process would wait for the lost one.
+                os._exit(1)
+            return 1
         except BrokenPipeError:
             # At its end Python writes what is left in the buffer. In the closed pipe this would fail once more, with a
             # message.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import statistics
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import words
 
 if TYPE_CHECKING:
+    from functional_nn.storage.files import JsonObject
     from functional_nn.training.processes import Processes
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
@@ -122,7 +123,7 @@ def train(
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.fit import fit
-    from functional_nn.training.processes import LostProcess, OtherProcessFailed, Processes
+    from functional_nn.training.processes import Processes
     from functional_nn.training.programs.devices import device_name
     from functional_nn.training.resilience.checkpointing import Checkpoints
 
@@ -148,9 +149,9 @@ def train(
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
     check_freeze(configuration, net, data)
     checkpoints, recorder = None, None
+    # A folder that cannot be used ends the run in all processes.
+    processes.first(lambda: out is None or _check_folder(out, resume, origin))
     if out is not None:
-        run_folder.check_run_folder(out, resume)
-        check_same_start(out, origin)
         folder = out / run_folder.CHECKPOINTS
         checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
         recorder = statistics_recorder(out, net, configuration, data, max(checkpoint_folder.steps(folder), default=0))
@@ -176,32 +177,25 @@ def train(
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
         warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
-        try:
-            run = fit(
-                net,
-                cross_entropy,
-                configuration.transformation(len(data.train_images)),
-                data,
-                epochs=configuration.epochs,
-                batch_size=configuration.batch_size,
-                seed=configuration.seed,
-                start=start,
-                penalty=configuration.penalty(),
-                precision=configuration.precision,
-                devices=None if processes.are_several else configuration.devices,
-                non_finite=configuration.non_finite,
-                patience=patience,
-                metrics=metrics_by_name(metrics),
-                checkpoints=checkpoints,
-                on_epoch=on_epoch,
-                progress=False if quiet else None,
-            )
-        except OtherProcessFailed as error:
-            click.echo(f"Error: {error}", err=True)
-            if isinstance(error, LostProcess):
-                # At its normal end, the process would wait for the lost one.
-                os._exit(1)
-            return 1
+        run = fit(
+            net,
+            cross_entropy,
+            configuration.transformation(len(data.train_images)),
+            data,
+            epochs=configuration.epochs,
+            batch_size=configuration.batch_size,
+            seed=configuration.seed,
+            start=start,
+            penalty=configuration.penalty(),
+            precision=configuration.precision,
+            devices=None if processes.are_several else configuration.devices,
+            non_finite=configuration.non_finite,
+            patience=patience,
+            metrics=metrics_by_name(metrics),
+            checkpoints=checkpoints,
+            on_epoch=on_epoch,
+            progress=False if quiet else None,
+        )
     seconds |= run.seconds
     if recorder is not None:
         seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
@@ -245,6 +239,14 @@ def train(
         # Of several processes, fit has noted the signal, and its message names it.
         return 128 + signal.SIGTERM if signal.SIGTERM.name in run.message else signals.status
     return 0 if run.status in ("finished", "stopped early") else 1
+
+
+def _check_folder(out: Path, resume: bool, origin: Mapping[str, JsonObject]) -> None:
+    """Raises an ``InputError`` unless the run can begin, or be resumed, in this folder."""
+    from functional_nn.storage import run_folder
+
+    run_folder.check_run_folder(out, resume)
+    check_same_start(out, origin)
 
 
 def _result(run: Run, kept_epoch: int, seconds: dict[str, float]) -> dict[str, object]:

@@ -100,3 +100,11 @@ def inside(name: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"(in layer {name})")
         raise
+
+
+class OtherProcessFailed(RuntimeError):
+    """Raised in a process that was fine itself, because the run has ended in the first process."""
+
+
+class LostProcess(OtherProcessFailed):
+    """Raised if another process has gone without a word, so that nothing can be agreed with it any more."""

@@ -207,8 +207,7 @@ def fit(
         if start is not None:
             with inside("start"):
                 settings["start"] = checksum(named_arrays(start))
-    with processes.noticing_loss():
-        processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
+    processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
     show_progress = is_progress_shown(progress) and processes.is_first
 
     # The folder is opened before anything is compiled, so that the folder of another run is refused at once.

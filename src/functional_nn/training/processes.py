@@ -10,7 +10,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, shortened
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
 
@@ -21,14 +21,6 @@ LOST = (
     "again; with checkpoints the run continues from the last saved epoch. JAX says: "
 )
 """What a process says when JAX cannot exchange numbers with the others any more."""
-
-
-class OtherProcessFailed(RuntimeError):
-    """Raised in a process that was fine itself, because the run has ended in the first process."""
-
-
-class LostProcess(OtherProcessFailed):
-    """Raised if another process has gone without a word, so that nothing can be agreed with it any more."""
 
 
 class Processes:
@@ -77,7 +69,8 @@ class Processes:
             return number
         from jax.experimental import multihost_utils  # only several processes need it
 
-        return int(multihost_utils.process_allgather(np.array([number], np.int32)).max())
+        with self.noticing_loss():
+            return int(multihost_utils.process_allgather(np.array([number], np.int32)).max())
 
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.
@@ -112,12 +105,13 @@ class Processes:
             return contents
         from jax.experimental import multihost_utils
 
-        # All have to give arrays of one size, which the others do not know yet.
-        size = int(multihost_utils.broadcast_one_to_all(np.int32(len(contents))))
-        sent = np.zeros(size, np.uint8)
-        if self.is_first:
-            sent[:] = np.frombuffer(contents, np.uint8)
-        return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if size else b""
+        with self.noticing_loss():
+            # All have to give arrays of one size, which the others do not know yet.
+            size = int(multihost_utils.broadcast_one_to_all(np.int32(len(contents))))
+            sent = np.zeros(size, np.uint8)
+            if self.is_first:
+                sent[:] = np.frombuffer(contents, np.uint8)
+            return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if size else b""
 
     def check_same(self, argument: str, settings: Mapping[str, JsonValue]) -> None:
         """Raises an ``InputError`` in all processes if these settings differ between them."""
