@@ -1,14 +1,17 @@
 """``functional-nn sweep --part`` and ``--submit``, and ``functional-nn merge``."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
+import types
 
 import pytest
+from tests.cli.parts import command, contents, has_batches, need_slurm, need_submitit, slurm_jobs, started, wait_for
 
 from functional_nn import cli
-from functional_nn.cli.submitted import JOBS, PARTS
+from functional_nn.cli.submitted import PARTS
 
 LIMIT = ["--job", "timeout_min=10"]
 FLAGS = ["--hidden", "5/4", "--dropout", "0,0.2", "--seeds", "2"]
@@ -27,13 +30,6 @@ def whole(tiny, tmp_path_factory):
     _, *flags = tiny
     assert cli.run(["sweep", *flags, *FLAGS, "--out", str(folder), "--quiet"]) == 0
     return folder
-
-
-def contents(folder):
-    """All files of a sweep's folder, except for its lock and those of jobs and parts."""
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    others = (".lock", f"{JOBS}/", f"{PARTS}/")
-    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(others)}
 
 
 def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, tmp_path, capsys):
@@ -88,23 +84,66 @@ def test_without_submitit_nothing_is_written(swept, capsys, tmp_path, monkeypatc
     assert not (tmp_path / "new").exists()
 
 
+def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
+    for part in ("1/2", "2/2"):
+        assert cli.run([*swept, "--part", part, "--out", str(tmp_path / "both"), "--quiet"]) == 0
+        assert "4 finished" in capsys.readouterr().out
+    assert cli.run(["merge", str(tmp_path / "both"), "--out", str(tmp_path / "merged"), "--quiet"]) == 0
+    assert contents(tmp_path / "merged") == contents(whole)
+
+
+@pytest.fixture
+def no_jobs(monkeypatch):
+    """With this, --submit fails when it starts a job."""
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
+
+
+def test_a_sweep_that_has_ended_starts_no_jobs(swept, whole, tmp_path, capsys, no_jobs):
+    again = shutil.copytree(whole, tmp_path / "again")
+    (again / PARTS).mkdir()
+    (again / "members.csv").unlink()
+    json_file = tmp_path / "again.json"
+    call = [*swept, "--submit", "3", "--out", str(again), "--json", str(json_file)]
+    assert cli.run(call) == 0
+    said = capsys.readouterr().out
+    assert "again has the whole sweep already, so no job was started." in said
+    assert "8 finished" in said
+    assert contents(again) == contents(whole)
+    assert json_file.exists()
+
+    assert cli.run([*call, "--patience", "3"]) == 2
+    assert "whose sweep has patience null instead of 3" in capsys.readouterr().err
+
+    # If a member is missing, there are jobs again.
+    next((again / "batches").iterdir()).unlink()
+    with pytest.raises(AttributeError, match="submitit"):
+        cli.run(call)
+
+
 def submitted(swept, folder, *flags):
-    command = [sys.executable, "-m", "functional_nn", *swept, "--submit", "2", "--out", str(folder), *flags]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(
+        command(*swept, "--submit", "2", "--out", str(folder), *flags), capture_output=True, text=True
+    )
 
 
 @pytest.mark.slow
 def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
-    pytest.importorskip("submitit", reason="an optional package")
+    need_submitit()
     done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
+    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    assert "no job was started" in done.stdout
 
     # A part that fails each time ends the sweep with its own words, and what the others finished is kept.
+    (tmp_path / "jobs" / "sweep.json").unlink()
     (tmp_path / "jobs" / PARTS / "1-of-2" / "sweep.json").write_text("{}")
     done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert done.returncode == 1
     assert done.stderr.count("part 1 of 2 failed: Error: ") == 1, "wrong input is not tried again"
+    assert not (tmp_path / "jobs" / "sweep.json").exists()
+    (tmp_path / "jobs" / PARTS / "1-of-2" / "sweep.json").unlink()
+    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert contents(tmp_path / "jobs") == contents(whole)
 
     done = submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "wheels=4")
@@ -116,18 +155,28 @@ def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
     assert "--job: expected tasks_per_node=1, because a part is one process" in done.stderr
 
 
-def has_slurm() -> bool:
-    return (
-        shutil.which("sinfo") is not None and subprocess.run(["sinfo", "--noheader"], capture_output=True).stdout != b""
-    )
+@pytest.mark.slow
+def test_ctrl_c_ends_processes_of_this_computer_without_a_traceback(swept, whole, tmp_path):
+    """A terminal sends Ctrl-C to the command and to all processes that it started."""
+    need_submitit()
+    flags = ["--submit", "2", "--job", "cluster=local", "--out", str(tmp_path)]
+    with started(*swept, "--epochs", "100000", *flags) as process:
+        parts = [tmp_path / PARTS / f"{part}-of-2" for part in (1, 2)]
+        wait_for(lambda: all((part / "sweep.json").exists() for part in parts), process)
+        os.killpg(process.pid, signal.SIGINT)
+        out, said = process.communicate()
+        assert process.returncode == 130
+        assert said.split("\n")[1:] == ["Stopping after this look at the jobs; once more stops at once.", ""]
+        assert "The same command continues the sweep." in out
+        left = subprocess.run(["pgrep", "--runstates", "R,S,D", "--pgroup", str(process.pid)], capture_output=True)
+        assert left.stdout == b""
+    assert not any(map(has_batches, parts))
 
 
 @pytest.mark.slow
 def test_parts_as_an_array_of_slurm(swept, whole, tmp_path):
     """``scripts/one_node_slurm.sh`` starts Slurm on one computer."""
-    pytest.importorskip("submitit", reason="an optional package")
-    if not has_slurm():
-        pytest.skip("needs Slurm, as scripts/one_node_slurm.sh starts it")
+    need_slurm()
     done = submitted(swept, tmp_path / "jobs", *LIMIT)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
@@ -135,18 +184,9 @@ def test_parts_as_an_array_of_slurm(swept, whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_part_is_run_again(swept, whole, tmp_path):
-    pytest.importorskip("submitit", reason="an optional package")
-    if not has_slurm():
-        pytest.skip("needs Slurm, as scripts/one_node_slurm.sh starts it")
-    command = [sys.executable, "-m", "functional_nn", *swept, "--submit", "2", "--out", str(tmp_path / "jobs"), *LIMIT]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        killed = ""
-        while process.poll() is None and not killed:
-            time.sleep(0.2)
-            running = ["squeue", "--me", "--noheader", "--array", "--states", "R", "--format", "%i"]
-            numbers = subprocess.run(running, capture_output=True, text=True).stdout.split()
-            scripts = {path.name.partition("_")[0] for path in (tmp_path / "jobs" / JOBS).glob("*_submission.sh")}
-            killed = next((number for number in numbers if number.partition("_")[0] in scripts), "")
+    need_slurm()
+    with started(*swept, "--submit", "2", "--out", str(tmp_path / "jobs"), *LIMIT) as process:
+        killed = wait_for(lambda: slurm_jobs(tmp_path / "jobs"), process)[0]
         subprocess.run(["scancel", "--signal=KILL", "--full", killed], check=True)
         assert "It is run again" in process.communicate()[1]
     assert process.returncode == 0

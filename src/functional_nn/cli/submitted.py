@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from functional_nn.cli.job_watch import Job, JobWatch, has_result
+from functional_nn.cli.local_jobs import end_processes, kept_from_interrupts
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.core.extras import imported
 from functional_nn.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals
+    from functional_nn.configuration.flag_types import FlagValue
+    from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.sweeps.results.results import SweepResult
 
 ARGUMENTS = "functional_nn.cli.arguments"
@@ -62,9 +66,19 @@ def check_part_flags(
 
 
 def submitted_sweep(
-    number_of_parts: int, settings: JobSettings, out: Path, signals: Signals, *, quiet: bool
+    number_of_parts: int,
+    settings: JobSettings,
+    out: Path,
+    ended_before: Callable[[Path], SweepResult | None],
+    signals: Signals,
+    *,
+    quiet: bool,
 ) -> SweepResult | None:
-    """Runs the sweep in parts elsewhere, and puts them together. None after a signal."""
+    """Runs the sweep in parts elsewhere, and puts them together. None after a signal.
+
+    If the folder has the merged sweep already, no job is started. ``ended_before`` reads its result, and requires that
+    it is the same sweep.
+    """
     from functional_nn.storage.files import check_new_folder
     from functional_nn.storage.identity import check_kind
     from functional_nn.storage.locks import one_writer
@@ -76,6 +90,10 @@ def submitted_sweep(
     check_kind("out", out, "a sweep")
     if (out / SWEEP).exists() and not (out / PARTS).exists():
         raise InputError("out", "a new folder, or one that --submit wrote", f"{out}, which holds an undivided sweep")
+    if (out / SWEEP).exists() and (result := ended_before(out)) is not None:
+        if not quiet:
+            click.echo(f"{click.format_filename(out)} has the whole sweep already, so no job was started.")
+        return result
     signals.defer("look at the jobs")
     arguments = click.get_current_context().meta[ARGUMENTS]
     progress = False if quiet else None
@@ -86,6 +104,48 @@ def submitted_sweep(
         except KeyboardInterrupt:
             click.echo("Interrupted; the jobs are cancelled. The same command continues the sweep.")
             return None
+
+
+def read_ended_sweep(
+    base: Configuration,
+    members: Sequence[Mapping[str, FlagValue]],
+    order_seed: int | None,
+    patience: int | None,
+    folder: Path,
+    *,
+    progress: bool | None = None,
+) -> SweepResult | None:
+    """The result in the folder of a merged sweep; None if members are missing, as after a file was damaged.
+
+    Args:
+        base: the configuration that all models share.
+        members: the hyper-parameters of each model.
+        order_seed, patience: as for ``sweep``.
+        folder: the folder with the result.
+        progress: whether to show a progress bar while data are loaded.
+
+    Raises:
+        InputError: if another sweep is in the folder.
+    """
+    from functional_nn.data.preparation import as_arrays
+    from functional_nn.sweeps.execution.settings import comparable_settings
+    from functional_nn.sweeps.grid.grid import check_grid
+    from functional_nn.sweeps.results.folder import ended_sweep
+
+    settings = comparable_settings(
+        check_grid([{**member, "data": ""} for member in members]),
+        {"": as_arrays(base.load_data(progress=progress))},
+        epochs=base.epochs,
+        batch_size=base.batch_size,
+        precision=base.precision,
+        order_seed=order_seed,
+        patience=patience,
+        halving=None,
+        keep=True,
+        static=(),
+        identity=base.settings(),
+    )
+    return ended_sweep(folder, settings)
 
 
 def submit_parts(
@@ -118,6 +178,8 @@ def submit_parts(
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
     refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
     executor = _executor(submitit, out / JOBS, settings)
+    has_slurm = executor.cluster == "slurm"
+    starting = nullcontext if has_slurm else kept_from_interrupts
     folders = [out / PARTS / f"{part + 1}-of-{number_of_parts}" for part in range(number_of_parts)]
     shared = [*_shared(arguments), "--quiet"]
     commands = [
@@ -125,7 +187,7 @@ def submit_parts(
         for part, folder in enumerate(folders)
     ]
     try:
-        with executor.batch():  # with Slurm, one array
+        with starting(), executor.batch():  # with Slurm, one array
             submitted = [executor.submit(_run_command, command) for command in commands]
     except refused as error:
         raise click.ClickException(f"Slurm did not take the jobs: {error}") from None
@@ -133,9 +195,9 @@ def submit_parts(
         raise InputError("--job", "settings that submitit takes", shortened(error)) from None
 
     jobs = dict(enumerate(submitted))
-    watch = JobWatch(executor.cluster == "slurm")
+    watch = JobWatch(has_slurm)
     tries, failed = [1] * number_of_parts, []
-    with _cancelled_at_the_end(jobs), progress_bar("parts", number_of_parts, progress) as advance:
+    with _cancelled_at_the_end(jobs, has_slurm), progress_bar("parts", number_of_parts, progress) as advance:
         while jobs:
             check()
             watch.look(jobs.values())
@@ -150,7 +212,8 @@ def submit_parts(
                 if tries[part] < TRIES and not _had_wrong_input(job):
                     tries[part] += 1
                     try:
-                        jobs[part] = executor.submit(_run_command, commands[part])
+                        with starting():
+                            jobs[part] = executor.submit(_run_command, commands[part])
                         click.echo(f"{said} It is run again.", err=True)
                         continue
                     except refused as error:
@@ -180,13 +243,16 @@ def _executor(submitit: Any, folder: Path, settings: JobSettings) -> Any:
 
 
 @contextmanager
-def _cancelled_at_the_end(jobs: dict[int, Job]) -> Iterator[None]:
+def _cancelled_at_the_end(jobs: dict[int, Job], has_slurm: bool) -> Iterator[None]:
     """Cancels the jobs that are still there, after an interruption or an error."""
     try:
         yield
     finally:
-        for job in jobs.values():
-            job.cancel(check=False)
+        if has_slurm:
+            for job in jobs.values():
+                job.cancel(check=False)
+        else:
+            end_processes(jobs.values())
 
 
 def _shared(arguments: Sequence[str]) -> list[str]:
@@ -211,6 +277,8 @@ def _run_command(arguments: Sequence[str]) -> None:
     Raises:
         RuntimeError: if it failed.
     """
+    # submitit ignores SIGTERM in a job. It should end the job also before functional-nn has its own handler.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv[1:] = arguments
     try:
         runpy.run_module("functional_nn", run_name="__main__")

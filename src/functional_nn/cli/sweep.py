@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.merge import write_merged
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
-from functional_nn.cli.submitted import check_part_flags, submitted_sweep
+from functional_nn.cli.submitted import check_part_flags, read_ended_sweep, submitted_sweep
 from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
@@ -209,7 +210,8 @@ def sweep(
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
     if number_of_parts is not None and out is not None:  # check_part_flags requires both
-        merged = submitted_sweep(number_of_parts, dict(job_settings), out, signals, quiet=quiet)
+        ended = partial(read_ended_sweep, base, members, order_seed, patience, progress=False if quiet else None)
+        merged = submitted_sweep(number_of_parts, dict(job_settings), out, ended, signals, quiet=quiet)
         if merged is None:
             return signals.status
         write_merged(merged, out, json_file, quiet=quiet)

@@ -9,19 +9,18 @@ from contextlib import closing, nullcontext
 
 import jax
 
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError
 from functional_nn.core.progress import progress_bar
 from functional_nn.core.suggestions import suggest
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays, as_split
+from functional_nn.data.preparation import as_arrays
 from functional_nn.losses.multiclass import cross_entropy
-from functional_nn.storage.arrays import checksum, named_arrays
-from functional_nn.storage.files import as_json, check_new_folder
-from functional_nn.storage.identity import IDENTITY
+from functional_nn.storage.files import check_new_folder
 from functional_nn.sweeps.argument_checks import check_choices, check_names_of_losses, check_options, check_part
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
+from functional_nn.sweeps.execution.settings import comparable_settings
 from functional_nn.sweeps.execution.static_groups import static_groups
 from functional_nn.sweeps.execution.store import AT_ONCE, Store
 from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
@@ -40,7 +39,6 @@ from functional_nn.training.programs.recipe import (
     RecipeMaker,
     StartMaker,
 )
-from functional_nn.training.random_keys import SETTING_OF_BITS
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.step import GradientFunction
 
@@ -221,21 +219,20 @@ def train_members(
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
-        settings = {
-            "grid": members,
-            "data": {name: _digest(part) for name, part in by_name.items()},
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "precision": [str(part) for part in policy],
-            "order_seed": order_seed,
-            "patience": patience,
-            "halving": None if halving is None else list(halving),
-            "keep": keep,
-            AT_ONCE: population.plan.members,
-            "static": list(static),
-            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
-            IDENTITY: as_json("identity", identity),
-        }
+        settings = comparable_settings(
+            members,
+            by_name,
+            epochs=epochs,
+            batch_size=batch_size,
+            precision=policy,
+            order_seed=order_seed,
+            patience=patience,
+            halving=halving,
+            keep=keep,
+            static=static,
+            identity=identity,
+        )
+        settings[AT_ONCE] = population.plan.members
         store = Store(out, settings | population.identity())
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
@@ -297,9 +294,3 @@ def _with_data(
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
     return members, data
-
-
-def _digest(data: Dataset | Split) -> str:
-    """The checksum of the arrays of a data set; its name and source do not count."""
-    with inside("data"):
-        return checksum(named_arrays(as_split(data)._asdict()))

@@ -76,9 +76,7 @@ class Store:
             known = read_identity(path)
         except OSError as error:
             raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
-        if different := difference({name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity):
-            given = f"{self.folder}, whose sweep has {different}"
-            raise InputError("out", "a new folder, or the folder of this sweep", given, "Use another folder.")
+        check_settings(self.folder, {name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity)
         # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
         # from ours. Its files contain its own fingerprint.
         self._fingerprint = known["fingerprint"]
@@ -136,6 +134,13 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def check_settings(folder: Path, known: JsonObject, given: JsonObject) -> None:
+    """Requires that a sweep has the settings of the one in the folder."""
+    if different := difference(known, given):
+        found = f"{folder}, whose sweep has {different}"
+        raise InputError("out", "a new folder, or the folder of this sweep", found, "Use another folder.")
 
 
 def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:
