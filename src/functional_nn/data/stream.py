@@ -1,30 +1,28 @@
-"""Streams of batches, for training data that do not fit in memory or are made while training runs."""
+"""Streams of batches, for data that do not fit in memory or are made while training runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import NamedTuple, TypeAlias
-
-import jax
+from typing import TypeAlias
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, shown
-from functional_nn.data.dataset import Split
-from functional_nn.data.examples import as_numpy, check_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 """Pairs of examples and labels."""
 
+PARTS = ("test", "validation")
+"""The parts of the data that are evaluated. Each is a stream of its own, or arrays."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Training data that come batch by batch, with optional test and validation examples in memory.
+    """Training data that come batch by batch, with optional test and validation examples.
 
-    All batches have one shape. Each is copied to the device while the previous step still runs. They are used in
-    the order of the stream: nothing is shuffled.
+    All batches have one shape. They are used in the order of the stream: nothing is shuffled. While a step runs, the
+    next batches are read in a thread and copied to the device.
 
     Args:
         batches: a function of the epoch's number, from 1, that returns an iterable of pairs ``(x, labels)``. It may
@@ -34,8 +32,15 @@ class Stream:
             ``non_finite="roll-back"``, which reads an epoch again, is refused.
         steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends. A run that
             continues from a train state needs it if ``batches`` is a function.
-        test_x, test_labels: the test examples, as in a ``Split``.
-        validation_x, validation_labels: the validation examples, as in a ``Split``.
+        test_x, test_labels: the test examples in memory, as in a ``Split``.
+        validation_x, validation_labels: the validation examples in memory, as in a ``Split``.
+        test: in place of ``test_x`` and ``test_labels``, test examples that come batch by batch: an iterable of pairs
+            that starts again each time it is read, or a function without arguments that returns one. The last batch may
+            be smaller than the others. The metrics are those of all examples, as for arrays.
+        validation: validation examples that come batch by batch, like ``test``.
+        ahead: the largest number of batches that are read before they are needed. They are kept in memory, besides the
+            first batch and those of the last two steps. 0 reads each batch when it is needed, in the thread that called
+            ``fit``, for an iterable that only this thread may use.
 
     >>> import numpy as np
     >>> def batches(epoch):
@@ -44,9 +49,10 @@ class Stream:
     ...         x = random.normal(size=(32, 3)).astype(np.float32)
     ...         yield x, x.sum(1, keepdims=True)
     >>> import functional_nn as fnn, optax
-    >>> run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), Stream(batches), epochs=10)
-    >>> run.history[-1].train_loss < 0.01
-    True
+    >>> stream = Stream(batches, test=lambda: batches(0))
+    >>> run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), stream, epochs=10)
+    >>> run.history[-1].train_loss < 0.01, run.history[-1].test_loss < 0.01
+    (True, True)
     """
 
     batches: Callable[[int], Batches] | Batches
@@ -55,6 +61,9 @@ class Stream:
     test_labels: PyTree = None
     validation_x: PyTree = None
     validation_labels: PyTree = None
+    test: Callable[[], Batches] | Batches | None = None
+    validation: Callable[[], Batches] | Batches | None = None
+    ahead: int = 2
 
     def __post_init__(self):
         if not callable(self.batches) and not isinstance(self.batches, Iterable):
@@ -65,85 +74,46 @@ class Stream:
         elif self.is_generator:
             remedy = "Or give a function that makes a new generator for each epoch."
             raise InputError("steps", "the number of batches in an epoch, because a generator ends once", None, remedy)
+        for part in PARTS:
+            self._check_evaluated(part)
+        check_count("ahead", self.ahead, least=0)
 
     @property
     def is_generator(self) -> bool:
         """Whether the batches are a generator or another iterator, which gives each of them only once."""
         return isinstance(self.batches, Iterator)
 
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The parts of the data that come batch by batch."""
+        return "train", *(part for part in PARTS if getattr(self, part) is not None)
+
     def epoch(self, number: int) -> Iterator[tuple[PyTree, PyTree]]:
-        """The batches of an epoch as they come; ``number`` counts from 1."""
+        """The batches of an epoch as they come; ``number`` counts from 1. There may be more of them than ``steps``."""
         batches = self.batches(number) if callable(self.batches) else self.batches
         if not isinstance(batches, Iterable):
             raise InputError("batches", "a function that returns an iterable of pairs (x, labels)", shown(batches))
-        return islice(batches, self.steps)
+        return iter(batches)
 
+    def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
+        """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
+        given = getattr(self, part)
+        batches = given() if callable(given) else given
+        if not isinstance(batches, Iterable):
+            raise InputError(part, "a function that returns an iterable of pairs (x, labels)", shown(batches))
+        return iter(batches)
 
-class Batch(NamedTuple):
-    """One batch of a stream, as NumPy arrays."""
-
-    x: PyTree
-    labels: PyTree
-
-
-class StreamReader:
-    """Reads a stream epoch by epoch, and requires that every batch has the shapes and types of the first one.
-
-    Args:
-        stream: the stream.
-        epoch: the number of the first epoch, from 1.
-    """
-
-    def __init__(self, stream: Stream, epoch: int = 1):
-        self._stream = stream
-        self._opened_epoch = epoch
-        opened = stream.epoch(epoch)
-        first = next(opened, None)
-        if first is None:
-            raise InputError("batches", f"at least one batch in epoch {epoch}", "none")
-        self.first = _checked_batch(first, f"epoch {epoch}, batch 1")
-        # The first batch is put back, because a generator gives it only once.
-        self._opened: Iterator[object] | None = chain([first], opened)
-        self._types = _array_types(self.first)
-
-    def split(self) -> Split:
-        """The first batch as the training part of a split, with the stream's test and validation examples."""
-        stream = self._stream
-        return Split(*self.first, stream.test_x, stream.test_labels, stream.validation_x, stream.validation_labels)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; ``number`` counts from 1."""
-        # The iterator that the first batch came from serves its own epoch only. If it is a generator, which gives each
-        # batch once, it serves the first epoch that is read.
-        opened, self._opened = self._opened, None
-        if opened is None or (number != self._opened_epoch and not self._stream.is_generator):
-            opened = self._stream.epoch(number)
-        read = 0
-        for pair in opened:
-            read += 1
-            place = f"epoch {number}, batch {read}"
-            batch = _checked_batch(pair, place)
-            if _array_types(batch) != self._types:
-                remedy = "Every batch needs the shape of the first one. Leave out a smaller last batch, or pad it."
-                raise InputError(f"batches: {place}", self._types, _array_types(batch), remedy)
-            yield batch
-        expected = self._stream.steps or 1
-        if read < expected:
-            raise InputError("batches", f"at least {expected} in epoch {number}", read)
-
-
-def _array_types(batch: Batch) -> str:
-    """The shapes and types of a batch in words."""
-    x, labels = (jax.tree.map(shown, part) for part in batch)
-    return f"x {x}, labels {labels}"
-
-
-def _checked_batch(pair: object, place: str) -> Batch:
-    """Converts a pair to a batch. The pair may be a list, since PyTorch's loaders return lists."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InputError(f"batches: {place}", "a pair (x, labels)", shown(pair))
-    batch = Batch(
-        *(as_numpy(f"batches: {place}: {name}", part) for name, part in zip(Batch._fields, pair, strict=True))
-    )
-    check_examples(f"batches: {place}", *batch)
-    return batch
+    def _check_evaluated(self, part: str) -> None:
+        given = getattr(self, part)
+        if given is None:
+            return
+        expected = (
+            "an iterable of pairs (x, labels) that starts again, or a function without arguments that returns one"
+        )
+        remedy = f"Arrays are given as {part}_x and {part}_labels."
+        if isinstance(given, Iterator):
+            remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
+        if isinstance(given, Iterator) or not (callable(given) or isinstance(given, Iterable)):
+            raise InputError(part, expected, shown(given), remedy)
+        if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
+            raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")

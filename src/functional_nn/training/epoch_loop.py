@@ -15,11 +15,11 @@ import numpy as np
 from functional_nn.core.counts import counted
 from functional_nn.core.texts import words
 from functional_nn.core.trees import PyTree
-from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics, number_of_labels
+from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics
+from functional_nn.training.evaluated_data import EvaluatedData
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.processes import Processes
@@ -43,7 +43,7 @@ class EpochLoop:
         programs: the compiled programs of the run.
         train_epoch: ``train_epoch(train_state, number) -> (train_state, EpochResult, BadStep)`` trains for one epoch;
             ``number`` counts from 0. The last result is the first step that was not finite, or None.
-        data: the data on the device.
+        data: the examples that are evaluated.
         precision: that of the run.
         epochs: the number of epochs that the run has at its end.
         first_epoch: the number of the run's first epoch. It decides about the order of the examples.
@@ -58,7 +58,7 @@ class EpochLoop:
 
     programs: Programs
     train_epoch: Callable[[TrainState, jax.Array], tuple[TrainState, EpochResult, BadStep | None]]
-    data: Split
+    data: EvaluatedData
     precision: Precision
     epochs: int
     first_epoch: int
@@ -105,7 +105,7 @@ class EpochLoop:
 
     def _end(self) -> tuple[str, str]:
         """The status and the message of a run that has ended; two empty strings if it goes on."""
-        history, part = self.reached.history, self.data.evaluated_part
+        history, part = self.reached.history, self.data.part
         if self.reached.status:
             return self.reached.status, self.reached.message + self._advice()
         if len(history) >= self.epochs:
@@ -117,14 +117,13 @@ class EpochLoop:
 
     def _run_epoch(self) -> None:
         """Trains for one epoch and evaluates; adds the results to what was reached."""
-        before, part = self.reached, self.data.evaluated_part
+        before, part = self.reached, self.data.part
         clock = time.perf_counter()
         number = jnp.int32(self.first_epoch + len(before.history))
         after, result, bad_step = self.train_epoch(before.train_state, number)
         # The epoch waits for its results, so this is the time of the computation and not only of its start.
         seconds = time.perf_counter() - clock
-        evaluation = self.programs.evaluate(after, *self.data.part(part)) if part else None
-        labels = number_of_labels(self.data.part(part)[1]) if part else 0
+        evaluation, labels = self.data.evaluate(part, after) if part else (None, 0)
         # The counters in the train state run on from epoch to epoch; this epoch has their differences.
         old, new = counts(before.train_state), counts(after)
         metrics = EpochMetrics(
@@ -198,7 +197,7 @@ def epochs_since_best(losses: Sequence[float]) -> int:
     return len(losses) - 1 - int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
 
 
-def test_metrics(programs: Programs, train_state: TrainState, data: Split) -> dict[str, float]:
+def test_metrics(data: EvaluatedData, train_state: TrainState) -> dict[str, float]:
     """The metrics on the test examples at the end of a run that was evaluated on validation examples."""
-    evaluation = programs.evaluate_test(train_state, data.test_x, data.test_labels)
-    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(data.test_labels))
+    evaluation, labels = data.evaluate("test", train_state)
+    return as_numbers(evaluated_metrics("test", evaluation), labels)

@@ -14,17 +14,18 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import Evaluation
+from functional_nn.training.step import StepResult
 
 ROUNDING = 1e-6
 """A share in float32 differs from the true one by less than this."""
 
 
-def named_metrics(part: str, result: EpochResult, evaluation: Evaluation | None) -> dict[str, jax.Array]:
+def named_metrics(part: str, result: EpochResult | StepResult, evaluation: Evaluation | None) -> dict[str, jax.Array]:
     """All metrics of an epoch in one dict.
 
     Args:
         part: what was evaluated: ``"validation"`` or ``"test"``.
-        result: of the epoch's train steps.
+        result: of the epoch's train steps; or of one step, if only the names and shapes are needed.
         evaluation: of that part after the epoch; None if nothing was evaluated.
     """
     named = {"train_loss": result.loss, **{f"train_{name}": value for name, value in result.reports.items()}}

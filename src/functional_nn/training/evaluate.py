@@ -38,6 +38,9 @@ EvaluatedParams: TypeAlias = Callable[[PyTree, Params], Params]
 
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
 
+EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
+"""The totals of the loss, and those of the metrics by name."""
+
 
 class Evaluation(NamedTuple):
     """The loss over a set of examples, and other metrics by name."""
@@ -76,13 +79,45 @@ def make_evaluate(
         precision: as for ``fit``.
         batch_size: the number of examples computed at a time.
     """
+    parts = make_evaluation_parts(
+        net, loss, metrics=metrics, eval_params=eval_params, precision=precision, batch_size=batch_size
+    )
+
+    def evaluate(train_state, x, labels):
+        return parts.result(parts.totals(train_state, x, labels))
+
+    return evaluate
+
+
+class EvaluationParts(NamedTuple):
+    """The two parts of an evaluation, for examples that come batch by batch.
+
+    Args:
+        totals: ``totals(train_state, x, labels)`` computes sums over examples. Those of several batches are added.
+        result: makes an ``Evaluation`` of the sums over all examples.
+    """
+
+    totals: Callable[[TrainState, PyTree, PyTree], EvaluationTotals]
+    result: Callable[[EvaluationTotals], Evaluation]
+
+
+def make_evaluation_parts(
+    net: Layer,
+    loss: LossFunction,
+    *,
+    metrics: Mapping[str, MetricFunction] | None = None,
+    eval_params: EvaluatedParams | None = None,
+    precision: str | Precision = "float32",
+    batch_size: int = 250,
+) -> EvaluationParts:
+    """Makes the two parts of ``make_evaluate``, which describes the arguments."""
     net, policy = as_layer(net), as_precision(precision)
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
     check_count("batch_size", batch_size)
     check_metrics(metrics)
     totals_of_outputs = _totals_function(loss, metrics)
 
-    def evaluate(train_state, x, labels):
+    def totals_of_examples(train_state, x, labels):
         check_train_state(train_state)
         x, labels = tree_in_native_order((x, labels))
         batches, left = divmod(check_batch(x, labels), batch_size)
@@ -109,11 +144,14 @@ def make_evaluate(
             if left:
                 rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
                 sums = jax.tree.map(jnp.add, sums, rest)
+        return sums
+
+    def result(sums):
         loss_totals, other_totals = sums
         results = {name: _result(metrics, name, total) for name, total in other_totals.items()}
         return Evaluation(ratio(*loss_totals), results)
 
-    return evaluate
+    return EvaluationParts(totals_of_examples, result)
 
 
 def evaluated_params(train_state: TrainState, eval_params: EvaluatedParams | None) -> Params:
@@ -145,7 +183,7 @@ def check_metrics(metrics: object) -> None:
 
 def _totals_function(
     loss: LossFunction, metrics: Mapping[str, MetricFunction] | None
-) -> Callable[[PyTree, PyTree], tuple[Totals, dict[str, Totals]]]:
+) -> Callable[[PyTree, PyTree], EvaluationTotals]:
     """Makes the function that computes, over a batch, the totals of the loss, of its reports, and of the metrics."""
 
     # It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -22,12 +23,14 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.data.stream import Stream, StreamReader
+from functional_nn.data.stream import Stream
+from functional_nn.data.stream_reader import StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.training.argument_checks import check_counts, check_functions, check_patience, check_seed
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
+from functional_nn.training.evaluated_data import EvaluatedData
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.optimizers.wrapping import with_rate_share
 from functional_nn.training.processes import Processes
@@ -36,7 +39,7 @@ from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.programs.memory import check_memory
 from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.programs.spec import ProgramSpec, shapes_of, with_batches_of
 from functional_nn.training.random_keys import SETTING_OF_BITS
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress
 from functional_nn.training.resilience.interruption import Interruption
@@ -170,128 +173,140 @@ def fit(
         check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")
     if progress is not None:
         check_flag("progress", progress)
-    reader = None
     if isinstance(data, Stream):
         if non_finite == ROLL_BACK and data.is_generator:
             expected = "stop or skip, because a generator cannot be read again"
             remedy = "Or give Stream a function that makes a new generator for each epoch."
             raise InputError("non_finite", expected, repr(non_finite), remedy)
         _check_epoch_can_be_counted(data, start)
-        reader = StreamReader(data)
-        batch_size = number_of_examples(reader.first.x)
-        split = data_for_network(net, loss, reader.split())
-    else:
-        split = data_for_network(net, loss, data)
-    device_count = chosen_devices(devices)
-    if patience is not None:
-        check_patience(patience, split)
-    _warn_of_a_large_batch(batch_size, number_of_examples(split.train_x))
-    if non_finite == ROLL_BACK:
-        optimizer = with_rate_share(optimizer)
-    # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are added
-    # after compilation.
+    streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
-    settings = {}
-    if checkpoints is not None or processes.are_several:
-        # Of a stream, only the shapes of its batches can be told apart, which the programs' fingerprints do.
-        kept = split if reader is None else split._replace(train_x=None, train_labels=None)
-        settings = {
-            "batch_size": int(batch_size),
-            "seed": int(seed),
-            "precision": [str(part) for part in policy],
-            "non_finite": non_finite,
-            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
-        }
-        with inside("data"):
-            settings["data"] = checksum(named_arrays(kept._asdict()))
-        if start is not None:
-            with inside("start"):
-                settings["start"] = checksum(named_arrays(start))
-    processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
-    show_progress = is_progress_shown(progress) and processes.is_first
 
-    # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-    saving = SharedSaver(processes, checkpoints, settings)
-    with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
-        # The programs of the run.
-        clock = time.perf_counter()
-        named = None if metrics is None else tuple(metrics.items())
-        recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
-        # The batches of a stream are not kept for a second run of the epoch, so each step checks itself (keep_finite).
-        spec = ProgramSpec(
-            recipe, batch_size, policy, data=shapes_of(split), devices=device_count, keep_finite=reader is not None
-        )
-        compiled, compiled_now = compiled_programs(spec)
-        programs = Programs(compiled)
-        seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
-
-        # The state to start from, and the data on the device.
-        clock = time.perf_counter()
-        check_memory(compiled, split)
-        # Fingerprints need more traces, so they are made only if there is a folder.
-        fingerprints = {} if checkpoints is None else compiled.fingerprints
-        reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints, device_count)
-        restored_epochs = 0 if reached is None else len(reached.history)
-        if restored_epochs > epochs:
-            raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
-        if reached is None:
-            key = jax.random.key(seed)
-            if start is None:
-                first = programs.start(key)
-            else:
-                first = train_state_from(start, optimizer, key, compiled.train_state, policy)
-            reached = RunProgress(first)
-        on_device = put_everywhere(split, compiled.sharding)
-        if reader is None:
-            train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
+    # A stream is read in a thread, which has ended after this block, whatever happens in it.
+    with StreamReader(data) if isinstance(data, Stream) else nullcontext() as reader:
+        if isinstance(data, Stream):
+            assert reader is not None  # every stream has a reader
+            # Each of several processes reads its own share of every batch.
+            batch_size = number_of_examples(reader.first.x) * processes.count
+            split = data_for_network(net, loss, reader.split())
         else:
-            train_epoch = partial(streamed_epoch, non_finite, programs, reader, interruption.check)
-        loop = EpochLoop(
-            programs,
-            train_epoch,
-            on_device,
-            policy,
-            epochs,
-            first_epoch=_first_epoch(start, data, split, batch_size),
-            non_finite=non_finite,
-            patience=patience,
-            on_epoch=on_epoch,
-            processes=processes,
-            reached=reached._replace(train_state=put_everywhere(reached.train_state, compiled.sharding)),
-        )
+            split = data_for_network(net, loss, data)
+        device_count = chosen_devices(devices)
+        if isinstance(data, Stream) and processes.are_several and batch_size % device_count:
+            expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
+            raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
+        if patience is not None:
+            check_patience(patience, split)
+        _warn_of_a_large_batch(batch_size, number_of_examples(split.train_x))
+        if non_finite == ROLL_BACK:
+            optimizer = with_rate_share(optimizer)
+        # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
+        # added after compilation.
+        settings = {}
+        if checkpoints is not None or processes.are_several:
+            # Of streams, only the shapes of their batches can be told apart, which the programs' fingerprints do.
+            kept = split._replace(**{f"{part}_{name}": None for part in streamed for name in ("x", "labels")})
+            settings = {
+                "batch_size": int(batch_size),
+                "seed": int(seed),
+                "precision": [str(part) for part in policy],
+                "non_finite": non_finite,
+                SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+            }
+            with inside("data"):
+                settings["data"] = checksum(named_arrays(kept._asdict()))
+            if start is not None:
+                with inside("start"):
+                    settings["start"] = checksum(named_arrays(start))
+        processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
+        show_progress = is_progress_shown(progress) and processes.is_first
 
-        def result(status: str, message: str) -> Run:
-            history = loop.reached.history
-            train_state = put_on_one(loop.reached.train_state, compiled.sharding)
-            at_end = history[-1].metrics if history else {}
-            return Run(
-                train_state,
-                EpochHistory(history),
-                status,
-                message,
-                in_shape=shape_of(split.train_x),
-                precision=precision,
-                seconds=seconds | {"train": time.perf_counter() - clock},
-                restored_epochs=restored_epochs,
-                test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
-                eval_params=eval_params,
-                at_bad_step=loop.at_bad_step,
-                origin=loop.origin,
+        # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
+        saving = SharedSaver(processes, checkpoints, settings)
+        with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
+            # The programs of the run.
+            clock = time.perf_counter()
+            named = None if metrics is None else tuple(metrics.items())
+            recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
+            shapes = shapes_of(split)
+            if isinstance(data, Stream):
+                shapes = with_batches_of(shapes, batch_size)
+            spec = ProgramSpec(recipe, batch_size, policy, data=shapes, devices=device_count, streamed=streamed)
+            compiled, compiled_now = compiled_programs(spec)
+            programs = Programs(compiled)
+            seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
+
+            # The state to start from, and the data on the device.
+            clock = time.perf_counter()
+            check_memory(compiled, split)
+            # Fingerprints need more traces, so they are made only if there is a folder.
+            fingerprints = {} if checkpoints is None else compiled.fingerprints
+            reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints, device_count)
+            restored_epochs = 0 if reached is None else len(reached.history)
+            if restored_epochs > epochs:
+                raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
+            if reached is None:
+                key = jax.random.key(seed)
+                if start is None:
+                    first = programs.start(key)
+                else:
+                    first = train_state_from(start, optimizer, key, compiled.train_state, policy)
+                reached = RunProgress(first)
+            # Several processes agree only at the end of an epoch that they stop.
+            check_interruption = (lambda: None) if processes.are_several else interruption.check
+            # The batches of a stream are copied one by one.
+            in_memory = split if reader is None else split._replace(train_x=None, train_labels=None)
+            on_device = put_everywhere(in_memory, compiled.sharding)
+            if reader is None:
+                train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
+            else:
+                train_epoch = partial(streamed_epoch, non_finite, programs, reader, processes, check_interruption)
+            loop = EpochLoop(
+                programs,
+                train_epoch,
+                EvaluatedData(programs, on_device, reader, check_interruption),
+                policy,
+                epochs,
+                first_epoch=_first_epoch(start, data, split, batch_size),
+                non_finite=non_finite,
+                patience=patience,
+                on_epoch=on_epoch,
+                processes=processes,
+                reached=reached._replace(train_state=put_everywhere(reached.train_state, compiled.sharding)),
             )
 
-        with progress_bar("training", epochs, show_progress) as advance:
-            try:
-                status, message = loop.run(saver, interruption, advance)
-            except Exception as error:
-                # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
-                error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
-                saver.save_after_failure(loop.reached)
-                raise
+            def result(status: str, message: str) -> Run:
+                history = loop.reached.history
+                train_state = put_on_one(loop.reached.train_state, compiled.sharding)
+                at_end = history[-1].metrics if history else {}
+                return Run(
+                    train_state,
+                    EpochHistory(history),
+                    status,
+                    message,
+                    in_shape=shape_of(split.train_x),
+                    precision=precision,
+                    seconds=seconds | {"train": time.perf_counter() - clock},
+                    restored_epochs=restored_epochs,
+                    test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
+                    eval_params=eval_params,
+                    at_bad_step=loop.at_bad_step,
+                    origin=loop.origin,
+                )
+
+            with progress_bar("training", epochs, show_progress) as advance:
+                try:
+                    status, message = loop.run(saver, interruption, advance)
+                except Exception as error:
+                    # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
+                    error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
+                    saver.save_after_failure(loop.reached)
+                    raise
     run = result(status, message)
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
         with processes.noticing_loss():
-            run = replace(run, test_metrics=test_metrics(programs, loop.reached.train_state, loop.data))
+            run = replace(run, test_metrics=test_metrics(loop.data, loop.reached.train_state))
     if status == "non-finite":
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays

@@ -15,6 +15,7 @@ from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 LOST = (
     "The processes could not go on together. Probably one of them has ended, or cannot be reached. Start all of them "
@@ -71,6 +72,40 @@ class Processes:
 
         with self.noticing_loss():
             return int(multihost_utils.process_allgather(np.array([number], np.int32)).max())
+
+    def in_step(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """The items of an iterator in each process, as long as all of them have one.
+
+        Args:
+            name: the name of the iterator, for errors.
+            items: as many in every process.
+
+        Raises:
+            InputError: in all processes, if one has fewer items than another.
+            Exception: what the iterator raises, in this process. The others raise ``OtherProcessFailed``.
+        """
+        if not self.are_several:
+            yield from items
+            return
+        going_on, ended, failed = 0, 1, 2
+        while True:
+            item, failure, state = None, None, going_on
+            try:
+                item = next(items)
+            except StopIteration:
+                state = ended
+            except Exception as error:
+                failure, state = error, failed
+            furthest = self.largest(state)
+            if failure is not None:
+                raise failure
+            if furthest == failed:
+                raise OtherProcessFailed(f"Another process could not read its next item of {name}.")
+            if furthest == ended:
+                if self.any(state == going_on):
+                    raise InputError(name, "as many in every process", "more of them in one process than in another")
+                return
+            yield item  # pyright: ignore[reportReturnType]
 
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,26 @@ LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
 LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
 TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
+
+CheckedStep: TypeAlias = Callable[
+    [TrainState, PyTree, PyTree], tuple[TrainState, jax.Array, dict[str, jax.Array], Callable[[], jax.Array]]
+]
+"""``step(train_state, x, labels) -> (train_state, loss, reports, is_finite)``; see ``make_checked_step``."""
+
+
+class StepResult(NamedTuple):
+    """The result of a step on a batch of a stream.
+
+    Args:
+        loss: the loss before the update; NaN if the step is bad.
+        is_finite: whether all numbers that were finite before the step are finite after it.
+        reports: what the loss reports in addition, by name.
+    """
+
+    loss: jax.Array
+    is_finite: jax.Array
+    reports: Mapping[str, jax.Array]
+
 
 Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
 """``objective(params, state, x, labels, key) -> (value, auxiliary)``: the loss of a batch, to be differentiated."""
@@ -82,13 +102,41 @@ def make_train_step(
     >>> print(after.step)
     1
     """
+    check_flag("keep_finite", keep_finite)
+    checked_step = make_checked_step(net, loss, optimizer, penalty=penalty, gradient=gradient, precision=precision)
+
+    def train_step(train_state, x, labels):
+        new, value, reports, is_finite = checked_step(train_state, x, labels)
+        # A step that would make a number non-finite changes nothing.
+        if keep_finite:
+            finite = is_finite()
+            value = jnp.where(finite, value, jnp.nan)
+            new = where(finite, new, train_state._replace(key=None))
+        return new._replace(key=train_state.key), (value, reports) if reports else value
+
+    return train_step
+
+
+def make_checked_step(
+    net: Layer,
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    *,
+    penalty: PenaltyFunction | None = None,
+    gradient: GradientFunction = jax.value_and_grad,
+    precision: str | Precision = "float32",
+) -> CheckedStep:
+    """Makes a train step that only says whether its numbers stay finite. The caller decides what follows from it.
+
+    ``step(train_state, x, labels)`` returns the new train state without its key, the loss, what the loss reports, and
+    a function that computes whether all numbers stay finite. If it is not called, nothing is added to the program.
+    """
     net, policy = as_layer(net), as_precision(precision)
     check_functions(loss, optimizer, penalty)
     check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
-    check_flag("keep_finite", keep_finite)
     unscaled = make_objective(net, loss, penalty, policy)
 
-    def train_step(train_state, x, labels):
+    def checked_step(train_state, x, labels):
         check_train_state(train_state)
         check_batch(x, labels)
         params, state, loss_scale = train_state.params, train_state.state, train_state.loss_scale
@@ -131,15 +179,10 @@ def make_train_step(
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
 
-        # A step that would make a number non-finite changes nothing.
-        if keep_finite:
-            # The pair (0, total) requires a finite loss as well, since 0 is finite.
-            finite = stays_finite((0.0, old), (total, new))
-            value = jnp.where(finite, value, jnp.nan)
-            new = where(finite, new, old)
-        return new._replace(key=train_state.key), (value, reports) if reports else value
+        # The pair (0, total) requires a finite loss as well, since 0 is finite.
+        return new, value, reports, lambda: stays_finite((0.0, old), (total, new))
 
-    return train_step
+    return checked_step
 
 
 def make_objective(

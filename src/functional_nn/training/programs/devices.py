@@ -106,6 +106,13 @@ def put_everywhere(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
     return jax.tree.map(put, tree)
 
 
+def rows_of(everywhere: NamedSharding | None, examples: int) -> NamedSharding | None:
+    """The sharding by which each device has its share of a batch; all devices have all if they cannot share evenly."""
+    if everywhere is None or examples % everywhere.num_devices:
+        return everywhere
+    return NamedSharding(everywhere.mesh, PartitionSpec(BATCH))
+
+
 def put_on_one(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
     """Arrays that are whole on each device of the sharding ``everywhere``, on the first device of this process."""
     if everywhere is None:

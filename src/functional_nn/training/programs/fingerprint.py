@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeGuard
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import optax
@@ -20,7 +21,11 @@ from jax.extend.core import ClosedJaxpr
 from jax.typing import ArrayLike
 
 from functional_nn.jaxprs.inner_programs import TracedProgram
+from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.programs.devices import cores
+from functional_nn.training.programs.recipe import Hyperparameters
+from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training.state import TrainState
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """The memory address of a Python object in a program's text. It differs between processes."""
@@ -43,6 +48,50 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
             # A scalar cannot be viewed as bytes, but a vector of one element can.
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def fingerprints_of_parts(
+    spec: ProgramSpec,
+    hyperparameters: Hyperparameters,
+    train_state: TrainState,
+    *,
+    start: ClosedJaxpr,
+    outputs: ClosedJaxpr,
+    steps: Iterable[ClosedJaxpr],
+) -> dict[str, str]:
+    """A digest of what each part of a recipe computes, by the name that an error message uses for the part.
+
+    Args:
+        spec: the specification with the recipe.
+        hyperparameters, train_state: the shapes and types of one model's.
+        start: the traced program of the initial values.
+        outputs: a traced program that computes the network's output and the loss.
+        steps: the traced programs that train.
+    """
+    params, optimizer_state = train_state.params, train_state.optimizer_state
+
+    def update(hyperparameters, params, optimizer_state):
+        """An update with the parameters in place of the gradient, their squares in place of the loss."""
+
+        def loss(params, *, obj_fn=None, grad_fn=None):
+            return sum((jnp.sum(jnp.square(leaf.astype(float))) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+
+        value, gradient = loss(params), lambda params, step=0: jax.grad(loss)(params)
+        extra = {"value": value, "grad": params, "value_fn": loss, "obj_fn": loss, "grad_fn": gradient}
+        optimizer = spec.recipe_for(hyperparameters).optimizer
+        return update_with(optimizer, params, optimizer_state, params, extra)
+
+    def penalty(hyperparameters, params):
+        function = spec.recipe_for(hyperparameters).penalty
+        return 0.0 if function is None else function(params)
+
+    return {
+        "initial values": fingerprint(start),
+        "network or loss": fingerprint(outputs),
+        "optimizer": fingerprint(jax.make_jaxpr(update)(hyperparameters, params, optimizer_state)),
+        "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
+        "train step": fingerprint(*steps),
+    }
 
 
 def surroundings() -> dict[str, str | int]:

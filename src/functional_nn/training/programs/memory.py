@@ -18,9 +18,7 @@ def program_bytes(programs: CompiledPrograms) -> int:
 
     It is 0 on a platform that does not report what a program needs.
     """
-    executables = [programs.full_batches, programs.last_batch]
-    if programs.evaluate is not None:
-        executables.append(programs.evaluate)
+    executables = programs.memory_users
     sizes = [size for executable in executables if (size := executable.memory_analysis()) is not None]
     if len(sizes) < len(executables):
         return 0

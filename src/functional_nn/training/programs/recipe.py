@@ -17,10 +17,26 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_function
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
-from functional_nn.training.evaluate import Evaluate, EvaluatedParams, MetricFunction, check_metrics, make_evaluate
+from functional_nn.training.evaluate import (
+    Evaluate,
+    EvaluatedParams,
+    EvaluationParts,
+    MetricFunction,
+    check_metrics,
+    make_evaluate,
+    make_evaluation_parts,
+)
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction, TrainStep, make_train_step
+from functional_nn.training.step import (
+    CheckedStep,
+    GradientFunction,
+    LossFunction,
+    PenaltyFunction,
+    TrainStep,
+    make_checked_step,
+    make_train_step,
+)
 
 HyperparameterValue: TypeAlias = Any
 """A number, a boolean, a string, None, a tuple of these, or a traced number."""
@@ -69,10 +85,23 @@ class Recipe(NamedTuple):
             keep_finite=keep_finite,
         )
 
+    def checked_step(self, precision: Precision) -> CheckedStep:
+        """The train step of a run on a stream, which says whether its numbers stay finite."""
+        return make_checked_step(
+            self.net, self.loss, self.optimizer, penalty=self.penalty, gradient=self.gradient, precision=precision
+        )
+
     def evaluate(self, precision: Precision) -> Evaluate:
         """The evaluation of a run."""
         metrics = None if self.metrics is None else dict(self.metrics)
         return make_evaluate(self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision)
+
+    def evaluation_parts(self, precision: Precision) -> EvaluationParts:
+        """The evaluation of a run on examples that come batch by batch."""
+        metrics = None if self.metrics is None else dict(self.metrics)
+        return make_evaluation_parts(
+            self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision
+        )
 
 
 class RecipeMaker(Protocol):

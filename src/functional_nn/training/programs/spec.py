@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, fields
 
 import jax
@@ -20,14 +21,14 @@ class ProgramSpec:
         recipe: the recipe of a run; or, for the members of a sweep, the function that makes each member's recipe from
             its hyper-parameters. That function is called inside each program, with traced values.
         batch_size, precision: as ``fit`` takes them.
-        data: the shapes and types of a split.
+        data: the shapes and types of a split. For a part that is streamed, they are those of one batch.
         hyperparameters: for a sweep, the shapes and types of the traced hyper-parameters by name.
         members: the number of members that one program trains together by ``vmap``. Hyper-parameters, keys and train
             states then have a leading axis; data do not. None: the programs train one model.
         shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         unroll: the number of train steps in the body of an epoch's loop.
         devices: the number of devices that share each batch.
-        keep_finite: whether a step that is not finite changes nothing. This costs a check in every step.
+        streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
     """
 
     recipe: Recipe | RecipeMaker
@@ -39,7 +40,7 @@ class ProgramSpec:
     shared_order: bool = False
     unroll: int = 1
     devices: int = 1
-    keep_finite: bool = False
+    streamed: tuple[str, ...] = ()
 
     def _values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
@@ -63,3 +64,19 @@ class ProgramSpec:
 def shapes_of(tree: PyTree) -> PyTree:
     """The pytree with the shape and type of each array in the place of the array."""
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+
+
+def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
+    """The structure, shapes and types of a pytree in a form that a dict can have as a key."""
+    leaves, structure = jax.tree.flatten(shapes_of(tree))
+    return structure, *leaves
+
+
+def with_batches_of(shapes: Split, examples: int) -> Split:
+    """The shapes of a split with this number of training examples: those of a stream's batch in all processes."""
+
+    def of_all(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((examples, *array.shape[1:]), array.dtype)
+
+    train_x, train_labels = jax.tree.map(of_all, (shapes.train_x, shapes.train_labels))
+    return shapes._replace(train_x=train_x, train_labels=train_labels)

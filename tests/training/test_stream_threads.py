@@ -1,0 +1,194 @@
+"""Streams that are read in another thread: the same bits, errors and Ctrl-C as without it, and no thread is left."""
+
+import os
+import signal
+import threading
+import time
+import traceback
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tests.data.test_read_ahead import reading_threads
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+from functional_nn.data import Stream
+
+RANDOM = np.random.default_rng(0)
+X, LABELS = RANDOM.normal(size=(48, 5)).astype(np.float32), RANDOM.integers(0, 3, 48).astype(np.int32)
+NET = fnn.chain(fnn.dense(4), fnn.dropout(0.1), fnn.dense(3))
+RULE = optax.adam(1e-2)
+
+
+def batches(epoch):
+    order = np.random.default_rng(epoch).permutation(48)
+    for rows in order.reshape(3, 16):
+        yield X[rows], LABELS[rows]
+
+
+def fit(data, **options):
+    return fnn.fit(NET, fnn.cross_entropy, RULE, data, **{"epochs": 2, "progress": False, **options})
+
+
+def bits(run):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state))]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert not reading_threads()
+
+
+def test_the_number_of_batches_ahead_changes_no_bits():
+    runs = [fit(Stream(batches, test=lambda: batches(9), ahead=ahead)) for ahead in (0, 1, 2, 5)]
+    assert all(bits(run) == bits(runs[0]) for run in runs)
+    assert all(
+        [metrics.metrics for metrics in run.history] == [metrics.metrics for metrics in runs[0].history] for run in runs
+    )
+
+
+def test_a_stream_of_the_batches_of_data_in_memory_gives_their_result():
+    resident = fit(fnn.data.Split(X, LABELS), batch_size=16)
+
+    def in_that_order(epoch):
+        full, _ = fnn.training.epoch.drawn_batches(jax.random.key(0), epoch - 1, 48, 16)
+        for rows in np.asarray(full):
+            yield X[rows], LABELS[rows]
+
+    streamed = fit(Stream(in_that_order))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), streamed.params, resident.params)
+    for ours, theirs in zip(streamed.history, resident.history, strict=True):
+        np.testing.assert_allclose(ours.train_loss, theirs.train_loss, rtol=1e-6)
+
+
+def test_a_stream_compiles_no_program_of_an_epoch_in_memory():
+    spec_of = fnn.training.programs.spec.ProgramSpec
+    policy = fnn.training.optimizers.precision.as_precision("float32")
+    recipe = fnn.training.programs.recipe.Recipe(NET, fnn.cross_entropy, RULE)
+    split = fnn.training.programs.spec.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
+    compiled = fnn.training.programs.compile.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
+    assert set(compiled.jaxprs) == {"start", "streamed_step", "evaluate"}
+    # The batch is used as it is: nothing is gathered from it, as a batch of an epoch is gathered from all examples.
+    text = str(compiled.jaxprs["streamed_step"])
+    assert "scan" not in text
+
+
+def test_each_epoch_is_read_by_one_thread_that_is_not_the_main_one():
+    threads = {}
+
+    def recorded(epoch):
+        for batch in batches(epoch):
+            threads.setdefault(epoch, set()).add(threading.get_ident())
+            yield batch
+
+    fit(Stream(recorded))
+    assert sorted(threads) == [1, 2]
+    assert all(len(of_epoch) == 1 and threading.get_ident() not in of_epoch for of_epoch in threads.values())
+
+
+def test_a_batch_may_be_written_where_the_one_before_it_was():
+    """The order of events is: a batch is copied, and only then the next one is asked for."""
+    x, labels = np.empty_like(X[:16]), np.empty_like(LABELS[:16])
+
+    def in_one_place(epoch):
+        for new_x, new_labels in batches(epoch):
+            x[:], labels[:] = new_x, new_labels
+            yield x, labels
+
+    assert bits(fit(Stream(in_one_place))) == bits(fit(Stream(batches)))
+
+
+class BrokenDiskError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("at", [(1, 0), (1, 2), (2, 0), (2, 1)])
+def test_an_error_at_a_batch_comes_out_of_fit(at, ahead):
+    closed = []
+
+    def breaking(epoch):
+        try:
+            for number, batch in enumerate(batches(epoch)):
+                if (epoch, number) == at:
+                    raise BrokenDiskError("sector 7")
+                yield batch
+        finally:
+            closed.append(epoch)
+
+    with pytest.raises(BrokenDiskError, match=r"^sector 7$") as failure:
+        fit(Stream(breaking, ahead=ahead))
+    assert traceback.extract_tb(failure.tb)[-1].name == "breaking"
+    assert closed[-1] == at[0]
+    if at != (1, 0):  # the first batch is read before there is a run
+        assert len(failure.value.run.history) == at[0] - 1
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("fault", ["batch", "callback", "patience", "compilation"])
+def test_generators_are_closed_after_every_kind_of_error(fault):
+    closed = []
+
+    def endless(epoch):
+        try:
+            while True:
+                yield X[:16], LABELS[:16]
+                if fault == "batch":
+                    yield X[:15], LABELS[:15]
+        finally:
+            closed.append(threading.get_ident())
+
+    def on_epoch(metrics, train_state):
+        raise BrokenDiskError
+
+    options = {"callback": {"on_epoch": on_epoch}, "patience": {"patience": 1}}.get(fault, {})
+    if fault == "compilation":
+        options["metrics"] = {"broken": lambda y, labels: 1 / 0}
+    stream = Stream(endless, steps=3, test_x=X if fault == "compilation" else None)
+    if fault == "compilation":
+        stream = Stream(endless, steps=3, test_x=X, test_labels=LABELS)
+    with pytest.raises((InputError, BrokenDiskError, ZeroDivisionError)):
+        fit(stream, **options)
+    assert len(closed) == 1
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_generator_of_the_user_is_not_closed_and_not_read_too_far(ahead):
+    numbers = iter(range(100))
+
+    def endless():
+        for _ in numbers:
+            yield X[:16], LABELS[:16]
+
+    generator = endless()
+    fit(Stream(generator, steps=3, ahead=ahead))
+    assert next(numbers) == 6
+    next(generator)
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_ctrl_c_ends_the_run_and_the_thread(part, ahead):
+    closed = []
+
+    def interrupting(epoch):
+        try:
+            for number, batch in enumerate(batches(epoch)):
+                if (epoch, number) == (2, 1):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.01)
+                yield batch
+        finally:
+            closed.append(epoch)
+
+    passes = iter(range(100))  # the first one only looks at the shapes
+    test = (lambda: interrupting(next(passes))) if part == "test" else None
+    run = fit(Stream(interrupting if part == "train" else batches, test=test, ahead=ahead), epochs=5)
+    assert run.status == "interrupted"
+    assert len(run.history) == 1
+    assert closed[-1] == 2
+    assert not reading_threads()
