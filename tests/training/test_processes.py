@@ -47,8 +47,8 @@ def check_equal_within_rounding(lines: list[dict], alone: list[dict]) -> None:
 
 
 def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
-    ((*alone,),) = trained(1, tmp_path, "lstm")
-    first, second = trained(2, tmp_path, "lstm")
+    ((*alone,),) = trained(1, tmp_path, "lstm,stream")
+    first, second = trained(2, tmp_path, "lstm,stream")
     networks = len(alone)
     check_equal_within_rounding(first[:networks], alone)
     assert first[:networks] == second[:networks]
@@ -59,9 +59,15 @@ def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path
         reported = [1, 2] if number == 0 else []
         assert report["stopped"] == {"status": "stopped", "epochs": 2, "reported": reported}
         assert report["continued"] == {"restored": 2, "last": report["whole"]["last"]}
+        assert report["restored in 16 bits"] == {"epochs": 1, "outputs": [[47, 3]] if number == 0 else []}
     assert reports[0]["continued"] == reports[1]["continued"]
-    assert "got in process 1: seed 0 instead of 1" in reports[1]["other arguments"]["error"]
+    assert "got in process 1: seed 1 instead of 0" in reports[1]["other arguments"]["error"]
+    assert "got in process 1: different optimizer" in reports[1]["other optimizer"]["error"]
     assert "got other arguments in another process" in reports[0]["other arguments"]["error"]
+    uneven = "InputError: batches: expected as many in every process, got more of them in one process than in another."
+    assert [report["shorter stream"]["error"] for report in reports] == [uneven, uneven]
+    assert reports[1]["broken stream"]["error"] == "OSError: the disk is gone"
+    assert reports[0]["broken stream"]["error"].startswith("OtherProcessFailed: Another process could not read")
     for what, message in (
         ("another run's folder", "InputError: checkpoints: expected a new folder, or the folder of this run"),
         ("failing callback", "InputError: on_epoch: expected something else, got 1"),
@@ -75,7 +81,7 @@ def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 1), (4, 1), (2, 3)])
 def test_any_number_of_processes_and_devices_is_one_device_within_rounding(processes, devices, tmp_path):
-    networks = "mlp,cnn,lstm"
+    networks = "mlp,cnn,lstm,stream"
     ((*alone,),) = trained(1, tmp_path / "alone", networks)
     runs = [trained(processes, tmp_path / name, networks, devices) for name in ("once", "twice")]
     for lines in runs[0]:

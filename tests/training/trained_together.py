@@ -1,6 +1,6 @@
 """Trains in one of several processes, and prints what it got as JSON lines: a script of ``test_processes.py``.
 
-``python trained_together.py PORT PROCESSES NUMBER FOLDER NETWORKS``, with NETWORKS such as ``mlp,lstm``. With one
+``python trained_together.py PORT PROCESSES NUMBER FOLDER NETWORKS``, with NETWORKS such as ``lstm,stream``. With one
 process, nothing is started.
 """
 
@@ -41,23 +41,47 @@ def say(**values: object) -> None:
     print(json.dumps(values), flush=True)
 
 
-def trained(name: str, **options: object) -> fnn.training.Run:
+SLOW = optax.sgd(0.1)
+
+
+def output_of(train_state: fnn.training.TrainState) -> list[int]:
+    """The shape of what a callback computes, in the first process alone."""
+    net, x = NETWORKS["mlp"]
+    return list(net.apply(train_state.params, train_state.state, x, train=False)[0].shape)
+
+
+def trained(name: str, optimizer: optax.GradientTransformation = SLOW, **options: object) -> fnn.training.Run:
     net, x = NETWORKS[name]
     first = jax.tree.map(lambda array: array[:9], x)
     data = fnn.data.Split(x, labels, first, labels[:9])
-    return fnn.fit(net, fnn.cross_entropy, optax.sgd(0.1), data, **{"epochs": 3, "batch_size": 9, **options})
+    return fnn.fit(net, fnn.cross_entropy, optimizer, data, **{"epochs": 3, "batch_size": 9, **options})
+
+
+def streamed(batches: int = 4, broken_after: int = 9) -> fnn.training.Run:
+    """On a stream of batches of 12 examples, of which each process reads its own rows."""
+    share = slice(number * 12 // processes, (number + 1) * 12 // processes)
+
+    def read(epoch):
+        for batch in range(batches):
+            if batch == broken_after:
+                raise OSError("the disk is gone")
+            rows = np.random.default_rng((epoch, batch)).integers(0, 47, 12)[share]
+            yield vectors[rows], labels[rows]
+
+    stream = fnn.data.Stream(read, test_x=vectors, test_labels=labels)
+    return fnn.fit(NETWORKS["mlp"][0], fnn.cross_entropy, optax.sgd(0.1), stream, epochs=3)
 
 
 def raised(function) -> str:
     try:
         function()
-    except (fnn.InputError, RuntimeError) as error:
+    except (fnn.InputError, RuntimeError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
 
 for name in networks.split(","):
-    run = trained(name)
+    run = streamed() if name == "stream" else trained(name)
     leaves = jax.tree.leaves((run.params, run.state))
     say(
         network=name,
@@ -78,7 +102,15 @@ if processes > 1:
     say(what="continued", restored=run.restored_epochs, last=run.history[-1].metrics)
     say(what="whole", last=trained("mlp", epochs=5).history[-1].metrics)
     say(what="other arguments", error=raised(lambda: trained("mlp", seed=number)))
+    say(what="other optimizer", error=raised(lambda: trained("mlp", optimizer=optax.sgd(0.1 + number))))
+    outputs = []
+    small = {"optimizer": optax.adam(0.1, mu_dtype="bfloat16"), "checkpoints": f"{folder}/small"}
+    trained("mlp", epochs=1, on_epoch=lambda metrics, state: outputs.append(output_of(state)), **small)
+    say(what="restored in 16 bits", epochs=trained("mlp", epochs=2, **small).restored_epochs, outputs=outputs)
     say(what="another run's folder", error=raised(lambda: trained("mlp", seed=1, checkpoints=f"{folder}/checkpoints")))
+
+    say(what="shorter stream", error=raised(lambda: streamed(4 - number)))
+    say(what="broken stream", error=raised(lambda: streamed(4, 2 if number else 9)))
 
     def fail(metrics, train_state):
         raise fnn.InputError("on_epoch", "something else", metrics.epoch)

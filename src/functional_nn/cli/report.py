@@ -169,21 +169,23 @@ def checkpoint_contents(folder: Path) -> RunContents:
     from functional_nn.core.errors import DataError
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import checkpoint_folder
+    from functional_nn.storage.identity import SURROUNDINGS
     from functional_nn.training.resilience.checkpointing import saved_history
 
     found = checkpoint_folder.newest(folder)
     if found is None:
         raise DataError(str(folder), "a folder with checkpoints", "none in it")
     history = [metrics.row() for metrics in saved_history(found)]
-    known = found.about["settings"]
+    settings = found.about["settings"]
+    known = settings[SURROUNDINGS] | settings
     names = ("batch_size", "seed", "devices", "non_finite")
-    settings = {name: known[name] for name in names if name in known}
+    shown = {name: known[name] for name in names if name in known}
     note = (
         "fit wrote this folder. It does not say which network and which data the run had, so everything that needs "
         "them is left out."
     )
     params = _part_of(found, "train_state/params")
-    return RunContents(settings, history, params=params, params_epoch=found.step, notes=[note])
+    return RunContents(shown, history, params=params, params_epoch=found.step, notes=[note])
 
 
 def _part_of(found: Checkpoint, root: str) -> Params:

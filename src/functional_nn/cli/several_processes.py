@@ -79,10 +79,15 @@ class SeveralProcesses:
         """
         import jax
 
+        # The service would take SIGTERM for itself. Here fit notes the signal, and before that it ends the process.
+        jax.config.update("jax_enable_preemption_service", False)
         whom = "the other processes" if self.num_processes is None else f"{self.num_processes} processes"
         click.echo(f"Waiting for {whom}, for {self.wait} s at most (--wait).", err=True)
-        if self.process_id and self.coordinator is not None:
-            _wait_for(self.coordinator, self.wait)
+        if self.coordinator is not None:
+            if self.process_id:
+                _wait_for(self.coordinator, self.wait)
+            else:
+                _check_port_is_free(self.coordinator)
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -93,7 +98,7 @@ class SeveralProcesses:
                 shutdown_timeout_seconds=LOST_SECONDS,
             )
         except ValueError as error:  # JAX names a missing value
-            expected = "a cluster that JAX knows (Slurm, Open MPI, Kubernetes, Cloud TPU)"
+            expected = "a cluster that JAX knows (Slurm, Open MPI, Cloud TPU)"
             remedy = "Or give --coordinator, --num-processes and --process-id."
             given = f"another one (JAX: {shortened(str(error)).rstrip('.')})"
             raise InputError("--distributed", expected, given, remedy) from None
@@ -113,6 +118,18 @@ def _wait_for(coordinator: str, seconds: int) -> None:
                 remedy = "Is process 0 running there? All processes get its address, and each its own --process-id."
                 raise InputError("--coordinator", f"an answer of process 0 at {coordinator}", given, remedy) from None
             time.sleep(0.1)
+
+
+def _check_port_is_free(coordinator: str) -> None:
+    """Raises an ``InputError`` if another program has the first process's port. JAX would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(("", port))
+    except OSError as error:
+        remedy = "Choose another number above 1023, the same for all processes."
+        raise InputError("--coordinator", "a port that is free", f"{port} ({error.strerror})", remedy) from None
 
 
 def with_process_flags(command: Function) -> Function:

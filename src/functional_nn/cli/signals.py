@@ -63,11 +63,6 @@ class Signals:
         self._before = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
-    def take_back(self) -> None:
-        """Sets the handlers again, after a library has set its own for the same signals: ``jax.distributed`` does."""
-        for number in self._before:
-            signal.signal(number, self._handle)
-
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -7,7 +7,6 @@ import signal
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import words
 
 if TYPE_CHECKING:
-    from functional_nn.storage.files import JsonObject
     from functional_nn.training.processes import Processes
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
@@ -130,12 +128,9 @@ def train(
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
     processes = Processes()
-    if processes.are_several:
-        signals.take_back()
     if not processes.is_first:
         # The first process alone prints and writes.
         out, tensorboard, json_file, quiet = None, None, None, True
-    log = None if tensorboard is None else tensorboard_log(tensorboard)
     device = jax.devices()[0]
     if not quiet:
         click.echo(data.describe())
@@ -148,13 +143,22 @@ def train(
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
     check_freeze(configuration, net, data)
-    checkpoints, recorder = None, None
+    checkpoints, recorder, log = None, None, None
+
+    def open_folders() -> None:
+        nonlocal checkpoints, recorder, log
+        if tensorboard is not None:
+            log = tensorboard_log(tensorboard)
+        if out is not None:
+            run_folder.check_run_folder(out, resume)
+            check_same_start(out, origin)
+            folder = out / run_folder.CHECKPOINTS
+            checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
+            last = max(checkpoint_folder.steps(folder), default=0)
+            recorder = statistics_recorder(out, net, configuration, data, last)
+
     # A folder that cannot be used ends the run in all processes.
-    processes.first(lambda: out is None or _check_folder(out, resume, origin))
-    if out is not None:
-        folder = out / run_folder.CHECKPOINTS
-        checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
-        recorder = statistics_recorder(out, net, configuration, data, max(checkpoint_folder.steps(folder), default=0))
+    processes.first(open_folders)
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         signals.defer()
@@ -233,20 +237,14 @@ def train(
     # The file is written after the result is printed, which is not lost if the disk is full.
     if json_file is not None:
         write_json(json_file, result)
+    # The others wait until everything is written. At their end, JAX would give the first one half a minute.
+    processes.any(False)
     if run.status == "interrupted":
         if processes.is_first:
             click.echo("Stopped.", err=True)
         # Of several processes, fit has noted the signal, and its message names it.
         return 128 + signal.SIGTERM if signal.SIGTERM.name in run.message else signals.status
     return 0 if run.status in ("finished", "stopped early") else 1
-
-
-def _check_folder(out: Path, resume: bool, origin: Mapping[str, JsonObject]) -> None:
-    """Raises an ``InputError`` unless the run can begin, or be resumed, in this folder."""
-    from functional_nn.storage import run_folder
-
-    run_folder.check_run_folder(out, resume)
-    check_same_start(out, origin)
 
 
 def _result(run: Run, kept_epoch: int, seconds: dict[str, float]) -> dict[str, object]:

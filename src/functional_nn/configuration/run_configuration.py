@@ -220,9 +220,10 @@ class Configuration:
     def settings(self) -> dict[str, object]:
         """The values that must stay the same for a run to be resumed.
 
-        The folder of the data may change. The number of epochs may change unless the schedule depends on it.
+        The folder of the data may change, and the number of devices. The number of epochs may change unless the
+        schedule depends on it.
         """
-        may_change = {"data_dir"}
+        may_change = {"data_dir", "devices"}
         if self.schedule == "constant":
             may_change.add("epochs")
         return {name: value for name, value in self.to_dict().items() if name not in may_change}

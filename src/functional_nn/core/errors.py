@@ -103,7 +103,7 @@ def inside(name: str) -> Iterator[None]:
 
 
 class OtherProcessFailed(RuntimeError):
-    """Raised in a process that was fine itself, because the run has ended in the first process."""
+    """Raised in a process that was fine itself, because another process of the same run has failed."""
 
 
 class LostProcess(OtherProcessFailed):

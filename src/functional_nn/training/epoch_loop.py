@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.processes import Processes
 from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.devices import put_on_one
 from functional_nn.training.resilience.checkpointing import RunProgress
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import SKIP, BadStep
@@ -93,7 +95,7 @@ class EpochLoop:
             saver.save(self.reached, now=True)
             # If the run has ended anyway, there is nothing left to interrupt.
             if not is_stopped and not self._end()[0]:
-                by = f" by {interrupt}" if str(interrupt) else ""
+                by = f" by {signal.SIGTERM.name}" if interrupt.args == (signal.SIGTERM.name,) else ""
                 return "interrupted", f"Interrupted{by} after {self.done()}; the finished epochs are kept."
         if is_stopped and not self.reached.status:
             return "stopped", f"on_epoch stopped the run after {self.done()}."
@@ -175,8 +177,11 @@ class EpochLoop:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
 
         def ask() -> bool:
-            answer = None if self.on_epoch is None else self.on_epoch(metrics, self.reached.train_state)
-            return says_stop("on_epoch", answer)
+            if self.on_epoch is None:
+                return False
+            # On one device, so that the function can compute with it alone.
+            train_state = put_on_one(self.reached.train_state, self.programs.compiled.sharding)
+            return says_stop("on_epoch", self.on_epoch(metrics, train_state))
 
         # With several processes the first one alone is asked, and its answer counts for all.
         is_stopped = self.processes.any(bool(self.processes.first(ask)))

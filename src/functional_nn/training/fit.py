@@ -26,6 +26,7 @@ from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream
 from functional_nn.data.stream_reader import StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import check_counts, check_functions, check_patience, check_seed
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
@@ -37,6 +38,7 @@ from functional_nn.training.processes import Processes
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import chosen_devices, put_everywhere, put_on_one
+from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.programs.memory import check_memory
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of, with_batches_of
@@ -99,7 +101,7 @@ def fit(
 
     Several processes that were started by ``jax.distributed`` train one model together, if all of them make the same
     call with the same data (see docs/how_to/many_machines.md). The first process alone calls ``on_epoch``, saves
-    checkpoints and shows the progress. All of them return the same ``Run``.
+    checkpoints and shows the progress. All of them return the same ``Run``, but for the seconds.
 
     Args:
         net: the network; its output is what the loss takes.
@@ -218,7 +220,8 @@ def fit(
             if start is not None:
                 with inside("start"):
                     settings["start"] = checksum(named_arrays(start))
-        processes.check_same("fit", {"epochs": epochs, "patience": patience, **settings})
+        limits = {"epochs": int(epochs), "patience": None if patience is None else int(patience)}
+        processes.check_same("fit", {**limits, "made with": surroundings(), **settings})
         show_progress = is_progress_shown(progress) and processes.is_first
 
         # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
@@ -232,15 +235,16 @@ def fit(
             if isinstance(data, Stream):
                 shapes = with_batches_of(shapes, batch_size)
             spec = ProgramSpec(recipe, batch_size, policy, data=shapes, devices=device_count, streamed=streamed)
-            compiled, compiled_now = compiled_programs(spec)
+            compiled, compiled_now = processes.each(lambda: compiled_programs(spec))
             programs = Programs(compiled)
             seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
 
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
-            check_memory(compiled, split)
-            # Fingerprints need more traces, so they are made only if there is a folder.
-            fingerprints = {} if checkpoints is None else compiled.fingerprints
+            processes.each(lambda: check_memory(compiled, split))
+            # Fingerprints need more traces, so they are made only if there is something to compare.
+            fingerprints = {} if checkpoints is None and not processes.are_several else compiled.fingerprints
+            processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": compiled.metric_names})
             reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints, device_count)
             restored_epochs = 0 if reached is None else len(reached.history)
             if restored_epochs > epochs:

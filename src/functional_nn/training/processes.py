@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 LOST = (
-    "The processes could not go on together. Probably one of them has ended, or cannot be reached. Start all of them "
+    "JAX failed in a run of several processes. Probably one of them has ended, or cannot be reached. Start all of them "
     "again; with checkpoints the run continues from the last saved epoch. JAX says: "
 )
-"""What a process says when JAX cannot exchange numbers with the others any more."""
+"""What a process says when JAX fails. It does not tell why in a way that a program could read."""
 
 
 class Processes:
@@ -107,6 +107,26 @@ class Processes:
                 return
             yield item  # pyright: ignore[reportReturnType]
 
+    def each(self, action: Callable[[], Result]) -> Result:
+        """Lets each process do something, and returns its result. If it fails in one of them, it fails in all.
+
+        Raises:
+            Exception: what ``action`` raises, in this process. The others raise ``OtherProcessFailed``.
+        """
+        if not self.are_several:
+            return action()
+        result, failure = None, None
+        try:
+            result = action()
+        except Exception as error:
+            failure = error
+        has_failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if has_failed:
+            raise OtherProcessFailed("Another process could not begin. Its own message says why.")
+        return result  # pyright: ignore[reportReturnType]
+
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.
 
@@ -124,7 +144,8 @@ class Processes:
                 result = action()
             except BaseException as error:
                 failure = error
-        message = self.bytes_from_first(b"" if failure is None else f"{type(failure).__name__}: {failure}".encode())
+        told = "" if failure is None else f"{type(failure).__name__}: {failure}"
+        message = self.bytes_from_first(told.encode(errors="replace"))
         if failure is not None:
             raise failure
         if message:
@@ -141,8 +162,9 @@ class Processes:
         from jax.experimental import multihost_utils
 
         with self.noticing_loss():
-            # All have to give arrays of one size, which the others do not know yet.
-            size = int(multihost_utils.broadcast_one_to_all(np.int32(len(contents))))
+            # All have to give arrays of one size, which the others do not know yet. JAX's integers have 32 bits.
+            high, low = multihost_utils.broadcast_one_to_all(np.array(divmod(len(contents), 2**30), np.int32))
+            size = int(high) * 2**30 + int(low)
             sent = np.zeros(size, np.uint8)
             if self.is_first:
                 sent[:] = np.frombuffer(contents, np.uint8)
@@ -152,8 +174,8 @@ class Processes:
         """Raises an ``InputError`` in all processes if these settings differ between them."""
         if not self.are_several:
             return
-        known = json.loads(self.bytes_from_first(json.dumps(settings).encode()))
-        different = difference(known, json.loads(json.dumps(settings)))
+        of_first = json.loads(self.bytes_from_first(json.dumps(settings).encode()))
+        different = difference(json.loads(json.dumps(settings)), of_first)
         if self.any(bool(different)):
             given = f"in process {self.index}: {different}" if different else "other arguments in another process"
             raise InputError(argument, "the arguments of process 0 in every process", given)

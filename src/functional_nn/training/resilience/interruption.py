@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 
 from functional_nn.training.processes import Processes
+
+REPEAT_SECONDS = 1.0
+"""Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""
 
 
 class Interruption:
@@ -22,19 +27,21 @@ class Interruption:
 
     If several processes train together, they have to stop after the same epoch. So a signal is only noted, whatever
     handler has been set, and ``check`` raises ``KeyboardInterrupt`` in all of them if one has got it. It does the same
-    for SIGTERM, by which a cluster says that it needs a machine. A second Ctrl-C raises the exception at once.
+    for SIGTERM, by which a cluster says that it needs a machine. A second signal ends the process at once, and the
+    others notice that it is lost. A signal that was ignored before stays ignored.
     """
 
     def __init__(self, processes: Processes):
         self._processes = processes
-        self._received = 0
+        self._received, self._time = 0, 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
             return self
         if self._processes.are_several:
-            handled = [signal.SIGINT, signal.SIGTERM]
+            both = (signal.SIGINT, signal.SIGTERM)
+            handled = [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
         else:
             handled = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
         self._before = {number: signal.signal(number, self._handle) for number in handled}
@@ -44,7 +51,7 @@ class Interruption:
         for number, before in self._before.items():
             # Another handler may have been set in the meantime. It stays.
             if signal.getsignal(number) == self._handle:
-                # The handler of a library that is not written in Python is None here, and cannot be set again.
+                # A handler that was not set by Python may be None here, and cannot be set again.
                 signal.signal(number, signal.SIG_DFL if before is None else before)  # pyright: ignore[reportArgumentType]
 
     def check(self) -> None:
@@ -53,13 +60,18 @@ class Interruption:
         With several processes it has to be called in all of them, after the same epochs. The exception has the name of
         the signal if it was SIGTERM.
         """
-        received = self._processes.largest(self._received)
-        self._received = 0
+        # A signal that comes while the processes wait for each other is kept for the next call.
+        mine, self._received = self._received, 0
+        received = self._processes.largest(mine)
         if received:
-            raise KeyboardInterrupt(*(["SIGTERM"] if received == signal.SIGTERM else []))
+            raise KeyboardInterrupt(*([signal.SIGTERM.name] if received == signal.SIGTERM else []))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        is_second = self._received == number == signal.SIGINT
-        self._received = number
-        if is_second or not self._processes.are_several:
+        if not self._processes.are_several:
+            self._received = number
             raise KeyboardInterrupt
+        # An exception would leave the others waiting, in a step that this process does not take.
+        if self._time and time.monotonic() - self._time > REPEAT_SECONDS:
+            os._exit(128 + number)
+        self._received, self._time = number, time.monotonic()
+        os.write(2, b"\nStopping all processes after this epoch; once more stops at once.\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import jax
-from safetensors.numpy import load, save
+import numpy as np
 
 from functional_nn.core import trees
 from functional_nn.storage.arrays import is_key, named_arrays, tree_like
@@ -35,17 +37,17 @@ class SharedSaver:
         settings: Mapping[str, object],
     ):
         self._processes = processes
-        # The argument is checked in all processes.
-        self._saver = RunSaver(checkpoints, settings)
+        self._arguments = checkpoints, settings
+        self._opened = ExitStack()
 
     def __enter__(self) -> SharedSaver:
-        self._processes.first(self._saver.__enter__)
+        saver = self._processes.first(lambda: self._opened.enter_context(RunSaver(*self._arguments)))
+        # In the other processes it saves nothing.
+        self._saver = RunSaver(None, {}) if saver is None else saver
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # After an exception the other processes may not come here, so nothing is said to them.
-        if self._processes.is_first:
-            self._saver.__exit__(*exception)
+        self._opened.close()
 
     def restored(
         self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
@@ -55,7 +57,7 @@ class SharedSaver:
         if not self._processes.are_several:
             return reached
         text = self._processes.bytes_from_first(b"" if reached is None else _text(reached).encode())
-        arrays = self._processes.bytes_from_first(b"" if reached is None else _arrays(reached.train_state))
+        arrays = self._processes.bytes_from_first(b"" if reached is None else _bytes_of(reached.train_state))
         return _progress(like, json.loads(text), arrays) if text else None
 
     def save(self, reached: RunProgress, *, now: bool = False) -> None:
@@ -71,21 +73,29 @@ class SharedSaver:
 def _text(reached: RunProgress) -> str:
     """All of a run's progress but its arrays, as JSON, from which Python reads each float as it was."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(reached.train_state)
+    arrays = named_arrays(reached.train_state)
     return json.dumps(
         {
             "history": [metrics._asdict() | {"metrics": dict(metrics.metrics)} for metrics in reached.history],
             "status": reached.status,
             "message": reached.message,
+            "arrays": {path: [array.dtype.name, array.shape] for path, array in arrays.items()},
             "key_types": {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)},
         }
     )
 
 
-def _arrays(train_state: TrainState) -> bytes:
-    return save(named_arrays(train_state))
+def _bytes_of(train_state: TrainState) -> bytes:
+    """The bytes of all arrays, one after another."""
+    return b"".join(array.tobytes() for array in named_arrays(train_state).values())
 
 
-def _progress(like: TrainState, text: JsonObject, arrays: bytes) -> RunProgress:
-    train_state = tree_like(like, load(arrays), "process 0", text["key_types"])
+def _progress(like: TrainState, text: JsonObject, contents: bytes) -> RunProgress:
+    arrays, place = {}, 0
+    for path, (dtype, shape) in text["arrays"].items():
+        array = np.frombuffer(contents, np.dtype(dtype), math.prod(shape), place).reshape(shape)
+        arrays[path] = array
+        place += array.nbytes
+    train_state = tree_like(like, arrays, "process 0", text["key_types"])
     history = tuple(EpochMetrics(**metrics) for metrics in text["history"])
     return RunProgress(train_state, history, text["status"], text["message"])
