@@ -15,17 +15,28 @@ def strict_promotion():
     """Overrides the rule of all other tests, since these train with Optax and with other libraries."""
 
 
+def programs(library: str) -> list[str]:
+    """The programs that a page shows for the other library: its blocks of code without prompts."""
+    page = (HOW_TO / f"coming_from_{library}.md").read_text("utf-8")
+    return re.findall(r"^```py\n(.*?)^```", page, re.S | re.M)
+
+
 def program(library: str) -> str:
-    """The program that a page shows for the other library: its block of code without prompts."""
-    (block,) = re.findall(r"^```py\n(.*?)^```", (HOW_TO / f"coming_from_{library}.md").read_text("utf-8"), re.S | re.M)
+    """The only program of a page."""
+    (block,) = programs(library)
     return block
 
 
 def test_pytorch():
     torch = pytest.importorskip("torch")
     names = {"torch": torch, "nn": torch.nn}
-    exec(program("pytorch"), names)
+    dense, convolutional = programs("pytorch")
+    exec(dense, names)
     assert np.isfinite(names["step"](torch.tensor(X), torch.tensor(LABELS)))
+    exec(convolutional, names)
+    images = torch.tensor(np.random.default_rng(0).normal(size=(6, 3, 32, 32)).astype(np.float32))
+    names["train"]([(images, torch.tensor(LABELS))], epochs=2)
+    assert 0 <= names["accuracy"](images, torch.tensor(LABELS)) <= 1
 
 
 def test_flax():

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, backward_of, checked_forward
+from functional_nn.core.layer import (
+    Layer,
+    Params,
+    Residuals,
+    State,
+    as_layer,
+    backward_of,
+    checked_forward,
+    checked_init,
+)
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.output_shape import output_shape
@@ -92,10 +101,7 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> jax.Array | list[
 def child_init(name: str, layer: Layer, key: jax.Array | None, in_shape: Shape) -> tuple[Params, State, Shape]:
     """Initializes one layer of a combinator: its parameters, its state and its output shape."""
     with inside(name):
-        result = layer.init(key, in_shape)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise InputError("init", "(params, state) to come back", type(result).__name__)
-        params, state = result
+        params, state = checked_init(layer, key, in_shape)
         return params, state, output_shape(layer, params, state, in_shape)
 
 

@@ -22,6 +22,7 @@ from functional_nn.core.validation import (
     is_array,
     is_function,
     is_numeric,
+    is_of_pytorch,
     shown,
     tree_in_native_order,
 )
@@ -156,9 +157,25 @@ def checked_forward(
     """A layer's forward pass. Raises an InputError unless it returns three values."""
     result = layer.forward(params, state, x, train=train, key=key)
     if not isinstance(result, tuple) or len(result) != 3:
-        given = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-        raise InputError("forward", "(y, state, residuals) to come back", given)
+        remedy = "residuals are the arrays that backward needs, and () if it needs none."
+        raise InputError("forward", "(y, state, residuals) to come back", _returned(result), remedy)
     return result
+
+
+def checked_init(layer: Layer, key: jax.Array | None, in_shape: Shape) -> tuple[Params, State]:
+    """A layer's initial parameters and state. Raises an InputError unless ``init`` returns these two."""
+    result = layer.init(key, in_shape)
+    if not isinstance(result, tuple) or len(result) != 2:
+        remedy = "A layer without state returns (params, {})."
+        raise InputError("init", "(params, state) to come back", _returned(result), remedy)
+    return result
+
+
+def _returned(result: object) -> str:
+    """What a user's function returned, where a tuple of values was expected."""
+    if not isinstance(result, tuple):
+        return f"one {type(result).__name__}"
+    return f"{len(result)} value{'' if len(result) == 1 else 's'}"
 
 
 def _structure(layer: Layer, name: str, levels: int) -> str:
@@ -257,6 +274,12 @@ def as_layer(value: object) -> Layer:
     if isinstance(value, HasLayer):
         return value.as_layer()
     expected = "layers, activations or functions of one array"
+    if is_of_pytorch(value):
+        remedy = (
+            "Build the network from the layers of functional_nn. functional_nn.exchange.from_torch(net, module, "
+            "in_shape) takes over the module's parameters: docs/how_to/coming_from_pytorch.md."
+        )
+        raise InputError("layers", expected, f"a PyTorch module, {type(value).__name__}", remedy)
     if not is_function(value):
         remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         if isinstance(getattr(value, "layer", None), Layer):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from functional_nn.core.errors import InputError, short_repr
-from functional_nn.core.shapes import Shape, is_shape
+from functional_nn.core.errors import InputError
+from functional_nn.core.shapes import Shape, is_shape, shape_error
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array, is_numeric, shown
 
@@ -83,9 +83,7 @@ def check_entries(argument: str, tree: Mapping[str, PyTree], names: Sequence[str
 def check_shape(in_shape: Shape, expected: str) -> Shape:
     """Requires a shape of at least one axis; gives it as a tuple."""
     if not is_shape(in_shape) or not in_shape or min(in_shape) < 1:
-        raise InputError(
-            "in_shape", expected, short_repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1)."
-        )
+        raise shape_error(in_shape, expected)
     return tuple(in_shape)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, short_repr
@@ -39,6 +40,15 @@ def is_shape(value: object) -> TypeGuard[Shape]:
     return isinstance(value, tuple | list) and all(isinstance(size, Integral) for size in value)
 
 
+def shape_error(in_shape: object, expected: str) -> InputError:
+    """The error for a wrong ``in_shape``. A traced one comes from ``jax.eval_shape(net.init, key, in_shape)``."""
+    if any(isinstance(size, Tracer) for size in jax.tree.leaves(in_shape)):
+        remedy = "Write jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), key)."
+        return InputError("in_shape", expected, "a traced shape", remedy)
+    remedy = "It leaves out the batch axis: (784,) or (28, 28, 1)."
+    return InputError("in_shape", expected, short_repr(in_shape), remedy)
+
+
 def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
     """A batch of one example, for tracing without computing: of that shape, or of these shapes in tuples and dicts."""
     if is_shape(in_shape) and all(0 <= size < 2**31 for size in in_shape):
@@ -48,10 +58,7 @@ def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:
     if isinstance(in_shape, Mapping) and in_shape:
         return {name: stand_in(shape, dtype) for name, shape in in_shape.items()}
     if is_shape(in_shape) or not isinstance(in_shape, tuple | list):
-        expected = "a tuple of sizes, or a tuple or dict of such shapes"
-        raise InputError(
-            "in_shape", expected, short_repr(in_shape), "It leaves out the batch axis: (784,) or (28, 28, 1)."
-        )
+        raise shape_error(in_shape, "a tuple of sizes, or a tuple or dict of such shapes")
     return tuple(stand_in(shape, dtype) for shape in in_shape)
 
 

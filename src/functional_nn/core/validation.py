@@ -136,6 +136,12 @@ def is_function(value: object) -> TypeGuard[Callable[..., Any]]:
     return callable(value) and not hasattr(value, "takes_mask")
 
 
+def is_of_pytorch(value: object) -> bool:
+    """Whether a value is a function of PyTorch, or an object of one of its classes, such as a module or a tensor."""
+    modules = [getattr(value, "__module__", None), *(kind.__module__ for kind in type(value).__mro__)]
+    return any(module == "torch" or str(module).startswith("torch.") for module in modules)
+
+
 def check_function(argument: str, value: object, expected: str) -> Callable[..., object]:
     """Requires a function; gives it back."""
     if not is_function(value):
@@ -218,4 +224,6 @@ def check_arrays(argument: str, value: object) -> None:
     for array in value if isinstance(value, Masked) else (value,):
         if not is_array(array) or not is_numeric(array) or array.ndim == 0:
             remedy = "Write jax.numpy.asarray(…)." if isinstance(value, list) else ""
+            if not is_array(array) and hasattr(array, "__array__"):  # a tensor of PyTorch, or a table of pandas
+                remedy = f"Write {argument}.{'numpy' if hasattr(array, 'numpy') else 'to_numpy'}()."
             raise InputError(argument, "an array of numbers with a leading batch axis", shown(array), remedy)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from functional_nn.core.channels_first import TRANSPOSE, looks_channels_first
 from functional_nn.core.counts import is_count
 from functional_nn.core.display import html_repr
 from functional_nn.core.errors import DataError, InputError, escaped, short_repr
@@ -266,6 +267,8 @@ def _checked_images(argument: str, value: ArrayLike) -> np.ndarray:
         raise DataError(argument, expected, f"{images.dtype} {images.shape}")
     if images.size == 0:
         raise DataError(argument, "at least one pixel", images.shape)
+    if looks_channels_first(images.shape):
+        raise DataError(argument, "(number, height, width, channels)", images.shape, TRANSPOSE)
     return images
 
 

@@ -48,6 +48,9 @@ class SavedNetwork(NamedTuple):
     def predict(self, images: ArrayLike) -> np.ndarray:
         """The probability of each class for each image, in the precision of the run: (images, classes).
 
+        It is for folders of the command, which trains classifiers. ``fnn.training.predict``, which takes any network
+        and its parameters, gives the network's outputs instead: for a classifier, these are logits.
+
         Args:
             images: (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1.
 

@@ -37,14 +37,12 @@ from functional_nn.gradients.compare.problem import (
     draw_parameters,
     function_problem,
     layer_problem,
+    number_of_examples,
 )
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.mutation.planting import plant
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
-
-EXAMPLES = 3
-"""The number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
 
 
 def check_vjp(
@@ -148,8 +146,9 @@ def check_layer(
     Args:
         layer: the layer.
         in_shape: the shape of its input without the batch axis, or a tuple of such shapes for several inputs.
-        x: an input of this shape, with a batch axis; by default normal numbers. Give one for tokens or ``Masked``
-            sequences. A small batch is enough: each example takes time.
+        x: an input of this shape, with a batch axis. By default it is a batch of normal numbers, of three examples, or
+            more if an axis of ``in_shape`` has the length 3: a formula with a forgotten transposition then has a wrong
+            shape. Give one for tokens or ``Masked`` sequences. A small batch is enough: each example takes time.
         train: whether the layer is compared in training mode or in evaluation mode.
         key: for layers that draw random numbers; by default one made from the seed.
         dtype: the second type in which the layer is compared, besides float64.
@@ -183,7 +182,7 @@ def check_layer(
     random = np.random.default_rng(seed)
     params, state = draw_parameters(layer, in_shape, random)
     if x is None:
-        x = draw_input(in_shape, random, EXAMPLES)
+        x = draw_input(in_shape, random, number_of_examples(in_shape))
     else:
         check_arrays("x", x)
         x = tree_in_native_order(x)

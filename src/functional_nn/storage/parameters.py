@@ -32,10 +32,21 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
 
     Args:
         path: the file.
-        like: parameters and state of the network, as arrays or shapes (``jax.eval_shape`` of its ``init``).
+        like: parameters and state of the network, as arrays or as shapes. ``jax.eval_shape`` gives the shapes. Write
+            the shape of an example inside the lambda, as below, because ``eval_shape`` traces its arguments.
 
     Raises:
         DataError: if the file is missing, damaged, or of another network. The error lists the paths that differ.
+
+    >>> import functional_nn as fnn, jax, tempfile
+    >>> net = fnn.chain(fnn.flatten(), fnn.dense(10))
+    >>> params, state = net.init(jax.random.key(0), (28, 28, 1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_parameters(f"{folder}/net.safetensors", params, state)
+    ...     like = jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), jax.random.key(0))
+    ...     params, state = load_parameters(f"{folder}/net.safetensors", like)
+    >>> params["dense_0"]["weight"].shape
+    (784, 10)
     """
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,56 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
+from functional_nn.core.validation import (
+    check_arrays,
+    check_count,
+    check_function,
+    is_array,
+    is_numeric,
+    is_of_pytorch,
+    shown,
+)
 from functional_nn.data.dataset import Split
 from functional_nn.training.state import TrainState, check_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
 
+LOSSES_OF_PYTORCH = {
+    "CrossEntropyLoss": "cross_entropy",
+    "BCEWithLogitsLoss": "binary_cross_entropy",
+    "BCELoss": "losses.binary_cross_entropy_from_probabilities",
+    "NLLLoss": "negative_log_likelihood",
+    "MSELoss": "mean_squared_error",
+    "L1Loss": "mean_absolute_error",
+    "binary_cross_entropy_with_logits": "binary_cross_entropy",
+    "mse_loss": "mean_squared_error",
+}
+"""The losses of this package by the names of PyTorch's."""
+
 
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
     """Raises an InputError unless these are a loss, an Optax transformation, and a penalty or None."""
+    check_is_not_of_pytorch(loss)
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
     check_gradient_transformation(optimizer)
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
+
+
+def check_is_not_of_pytorch(loss: object) -> None:
+    """Raises an InputError for a loss of PyTorch, and names the loss of this package."""
+    if is_of_pytorch(loss):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        own = LOSSES_OF_PYTORCH.get(name, "cross_entropy")
+        given = f"{name} of PyTorch"
+        raise InputError("loss", "a loss of functional_nn or a function in JAX", given, f"Write fnn.{own}.")
+
+
+def check_is_not_a_loader(data: object) -> None:
+    """Raises an InputError for an iterable of batches, such as a ``DataLoader`` of PyTorch or a generator."""
+    if isinstance(data, Iterable) and not isinstance(data, tuple | list | str | bytes | Mapping) and not is_array(data):
+        remedy = "Write fnn.data.Stream(loader); for a generator, fnn.data.Stream(generator, steps=…)."
+        raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 
 
 def check_counts(epochs: object, batch_size: object) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, checked_init
 from functional_nn.core.shapes import Shape, shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Dataset, Split
@@ -33,10 +33,10 @@ def data_for_network(net: Layer, loss: LossFunction, data: Dataset | Split) -> S
         for name in ("train", "test", "validation"):
             x, labels = split.part(name)
             if isinstance(labels, np.ndarray) and isinstance(y, jax.ShapeDtypeStruct):
+                outputs = jax.ShapeDtypeStruct((number_of_examples(x), *y.shape[1:]), np.float32)
                 with inside(f"{name} data"):
-                    # The check needs an array of outputs for all examples, but only its shape. A broadcast 0 takes no
-                    # memory.
-                    loss.check(np.broadcast_to(np.float32(0), (number_of_examples(x), *y.shape[1:])), labels)
+                    # Only the shape of the outputs is known, so their values are traced. The labels are checked whole.
+                    jax.eval_shape(lambda y, labels=labels: loss.check(y, labels), outputs)
     return split
 
 
@@ -84,7 +84,7 @@ def _network_output(net: Layer, structure: Hashable, leaves: tuple[tuple[Shape, 
     x = jax.tree.unflatten(structure, types)
 
     def output(key, x):
-        params, state = net.init(key, shape_of(x))
+        params, state = checked_init(net, key, shape_of(x))
         return net.apply(params, state, x, train=False)[0]
 
     return jax.eval_shape(output, jax.random.key(0), x)

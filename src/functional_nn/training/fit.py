@@ -27,11 +27,18 @@ from functional_nn.data.stream import Stream
 from functional_nn.data.stream_reader import StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.identity import PROGRAMS
-from functional_nn.training.argument_checks import check_counts, check_functions, check_patience, check_seed
+from functional_nn.training.argument_checks import (
+    check_counts,
+    check_functions,
+    check_is_not_a_loader,
+    check_patience,
+    check_seed,
+)
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.evaluated_data import EvaluatedData
+from functional_nn.training.likely_mistakes import warn_of_likely_mistakes
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.optimizers.wrapping import with_rate_share
 from functional_nn.training.processes import Processes
@@ -192,6 +199,7 @@ def fit(
             batch_size = number_of_examples(reader.first.x) * processes.count
             split = data_for_network(net, loss, reader.split())
         else:
+            check_is_not_a_loader(data)
             split = data_for_network(net, loss, data)
         device_count = chosen_devices(devices)
         if isinstance(data, Stream) and processes.are_several and batch_size % device_count:
@@ -199,7 +207,8 @@ def fit(
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
             check_patience(patience, split)
-        _warn_of_a_large_batch(batch_size, number_of_examples(split.train_x))
+        # Of a stream, the split has the first batch of this process.
+        warn_of_likely_mistakes(net, loss, split, number_of_examples(split.train_x) if streamed else batch_size)
         if non_finite == ROLL_BACK:
             optimizer = with_rate_share(optimizer)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
@@ -334,9 +343,3 @@ def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Spl
         # Without a number of steps, the batches do not depend on the number of the epoch.
         return int(epochs_before(start, data.steps)) if data.steps else 0
     return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
-
-
-def _warn_of_a_large_batch(batch_size: int, examples: int) -> None:
-    if batch_size > examples:
-        text = f"batch_size {batch_size} is larger than the {examples} training examples: an epoch is one step."
-        warnings.warn(text, UserWarning, stacklevel=3)

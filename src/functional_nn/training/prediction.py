@@ -13,7 +13,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_arrays, check_count, shown, tree_in_native_order
+from functional_nn.core.validation import as_array, check_arrays, check_count, is_array, shown, tree_in_native_order
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
@@ -29,10 +29,13 @@ def predict(
 ) -> PyTree:
     """The network's outputs for each example, as NumPy arrays, computed batch by batch.
 
+    For a classifier, the outputs are logits. ``predict_probabilities`` gives their softmax, and so does the method
+    ``predict`` of a saved network (``fnn.exchange.load``), which knows that it is a classifier.
+
     Args:
         net, params, state: the network with its trained parameters and state.
         x: (examples, …), with examples of the shape that the network was trained on (``Run.in_shape``); ``Masked``, or
-            a tuple or dict of arrays. Bytes are divided by 255.
+            a tuple or dict of arrays. Bytes are divided by 255. Tensors of PyTorch are converted.
         precision: as in training.
         batch_size: the number of examples computed at a time. A smaller one needs less memory.
 
@@ -72,6 +75,7 @@ def _by_batch(
     """A compiled function of each batch, with the results of all batches joined."""
     check_trees(params, state)
     check_count("batch_size", batch_size)
+    x = jax.tree.map(_as_numpy_if_convertible, x)
     check_arrays("x", x)
     params, state, x = tree_in_native_order((params, state, x))
     examples = len(jax.tree.leaves(x)[0])
@@ -84,6 +88,11 @@ def _by_batch(
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+def _as_numpy_if_convertible(x: object) -> object:
+    """A tensor of another library as a NumPy array; any other value as it is."""
+    return np.asarray(x) if not is_array(x) and hasattr(x, "__array__") else x
 
 
 # Both functions are kept, because jax.jit compiles again for a new function object, even with the same network.

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer import Layer, Params, State, as_layer, checked_init
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import Shapes
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoint import forms
@@ -20,6 +20,9 @@ from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.random_keys import derived_key
+
+MOST_SHOWN = 12
+"""How many arrays of the parameters, and of the state, the ``repr`` of a train state lists."""
 
 
 class TrainState(NamedTuple):
@@ -40,6 +43,17 @@ class TrainState(NamedTuple):
     optimizer_state: PyTree
     key: jax.Array
     loss_scale: LossScale | None = None
+
+    def __repr__(self) -> str:
+        """The step and the shapes, since all arrays together would fill many pages.
+
+        >>> import functional_nn as fnn
+        >>> create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
+        TrainState(step=0, params={bias: (2,), weight: (3, 2)}, state={}, optimizer_state: 5 arrays)
+        """
+        arrays = len(jax.tree.leaves(self.optimizer_state))
+        parts = [f"params={_listed(self.params)}", f"state={_listed(self.state)}", f"optimizer_state: {arrays} arrays"]
+        return f"TrainState(step={self.step}, {', '.join(parts)})"
 
     def apply_gradient(
         self, gradient: PyTree, optimizer: optax.GradientTransformation, state: State | None = None, **extra: object
@@ -67,6 +81,13 @@ class TrainState(NamedTuple):
             state=self.state if state is None else state,
             optimizer_state=optimizer_state,
         )
+
+
+def _listed(tree: PyTree) -> str:
+    """The paths and shapes of the first arrays of a pytree."""
+    shapes = [f"{path}: {jnp.shape(leaf)}" for path, leaf in flatten(tree).items()]
+    more = [f"… {len(shapes) - MOST_SHOWN} more"] if len(shapes) > MOST_SHOWN else []
+    return f"{{{', '.join(shapes[:MOST_SHOWN] + more)}}}"
 
 
 def epochs_before(train_state: TrainState, steps_per_epoch: int) -> jax.Array:
@@ -120,7 +141,7 @@ def create_train_state(
 
 
 def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
-    params, state = cast(net.init(derived_key(key, "init"), in_shape), policy.parameters)
+    params, state = cast(checked_init(net, derived_key(key, "init"), in_shape), policy.parameters)
     loss_scale = LossScale.first() if policy.scales_loss else None
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,11 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.argument_names import argument_names, check_takes, path_name
-from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, Residuals, State, backward_of
+from functional_nn.core.cotangents import ShapesByPath, check_cotangents, cotangent_error, cotangents_of
+from functional_nn.core.errors import InputError, inside
+from functional_nn.core.layer import (
+    Layer,
+    Params,
+    Residuals,
+    State,
+    backward_of,
+    checked_forward,
+    checked_init,
+)
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
+
+EXAMPLES = 3
+"""The least number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
 
 Array: TypeAlias = jax.Array | np.ndarray
 Leaves: TypeAlias = Sequence[Array]
@@ -179,7 +192,7 @@ def _operations_of_jax(argument: str) -> Iterator[None]:
         raise InputError(argument, "a function that JAX can trace", given, remedy) from error
 
 
-def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
+def bars_of(bars: PyTree, inputs: DifferentiableLeaves, argument: str = "hand_vjp") -> Leaves:
     """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure, kinds and shapes."""
     like = inputs.join_cotangents(inputs.leaves)
     expected, given = jax.tree.structure(like), jax.tree.structure(bars)
@@ -188,20 +201,20 @@ def bars_of(bars: PyTree, inputs: DifferentiableLeaves) -> Leaves:
         others = jax.tree.leaves(inputs.join(inputs.leaves))
         if integers := [leaf for leaf in others if jnp.issubdtype(jnp.result_type(leaf), jnp.integer)]:
             remedy += f" Integers, such as {shown(integers[0])}, have none: write 1.0, not 1, for what has one."
-        raise InputError("hand_vjp", f"cotangents of structure {expected}", given, remedy)
+        raise InputError(argument, f"cotangents of structure {expected}", given, remedy)
     leaves = []
-    for bar, argument in zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True):
-        dtype, is_complex = jnp.result_type(bar), jnp.issubdtype(jnp.result_type(argument), jnp.complexfloating)
+    for bar, primal in zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True):
+        dtype, is_complex = jnp.result_type(bar), jnp.issubdtype(jnp.result_type(primal), jnp.complexfloating)
         if not jnp.issubdtype(dtype, jnp.complexfloating if is_complex else jnp.floating):
             kind = "complex" if is_complex else "real floating-point"
             remedy = "The cotangent of a real argument is real, that of a complex one is complex."
-            raise InputError(f"hand_vjp: {inputs.names[len(leaves)]}", f"a cotangent of {kind} numbers", dtype, remedy)
+            name = inputs.names[len(leaves)]
+            raise InputError(f"{argument}: {name}", f"a cotangent of {kind} numbers", dtype, remedy)
         # The cotangent of a + ib is ā - i b̄.
         leaves += [jnp.real(bar), -jnp.imag(bar)] if is_complex else [bar]
     for name, bar, leaf in zip(inputs.names, leaves, inputs.leaves, strict=True):
         if jnp.shape(bar) != jnp.shape(leaf):
-            remedy = "A cotangent has the shape of what it belongs to: sum over axes that were broadcast."
-            raise InputError(f"hand_vjp: {name}", f"a cotangent of shape {jnp.shape(leaf)}", jnp.shape(bar), remedy)
+            raise cotangent_error(f"{argument}: {name}", jnp.shape(bar), jnp.shape(leaf))
     return leaves
 
 
@@ -238,7 +251,7 @@ def layer_problem(
 
     def forward(leaves: Leaves) -> tuple[PyTree, Residuals]:
         params, x = inputs.join(leaves)
-        y, _, residuals = layer.forward(params, state, x, train=train, key=key)
+        y, _, residuals = checked_forward(layer, params, state, x, train=train, key=key)
         return y, residuals
 
     y_shape, _ = jax.eval_shape(forward, inputs.leaves)
@@ -247,7 +260,11 @@ def layer_problem(
         return forward(leaves)[1]
 
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
-        return bars_of(backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars)), inputs)
+        returned = backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars))
+        with inside(layer.name):
+            bars = cotangents_of(returned)
+            check_cotangents(ShapesByPath.of(params, x), *bars)
+            return bars_of(bars, inputs, "backward")
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         return backward(residuals(leaves), y_bars)
@@ -260,7 +277,7 @@ def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) 
 
     A layer's own ``init`` starts many parameters at 0 or 1, where errors in a formula do not show.
     """
-    params, state = jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
+    params, state = jax.eval_shape(lambda key: checked_init(layer, key, in_shape), jax.random.key(0))
 
     def normal(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)
@@ -269,6 +286,18 @@ def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) 
         return jnp.asarray(np.abs(random.normal(size=leaf.shape)) + 0.5, leaf.dtype)
 
     return jax.tree.map(normal, params), jax.tree.map(positive, state)
+
+
+def number_of_examples(in_shape: Shape) -> int:
+    """The size of the batch: the smallest from ``EXAMPLES`` on that is not the length of an axis of ``in_shape``.
+
+    If lengths are equal, a product with a forgotten transposition may have a legal shape.
+
+    >>> number_of_examples((5,)), number_of_examples((3, 4))
+    (3, 5)
+    """
+    lengths = {length for example in jax.tree.leaves(stand_in(in_shape)) for length in example.shape[1:]}
+    return next(count for count in itertools.count(EXAMPLES) if count not in lengths)
 
 
 def draw_input(in_shape: Shape, random: np.random.Generator, batch: int) -> PyTree:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import jax
 
+from functional_nn.core.cotangents import ShapesByPath, check_cotangents, cotangents_of
+from functional_nn.core.errors import inside
 from functional_nn.core.forward_versions import for_hand_vjp
-from functional_nn.core.layer import Layer, Residuals, State, as_layer, backward_of
+from functional_nn.core.layer import Layer, Residuals, State, as_layer, backward_of, checked_forward
 from functional_nn.core.masked import Value
 
 
@@ -37,24 +39,28 @@ def with_hand_vjp(layer: Layer) -> Layer:
     [4. 4.] [4. 4.]
     """
     layer = as_layer(layer)
-    # JAX does not differentiate this forward pass. Layers with two versions of it have one for this use.
-    layer_forward = for_hand_vjp(layer).forward
+    # JAX does not differentiate the forward pass. Layers with two versions of it have one for this use.
+    layer = for_hand_vjp(layer)
 
     def with_mode(train: bool) -> Callable[..., tuple[Value, State, Residuals]]:
         """The forward pass in training or in evaluation. ``custom_vjp`` takes arrays only, so train is fixed here."""
 
         def run(params, state, x, key):
-            return layer_forward(params, state, x, train=train, key=key)
+            return checked_forward(layer, params, state, x, train=train, key=key)
 
         def run_forward(params, state, x, key):
             outputs = run(params, state, x, key)
             _, _, residuals = outputs
-            return outputs, residuals
+            return outputs, (residuals, ShapesByPath.of(params, x))
 
-        def run_backward(residuals, cotangents):
+        def run_backward(residuals_and_shapes, cotangents):
+            residuals, shapes = residuals_and_shapes
             # JAX gives booleans and integers (a mask) cotangents of type float0; here they are None.
             y_bar = jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, cotangents[0])
-            params_bar, x_bar = backward_of(layer)(residuals, y_bar)
+            # JAX's own message about a wrong shape does not name the layer.
+            with inside(layer.name):
+                params_bar, x_bar = cotangents_of(backward_of(layer)(residuals, y_bar))
+                check_cotangents(shapes, params_bar, x_bar)
             return params_bar, None, x_bar, None
 
         function = jax.custom_vjp(run)

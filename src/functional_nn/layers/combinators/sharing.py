@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, State, as_layer, backward_of
+from functional_nn.core.layer import Layer, State, as_layer, backward_of, checked_init
 from functional_nn.core.layer_checks import check_entries
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import shown
@@ -61,7 +61,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         ]
 
     def init(key, in_shape):
-        params, state = layer.init(key, in_shape)
+        params, state = checked_init(layer, key, in_shape)
         leaves = trees.flatten(params)
         for use, source in places.items():
             use_shapes, source_shapes = _shapes_under(leaves, use), _shapes_under(leaves, source)
@@ -120,7 +120,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     paths = trees.check_paths(paths)
 
     def init(key, in_shape):
-        params, state = layer.init(key, in_shape)
+        params, state = checked_init(layer, key, in_shape)
         chosen, rest = trees.partition(params, paths)
         frozen_state: dict[str, State] = {"frozen": chosen}
         if state:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from functional_nn.core.channels_first import explaining_channels_first
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import TwoForwardPasses
 from functional_nn.core.layer import Layer, Params, State
@@ -256,9 +257,10 @@ def _convolution_layer(
         check_entries("params", params, ("weight", "bias") if bias else ("weight",))
         weight = params["weight"]
         check_floating(x)
-        check_images(x.shape, window)
-        _check_channels(x, weight, maps.in_size(weight))
-        windows = place(x.shape[1:-1])
+        with explaining_channels_first(x.shape):
+            check_images(x.shape, window)
+            _check_channels(x, weight, maps.in_size(weight))
+            windows = place(x.shape[1:-1])
         native = forward_is_native(lowering, x, windows, groups, differentiated)
         y = maps.output(x, weight, windows, groups, native)
         return _plus_bias(y, params, bias), state, (x, weight)
@@ -283,10 +285,11 @@ def _started(
 ) -> tuple[int, Windows]:
     """The number of input channels and the windows, for an input that fits."""
     *in_sizes, in_size = check_shape(in_shape, "spatial axes and channels, (…, in_size)")
-    check_images((1, *in_sizes, in_size), window)
-    if in_size % groups:
-        raise InputError("groups", f"a divisor of the {in_size} input channels", groups)
-    return in_size, place(in_sizes)
+    with explaining_channels_first((1, *in_sizes, in_size)):
+        check_images((1, *in_sizes, in_size), window)
+        if in_size % groups:
+            raise InputError("groups", f"a divisor of the {in_size} input channels", groups)
+        return in_size, place(in_sizes)
 
 
 def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, groups: int) -> tuple[jax.Array, jax.Array]:

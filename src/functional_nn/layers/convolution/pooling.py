@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.channels_first import explaining_channels_first
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_floating
@@ -278,8 +279,9 @@ def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
 
 def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Windows:
     check_floating(x)
-    check_images(x.shape, window)
-    windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
+    with explaining_channels_first(x.shape):
+        check_images(x.shape, window)
+        windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
     if any(max(pair) >= size for pair, size in zip(windows.pads, windows.window, strict=True)):
         raise InputError("padding", f"less than the window, {windows.window}", windows.pads, "A window must see x.")
     return windows

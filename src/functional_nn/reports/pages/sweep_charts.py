@@ -42,11 +42,11 @@ MOST_AXES = 8
 MOST_TICKS = 12
 """Up to this number, values have even distances on an axis, each with a tick."""
 
-SPACE, LARGEST_SPACE, TALL = 130, 260, 320
-"""The least and the largest distance between two axes, and the height of the picture with parallel coordinates."""
+SPACE, TALL = 130, 320
+"""The least distance between two axes, and the height of the picture with parallel coordinates."""
 
-ALL_SPACE = 700
-"""A picture with few axes is about as wide as this."""
+ALL_SPACE = 960
+"""The distance between the first and the last axis if there are few. The picture is then as wide as the page."""
 
 HIGHEST, LOWEST, NOT_FINITE = 44, 268, 300
 """The places of the ends of an axis, and of models that have no finite number."""
@@ -107,7 +107,7 @@ def parallel_coordinates(drawn: Sequence[Member], names: Sequence[str], metric: 
     finite = {member.number: member.last(metric) for member in drawn if has_number(member, metric)}
     within = (0, 1) if is_share(metric) else None
     scale = scale_of(list(finite.values()), LOWEST, HIGHEST, within=within)
-    space = min(LARGEST_SPACE, max(SPACE, ALL_SPACE // max(1, len(columns))))
+    space = max(SPACE, ALL_SPACE // max(1, len(columns)))
     width = 2 * LEFT + 60 + space * len(columns)
     at = [LEFT + 30 + space * column for column in range(len(columns) + 1)]
     parts = []

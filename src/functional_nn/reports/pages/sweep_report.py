@@ -13,7 +13,7 @@ from functional_nn.core.texts import words
 from functional_nn.reports.pages.charts import number
 from functional_nn.reports.pages.page import check_libraries, write_template
 from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
-from functional_nn.reports.pages.sweep_charts import MOST_AXES, curves, drawn_members, parallel_coordinates
+from functional_nn.reports.pages.sweep_charts import MOST_AXES, MOST_TICKS, curves, drawn_members, parallel_coordinates
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
@@ -72,6 +72,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "parallel": parallel_coordinates(
             drawn, with_axis, metric, f"Settings and {words(metric)} of {counted(len(drawn), 'model')}"
         ),
+        "most_ticks": MOST_TICKS,
         "axes_left_out": [name for name in without_seed if name not in with_axis],
         "charts": _charts(drawn, metrics, metric),
         "thinned": len(drawn) < len(ranked),

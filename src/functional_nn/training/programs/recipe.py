@@ -156,6 +156,11 @@ class RecipeFunctions:
         if not hasattr(self.optimizer, "update"):
             expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
             check_function("optimizer", self.optimizer, expected)
+            if (getattr(self.optimizer, "__module__", None) or "").split(".")[0] == "optax":
+                # Optax would take the hyper-parameters for the learning rate, and fail later.
+                name = getattr(self.optimizer, "__name__", "…")
+                remedy = f'Write lambda h: optax.{name}(h["learning_rate"]).'
+                raise InputError("optimizer", expected, f"the function optax.{name} itself", remedy)
         check_function("loss", self.loss, "a loss, such as cross_entropy, or a function")
         if self.penalty is not None:
             check_function("penalty", self.penalty, "a penalty, or a function of the hyper-parameters that makes one")

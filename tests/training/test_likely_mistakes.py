@@ -1,0 +1,59 @@
+"""Warnings of ``fit`` about networks and data that can be trained, but probably not as they were meant."""
+
+import warnings
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.data import Split
+from functional_nn.losses import cross_entropy_with
+
+VECTORS = np.ones((20, 4), np.float32)
+IMAGES, LABELS = np.ones((20, 3, 8, 8), np.float32), np.arange(20) % 4
+
+
+def trained(net, loss, x, labels=LABELS):
+    return fnn.fit(net, loss, optax.adam(1e-3), Split(x, labels), epochs=1, batch_size=10)
+
+
+@pytest.mark.parametrize("loss", [fnn.cross_entropy, cross_entropy_with(label_smoothing=0.1)])
+@pytest.mark.parametrize("last", [fnn.softmax, jax.nn.softmax, fnn.chain(fnn.dense(4), fnn.softmax)])
+def test_a_softmax_before_cross_entropy(loss, last):
+    with pytest.warns(UserWarning, match="cross_entropy takes logits, and the network ends in a softmax") as caught:
+        trained(fnn.chain(fnn.dense(4), last), loss, VECTORS)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_sigmoid_before_binary_cross_entropy():
+    with pytest.warns(UserWarning, match="Leave the sigmoid out"):
+        trained(fnn.chain(fnn.dense(1), fnn.sigmoid), fnn.binary_cross_entropy, VECTORS, np.ones((20, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("net", "loss"),
+    [
+        (fnn.chain(fnn.dense(4), fnn.log_softmax), fnn.negative_log_likelihood),
+        (fnn.chain(fnn.parallel(fnn.dense(4), fnn.softmax, combine="product")), fnn.cross_entropy),
+    ],
+)
+def test_a_softmax_that_is_right(net, loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(net, loss, VECTORS)
+
+
+def test_images_channels_first():
+    net = fnn.chain(fnn.conv(4, 3), fnn.relu, fnn.global_average_pool(), fnn.dense(4))
+    with pytest.warns(UserWarning, match=r"training images of shape \(3, 8, 8\)\. .* Write x\.transpose") as caught:
+        trained(net, fnn.cross_entropy, IMAGES)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("first", [fnn.flatten(), lambda x: x.transpose(0, 2, 3, 1)], ids=["flatten", "transpose"])
+def test_images_in_an_order_that_does_not_matter(first):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(fnn.chain(first, fnn.flatten(), fnn.dense(4)), fnn.cross_entropy, IMAGES)
