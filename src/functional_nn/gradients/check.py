@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from functional_nn.core.validation import (
     shown,
     tree_in_native_order,
 )
+from functional_nn.gradients.compare.captured_arrays import converted_anew, pulled_back
 from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES, JacobianComparison
 from functional_nn.gradients.compare.problem import (
     Leaves,
@@ -115,15 +117,16 @@ def check_vjp(
     def problem_in(dtype: str) -> Problem:
         return function_problem(function, hand_vjp, cast(arguments, dtype))
 
-    comparison = JacobianComparison(
-        name,
-        problem_in,
-        seed=seed,
-        kinks_as_automatic=kinks_as_automatic,
-        stop_gradient_as_constant=stop_gradient_as_constant,
-    )
-    second_order &= not stop_gradient_as_constant
-    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
+    with converted_anew(partial(pulled_back, problem_in)):
+        comparison = JacobianComparison(
+            name,
+            problem_in,
+            seed=seed,
+            kinks_as_automatic=kinks_as_automatic,
+            stop_gradient_as_constant=stop_gradient_as_constant,
+        )
+        second_order &= not stop_gradient_as_constant
+        return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_layer(
@@ -194,15 +197,16 @@ def check_layer(
     def problem_in(dtype: str) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
-    comparison = JacobianComparison(
-        layer.name,
-        problem_in,
-        seed=seed,
-        kinks_as_automatic=True,
-        stop_gradient_as_constant=stop_gradient_as_constant,
-    )
-    second_order &= not stop_gradient_as_constant
-    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
+    with converted_anew(partial(pulled_back, problem_in)):
+        comparison = JacobianComparison(
+            layer.name,
+            problem_in,
+            seed=seed,
+            kinks_as_automatic=True,
+            stop_gradient_as_constant=stop_gradient_as_constant,
+        )
+        second_order &= not stop_gradient_as_constant
+        return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_gradients(
@@ -293,8 +297,9 @@ def check_gradients(
         problem = function_problem(value, by_hand, (cast_params,))
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
 
-    comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
-    return _report(comparison, _types(leaves), second_order=False, mutants=mutants)
+    with converted_anew(partial(pulled_back, problem_in)):
+        comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
+        return _report(comparison, _types(leaves), second_order=False, mutants=mutants)
 
 
 def _numbers(leaf: PyTree) -> np.ndarray:
