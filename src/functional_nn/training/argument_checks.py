@@ -14,14 +14,18 @@ from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_count, check_function, is_array, is_numeric, shown
 from functional_nn.data.dataset import Split
-from functional_nn.training.state import TrainState, check_gradient_transformation
+from functional_nn.training.state import TrainState, check_gradient_transformation, is_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
 
 
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
     """Raises an InputError unless these are a loss, an Optax transformation, and a penalty or None."""
-    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    expected = "a loss, such as cross_entropy, or a function"
+    if is_gradient_transformation(loss):
+        remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
+        raise InputError("loss", expected, "an Optax transformation", remedy)
+    check_function("loss", loss, expected)
     check_gradient_transformation(optimizer)
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
