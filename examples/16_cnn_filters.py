@@ -5,7 +5,7 @@
 A convolution compares each 5x5 patch of an image with a few small patterns, its filters. You learn to read the filters
 of a trained network, and its feature maps, which show where in the image each filter found its pattern. You also see
 how much the network needs each filter, by switching it off. A run takes about half a minute. The picture shows each
-filter (orange: positive weights, purple: negative ones), its feature map for a digit, and the accuracy without it.
+filter (blue: positive weights, red: negative ones), its feature map for a digit, and the accuracy without it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def draw(path, digit, filters, maps, accuracy, without):
     axes[1, 0].imshow(digit, cmap="gray_r")
     axes[1, 0].set(xlabel=f"a digit\nall filters:\n{accuracy:.1%}")
     for number in range(count):
-        axes[0, number + 1].imshow(filters[number], cmap="PuOr_r", vmin=-limit, vmax=limit)
+        axes[0, number + 1].imshow(filters[number], cmap="RdBu", vmin=-limit, vmax=limit)
         axes[1, number + 1].imshow(maps[number], cmap="gray_r", vmin=0, vmax=maps.max())
         axes[1, number + 1].set(xlabel=f"without\nfilter {number}:\n{without[number]:.1%}")
         axes[0, number + 1].set(title=f"{number}")

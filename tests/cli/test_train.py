@@ -627,3 +627,15 @@ def test_validation_patience_and_metrics(tiny, tmp_path, capsys):
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["validation_loss"] == result["validation_loss"]
     assert (out / "learning_curves.png").exists()
+
+
+def test_an_accuracy_no_better_than_guessing_gets_a_remark(tiny, capsys):
+    remark = r"\nThis is no better than guessing \(0\.3333 for 3 classes\)\. Try a smaller learning rate\.\n$"
+    flags = ["--learning-rate", "1e-9", "--epochs", "1", "--seed"]
+    outputs = []
+    for seed in "0123456789":
+        assert run([*tiny, *flags, seed]) == 0
+        outputs.append(capsys.readouterr().out)
+    accuracies = [float(re.search(r"test accuracy (\d\.\d{4}) after", output)[1]) for output in outputs]
+    assert [bool(re.search(remark, output)) for output in outputs] == [value < 0.334 for value in accuracies]
+    assert min(accuracies) < 0.334 < max(accuracies)

@@ -47,6 +47,8 @@ def test_the_package_is_imported_without_jax_and_ipython():
         ("adamxa", ["adamax", "adam", "adamw"], "adamax"),
         ("nestrov", ["nesterov", "adam"], "nesterov"),
         ("ADAM", ["adamax", "adam"], "adam"),
+        ("cmm", ["cnn", "mlp", "gru"], "cnn"),
+        ("xyz", ["cnn", "mlp", "gru"], None),
         ("x" * 10**6, ["adam"], None),
     ],
 )
@@ -122,3 +124,59 @@ def test_tokens_as_bytes_are_explained():
     net = fnn.chain(fnn.embedding(5, 3), fnn.flatten(), fnn.dense(10))
     with pytest.raises(fnn.InputError, match=r"Give tokens as int32.* fit converts uint8 to floating-point numbers"):
         fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), tokens, epochs=1, batch_size=10)
+
+
+def test_an_activation_that_is_called_without_an_argument():
+    for activation in (fnn.relu, fnn.softmax):
+        with pytest.raises(fnn.InputError, match=f"In a network, write {activation.name} without parentheses"):
+            activation()
+
+
+def test_loss_and_optimizer_are_swapped():
+    data = Split(np.zeros((4, 2)), np.array([0, 1, 0, 1]))
+    with pytest.raises(fnn.InputError, match=r"look swapped: .* as in fit\(net, loss, optimizer, data\)"):
+        fnn.fit(fnn.dense(2), optax.sgd(0.1), fnn.cross_entropy, data)
+
+
+def test_examples_along_the_second_axis():
+    data = Split(np.zeros((2, 4)), np.array([0, 1, 0, 1]))
+    with pytest.raises(fnn.InputError, match=r"Examples are along the first axis: write x\.T"):
+        fnn.fit(fnn.dense(2), fnn.cross_entropy, optax.sgd(0.1), data)
+
+
+CLASSES = np.array([0, 1, 2, 1])
+NAMES = ["cat", "dog", "cow", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "given", "remedy"),
+    [
+        (CLASSES.astype(float), 3, "floating-point numbers of shape (4,)", "Write labels.astype(int)."),
+        (CLASSES > 1, 2, "booleans of shape (4,)", "Write labels.astype(int)."),
+        (CLASSES + 0.5, 3, "floating-point numbers of shape (4,)", ""),
+        (CLASSES + 1, 3, "3 at index (2,)", "Subtract 1 from the labels, or give the network more outputs. To leave"),
+        (CLASSES + 4, 3, "4 at index (0,)", "Give the network one output for each class. To leave"),
+        (CLASSES % 2, 1, "1 at index (1,)", "write dense(2). Or use the loss binary_cross_entropy, with labels of"),
+        (CLASSES[:, None] % 2 / 1, 1, "a row with sum 0", "write dense(2). Or use the loss binary_cross_entropy"),
+        (CLASSES, 1, "1 at index (1,)", "A network has one output for each class: write dense(3)."),
+        (np.array(NAMES), 3, "<U3 of shape (4,)", "Write np.unique(labels, return_inverse=True)[1]."),
+        (NAMES, 3, str(NAMES), "Write np.unique(labels, return_inverse=True)[1]."),
+        (CLASSES[:, None], 3, "integers of shape (4, 1)", "Write labels[:, 0]."),
+        (
+            CLASSES[:, None].astype(float),
+            3,
+            "floating-point numbers of shape (4, 1)",
+            "Write labels[:, 0].astype(int).",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit(labels, outputs, given, remedy):
+    data = Split(np.zeros((4, 2)), labels)
+    for call in (
+        lambda: fnn.fit(fnn.dense(outputs), fnn.cross_entropy, optax.sgd(0.1), data),
+        lambda: fnn.cross_entropy(jnp.zeros((4, outputs)), labels),
+    ):
+        with pytest.raises(fnn.InputError) as caught:
+            call()
+        assert f"got {given}" in str(caught.value)
+        assert remedy in str(caught.value)

@@ -53,8 +53,9 @@ class Activation:
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | None = None) -> jax.Array:
         """Computes f(x), element by element."""
+        _check_given(self.name, x)
         x = as_array("x", x)
         check_floating(x)
         y = self.function(x, *self.parameters)
@@ -102,8 +103,9 @@ class VectorActivation:
     def __repr__(self) -> str:
         return f"VectorActivation({self.name!r})"
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | None = None) -> jax.Array:
         """Computes f(x), over the last axis."""
+        _check_given(self.name, x)
         x = as_array("x", x)
         check_floating(x)
         if not x.ndim:
@@ -120,6 +122,12 @@ class VectorActivation:
             return {}, self.pullback(x, y_bar)
 
         return Layer(self.name, lambda key, in_shape: ({}, {}), forward, backward)
+
+
+def _check_given(name: str, x: object) -> None:
+    """Requires an argument. Somebody who writes ``chain(dense(10), relu())`` means the activation itself."""
+    if x is None:
+        raise InputError("x", "an array", "nothing", f"In a network, write {name} without parentheses.")
 
 
 def _set_docstring(activation: Activation | VectorActivation, text: str) -> None:

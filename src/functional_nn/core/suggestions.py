@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from functional_nn.core.errors import shortened
 
+SHORT = 3
+"""The length of a word for which a name of the same length, with the same first letter, is similar enough."""
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, None where no name is similar.
@@ -16,6 +19,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """
     by_lower_case = {name.lower(): name for name in known}
     similar = difflib.get_close_matches(word.lower(), sorted(by_lower_case), n=5)
+    if not similar and len(word) == SHORT:
+        # Two wrong letters of three are too many for difflib. They are often the same letter twice, as in cmm for cnn.
+        similar = [name for name in by_lower_case if len(name) == SHORT and name[0] == word[0].lower()]
     if not similar:
         return None
     return by_lower_case[min(similar, key=lambda name: (_edit_distance(word.lower(), name), name))]

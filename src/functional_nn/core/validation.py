@@ -196,7 +196,7 @@ def as_array(argument: str, value: object) -> jax.Array:
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not is_numeric(array):
-        raise InputError(argument, "an array of numbers", shown(value))
+        raise InputError(argument, "an array of numbers", shown(value), _numbers_of_texts(argument, value))
     return array
 
 
@@ -207,8 +207,15 @@ def as_host_array(argument: str, value: object) -> np.ndarray:
     except (TypeError, ValueError):
         array = None
     if array is None or not is_numeric(array):
-        raise InputError(argument, "an array of numbers", shown(value))
+        raise InputError(argument, "an array of numbers", shown(value), _numbers_of_texts(argument, value))
     return array
+
+
+def _numbers_of_texts(argument: str, value: object) -> str:
+    """A remedy for labels that are texts, such as names of classes; empty for anything else."""
+    texts = list(value.flat) if isinstance(value, np.ndarray) else value
+    are_texts = isinstance(texts, list | tuple) and len(texts) and all(isinstance(text, str) for text in texts)
+    return "Write np.unique(labels, return_inverse=True)[1]." if argument.endswith("labels") and are_texts else ""
 
 
 def check_arrays(argument: str, value: object) -> None:

@@ -37,7 +37,9 @@ def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
     if is_one_number or not jax.tree.leaves(x) or not all(leaf.ndim for leaf in leaves):
         raise InputError(part, "as many labels as examples", shapes)
     if len({len(leaf) for leaf in leaves}) > 1:
-        raise InputError(part, "as many labels as examples", shapes)
+        is_transposed = isinstance(x, np.ndarray) and x.shape[1] == len(jax.tree.leaves(labels)[0])
+        remedy = "Examples are along the first axis: write x.T." if is_transposed and x.ndim == 2 else ""
+        raise InputError(part, "as many labels as examples", shapes, remedy)
     if len(leaves[0]) == 0:
         raise InputError(part, "at least one example", f"shape {_shapes(x)}")
     if any(label.dtype == np.uint8 and label.ndim > 2 for label in jax.tree.leaves(labels)):

@@ -54,6 +54,8 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
         image = _reduced(_opaque(opened).convert("RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
     gray = _bright_on_dark(np.asarray(_reduced(_opaque(opened).convert("L"))))
+    if digits and np.ptp(gray) < INK:
+        raise _blank(path)
     if gray.shape != (height, width):
         gray = _centered(path, gray, height, width) if digits else _scaled(gray, height, width)
     return gray[..., None]
@@ -206,13 +208,17 @@ def _scaled(gray: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(PIL.Image.fromarray(gray).resize((width, height), PIL.Image.Resampling.BOX))
 
 
+def _blank(path: str | os.PathLike[str]) -> DataError:
+    return DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
+
+
 def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width: int) -> np.ndarray:
     # The border shows the brightness of the page. Ink is brighter or darker, whichever stands out more.
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     over_page = gray.astype(np.float32) - np.median(border)
     ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
     if ink.max() < INK:
-        raise DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
+        raise _blank(path)
     ink *= 255 / ink.max()
     # Cut out the digit, and scale its longer side to 20 in 28 pixels.
     rows, columns = (np.flatnonzero((ink > INK).any(axis=axis)) for axis in (1, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -27,7 +26,7 @@ from functional_nn.core.validation import (
     shown,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES, JacobianComparison
+from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
@@ -40,7 +39,7 @@ from functional_nn.gradients.compare.problem import (
     number_of_examples,
 )
 from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.mutation.planting import plant
+from functional_nn.gradients.problem_check import check_problem
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
@@ -113,15 +112,17 @@ def check_vjp(
     def problem_in(dtype: str) -> Problem:
         return function_problem(function, hand_vjp, cast(arguments, dtype))
 
-    comparison = JacobianComparison(
+    return check_problem(
         name,
         problem_in,
+        _types(leaves),
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
+        second_order=second_order,
+        mutants=mutants,
+        equivalent=equivalent,
     )
-    second_order &= not stop_gradient_as_constant
-    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_layer(
@@ -193,15 +194,16 @@ def check_layer(
     def problem_in(dtype: str) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
-    comparison = JacobianComparison(
+    return check_problem(
         layer.name,
         problem_in,
+        _types(leaves),
         seed=seed,
-        kinks_as_automatic=True,
         stop_gradient_as_constant=stop_gradient_as_constant,
+        second_order=second_order,
+        mutants=mutants,
+        equivalent=equivalent,
     )
-    second_order &= not stop_gradient_as_constant
-    return _report(comparison, _types(leaves), second_order=second_order, mutants=mutants, equivalent=equivalent)
 
 
 def check_gradients(
@@ -292,8 +294,8 @@ def check_gradients(
         problem = function_problem(value, by_hand, (cast_params,))
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
 
-    comparison = JacobianComparison(f"{layer.name}, {loss.name}", problem_in, seed=seed, kinks_as_automatic=True)
-    return _report(comparison, _types(leaves), second_order=False, mutants=mutants)
+    subject = f"{layer.name}, {loss.name}"
+    return check_problem(subject, problem_in, _types(leaves), seed=seed, second_order=False, mutants=mutants)
 
 
 def _numbers(leaf: PyTree) -> np.ndarray:
@@ -322,25 +324,3 @@ def _types(leaves: Leaves) -> list[str]:
     """The types for the comparison: float64, and the widest type of the arguments if it is another type."""
     widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
     return ["float64"] if widest == "float64" else ["float64", widest]
-
-
-def _report(
-    comparison: JacobianComparison,
-    types: Sequence[str],
-    *,
-    second_order: bool,
-    mutants: bool,
-    equivalent: Mapping[str, str] | None = None,
-) -> Report:
-    """Runs the comparison. Errors are planted only in a formula that passes."""
-    started = time.perf_counter()
-    verdicts = list(comparison.first_order())
-    if second_order:
-        verdicts += comparison.second_order()
-    for dtype in types:
-        verdicts += comparison.in_type(dtype)
-    planted, survivors = 0, ()
-    if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-        planted, survivors = plant(comparison, equivalent=equivalent)
-    seconds = time.perf_counter() - started
-    return Report(tuple(verdicts), planted, survivors, seconds=seconds, title=comparison.subject)

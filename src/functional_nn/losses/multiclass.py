@@ -15,9 +15,10 @@ from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number
 from functional_nn.losses.labels import (
     are_probabilities,
+    as_class_numbers,
     check_classes,
     check_probabilities,
-    forgotten_flatten,
+    described,
     one_hot,
 )
 from functional_nn.losses.loss import Loss
@@ -78,9 +79,10 @@ def cross_entropy_with(
         else:
             expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
             one_hot_integers = integers and labels.shape == y.shape
-            one_hot_remedy = "Give a one-hot array as floating-point numbers." if one_hot_integers else ""
-            remedy = one_hot_remedy or forgotten_flatten(y, labels)
-            raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}", remedy)
+            is_one_hot = one_hot_integers and y.shape[-1] > 1
+            one_hot_remedy = "Give a one-hot array as floating-point numbers." if is_one_hot else ""
+            remedy = one_hot_remedy or as_class_numbers(y, labels)
+            raise InputError("labels", expected, described(labels), remedy)
 
     def targets(y, labels):
         """c t in the shape of y. It is NaN for a label that is not a class, or a row that is not probabilities."""

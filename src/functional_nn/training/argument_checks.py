@@ -22,7 +22,7 @@ from functional_nn.core.validation import (
     shown,
 )
 from functional_nn.data.dataset import Split
-from functional_nn.training.state import TrainState, check_gradient_transformation
+from functional_nn.training.state import TrainState, check_gradient_transformation, is_gradient_transformation
 
 LARGEST_SEED = 2**32 - 1
 
@@ -42,7 +42,11 @@ LOSSES_OF_PYTORCH = {
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
     """Raises an InputError unless these are a loss, an Optax transformation, and a penalty or None."""
     check_is_not_of_pytorch(loss)
-    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    expected = "a loss, such as cross_entropy, or a function"
+    if is_gradient_transformation(loss):
+        remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
+        raise InputError("loss", expected, "an Optax transformation", remedy)
+    check_function("loss", loss, expected)
     check_gradient_transformation(optimizer)
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")

@@ -55,12 +55,12 @@ class EpochMetrics(NamedTuple):
 
     @property
     def test_loss(self) -> float:
-        """The loss on the test examples."""
+        """The loss on the test examples; NaN if there are none, or if validation examples take their place."""
         return self.metrics.get("test_loss", math.nan)
 
     @property
     def test_accuracy(self) -> float:
-        """The accuracy on the test examples."""
+        """The accuracy on the test examples; NaN if there are none, or if validation examples take their place."""
         return self.metrics.get("test_accuracy", math.nan)
 
     @property

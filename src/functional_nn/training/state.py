@@ -190,8 +190,13 @@ def _check_equal_forms(argument: str, given: PyTree, expected: PyTree, remedy: s
         raise InputError(argument, "the arrays that the network and the optimizer need", different, remedy)
 
 
+def is_gradient_transformation(value: object) -> bool:
+    """Whether a value is an Optax transformation."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
 def check_gradient_transformation(optimizer: object) -> None:
     """Raises an InputError unless this is an Optax transformation."""
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+    if not is_gradient_transformation(optimizer):
         remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)

@@ -159,9 +159,11 @@ def test_the_keyboard_draws_and_the_answer_is_said(page_of):
     page.locator(".drawing-pad").focus()
     page.keyboard.press("Delete")
     page.wait_for_function("document.querySelector('.drawing-answer').textContent.startsWith('?')")
+    assert page.locator(".drawing-save").is_disabled()
     for key in ["ArrowUp"] * 8 + [" "] + ["ArrowDown"] * 16 + [" "]:
         page.keyboard.press(key)
     page.wait_for_function("document.querySelector('.drawing-spoken').textContent.startsWith('Answer: 1,')")
+    assert page.locator(".drawing-save").is_enabled()
     assert page.locator(".drawing-pen").text_content() == "Pen up at row 23, column 15."
     page.keyboard.press("Control+z")
     page.wait_for_function("document.querySelector('.drawing-spoken').textContent.includes('empty')")

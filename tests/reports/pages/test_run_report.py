@@ -126,15 +126,15 @@ def test_a_scale_has_ticks_within_it(values):
     assert len(set(ticks)) == len(ticks)
 
 
-def test_weights_are_red_and_blue():
+def test_weights_are_blue_and_orange():
     weight = np.zeros((3, 3, 1, 70), np.float32)
     weight[..., 0], weight[..., 1] = 1, -1
     picture = weights_picture(weight)
     assert picture.shape == (15, 63, 4)
     assert [tuple(picture[0, at]) for at in (0, 3, 4, 8)] == [
-        (178, 24, 43, 255),
-        (0, 0, 0, 0),
         (33, 102, 172, 255),
+        (0, 0, 0, 0),
+        (179, 88, 6, 255),
         (247, 247, 247, 255),
     ]
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import PIL.Image
 import pytest
 
@@ -224,3 +225,19 @@ def test_a_network_without_a_layer_on_the_pixels_has_no_picture_of_weights(tmp_p
     data, net = dataset(classes=36), fnn.chain(fnn.flatten(), name="mlp")
     pictures = plots.draw_all(tmp_path, net, finished(net, data), data)
     assert pictures == ["confusion.png", "learning_curves.png", "most_wrong.png"]
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, 2]), np.eye(3)], ids=["classes", "numbers"])
+def test_plot_curves_of_a_run(labels):
+    """A run with an accuracy has a second panel for it; a run that has only losses has one panel."""
+    data = fnn.data.Split(np.eye(3), labels, np.eye(3), labels)
+    loss = fnn.cross_entropy if labels.ndim == 1 else fnn.mean_squared_error
+    run = fnn.fit(fnn.dense(3), loss, optax.sgd(0.1), data, epochs=2, batch_size=3)
+    figure = fnn.plots.plot_curves(run)
+    assert {"loss", "training", "test"} <= set(texts(figure))
+    assert ("test accuracy" in texts(figure)) == (labels.ndim == 1) == (len(figure.axes) == 2)
+    drawn(figure)
+    with pytest.raises(fnn.InputError, match=r"metric: expected the name of a metric of this run.* Known: test_"):
+        fnn.plots.plot_curves(run, "accuracy")
+    with pytest.raises(fnn.InputError, match="by: expected None"):
+        fnn.plots.plot_curves(run, by="seed")

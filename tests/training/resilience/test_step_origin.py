@@ -36,8 +36,8 @@ def test_the_example_in_the_data_is_named(row):
     x[row, 2] = np.nan
     run = fit(x=x)
     assert (run.origin.argument, run.origin.index[1]) == ("x", 2)
-    assert f"of the argument x is nan. x is not finite before anything is computed. In the training data this is " \
-        f"example {row}." in run.message  # fmt: skip
+    assert ") of the argument x of this batch is nan. x is not finite before anything is computed." in run.message
+    assert f"In the training data this is example {row}." in run.message
 
 
 def test_a_learning_rate_that_is_too_large():

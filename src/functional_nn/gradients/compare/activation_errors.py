@@ -25,6 +25,7 @@ from functional_nn.activations.activation_types import Activation
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import as_host_array, check_dtype, shown
 from functional_nn.gradients.compare.activation_points import mpmath_formula, regime_points
+from functional_nn.gradients.compare.captured_arrays import converted_anew
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.compare.verdict import Outcome, Verdict, judge
 
@@ -126,7 +127,7 @@ def check_activation(
         }
     if not regimes or not all(len(values) and np.isfinite(values).all() for values in regimes.values()):
         raise InputError("points", f"finite numbers in {dtype.name}, at least one in each regime", shown(points))
-    with jax.enable_x64(True):
+    with converted_anew(lambda: activation(jnp.zeros(1))), jax.enable_x64(True):
         computed = compute(activation, np.concatenate(list(regimes.values())))
         exact = _exact(activation, computed.x)
     verdicts, start = [], 0

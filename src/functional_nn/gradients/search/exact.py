@@ -9,11 +9,13 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
 from numpy.typing import ArrayLike
 
 from functional_nn.gradients.multiprecision.interpreter import Program
 from functional_nn.gradients.multiprecision.numbers import Arithmetic, Function
 from functional_nn.gradients.search.differences import SMALLEST, Level, Part, differences, joined, stencil
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 
 VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function of one number or of one vector."""
@@ -73,9 +75,9 @@ class ExactFunction:
     def __init__(self, function: VectorFunction, size: int | None, dtype: np.dtype):
         self._shape = () if size is None else (size,)
         self._count = 1 if size is None else size
-        self._program = Program(
-            lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))], [np.zeros(self._shape, dtype)]
-        )
+        point = [np.zeros(self._shape, dtype)]
+        traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
+        self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
         self._stencil = list(stencil(self._count))
 
     @property
@@ -148,6 +150,11 @@ class ExactFunction:
             y = self._program(arithmetic, [flat]).reshape(self.outputs, len(places), len(points))
             of = {place: y[:, number].T for number, place in enumerate(self._stencil)}  # (points, outputs)
             return differences(of, base, step, arithmetic.numbers(10) ** (GUARD_DIGITS - digits))
+
+
+def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    """The hook that copies captured arrays, so that a program does not keep what JAX converted (``converted_anew``)."""
+    return compute([np.array(operand) if isinstance(operand, np.ndarray) else operand for operand in operands])
 
 
 class _ArithmeticUntil(Arithmetic):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.gradients.compare.captured_arrays import converted_anew
 from functional_nn.gradients.search.computed import BATCH, ComputedFunction, HandVJP, errors, exact_of
 from functional_nn.gradients.search.exact import ExactFunction, ExactValues, VectorFunction
 from functional_nn.gradients.search.points import (
@@ -121,10 +123,22 @@ def take_samples(
     """
     random = np.random.default_rng(seed)
     other = np.dtype("float32" if dtype == np.float64 else "float64")
+
+    def at_zeros() -> object:
+        return function(jnp.zeros(() if size is None else size))
+
     # The constants of this program are rounded to the other type. ``Search.confirm`` compares the two.
-    with jax.enable_x64(other == np.float64), jax.numpy_dtype_promotion("standard"):
+    with (
+        converted_anew(at_zeros),
+        jax.enable_x64(other == np.float64),
+        jax.numpy_dtype_promotion("standard"),
+    ):
         in_other_type = ExactFunction(function, size, other)
-    with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+    with (
+        converted_anew(at_zeros),
+        jax.enable_x64(dtype == np.float64),
+        jax.numpy_dtype_promotion("standard"),
+    ):
         exact = ExactFunction(function, size, dtype)
         computed = ComputedFunction(function, hand_vjp, size, dtype)
         if size is None:

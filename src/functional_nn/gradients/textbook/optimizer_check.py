@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -15,6 +16,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
+from functional_nn.gradients.compare.captured_arrays import converted_anew
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.compare.verdict import Outcome, Verdict
 from functional_nn.gradients.textbook import TextbookRule
@@ -131,7 +133,12 @@ def check_optimizer(
         runs = _chosen_scenarios(parameters, steps, regimes)
     else:
         runs = {"given": _given_scenario(parameters, gradients, number(curvature))}
-    with jax.enable_x64(dtype == "float64"):
+
+    def one_step() -> object:
+        arrays = jax.tree.map(jnp.asarray, parameters)
+        return transformation.update(arrays, transformation.init(arrays), arrays)
+
+    with converted_anew(one_step), jax.enable_x64(dtype == "float64"):
         visited = optax_trajectories(transformation, list(runs.values()))
     comparison = _TrajectoryComparison(
         textbook_rule, subject or textbook_rule.name, dtype, TOLERANCES[dtype] if tolerance is None else tolerance

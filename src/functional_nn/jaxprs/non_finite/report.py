@@ -48,6 +48,7 @@ class NonFinite:
         affected: the paths of the results that are not finite, such as ``loss``; empty if all results are finite.
         argument: the path of the argument that is not finite, such as ``params/dense_0/weight``; "" if an operation
             made the number.
+        in_batch: whether this argument is a batch of the training data, in which the index counts.
         operation: the first operation with such a result, by the name of JAX's primitive, such as ``log``.
         layer: the path of its layer, such as ``residual_0/dense_1``; "" outside of layers.
         stage: ``"forward pass"``, ``"backward pass"``, or, in a run of ``fit``, ``"optimizer's update"``; "" for an
@@ -70,6 +71,7 @@ class NonFinite:
 
     affected: tuple[str, ...] = ()
     argument: str = ""
+    in_batch: bool = False
     operation: str = ""
     layer: str = ""
     stage: str = ""
@@ -103,7 +105,8 @@ class NonFinite:
         if not self.found:
             return "All results are finite."
         if self.argument:
-            return f"{self._element} of the argument {self.argument} is {self.value}. {self.cause}".strip()
+            of_batch = " of this batch" if self.in_batch else ""
+            return f"{self._element} of the argument {self.argument}{of_batch} is {self.value}. {self.cause}".strip()
         place = f" ({self.place})" if self.place else ""
         return f"{self._origin}{place}: {self.equation_in_words}. {self.cause}"
 

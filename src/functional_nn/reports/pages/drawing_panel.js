@@ -65,6 +65,7 @@ function startPanel(root) {
   function showAnswer() {
     const isEmpty = !area.strokes.length, { shares, first, name, percent } = best();
     root.classList.toggle("drawing-is-empty", isEmpty);
+    find("save").disabled = isEmpty; // "predict" refuses an empty picture
     const [word, number] = isEmpty ? ["?", "nothing drawn yet"] : [name, percent];
     answer.replaceChildren(element("strong", "", word), element("span", "", number));
     bars.forEach(({ row, bar, share }, i) => {

@@ -11,8 +11,8 @@ import numpy as np
 MOST_UNITS = 64
 """The largest number of units whose weights are shown."""
 
-BLUE, WHITE, RED = (33, 102, 172), (247, 247, 247), (178, 24, 43)
-"""The colors of the lowest weight, of 0, and of the highest weight."""
+ORANGE, WHITE, BLUE = (179, 88, 6), (247, 247, 247), (33, 102, 172)
+"""The colors of the lowest weight, of 0, and of the highest weight: those of signs in all pictures."""
 
 
 def as_png(pixels: np.ndarray) -> str:
@@ -40,7 +40,7 @@ def shown_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def weights_picture(weight: np.ndarray) -> np.ndarray:
-    """The weights of the first units beside each other, as a picture: red above 0, blue below 0.
+    """The weights of the first units beside each other, as a picture: blue above 0, orange below 0.
 
     Args:
         weight: (height, width, channels, units).
@@ -57,8 +57,8 @@ def weights_picture(weight: np.ndarray) -> np.ndarray:
     strength = np.clip(units / largest, -1, 1)[..., None]
     colors = np.where(
         strength > 0,
-        np.array(WHITE) + strength * (np.array(RED) - np.array(WHITE)),
-        np.array(WHITE) - strength * (np.array(BLUE) - np.array(WHITE)),
+        np.array(WHITE) + strength * (np.array(BLUE) - np.array(WHITE)),
+        np.array(WHITE) - strength * (np.array(ORANGE) - np.array(WHITE)),
     )
     picture = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), np.uint8)
     for place, unit in enumerate(colors):

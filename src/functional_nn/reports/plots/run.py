@@ -16,6 +16,7 @@ from functional_nn.core.layer import Layer, Params
 from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
+from functional_nn.reports.pages.pictures import BLUE, ORANGE, WHITE
 from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes
 from functional_nn.reports.plots.confusion import confusion
 from functional_nn.storage.files import write_whole
@@ -71,32 +72,35 @@ def write_picture(path: Path, figure: Figure) -> None:
     write_whole(path, content.getvalue())
 
 
-def learning_curves(history: Sequence[EpochMetrics], title: str = "") -> Figure:
-    """Plots the losses over the epochs, and the first other metric, such as the accuracy.
+def learning_curves(history: Sequence[EpochMetrics], title: str = "", metric: str | None = None) -> Figure:
+    """Plots the losses over the epochs, and another metric beside them, by default the accuracy if there is one.
 
     They are those of the training examples and of the examples that were evaluated: for validation, or for testing.
     """
-    figure, ((left, right),) = plain_axes(1, 2, width=9, height=3.6)
     epochs = [metrics.epoch for metrics in history]
     size = 4 if len(epochs) <= 60 else 0
     names = list(history[-1].metrics)
     losses = [name for name in names if name.endswith("_loss")]
-    chosen = default_metric(names)
+    chosen = default_metric(names) if metric is None else metric
+    columns = 1 if chosen in losses else 2
+    figure, grid = plain_axes(1, columns, width=4.5 * columns, height=3.6)
+    left, right = grid[0, 0], grid[0, -1]
     for name, style, color in zip(losses, ("o-", "s-"), (TRAIN, TEST), strict=False):
         values = [metrics.metrics[name] for metrics in history]
         label = name.removesuffix("_loss").replace("train", "training")
         left.plot(epochs, values, style, color=color, ms=size, label=label)
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(frameon=False)
-    values = [metrics.metrics[chosen] for metrics in history]
-    right.plot(epochs, values, "s-", color=TEST, ms=size, clip_on=False)
-    limit_accuracy(right, chosen)
-    if math.isfinite(values[-1]):
-        place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        right.annotate(f"{values[-1]:.4f}", (epochs[-1], values[-1]), **place)
+    if columns == 2:
+        values = [metrics.metrics[chosen] for metrics in history]
+        right.plot(epochs, values, "s-", color=TEST, ms=size, clip_on=False)
+        limit_accuracy(right, chosen)
+        if math.isfinite(values[-1]):
+            place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+            right.annotate(f"{values[-1]:.4f}", (epochs[-1], values[-1]), **place)
+        right.set(xlabel="epoch", ylabel=words(chosen))
     margin = max(0.5, 0.03 * len(epochs))
-    right.set(xlabel="epoch", ylabel=words(chosen))
-    for axes in (left, right):
+    for axes in grid.flat:
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
@@ -135,20 +139,23 @@ def most_wrong(
 
 
 def first_layer_weights(weight: np.ndarray, count: int = 64) -> Figure:
-    """Plots the weights of each unit of the first layer as an image, red for positive and blue for negative.
+    """Plots the weights of each unit of the first layer as an image, blue for positive and orange for negative.
 
     Args:
         weight: (height, width, channels, units), of a convolution or of a dense layer on whole images.
         count: the largest number of units to show.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
     units = np.moveaxis(weight[..., :count], -1, 0).mean(axis=-1)
     columns = min(16, max(4, len(units)))
     rows = math.ceil(len(units) / columns)
     figure, grid = plain_axes(rows, columns, width=0.6 * columns + 0.2, height=0.6 * rows + 0.5)
     largest = float(np.quantile(np.abs(units), 0.995)) or 1.0
-    _tiles(grid, list(units), cmap="RdBu_r", vmin=-largest, vmax=largest)
+    colors = LinearSegmentedColormap.from_list("signs", np.array([ORANGE, WHITE, BLUE]) / 255)
+    _tiles(grid, list(units), cmap=colors, vmin=-largest, vmax=largest)
     figure.suptitle(
-        f"Weights of the first layer, red above 0 and blue below: {len(units)} of {weight.shape[-1]} units", fontsize=9
+        f"Weights of the first layer, blue above 0, orange below: {len(units)} of {weight.shape[-1]} units", fontsize=9
     )
     return figure
 

@@ -12,6 +12,7 @@ import numpy as np
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import words
+from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
@@ -27,12 +28,13 @@ from functional_nn.reports.plots.axes import (
     values_of,
 )
 from functional_nn.reports.plots.heat_map import MOST_CELLS, plot_heat_map
-from functional_nn.reports.plots.run import write_picture
+from functional_nn.reports.plots.run import learning_curves, write_picture
 from functional_nn.sweeps.results.member import Member, check_result, chosen_metric, has_number
 from functional_nn.sweeps.results.results import SweepResult, shown_value
 from functional_nn.sweeps.results.statistics import Setting, half_width, setting, together
 from functional_nn.sweeps.results.table import place_of
-from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.training.epoch_metrics import check_metric, larger_is_better
+from functional_nn.training.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,21 +50,25 @@ MOST_TICKS = 12
 """Up to this number, values have even distances on an axis, each with a tick. More numbers are placed by value."""
 
 
-def plot_curves(result: SweepResult, metric: str | None = None, by: str | Sequence[str] | None = None) -> Figure:
+def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | Sequence[str] | None = None) -> Figure:
     """Plots a metric over the epochs: the mean of each setting's members, and a band that the title explains.
+
+    For the result of ``fit``, the losses in training and on the evaluated examples are plotted, and the metric.
 
     Members that stopped early keep their last value. A line ends when successive halving or an interruption ends one
     of its members, since the mean over the others would jump. Members that are not finite are left out of means.
 
     Args:
-        result: of a sweep.
-        metric: a name such as ``test_loss``; None for ``SweepResult.metric``.
+        result: of ``sweep`` or of ``fit``.
+        metric: a name such as ``test_loss``; None for ``SweepResult.metric``, and for the accuracy of a run.
         by: the hyper-parameters that distinguish the lines; by default all that vary except the seed. At most 10
-            lines are drawn, those of the best settings.
+            lines are drawn, those of the best settings. Not for a run.
 
     Raises:
         InputError: for an unknown metric or hyper-parameter, or if no member ran an epoch.
     """
+    if isinstance(result, Run):
+        return _curves_of_run(result, metric, by)
     check_result(result)
     metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
@@ -98,6 +104,17 @@ def plot_curves(result: SweepResult, metric: str | None = None, by: str | Sequen
     axes.set_title(some + (f"mean of {most} members, and {band}" if most > 1 else "one member each"), fontsize=11)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title=", ".join(by) or None)
     return figure
+
+
+def _curves_of_run(run: Run, metric: str | None, by: str | Sequence[str] | None) -> Figure:
+    """The learning curves of one run."""
+    if by is not None:
+        raise InputError("by", "None, because a run has no hyper-parameters that vary", shown(by))
+    if not run.history:
+        raise InputError("result", "a run of at least one epoch", repr(run))
+    if metric is not None:
+        check_metric("metric", metric, run.history[-1].metrics)
+    return learning_curves(run.history, metric=metric)
 
 
 def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:

@@ -42,6 +42,7 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
     )
     found = network_origin(recipe.net, function, **arguments, only_if_quick=True)
     if found.argument.split("/")[0] in ("x", "labels"):
+        found = replace(found, in_batch=True)
         if step.rows is None:
             return found
         return replace(found, note=f"In the training data this is example {step.rows[found.index[0]]}.")
