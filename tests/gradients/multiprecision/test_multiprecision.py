@@ -373,3 +373,10 @@ def test_what_has_no_rule_is_refused(function):
 def test_what_does_not_depend_on_the_inputs_needs_no_rule():
     found = evaluated(Arithmetic(30), lambda x: x * lax.igamma_grad_a(2.0, 2.0), np.array([0.5]))
     assert float(found[0, 0]) == 0.5 * float(lax.igamma_grad_a(2.0, 2.0))
+
+
+def test_the_incomplete_beta_function_has_no_number_outside_of_0_to_1():
+    """mpmath continues it. JAX's NaN there is right, and no finding of the atlas."""
+    x = np.array([-0.5, -1e-9, 1 + 1e-9, 2.0, 0.25])
+    found = evaluated(Arithmetic(30), lambda x: special.betainc(2.0, 3.0, x), x)[:, 0].astype(float)
+    np.testing.assert_allclose(found, [np.nan, np.nan, np.nan, np.nan, 0.26171875])

@@ -32,7 +32,10 @@ SPECIAL_BY_MPMATH: dict[str, Callable[..., Number]] = {
     "igamma": lambda mp, a, x: mp.gammainc(a, 0, x, regularized=True),
     "igammac": lambda mp, a, x: mp.gammainc(a, x, mp.inf, regularized=True),
     "polygamma": lambda mp, n, x: mp.psi(int(n), x),
-    "regularized_incomplete_beta": lambda mp, a, b, x: mp.betainc(a, b, 0, x, regularized=True),
+    # Outside of 0 to 1 there is no such function, though mpmath continues it.
+    "regularized_incomplete_beta": lambda mp, a, b, x: (
+        mp.betainc(a, b, 0, x, regularized=True) if 0 <= x <= 1 else mp.nan
+    ),
     "zeta": lambda mp, x, q: mp.zeta(x, q),
 }
 """Functions that mpmath always computes, under their names in JAX."""
