@@ -1,5 +1,6 @@
 """Streams that are read in another thread: the same bits, errors and Ctrl-C as without it, and no thread is left."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ from tests.data.test_read_ahead import reading_threads
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
+from functional_nn.data.stream_reader import Batch
+from functional_nn.training.batch_on_device import put_batch
 
 RANDOM = np.random.default_rng(0)
 X, LABELS = RANDOM.normal(size=(48, 5)).astype(np.float32), RANDOM.integers(0, 3, 48).astype(np.int32)
@@ -99,6 +102,17 @@ def test_a_batch_may_be_written_where_the_one_before_it_was():
             yield x, labels
 
     assert bits(fit(Stream(in_one_place))) == bits(fit(Stream(batches)))
+
+
+def test_a_batch_on_the_device_has_memory_of_its_own():
+    """JAX uses the memory of NumPy's arrays that begin at a multiple of 64 bytes."""
+    memory = np.zeros(8 * 3 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    x = memory[start : start + 24].reshape(8, 3)
+    like = jax.ShapeDtypeStruct((2, 3), np.float32), jax.ShapeDtypeStruct((2,), np.int32)
+    on_device, _ = put_batch(Batch(x, np.zeros(8, np.int32)), like, None)
+    memory[:] = 1
+    assert not np.asarray(on_device).any()
 
 
 class BrokenDiskError(Exception):
@@ -192,3 +206,23 @@ def test_ctrl_c_ends_the_run_and_the_thread(part, ahead):
     assert len(run.history) == 1
     assert closed[-1] == 2
     assert not reading_threads()
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_ctrl_c_counts_before_the_next_batch_even_if_the_iterable_ignores_it(part):
+    asked = []
+
+    def ignoring(number):
+        for batch in batches(number):
+            asked.append(number)
+            if len(asked) == 5:
+                with contextlib.suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.01)
+            yield batch
+
+    passes = iter(range(100))
+    test = (lambda: ignoring(next(passes))) if part == "test" else None
+    run = fit(Stream(ignoring if part == "train" else batches, test=test, ahead=0), epochs=5)
+    assert run.status == "interrupted"
+    assert len(asked) == 5
