@@ -58,8 +58,7 @@ class CompiledPrograms:
 
     Attributes:
         spec: the specification that they were compiled from.
-        sharding: the sharding of the arguments; None for one device.
-        batch_sharding: that of a stream's batches.
+        sharding, batch_sharding: those of the arguments, and of the batches of a stream; None for one device.
         train_state: the shapes and types of what ``start`` returns.
         jaxprs: the traced program of each compiled one, by name.
         metric_names: the names of the metrics of an epoch.
@@ -269,8 +268,7 @@ class CompiledPrograms:
         )
         # full is (batches, batch_size), behind the axis of members if each has its own order. Without full batches,
         # the last batch is the whole epoch and is optimized like one.
-        number_of_full_batches = full.shape[-2]
-        last_options = options | QUICK if number_of_full_batches else options
+        last_options = options | QUICK if full.shape[-2] else options
         _, epoch_result = compile_program("last_batch", last, last_options)
         return train_state, epoch_result
 
@@ -297,8 +295,7 @@ class CompiledPrograms:
         return evaluate.trace(self._shapes.hyperparameters, train_state, *self.spec.data.part(part))
 
     def _trace_batch_totals(self, train_state: TrainState, x: Value, labels: PyTree) -> Traced:
-        totals = self._place(self._functions.batch_totals)
-        return totals.trace(self._shapes.hyperparameters, train_state, x, labels)
+        return self._place(self._functions.batch_totals).trace(self._shapes.hyperparameters, train_state, x, labels)
 
 
 NO_HYPERPARAMETERS: Hyperparameters = {}
