@@ -60,10 +60,8 @@ def _captures_arrays(program: Callable[[], object]) -> bool:
     with jax.enable_x64(True):
         try:
             first, second = (jax.make_jaxpr(fresh(program))() for _ in range(2))
-        except (
-            TypeError,
-            ValueError,
-        ):  # two types in one operation: an array may still have the type of an older trace
+        except (TypeError, ValueError):
+            # Two types meet in one operation: an array may still have the type of an older trace.
             return True
         seen = {id(array) for array in _arrays(first)}
         return any(id(array) in seen for array in _arrays(second))
