@@ -184,6 +184,34 @@ def test_a_generator_of_the_user_is_not_closed_and_not_read_too_far(ahead):
     next(generator)
 
 
+def test_a_generator_of_the_user_stays_open_when_an_epoch_ends_early():
+    def pairs():
+        yield X[:16], LABELS[:16]
+        yield X[:15], LABELS[:15]
+        while True:
+            yield X[:16], LABELS[:16]
+
+    generator = pairs()
+    with pytest.raises(InputError, match="epoch 1, batch 2"):
+        fit(Stream(generator, steps=3))
+    next(generator)
+
+
+def test_a_run_that_continues_uses_the_first_batch_of_a_generator():
+    start = fit(Stream(batches), epochs=1).train_state
+    expected = fit(Stream(list(batches(2)), steps=3), epochs=1, start=start)
+    assert bits(fit(Stream(batches(2), steps=3), epochs=1, start=start)) == bits(expected)
+
+
+@pytest.mark.filterwarnings("ignore:Loss or update were not finite at step 1 of epoch 1")
+def test_the_first_bad_step_is_the_one_to_search():
+    good = X[:16], LABELS[:16]
+    first, second = (np.where(np.arange(16)[:, None] == row, np.nan, X[:16]).astype(np.float32) for row in (3, 5))
+    run = fit(Stream([good, (first, LABELS[:16]), (second, LABELS[:16])]))
+    assert run.history[0].skipped_steps == 2
+    np.testing.assert_array_equal(run.at_bad_step["x"], first)
+
+
 @pytest.mark.parametrize("ahead", [0, 2])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_ctrl_c_ends_the_run_and_the_thread(part, ahead):
