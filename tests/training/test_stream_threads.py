@@ -254,3 +254,14 @@ def test_ctrl_c_counts_before_the_next_batch_even_if_the_iterable_ignores_it(par
     run = fit(Stream(ignoring if part == "train" else batches, test=test, ahead=0), epochs=5)
     assert run.status == "interrupted"
     assert len(asked) == 5
+
+
+@pytest.mark.filterwarnings("ignore:Loss or update were not finite")
+def test_an_update_that_is_not_finite_changes_nothing_although_the_loss_is_finite():
+    start = fit(Stream(batches), epochs=1)
+    endless = optax.scale(float("inf"))
+    run = fnn.fit(NET, fnn.cross_entropy, endless, Stream(batches), start=(start.params, start.state), epochs=1)
+    assert run.history[0].skipped_steps == 3
+    assert run.train_state.step == 0
+    assert np.isnan(run.history[0].train_loss)
+    jax.tree.map(np.testing.assert_array_equal, run.params, start.params)

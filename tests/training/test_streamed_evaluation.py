@@ -160,3 +160,29 @@ def test_a_stream_that_is_empty_the_second_time_says_so():
     passes = iter([TRAIN, TRAIN, []])
     with pytest.raises(InputError, match="test: expected at least one batch, got none"):
         fit(test=lambda: next(passes))
+
+
+def test_what_a_function_returned_is_closed_after_an_error():
+    passes, closed = iter(range(3)), []
+
+    def test():
+        number = next(passes)
+        try:
+            yield X, LABELS
+            yield (X[:, :4] if number == 1 else X), LABELS
+        finally:
+            closed.append(number)
+
+    with pytest.raises(InputError, match="test: batch 2"):
+        fit(test=test)
+    assert closed == [0, 1]
+
+
+def test_a_run_continues_although_its_streams_begin_with_other_batches(tmp_path):
+    """The batches of a stream may be drawn anew whenever it is read, so they are not compared."""
+    for epochs, rows in ((1, slice(None)), (2, slice(None, None, -1))):
+        stream = Stream([(X[rows][:16], LABELS[rows][:16])], test=in_batches(X[rows], LABELS[rows], 16))
+        run = fnn.fit(
+            NET, fnn.cross_entropy, optax.sgd(0.1), stream, epochs=epochs, progress=False, checkpoints=tmp_path
+        )
+    assert run.restored_epochs == 1
