@@ -375,8 +375,26 @@ def test_what_does_not_depend_on_the_inputs_needs_no_rule():
     assert float(found[0, 0]) == 0.5 * float(lax.igamma_grad_a(2.0, 2.0))
 
 
-def test_the_incomplete_beta_function_has_no_number_outside_of_0_to_1():
-    """mpmath continues it. JAX's NaN there is right, and no finding of the atlas."""
-    x = np.array([-0.5, -1e-9, 1 + 1e-9, 2.0, 0.25])
-    found = evaluated(Arithmetic(30), lambda x: special.betainc(2.0, 3.0, x), x)[:, 0].astype(float)
-    np.testing.assert_allclose(found, [np.nan, np.nan, np.nan, np.nan, 0.26171875])
+OUTSIDE = {
+    "betainc": (lambda x: special.betainc(2.0, 3.0, x), [-0.5, -1e-9, 1 + 1e-9, 2.0]),
+    "gammainc": (lambda x: special.gammainc(2.0, x), [-0.5, -1e-9]),
+    "gammaincc": (lambda x: special.gammaincc(2.0, x), [-0.5, -1e-9]),
+    "zeta": (lambda x: special.zeta(x, 1.0), [-2.0, 0.5, 1 - 1e-9]),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_special_functions_have_no_numbers_outside_of_their_domains(name):
+    """mpmath continues them. JAX's NaN there is right, and no finding of the atlas."""
+    function, points = OUTSIDE[name]
+    x = np.array([*points, 0.25 if name != "zeta" else 3.0])
+    found = evaluated(Arithmetic(30), function, x)[:, 0].astype(float)
+    np.testing.assert_allclose(found, function(jnp.asarray(x)), rtol=1e-12)
+    assert np.isnan(found).tolist() == [True] * len(points) + [False]
+
+
+def test_a_special_function_that_cannot_be_computed_at_a_point_is_not_known_there():
+    """The number would be about exp(-1e30). The search for the worst input goes on with other points."""
+    x = np.array([1e30, 2.0])
+    found = evaluated(Arithmetic(30), lambda x: special.gammaincc(2.0, x), x)[:, 0].astype(float)
+    np.testing.assert_allclose(found, [np.nan, 3 * np.exp(-2.0)])

@@ -29,14 +29,14 @@ SPECIAL_BY_MPMATH: dict[str, Callable[..., Number]] = {
     "bessel_i0e": lambda mp, x: mp.besseli(0, x) * mp.exp(-abs(x)),
     "bessel_i1e": lambda mp, x: mp.besseli(1, x) * mp.exp(-abs(x)),
     "erf_inv": lambda mp, x: mp.erfinv(x),
-    "igamma": lambda mp, a, x: mp.gammainc(a, 0, x, regularized=True),
-    "igammac": lambda mp, a, x: mp.gammainc(a, x, mp.inf, regularized=True),
+    # mpmath continues the functions below beyond their domains, where JAX's NaN is right.
+    "igamma": lambda mp, a, x: mp.gammainc(a, 0, x, regularized=True) if a > 0 and x >= 0 else mp.nan,
+    "igammac": lambda mp, a, x: mp.gammainc(a, x, mp.inf, regularized=True) if a > 0 and x >= 0 else mp.nan,
     "polygamma": lambda mp, n, x: mp.psi(int(n), x),
-    # Outside of 0 to 1 there is no such function, though mpmath continues it.
     "regularized_incomplete_beta": lambda mp, a, b, x: (
         mp.betainc(a, b, 0, x, regularized=True) if 0 <= x <= 1 else mp.nan
     ),
-    "zeta": lambda mp, x, q: mp.zeta(x, q),
+    "zeta": lambda mp, x, q: mp.zeta(x, q) if x > 1 else mp.nan,
 }
 """Functions that mpmath always computes, under their names in JAX."""
 SPARE_DIGITS = 10
@@ -162,9 +162,10 @@ def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]
             given = [to(context, operand) for operand in operands]
             try:
                 result = function(context, *given) if all(map(context.isfinite, given)) else context.nan
-            except (ArithmeticError, ValueError, context.NoConvergence):  # a pole, or outside of the domain
-                result = context.nan
-            return back(context.nan if isinstance(result, context.mpc) else result)
+                return back(context.nan if isinstance(result, context.mpc) else result)
+            # A pole, a point outside of the domain, or an exponent that is too large for gmpy2, as that of exp(-1e30).
+            except (ArithmeticError, ValueError, RecursionError, context.NoConvergence):
+                return back(context.nan)
 
         return lambda *arrays: _elementwise(value, len(arrays))(*arrays)
 
