@@ -11,17 +11,7 @@ import jax
 import numpy as np
 import optax
 
-port, processes, number, folder, networks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
-if processes > 1:
-    jax.distributed.initialize(
-        f"127.0.0.1:{port}",
-        num_processes=processes,
-        process_id=number,
-        heartbeat_timeout_seconds=20,
-        shutdown_timeout_seconds=20,
-    )
-
-import functional_nn as fnn  # noqa: E402
+import functional_nn as fnn
 
 random = np.random.default_rng(0)
 labels = random.integers(0, 3, 47).astype(np.int32)
@@ -57,7 +47,7 @@ def trained(name: str, optimizer: optax.GradientTransformation = SLOW, **options
     return fnn.fit(net, fnn.cross_entropy, optimizer, data, **{"epochs": 3, "batch_size": 9, **options})
 
 
-def streamed(batches: int = 4, broken_after: int = 9) -> fnn.training.Run:
+def streamed(processes: int, number: int, batches: int = 4, broken_after: int = 9) -> fnn.training.Run:
     """On a stream of batches of 12 examples, of which each process reads its own rows."""
     share = slice(number * 12 // processes, (number + 1) * 12 // processes)
 
@@ -80,16 +70,29 @@ def raised(function) -> str:
     return "nothing"
 
 
-for name in networks.split(","):
-    run = streamed() if name == "stream" else trained(name)
-    leaves = jax.tree.leaves((run.params, run.state))
-    say(
-        network=name,
-        metrics=run.history[-1].metrics,
-        numbers=[number for leaf in leaves for number in np.asarray(leaf).ravel().tolist()],
-    )
+def main(port: str, processes: int, number: int, folder: str, networks: str) -> None:
+    if processes > 1:
+        jax.distributed.initialize(
+            f"127.0.0.1:{port}",
+            num_processes=processes,
+            process_id=number,
+            heartbeat_timeout_seconds=20,
+            shutdown_timeout_seconds=20,
+        )
+    for name in networks.split(","):
+        run = streamed(processes, number) if name == "stream" else trained(name)
+        leaves = jax.tree.leaves((run.params, run.state))
+        say(
+            network=name,
+            metrics=run.history[-1].metrics,
+            numbers=[number for leaf in leaves for number in np.asarray(leaf).ravel().tolist()],
+        )
+    if processes > 1:
+        check_agreement(processes, number, folder)
 
-if processes > 1:
+
+def check_agreement(processes: int, number: int, folder: str) -> None:
+    """Prints how runs end that are stopped, continued, or not the same in all processes."""
     reported = []
 
     def on_epoch(metrics, train_state):
@@ -109,10 +112,14 @@ if processes > 1:
     say(what="restored in 16 bits", epochs=trained("mlp", epochs=2, **small).restored_epochs, outputs=outputs)
     say(what="another run's folder", error=raised(lambda: trained("mlp", seed=1, checkpoints=f"{folder}/checkpoints")))
 
-    say(what="shorter stream", error=raised(lambda: streamed(4 - number)))
-    say(what="broken stream", error=raised(lambda: streamed(4, 2 if number else 9)))
+    say(what="shorter stream", error=raised(lambda: streamed(processes, number, 4 - number)))
+    say(what="broken stream", error=raised(lambda: streamed(processes, number, 4, 2 if number else 9)))
 
     def fail(metrics, train_state):
         raise fnn.InputError("on_epoch", "something else", metrics.epoch)
 
     say(what="failing callback", error=raised(lambda: trained("mlp", on_epoch=fail)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

@@ -33,11 +33,20 @@ def data_for_network(net: Layer, loss: LossFunction, data: Dataset | Split) -> S
         for name in ("train", "test", "validation"):
             x, labels = split.part(name)
             if isinstance(labels, np.ndarray) and isinstance(y, jax.ShapeDtypeStruct):
-                outputs = jax.ShapeDtypeStruct((number_of_examples(x), *y.shape[1:]), np.float32)
-                with inside(f"{name} data"):
-                    # Only the shape of the outputs is known, so their values are traced. The labels are checked whole.
-                    jax.eval_shape(lambda y, labels=labels: loss.check(y, labels), outputs)
+                _check_labels(loss, (number_of_examples(x), *y.shape[1:]), labels, f"{name} data")
     return split
+
+
+def _check_labels(loss: Loss, shape: Shape, labels: np.ndarray, place: str) -> None:
+    """Raises an InputError for labels that the loss does not take, if the network has outputs of this shape."""
+    try:
+        with inside(place):
+            # The check needs an array of outputs, but only their shape is known. A broadcast 0 takes no memory.
+            loss.check(np.broadcast_to(np.float32(0), shape), labels)
+    except InputError as error:
+        # A loss of log-probabilities refuses an output of 0. This says nothing about the real outputs.
+        if error.argument != "y":
+            raise
 
 
 def network_output(net: Layer, x: PyTree) -> PyTree:
