@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from functional_nn import cli
 from functional_nn.cli.submitted import JOBS, PARTS
 
 Found = TypeVar("Found")
@@ -21,6 +22,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     others = (".lock", f"{JOBS}/", f"{PARTS}/")
     return {name: path.read_bytes() for name, path in files.items() if not name.startswith(others)}
+
+
+def sweep_of(tiny: list[str], flags: list[str]) -> list[str]:
+    """The arguments of a sweep over the data of a tiny run."""
+    _, *data = tiny
+    return ["sweep", *data, *flags]
+
+
+def undivided(swept: list[str], parent: Path) -> Path:
+    """The folder of the undivided sweep."""
+    folder = parent / "whole"
+    assert cli.run([*swept, "--out", str(folder), "--quiet"]) == 0
+    return folder
 
 
 def command(*arguments: str) -> list[str]:

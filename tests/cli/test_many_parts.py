@@ -4,7 +4,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cli.parts import contents, has_batches, need_slurm, need_submitit, slurm_jobs, started, wait_for
+from tests.cli.parts import (
+    contents,
+    has_batches,
+    need_slurm,
+    need_submitit,
+    slurm_jobs,
+    started,
+    sweep_of,
+    undivided,
+    wait_for,
+)
 
 from functional_nn import cli
 from functional_nn.cli.submitted import JOBS, PARTS
@@ -18,17 +28,13 @@ in_parts = pytest.mark.parametrize("count", [1, 3, 7])
 
 @pytest.fixture
 def swept(tiny):
-    _, *flags = tiny
-    return ["sweep", *flags, *FLAGS]
+    return sweep_of(tiny, FLAGS)
 
 
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """The files of the undivided sweep."""
-    folder = tmp_path_factory.mktemp("sweep") / "whole"
-    _, *flags = tiny
-    assert cli.run(["sweep", *flags, *FLAGS, "--out", str(folder)]) == 0
-    return contents(folder)
+    return contents(undivided(sweep_of(tiny, FLAGS), tmp_path_factory.mktemp("sweep")))
 
 
 @in_parts

@@ -8,7 +8,18 @@ import sys
 import types
 
 import pytest
-from tests.cli.parts import command, contents, has_batches, need_slurm, need_submitit, slurm_jobs, started, wait_for
+from tests.cli.parts import (
+    command,
+    contents,
+    has_batches,
+    need_slurm,
+    need_submitit,
+    slurm_jobs,
+    started,
+    sweep_of,
+    undivided,
+    wait_for,
+)
 
 from functional_nn import cli
 from functional_nn.cli.submitted import PARTS
@@ -19,17 +30,13 @@ FLAGS = ["--hidden", "5/4", "--dropout", "0,0.2", "--seeds", "2"]
 
 @pytest.fixture
 def swept(tiny):
-    _, *flags = tiny
-    return ["sweep", *flags, *FLAGS]
+    return sweep_of(tiny, FLAGS)
 
 
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """The folder of the undivided sweep."""
-    folder = tmp_path_factory.mktemp("sweep") / "whole"
-    _, *flags = tiny
-    assert cli.run(["sweep", *flags, *FLAGS, "--out", str(folder), "--quiet"]) == 0
-    return folder
+    return undivided(sweep_of(tiny, FLAGS), tmp_path_factory.mktemp("sweep"))
 
 
 def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, tmp_path, capsys):

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,17 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.free_port import free_port
 
 from functional_nn import cli
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
 LONG = ["--epochs", "200", "--activation", "tanh"]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def started(processes: int, arguments: list[str], folder: Path) -> list[subprocess.Popen]:

@@ -2,26 +2,20 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.free_port import free_port
 
 SCRIPT = Path(__file__).with_name("trained_together.py")
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def trained(processes: int, folder: Path, networks: str, devices: int = 1) -> list[list[dict]]:
     """What each process printed."""
-    port = free_port()
+    port = str(free_port())
     commands = [
         [sys.executable, str(SCRIPT), port, str(processes), str(i), str(folder), networks] for i in range(processes)
     ]

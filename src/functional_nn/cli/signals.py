@@ -8,8 +8,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-REPEAT_SECONDS = 1.0
-"""Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""
+from functional_nn.core.signals import REPEAT_SECONDS
 
 SHOW_CURSOR = b"\x1b[?25h"
 """Shows the cursor again, which the progress bar hides. After ``os._exit`` nothing else would do it."""

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from tests.free_port import free_port
 
 import functional_nn as fnn
 from functional_nn.training.programs.devices import chosen_devices
@@ -173,9 +173,7 @@ JOB = """
 def job(folder, killed: int) -> list[int]:
     """The exit statuses of two processes, of which the second is killed before one of its steps."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     arguments = [[sys.executable, "-c", textwrap.dedent(JOB), port, str(i), str(folder), str(killed)] for i in (0, 1)]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     processes = [subprocess.Popen(each, env=environment, stderr=subprocess.DEVNULL) for each in arguments]

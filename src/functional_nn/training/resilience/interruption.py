@@ -8,10 +8,8 @@ import threading
 import time
 from types import FrameType
 
+from functional_nn.core.signals import REPEAT_SECONDS
 from functional_nn.training.processes import Processes
-
-REPEAT_SECONDS = 1.0
-"""Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""
 
 
 class Interruption:
