@@ -58,9 +58,8 @@ class SeveralProcesses:
             raise InputError("--distributed", "no address and no numbers, which the cluster knows", given[0], remedy)
         if given and len(given) < len(named):
             missing = " and ".join(flag for flag in named if flag not in given)
-            raise InputError(
-                given[0], f"also {missing}", "none", "Or --distributed, if a cluster starts the processes."
-            )
+            remedy = "If a cluster starts the processes, give --distributed alone."
+            raise InputError(given[0], f"also {missing}", "none", remedy)
         if self.num_processes is not None and self.process_id is not None and self.process_id >= self.num_processes:
             expected = f"a number from 0 to {self.num_processes - 1}, one for each process"
             raise InputError("--process-id", expected, self.process_id)
@@ -100,7 +99,7 @@ class SeveralProcesses:
         except ValueError as error:  # JAX names a missing value
             expected = "a cluster that JAX knows (Slurm, Open MPI, Cloud TPU)"
             remedy = "Or give --coordinator, --num-processes and --process-id."
-            given = f"another one (JAX: {shortened(str(error)).rstrip('.')})"
+            given = f"none of them (JAX: {shortened(str(error)).rstrip('.')})"
             raise InputError("--distributed", expected, given, remedy) from None
 
 
