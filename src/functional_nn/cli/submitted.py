@@ -52,7 +52,7 @@ def check_part_flags(
     out: Path | None,
 ) -> None:
     """Requires flags for parts that go together, before anything is loaded or submitted."""
-    from functional_nn.sweeps.argument_checks import check_part
+    from functional_nn.sweeps.argument_checks import check_part_of_sweep
 
     if part is not None and number_of_parts is not None:
         raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
@@ -60,7 +60,7 @@ def check_part_flags(
         raise InputError("--job", "--submit in addition", "--job alone")
     for flag, divided in (("--part", part), ("--submit", None if number_of_parts is None else (1, number_of_parts))):
         if divided is not None:
-            check_part(divided, members, halving, flag=flag)
+            check_part_of_sweep(divided, members, halving, flag=flag)
             if out is None:
                 raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
 

@@ -64,6 +64,16 @@ def check_count(argument: str, value: object, *, least: int = 1, most: int = LAR
     return int(value)
 
 
+def check_part(argument: str, part: object) -> tuple[int, int]:
+    """Requires the number of a part, from 1, and the number of parts."""
+    if isinstance(part, tuple) and len(part) == 2:
+        number, parts = part
+        if is_count(parts) and is_count(number, most=parts):
+            return int(number), int(parts)
+    expected = "(k, n): the number of the part, from 1 to n, and the number of parts"
+    raise InputError(argument, expected, shown(part))
+
+
 def check_counts(argument: str, values: object, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
     """Requires a sequence of positive whole numbers."""
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
+
+import jax
+import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, shown
+from functional_nn.core.validation import check_count, check_part, shown
+from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 """Pairs of examples and labels."""
@@ -77,6 +82,55 @@ class Stream:
         for part in PARTS:
             self._check_evaluated(part)
         check_count("ahead", self.ahead, least=0)
+
+    @classmethod
+    def of_arrays(
+        cls,
+        x: PyTree,
+        labels: PyTree,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        part: tuple[int, int] = (1, 1),
+        **options: PyTree,
+    ) -> Stream:
+        """Batches of the rows of arrays, in a new random order for each epoch.
+
+        Only the rows of a batch are read at a time. So the arrays may be larger than the memory if they are files:
+        ``numpy.load("images.npy", mmap_mode="r")``.
+
+        With ``part=(k, n)``, only every n-th example is read, from the k-th. So n processes can divide the examples:
+        each reads and shuffles its own part, and gives ``(jax.process_index() + 1, jax.process_count())``. All have as
+        many batches. This is another order than that of one process, so the results differ by more than rounding.
+
+        Args:
+            x, labels: arrays, or pytrees of arrays, with examples along axis 0.
+            batch_size: the number of examples in a batch, in each process. Those that are left over at the end of an
+                epoch, fewer than ``batch_size`` or the number of parts, are left out. They are others in each epoch.
+            seed: decides the order, together with the number of the epoch and of the part.
+            part: the number of the part, from 1, and the number of parts.
+            options: what else ``Stream`` takes, such as ``test``.
+
+        >>> stream = Stream.of_arrays(np.arange(10.0)[:, None], np.arange(10), batch_size=4, part=(1, 2))
+        >>> [sorted(labels.tolist()) for _, labels in stream.epoch(1)]
+        [[0, 2, 6, 8]]
+        """
+        x, labels = as_host_arrays("x", x), as_host_arrays("labels", labels)
+        check_examples("x and labels", x, labels)
+        check_count("seed", seed, least=0)
+        number, parts = check_part("part", part)
+        examples = number_of_examples(x)
+        # All parts must have as many batches, so the smallest part decides.
+        check_count("batch_size", batch_size, most=examples // parts)
+        steps = examples // parts // batch_size
+        own = range(number - 1, examples, parts)
+
+        def batches(epoch: int) -> Batches:
+            order = np.random.default_rng((seed, epoch, number)).permutation(own)
+            for rows in order[: steps * batch_size].reshape(steps, batch_size):
+                yield jax.tree.map(itemgetter(rows), (x, labels))
+
+        return cls(batches, steps, **options)
 
     @property
     def is_generator(self) -> bool:

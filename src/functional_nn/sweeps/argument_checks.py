@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.validation import check_flag, check_function, shown
+from functional_nn.core.validation import check_flag, check_function, check_part, shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_split
 from functional_nn.losses.loss import Loss
@@ -59,14 +58,9 @@ def check_choices(
             check_patience(patience, as_split(part))
 
 
-def check_part(part: object, members: int, halving: object, *, flag: str = "part") -> None:
+def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:
     """Requires ``(k, n)`` with 1 <= k <= n, for a sweep that can be divided among n computers."""
-    expected = "(k, n): the number of the part, from 1 to n, and the number of parts"
-    if not isinstance(part, tuple) or len(part) != 2:
-        raise InputError(flag, expected, shown(part))
-    number, parts = part
-    if not is_count(parts) or not is_count(number, most=parts):
-        raise InputError(flag, expected, shown(part))
+    _, parts = check_part(flag, part)
     if parts > members:
         raise InputError(flag, f"at most {members} parts, the number of members", f"{parts} parts")
     if halving is not None:

@@ -16,7 +16,12 @@ from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.storage.files import check_new_folder
-from functional_nn.sweeps.argument_checks import check_choices, check_names_of_losses, check_options, check_part
+from functional_nn.sweeps.argument_checks import (
+    check_choices,
+    check_names_of_losses,
+    check_options,
+    check_part_of_sweep,
+)
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
@@ -192,7 +197,7 @@ def train_members(
     check_choices(members, by_name, order_seed, patience)
     check_options(static, halving, keep, exact, on_epoch, progress)
     if part is not None:
-        check_part(part, len(members), halving)
+        check_part_of_sweep(part, len(members), halving)
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
