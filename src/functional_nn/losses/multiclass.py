@@ -66,6 +66,7 @@ def cross_entropy_with(
         ignore_index = check_count("ignore_index", ignore_index, least=-LARGEST)
     smooth = not is_concrete(label_smoothing) or label_smoothing > 0
     c = None if class_weights is None else _class_weights(class_weights)
+    are_weighted = c is not None or ignore_index is not None
 
     def check(y, labels):
         if c is not None and y.shape[-1:] != c.shape:
@@ -96,11 +97,12 @@ def cross_entropy_with(
         return t if c is None else t * jnp.expand_dims(jnp.asarray(c, y.dtype), range(y.ndim - 1))
 
     def values(y, labels):
-        t = counted(labels, targets(y, labels))
-        if not smooth and labels.ndim < y.ndim:
-            # Only the label's element of t is not 0, so the sum is the weight of its class, or NaN if it is no class.
-            return times(jnp.sum(t, axis=-1), _surprise(counted(labels, y), labels))
-        return -jnp.sum(times(t, log_softmax(counted(labels, y))), axis=-1)
+        if smooth or labels.ndim == y.ndim:
+            t = counted(labels, targets(y, labels))
+            return -jnp.sum(times(t, log_softmax(counted(labels, y))), axis=-1)
+        is_class = (labels >= 0) & (labels < y.shape[-1])
+        losses = nan_unless(is_class | is_ignored(labels), _surprise(counted(labels, y), labels))
+        return times(label_weights(labels).astype(losses.dtype), losses) if are_weighted else losses
 
     def gradients(y, labels):
         """log_softmax's pullback of the cotangent -c t, which gives p Σ c t - c t."""
@@ -131,35 +133,31 @@ def cross_entropy_with(
         check,
         values,
         gradients,
-        None if ignore_index is None and c is None else label_weights,
+        label_weights if are_weighted else None,
         None if ignore_index is None else is_ignored,
         formula=cross_entropy_with.__doc__ or "",
     )
 
 
 def _surprise(y, labels):
-    """-log p_label = log(1 + Σₖ e^(yₖ - y_label)) over the other classes k.
+    """-log p_label = log Σₖ e^(yₖ - y_label), without a difference of nearly equal numbers.
 
-    Let m be the largest other logit, z = Σₖ e^(yₖ - m) and d = m - y_label. Then the loss is log(1 + z e^d) if d ≤ 0,
-    and d + log(z + e^-d) otherwise. No terms cancel here, nor in the derivative by ``jax.grad``: the derivative by the
-    label's logit is minus the sum of the derivatives by the others.
+    Let m be the largest logit. If it is the label's, the label's own term is 1, and the loss is log(1 + Σₖ e^(yₖ - m))
+    over the other classes k. Otherwise it is m - y_label + log Σₖ e^(yₖ - m) over all classes, where one term is 1.
+    No terms cancel in the derivative by ``jax.grad`` either: the derivative by the largest logit, the label's, is minus
+    the sum of the derivatives by the others.
     """
     numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(labels.ndim))
     is_label = numbers == jnp.expand_dims(labels, -1)
     of_label = jnp.sum(jnp.where(is_label, y, 0), axis=-1)
-    others = jnp.where(is_label, -jnp.inf, y)
-    # m cancels in the loss, so it is a constant for differentiation.
-    largest = jax.lax.stop_gradient(jnp.max(others, axis=-1))
-    # If no other class is possible, the loss is 0: z is 0, and d must be a number.
-    m = jnp.where(largest == -jnp.inf, jax.lax.stop_gradient(of_label), largest)
-    z = jnp.sum(jnp.exp(others - jnp.expand_dims(m, -1)), axis=-1)
-    d = m - of_label
-    # e = e^-|d| serves both cases and does not overflow. At d = 0 its derivative must be that of e^d, the case that is
-    # used there. With ``abs`` it would have the other sign.
-    is_wrong = d > 0
-    e = jnp.exp(jnp.where(is_wrong, -d, d))
-    # If d > 0, z - 1 is not negative: one term of z is e^{m - m} = 1.
-    return jnp.where(is_wrong, d, 0) + jnp.log1p(jnp.where(is_wrong, z - 1 + e, z * e))
+    # m cancels in the loss, so it is a constant for differentiation, but not if the label's own term is left out.
+    largest = jax.lax.stop_gradient(jnp.max(y, axis=-1))
+    is_wrong = of_label < largest
+    m = jnp.where(is_wrong, largest, of_label)
+    is_left_out = is_label & ~jnp.expand_dims(is_wrong, -1)
+    z = jnp.sum(jnp.exp(jnp.where(is_left_out, -jnp.inf, y - jnp.expand_dims(m, -1))), axis=-1)
+    # A derivative of m - y_label by the label's logit would be 1 - 1, and a small sum in between would be lost.
+    return jnp.where(is_wrong, largest - of_label, 0) + jnp.log1p(jnp.where(is_wrong, z - 1, z))
 
 
 def _class_weights(class_weights):
