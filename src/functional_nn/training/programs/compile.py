@@ -59,6 +59,7 @@ class CompiledPrograms:
     Attributes:
         spec: the specification that they were compiled from.
         sharding, batch_sharding: those of the arguments, and of the batches of a stream; None for one device.
+        member_sharding: that of arguments with an entry for each member of a sweep.
         train_state: the shapes and types of what ``start`` returns.
         jaxprs: the traced program of each compiled one, by name.
         metric_names: the names of the metrics of an epoch.
@@ -66,9 +67,10 @@ class CompiledPrograms:
 
     def __init__(self, spec: ProgramSpec):
         self.spec = spec
-        self.sharding = on_each(spec.devices)
+        self.sharding = on_each(spec.devices, spec.population)
         self.batch_sharding = rows_of(self.sharding, spec.batch_size)
         self._functions = ProgramFunctions(spec, self.sharding)
+        self.member_sharding = self._functions.member_sharding
         self._shapes = argument_shapes(spec)
         # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
         self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
@@ -151,7 +153,7 @@ class CompiledPrograms:
         x, labels = self.spec.data.part("train")
         shapes = self._shapes
         with jax.default_device(self._device):
-            traced = self._jit(self._functions.careful_epoch, own=2, shared=4).trace(
+            traced = self._functions.jit(self._functions.careful_epoch, own=2, shared=4).trace(
                 shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
             )
             return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
@@ -250,20 +252,20 @@ class CompiledPrograms:
         if shared_order:
             order = self._place(self._functions.draw_order).trace(shapes.order_key, shapes.number)
         else:
-            order = self._jit(self._functions.draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
+            order = self._functions.jit(self._functions.draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
         full, rest = compile_program("draw_order", order, QUICK | FIRST_LEVEL)
 
         train_state = compile_program("start", self._traced_start(), QUICK | RUN_ONCE)
 
         # The order has a row for each member, unless all share one.
         own_order = 0 if shared_order else 1
-        steps = self._jit(self._functions.full_batches, own=2 + own_order, shared=3 - own_order).trace(
+        steps = self._functions.jit(self._functions.full_batches, own=2 + own_order, shared=3 - own_order).trace(
             shapes.hyperparameters, train_state, full, train_x, train_labels
         )
         options = step_options(steps.jaxpr)
         train_state_then, losses = compile_program("full_batches", steps, options)
 
-        last = self._jit(self._functions.last_batch, own=3 + own_order, shared=3 - own_order).trace(
+        last = self._functions.jit(self._functions.last_batch, own=3 + own_order, shared=3 - own_order).trace(
             shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
         )
         # full is (batches, batch_size), behind the axis of members if each has its own order. Without full batches,
@@ -281,17 +283,13 @@ class CompiledPrograms:
     def _place(self, function: Callable[..., PyTree]) -> Wrapped:
         return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
 
-    def _jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
-        """The function to compile. With several members, ``vmap`` maps it over its first ``own`` arguments."""
-        if self.spec.members is not None:
-            function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
-        return self._place(function)
-
     def _traced_start(self) -> Traced:
-        return self._jit(self._functions.start, own=2, shared=0).trace(self._shapes.hyperparameters, self._shapes.key)
+        return self._functions.jit(self._functions.start, own=2, shared=0).trace(
+            self._shapes.hyperparameters, self._shapes.key
+        )
 
     def _trace_evaluate(self, train_state: TrainState, part: str) -> Traced:
-        evaluate = self._jit(self._functions.evaluate, own=2, shared=2)
+        evaluate = self._functions.jit(self._functions.evaluate, own=2, shared=2)
         return evaluate.trace(self._shapes.hyperparameters, train_state, *self.spec.data.part(part))
 
     def _trace_batch_totals(self, train_state: TrainState, x: Value, labels: PyTree) -> Traced:

@@ -1,4 +1,4 @@
-"""Training on several devices: each has all parameters, and computes its share of every batch."""
+"""Training on several devices: each computes its share of every batch, or trains its share of a sweep's members."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from functional_nn.storage.arrays import is_key
 Device: TypeAlias = Any
 """A device of JAX. ``jax.Device`` is not a class for type checkers."""
 
-BATCH = "batch"
-"""The name of the devices' axis."""
+POPULATION, DATA = "population", "data"
+"""The names of the devices' axes: one divides the members of a sweep, the other the examples of each batch."""
+
+MORE_DEVICES = 'On a CPU call jax.config.update("jax_num_cpu_devices", ...) before JAX computes anything.'
+"""What to do if JAX has too few devices."""
 
 
 def cores() -> int:
@@ -62,8 +65,7 @@ def chosen_devices(devices: int | None) -> int:
     check_count("devices", devices)
     available = len(jax.local_devices())
     if devices > available:
-        remedy = 'On a CPU call jax.config.update("jax_num_cpu_devices", ...) before JAX computes anything.'
-        raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
+        raise InputError("devices", f"at most {available}, the number that JAX has", devices, MORE_DEVICES)
     return devices
 
 
@@ -75,17 +77,27 @@ def check_single_process(function: str) -> None:
         raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
 
 
-def on_each(devices: int) -> NamedSharding | None:
+def on_each(devices: int, population: int = 1) -> NamedSharding | None:
     """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses.
 
     With several processes, these are the devices of all of them.
+
+    Args:
+        devices: the number of devices that share each batch.
+        population: the number of such groups of devices. Each group trains its share of the members of a sweep.
     """
-    if devices == 1:
+    if population * devices == 1:
         return None
-    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[:devices]
+    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[: population * devices]
     # Auto leaves the division of every operation to XLA; the constraint in divided says only where the batch starts.
-    mesh = Mesh(np.array(chosen), (BATCH,), axis_types=(AxisType.Auto,))
+    axes = (POPULATION, DATA)
+    mesh = Mesh(np.array(chosen).reshape(population, devices), axes, axis_types=(AxisType.Auto, AxisType.Auto))
     return NamedSharding(mesh, PartitionSpec())
+
+
+def members_of(everywhere: NamedSharding | None) -> NamedSharding | None:
+    """The sharding by which each device has its share of the members, along the first axis of every array."""
+    return None if everywhere is None else NamedSharding(everywhere.mesh, PartitionSpec(POPULATION))
 
 
 def put_everywhere(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
@@ -110,7 +122,7 @@ def rows_of(everywhere: NamedSharding | None, examples: int) -> NamedSharding | 
     """The sharding by which each device has its share of a batch; all devices have all if they cannot share evenly."""
     if everywhere is None or examples % everywhere.num_devices:
         return everywhere
-    return NamedSharding(everywhere.mesh, PartitionSpec(BATCH))
+    return NamedSharding(everywhere.mesh, PartitionSpec(DATA))
 
 
 def put_on_one(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
@@ -128,7 +140,7 @@ def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
     """
     if everywhere is None:
         return net
-    share = NamedSharding(everywhere.mesh, PartitionSpec(BATCH))
+    share = NamedSharding(everywhere.mesh, PartitionSpec(DATA))
 
     def forward(params, state, x, *, train, key=None):
         x = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, share), x)

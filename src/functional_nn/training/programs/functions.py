@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
+from jax.stages import Wrapped
 
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.data.examples import number_of_examples
 from functional_nn.training.epoch import drawn_batches, make_epoch_parts
-from functional_nn.training.programs.devices import divided
+from functional_nn.training.programs.devices import POPULATION, divided, members_of
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.remembering import Remembered, remembering
 from functional_nn.training.programs.spec import ProgramSpec
@@ -26,11 +28,25 @@ class ProgramFunctions:
 
     Args:
         spec: what the functions depend on.
-        sharding: how batches are divided among devices; None for one device.
+        sharding: puts whole arrays on each of several devices; None for one device.
     """
 
     spec: ProgramSpec
     sharding: NamedSharding | None
+
+    @property
+    def member_sharding(self) -> NamedSharding | None:
+        """The sharding of arrays with an entry for each member. A single model is whole on each device."""
+        return self.sharding if self.spec.members is None else members_of(self.sharding)
+
+    def jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
+        """The function to compile. With several members, ``vmap`` maps it over its first ``own`` arguments."""
+        if self.spec.members is not None:
+            # With the name of the axis, the constraint in divided leaves the members where they are.
+            axis = None if self.sharding is None else POPULATION
+            function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared, spmd_axis_name=axis)
+        places = (self.member_sharding,) * own + (self.sharding,) * shared
+        return jax.jit(function, in_shardings=places, out_shardings=self.member_sharding)
 
     def start(self, hyperparameters, key):
         """The train state before the first epoch."""
