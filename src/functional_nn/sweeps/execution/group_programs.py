@@ -9,9 +9,11 @@ from contextlib import nullcontext
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from functional_nn.core.errors import inside
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.data_for_network import data_for_network
@@ -35,6 +37,7 @@ class GroupPrograms:
         grid: the hyper-parameters of all members of the sweep.
         data: data sets by name.
         precision: the precision of the sweep.
+        mesh: the devices that share a batch of members.
     """
 
     def __init__(
@@ -43,8 +46,10 @@ class GroupPrograms:
         grid: Sequence[Hyperparameters],
         data: Mapping[str, Dataset | Split],
         precision: Precision,
+        mesh: SweepMesh,
     ):
         self.group = group
+        self._mesh = mesh
         self._precision = precision
         self.splits: dict[str, Split] = {}
         for name in dict.fromkeys(grid[number]["data"] for number in group.members):
@@ -68,10 +73,14 @@ class GroupPrograms:
             members=members_at_once,
             shared_order=shared_order,
             unroll=UNROLL,
+            devices=self._mesh.data,
+            population=self._mesh.population,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
-            with nullcontext() if device == jax.local_devices()[0] else jax.default_device(device):
+            # The programs of a mesh name their devices themselves.
+            names_device = device != jax.local_devices()[0] and not isinstance(device, NamedSharding)
+            with jax.default_device(device) if names_device else nullcontext():
                 self._programs[device], compiled_now = compiled_programs(spec)
             if compiled_now:
                 self.compilations += 1

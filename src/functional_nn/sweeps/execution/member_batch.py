@@ -18,6 +18,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.sweeps.execution.group_programs import GroupPrograms
+from functional_nn.sweeps.execution.mesh import joined, taken_apart
 from functional_nn.sweeps.execution.static_groups import keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.results.member import Member
@@ -93,7 +94,7 @@ class MemberRules:
 
 
 class MemberBatch:
-    """Members of one static group that one call of a program trains on one device.
+    """Members of one static group that one call of a program trains on one device, or on a mesh of devices.
 
     If fewer members are left than the program trains at once, the last member fills the empty places, so that all
     batches of a group use the same program.
@@ -130,22 +131,28 @@ class MemberBatch:
         self._train_state: PyTree = None
         self._epoch = 0
         self._device: Device | None = None
+        self._members_place: Device = None
         # Set when the last epoch has been run, and the histories have everything that is saved.
         self.done = False
 
     def begin(self, device: Device) -> None:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
         self._device, self._data = device, self._group_programs.data_on(device, self._data_name)
-        hyperparameters, key, self._order_key = jax.device_put(
-            (self._hyperparameters, self._keys, self._rules.order_key), device
-        )
-        self._programs = Programs(self._group_programs.on(device), hyperparameters)
+        compiled = self._group_programs.on(device)
+        # On a mesh, each device has its share of the members, and all of what the members share.
+        self._members_place = compiled.member_sharding or device
+        hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), self._members_place)
+        self._order_key = jax.device_put(self._rules.order_key, device)
+        self._programs = Programs(compiled, hyperparameters)
         train_states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
         if train_states[0] is None:
             self._train_state = self._programs.start(key)
         elif self._rules.members_at_once is None:
             self._train_state = jax.device_put(train_states[0], device)
+        elif compiled.member_sharding is not None:
+            filled = _filled(train_states, self._rules.members_at_once)
+            self._train_state = jax.device_put(joined(filled), compiled.member_sharding)
         else:
             filled = _filled(train_states, self._rules.members_at_once)
             self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
@@ -211,8 +218,8 @@ class MemberBatch:
                     history.curve(name).append(as_number(name, values[i], labels))
                 self._update_status(history, int(bad_steps[i]))
                 if not history.running or self._epoch >= self._last_epoch:
-                    history.train_state = self._state_of_member(i, states[i])
                     set_down.append(i)
+        self._set_down(set_down, states)
         # A member that waits at a rung of halving may be left out there. So it is tested, too.
         if set_down and part == "validation" and self._data.test_x is not None:
             self._evaluate_test(set_down, states)
@@ -220,6 +227,20 @@ class MemberBatch:
             self._train_state = None  # the histories have the members' states now
             self.done = True
         return time.perf_counter() - clock
+
+    def _set_down(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
+        """Puts the states of some members into their histories."""
+        # Members of one program have their states in the same arrays, which are taken apart together.
+        for whole in {id(states[i]): states[i] for i in members}.values():
+            of_whole = [i for i in members if states[i] is whole]
+            if self._rules.members_at_once is None:
+                parts = [whole]
+            elif self._programs.compiled.member_sharding is not None:
+                parts = taken_apart(whole, of_whole)
+            else:
+                parts = [jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in of_whole]
+            for i, part in zip(of_whole, parts, strict=True):
+                self.histories[i].train_state = part
 
     def _evaluate_test(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
         """Evaluates the test examples for members whose states go into their histories."""
@@ -255,17 +276,13 @@ class MemberBatch:
         finite = [np.isfinite(new) | ~np.isfinite(old) for old, new in zip(*sides, strict=True)]
         return np.all([leaf.reshape(self._rules.members_at_once, -1).all(axis=1) for leaf in finite], axis=0)
 
-    def _state_of_member(self, i: int, train_state: TrainState) -> TrainState:
-        if self._rules.members_at_once is None:
-            return train_state
-        return jax.tree.map(lambda leaf: leaf[i], train_state)
-
     def _with_members(self, states: TrainState, others: TrainState, members: Sequence[int]) -> TrainState:
         """The states, with those of some members taken from ``others``."""
         if not members or self._rules.members_at_once is None:
             return others if members else states
         chosen = jnp.isin(jnp.arange(self._rules.members_at_once), jnp.array(members))
-        return jax.tree.map(lambda a, b: jnp.where(with_axes(chosen, a), b, a), states, others)
+        mixed = jax.tree.map(lambda a, b: jnp.where(with_axes(chosen, a), b, a), states, others)
+        return jax.device_put(mixed, self._members_place)
 
     def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
         """The metrics after an epoch by name, with one number for each member."""

@@ -18,7 +18,7 @@ from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.arrays import is_key
 
 Device: TypeAlias = Any
-"""A device of JAX. ``jax.Device`` is not a class for type checkers."""
+"""A device of JAX, or a sharding over several. ``jax.Device`` is not a class for type checkers."""
 
 POPULATION, DATA = "population", "data"
 """The names of the devices' axes: one divides the members of a sweep, the other the examples of each batch."""
