@@ -57,6 +57,18 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
         started.result()
 
 
+def make_cpu_devices(count: int) -> None:
+    """Lets JAX start with this number of CPU devices, if it has not started yet.
+
+    If it has started, ``fit`` and ``sweep`` raise an error when it has too few devices.
+    """
+    import jax
+
+    if count > 1:
+        with suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
+
+
 def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> None:
     with importing():
         import jax
@@ -64,9 +76,7 @@ def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> Non
         import functional_nn.training.fit  # noqa: F401
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
-    if devices > 1:
-        with suppress(RuntimeError):  # JAX has started already; fit raises an error if it has too few devices
-            jax.config.update("jax_num_cpu_devices", devices)
+    make_cpu_devices(devices)
     if processes.are_asked_for:
         processes.start()
     jax.config.update("jax_traceback_in_locations_limit", 0)  # shorter programs compile faster

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.counts import is_count
+from functional_nn.core.counts import counted, is_count
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
@@ -65,7 +65,8 @@ def as_mesh(mesh: object) -> SweepMesh:
     available = jax.local_device_count()
     if sizes.devices > available:
         given = f"{sizes}, which is {sizes.devices}"
-        raise InputError("mesh", f"at most {available} devices, the number that JAX has", given, MORE_DEVICES)
+        expected = f"at most {counted(available, 'device')}, the number that JAX has"
+        raise InputError("mesh", expected, given, MORE_DEVICES)
     return sizes
 
 
