@@ -28,17 +28,16 @@ SETUP = """
         return optax.sgd(h["learning_rate"])
 
     def sweep(members, **options):
-        return fnn.sweep(net, optimizer, members, data, epochs=2, batch_size=9, **options)
+        return fnn.sweep(net, optimizer, members, data, epochs=2, batch_size=9, **options).members
 
     def numbers(member):
-        assert member.status == "finished"
         return [np.asarray(leaf) for leaf in jax.tree.leaves((member.params, member.state, dict(member.curves)))]
 
     def check_same(first, second, **limits):
-        for one, other in zip(first.members, second.members, strict=True):
+        for one, other in zip(first, second, strict=True):
+            assert (one.status, one.bad_step) == (other.status, other.bad_step)
             if one.status == "non-finite":
-                assert (one.status, one.bad_step) == (other.status, other.bad_step)
-                continue
+                continue  # the last finite numbers are so large that rounding decides them
             for a, b in zip(numbers(one), numbers(other), strict=True):
                 np.testing.assert_allclose(a, b, **limits)
 
@@ -67,7 +66,6 @@ def test_devices_share_the_members_and_exchange_nothing(tmp_path):
     members = fnn.grid(learning_rate=[0.1], seed=range(7))
     alone = sweep(members, plan="sequential")
     on_four = sweep(members, mesh={"population": 4}, plan="vmap:5")
-    assert on_four.plan["name"] == "vmap over 5 on population=4,data=1"
     check_same(alone, on_four, **CLOSE)
     check_same(on_four, sweep(members, mesh={"population": 4}, plan="vmap:5"), **EQUAL)
     programs, _ = compiled[1]
@@ -78,9 +76,9 @@ def test_devices_share_the_members_and_exchange_nothing(tmp_path):
 
     sweep(members, mesh={"population": 4}, plan="vmap:5", out=sys.argv[1])
     (Path(sys.argv[1]) / "batches" / "0-5-end.safetensors").unlink()
-    rest = sweep(members, mesh={"population": 2}, plan="vmap:5", out=sys.argv[1])
-    assert rest.restored == (0, 1, 2, 3, 4)
-    check_same(alone, rest, **CLOSE)
+    again = sweep(members, mesh={"population": 2}, plan="vmap:5", out=sys.argv[1])
+    check_same(on_four[:5], again[:5], **EQUAL)
+    check_same(alone, again, **CLOSE)
     """
     on_eight_devices(code, str(tmp_path / "out"), timeout=120)
 
@@ -93,23 +91,28 @@ def test_devices_share_members_and_batches(tmp_path):
     mesh = {"population": 4, "data": 2}
     members = [*fnn.grid(learning_rate=[0.1, 0.03], seed=range(3)), {"learning_rate": 1e30, "seed": 0}]
     alone, shared = sweep(members, plan="sequential"), sweep(members, mesh=mesh)
-    assert shared.members[6].status == "non-finite"
+    assert shared[6].status == "non-finite"
     check_same(alone, shared, **CLOSE)
     check_same(shared, sweep(members, mesh=mesh), **EQUAL)
     finite = members[:6]
-    check_same(shared.where(learning_rate=[0.1, 0.03]), sweep(finite, mesh=mesh), **EQUAL)
+    check_same(shared[:6], sweep(finite, mesh=mesh), **EQUAL)
 
     halving = fnn.sweeps.Halving((1,), keep=0.5)
     alone = sweep(finite, plan="sequential", halving=halving, order_seed=3)
     shared = sweep(finite, mesh=mesh, halving=halving, order_seed=3, out=sys.argv[1])
-    assert [member.status for member in alone.members] == [member.status for member in shared.members]
-    np.testing.assert_allclose(alone.curves("test_loss"), shared.curves("test_loss"), **CLOSE)
+    assert [member.status for member in shared].count("halved") == 3
+    check_same(alone, shared, **CLOSE)
+    for file in Path(sys.argv[1]).glob("batches/*-end.safetensors"):
+        file.unlink()
+    again = sweep(finite, mesh={"population": 2}, halving=halving, order_seed=3, out=sys.argv[1])
+    check_same(shared, again, **CLOSE)
 
     folders = [f"{sys.argv[1]}{part}" for part in (1, 2)]
     for part, folder in enumerate(folders):
         sweep(finite, mesh=mesh, part=(part + 1, 2), out=folder)
     merged = fnn.sweeps.merge(folders, f"{sys.argv[1]}3")
-    np.testing.assert_allclose(merged.curves("test_loss"), sweep(finite, mesh=mesh).curves("test_loss"), **CLOSE)
+    whole = [member.curves["test_loss"] for member in sweep(finite, mesh=mesh)]
+    np.testing.assert_allclose(merged.curves("test_loss"), whole, **CLOSE)
     """
     on_eight_devices(code, str(tmp_path / "out"), timeout=300)
 
