@@ -112,16 +112,16 @@ def sweep(
             devices share the members, and the d devices of a group share every batch of examples. An axis that is left
             out is 1. The results differ from those without a mesh only by rounding. Without it, each device has
             batches of members of its own.
-        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
-            errors.
+        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` and
+            meshes are errors.
         order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
         part: ``(k, n)`` trains one of n parts of the sweep: the members with the numbers k - 1, k - 1 + n, k - 1 + 2 n
             and so on. Each part can run on a computer of its own. ``merge`` puts their folders together.
-        out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have
-            other results is an error.
+        out: a folder for finished members. The same sweep with the same folder continues, also on another mesh. A sweep
+            that would have other results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
             for what cannot be compared: Python functions that the programs call.
         on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of

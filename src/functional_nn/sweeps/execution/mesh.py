@@ -57,11 +57,10 @@ def as_mesh(mesh: object) -> SweepMesh:
         InputError: unless it is a dict of the sizes of known axes, and JAX has so many devices.
     """
     expected = f'a dict such as {{"{POPULATION}": 4, "{DATA}": 2}}, with numbers of devices from 1 on'
-    if not isinstance(mesh, Mapping) or not mesh or not set(mesh) <= {POPULATION, DATA}:
+    axes = dict(mesh) if isinstance(mesh, Mapping) else {}
+    if not axes or not axes.keys() <= {POPULATION, DATA} or not all(is_count(size) for size in axes.values()):
         raise InputError("mesh", expected, shown(mesh))
-    if not all(is_count(size) for size in mesh.values()):
-        raise InputError("mesh", expected, shown(mesh))
-    sizes = SweepMesh(**{axis: int(size) for axis, size in mesh.items()})
+    sizes = SweepMesh(**{axis: int(size) for axis, size in axes.items()})
     available = jax.local_device_count()
     if sizes.devices > available:
         given = f"{sizes}, which is {sizes.devices}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
@@ -80,9 +81,11 @@ def planned(
 
     Raises:
         InputError: for an unknown plan; for a plan with ``vmap`` if ``exact`` is set, or if JAX's random generator
-            would not use each member's own key; and for a plan that does not fit to the mesh.
+            would not use each member's own key; and for a plan that does not fit the mesh.
     """
-    devices, workers = (jax.local_device_count(), most_workers()) if mesh is None else (1, 1)
+    devices, workers = jax.local_device_count(), most_workers()
+    if mesh is not None:
+        devices = workers = 1
     if isinstance(plan, str) and plan == "auto":
         alone = exact or not maps_keys_alone() or (mesh is None and on_cpu())
         plan = "map" if alone else "vmap"
@@ -124,7 +127,8 @@ def _check_plan_for_mesh(plan: Plan, mesh: SweepMesh, least: int, exact: bool) -
         raise InputError("mesh", expected, str(mesh), "Set jax_default_prng_impl to threefry2x32.")
     if plan.workers > 1 or plan.members < least:
         expected = f"one worker with at least {least} members at once, for the mesh {mesh}"
-        raise InputError("plan", expected, f"{plan.workers} with {plan.members}", "Use the plan auto, vmap or vmap:N.")
+        given = f"{counted(plan.workers, 'worker')} with {counted(plan.members, 'member')}"
+        raise InputError("plan", expected, given, "Use the plan auto, vmap or vmap:N.")
 
 
 def memory_limit() -> int:

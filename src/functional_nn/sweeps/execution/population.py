@@ -69,7 +69,8 @@ class Population:
         self._measure = measure
         self._grid = grid
         self._keep = keep
-        self._is_on_mesh, self._mesh = mesh is not None, mesh or SweepMesh()
+        self._is_on_mesh = mesh is not None
+        self._mesh = mesh or SweepMesh()
         # Virtual devices of a CPU share its memory.
         self._copies = self._mesh.devices if plans.on_cpu() else 1
         self._groups = [GroupPrograms(group, grid, data, precision, self._mesh) for group in groups]
