@@ -45,11 +45,11 @@ SETUP = """
 """
 
 
-def on_eight_devices(code: str, *arguments: str, timeout: int) -> None:
-    """Runs a script with eight devices. The limit is there because JAX can hang if it has more devices than cores."""
+def on_devices(count: int, code: str, *arguments: str) -> None:
+    """Runs a script with several devices. JAX can hang if it has more devices than cores, so the time is limited."""
     script = textwrap.dedent(SETUP) + textwrap.dedent(code)
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
-    subprocess.run([sys.executable, "-c", script, *arguments], env=environment, check=True, timeout=timeout)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(count)}
+    subprocess.run([sys.executable, "-c", script, *arguments], env=environment, check=True, timeout=300)
 
 
 def test_devices_share_the_members_and_exchange_nothing(tmp_path):
@@ -80,7 +80,7 @@ def test_devices_share_the_members_and_exchange_nothing(tmp_path):
     check_same(on_four[:5], again[:5], **EQUAL)
     check_same(alone, again, **CLOSE)
     """
-    on_eight_devices(code, str(tmp_path / "out"), timeout=120)
+    on_devices(4, code, str(tmp_path / "out"))
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_devices_share_members_and_batches(tmp_path):
     whole = [member.curves["test_loss"] for member in sweep(finite, mesh=mesh)]
     np.testing.assert_allclose(merged.curves("test_loss"), whole, **CLOSE)
     """
-    on_eight_devices(code, str(tmp_path / "out"), timeout=300)
+    on_devices(8, code, str(tmp_path / "out"))
 
 
 def test_members_are_taken_apart_and_joined():
