@@ -277,7 +277,7 @@ def fit(
             loop = EpochLoop(
                 programs,
                 train_epoch,
-                EvaluatedData(programs, on_device, reader, check_interruption),
+                EvaluatedData(programs, on_device, reader, processes, check_interruption),
                 policy,
                 epochs,
                 first_epoch=_first_epoch(start, data, split, batch_size),
