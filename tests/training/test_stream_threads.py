@@ -236,6 +236,18 @@ def test_ctrl_c_ends_the_run_and_the_thread(part, ahead):
     assert not reading_threads()
 
 
+def test_ctrl_c_after_the_last_epoch_does_not_end_the_evaluation_of_test_examples():
+    """The run has ended, so that nothing is left to interrupt."""
+
+    def press(metrics, train_state):
+        if metrics.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = fit(Stream(batches, validation=lambda: batches(8), test=lambda: batches(9)), on_epoch=press)
+    assert run.status == "finished"
+    assert list(run.test_metrics) == ["test_loss", "test_accuracy"]
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_ctrl_c_counts_before_the_next_batch_even_if_the_iterable_ignores_it(part):
     asked = []
