@@ -120,6 +120,8 @@ class Stream:
         check_count("seed", seed, least=0)
         number, parts = check_part("part", part)
         examples = number_of_examples(x)
+        if parts > examples:
+            raise InputError("part", f"at most {examples} parts, the number of examples", f"{parts} parts")
         # All parts must have as many batches, so the smallest part decides.
         check_count("batch_size", batch_size, most=examples // parts)
         steps = examples // parts // batch_size
