@@ -58,10 +58,11 @@ def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path
     assert "got in process 1: seed 1 instead of 0" in reports[1]["other arguments"]["error"]
     assert "got in process 1: different optimizer" in reports[1]["other optimizer"]["error"]
     assert "got other arguments in another process" in reports[0]["other arguments"]["error"]
-    uneven = "InputError: batches: expected as many in every process, got more of them in one process than in another."
-    assert [report["shorter stream"]["error"] for report in reports] == [uneven, uneven]
-    assert reports[1]["broken stream"]["error"] == "OSError: the disk is gone"
-    assert reports[0]["broken stream"]["error"].startswith("OtherProcessFailed: Another process could not read")
+    for stream, name in (("stream", "batches"), ("test stream", "test")):
+        uneven = f"InputError: {name}: expected as many in every process, got more of them in one process than in"
+        assert all(report[f"shorter {stream}"]["error"].startswith(uneven) for report in reports)
+        assert reports[1][f"broken {stream}"]["error"] == "OSError: the disk is gone"
+        assert reports[0][f"broken {stream}"]["error"].startswith("OtherProcessFailed: Another process could not read")
     for what, message in (
         ("another run's folder", "InputError: checkpoints: expected a new folder, or the folder of this run"),
         ("failing callback", "InputError: on_epoch: expected something else, got 1"),

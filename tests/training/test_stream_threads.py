@@ -171,6 +171,30 @@ def test_generators_are_closed_after_every_kind_of_error(fault):
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
+def test_an_iterator_with_more_batches_than_steps_is_closed_after_each_epoch(ahead):
+    opened, closed = [], []
+
+    class Reader:
+        """It is closed by its method only, and not when it is forgotten, unlike a generator."""
+
+        def __init__(self, epoch):
+            opened.append((epoch, self))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return X[:16], LABELS[:16]
+
+        def close(self):
+            closed.append(self)
+
+    fit(Stream(Reader, steps=3, ahead=ahead))
+    assert [epoch for epoch, _ in opened] == [1, 2]
+    assert closed == [reader for _, reader in opened]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
 def test_a_generator_of_the_user_is_not_closed_and_not_read_too_far(ahead):
     numbers = iter(range(100))
 
@@ -234,6 +258,18 @@ def test_ctrl_c_ends_the_run_and_the_thread(part, ahead):
     assert len(run.history) == 1
     assert closed[-1] == 2
     assert not reading_threads()
+
+
+def test_ctrl_c_after_the_last_epoch_does_not_end_the_evaluation_of_test_examples():
+    """The run has ended, so that nothing is left to interrupt."""
+
+    def press(metrics, train_state):
+        if metrics.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = fit(Stream(batches, validation=lambda: batches(8), test=lambda: batches(9)), on_epoch=press)
+    assert run.status == "finished"
+    assert list(run.test_metrics) == ["test_loss", "test_accuracy"]
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -105,6 +105,17 @@ def test_validation_examples_decide_and_test_examples_come_at_the_end(streamed):
     assert run.history[-1].metrics["validation_accuracy"] == expected.history[-1].metrics["validation_accuracy"]
 
 
+def test_an_error_in_the_last_evaluation_has_the_run():
+    def test():
+        yield X[:16], LABELS[:16]  # the shapes are read from this batch, before training
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone") as failure:
+        fit(validation=TRAIN, test=test)
+    run = failure.value.run
+    assert (run.status, len(run.history), run.test_metrics) == ("finished", 2, {})
+
+
 def test_a_function_is_called_for_each_evaluation_and_images_are_flattened():
     images = RANDOM.integers(0, 256, (24, 4, 3, 1), np.uint8)
     calls = []

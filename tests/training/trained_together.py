@@ -62,6 +62,20 @@ def streamed(processes: int, number: int, batches: int = 4, broken_after: int = 
     return fnn.fit(NETWORKS["mlp"][0], fnn.cross_entropy, optax.sgd(0.1), stream, epochs=3)
 
 
+def streamed_test(number: int, batches: int = 2, broken_after: int = 9) -> fnn.training.Run:
+    """On a stream of one batch, of which each process reads six examples, with a stream of test examples."""
+
+    def read():
+        for batch in range(batches):
+            if batch == broken_after:
+                raise OSError("the disk is gone")
+            yield vectors[:12], labels[:12]
+
+    share = slice(number * 6, number * 6 + 6)
+    stream = fnn.data.Stream([(vectors[share], labels[share])], test=read)
+    return fnn.fit(NETWORKS["mlp"][0], fnn.cross_entropy, optax.sgd(0.1), stream, epochs=1)
+
+
 def raised(function) -> str:
     try:
         function()
@@ -114,6 +128,8 @@ def check_agreement(processes: int, number: int, folder: str) -> None:
 
     say(what="shorter stream", error=raised(lambda: streamed(processes, number, 4 - number)))
     say(what="broken stream", error=raised(lambda: streamed(processes, number, 4, 2 if number else 9)))
+    say(what="shorter test stream", error=raised(lambda: streamed_test(number, 3 - number)))
+    say(what="broken test stream", error=raised(lambda: streamed_test(number, 2, 1 if number else 9)))
 
     def fail(metrics, train_state):
         raise fnn.InputError("on_epoch", "something else", metrics.epoch)

@@ -180,6 +180,10 @@ def submit_parts(
     executor = _executor(submitit, out / JOBS, settings)
     has_slurm = executor.cluster == "slurm"
     starting = nullcontext if has_slurm else kept_from_interrupts
+    # A result is named after its job. The job of an earlier call may have had the same number: a process of this
+    # computer has it again after a restart, above all in a container.
+    for result in (out / JOBS).glob("*_result.pkl"):
+        result.unlink()
     folders = [out / PARTS / f"{part + 1}-of-{number_of_parts}" for part in range(number_of_parts)]
     shared = [*_shared(arguments), "--quiet"]
     commands = [

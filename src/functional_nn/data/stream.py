@@ -106,7 +106,7 @@ class Stream:
         Args:
             x, labels: arrays, or pytrees of arrays, with examples along axis 0.
             batch_size: the number of examples in a batch, in each process. Those that are left over at the end of an
-                epoch, fewer than ``batch_size`` or the number of parts, are left out. They are others in each epoch.
+                epoch are left out: at most ``batch_size`` in each part. They are others in each epoch.
             seed: decides the order, together with the number of the epoch and of the part.
             part: the number of the part, from 1, and the number of parts.
             options: what else ``Stream`` takes, such as ``test``.
@@ -120,6 +120,8 @@ class Stream:
         check_count("seed", seed, least=0)
         number, parts = check_part("part", part)
         examples = number_of_examples(x)
+        if parts > examples:
+            raise InputError("part", f"at most {examples} parts, the number of examples", f"{parts} parts")
         # All parts must have as many batches, so the smallest part decides.
         check_count("batch_size", batch_size, most=examples // parts)
         steps = examples // parts // batch_size

@@ -35,12 +35,10 @@ class StreamReader:
 
     Args:
         stream: the stream.
-        epoch: the number of the first epoch, from 1.
     """
 
-    def __init__(self, stream: Stream, epoch: int = 1):
+    def __init__(self, stream: Stream):
         self._stream = stream
-        self._opened_epoch = epoch
         self._opened: ReadAhead[Batch] | None = None
 
     def __enter__(self) -> StreamReader:
@@ -51,8 +49,8 @@ class StreamReader:
 
     @cached_property
     def first(self) -> Batch:
-        """The first batch. The iterator that it came from stays open, because a generator gives it only once."""
-        self._opened = ReadAhead(self._batches(self._opened_epoch, None), self._stream.ahead)
+        """The first batch of epoch 1. Its iterator stays open, because a generator gives each batch only once."""
+        self._opened = ReadAhead(self._batches(1, None), self._stream.ahead)
         return self._opened.first()
 
     @cached_property
@@ -75,9 +73,9 @@ class StreamReader:
     @contextmanager
     def epoch(self, number: int, place: Callable[[Batch], Placed]) -> Generator[Iterator[Placed], None, None]:
         """A context with the batches of an epoch, each after ``place``; ``number`` counts from 1."""
-        # The iterator that the first batch came from serves its own epoch only. If it is a generator, which gives each
-        # batch once, it serves the first epoch that is read.
-        if number != self._opened_epoch and not self._stream.is_generator:
+        # The iterator that the first batch came from serves epoch 1 only. If it is a generator, which gives each batch
+        # once, it serves the first epoch that is read.
+        if number != 1 and not self._stream.is_generator:
             self._close_opened()
         if self._opened is None:
             with ReadAhead(self._batches(number, self.first), self._stream.ahead) as reading:
@@ -114,11 +112,11 @@ class StreamReader:
                 raise InputError("batches", f"at least one batch in epoch {number}", "none")
             if read < expected:
                 raise InputError("batches", f"at least {expected} in epoch {number}", read)
-        except BaseException:
-            # The epoch ends early. What a function returned is closed, but a generator of the user may be read on.
+        finally:
+            # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
+            # generator of the user may be read on.
             if not self._stream.is_generator:
                 _close(source)
-            raise
 
     def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
         """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
@@ -142,7 +140,7 @@ class StreamReader:
 
 
 def _close(source: Iterator[object]) -> None:
-    """Closes an iterator that is left early, if it can be closed, as a generator can."""
+    """Closes an iterator that may be left before its end, if it can be closed, as a generator can."""
     close = getattr(source, "close", None)
     if callable(close):
         close()

@@ -14,6 +14,7 @@ from functional_nn.data.stream_reader import StreamReader
 from functional_nn.training.batch_on_device import put_batch
 from functional_nn.training.epoch_metrics import number_of_labels
 from functional_nn.training.evaluate import Evaluation, EvaluationTotals
+from functional_nn.training.processes import Processes
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.state import TrainState
 
@@ -26,12 +27,14 @@ class EvaluatedData:
         programs: the compiled programs of the run.
         data: the examples in memory, on the device. A part that is streamed has those of its first batch.
         reader: reads the parts that are streamed; None if there are none.
+        processes: those that train together. All of them need the same examples.
         check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every batch.
     """
 
     programs: Programs
     data: Split
     reader: StreamReader | None
+    processes: Processes
     check_interruption: Callable[[], None]
 
     @property
@@ -54,7 +57,7 @@ class EvaluatedData:
         running: EvaluationTotals | None = None
         count = 0
         with reader.evaluated(part, place) as batches:
-            for x, labels in batches:
+            for x, labels in self.processes.in_step(part, batches):
                 self.check_interruption()
                 count += number_of_labels(labels)
                 before, running = running, self.programs.batch_totals(train_state, x, labels)

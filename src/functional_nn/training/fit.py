@@ -277,7 +277,7 @@ def fit(
             loop = EpochLoop(
                 programs,
                 train_epoch,
-                EvaluatedData(programs, on_device, reader, check_interruption),
+                EvaluatedData(programs, on_device, reader, processes, check_interruption),
                 policy,
                 epochs,
                 first_epoch=_first_epoch(start, data, split, batch_size),
@@ -319,7 +319,11 @@ def fit(
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
         with processes.noticing_loss():
-            run = replace(run, test_metrics=test_metrics(loop.data, loop.reached.train_state))
+            try:
+                run = replace(run, test_metrics=test_metrics(loop.data, loop.reached.train_state))
+            except Exception as error:
+                error.run = run  # pyright: ignore[reportAttributeAccessIssue]
+                raise
     if status == "non-finite":
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays

@@ -85,6 +85,20 @@ def test_members_that_vmap_trains_together(blobs, tmp_path):
         sweep(blobs, grid=grid, plan="vmap", out=tmp_path / "merged")
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_part_with_one_member_does_not_hide_that_another_one_used_vmap(blobs, tmp_path, order):
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2])
+    parts = [tmp_path / f"{part}" for part in (1, 2)]
+    at_once = [
+        sweep(blobs, grid=grid, plan="vmap", part=(part, 2), out=folder).plan["members_at_once"]
+        for part, folder in enumerate(parts, 1)
+    ]
+    assert at_once == [2, 1]
+    fnn.sweeps.merge([parts[place] for place in order], tmp_path / "merged")
+    with pytest.raises(InputError, match='members_at_once "merged parts" instead of 1'):
+        sweep(blobs, grid=grid, plan="sequential", out=tmp_path / "merged")
+
+
 def test_parts_of_two_divisions_do_not_mix(blobs, folders, tmp_path):
     """Here both have a file of the same name with other members."""
     grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4], width=[2])

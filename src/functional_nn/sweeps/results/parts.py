@@ -22,7 +22,7 @@ MOST_SHOWN = 10
 MOST_PARTS = 1000
 """Missing members are compared with divisions into at most so many parts."""
 MERGED = "merged parts"
-"""What ``sweep.json`` has for the number of members at once, if parts trained several members at once."""
+"""What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""
 
 
 def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> SweepResult:
@@ -67,7 +67,8 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
         for file, _, _ in good_batches(path):
             arrays, about = unpacked(file)
             write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
-    if settings[AT_ONCE] != 1:
+    # The parts may differ: with vmap, a part of one member trains one at once.
+    if any(sweep_settings(path)[AT_ONCE] != 1 for path in paths):
         settings = settings | {AT_ONCE: MERGED}
     # The settings come last: a folder without them is no sweep yet.
     write_whole(out / SWEEP, signed_text(settings))

@@ -46,6 +46,8 @@ class Interruption:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # The loop has dealt with every signal. A later ``check``, in the last evaluation, must not raise it again.
+        self._received = 0
         for number, before in self._before.items():
             # Another handler may have been set in the meantime. It stays.
             if signal.getsignal(number) == self._handle:
