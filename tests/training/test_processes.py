@@ -63,6 +63,8 @@ def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path
         assert all(report[f"shorter {stream}"]["error"].startswith(uneven) for report in reports)
         assert reports[1][f"broken {stream}"]["error"] == "OSError: the disk is gone"
         assert reports[0][f"broken {stream}"]["error"].startswith("OtherProcessFailed: Another process could not read")
+    assert reports[1]["no stream"]["error"] == "OSError: the disk is gone"
+    assert reports[0]["no stream"]["error"].startswith("OtherProcessFailed: Another process could not begin")
     for what, message in (
         ("another run's folder", "InputError: checkpoints: expected a new folder, or the folder of this run"),
         ("failing callback", "InputError: on_epoch: expected something else, got 1"),

@@ -127,6 +127,7 @@ def check_agreement(processes: int, number: int, folder: str) -> None:
     say(what="another run's folder", error=raised(lambda: trained("mlp", seed=1, checkpoints=f"{folder}/checkpoints")))
 
     say(what="shorter stream", error=raised(lambda: streamed(processes, number, 4 - number)))
+    say(what="no stream", error=raised(lambda: streamed(processes, number, 4, 0 if number else 9)))
     say(what="broken stream", error=raised(lambda: streamed(processes, number, 4, 2 if number else 9)))
     say(what="shorter test stream", error=raised(lambda: streamed_test(number, 3 - number)))
     say(what="broken test stream", error=raised(lambda: streamed_test(number, 2, 1 if number else 9)))

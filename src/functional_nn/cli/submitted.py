@@ -196,7 +196,7 @@ def submit_parts(
     except refused as error:
         raise click.ClickException(f"Slurm did not take the jobs: {error}") from None
     except (TypeError, ValueError) as error:
-        raise InputError("--job", "settings that submitit takes", shortened(error)) from None
+        raise InputError("--job", "settings that submitit takes", shortened(error).rstrip(".")) from None
 
     jobs = dict(enumerate(submitted))
     watch = JobWatch(has_slurm)

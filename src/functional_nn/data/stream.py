@@ -109,7 +109,7 @@ class Stream:
                 epoch are left out: at most ``batch_size`` in each part. They are others in each epoch.
             seed: decides the order, together with the number of the epoch and of the part.
             part: the number of the part, from 1, and the number of parts.
-            options: what else ``Stream`` takes, such as ``test``.
+            options: what else ``Stream`` takes, such as ``test``, but not ``steps``, which follows from the numbers.
 
         >>> stream = Stream.of_arrays(np.arange(10.0)[:, None], np.arange(10), batch_size=4, part=(1, 2))
         >>> [sorted(labels.tolist()) for _, labels in stream.epoch(1)]

@@ -66,10 +66,14 @@ class EvaluatedData:
                 if before is not None:
                     sums = _added(sums, before)
         assert running is not None  # a stream without batches is an error
-        return self.programs.evaluation_of_totals(_added(sums, running)), count
+        in_types_of_program = jax.tree.map(lambda total, like: total.astype(like.dtype), _added(sums, running), running)
+        return self.programs.evaluation_of_totals(in_types_of_program), count
 
 
 def _added(sums: EvaluationTotals | None, totals: EvaluationTotals) -> EvaluationTotals:
-    """The sums, or nothing if they are None, with the totals of one more batch, in the types of the program."""
-    totals = jax.device_get(totals)
+    """The sums, or nothing if they are None, with the totals of one more batch.
+
+    They are 64-bit numbers, since a 32-bit sum of very many batches would stop growing.
+    """
+    totals = jax.tree.map(lambda total: np.asarray(total).astype(np.float64), jax.device_get(totals))
     return totals if sums is None else jax.tree.map(np.add, sums, totals)

@@ -193,16 +193,17 @@ def fit(
 
     # A stream is read in a thread, which has ended after this block, whatever happens in it.
     with StreamReader(data) if isinstance(data, Stream) else nullcontext() as reader:
+        # If one of several processes cannot read its data, all of them end.
         if isinstance(data, Stream):
             assert reader is not None  # every stream has a reader
-            # Each of several processes reads its own share of every batch.
+            split = processes.each(lambda: data_for_network(net, loss, reader.split()))
+            # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
-            split = data_for_network(net, loss, reader.split())
         else:
             check_is_not_a_loader(data)
-            split = data_for_network(net, loss, data)
+            split = processes.each(lambda: data_for_network(net, loss, data))
         device_count = chosen_devices(devices)
-        if isinstance(data, Stream) and processes.are_several and batch_size % device_count:
+        if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
