@@ -124,12 +124,12 @@ def plan(
         if rates.sweep is not None
     ]
 
-    measured = f"with {counted(rates.cores, 'core')}" if rates.cores > 1 else "one device"
-    _print_wrapped(f"{rates.model} on {rates.device}, {measured}: measured")
+    cores_of_one = "one core" if rates.cores == 1 else f"{rates.cores} cores"
+    _print_wrapped(f"{rates.model} on {rates.device}, {cores_of_one}: measured")
     given = network_latency is None and network_bandwidth is None
     _print_wrapped(
-        f"{network if given else 'a network'}, {in_seconds(between.latency)} a message and {in_bytes(between.bandwidth)}/s, "
-        f"all-reduce by {between.algorithm}: assumed"
+        f"{network if given else 'a network'}, {in_seconds(between.latency)} a message and "
+        f"{in_bytes(between.bandwidth)}/s, all-reduce by {between.algorithm}: assumed"
     )
     click.echo(f"\n{tables.training(plans)}")
     if limits is not None:

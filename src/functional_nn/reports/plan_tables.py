@@ -10,7 +10,7 @@ from functional_nn.bench.units import in_bytes, in_seconds
 from functional_nn.core.counts import counted
 from functional_nn.core.texts import aligned
 
-UNITS_OF_TIME = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
+UNITS_OF_TIME = ((86_400, "days"), (3600, "h"), (60, "min"))
 
 
 def training(plans: Sequence[TrainingPlan]) -> str:
@@ -44,8 +44,8 @@ def limits(found: ScalingLimits) -> str:
 
 
 def sweeps(plans: Sequence[SweepPlan]) -> str:
-    """A row for each number of machines: time, models a second, files and bytes."""
-    rows = [("machines", "until the end", "of all machines", "models/s", "files", "bytes", "merge")]
+    """A row for each number of machines: time until the end, time of all machines together, files, and bytes."""
+    rows = [("machines", "it takes", "of all", "models/s", "files", "bytes", "merge")]
     for plan in plans:
         rows.append(
             (
@@ -65,7 +65,7 @@ def duration(seconds: float) -> str:
     """Seconds in the largest unit of which there are at least two.
 
     >>> duration(90), duration(400), duration(20_000), duration(1e6)
-    ('90.0 s', '6.7 minutes', '5.6 hours', '11.6 days')
+    ('90.0 s', '6.7 min', '5.6 h', '11.6 days')
     """
     for length, unit in UNITS_OF_TIME:
         if seconds >= 2 * length:

@@ -82,8 +82,10 @@ def sweep_plan(
     >>> measured = SweepRates(1, 100, 5.0, 0.5, 0.1, 4000, 100, 0.01)
     >>> rates = Rates("mlp", "CPU", 1, (1, 2), (0.1, 0.2), (4,), 0, 0, 0, measured)
     >>> plan = sweep_plan(rates, members=1000, machines=10, epochs=2, examples=100)
-    >>> round(plan.seconds), plan.files, plan.size  # 5 + 100 · (2 · 0.5 + 0.1); 1000 + 10 · 2; 1000 · 4000 + 10 · 1000 · 100
-    (115, 1020, 5000000)
+    >>> round(plan.seconds)  # 5 + 100 · (2 · 0.5 + 0.1)
+    115
+    >>> plan.files, plan.size  # 1000 + 10 · 2; 1000 · 4000 + 10 · (1000 · 100)
+    (1020, 5000000)
     """
     if not isinstance(rates, Rates) or not isinstance(rates.sweep, SweepRates):
         raise InputError("rates", "Rates with those of a sweep, such as measure_rates returns", shown(rates))

@@ -91,9 +91,9 @@ def training_plan(
 
         t(⌈B / D⌉) + Σᵢ R(nᵢ, D)
 
-    Devices that share ``cores`` cores get only a part of the time: both terms are multiplied by D · c / cores if this
-    is above 1, where c is the number of cores that the measured device had. The formula assumes equal devices that
-    wait for each other, and that an exchange begins when the gradient is complete.
+    Devices that share ``cores`` cores take turns: with c for the number of cores that the measured device had, the
+    first term is multiplied by D · c / cores if this is above 1, and the second one as ``Network`` says. The formula
+    assumes equal devices that wait for each other, and that an exchange begins when the gradient is complete.
 
     Args:
         rates: those of one device.
@@ -125,7 +125,7 @@ def training_plan(
     share = math.ceil(whole_batch / devices)
     turns = _turns(rates, devices, cores)
     compute = turns * rates.step(share)
-    exchange = turns * sum(network.all_reduce(size, devices) for size in rates.all_reduces)
+    exchange = sum(network.all_reduce(size, devices, turns) for size in rates.all_reduces)
     # One device computes steps of batch_size examples in both kinds of scaling.
     examples_a_second_alone = batch_size / (_turns(rates, 1, cores) * rates.step(batch_size))
     return TrainingPlan(

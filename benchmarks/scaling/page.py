@@ -1,0 +1,92 @@
+"""The tables of docs/explanation/many_machines.md, made from the newest records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.race import ROOT
+from benchmarks.summary import around
+from functional_nn.bench import NETWORKS, Rates, SweepRates, scaling_limits, sweep_plan, training_plan
+from functional_nn.bench.units import in_bytes, in_seconds
+from functional_nn.reports.plan_tables import duration
+
+PAGE = ROOT / "docs" / "explanation" / "many_machines.md"
+DEVICES = (1, 8, 64, 512, 4096)
+BATCH_SIZES = (128, 4096)
+MILLION = 1_000_000
+MACHINES = (1, 100, 1000)
+NETWORK = "ethernet-10g"
+
+
+def write(results: Path) -> None:
+    """Writes the tables between the marks of the page."""
+    lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
+    # The newest measurement of each model, which may be of different days, and the newest comparison.
+    rates = {line["rates"]["model"]: rates_of(line["rates"]) for line in lines if "rates" in line}
+    newest = [line for line in lines if line["date"] == lines[-1]["date"]]
+    tables = {
+        "errors": errors(newest),
+        "named-models": named_models(rates),
+        "million": million(rates),
+    }
+    for name, text in tables.items():
+        before, after = around(PAGE, name)
+        PAGE.write_text(f"{before}\n{text}\n{after}", "utf-8")
+
+
+def rates_of(values: dict) -> Rates:
+    """Rates from their record."""
+    lists = {name: tuple(values[name]) for name in ("batch_sizes", "step_seconds", "all_reduces")}
+    return Rates(**values | lists | {"sweep": SweepRates(**values["sweep"])})
+
+
+def errors(newest: list[dict]) -> str:
+    """Predicted and measured numbers, with date, machine and the calibrated networks."""
+    about = newest[0]
+    day, jax = about["date"][:10], about["versions"]["jax"]
+    text = f"{day}, {about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}, jax {jax}"
+    rows = ["", "| | | predicted | measured | error |", "|---|---|---|---|---|"]
+    points = [line["point"] for line in newest if "point" in line]
+    for point in points:
+        what = "a step" if point["what"] == "step" else "a model of a sweep"
+        numbers = f"{in_seconds(point['predicted'])} | {in_seconds(point['measured'])} | {point['error']:+.0%}"
+        rows.append(f"| {point['model']}, {what} | {point['count']} {point['kind']} | {numbers} |")
+    within = sum(abs(point["error"]) <= 0.25 for point in points)
+    largest = max(abs(point["error"]) for point in points)
+    rows += ["", f"{within} of {len(points)} predictions are within 25%; the largest error is {largest:.0%}."]
+    for line in newest:
+        if "network" in line:
+            speed = f"{in_seconds(line['latency'])} a message and {in_bytes(line['bandwidth'])}/s"
+            rows.append(f"Calibrated with two {line['network']}: {speed}.")
+    return "\n".join([text + ".", *rows])
+
+
+def named_models(rates: dict[str, Rates]) -> str:
+    """The efficiency of each named model, and where more devices stop paying."""
+    columns = " | ".join(f"{devices:,}" for devices in DEVICES)
+    lines = [f"| batch | model | a step on one | {columns} | fastest | at least half |"]
+    lines.append("|" + "---|" * (len(DEVICES) + 5))
+    for batch_size in BATCH_SIZES:
+        for model, of_model in rates.items():
+            network = NETWORKS[NETWORK]
+            plans = [training_plan(of_model, batch_size, devices, network) for devices in DEVICES]
+            efficiencies = " | ".join(f"{plan.efficiency:.1%}" for plan in plans)
+            fastest, worthwhile = scaling_limits(of_model, batch_size, network)
+            one = in_seconds(plans[0].step_seconds)
+            lines.append(f"| {batch_size:,} | {model} | {one} | {efficiencies} | {fastest:,} | {worthwhile:,} |")
+    return "\n".join(lines)
+
+
+def million(rates: dict[str, Rates]) -> str:
+    """The cost of a million models of each kind, ten epochs of 60,000 examples each."""
+    columns = " | ".join(f"{count:,} cores" for count in MACHINES)
+    lines = [f"| model | {columns} | models a second on 1,000 | files | bytes | merge |"]
+    lines.append("|" + "---|" * (len(MACHINES) + 5))
+    for model, of_model in rates.items():
+        plans = [sweep_plan(of_model, MILLION, count) for count in MACHINES]
+        times = " | ".join(duration(plan.seconds) for plan in plans)
+        last = plans[-1]
+        files = f"{last.files:,} | {in_bytes(last.size)} | {duration(last.merge_seconds)}"
+        lines.append(f"| {model} | {times} | {last.members_a_second:.3g} | {files} |")
+    return "\n".join(lines)
