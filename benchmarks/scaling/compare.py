@@ -89,7 +89,7 @@ def compare(console: Console, rounds: int, models: Sequence[str], real_time: boo
     for model in dict.fromkeys((*COMPARED, *models)):
         sizes = SIZES_OF_COMPARED if model in COMPARED else SIZES
         with Process("rates", model=model, sizes=sizes, core=cores - 1, real_time=real_time) as process:
-            rates[model] = page.rates_of(process.answer())
+            rates[model] = Rates.from_dict(process.answer())
         console.print(model, rates[model].step_seconds)
         records.append(results, [about | {"workload": "scaling", "rates": rates[model].to_dict()}])
     seconds, swept = steps_in_turns(console, rounds, real_time), {}

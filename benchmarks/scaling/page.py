@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.race import ROOT
 from benchmarks.summary import around
-from functional_nn.bench import NETWORKS, Rates, SweepRates, scaling_limits, sweep_plan, training_plan
+from functional_nn.bench import NETWORKS, Rates, scaling_limits, sweep_plan, training_plan
 from functional_nn.bench.units import in_bytes, in_seconds
 from functional_nn.reports.plan_tables import duration
 
@@ -23,7 +23,7 @@ def write(results: Path) -> None:
     """Writes the tables between the marks of the page."""
     lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     # The newest measurement of each model, which may be of different days, and the newest comparison.
-    rates = {line["rates"]["model"]: rates_of(line["rates"]) for line in lines if "rates" in line}
+    rates = {line["rates"]["model"]: Rates.from_dict(line["rates"]) for line in lines if "rates" in line}
     newest = [line for line in lines if line["date"] == lines[-1]["date"]]
     tables = {
         "errors": errors(newest),
@@ -33,12 +33,6 @@ def write(results: Path) -> None:
     for name, text in tables.items():
         before, after = around(PAGE, name)
         PAGE.write_text(f"{before}\n{text}\n{after}", "utf-8")
-
-
-def rates_of(values: dict) -> Rates:
-    """Rates from their record."""
-    lists = {name: tuple(values[name]) for name in ("batch_sizes", "step_seconds", "all_reduces")}
-    return Rates(**values | lists | {"sweep": SweepRates(**values["sweep"])})
 
 
 def errors(newest: list[dict]) -> str:

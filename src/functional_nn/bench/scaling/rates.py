@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_choice, check_count, check_number, shown
-from functional_nn.storage.files import check_path, write_json
+from functional_nn.storage.files import JsonObject, check_path, write_json
 
 
 def _sequence(argument: str, value: object) -> Sequence[object]:
@@ -207,6 +207,13 @@ class Rates:
         """All numbers, ready for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: JsonObject) -> Rates:
+        """The rates that ``to_dict`` gave, also after JSON has made lists of the tuples."""
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        sweep = given.get("sweep")
+        return cls(**given | {"sweep": None if sweep is None else SweepRates(**sweep)})
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rates as JSON, which ``load_rates`` reads."""
         write_json(check_path("path", path), self.to_dict())
@@ -221,10 +228,7 @@ def load_rates(path: str | os.PathLike[str]) -> Rates:
     path = check_path("path", path)
     expected = "a file of rates that functional-nn plan --save-rates wrote"
     try:
-        values = json.loads(path.read_text("utf-8"))
-        sweep = values.pop("sweep", None)
-        lists = {name: tuple(values.pop(name)) for name in ("batch_sizes", "step_seconds", "all_reduces")}
-        return Rates(**values, **lists, sweep=None if sweep is None else SweepRates(**sweep))
+        return Rates.from_dict(json.loads(path.read_text("utf-8")))
     except OSError as error:
         raise DataError(str(path), expected, error.strerror) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
