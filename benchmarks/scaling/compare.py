@@ -24,9 +24,9 @@ from functional_nn.bench import Network, Rates, sweep_plan, training_plan
 
 COMPARED = ("mlp", "cnn", "lstm")
 BATCH_SIZE = 128
-SIZES, SIZES_OF_COMPARED = (1, 16, 128), (1, 16, 32, 64, 128)
+SIZES, SIZES_OF_COMPARED = (2, 16, 128), (2, 16, 32, 64, 128)
 DEVICES, PROCESSES = (2, 4, 8), (2, 4)
-MEMBERS, PARTS = 24, (1, 2)
+MEMBERS, PARTS = 16, (1, 2)
 
 
 class Process:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-CALLS = 6
+CALLS = 3
 """The calls in a turn. All processes that work together make as many."""
 REPEATS = 32
 LATENCY, BANDWIDTH = "latency", "bandwidth"
@@ -59,7 +59,7 @@ def rates(model: str, sizes: list[int], core: int, real_time: bool) -> None:
     import functional_nn as fnn
 
     with before_others(real_time):
-        reply(fnn.bench.measure_rates(model, batch_sizes=sizes, members=8, seconds=1.0).to_dict())
+        reply(fnn.bench.measure_rates(model, batch_sizes=sizes, members=4, seconds=0.5).to_dict())
 
 
 def steps(

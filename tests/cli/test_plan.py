@@ -76,6 +76,6 @@ def test_rates_are_measured_and_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("functional_nn.bench.scaling.measure.measure_rates", measured)
     path = tmp_path / "rates.json"
     assert cli.run(["plan", "cnn", "--batch-size", "64", "--save-rates", str(path)]) == 0
-    assert given == {"model": "cnn", "batch_sizes": [1, 16, 64]}
+    assert given == {"model": "cnn", "batch_sizes": [2, 16, 64]}
     assert json.loads(path.read_text("utf-8"))["model"] == "cnn"
     assert "sweep of" not in capsys.readouterr().out

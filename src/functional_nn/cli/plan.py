@@ -109,7 +109,7 @@ def plan(
         algorithm=algorithm,
     )
     if rates_file is None:
-        rates = measure_rates(model, batch_sizes=sorted({1, 16, batch_size}))
+        rates = measure_rates(model, batch_sizes=sorted({2, 16, batch_size}))
     else:
         rates = load_rates(rates_file)
     if save_rates is not None:

@@ -41,7 +41,7 @@ makes one in the forward pass, and two in the backward pass."""
 def measure_rates(
     model: str = "mlp",
     *,
-    batch_sizes: Sequence[int] = (1, 16, 128),
+    batch_sizes: Sequence[int] = (2, 16, 128),
     members: int = 8,
     seconds: float = 1.0,
 ) -> Rates:
@@ -53,8 +53,8 @@ def measure_rates(
 
     Args:
         model: the name of the model.
-        batch_sizes: two or more numbers of examples, in rising order. The smallest should be as small as the smallest
-            share of a batch in the plan.
+        batch_sizes: two or more numbers of examples, in rising order. They should reach from the smallest share of a
+            batch in the plan to the largest. Batch norm needs two examples.
         members: the members of the sweep that is measured; 0 to leave it out.
         seconds: about how long to measure each batch size, without compiling.
 
