@@ -9,6 +9,7 @@ from benchmarks.race import ROOT
 from benchmarks.summary import around
 from functional_nn.bench import NETWORKS, Rates, scaling_limits, sweep_plan, training_plan
 from functional_nn.bench.units import in_bytes, in_seconds
+from functional_nn.configuration.flag_types import MODELS
 from functional_nn.reports.plan_tables import duration
 
 PAGE = ROOT / "docs" / "explanation" / "many_machines.md"
@@ -22,9 +23,11 @@ NETWORK = "ethernet-10g"
 def write(results: Path) -> None:
     """Writes the tables between the marks of the page."""
     lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
-    # The newest measurement of each model, which may be of different days, and the newest comparison.
-    rates = {line["rates"]["model"]: Rates.from_dict(line["rates"]) for line in lines if "rates" in line}
-    newest = [line for line in lines if line["date"] == lines[-1]["date"]]
+    # The newest rates of each model, which may be of different days, and the newest comparison.
+    known = {line["rates"]["model"]: Rates.from_dict(line["rates"]) for line in lines if "rates" in line}
+    rates = {model: known[model] for model in MODELS if model in known}
+    compared = [line for line in lines if "point" in line or "network" in line]
+    newest = [line for line in compared if line["date"] == compared[-1]["date"]]
     tables = {
         "errors": errors(newest),
         "named-models": named_models(rates),
