@@ -65,6 +65,10 @@ def rates(model: str, sizes: list[int], core: int, real_time: bool) -> None:
 def steps(
     models: list[str], batch_size: int, devices: int, port: int, processes: int, index: int, real_time: bool
 ) -> None:
+    if processes > 1:
+        # Like the process that measured the rates. Otherwise each process would start a thread for every core.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[index % len(cores)]})
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)

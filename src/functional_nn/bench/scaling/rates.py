@@ -8,10 +8,11 @@ import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_choice, check_count, check_number, shown
-from functional_nn.storage.files import JsonObject, check_path, write_json
+from functional_nn.storage.files import check_path, write_json
 
 
 def _sequence(argument: str, value: object) -> Sequence[object]:
@@ -208,11 +209,13 @@ class Rates:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: JsonObject) -> Rates:
+    def from_dict(cls, values: dict[str, Any]) -> Rates:
         """The rates that ``to_dict`` gave, also after JSON has made lists of the tuples."""
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        sweep = given.get("sweep")
-        return cls(**given | {"sweep": None if sweep is None else SweepRates(**sweep)})
+        lists = {name: tuple(values[name]) for name in ("batch_sizes", "step_seconds", "all_reduces")}
+        given: dict[str, Any] = {**values, **lists}
+        if given.get("sweep") is not None:
+            given["sweep"] = SweepRates(**given["sweep"])
+        return cls(**given)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rates as JSON, which ``load_rates`` reads."""
