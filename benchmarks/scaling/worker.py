@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 CALLS = 3
 """The calls in a turn. All processes that work together make as many."""
@@ -39,6 +40,22 @@ def before_others(wanted: bool) -> Iterator[None]:
         put(os.SCHED_OTHER, 0)
 
 
+@contextmanager
+def more_than_others(wanted: bool) -> Iterator[None]:
+    """Gives this session nearly all of the cores' time, if wanted. Unlike with ``before_others``, its threads share it.
+
+    A sweep has more threads than cores. If they ran in real time, each would keep its core for a tenth of a second.
+    """
+    session = Path("/proc/self/autogroup")
+    if wanted:
+        session.write_text("-20", "ascii")
+    try:
+        yield
+    finally:
+        if wanted:
+            session.write_text("0", "ascii")
+
+
 def reply(value: object) -> None:
     print(json.dumps(value), flush=True)
 
@@ -54,8 +71,14 @@ def answer(calls: dict[str, Callable[[], float]], real_time: bool) -> None:
         reply(seconds)
 
 
+def pin(number: int) -> None:
+    """Pins this process to one core, like the one that measured the rates. Else it would have a thread for each core."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
 def rates(model: str, sizes: list[int], core: int, real_time: bool) -> None:
-    os.sched_setaffinity(0, {core})
+    pin(core)
     import functional_nn as fnn
 
     with before_others(real_time):
@@ -66,9 +89,7 @@ def steps(
     models: list[str], batch_size: int, devices: int, port: int, processes: int, index: int, real_time: bool
 ) -> None:
     if processes > 1:
-        # Like the process that measured the rates. Otherwise each process would start a thread for every core.
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[index % len(cores)]})
+        pin(index)
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
@@ -115,6 +136,8 @@ def all_reduce(sizes: tuple[int, ...]) -> Callable[[], object]:
 
 
 def sweep(model: str, members: int, part: int, parts: int, real_time: bool) -> None:
+    if parts > 1:
+        pin(part - 1)
     import tempfile
 
     import numpy as np
@@ -149,7 +172,7 @@ def sweep(model: str, members: int, part: int, parts: int, real_time: bool) -> N
     trained(2)
     reply("ready")
     for _ in sys.stdin:
-        with before_others(real_time):
+        with more_than_others(real_time):
             reply({model: [trained(members)]})
 
 
