@@ -72,7 +72,7 @@ def answer(calls: dict[str, Callable[[], float]], real_time: bool) -> None:
 
 
 def pin(number: int) -> None:
-    """Pins this process to one core, like the one that measured the rates. Else it would have a thread for each core."""
+    """Pins this process to one core, like the one that measures the rates. Otherwise it has a thread for each core."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[number % len(cores)]})
 

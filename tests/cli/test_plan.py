@@ -24,7 +24,8 @@ def test_tables(rates, capsys):
     assert max(map(len, printed.splitlines())) <= 80
     lines = printed.splitlines()
     assert lines[0] == "lstm on a CPU, one core: measured"
-    assert lines[1] == "ethernet-10g, 20.0 µs a message and 1.25 GB/s, all-reduce by ring: assumed"
+    assert lines[1] == "  a step takes 10.0 ms, and 1.00 ms an example"
+    assert lines[2] == "ethernet-10g, 20.0 µs a message and 1.25 GB/s, all-reduce by ring: assumed"
     numbers = [f"{2**n:,}" for n in range(13)]
     assert [line.split()[0] for line in lines if line[:1].isdigit()] == [*numbers, "1", "100"]
     assert "A step is shortest on " in printed

@@ -126,6 +126,9 @@ def plan(
 
     cores_of_one = "one core" if rates.cores == 1 else f"{rates.cores} cores"
     _print_wrapped(f"{rates.model} on {rates.device}, {cores_of_one}: measured")
+    _print_wrapped(
+        f"  a step takes {in_seconds(rates.fixed_seconds)}, and {in_seconds(rates.example_seconds)} an example"
+    )
     given = network_latency is None and network_bandwidth is None
     _print_wrapped(
         f"{network if given else 'a network'}, {in_seconds(between.latency)} a message and "

@@ -172,6 +172,7 @@ def test_bytes_of_all_reduces():
     assert len(all_reduces(named_network("lenet"))) == 30
 
 
+@pytest.mark.slow
 def test_rates_are_measured():
     rates = fnn.bench.measure_rates("mlp", batch_sizes=(1, 8), members=2, seconds=0.01)
     assert rates.batch_sizes == (1, 8)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from functional_nn.bench.scaling.rates import Network, Rates
 from functional_nn.core.errors import InputError
-from functional_nn.core.validation import check_count, shown
+from functional_nn.core.validation import check_count, check_flag, shown
 
 MOST_DEVICES = 4096
 """Up to how many devices ``scaling_limits`` searches."""
@@ -118,8 +118,7 @@ def training_plan(
     _check(rates, batch_size, network, cores)
     check_count("devices", devices)
     check_count("examples", examples)
-    if not isinstance(weak, bool):
-        raise InputError("weak", "True or False", shown(weak))
+    check_flag("weak", weak)
 
     whole_batch = batch_size * devices if weak else batch_size
     share = math.ceil(whole_batch / devices)
