@@ -11,9 +11,11 @@ from benchmarks import accuracy, depth, language, records, summary, w1, w2, w3, 
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
+from benchmarks.scaling import compare as scaling
 from benchmarks.tails.cases import NAMES
 from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
+from functional_nn.configuration.flag_types import MODELS
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
@@ -128,6 +130,13 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("language", help="training step and generation of a language model")
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
 
+    command = commands.add_parser("scaling", help="predictions for several devices, and measurements of them")
+    command.add_argument("--rounds", type=at_least(1), default=5, help="number of timed rounds (default 5)")
+    help = "the models of the table of 1 to 4,096 devices (default all)"
+    command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
+    help = "run before all other programs while measuring, on a machine that others use (Linux, root)"
+    command.add_argument("--real-time", action="store_true", help=help)
+
     command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
     help = "some of the functions, separated by semicolons (default all)"
     command.add_argument("--functions", type=some_of(NAMES, ";"), default=NAMES, help=help)
@@ -137,7 +146,7 @@ def parse_arguments() -> argparse.Namespace:
     for name, command in commands.choices.items():
         if name == "tails":
             continue
-        if name not in ("depth", "language", "tables"):
+        if name not in ("depth", "language", "scaling", "tables"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
         place = "" if whole_folder else f"{name}.jsonl"
@@ -163,6 +172,8 @@ def main() -> None:
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "language":
         language.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "scaling":
+        scaling.compare(console, arguments.rounds, arguments.models, arguments.real_time, arguments.results)
     elif arguments.command == "tails":
         compare_tails(console, arguments.functions, arguments.out, arguments.json)
     elif arguments.command == "accuracy":

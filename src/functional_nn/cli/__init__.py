@@ -20,6 +20,7 @@ from functional_nn.cli.export import export
 from functional_nn.cli.import_parameters import import_parameters
 from functional_nn.cli.info import info
 from functional_nn.cli.merge import merge
+from functional_nn.cli.plan import plan
 from functional_nn.cli.predict import predict
 from functional_nn.cli.report import report
 from functional_nn.cli.signals import Signals
@@ -62,6 +63,7 @@ SHORT_HELP = {
     export: "Write a trained network for other programs or a hub of models.",
     import_parameters: "Make a run folder from parameters of PyTorch.",
     bench: "Measure how fast a network compiles and runs.",
+    plan: "Predict what many devices, or a sweep of many models, would cost.",
     info: "Print versions, optional packages, and devices.",
     verify: "Compare the hand-derived gradients with jax.grad.",
     atlas: "Search for the inputs at which functions of JAX lose digits.",

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from functional_nn.bench.compare.regression import RecordComparison
     from functional_nn.bench.measure.execution_modes import Mode
     from functional_nn.bench.measure.suite import Measured
-    from functional_nn.bench.measure.workloads import MeasuredNetwork
 
 WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
 WIDTH = 80
@@ -121,6 +120,7 @@ def bench(
         from functional_nn.bench.measure.execution_modes import modes
         from functional_nn.bench.measure.memory import out_of_memory
         from functional_nn.bench.measure.suite import cases_of, measure
+        from functional_nn.bench.measure.workloads import named_network
         from functional_nn.reports import benchmark_tables as tables
 
     if "float64" in precisions:
@@ -134,7 +134,7 @@ def bench(
         regression.check_matching(old_file, old, [about | case.to_dict() for case in cases])
     if json_file is not None:
         records.add_records(json_file, [])
-    network = _network(model, hidden)
+    network = named_network(model, hidden)
     about |= records.environment()
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
     for note in records.platform_notes(about):
@@ -198,21 +198,6 @@ def bench(
         click.echo(f"Error: {regression.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
         return 2
     return 1 if any(one.verdict == "slower" for one in compared) else 0
-
-
-def _network(model: str, hidden: tuple[int, ...] | None) -> MeasuredNetwork:
-    """The network with its loss and its optimizer. It is trained by its formula if that is faster."""
-    import optax
-
-    from functional_nn.bench.measure.workloads import MeasuredNetwork
-    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.multiclass import cross_entropy
-    from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
-    from functional_nn.models.named_models import model as make_model
-
-    net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)
-    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
-    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10, trained)
 
 
 def _print_measured(measured: list[Measured]) -> None:

@@ -26,6 +26,7 @@ from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.sweeps.execution.plan import planned
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs.devices import put_everywhere
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
@@ -36,14 +37,15 @@ TRAIN_STATE = 1
 produces a non-finite value, it is rerun from the state before."""
 
 
-def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
-    """The program that ``fit`` runs in each epoch for all full batches."""
+def fit_call(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> MeasuredCall:
+    """The program that ``fit`` runs in each epoch for all full batches, which ``devices`` share."""
     split = _random_split(network, batch_size)
     recipe = _recipe(network, network.learning_rate)
-    spec = ProgramSpec(recipe, batch_size, as_precision(precision), shapes_of(split))
+    spec = ProgramSpec(recipe, batch_size, as_precision(precision), shapes_of(split), devices=devices)
     with compiling_anew():
         seconds, programs = clocked(lambda: CompiledPrograms(spec))
-        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split)
+        key, split = put_everywhere((jax.random.key(0), split), programs.sharding)
+        arguments = _epoch_arguments(programs, {}, key, split)
         empty = compile_empty_program(arguments)
     program = _with_first_run(programs, arguments, seconds)
     return MeasuredCall(
