@@ -34,6 +34,8 @@ class KilledJob:
 
 
 def test_the_result_of_an_earlier_job_with_the_same_number_does_not_count(tmp_path, monkeypatch, capsys):
+    # Otherwise its import would configure the logging of the process, and close the streams of pytest.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     need_submitit()
     folder = tmp_path / JOBS
     executor = SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(folder))
