@@ -379,6 +379,10 @@ def calls():
             lambda function, **given: fnn.explain(function, X, **given),
             {"function": jnp.sin, "donate": (), "then": ()},
         ),
+        "target": (
+            lambda function, **given: fnn.bench.target(function, X, **given),
+            {"function": jnp.sin, "chip": "tpu-v5e", "donate": ()},
+        ),
         "verify": (
             lambda **given: fnn.verify(["relu"], **given),
             {"quick": True, "dtype": None, "jobs": 1, "progress": False},
@@ -399,7 +403,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"ExportedNetwork", "SavedNetwork", "Worst", "WorstPoint"}
+RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

@@ -45,6 +45,7 @@ OPTIONAL = {
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
     "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
+    "libtpu": OptionalPackage("programs for a TPU that is not there", "'functional-nn[tpu-target]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow."""

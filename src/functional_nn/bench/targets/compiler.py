@@ -1,0 +1,141 @@
+"""Compilation for a chip that this machine does not have, by the compiler in the package libtpu."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import jax
+from jax.experimental import topologies
+from jax.extend.core import ClosedJaxpr
+from jax.sharding import SingleDeviceSharding
+from jax.stages import Compiled, Lowered
+
+from functional_nn.bench.measure.timing import clocked
+from functional_nn.bench.targets.chips import Chip
+from functional_nn.core.extras import imported
+from functional_nn.core.trees import PyTree
+from functional_nn.jaxprs.walk import fresh
+from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
+
+PLATFORM = "tpu"
+"""JAX's name for the platform of all chips."""
+WITHOUT_A_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+}
+"""Settings by which libtpu neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is
+none, nor writes log files. The accelerator's type stands for this machine, and not for the chip to compile for."""
+TPU_FILES = ("/dev/accel*", "/dev/vfio/[0-9]*")
+"""The files of TPUs that are in this machine."""
+LONGEST_REASON = 300
+"""Characters of a compiler's message that are repeated."""
+
+
+@dataclass(frozen=True)
+class TargetProgram:
+    """A program for a chip, and the time that it took to make it.
+
+    Args:
+        jaxpr: the traced program.
+        lowered: the program that the compiler was given.
+        compiled: the executable; None if it does not compile.
+        reason: the first sentence of the compiler's message if it does not compile; otherwise empty.
+        stages: seconds to ``trace``, ``lower`` and ``compile``.
+    """
+
+    jaxpr: ClosedJaxpr
+    lowered: Lowered
+    compiled: Compiled | None
+    reason: str
+    stages: dict[str, float]
+
+
+def compile_for(
+    chip: Chip,
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    donate: Sequence[int] = (),
+    options: Callable[[ClosedJaxpr], Options] = lambda program: {},
+) -> TargetProgram:
+    """Compiles a function for one chip.
+
+    Args:
+        chip: the chip.
+        function: a function of pytrees of arrays.
+        arguments: its arguments, or their shapes and types.
+        donate: the numbers of the arguments that are donated.
+        options: the compiler's options for the traced program.
+
+    Raises:
+        InputError: if libtpu is not installed.
+    """
+    imported("libtpu", "libtpu", "chip", extra="tpu-target")
+    device = device_of(chip)
+    # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
+    seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
+    seconds_lower, lowered = clocked(traced.lower)
+    with compiling_anew():
+        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, options(traced.jaxpr)))
+    stages = {"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile}
+    return TargetProgram(traced.jaxpr, lowered, compiled, reason, stages)
+
+
+@functools.cache
+def device_of(chip: Chip) -> jax.Device:
+    """A chip as JAX describes it. Nothing can run on it."""
+    # On a machine with a TPU, these settings would hide it from the rest of the process.
+    has_tpu = any(map(glob.glob, TPU_FILES))
+    with _environment({} if has_tpu else WITHOUT_A_TPU):
+        return topologies.get_topology_desc(platform=PLATFORM, topology_name=chip.topology).devices[0]
+
+
+def shapes_in(argument: PyTree) -> PyTree:
+    """The pytree with shapes and types in place of its arrays. Numbers of Python stay, since JAX adapts their type."""
+
+    def shape(leaf: object) -> object:
+        if isinstance(leaf, bool | int | float | complex):
+            return leaf
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape, argument)
+
+
+def first_sentence(message: str) -> str:
+    r"""The first sentence of a compiler's message, without the names of its kind.
+
+    >>> first_sentence("INTERNAL: E1000: Mosaic failed: 4.5 is odd. Try again.\nsee a page")
+    'Mosaic failed: 4.5 is odd.'
+    """
+    text = re.sub(r"^(?:\w+: )+", "", message.strip())
+    sentence = re.split(r"(?<=[.!?])\s|\n", text, maxsplit=1)[0]
+    return sentence if len(sentence) <= LONGEST_REASON else f"{sentence[: LONGEST_REASON - 1]}…"
+
+
+def _compiled(lowered: Lowered, options: Options) -> tuple[Compiled | None, str]:
+    """The executable and an empty text; or None and the reason why there is none."""
+    try:
+        return compile_lowered(lowered, options), ""
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        return None, first_sentence(str(error))
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """A context with these environment variables, apart from those that are set already."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -1,0 +1,102 @@
+"""``target(function, *arguments, chip)``: a function compiled for a chip that this machine does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.extend.core import ClosedJaxpr
+
+from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
+from functional_nn.bench.diagnose.explain import find_causes
+from functional_nn.bench.diagnose.findings import Explanation
+from functional_nn.bench.measure.memory import planned_memory
+from functional_nn.bench.targets.chips import Chip, chip_named
+from functional_nn.bench.targets.compiler import PLATFORM, TargetProgram, compile_for
+from functional_nn.bench.targets.padding import padded_products
+from functional_nn.bench.targets.report import TargetReport
+from functional_nn.core.trees import PyTree
+from functional_nn.jaxprs.bytes_moved import bytes_by_scope
+from functional_nn.jaxprs.flops import flops_by_scope, uncounted
+from functional_nn.jaxprs.for_platform import for_platform
+from functional_nn.jaxprs.least_bytes import least_bytes
+from functional_nn.jaxprs.walk import live
+
+
+def target(
+    function: Callable[..., object], *arguments: object, chip: str, donate: int | Sequence[int] = ()
+) -> TargetReport:
+    """Compiles a function for a chip that this machine does not have, and counts its work. Nothing is run.
+
+    The report says whether the function compiles, or why not, and how much memory it needs. It has the operations and
+    bytes of one call, and a lower bound of its time:
+
+        max(operations of the products / peak of operations, bytes of arguments and results / peak of bytes)
+
+    with the peaks that the chip's maker publishes. The bound is no measurement, and a run takes longer. A product of
+    float32 numbers counts once at JAX's default precision, where a TPU rounds its operands to bfloat16, 3 times at
+    ``"high"``, and 6 times at ``"highest"``.
+
+    Args:
+        function: a function of pytrees of arrays.
+        *arguments: the arguments of its call: arrays, or ``jax.ShapeDtypeStruct``.
+        chip: ``"tpu-v5e"``, ``"tpu-v5p"`` or ``"tpu-v6e"``.
+        donate: the numbers of the arguments that are donated.
+
+    Raises:
+        InputError: if libtpu is not installed, for an unknown chip, if an argument is not an array, or if ``donate``
+            has a number without an argument.
+
+    >>> target(jax.numpy.sin, 1.0, chip="tpu-v5")
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: chip: expected the name of a chip, got 'tpu-v5'. Did you mean tpu-v5e? ...
+    """
+    known_chip = chip_named(chip)
+    donate = check_call(function, _with_numbers_for_shapes(arguments), donate)
+    name: str = getattr(function, "__name__", type(function).__name__)
+    if has_static_leaves(arguments):
+        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
+    return report_on(name, known_chip, compile_for(known_chip, function, arguments, donate), arguments, donate)
+
+
+def report_on(
+    name: str,
+    chip: Chip,
+    program: TargetProgram,
+    arguments: Sequence[object],
+    donate: Sequence[int] = (),
+    *,
+    steps: int = 1,
+) -> TargetReport:
+    """The report on a program. ``donate`` also has the numbers of the arguments that are kept on purpose."""
+    live_program = live(program.jaxpr)
+    on_chip = for_platform(live_program, PLATFORM)
+    return TargetReport(
+        name=name,
+        chip=chip,
+        stages=program.stages,
+        reason=program.reason,
+        memory=program.compiled and planned_memory(program.compiled),
+        # Convolutions count the same for all platforms, whatever computes them.
+        flops=flops_by_scope(live_program).total(),
+        bytes=bytes_by_scope(on_chip).total(),
+        least_bytes=least_bytes(on_chip),
+        products=padded_products(on_chip, chip),
+        findings=_findings(program, on_chip, arguments, donate),
+        uncounted=dict(sorted(uncounted(live_program).items())),
+        steps=steps,
+    )
+
+
+def _findings(
+    program: TargetProgram, on_chip: ClosedJaxpr, arguments: Sequence[object], donate: Sequence[int]
+) -> Explanation:
+    if program.compiled is None:
+        return Explanation(())
+    return find_causes(on_chip, program.compiled, arguments, donate, PLATFORM)
+
+
+def _with_numbers_for_shapes(arguments: PyTree) -> PyTree:
+    """The arguments with a number in place of each ``jax.ShapeDtypeStruct``, for checks that do not know these."""
+    return jax.tree.map(lambda leaf: 0 if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, arguments)
