@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 BENCHMARKS = [
     (),
-    *((name,) for name in ("w1", "w2", "w3", "w4", "w5", "all", "tables", "accuracy", "depth", "language", "tails")),
+    *(
+        (name,)
+        for name in ("w1", "w2", "w3", "w4", "w5", "all", "tables", "accuracy", "depth", "language", "tails", "targets")
+    ),
 ]
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from functional_nn.cli.bench_target import bench_target
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
+    CHIPS,
     JSON_FILE,
     MODELS,
     POSITIVE,
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from functional_nn.bench.compare.regression import RecordComparison
     from functional_nn.bench.measure.execution_modes import Mode
     from functional_nn.bench.measure.suite import Measured
-    from functional_nn.bench.measure.workloads import MeasuredNetwork
 
-WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
+WHATS = ("train", "step", "predict", "gradient", "hand", "sweep", "modes")
+MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
+TARGETED, TARGETED_MEMBERS = ("step", "train", "sweep"), (8,)
+"""What is measured, and what is compiled for a chip, if the flags do not say it."""
 WIDTH = 80
 """Printed lines have at most this number of characters."""
 
@@ -51,9 +55,8 @@ WIDTH = 80
 @click.option(
     "--what",
     type=Several(Named(WHATS)),
-    default="train,predict,gradient,hand",
     metavar="NAMES",
-    help=f"Some of: {', '.join(WHATS)}.",
+    help=f"Some of: {', '.join(WHATS)}.  [default: {','.join(MEASURED)}; with --target: {','.join(TARGETED)}]",
 )
 @click.option(
     "--precision",
@@ -66,9 +69,8 @@ WIDTH = 80
 @click.option(
     "--members",
     type=Doubled(),
-    default="1,2,4,8",
     metavar="NUMBERS",
-    help="Models that a sweep trains; 1..8 is 1,2,4,8.",
+    help="Models that a sweep trains.  [default: 1..8, which is 1,2,4,8; with --target: 8]",
 )
 @click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
@@ -81,20 +83,27 @@ WIDTH = 80
     metavar="FILE",
     help="Compare with a file that --json wrote. The exit status is 1 if a program is slower beyond the noise.",
 )
+@click.option(
+    "--target",
+    type=Named(CHIPS),
+    metavar="CHIP",
+    help=f"Compile for a chip that is not there, and run nothing. One of: {', '.join(CHIPS)}.",
+)
 @click.pass_obj
 def bench(
     signals: Signals,
     model: str,
     hidden: tuple[int, ...] | None,
     batch_sizes: list[int],
-    what: list[str],
+    what: list[str] | None,
     precisions: list[str],
-    members: list[int],
+    members: list[int] | None,
     seconds: float,
     details: bool,
     json_file: Path | None,
     html_file: Path | None,
     old_file: Path | None,
+    target: str | None,
 ) -> int:
     """Measure how fast a network compiles and runs, and how near that is to the device's peak.
 
@@ -102,6 +111,7 @@ def bench(
 
     \b
     train     the train steps of fit, as fit compiles them
+    step      one train step, called from Python
     predict   the outputs of the network
     gradient  the gradient by jax.grad
     hand      the gradient by the hand-derived formulas
@@ -113,7 +123,19 @@ def bench(
 
     A time ends when all outputs are ready. The device's peak is measured with
     matrix products and streams of bytes that take turns with the program.
+
+    With --target, the programs are compiled for a TPU that this machine does
+    not have. The command prints whether they compile, their memory, a lower
+    bound of their time from published peaks, and the padding of their
+    products. It needs the package libtpu. The exit status is 1 if a program
+    does not compile or does not fit into the memory of the chip.
     """
+    if what is None:
+        what = list(MEASURED if target is None else TARGETED)
+    if members is None:
+        members = list(MEASURED_MEMBERS if target is None else TARGETED_MEMBERS)
+    if target is not None:
+        _check_nothing_runs(what, {"--details": details, "--html": html_file, "--against": old_file})
     with importing():
         import jax
 
@@ -121,6 +143,7 @@ def bench(
         from functional_nn.bench.measure.execution_modes import modes
         from functional_nn.bench.measure.memory import out_of_memory
         from functional_nn.bench.measure.suite import cases_of, measure
+        from functional_nn.bench.measure.workloads import named_network
         from functional_nn.reports import benchmark_tables as tables
 
     if "float64" in precisions:
@@ -129,12 +152,14 @@ def bench(
     # The files are checked before anything is measured.
     cases = cases_of([name for name in what if name != "modes"], batch_sizes, precisions, members)
     about: dict[str, object] = {"model": model, "hidden": hidden}
+    if target is not None:
+        return bench_target(target, named_network(model, hidden), about, cases, json_file)
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         regression.check_matching(old_file, old, [about | case.to_dict() for case in cases])
     if json_file is not None:
         records.add_records(json_file, [])
-    network = _network(model, hidden)
+    network = named_network(model, hidden)
     about |= records.environment()
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
     for note in records.platform_notes(about):
@@ -200,19 +225,11 @@ def bench(
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 
 
-def _network(model: str, hidden: tuple[int, ...] | None) -> MeasuredNetwork:
-    """The network with its loss and its optimizer. It is trained by its formula if that is faster."""
-    import optax
-
-    from functional_nn.bench.measure.workloads import MeasuredNetwork
-    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.multiclass import cross_entropy
-    from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
-    from functional_nn.models.named_models import model as make_model
-
-    net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)
-    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
-    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10, trained)
+def _check_nothing_runs(what: list[str], flags: Mapping[str, object]) -> None:
+    """Raises an error for flags and programs that need a measurement."""
+    given = [name for name, value in flags.items() if value] + ["--what modes"] * ("modes" in what)
+    if given:
+        raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
 
 
 def _print_measured(measured: list[Measured]) -> None:

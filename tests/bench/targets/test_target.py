@@ -30,7 +30,6 @@ def network():
 
 @pytest.fixture
 def cpu_for_chip(monkeypatch):
-    monkeypatch.setattr(compiler, "imported", lambda *_, **__: None)
     monkeypatch.setattr(compiler, "device_of", lambda chip: jax.devices("cpu")[0])
 
 
@@ -59,6 +58,7 @@ def test_what_does_not_compile_is_reported(monkeypatch):
 
 
 def test_without_libtpu(monkeypatch):
+    compiler.device_of.cache_clear()
     monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(fnn.InputError, match=r"pip install 'functional-nn\[tpu-target\]'"):
         fnn.bench.target(jnp.sin, jnp.ones(3), chip="tpu-v5e")
@@ -74,10 +74,7 @@ def test_an_epoch_is_the_program_that_is_trained(network, members):
 
 
 @pytest.mark.usefixtures("cpu_for_chip")
-def test_the_programs_of_a_network(network, monkeypatch):
-    from functional_nn.bench.targets import network as module
-
-    monkeypatch.setattr(module, "device_of", lambda chip: None)
+def test_the_programs_of_a_network(network):
     cases = cases_of(["step", "train", "sweep"], [2], ["float32"], [3])
     step, train, sweep = (one.report for one in targets(network, cases, CHIPS["tpu-v5e"]))
     assert (step.steps, train.steps, sweep.steps) == (1, STEPS, STEPS)

@@ -22,6 +22,7 @@ from functional_nn.core.extras import imported
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.walk import fresh
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
+from functional_nn.training.programs.devices import Device
 
 PLATFORM = "tpu"
 """JAX's name for the platform of all chips."""
@@ -77,7 +78,6 @@ def compile_for(
     Raises:
         InputError: if libtpu is not installed.
     """
-    imported("libtpu", "libtpu", "chip", extra="tpu-target")
     device = device_of(chip)
     # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
     jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
@@ -90,8 +90,16 @@ def compile_for(
 
 
 @functools.cache
-def device_of(chip: Chip) -> jax.Device:
-    """A chip as JAX describes it. Nothing can run on it."""
+def device_of(chip: Chip) -> Device:
+    """A chip as JAX describes it. Nothing can run on it.
+
+    If libtpu is installed, JAX loads it when it starts, and libtpu warns if there is no TPU. It does not if this
+    function was called before.
+
+    Raises:
+        InputError: if libtpu is not installed.
+    """
+    imported("libtpu", "libtpu", "chip", extra="tpu-target")
     # On a machine with a TPU, these settings would hide it from the rest of the process.
     has_tpu = any(map(glob.glob, TPU_FILES))
     with _environment({} if has_tpu else WITHOUT_A_TPU):

@@ -12,7 +12,7 @@ from functional_nn.bench.measure.suite import BenchmarkCase
 from functional_nn.bench.measure.training_programs import TRAIN_STATE, fit_spec, sweep_spec
 from functional_nn.bench.measure.workloads import MeasuredNetwork, Workload, workload
 from functional_nn.bench.targets.chips import Chip
-from functional_nn.bench.targets.compiler import PLATFORM, compile_for, device_of
+from functional_nn.bench.targets.compiler import PLATFORM, compile_for
 from functional_nn.bench.targets.report import TargetReport
 from functional_nn.bench.targets.target import report_on
 from functional_nn.jaxprs.for_platform import for_platform
@@ -38,7 +38,6 @@ def targets(network: MeasuredNetwork, cases: Sequence[BenchmarkCase], chip: Chip
     ``train`` and ``sweep`` are the programs for the full batches of an epoch. A sweep trains all of its members by one
     program, as it does on one accelerator.
     """
-    device_of(chip)  # before JAX starts and finds libtpu itself, which prints warnings without a TPU
     for case in cases:
         yield TargetCase(case, _report(network, case, chip))
 

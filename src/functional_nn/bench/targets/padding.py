@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.bench.diagnose.jaxpr import place
 from functional_nn.bench.targets.chips import REGISTER_BYTES, Chip
 from functional_nn.jaxprs.flops import flops_of
+from functional_nn.jaxprs.inner_programs import array_type
 from functional_nn.jaxprs.matrix_products import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.walk import equations
 
@@ -23,7 +24,7 @@ PASSES = {lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST
 class ProductSizes(NamedTuple):
     """Several products of (rows, shared) and (shared, columns), of equal sizes."""
 
-    count: int
+    products: int
     rows: int
     shared: int
     columns: int
@@ -95,7 +96,7 @@ def product_sizes(equation: JaxprEqn) -> ProductSizes:
 
     >>> import jax
     >>> product_sizes(jax.make_jaxpr(jnp.matmul)(jnp.ones((5, 2, 3)), jnp.ones((5, 3, 4))).eqns[0])
-    ProductSizes(count=5, rows=2, shared=3, columns=4)
+    ProductSizes(products=5, rows=2, shared=3, columns=4)
     """
     left, right = operand_types(equation)
     if equation.primitive.name == "dot_general":
@@ -108,7 +109,7 @@ def product_sizes(equation: JaxprEqn) -> ProductSizes:
     groups = parameters["feature_group_count"] * parameters["batch_group_count"]
     # Between the elements of a dilated input there are zeros, which meet nothing.
     shared = math.ceil(right.size // outputs / math.prod(parameters["lhs_dilation"]))
-    result_size = math.prod(equation.outvars[0].aval.shape)
+    result_size = array_type(equation.outvars[0]).size
     return ProductSizes(groups, result_size // outputs, shared, outputs // groups)
 
 
@@ -120,7 +121,7 @@ def _padded(sizes: ProductSizes, unit: int, rows_of_register: int) -> int:
 
     rows, columns = sizes.rows, sizes.columns
     free = min(up(rows, rows_of_register) * up(columns, unit), up(rows, unit) * up(columns, rows_of_register))
-    return 2 * sizes.count * up(sizes.shared, unit) * free
+    return 2 * sizes.products * up(sizes.shared, unit) * free
 
 
 def _is_floating(equation: JaxprEqn) -> bool:

@@ -130,7 +130,8 @@ class TargetReport:
     _repr_html_ = html_repr
 
     def __str__(self) -> str:
-        lines = []
+        steps = f", {self.steps} steps a call" if self.steps > 1 else ""
+        lines = [f"{self.name} for {self.chip.name}{steps}; nothing was run"]
         for label, text in self._labeled_lines():
             lines += textwrap.wrap(
                 text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
@@ -139,8 +140,6 @@ class TargetReport:
 
     def _labeled_lines(self) -> Iterator[tuple[str, str]]:
         chip = self.chip
-        steps = f", {self.steps} steps a call" if self.steps > 1 else ""
-        yield f"{self.name} ", f"for {chip.name}{steps}; nothing was run"
         seconds = in_seconds(self.stages["compile"])
         yield "compiles", f"yes, in {seconds}" if self.compiles else f"no: {self.reason}"
         if self.memory:
