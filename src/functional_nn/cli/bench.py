@@ -124,11 +124,11 @@ def bench(
     A time ends when all outputs are ready. The device's peak is measured with
     matrix products and streams of bytes that take turns with the program.
 
-    With --target, the programs are compiled for a TPU that this machine does
+    With --target, the programs are compiled for a chip that this machine does
     not have. The command prints whether they compile, their memory, a lower
     bound of their time from published peaks, and the padding of their
-    products. It needs the package libtpu. The exit status is 1 if a program
-    does not compile or does not fit into the memory of the chip.
+    products. The exit status is 1 if a program does not compile or does not
+    fit into the memory of the chip.
     """
     if what is None:
         what = list(MEASURED if target is None else TARGETED)

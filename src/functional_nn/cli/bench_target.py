@@ -30,7 +30,7 @@ def bench_target(
     from functional_nn.reports import benchmark_tables as tables
 
     chip = chip_named(chip_name)
-    device_of(chip)  # before JAX starts, so that libtpu does not warn that there is no TPU
+    device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip
     about = {**about, "target": chip.name, **records.environment()}
     if json_file is not None:
         records.add_records(json_file, [])

@@ -8,7 +8,7 @@ from jax import lax
 import functional_nn as fnn
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.targets.chips import CHIPS, Chip, chip_named
+from functional_nn.bench.targets.chips import CHIPS, Blocks, Chip, chip_named
 from functional_nn.bench.targets.padding import (
     PaddedProduct,
     ProductSizes,
@@ -21,7 +21,7 @@ from functional_nn.jaxprs.for_platform import for_platform
 from functional_nn.jaxprs.least_bytes import least_bytes
 from functional_nn.jaxprs.walk import all_equations, trace
 
-V5E, V6E = CHIPS["tpu-v5e"], CHIPS["tpu-v6e"]
+V5E, V6E, H100 = CHIPS["tpu-v5e"], CHIPS["tpu-v6e"], CHIPS["cuda-h100"]
 
 
 def products(function, *shapes, chip=V5E, dtype=jnp.float32):
@@ -38,6 +38,9 @@ def products(function, *shapes, chip=V5E, dtype=jnp.float32):
         # A register has 16 rows of 16-bit numbers.
         ((20, 128), (128, 128), V5E, "bfloat16", 2 * 32 * 128 * 128),
         ((5, 8, 128), (5, 128, 128), V5E, "float32", 5 * 2 * 8 * 128 * 128),
+        # The rows or the columns are rounded up to 16, and the others to 8: 16 and 24, or 24 and 32.
+        ((9, 17), (17, 20), H100, "float32", 2 * 16 * 24 * 24),
+        ((9, 17), (17, 20), H100, "bfloat16", 2 * 16 * 32 * 24),
     ],
 )
 def test_padding_of_a_product(left, right, chip, dtype, padded):
@@ -61,14 +64,14 @@ def test_a_convolution_is_the_product_of_windows_and_weights():
     assert product_sizes(grouped) == ProductSizes(2, rows=2 * 5 * 5, shared=3 * 3 * 2, columns=3)
 
 
-def test_products_count_in_loops_and_passes_of_float32():
+def test_products_count_in_loops_and_have_the_cost_of_their_precision():
     def steps(x, w):
         return lax.fori_loop(0, 5, lambda _, x: jnp.matmul(x, w, precision="highest"), x)
 
     (product,) = products(steps, (8, 128), (128, 128))
-    assert (product.flops, product.passes) == (5 * 2 * 8 * 128 * 128, 6)
+    assert (product.flops, product.cost) == (5 * 2 * 8 * 128 * 128, 6)
     (narrow,) = products(lambda x, w: jnp.matmul(x, w, precision="highest"), (8, 8), (8, 8), dtype=jnp.bfloat16)
-    assert narrow.passes == 1
+    assert narrow.cost == 1
     assert products(jnp.matmul, (8, 8), (8, 8), dtype=jnp.int32) == ()
 
 
@@ -86,8 +89,8 @@ def test_the_products_of_an_mlp_are_those_counted_by_hand():
     assert {product.layer for product in found} >= {"dense_0", "dense_0 (backward)", "dense_2"}
 
 
-def test_wasted_share_weighs_by_passes():
-    one, two = PaddedProduct("", "", 10, 20, passes=1), PaddedProduct("", "", 10, 10, passes=3)
+def test_wasted_share_weighs_by_cost():
+    one, two = PaddedProduct("", "", 10, 20, cost=1), PaddedProduct("", "", 10, 10, cost=3)
     assert wasted_share((one, two)) == 1 - 40 / 50
     assert wasted_share(()) == 0
 
@@ -130,7 +133,8 @@ def test_a_program_is_read_as_its_platform_computes_it():
     assert (convolutions("cpu"), convolutions("tpu")) == (0, 1)
 
 
-CHIP = Chip("chip", "", flops_per_second=100.0, bytes_per_second=10.0, memory=1000, matrix_unit=8, source="")
+CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, blocks={4: Blocks(8, 8, 8)}, float32_costs={}, source="")
+"""It computes 100 operations and moves 10 bytes in a second."""
 
 
 def report(**changes):
@@ -143,7 +147,7 @@ def report(**changes):
         "flops": 500,
         "bytes": 90,
         "least_bytes": 40,
-        "products": (PaddedProduct("2×3 · 3×4", "dense_0", 200, 400, passes=3),),
+        "products": (PaddedProduct("2×3 · 3×4", "dense_0", 200, 400, cost=3),),
         "findings": Explanation(()),
     }
     return TargetReport(**{**values, **changes})

@@ -57,11 +57,15 @@ def test_what_does_not_compile_is_reported(monkeypatch):
     assert report.flops == 3
 
 
-def test_without_libtpu(monkeypatch):
+@pytest.mark.parametrize(
+    ("chip", "module", "extra"),
+    [("tpu-v5e", "libtpu", "tpu-target"), ("cuda-h100", "jax_cuda13_plugin", "cuda-target")],
+)
+def test_without_the_compiler(monkeypatch, chip, module, extra):
     compiler.device_of.cache_clear()
-    monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(fnn.InputError, match=r"pip install 'functional-nn\[tpu-target\]'"):
-        fnn.bench.target(jnp.sin, jnp.ones(3), chip="tpu-v5e")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(fnn.InputError, match=rf"pip install 'functional-nn\[{extra}\]'"):
+        fnn.bench.target(jnp.sin, jnp.ones(3), chip=chip)
 
 
 @pytest.mark.parametrize("members", [None, 2])
@@ -86,9 +90,10 @@ def test_the_programs_of_a_network(network):
 
 
 @pytest.mark.slow
-def test_an_mlp_compiles_for_a_tpu():
-    pytest.importorskip("libtpu", reason="needs the extra tpu-target")
+@pytest.mark.parametrize(("name", "module"), [("tpu-v5e", "libtpu"), ("cuda-h100", "jax_cuda13_plugin")])
+def test_an_mlp_compiles_for_a_chip(name, module):
+    pytest.importorskip(module, reason="needs the extra tpu-target or cuda-target")
     network = MeasuredNetwork(fnn.models.mlp(10), fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
-    for one in targets(network, cases_of(["step", "train"], [8], ["float32"]), CHIPS["tpu-v5e"]):
+    for one in targets(network, cases_of(["step", "train"], [8], ["float32"]), CHIPS[name]):
         assert one.report.compiles, one.report.reason
         assert one.report.fits

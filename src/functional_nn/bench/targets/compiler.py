@@ -1,4 +1,4 @@
-"""Compilation for a chip that this machine does not have, by the compiler in the package libtpu."""
+"""Compilation for a chip that this machine does not have, by the compiler in libtpu or in JAX's plugin for CUDA."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -24,18 +25,50 @@ from functional_nn.jaxprs.walk import fresh
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
 from functional_nn.training.programs.devices import Device
 
-PLATFORM = "tpu"
-"""JAX's name for the platform of all chips."""
-WITHOUT_A_TPU = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_LOG_DIR": "disabled",
+
+class CompilerPackage(NamedTuple):
+    """The package that has the compiler for a platform.
+
+    Args:
+        module: the name by which it is imported.
+        package: the name by which it is installed.
+        extra: the extra of this package that installs it.
+        settings: environment variables for a machine that does not have such a chip.
+        files: patterns for the files of the chips that are in this machine.
+    """
+
+    module: str
+    package: str
+    extra: str
+    settings: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+PACKAGES = {
+    "tpu": CompilerPackage(
+        "libtpu",
+        "libtpu",
+        "tpu-target",
+        # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
+        # nor writes log files. The accelerator's type stands for this machine, and not for the chip to compile for.
+        {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_LOG_DIR": "disabled",
+        },
+        ("/dev/accel*", "/dev/vfio/[0-9]*"),
+    ),
+    "cuda": CompilerPackage(
+        "jax_cuda13_plugin",
+        "jax-cuda13-plugin",
+        "cuda-target",
+        # No message that there is no GPU, and no check of libraries that only a run needs.
+        {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
+        ("/dev/nvidia[0-9]*",),
+    ),
 }
-"""Settings by which libtpu neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is
-none, nor writes log files. The accelerator's type stands for this machine, and not for the chip to compile for."""
-TPU_FILES = ("/dev/accel*", "/dev/vfio/[0-9]*")
-"""The files of TPUs that are in this machine."""
+"""The packages by JAX's name of the platform."""
 LONGEST_REASON = 300
 """Characters of a compiler's message that are repeated."""
 
@@ -76,7 +109,7 @@ def compile_for(
         options: the compiler's options for the traced program.
 
     Raises:
-        InputError: if libtpu is not installed.
+        InputError: if the compiler for the chip is not installed.
     """
     device = device_of(chip)
     # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
@@ -93,17 +126,18 @@ def compile_for(
 def device_of(chip: Chip) -> Device:
     """A chip as JAX describes it. Nothing can run on it.
 
-    If libtpu is installed, JAX loads it when it starts, and libtpu warns if there is no TPU. It does not if this
-    function was called before.
+    If the compiler's package is installed, JAX loads it when it starts, and the package warns if there is no such chip.
+    It does not if this function was called before.
 
     Raises:
-        InputError: if libtpu is not installed.
+        InputError: if the package is not installed.
     """
-    imported("libtpu", "libtpu", "chip", extra="tpu-target")
-    # On a machine with a TPU, these settings would hide it from the rest of the process.
-    has_tpu = any(map(glob.glob, TPU_FILES))
-    with _environment({} if has_tpu else WITHOUT_A_TPU):
-        return topologies.get_topology_desc(platform=PLATFORM, topology_name=chip.topology).devices[0]
+    package = PACKAGES[chip.platform]
+    imported(package.module, package.package, "chip", extra=package.extra)
+    # On a machine with such a chip, these settings would hide it from the rest of the process.
+    has_chip = any(map(glob.glob, package.files))
+    with _environment({} if has_chip else package.settings):
+        return topologies.get_topology_desc(platform=chip.platform, **chip.topology).devices[0]
 
 
 def shapes_in(argument: PyTree) -> PyTree:

@@ -12,7 +12,7 @@ from functional_nn.bench.measure.suite import BenchmarkCase
 from functional_nn.bench.measure.training_programs import TRAIN_STATE, fit_spec, sweep_spec
 from functional_nn.bench.measure.workloads import MeasuredNetwork, Workload, workload
 from functional_nn.bench.targets.chips import Chip
-from functional_nn.bench.targets.compiler import PLATFORM, compile_for
+from functional_nn.bench.targets.compiler import compile_for
 from functional_nn.bench.targets.report import TargetReport
 from functional_nn.bench.targets.target import report_on
 from functional_nn.jaxprs.for_platform import for_platform
@@ -68,13 +68,12 @@ def _report(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Target
 
 
 def _epoch_report(name: str, spec: ProgramSpec, case: BenchmarkCase, chip: Chip) -> TargetReport:
+    def options(program: ClosedJaxpr) -> Options:
+        """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
+        on_chip = for_platform(program, chip.platform)
+        return step_options(on_chip) | sum_options(on_chip)
+
     made = epoch_program(spec)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
-    program = compile_for(chip, made.function, made.arguments, options=_epoch_options)
+    program = compile_for(chip, made.function, made.arguments, options=options)
     return report_on(name, chip, program, made.arguments, made.donate, steps=case.steps)
-
-
-def _epoch_options(program: ClosedJaxpr) -> Options:
-    """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
-    on_chip = for_platform(program, PLATFORM)
-    return step_options(on_chip) | sum_options(on_chip)

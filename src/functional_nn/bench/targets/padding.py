@@ -11,14 +11,11 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.diagnose.jaxpr import place
-from functional_nn.bench.targets.chips import REGISTER_BYTES, Chip
+from functional_nn.bench.targets.chips import Blocks, Chip
 from functional_nn.jaxprs.flops import flops_of
 from functional_nn.jaxprs.inner_programs import array_type
 from functional_nn.jaxprs.matrix_products import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.walk import equations
-
-PASSES = {lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6}
-"""How many products of bfloat16 numbers a TPU computes for one product of float32 numbers."""
 
 
 class ProductSizes(NamedTuple):
@@ -38,14 +35,14 @@ class PaddedProduct(NamedTuple):
         layer: the path of the layer and the direction; empty outside of layers.
         flops: its operations in one call of the program.
         padded_flops: the same, if its sizes are rounded up to whole blocks.
-        passes: how many products of bfloat16 numbers compute it.
+        cost: its time at the chip's peak, divided by the time of the same product of bfloat16 numbers.
     """
 
     name: str
     layer: str
     flops: int
     padded_flops: int
-    passes: int
+    cost: float
 
     @property
     def wasted(self) -> float:
@@ -58,11 +55,10 @@ class PaddedProduct(NamedTuple):
 
 
 def padded_products(program: ClosedJaxpr, chip: Chip) -> tuple[PaddedProduct, ...]:
-    """The products of floating-point numbers in a program, those with the most wasted work first.
+    """The products in a program of floating-point numbers up to float32, those with the most wasted work first.
 
-    Equal products of one layer are one entry. The matrix unit holds a block of one operand, and rows of the other one
-    pass through it. So the shared size and one of the free sizes are rounded up to the size of the unit, and the other
-    free size is rounded up to the rows of a register. Of the two ways, the better one counts. A convolution counts as
+    Equal products of one layer are one entry. The sizes of a product are rounded up to those that the matrix unit
+    computes. The compiler may exchange rows and columns, so the better of the two ways counts. A convolution counts as
     the product of all windows with the weights. This is a model of the unit, and no measurement: the compiler may find
     a better layout for a small convolution, or take a worse one.
 
@@ -70,25 +66,25 @@ def padded_products(program: ClosedJaxpr, chip: Chip) -> tuple[PaddedProduct, ..
         program: the traced program, as the chip computes it.
         chip: the chip.
     """
-    flops: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+    flops: defaultdict[tuple[str, str, float], int] = defaultdict(int)
     padded_flops = flops.copy()
     for scope, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS and flops_of(equation) and _is_floating(equation):
-            key = product_name(equation), place(scope), _passes(equation)
+        if equation.primitive.name in PRODUCTS and flops_of(equation) and _is_floating(equation, chip):
+            key = product_name(equation), place(scope), _cost(equation, chip)
             flops[key] += repeats * flops_of(equation)
-            rows_of_register = REGISTER_BYTES // operand_types(equation)[0].dtype.itemsize
-            padded_flops[key] += repeats * _padded(product_sizes(equation), chip.matrix_unit, rows_of_register)
+            blocks = chip.blocks[operand_types(equation)[0].dtype.itemsize]
+            padded_flops[key] += repeats * _padded(product_sizes(equation), blocks)
     products = [
-        PaddedProduct(name, layer, number, padded_flops[name, layer, passes], passes)
-        for (name, layer, passes), number in flops.items()
+        PaddedProduct(name, layer, number, padded_flops[name, layer, cost], cost)
+        for (name, layer, cost), number in flops.items()
     ]
     return tuple(sorted(products, key=lambda product: product.flops - product.padded_flops))
 
 
 def wasted_share(products: tuple[PaddedProduct, ...]) -> float:
     """The share of the matrix unit's work that is padding, over several products; 0 if there are none."""
-    padded = sum(product.passes * product.padded_flops for product in products)
-    return 1 - sum(product.passes * product.flops for product in products) / padded if padded else 0.0
+    padded = sum(product.cost * product.padded_flops for product in products)
+    return 1 - sum(product.cost * product.flops for product in products) / padded if padded else 0.0
 
 
 def product_sizes(equation: JaxprEqn) -> ProductSizes:
@@ -113,25 +109,29 @@ def product_sizes(equation: JaxprEqn) -> ProductSizes:
     return ProductSizes(groups, result_size // outputs, shared, outputs // groups)
 
 
-def _padded(sizes: ProductSizes, unit: int, rows_of_register: int) -> int:
-    """The operations if the sizes are rounded up to whole blocks, with the better choice of the operand that stays."""
+def _padded(sizes: ProductSizes, blocks: Blocks) -> int:
+    """The operations if all sizes are rounded up to whole blocks."""
 
     def up(size: int, block: int) -> int:
         return block * math.ceil(size / block)
 
-    rows, columns = sizes.rows, sizes.columns
-    free = min(up(rows, rows_of_register) * up(columns, unit), up(rows, unit) * up(columns, rows_of_register))
-    return 2 * sizes.products * up(sizes.shared, unit) * free
+    free = min(
+        up(sizes.rows, blocks.rows) * up(sizes.columns, blocks.columns),
+        up(sizes.rows, blocks.columns) * up(sizes.columns, blocks.rows),
+    )
+    return 2 * sizes.products * up(sizes.shared, blocks.shared) * free
 
 
-def _is_floating(equation: JaxprEqn) -> bool:
-    return all(jnp.issubdtype(operand.dtype, jnp.floating) for operand in operand_types(equation))
+def _is_floating(equation: JaxprEqn, chip: Chip) -> bool:
+    types = [operand.dtype for operand in operand_types(equation)]
+    return all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize in chip.blocks for dtype in types)
 
 
-def _passes(equation: JaxprEqn) -> int:
-    """How many products of bfloat16 numbers compute a product, at the precision that JAX asks for; at least 1."""
+def _cost(equation: JaxprEqn, chip: Chip) -> float:
+    """The cost of a product, at the precision that JAX asks for."""
     if operand_types(equation)[0].dtype != jnp.float32:
         return 1
     precision = equation.params["precision"]
     wanted = precision if isinstance(precision, tuple) else (precision,)
-    return max(PASSES.get(one, 1) for one in wanted)
+    # Of other ways to ask for a precision, the cheapest one is assumed, so that the bound holds.
+    return max(chip.float32_costs.get(one, chip.float32_costs[lax.Precision.DEFAULT]) for one in wanted)

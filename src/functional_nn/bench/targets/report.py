@@ -69,8 +69,8 @@ class TargetReport:
 
     @property
     def product_seconds(self) -> float:
-        """The seconds of one call's matrix products at the chip's peak: the sum of passes · operations / peak."""
-        return sum(product.passes * product.flops for product in self.products) / self.chip.flops_per_second
+        """The seconds of one call's matrix products at the chip's peak: the sum of cost · operations / peak."""
+        return sum(product.cost * product.flops for product in self.products) / self.chip.flops_per_second
 
     @property
     def byte_seconds(self) -> float:
@@ -82,7 +82,7 @@ class TargetReport:
         """The seconds that one call takes at least: max(``product_seconds``, ``byte_seconds``).
 
         Both may happen at the same time, so they are not added up. Operations outside of products take no time here,
-        because the peak of the vector unit is not published.
+        because not all makers publish the peak of their vector units.
         """
         return max(self.product_seconds, self.byte_seconds)
 
@@ -100,7 +100,12 @@ class TargetReport:
         """All numbers, ready for JSON."""
         return {
             "name": self.name,
-            "chip": self.chip._asdict(),
+            "chip": {
+                "name": self.chip.name,
+                "flops_per_second": self.chip.flops_per_second,
+                "bytes_per_second": self.chip.bytes_per_second,
+                "memory": self.chip.memory,
+            },
             "compiles": self.compiles,
             "reason": self.reason,
             "stages": self.stages,
@@ -145,10 +150,12 @@ class TargetReport:
         if self.memory:
             share = f"{self.memory.peak / chip.memory:.2%} of {in_bytes(chip.memory)}"
             yield "memory", f"{self.memory}; {share}{'' if self.fits else ', so it does not fit'}"
+        cost = max((product.cost for product in self.products), default=1)
+        slower = f", and {cost:.3g} times as long for float32" if cost > 1 else ""
         yield (
             "operations",
             f"{in_flops(self.flops)}; the products take {in_seconds(self.product_seconds)} at "
-            f"{in_flops(chip.flops_per_second)}/s",
+            f"{in_flops(chip.flops_per_second)}/s for bfloat16{slower}",
         )
         if self.uncounted:
             yield "not counted", ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())

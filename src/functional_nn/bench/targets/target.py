@@ -12,7 +12,7 @@ from functional_nn.bench.diagnose.explain import find_causes
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.measure.memory import planned_memory
 from functional_nn.bench.targets.chips import Chip, chip_named
-from functional_nn.bench.targets.compiler import PLATFORM, TargetProgram, compile_for
+from functional_nn.bench.targets.compiler import TargetProgram, compile_for
 from functional_nn.bench.targets.padding import padded_products
 from functional_nn.bench.targets.report import TargetReport
 from functional_nn.core.trees import PyTree
@@ -33,19 +33,19 @@ def target(
 
         max(operations of the products / peak of operations, bytes of arguments and results / peak of bytes)
 
-    with the peaks that the chip's maker publishes. The bound is no measurement, and a run takes longer. A product of
-    float32 numbers counts once at JAX's default precision, where a TPU rounds its operands to bfloat16, 3 times at
-    ``"high"``, and 6 times at ``"highest"``.
+    with the peaks that the chip's maker publishes. The bound is no measurement, and a run takes longer. It takes into
+    account that, at JAX's default precision, a TPU rounds float32 numbers to bfloat16 before a product, and a GPU
+    rounds them to TF32.
 
     Args:
         function: a function of pytrees of arrays.
         *arguments: the arguments of its call: arrays, or ``jax.ShapeDtypeStruct``.
-        chip: ``"tpu-v5e"``, ``"tpu-v5p"`` or ``"tpu-v6e"``.
+        chip: ``"tpu-v5e"``, ``"tpu-v5p"``, ``"tpu-v6e"`` or ``"cuda-h100"``.
         donate: the numbers of the arguments that are donated.
 
     Raises:
-        InputError: if libtpu is not installed, for an unknown chip, if an argument is not an array, or if ``donate``
-            has a number without an argument.
+        InputError: if the compiler for the chip is not installed, for an unknown chip, if an argument is not an array,
+            or if ``donate`` has a number without an argument.
 
     >>> target(jax.numpy.sin, 1.0, chip="tpu-v5")
     Traceback (most recent call last):
@@ -71,7 +71,7 @@ def report_on(
 ) -> TargetReport:
     """The report on a program. ``donate`` also has the numbers of the arguments that are kept on purpose."""
     live_program = live(program.jaxpr)
-    on_chip = for_platform(live_program, PLATFORM)
+    on_chip = for_platform(live_program, chip.platform)
     return TargetReport(
         name=name,
         chip=chip,
@@ -83,18 +83,18 @@ def report_on(
         bytes=bytes_by_scope(on_chip).total(),
         least_bytes=least_bytes(on_chip),
         products=padded_products(on_chip, chip),
-        findings=_findings(program, on_chip, arguments, donate),
+        findings=_findings(program, on_chip, arguments, donate, chip.platform),
         uncounted=dict(sorted(uncounted(live_program).items())),
         steps=steps,
     )
 
 
 def _findings(
-    program: TargetProgram, on_chip: ClosedJaxpr, arguments: Sequence[object], donate: Sequence[int]
+    program: TargetProgram, on_chip: ClosedJaxpr, arguments: Sequence[object], donate: Sequence[int], platform: str
 ) -> Explanation:
     if program.compiled is None:
         return Explanation(())
-    return find_causes(on_chip, program.compiled, arguments, donate, PLATFORM)
+    return find_causes(on_chip, program.compiled, arguments, donate, platform)
 
 
 def _with_numbers_for_shapes(arguments: PyTree) -> PyTree:
