@@ -50,12 +50,14 @@ PACKAGES = {
         "libtpu",
         "tpu-target",
         # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
-        # nor writes log files. The accelerator's type stands for this machine, and not for the chip to compile for.
+        # nor writes log files, nor refuses to start twice. The accelerator's type stands for this machine, and not for
+        # the chip to compile for.
         {
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_ACCELERATOR_TYPE": "v5litepod-4",
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_LOG_DIR": "disabled",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         },
         ("/dev/accel*", "/dev/vfio/[0-9]*"),
     ),
@@ -79,14 +81,12 @@ class TargetProgram:
 
     Args:
         jaxpr: the traced program.
-        lowered: the program that the compiler was given.
         compiled: the executable; None if it does not compile.
         reason: the first sentence of the compiler's message if it does not compile; otherwise empty.
         stages: seconds to ``trace``, ``lower`` and ``compile``.
     """
 
     jaxpr: ClosedJaxpr
-    lowered: Lowered
     compiled: Compiled | None
     reason: str
     stages: dict[str, float]
@@ -119,7 +119,7 @@ def compile_for(
     with compiling_anew():
         seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, options(traced.jaxpr)))
     stages = {"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile}
-    return TargetProgram(traced.jaxpr, lowered, compiled, reason, stages)
+    return TargetProgram(traced.jaxpr, compiled, reason, stages)
 
 
 @functools.cache

@@ -148,15 +148,11 @@ class TargetReport:
         seconds = in_seconds(self.stages["compile"])
         yield "compiles", f"yes, in {seconds}" if self.compiles else f"no: {self.reason}"
         if self.memory:
-            share = f"{self.memory.peak / chip.memory:.2%} of {in_bytes(chip.memory)}"
+            share = f"{100 * self.memory.peak / chip.memory:.2g}% of {in_bytes(chip.memory)}"
             yield "memory", f"{self.memory}; {share}{'' if self.fits else ', so it does not fit'}"
-        cost = max((product.cost for product in self.products), default=1)
-        slower = f", and {cost:.3g} times as long for float32" if cost > 1 else ""
-        yield (
-            "operations",
-            f"{in_flops(self.flops)}; the products take {in_seconds(self.product_seconds)} at "
-            f"{in_flops(chip.flops_per_second)}/s for bfloat16{slower}",
-        )
+        rates = {f"{in_flops(chip.flops_per_second / product.cost)}/s" for product in self.products}
+        products = f"; the products take {in_seconds(self.product_seconds)} at {' and '.join(sorted(rates))}"
+        yield "operations", f"{in_flops(self.flops)}{products if rates else ''}"
         if self.uncounted:
             yield "not counted", ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
         yield (
@@ -171,7 +167,8 @@ class TargetReport:
             f"{in_seconds(self.uncached_seconds)} if every product reads from memory. No measurement: a run takes "
             "longer",
         )
-        yield "padding", f"{self.wasted:.0%} of the work of the products"
+        if self.products:
+            yield "padding", f"{self.wasted:.0%} of the work of the products"
         for product in self.products[:MOST_SHOWN]:
             if product.wasted >= LEAST_SHOWN:
                 where = f" in {product.layer}" if product.layer else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import jax
-from jax.extend.core import ClosedJaxpr
 
 from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.bench.diagnose.explain import find_causes
@@ -72,29 +71,25 @@ def report_on(
     """The report on a program. ``donate`` also has the numbers of the arguments that are kept on purpose."""
     live_program = live(program.jaxpr)
     on_chip = for_platform(live_program, chip.platform)
+    memory, findings = None, Explanation(())
+    if program.compiled is not None:
+        memory = planned_memory(program.compiled)
+        findings = find_causes(on_chip, program.compiled, arguments, donate, chip.platform)
     return TargetReport(
         name=name,
         chip=chip,
         stages=program.stages,
         reason=program.reason,
-        memory=program.compiled and planned_memory(program.compiled),
+        memory=memory,
         # Convolutions count the same for all platforms, whatever computes them.
         flops=flops_by_scope(live_program).total(),
         bytes=bytes_by_scope(on_chip).total(),
         least_bytes=least_bytes(on_chip),
         products=padded_products(on_chip, chip),
-        findings=_findings(program, on_chip, arguments, donate, chip.platform),
+        findings=findings,
         uncounted=dict(sorted(uncounted(live_program).items())),
         steps=steps,
     )
-
-
-def _findings(
-    program: TargetProgram, on_chip: ClosedJaxpr, arguments: Sequence[object], donate: Sequence[int], platform: str
-) -> Explanation:
-    if program.compiled is None:
-        return Explanation(())
-    return find_causes(on_chip, program.compiled, arguments, donate, platform)
 
 
 def _with_numbers_for_shapes(arguments: PyTree) -> PyTree:
