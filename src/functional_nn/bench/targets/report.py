@@ -137,13 +137,14 @@ class TargetReport:
     def __str__(self) -> str:
         steps = f", {self.steps} steps a call" if self.steps > 1 else ""
         lines = [f"{self.name} for {self.chip.name}{steps}; nothing was run"]
-        for label, text in self._labeled_lines():
+        for label, text in self.facts():
             lines += textwrap.wrap(
                 text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
             )
         return "\n".join(lines)
 
-    def _labeled_lines(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """The label and the text of each fact. The waste of a single product has no label."""
         chip = self.chip
         seconds = in_seconds(self.stages["compile"])
         yield "compiles", f"yes, in {seconds}" if self.compiles else f"no: {self.reason}"
