@@ -25,7 +25,7 @@ def strict_promotion():
 
 @pytest.fixture
 def network():
-    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.adam, (5,), 3)
+    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd, (5,), 3)
 
 
 @pytest.fixture
