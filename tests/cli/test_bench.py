@@ -235,7 +235,7 @@ def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     assert cli.run([*FLAGS, "--against", str(path)]) == 2
 
 
-@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--what", "train,modes"]])
+@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--seconds", "1"], ["--what", "modes"]])
 def test_flags_that_need_a_measurement(flags, capsys):
     assert cli.run(["bench", "--target", "tpu-v5e", *flags]) == 2
     assert "--target measures nothing: leave out --" in capsys.readouterr().err

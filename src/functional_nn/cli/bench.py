@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from functional_nn.cli.bench_target import bench_target
 from functional_nn.cli.signals import Signals
@@ -135,7 +136,9 @@ def bench(
     if members is None:
         members = list(MEASURED_MEMBERS if target is None else TARGETED_MEMBERS)
     if target is not None:
-        _check_nothing_runs(what, {"--details": details, "--html": html_file, "--against": old_file})
+        of_seconds = click.get_current_context().get_parameter_source("seconds")
+        flags = {"--details": details, "--html": html_file, "--against": old_file}
+        _check_nothing_runs(what, flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
     with importing():
         import jax
 

@@ -116,8 +116,9 @@ def compile_for(
     jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
     seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
     seconds_lower, lowered = clocked(traced.lower)
+    chosen = options(traced.jaxpr)
     with compiling_anew():
-        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, options(traced.jaxpr)))
+        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
     stages = {"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile}
     return TargetProgram(traced.jaxpr, compiled, reason, stages)
 
