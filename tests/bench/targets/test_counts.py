@@ -1,5 +1,7 @@
 """Padding, least bytes and the lower bound, with numbers counted by hand."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +10,7 @@ from jax import lax
 import functional_nn as fnn
 from functional_nn.bench.diagnose.findings import Explanation
 from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.targets.chips import CHIPS, Blocks, Chip, chip_named
+from functional_nn.bench.targets.chips import CHIPS, Chip, chip_named
 from functional_nn.bench.targets.padding import (
     PaddedProduct,
     ProductSizes,
@@ -133,7 +135,7 @@ def test_a_program_is_read_as_its_platform_computes_it():
     assert (convolutions("cpu"), convolutions("tpu")) == (0, 1)
 
 
-CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, blocks={4: Blocks(8, 8, 8)}, float32_costs={}, source="")
+CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, blocks={}, float32_costs={}, source="")
 """It computes 100 operations and moves 10 bytes in a second."""
 
 
@@ -158,6 +160,8 @@ def test_the_lower_bound_is_the_larger_of_two_times():
     assert (by_products.product_seconds, by_products.byte_seconds) == (6, 4)
     assert (by_products.lower_bound, by_products.uncached_seconds) == (6, 9)
     assert report(least_bytes=80).lower_bound == 8
+    assert report(least_bytes=80, chip=replace(CHIP, cache=30)).byte_seconds == 5
+    assert report(least_bytes=20, chip=replace(CHIP, cache=30)).byte_seconds == 0
     assert by_products.fits
     assert not report(memory=Memory(600, 100, 550, 50, None)).fits
 

@@ -33,6 +33,7 @@ class Chip:
         flops_per_second: the peak for products of bfloat16 numbers that are added in float32.
         bytes_per_second: the peak between the chip and its memory.
         memory: bytes of this memory.
+        cache: bytes that can stay on the chip from one call to the next.
         blocks: the smallest product of its matrix unit, by the bytes of a number.
         float32_costs: the time of a product of float32 numbers, for each precision that JAX knows, divided by the time
             of the same product of bfloat16 numbers.
@@ -45,6 +46,7 @@ class Chip:
     flops_per_second: float
     bytes_per_second: float
     memory: int
+    cache: int
     blocks: Mapping[int, Blocks]
     float32_costs: Mapping[lax.Precision, float]
     source: str
@@ -59,6 +61,7 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
         flops_per_second=flops,
         bytes_per_second=bytes_per_second,
         memory=memory,
+        cache=0,  # the memory on the chip holds nothing between two programs
         blocks={size: Blocks(32 // size, unit, unit) for size in (1, 2, 4)},
         # A product of float32 numbers is the sum of so many products of bfloat16 numbers.
         float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
@@ -79,6 +82,7 @@ CHIPS = {
             flops_per_second=989.5e12,
             bytes_per_second=3350e9,
             memory=80 * 10**9,
+            cache=50 * 2**20,
             blocks={size: Blocks(16, 32 // size, 8) for size in (1, 2, 4)},
             # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
             float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},

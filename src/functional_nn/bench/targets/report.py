@@ -74,8 +74,8 @@ class TargetReport:
 
     @property
     def byte_seconds(self) -> float:
-        """The seconds to move ``least_bytes`` at the chip's peak."""
-        return self.least_bytes / self.chip.bytes_per_second
+        """The seconds to move ``least_bytes`` at the chip's peak, but for those that a cache may hold already."""
+        return max(self.least_bytes - self.chip.cache, 0) / self.chip.bytes_per_second
 
     @property
     def lower_bound(self) -> float:
@@ -105,6 +105,7 @@ class TargetReport:
                 "flops_per_second": self.chip.flops_per_second,
                 "bytes_per_second": self.chip.bytes_per_second,
                 "memory": self.chip.memory,
+                "cache": self.chip.cache,
             },
             "compiles": self.compiles,
             "reason": self.reason,
@@ -156,10 +157,11 @@ class TargetReport:
         yield "operations", f"{in_flops(self.flops)}{products if rates else ''}"
         if self.uncounted:
             yield "not counted", ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
+        cached = f", without {in_bytes(chip.cache)} that may be in the cache" if chip.cache else ""
         yield (
             "bytes",
             f"{in_bytes(self.least_bytes)} of arguments and results take {in_seconds(self.byte_seconds)} at "
-            f"{in_bytes(chip.bytes_per_second)}/s; {in_bytes(self.bytes)} if every product reads from memory",
+            f"{in_bytes(chip.bytes_per_second)}/s{cached}; {in_bytes(self.bytes)} if every product reads from memory",
         )
         each = f", {in_seconds(self.lower_bound / self.steps)} a step" if self.steps > 1 else ""
         yield (

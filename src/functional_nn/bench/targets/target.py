@@ -34,7 +34,7 @@ def target(
 
     with the peaks that the chip's maker publishes. The bound is no measurement, and a run takes longer. It takes into
     account that, at JAX's default precision, a TPU rounds float32 numbers to bfloat16 before a product, and a GPU
-    rounds them to TF32.
+    rounds them to TF32. On a GPU, the bytes are those beyond its cache, which can hold arrays from call to call.
 
     Args:
         function: a function of pytrees of arrays.
