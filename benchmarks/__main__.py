@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, language, records, summary, w1, w2, w3, w4, w5
+from benchmarks import accuracy, depth, language, records, summary, targets, w1, w2, w3, w4, w5
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
@@ -15,7 +15,7 @@ from benchmarks.scaling import compare as scaling
 from benchmarks.tails.cases import NAMES
 from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
-from functional_nn.configuration.flag_types import MODELS
+from functional_nn.models.named_models import MODELS
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
@@ -143,10 +143,16 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--out", type=Path, help="the page in Markdown (default: print it)")
     command.add_argument("--json", type=Path, help="a file for all measured errors")
 
+    command = commands.add_parser("targets", help="the named models, compiled for a TPU that is not there")
+    help = "some of the models (default all)"
+    command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
+    known = targets.PROGRAMS
+    command.add_argument("--programs", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
+
     for name, command in commands.choices.items():
         if name == "tails":
             continue
-        if name not in ("depth", "language", "scaling", "tables"):
+        if name not in ("depth", "language", "scaling", "tables", "targets"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
         place = "" if whole_folder else f"{name}.jsonl"
@@ -174,6 +180,8 @@ def main() -> None:
         language.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "scaling":
         scaling.compare(console, arguments.rounds, arguments.models, arguments.real_time, arguments.results)
+    elif arguments.command == "targets":
+        targets.compile_all(console, arguments.models, arguments.programs, arguments.results)
     elif arguments.command == "tails":
         compare_tails(console, arguments.functions, arguments.out, arguments.json)
     elif arguments.command == "accuracy":

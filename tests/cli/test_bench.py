@@ -217,3 +217,25 @@ def test_sizes_may_double(given, sizes):
 
 def test_the_flag_knows_every_program():
     assert set(bench.WHATS) == {*PROGRAMS, "modes"}
+
+
+def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
+    """The CPU stands for the chip, so libtpu is not needed."""
+    monkeypatch.setattr("functional_nn.bench.targets.compiler.device_of", lambda chip: jax.devices()[0])
+    path = tmp_path / "target.jsonl"
+    flags = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--target", "tpu-v5e"]
+    assert cli.run([*flags, "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "predict for tpu-v5e; nothing was run\ncompiles " in printed
+    assert re.search(r"^predict +2 +float32 .*%$", printed, re.MULTILINE)
+    assert max(map(len, printed.splitlines())) <= 80
+    record = json.loads(path.read_text())
+    assert (record["target"], record["compiles"], record["fits"]) == ("tpu-v5e", True, True)
+    # A record of a target is none of a measurement.
+    assert cli.run([*FLAGS, "--against", str(path)]) == 2
+
+
+@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--seconds", "1"], ["--what", "modes"]])
+def test_flags_that_need_a_measurement(flags, capsys):
+    assert cli.run(["bench", "--target", "tpu-v5e", *flags]) == 2
+    assert "--target measures nothing: leave out --" in capsys.readouterr().err

@@ -17,7 +17,21 @@ BENCHMARKS = [
     (),
     *(
         (name,)
-        for name in ("w1", "w2", "w3", "w4", "w5", "all", "tables", "accuracy", "depth", "language", "scaling", "tails")
+        for name in (
+            "w1",
+            "w2",
+            "w3",
+            "w4",
+            "w5",
+            "all",
+            "tables",
+            "accuracy",
+            "depth",
+            "language",
+            "scaling",
+            "tails",
+            "targets",
+        )
     ),
 ]
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from functional_nn import load_dataset
 from functional_nn.activations import table as activations
+from functional_nn.bench.targets.chips import CHIPS
 from functional_nn.cli import run
 from functional_nn.cli.sweep import AXES, sweep
 from functional_nn.cli.train import _number, train
@@ -356,6 +357,7 @@ def test_names_in_help_are_those_of_the_package():
     assert list(flag_types.PRECISIONS) == list(precision.PRECISIONS)
     assert list(flag_types.NON_FINITE) == list(non_finite.POLICIES)
     assert list(flag_types.MODELS) == list(models.MODELS)
+    assert list(flag_types.CHIPS) == list(CHIPS)
     assert sorted(flag_types.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
 
 

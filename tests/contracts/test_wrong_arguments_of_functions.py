@@ -400,6 +400,10 @@ def calls():
             {"model": "mlp", "batch_sizes": (1, 2), "members": 0, "seconds": 0.01},
         ),
         "load_rates": (fnn.bench.load_rates, {"path": IDX}),
+        "target": (
+            lambda function, **given: fnn.bench.target(function, X, **given),
+            {"function": jnp.sin, "chip": "tpu-v5e", "donate": ()},
+        ),
         "verify": (
             lambda **given: fnn.verify(["relu"], **given),
             {"quick": True, "dtype": None, "jobs": 1, "progress": False},
@@ -420,7 +424,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"Network", "Rates", "ScalingLimits", "SweepPlan", "SweepRates", "TrainingPlan"}
+RECORDS |= {"Network", "Rates", "ScalingLimits", "SweepPlan", "SweepRates", "TargetReport", "TrainingPlan"}
 RECORDS |= {"ExportedNetwork", "SavedNetwork", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}

@@ -13,3 +13,5 @@ from .scaling.training_plan import ScalingLimits as ScalingLimits
 from .scaling.training_plan import TrainingPlan as TrainingPlan
 from .scaling.training_plan import scaling_limits as scaling_limits
 from .scaling.training_plan import training_plan as training_plan
+from .targets.report import TargetReport as TargetReport
+from .targets.target import target as target

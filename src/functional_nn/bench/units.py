@@ -10,14 +10,16 @@ def seconds_scale(seconds: float) -> tuple[float, str]:
         return 1.0, "s"
     if seconds >= 0.9995e-3:
         return 1e3, "ms"
-    return 1e6, "µs"
+    if seconds >= 0.9995e-6 or not seconds:
+        return 1e6, "µs"
+    return 1e9, "ns"
 
 
 def in_seconds(seconds: float) -> str:
     """Seconds with three digits; above 1000 s with more.
 
-    >>> in_seconds(0.01234), in_seconds(2.5e-5)
-    ('12.3 ms', '25.0 µs')
+    >>> in_seconds(0.01234), in_seconds(2.5e-5), in_seconds(3e-7)
+    ('12.3 ms', '25.0 µs', '300 ns')
     """
     scale, unit = seconds_scale(seconds)
     number = seconds * scale

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from functional_nn.cli.bench_target import bench_target
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
+    CHIPS,
     JSON_FILE,
     MODELS,
     POSITIVE,
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
     from functional_nn.bench.measure.execution_modes import Mode
     from functional_nn.bench.measure.suite import Measured
 
-WHATS = ("train", "predict", "gradient", "hand", "sweep", "modes")
+WHATS = ("train", "step", "predict", "gradient", "hand", "sweep", "modes")
+MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
+TARGETED, TARGETED_MEMBERS = ("step", "train", "sweep"), (8,)
+"""What is measured, and what is compiled for a chip, if the flags do not say it."""
 WIDTH = 80
 """Printed lines have at most this number of characters."""
 
@@ -50,9 +56,8 @@ WIDTH = 80
 @click.option(
     "--what",
     type=Several(Named(WHATS)),
-    default="train,predict,gradient,hand",
     metavar="NAMES",
-    help=f"Some of: {', '.join(WHATS)}.",
+    help=f"Some of: {', '.join(WHATS)}.  [default: {','.join(MEASURED)}; with --target: {','.join(TARGETED)}]",
 )
 @click.option(
     "--precision",
@@ -65,9 +70,8 @@ WIDTH = 80
 @click.option(
     "--members",
     type=Doubled(),
-    default="1,2,4,8",
     metavar="NUMBERS",
-    help="Models that a sweep trains; 1..8 is 1,2,4,8.",
+    help="Models that a sweep trains.  [default: 1..8, which is 1,2,4,8; with --target: 8]",
 )
 @click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
@@ -80,20 +84,27 @@ WIDTH = 80
     metavar="FILE",
     help="Compare with a file that --json wrote. The exit status is 1 if a program is slower beyond the noise.",
 )
+@click.option(
+    "--target",
+    type=Named(CHIPS),
+    metavar="CHIP",
+    help=f"Compile for a chip that is not there, and run nothing. One of: {', '.join(CHIPS)}.",
+)
 @click.pass_obj
 def bench(
     signals: Signals,
     model: str,
     hidden: tuple[int, ...] | None,
     batch_sizes: list[int],
-    what: list[str],
+    what: list[str] | None,
     precisions: list[str],
-    members: list[int],
+    members: list[int] | None,
     seconds: float,
     details: bool,
     json_file: Path | None,
     html_file: Path | None,
     old_file: Path | None,
+    target: str | None,
 ) -> int:
     """Measure how fast a network compiles and runs, and how near that is to the device's peak.
 
@@ -101,6 +112,7 @@ def bench(
 
     \b
     train     the train steps of fit, as fit compiles them
+    step      one train step, called from Python
     predict   the outputs of the network
     gradient  the gradient by jax.grad
     hand      the gradient by the hand-derived formulas
@@ -112,7 +124,21 @@ def bench(
 
     A time ends when all outputs are ready. The device's peak is measured with
     matrix products and streams of bytes that take turns with the program.
+
+    With --target, the programs are compiled for a chip that this machine does
+    not have. The command prints whether they compile, their memory, a lower
+    bound of their time from published peaks, and the padding of their
+    products. The exit status is 1 if a program does not compile or does not
+    fit into the memory of the chip.
     """
+    if what is None:
+        what = list(MEASURED if target is None else TARGETED)
+    if members is None:
+        members = list(MEASURED_MEMBERS if target is None else TARGETED_MEMBERS)
+    if target is not None:
+        of_seconds = click.get_current_context().get_parameter_source("seconds")
+        flags = {"--details": details, "--html": html_file, "--against": old_file}
+        _check_nothing_runs(what, flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
     with importing():
         import jax
 
@@ -129,6 +155,8 @@ def bench(
     # The files are checked before anything is measured.
     cases = cases_of([name for name in what if name != "modes"], batch_sizes, precisions, members)
     about: dict[str, object] = {"model": model, "hidden": hidden}
+    if target is not None:
+        return bench_target(target, named_network(model, hidden), about, cases, json_file)
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         regression.check_matching(old_file, old, [about | case.to_dict() for case in cases])
@@ -198,6 +226,13 @@ def bench(
         click.echo(f"Error: {regression.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
         return 2
     return 1 if any(one.verdict == "slower" for one in compared) else 0
+
+
+def _check_nothing_runs(what: list[str], flags: Mapping[str, object]) -> None:
+    """Raises an error for flags and programs that need a measurement."""
+    given = [name for name, value in flags.items() if value] + ["--what modes"] * ("modes" in what)
+    if given:
+        raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
 
 
 def _print_measured(measured: list[Measured]) -> None:

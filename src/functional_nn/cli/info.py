@@ -45,6 +45,8 @@ OPTIONAL = {
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
     "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
+    "libtpu": OptionalPackage("programs for TPUs, also without one", "'functional-nn[tpu-target]'"),
+    "jax-cuda13-plugin": OptionalPackage("programs for GPUs, also without one", "'functional-nn[cuda-target]'"),
     "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow."""

@@ -10,6 +10,7 @@ from functional_nn.bench.knee import NEAR_BEST, knee
 from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
 from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.targets.network import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import aligned
 
@@ -19,6 +20,29 @@ def title(measured: Measured) -> str:
     case = measured.case
     steps = f", {case.steps} steps per call" if case.steps > 1 else ""
     return f"{measured.result.name}, batch {case.batch_size}, {case.precision}{steps}"
+
+
+def targets(several: Sequence[TargetCase]) -> str:
+    """A row for each program that was compiled for a chip, with a lower bound of its time."""
+    rows = [("program", "batch", "type", "compile", "memory", "step at least", "uncached", "padding")]
+    for case, report in several:
+        rows.append(
+            (
+                report.name,
+                str(case.batch_size),
+                case.precision,
+                in_seconds(report.stages["compile"]) if report.compiles else "fails",
+                in_bytes(report.memory.peak) if report.memory else "",
+                in_seconds(report.lower_bound / report.steps),
+                in_seconds(report.uncached_seconds / report.steps),
+                f"{report.wasted:.0%}",
+            )
+        )
+    notes = (
+        "Both times of a step follow from published peaks. Nothing was measured.",
+        "Uncached is the lower bound if every product reads from memory.",
+    )
+    return "\n".join([*aligned(rows), *notes])
 
 
 def times(measured: Sequence[Measured]) -> str:

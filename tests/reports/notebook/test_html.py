@@ -14,6 +14,9 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.bench.diagnose.findings import Explanation, Finding
+from functional_nn.bench.targets.chips import CHIPS
+from functional_nn.bench.targets.padding import PaddedProduct
+from functional_nn.bench.targets.report import TargetReport
 from functional_nn.core.display import html_repr
 from functional_nn.core.progress import ProgressState
 from functional_nn.jaxprs.non_finite.report import NonFinite
@@ -57,6 +60,13 @@ def a_report():
     return fnn.gradients.Report(verdicts, 3, (Survivor(EVIL, "sign"),), ((EVIL, "no"),), title=EVIL)
 
 
+def a_target(reason):
+    product = PaddedProduct(EVIL, "dense_0", 10, 20, cost=1)
+    finding = Finding("float64", "dense_0", EVIL, "Pass it.")
+    chip, stages = CHIPS["tpu-v5e"], {"compile": 1.0}
+    return TargetReport(EVIL, chip, stages, reason, None, 1, 2, 3, (product,), Explanation((finding,)))
+
+
 @functools.cache
 def everything():
     """An object of every class that shows itself, except for Benchmark, with texts that are not HTML."""
@@ -84,6 +94,8 @@ def everything():
         Explanation((finding,)),
         Explanation(()),
         finding,
+        a_target(""),
+        a_target(EVIL),
         NonFinite(("loss",), operation="log", layer=EVIL, stage="forward pass", value=-math.inf, cause=EVIL),
         NonFinite(),
         ProgressState(EVIL, 5, 3, "loss 0.5  accuracy 0.9", 75.0),

@@ -43,6 +43,7 @@ KEY: dict[str, str | int | None] = {
     "batch_size": None,
     "precision": None,
     "members": None,
+    "target": None,  # the chip, if nothing was run
     "steps": 1,  # records of earlier versions do not have it
 }
 """Two records measure the same thing if they are equal in these entries. A missing entry counts as the value here."""

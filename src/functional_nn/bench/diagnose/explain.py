@@ -63,16 +63,16 @@ def explain(
         function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
         later_calls = [tuple(map(hide_static_leaves, call)) for call in later_calls]
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
-    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate)
+    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
     again = retraced(function, (arguments, *later_calls)) if later_calls else ()
     return Explanation(tuple(dict.fromkeys((*found.findings, *again))))
 
 
 def find_causes(
-    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int] = ()
+    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int], platform: str
 ) -> Explanation:
-    """Finds the causes of slowness in a program that is already traced and compiled."""
-    program, platform = live(jaxpr), jax.default_backend()
+    """Finds the causes of slowness in a program that is already traced, and compiled for a platform."""
+    program = live(jaxpr)
     found = list(operations(compiled.as_text() or ""))
     results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
     findings = (

@@ -123,7 +123,9 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
         peaks=Peaks(tuple(trial.rate(times[number], times_faster) for number, trial in enumerate(peak_trials))),
         reference=times[0],
         layers=layers,
-        findings=find_causes(program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept)),
+        findings=find_causes(
+            program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept), jax.default_backend()
+        ),
         uncounted={name: call.executions * number for name, number in sorted(uncounted(live_program).items())},
         devices=call.devices,
     )

@@ -59,15 +59,21 @@ def out_of_memory(error: Exception) -> str | None:
 
 
 def memory_of(compiled: Compiled) -> Memory | None:
-    """The memory of a compiled program; None where the platform does not report it."""
+    """The memory of a program for this machine; None where the platform does not report it."""
+    planned = planned_memory(compiled)
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return planned and planned._replace(device_peak=statistics.get("peak_bytes_in_use"))
+
+
+def planned_memory(compiled: Compiled) -> Memory | None:
+    """The memory of a program for any machine, as planned by the compiler; None if it does not say."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
-    statistics = jax.local_devices()[0].memory_stats() or {}
     return Memory(
         analysis.argument_size_in_bytes,
         analysis.output_size_in_bytes,
         analysis.temp_size_in_bytes,
         analysis.alias_size_in_bytes,
-        statistics.get("peak_bytes_in_use"),
+        device_peak=None,
     )

@@ -13,7 +13,7 @@ from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep
 from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
 from functional_nn.jaxprs.walk import trace
 
-PROGRAMS = ("train", "predict", "gradient", "hand", "sweep")
+PROGRAMS = ("train", "step", "predict", "gradient", "hand", "sweep")
 """The programs that ``measure`` knows: those of ``fit`` and of ``sweep``, and the functions of ``workload``."""
 
 

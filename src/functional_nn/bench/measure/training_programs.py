@@ -28,7 +28,7 @@ from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.devices import put_everywhere
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.programs.spec import ProgramSpec
 
 STEPS = 32
 """The number of train steps in the measured program: an epoch of this many full batches."""
@@ -40,8 +40,7 @@ produces a non-finite value, it is rerun from the state before."""
 def fit_call(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> MeasuredCall:
     """The program that ``fit`` runs in each epoch for all full batches, which ``devices`` share."""
     split = _random_split(network, batch_size)
-    recipe = _recipe(network, network.learning_rate)
-    spec = ProgramSpec(recipe, batch_size, as_precision(precision), shapes_of(split), devices=devices)
+    spec = fit_spec(network, batch_size, precision, devices)
     with compiling_anew():
         seconds, programs = clocked(lambda: CompiledPrograms(spec))
         key, split = put_everywhere((jax.random.key(0), split), programs.sharding)
@@ -94,19 +93,7 @@ def _sweep_executions(
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
     rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
     split = _random_split(network, batch_size)
-
-    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
-        return _recipe(network, hyperparameters["learning_rate"])
-
-    spec = ProgramSpec(
-        make_recipe,
-        batch_size,
-        as_precision(precision),
-        shapes_of(split),
-        hyperparameters=(("learning_rate", shapes_of(learning_rate)),),
-        members=mapped,
-        unroll=UNROLL,
-    )
+    spec = sweep_spec(network, batch_size, precision, mapped)
     executions = []
     with compiling_anew():
         for number, device in enumerate(jax.local_devices()[:device_count]):
@@ -117,6 +104,31 @@ def _sweep_executions(
             arguments = _epoch_arguments(programs, hyperparameters, keys, device_split)
             executions.append(_Execution(programs, arguments, compile_empty_program(arguments), seconds))
     return tuple(executions)
+
+
+def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> ProgramSpec:
+    """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches that ``devices`` share."""
+    recipe = _recipe(network, network.learning_rate)
+    shapes = _data_shapes(network, batch_size)
+    return ProgramSpec(recipe, batch_size, as_precision(precision), shapes, devices=devices)
+
+
+def sweep_spec(network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None) -> ProgramSpec:
+    """The same for a sweep over learning rates. ``mapped`` members are trained by one program; None: one member."""
+
+    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
+        return _recipe(network, hyperparameters["learning_rate"])
+
+    learning_rate = jax.ShapeDtypeStruct((), as_precision(precision).parameters)
+    return ProgramSpec(
+        make_recipe,
+        batch_size,
+        as_precision(precision),
+        _data_shapes(network, batch_size),
+        hyperparameters=(("learning_rate", learning_rate),),
+        members=mapped,
+        unroll=UNROLL,
+    )
 
 
 class _Execution(NamedTuple):
@@ -138,12 +150,20 @@ def _recipe(network: MeasuredNetwork, learning_rate: float | jax.Array) -> Recip
     return Recipe(network.trained_net, network.loss, network.make_optimizer(learning_rate))
 
 
-def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
-    """Random examples for an epoch. They are bytes, like the images of a data set."""
-    random = np.random.default_rng(0)
+def _data_shapes(network: MeasuredNetwork, batch_size: int) -> Split:
+    """The shapes and types of the examples for an epoch. They are bytes, like the images of a data set."""
     examples = STEPS * batch_size
-    x = random.integers(0, 256, (examples, *network.in_shape), np.uint8)
-    labels = random.integers(0, network.classes, examples, np.int32)
+    x = jax.ShapeDtypeStruct((examples, *network.in_shape), np.uint8)
+    labels = jax.ShapeDtypeStruct((examples,), np.int32)
+    return Split(x, labels, x, labels)
+
+
+def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
+    """Random examples for an epoch."""
+    random = np.random.default_rng(0)
+    shapes = _data_shapes(network, batch_size)
+    x = random.integers(0, 256, shapes.train_x.shape, np.uint8)
+    labels = random.integers(0, network.classes, shapes.train_labels.shape, np.int32)
     return Split(x, labels, x, labels)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functional_nn.bench.diagnose.findings import Explanation, Finding
 from functional_nn.bench.measure.result import Benchmark
+from functional_nn.bench.targets.report import TargetReport
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.texts import words
 from functional_nn.reports.notebook.markup import Html, badge, code, facts, faint, fold, joined, table, tag, title, view
@@ -41,6 +42,13 @@ def benchmark_html(result: Benchmark) -> str:
         ]
         parts.append(fold("layers", table(heads, rows, numbers=(1, 2, 3), label="layers"), is_open=len(rows) <= 12))
     return view(*parts, *map(_warning, result.findings.findings))
+
+
+def target_html(report: TargetReport) -> str:
+    """Whether the program compiles, its lower bound, and all facts."""
+    verdict = badge("✓ compiles", "good") if report.compiles else badge("✗ does not compile", "bad")
+    bound = faint(f"at least {in_seconds(report.lower_bound)} a call; nothing was run")
+    return view(title(f"{report.name} for {report.chip.name}", verdict, bound), facts(list(report.facts())))
 
 
 def explanation_html(explanation: Explanation) -> str:

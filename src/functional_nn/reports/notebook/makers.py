@@ -8,6 +8,7 @@ MAKERS = {
     "functional_nn.bench.diagnose.findings.Explanation": "benchmarks.explanation_html",
     "functional_nn.bench.diagnose.findings.Finding": "benchmarks.finding_html",
     "functional_nn.bench.measure.result.Benchmark": "benchmarks.benchmark_html",
+    "functional_nn.bench.targets.report.TargetReport": "benchmarks.target_html",
     "functional_nn.core.layer.Layer": "networks.layer_html",
     "functional_nn.core.progress.ProgressState": "runs.progress_html",
     "functional_nn.data.dataset.Dataset": "datasets.dataset_html",

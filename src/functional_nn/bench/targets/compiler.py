@@ -1,0 +1,184 @@
+"""Compilation for a chip that this machine does not have, by the compiler in libtpu or in JAX's plugin for CUDA."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.extend.core import ClosedJaxpr
+from jax.sharding import SingleDeviceSharding
+from jax.stages import Compiled, Lowered
+
+from functional_nn.bench.measure.timing import clocked
+from functional_nn.bench.targets.chips import Chip
+from functional_nn.core.extras import imported
+from functional_nn.core.trees import PyTree
+from functional_nn.jaxprs.walk import fresh
+from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
+from functional_nn.training.programs.devices import Device
+
+
+class CompilerPackage(NamedTuple):
+    """The package that has the compiler for a platform.
+
+    Args:
+        module: the name by which it is imported.
+        package: the name by which it is installed.
+        extra: the extra of this package that installs it.
+        settings: environment variables for a machine that does not have such a chip.
+        files: patterns for the files of the chips that are in this machine.
+    """
+
+    module: str
+    package: str
+    extra: str
+    settings: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+PACKAGES = {
+    "tpu": CompilerPackage(
+        "libtpu",
+        "libtpu",
+        "tpu-target",
+        # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
+        # nor writes log files, nor refuses to start twice. The accelerator's type stands for this machine, and not for
+        # the chip to compile for.
+        {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_LOG_DIR": "disabled",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        },
+        ("/dev/accel*", "/dev/vfio/[0-9]*"),
+    ),
+    "cuda": CompilerPackage(
+        "jax_cuda13_plugin",
+        "jax-cuda13-plugin",
+        "cuda-target",
+        # No message that there is no GPU, and no check of libraries that only a run needs.
+        {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
+        ("/dev/nvidia[0-9]*",),
+    ),
+}
+"""The packages by JAX's name of the platform."""
+LONGEST_REASON = 300
+"""Characters of a compiler's message that are repeated."""
+
+
+@dataclass(frozen=True)
+class TargetProgram:
+    """A program for a chip, and the time that it took to make it.
+
+    Args:
+        jaxpr: the traced program.
+        compiled: the executable; None if it does not compile.
+        reason: the first sentence of the compiler's message if it does not compile; otherwise empty.
+        stages: seconds to ``trace``, ``lower`` and ``compile``.
+    """
+
+    jaxpr: ClosedJaxpr
+    compiled: Compiled | None
+    reason: str
+    stages: dict[str, float]
+
+
+def compile_for(
+    chip: Chip,
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    donate: Sequence[int] = (),
+    options: Callable[[ClosedJaxpr], Options] = lambda program: {},
+) -> TargetProgram:
+    """Compiles a function for one chip.
+
+    Args:
+        chip: the chip.
+        function: a function of pytrees of arrays.
+        arguments: its arguments, or their shapes and types.
+        donate: the numbers of the arguments that are donated.
+        options: the compiler's options for the traced program.
+
+    Raises:
+        InputError: if the compiler for the chip is not installed.
+    """
+    device = device_of(chip)
+    # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
+    seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
+    seconds_lower, lowered = clocked(traced.lower)
+    chosen = options(traced.jaxpr)
+    with compiling_anew():
+        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
+    stages = {"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile}
+    return TargetProgram(traced.jaxpr, compiled, reason, stages)
+
+
+@functools.cache
+def device_of(chip: Chip) -> Device:
+    """A chip as JAX describes it. Nothing can run on it.
+
+    If the compiler's package is installed, JAX loads it when it starts, and the package warns if there is no such chip.
+    It does not if this function was called before.
+
+    Raises:
+        InputError: if the package is not installed.
+    """
+    package = PACKAGES[chip.platform]
+    imported(package.module, package.package, "chip", extra=package.extra)
+    # On a machine with such a chip, these settings would hide it from the rest of the process.
+    has_chip = any(map(glob.glob, package.files))
+    with _environment({} if has_chip else package.settings):
+        return topologies.get_topology_desc(platform=chip.platform, **chip.topology).devices[0]
+
+
+def shapes_in(argument: PyTree) -> PyTree:
+    """The pytree with shapes and types in place of its arrays. Numbers of Python stay, since JAX adapts their type."""
+
+    def shape(leaf: object) -> object:
+        if isinstance(leaf, bool | int | float | complex):
+            return leaf
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape, argument)
+
+
+def first_sentence(message: str) -> str:
+    r"""The first sentence of a compiler's message, without the names of its kind.
+
+    >>> first_sentence("INTERNAL: E1000: Mosaic failed: 4.5 is odd. Try again.\nsee a page")
+    'Mosaic failed: 4.5 is odd.'
+    """
+    text = re.sub(r"^(?:\w+: )+", "", message.strip())
+    sentence = re.split(r"(?<=[.!?])\s|\n", text, maxsplit=1)[0]
+    return sentence if len(sentence) <= LONGEST_REASON else f"{sentence[: LONGEST_REASON - 1]}…"
+
+
+def _compiled(lowered: Lowered, options: Options) -> tuple[Compiled | None, str]:
+    """The executable and an empty text; or None and the reason why there is none."""
+    try:
+        return compile_lowered(lowered, options), ""
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        return None, first_sentence(str(error))
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """A context with these environment variables, apart from those that are set already."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
