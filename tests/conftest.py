@@ -92,7 +92,8 @@ class Memory:
     def __init__(self):
         self.limit = 0
 
-    def check(self) -> None:
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
         """Called after each test."""
         if resident() < self.limit:
             return
@@ -104,12 +105,9 @@ class Memory:
         self.limit = resident() + MEMORY
 
 
-memory = Memory()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown():
-    memory.check()
+def pytest_configure(config: pytest.Config) -> None:
+    # A hook in this file would be called for the tests of this folder only, and not for the doctests of src and docs.
+    config.pluginmanager.register(Memory())
 
 
 @pytest.fixture(autouse=True)

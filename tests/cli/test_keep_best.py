@@ -81,6 +81,7 @@ def test_the_best_epoch_is_kept_by_a_resumed_run(tiny, tmp_path, monkeypatch, ca
     assert (again, result["restored_epochs"]) == (best, 5)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_kept_if_no_loss_is_finite(tiny, tmp_path, capsys):
     flags = ["--learning-rate", "1e38", "--epochs", "3", "--keep-best", "--out", str(tmp_path / "run")]
     assert run([*tiny, *flags]) == 1

@@ -21,7 +21,7 @@ def signals(folder: Path, number: int, name: str, command: list[str]) -> str:
     return done.stdout
 
 
-@pytest.fixture(params=["train", "sweep"])
+@pytest.fixture(params=["train", pytest.param("sweep", marks=pytest.mark.slow)])
 def command(request, tiny) -> list[str]:
     return [*tiny, *TRAIN] if request.param == "train" else ["sweep", *tiny[1:], *SWEEP]
 

@@ -44,6 +44,7 @@ def test_flags_stand_above_the_recipe(tiny, tmp_path):
     assert [config["schedule"], config["dropout"], config["shift"]] == [recipe["schedule"], 0.25, int(recipe["shift"])]
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_a_recipe(tiny, tmp_path):
     _, *flags = tiny
     result = tmp_path / "result.json"

@@ -198,10 +198,10 @@ def test_a_small_file_of_too_many_members(tmp_path, axes):
         read_grid(tmp_path / "grid.toml")
 
 
-def test_five_thousand_hostile_files(tmp_path):
-    counts = in_process(5000, seed=0, folder=tmp_path)
-    assert counts["read"] > 300
-    assert counts["refused"] > 3000
+def test_two_thousand_hostile_files(tmp_path):
+    counts = in_process(2000, seed=0, folder=tmp_path)
+    assert counts["read"] > 100
+    assert counts["refused"] > 1200
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ def test_a_network_with_batch_norm_and_its_gradient(tmp_path):
     np.testing.assert_allclose(dataclasses.replace(loaded, params=moved)(x), y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tokens():
     net = fnn.chain(fnn.embedding(5, 4), fnn.lstm(3), fnn.dense(2))
     params, state = net.init(jax.random.key(0), (6,))

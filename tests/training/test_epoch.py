@@ -91,7 +91,7 @@ def test_every_epoch_has_its_own_order():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from([1, 2, 3, 255, 256, 257, 65535, 65536, 65537, 100_000]), st.integers(0, 2**32 - 1))
+@given(st.sampled_from([1, 2, 257, 65536, 65537]), st.integers(0, 2**32 - 1))
 def test_shuffled_is_a_permutation(size, seed):
     order = np.asarray(shuffled(jax.random.key(seed), size))
     assert order.dtype == np.int32
@@ -180,7 +180,8 @@ def test_fault_08_class_weights_do_not_change_the_accuracy():
     np.testing.assert_allclose(accuracy_of_logits(loss, logits, jnp.array([0, 1, 0, -1])), 2 / 3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "batch_norm_and_dropout"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "batch_norm_and_dropout"])
 def test_a_whole_run_is_one_program(even, name):
     """It agrees with epochs called one after another, and a vmapped population with its members alone."""
     net, data = NETS[name], even

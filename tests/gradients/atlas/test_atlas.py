@@ -56,6 +56,7 @@ def test_there_is_an_atlas_of_two_versions():
             assert finding["printed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("atlas", ATLASES, ids=lambda atlas: atlas["jax"])
 def test_exact_numbers_are_those_of_mpmath_by_another_method(atlas):
     """mpmath differentiates formulas written for it: what is called exact is right, and what was printed is wrong."""

@@ -37,6 +37,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_path):
     whole, parts = folders
     merged = fnn.sweeps.merge(parts[::-1], tmp_path / "merged")
