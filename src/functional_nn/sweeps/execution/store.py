@@ -142,8 +142,8 @@ def check_settings(folder: Path, known: JsonObject, given: JsonObject) -> None:
         found = f"{folder}, whose sweep has {different}"
         remedy = "Use another folder."
         at_once = known.get("members_at_once")
-        same_but_for_it = not difference({**known, "members_at_once": given.get("members_at_once")}, given)
-        if same_but_for_it and isinstance(at_once, int) and at_once > 1:
+        is_all = different == f"members_at_once {at_once} instead of {given.get('members_at_once')}"
+        if is_all and isinstance(at_once, int) and at_once > 1:
             remedy = f"Use the plan vmap:{at_once}, or another folder."
         raise InputError("out", "a new folder, or the folder of this sweep", found, remedy)
 
