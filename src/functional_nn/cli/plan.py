@@ -89,11 +89,12 @@ def plan(
     MODEL is mlp, which is the default, cnn, lenet, deep_cnn, resnet, rnn, lstm,
     gru or transformer.
 
-    One device of this machine is measured for some ten seconds. Its rates, and
-    the latency and bandwidth of an assumed network, give the time of a train
-    step on many devices that share each batch, and where more devices stop
-    paying. The rates of a small sweep give the time and the files of a large
-    one. All devices and machines are taken to be like the measured one.
+    One device of this machine is measured: for some ten seconds, or minutes if
+    the model or the batch is large. Its rates, and the latency and bandwidth of
+    an assumed network, give the time of a train step on many devices that share
+    each batch, and where more devices stop paying. The rates of a small sweep
+    give the time and the files of a large one. All devices and machines are
+    taken to be like the measured one.
     """
     with importing():
         from functional_nn.bench.scaling.measure import measure_rates
@@ -113,7 +114,9 @@ def plan(
         algorithm=algorithm,
     )
     if rates_file is None:
-        rates = measure_rates(model, batch_sizes=sorted({2, 16, batch_size}))
+        sizes = sorted({2, 16, batch_size})
+        click.echo(f"measuring {model}: steps of up to {sizes[-1]:,} examples, and a small sweep", err=True)
+        rates = measure_rates(model, batch_sizes=sizes)
     else:
         rates = load_rates(rates_file)
         is_default = click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT
