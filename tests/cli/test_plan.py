@@ -24,7 +24,7 @@ def test_tables(rates, capsys):
     assert max(map(len, printed.splitlines())) <= 80
     lines = printed.splitlines()
     assert lines[0] == "lstm on a CPU, one core: measured"
-    assert lines[1] == "  a step takes 10.0 ms, and 1.00 ms an example"
+    assert lines[1] == "  a step takes 10.0 ms, and 1.00 ms more for each example"
     assert lines[2] == "ethernet-10g, 20.0 µs a message and 1.25 GB/s, all-reduce by ring: assumed"
     numbers = [f"{2**n:,}" for n in range(13)]
     assert [line.split()[0] for line in lines if line[:1].isdigit()] == [*numbers, "1", "100"]
@@ -60,7 +60,14 @@ def test_wrong_files_and_flags(tmp_path, capsys):
     assert cli.run(["plan", "--rates", str(other)]) == 2
     assert "a file of rates" in capsys.readouterr().err
     assert cli.run(["plan", "unknown"]) == 2
+    assert "'unknown' is not known" in capsys.readouterr().err
     assert cli.run(["plan", "--network", "wifi"]) == 2
+
+
+def test_a_model_that_is_not_that_of_the_file(rates, capsys):
+    assert cli.run(["plan", "cnn", "--rates", rates]) == 2
+    assert "has the rates of lstm. Leave out cnn." in capsys.readouterr().err
+    assert cli.run(["plan", "lstm", "--rates", rates]) == 0
 
 
 def test_names_of_networks():

@@ -40,7 +40,9 @@ def bench_target(
             done.append(one)
             if json_file is not None:
                 records.add_records(json_file, [{**about, **one.to_dict()}])
-            click.echo(f"{clear_line()}batch {one.case.batch_size}, {one.case.precision}\n{one.report}\n")
+            click.echo(
+                f"{clear_line()}{about['model']}, batch {one.case.batch_size}, {one.case.precision}\n{one.report}\n"
+            )
             advance(one.report.name)
     click.echo(tables.targets(done))
     return 0 if all(one.report.fits for one in done) else 1

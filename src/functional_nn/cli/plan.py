@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
@@ -26,7 +27,7 @@ WIDTH = 80
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("model", type=Named(MODELS), default="mlp")
+@click.argument("model", type=Named(MODELS), default="mlp", metavar="[MODEL]")
 @click.option("--batch-size", type=COUNT, default=128, help="Examples in a step of all devices.")
 @click.option(
     "--weak", is_flag=True, help="Let the batch grow with the devices: --batch-size is the share of each of them."
@@ -85,11 +86,15 @@ def plan(
 ) -> None:
     """Predict the cost of many devices, and of a sweep of many models.
 
-    One device of this machine is measured for some ten seconds. Its rates, and
-    the latency and bandwidth of an assumed network, give the time of a train
-    step on many devices that share each batch, and where more devices stop
-    paying. The rates of a small sweep give the time and the files of a large
-    one. All devices and machines are taken to be like the measured one.
+    MODEL is mlp, which is the default, cnn, lenet, deep_cnn, resnet, rnn, lstm,
+    gru or transformer.
+
+    One device of this machine is measured: for some ten seconds, or minutes if
+    the model or the batch is large. Its rates, and the latency and bandwidth of
+    an assumed network, give the time of a train step on many devices that share
+    each batch, and where more devices stop paying. The rates of a small sweep
+    give the time and the files of a large one. All devices and machines are
+    taken to be like the measured one.
     """
     with importing():
         from functional_nn.bench.scaling.measure import measure_rates
@@ -109,9 +114,14 @@ def plan(
         algorithm=algorithm,
     )
     if rates_file is None:
-        rates = measure_rates(model, batch_sizes=sorted({2, 16, batch_size}))
+        sizes = sorted({2, 16, batch_size})
+        click.echo(f"measuring {model}: steps of up to {sizes[-1]:,} examples, and a small sweep", err=True)
+        rates = measure_rates(model, batch_sizes=sizes)
     else:
         rates = load_rates(rates_file)
+        is_default = click.get_current_context().get_parameter_source("model") is ParameterSource.DEFAULT
+        if not is_default and model != rates.model:
+            raise click.UsageError(f"--rates: {rates_file} has the rates of {rates.model}. Leave out {model}.")
     if save_rates is not None:
         rates.save(save_rates)
     plans = [
@@ -126,9 +136,8 @@ def plan(
 
     cores_of_one = "one core" if rates.cores == 1 else f"{rates.cores} cores"
     _print_wrapped(f"{rates.model} on {rates.device}, {cores_of_one}: measured")
-    _print_wrapped(
-        f"  a step takes {in_seconds(rates.fixed_seconds)}, and {in_seconds(rates.example_seconds)} an example"
-    )
+    fixed, of_example = in_seconds(rates.fixed_seconds), in_seconds(rates.example_seconds)
+    _print_wrapped(f"  a step takes {fixed}, and {of_example} more for each example")
     given = network_latency is None and network_bandwidth is None
     _print_wrapped(
         f"{network if given else 'a network'}, {in_seconds(between.latency)} a message and "

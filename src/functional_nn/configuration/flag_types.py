@@ -231,7 +231,8 @@ class MeshSizes(click.ParamType):
         for part in value.split(","):
             axis, _, size = part.partition("=")
             if axis not in ("population", "data") or axis in sizes or not size.isdecimal() or int(size) < 1:
-                self.fail(f"expected numbers of devices, such as population=4,data=2, got {value!r}.", param, ctx)
+                expected = "numbers of devices from 1 on, such as population=4,data=2"
+                self.fail(f"expected {expected}, got {value!r}.", param, ctx)
             sizes[axis] = int(size)
         return sizes
 

@@ -166,7 +166,7 @@ class Split(NamedTuple):
         for name, words in (("train", "training"), ("validation", "validation"), ("test", "test")):
             x, labels = self.part(name)
             if x is not None:
-                texts.append(f"{words} examples {_in_words(x)}, labels {_in_words(labels)}")
+                texts.append(f"{words} examples {in_words(x)}, labels {in_words(labels)}")
         return f"<Split: {'; '.join(texts)}>"
 
     _repr_html_ = html_repr
@@ -304,7 +304,7 @@ def _rows(labels: object, examples: int, validation: object, share: float, seed:
     return training_and_validation(examples, classes, share, seed)
 
 
-def _in_words(value: object) -> str:
+def in_words(value: object) -> str:
     """An array, or a pytree of arrays, by types and shapes."""
     from functional_nn.core.masked import Masked
     from functional_nn.core.validation import shown
@@ -312,7 +312,7 @@ def _in_words(value: object) -> str:
     if isinstance(value, Masked):
         return f"masked {shown(value.values)}"
     if isinstance(value, tuple):
-        return f"({', '.join(_in_words(part) for part in value)})"
+        return f"({', '.join(in_words(part) for part in value)})"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{name}: {_in_words(part)}' for name, part in value.items())}}}"
+        return f"{{{', '.join(f'{name}: {in_words(part)}' for name, part in value.items())}}}"
     return shown(value)

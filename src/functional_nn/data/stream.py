@@ -13,6 +13,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_part, shown
+from functional_nn.data.dataset import in_words
 from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
@@ -123,8 +124,11 @@ class Stream:
         if parts > examples:
             raise InputError("part", f"at most {examples} parts, the number of examples", f"{parts} parts")
         # All parts must have as many batches, so the smallest part decides.
-        check_count("batch_size", batch_size, most=examples // parts)
-        steps = examples // parts // batch_size
+        least = examples // parts
+        if check_count("batch_size", batch_size) > least:
+            limit = f"at most {least:,}, the number of examples{' in a part' if parts > 1 else ''}"
+            raise InputError("batch_size", limit, batch_size)
+        steps = least // batch_size
         own = range(number - 1, examples, parts)
 
         def batches(epoch: int) -> Batches:
@@ -133,6 +137,19 @@ class Stream:
                 yield jax.tree.map(itemgetter(rows), (x, labels))
 
         return cls(batches, steps, **options)
+
+    def __repr__(self) -> str:
+        if self.steps is not None:
+            texts = [f"{self.steps:,} {'batch' if self.steps == 1 else 'batches'} in each epoch"]
+        else:
+            texts = ["batches until the iterable ends"]
+        for part in PARTS:
+            x, labels = getattr(self, f"{part}_x"), getattr(self, f"{part}_labels")
+            if getattr(self, part) is not None:
+                texts.append(f"{part} examples in batches")
+            elif x is not None:
+                texts.append(f"{part} examples {in_words(x)}, labels {in_words(labels)}")
+        return f"<Stream: {'; '.join(texts)}>"
 
     @property
     def is_generator(self) -> bool:

@@ -39,7 +39,7 @@ def limits(found: ScalingLimits) -> str:
     worthwhile = counted(found.worthwhile, "device")
     return (
         f"A step is shortest on {counted(found.fastest, 'device')}. "
-        f"More than half of the devices' time is used on up to {worthwhile}."
+        f"At least half of the devices' time is used on up to {worthwhile}."
     )
 
 

@@ -150,3 +150,12 @@ def test_parts_in_one_folder_one_after_another(blobs, folders, tmp_path):
     for part in (1, 2, 3):
         sweep(blobs, out=tmp_path / "one", part=(part, 3))
     assert contents(tmp_path / "one") == contents(folders[0])
+
+
+def test_an_error_names_the_plan_that_continues_a_folder(blobs, tmp_path):
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2])
+    sweep(blobs, grid=grid, plan="vmap:2", out=tmp_path)
+    with pytest.raises(InputError, match=r"members_at_once 2 instead of 1\. Use the plan vmap:2, or another folder"):
+        sweep(blobs, grid=grid, plan="map", out=tmp_path)
+    with pytest.raises(InputError, match=r"\. Use another folder"):
+        sweep(blobs, grid=fnn.grid(rate=[0.1, 0.2], width=[2]), plan="map", out=tmp_path)

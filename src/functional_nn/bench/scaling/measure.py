@@ -30,6 +30,8 @@ from functional_nn.sweeps.sweep import sweep
 from functional_nn.training.programs.devices import cores, device_name
 
 LEAST_CALLS = 5
+LONG_CALL = 10.0
+"""If a call takes more seconds than this, one call of each is timed. It has many steps, which are enough."""
 SWEEP_BATCH = 64
 SWEEP_EXAMPLES = 4096
 """The training examples of the members that are measured."""
@@ -49,7 +51,8 @@ def measure_rates(
 
     A step is timed in the program that ``fit`` runs, for each batch size. Its seconds are the lower quartile of many
     calls, which other work on the machine changes less than the mean. A sweep of a few members over one epoch gives the
-    time of a member, its file, and the time of ``merge``. All of this takes some ten seconds, most of them to compile.
+    time of a member, its file, and the time of ``merge``. All of this takes some ten seconds for a small model, most of
+    them to compile, and minutes for a large model or large batches on a CPU: a call has 32 steps.
 
     Args:
         model: the name of the model.
@@ -92,12 +95,13 @@ def timed_in_turns(calls: dict[int, Callable[[], object]], seconds: float) -> di
 
     Args:
         calls: what to call, by any name.
-        seconds: about how long to call each of them; at least five times.
+        seconds: about how long to call each of them; at least five times, or once if a call takes long.
     """
     first = {name: clocked(call)[0] for name, call in calls.items()}
+    least_calls = 1 if max(first.values()) > LONG_CALL else LEAST_CALLS
     samples: dict[int, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds * len(calls)
-    while len(min(samples.values(), key=len)) < LEAST_CALLS or time.perf_counter() < end:
+    while len(min(samples.values(), key=len)) < least_calls or time.perf_counter() < end:
         for name, call in calls.items():
             # Short calls are repeated, so that each name gets about the same time.
             for _ in range(max(1, min(10, int(max(first.values()) / first[name])))):
@@ -130,7 +134,7 @@ def _sweep_rates(network: MeasuredNetwork, members: int) -> SweepRates:
     labels = random.integers(0, network.classes, SWEEP_EXAMPLES, np.int32)
     data = Split(x, labels, x[:SWEEP_BATCH], labels[:SWEEP_BATCH])
     with tempfile.TemporaryDirectory() as folder:
-        part, whole = Path(folder, "part"), Path(folder, "whole")
+        part = Path(folder, "part")
         result = sweep(
             network.trained_net,
             lambda h: network.make_optimizer(h["learning_rate"]),
@@ -143,7 +147,9 @@ def _sweep_rates(network: MeasuredNetwork, members: int) -> SweepRates:
             progress=False,
         )
         files = sorted((part / BATCHES).iterdir())
-        merge_seconds, _ = clocked(lambda: merge([part], whole))
+        # Each merge writes files, and other work on the disk can make one of them several times slower.
+        merges = [clocked(merge, [part], Path(folder, f"whole{number}"))[0] for number in range(LEAST_CALLS)]
+        merge_seconds = Timing((tuple(merges),)).median
         contents = files[0].read_bytes()
         write_seconds = [clocked(write_whole, Path(folder, "file"), contents)[0] for _ in range(LEAST_CALLS)]
         file_seconds = Timing((tuple(write_seconds),)).median

@@ -234,5 +234,7 @@ def load_rates(path: str | os.PathLike[str]) -> Rates:
         return Rates.from_dict(json.loads(path.read_text("utf-8")))
     except OSError as error:
         raise DataError(str(path), expected, error.strerror) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except KeyError as error:
+        raise DataError(str(path), expected, f"a file without {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(str(path), expected, f"another file ({error})") from None

@@ -65,7 +65,7 @@ def as_mesh(mesh: object) -> SweepMesh:
     if sizes.devices > available:
         given = f"{sizes}, which is {sizes.devices}"
         expected = f"at most {counted(available, 'device')}, the number that JAX has"
-        raise InputError("mesh", expected, given, MORE_DEVICES)
+        raise InputError("mesh", expected, given, MORE_DEVICES.format(sizes.devices))
     return sizes
 
 

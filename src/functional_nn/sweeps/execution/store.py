@@ -140,7 +140,12 @@ def check_settings(folder: Path, known: JsonObject, given: JsonObject) -> None:
     """Requires that a sweep has the settings of the one in the folder."""
     if different := difference(known, given):
         found = f"{folder}, whose sweep has {different}"
-        raise InputError("out", "a new folder, or the folder of this sweep", found, "Use another folder.")
+        remedy = "Use another folder."
+        at_once = known.get("members_at_once")
+        is_all = different == f"members_at_once {at_once} instead of {given.get('members_at_once')}"
+        if is_all and isinstance(at_once, int) and at_once > 1:
+            remedy = f"Use the plan vmap:{at_once}, or another folder."
+        raise InputError("out", "a new folder, or the folder of this sweep", found, remedy)
 
 
 def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:

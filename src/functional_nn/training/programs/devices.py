@@ -23,8 +23,8 @@ Device: TypeAlias = Any
 POPULATION, DATA = "population", "data"
 """The names of the devices' axes: one divides the members of a sweep, the other the examples of each batch."""
 
-MORE_DEVICES = 'On a CPU call jax.config.update("jax_num_cpu_devices", ...) before JAX computes anything.'
-"""What to do if JAX has too few devices."""
+MORE_DEVICES = 'On a CPU call jax.config.update("jax_num_cpu_devices", {}) before JAX computes anything.'
+"""What to do if JAX has fewer devices than a number, which ``format`` fills in."""
 
 
 def cores() -> int:
@@ -65,7 +65,9 @@ def chosen_devices(devices: int | None) -> int:
     check_count("devices", devices)
     available = len(jax.local_devices())
     if devices > available:
-        raise InputError("devices", f"at most {available}, the number that JAX has", devices, MORE_DEVICES)
+        raise InputError(
+            "devices", f"at most {available}, the number that JAX has", devices, MORE_DEVICES.format(devices)
+        )
     return devices
 
 
