@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -158,6 +159,7 @@ def test_halving_patience_and_one_order(swept, tmp_path):
     ],
 )
 def test_fault_43_wrong_flags(flags, message, swept, capsys):
+    jax.devices()  # so that JAX has started, and has one device
     assert cli.run([*swept, *flags]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
 
