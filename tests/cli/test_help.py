@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from functional_nn.cli import command
+from functional_nn.cli import COMMANDS, command
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -45,13 +45,13 @@ def helped(monkeypatch, capsys, run, *arguments) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["", *command.commands])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_of_the_command(name):
     arguments = [name, "--help"] if name else ["--help"]
     result = CliRunner().invoke(command, arguments, prog_name="functional-nn")
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: functional-nn {name}")
-    chosen: click.Command = command.commands[name] if name else command
+    chosen = command.get_command(click.Context(command), name) if name else command
     for parameter in chosen.params:
         assert parameter.opts[0] in result.output or isinstance(parameter, click.Argument)
 
@@ -59,7 +59,7 @@ def test_of_the_command(name):
 def test_each_command_has_one_whole_line_on_a_narrow_terminal():
     output = CliRunner().invoke(command, ["--help"], prog_name="functional-nn", terminal_width=80).output
     lines = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == sorted(command.commands)
+    assert [line.split()[0] for line in lines] == sorted(COMMANDS)
     for line in lines:
         assert line.endswith(".")
         assert "..." not in line

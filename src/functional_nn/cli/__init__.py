@@ -11,39 +11,63 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 import click
 
-from functional_nn.cli.atlas import atlas
-from functional_nn.cli.bench import bench
-from functional_nn.cli.export import export
-from functional_nn.cli.import_parameters import import_parameters
-from functional_nn.cli.info import info
-from functional_nn.cli.merge import merge
-from functional_nn.cli.plan import plan
-from functional_nn.cli.predict import predict
-from functional_nn.cli.report import report
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.submitted import ARGUMENTS
-from functional_nn.cli.sweep import sweep
-from functional_nn.cli.train import train
-from functional_nn.cli.verify import verify
 from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed
 from functional_nn.core.suggestions import suggest
 
+COMMANDS = {
+    "train": "Train a network on images and print its test accuracy.",
+    "predict": "Classify image files with a trained network.",
+    "sweep": "Train a model for each combination of settings and seeds.",
+    "merge": "Put the parts of a sweep together.",
+    "report": "Write a page about a run or a sweep, from its folder.",
+    "export": "Write a trained network for other programs or a hub of models.",
+    "import": "Make a run folder from parameters of PyTorch.",
+    "bench": "Measure how fast a network compiles and runs.",
+    "plan": "Predict what many devices, or a sweep of many models, would cost.",
+    "info": "Print versions, optional packages, and devices.",
+    "verify": "Compare the hand-derived gradients with jax.grad.",
+    "atlas": "Search for the inputs at which functions of JAX lose digits.",
+}
+"""The commands, each with its line in ``functional-nn --help``. 65 characters fit a terminal of 80 columns.
+
+Each is a function in the module of its name. ``import`` is a word of Python, so its module is ``import_parameters``.
+"""
+
+
+ARGUMENTS = "functional_nn.cli.arguments"
+"""Where click's context keeps the arguments as they were typed. ``sweep --submit`` runs the same command elsewhere."""
+
 
 class _Commands(click.Group):
-    """A group of commands. For a mistyped name, it suggests the most similar command."""
+    """A group of commands, of which only the given one is imported. A mistyped name gets the most similar command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = "import_parameters" if cmd_name == "import" else cmd_name
+        return getattr(import_module(f"functional_nn.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[ARGUMENTS] = tuple(args)  # sweep --submit runs the same command elsewhere
+        ctx.meta[ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], self.commands)}", ctx)
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -51,26 +75,6 @@ class _Commands(click.Group):
 @click.version_option(package_name="functional-nn")
 def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
-
-
-# The line that ``functional-nn --help`` prints for each command. 65 characters fit a terminal of 80 columns.
-SHORT_HELP = {
-    train: "Train a network on images and print its test accuracy.",
-    predict: "Classify image files with a trained network.",
-    sweep: "Train a model for each combination of settings and seeds.",
-    merge: "Put the parts of a sweep together.",
-    report: "Write a page about a run or a sweep, from its folder.",
-    export: "Write a trained network for other programs or a hub of models.",
-    import_parameters: "Make a run folder from parameters of PyTorch.",
-    bench: "Measure how fast a network compiles and runs.",
-    plan: "Predict what many devices, or a sweep of many models, would cost.",
-    info: "Print versions, optional packages, and devices.",
-    verify: "Compare the hand-derived gradients with jax.grad.",
-    atlas: "Search for the inputs at which functions of JAX lose digits.",
-}
-for subcommand, short_help in SHORT_HELP.items():
-    subcommand.short_help = short_help
-    command.add_command(subcommand)
 
 
 OTHER_NAMES = {"--lr": "--learning-rate", "--wd": "--weight-decay"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.job_watch import Job, JobWatch, has_result
 from functional_nn.cli.local_jobs import end_processes, kept_from_interrupts
 from functional_nn.core.errors import InputError, shortened
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.sweeps.results.results import SweepResult
 
-ARGUMENTS = "functional_nn.cli.arguments"
-"""Where click's context keeps the arguments of the command, as they were typed."""
 JOBS, PARTS = "jobs", "parts"
 """The folders of the jobs' logs and of the parts, in the folder of the sweep."""
 TRIES = 3
