@@ -101,13 +101,14 @@ class Stream:
         ``numpy.load("images.npy", mmap_mode="r")``.
 
         With ``part=(k, n)``, only every n-th example is read, from the k-th. So n processes can divide the examples:
-        each reads and shuffles its own part, and gives ``(jax.process_index() + 1, jax.process_count())``. All have as
-        many batches. This is another order than that of one process, so the results differ by more than rounding.
+        each reads and shuffles its own part, and gives ``(jax.process_index() + 1, jax.process_count())``. All parts
+        have the same number of batches. The order differs from that of one process, so the results differ by more than
+        rounding.
 
         Args:
             x, labels: arrays, or pytrees of arrays, with examples along axis 0.
             batch_size: the number of examples in a batch, in each process. Those that are left over at the end of an
-                epoch are left out: at most ``batch_size`` in each part. They are others in each epoch.
+                epoch are left out: at most ``batch_size`` in each part. Each epoch leaves out different ones.
             seed: decides the order, together with the number of the epoch and of the part.
             part: the number of the part, from 1, and the number of parts.
             options: what else ``Stream`` takes, such as ``test``, but not ``steps``, which follows from the numbers.
@@ -123,7 +124,7 @@ class Stream:
         examples = number_of_examples(x)
         if parts > examples:
             raise InputError("part", f"at most {examples} parts, the number of examples", f"{parts} parts")
-        # All parts must have as many batches, so the smallest part decides.
+        # All parts must have the same number of batches, so the smallest part decides.
         least = examples // parts
         if check_count("batch_size", batch_size) > least:
             limit = f"at most {least:,}, the number of examples{' in a part' if parts > 1 else ''}"

@@ -156,7 +156,7 @@ def _surprise(y, labels):
     m = jnp.where(is_wrong, largest, of_label)
     is_left_out = is_label & ~jnp.expand_dims(is_wrong, -1)
     z = jnp.sum(jnp.exp(jnp.where(is_left_out, -jnp.inf, y - jnp.expand_dims(m, -1))), axis=-1)
-    # A derivative of m - y_label by the label's logit would be 1 - 1, and a small sum in between would be lost.
+    # If m is y_label, the derivative of m - y_label is 1 - 1. JAX would add a small sum to the 1 first and lose it.
     return jnp.where(is_wrong, largest - of_label, 0) + jnp.log1p(jnp.where(is_wrong, z - 1, z))
 
 

@@ -63,7 +63,7 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
         memory=memory,
         cache=0,  # the memory on the chip holds nothing between two programs
         blocks={size: Blocks(32 // size, unit, unit) for size in (1, 2, 4)},
-        # A product of float32 numbers is the sum of so many products of bfloat16 numbers.
+        # For a product of float32 numbers, the TPU adds up this number of products of bfloat16 numbers.
         float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
         source=f"https://docs.cloud.google.com/tpu/docs/{name}",
     )

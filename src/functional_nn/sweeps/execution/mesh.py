@@ -42,7 +42,7 @@ class SweepMesh:
         return self.population * self.data
 
     def filled(self, members: int) -> int:
-        """The number of members in a program that trains so many: each group of devices has equally many.
+        """A number of members, rounded up so that each group of devices has the same number.
 
         >>> SweepMesh(population=4).filled(10)
         12
@@ -54,7 +54,7 @@ def as_mesh(mesh: object) -> SweepMesh:
     """The mesh for the argument ``mesh`` of ``sweep``.
 
     Raises:
-        InputError: unless it is a dict of the sizes of known axes, and JAX has so many devices.
+        InputError: unless it is a dict of the sizes of known axes, and JAX has enough devices.
     """
     expected = f'a dict such as {{"{POPULATION}": 4, "{DATA}": 2}}, with numbers of devices from 1 on'
     axes = dict(mesh) if isinstance(mesh, Mapping) else {}

@@ -28,7 +28,7 @@ class ProgramSpec:
         shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         unroll: the number of train steps in the body of an epoch's loop.
         devices: the number of devices that share each batch.
-        population: the number of groups of so many devices, each of which trains its share of the members.
+        population: the number of groups of such devices. Each group trains its share of the members.
         streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
     """
 
