@@ -131,11 +131,9 @@ def parse_arguments() -> argparse.Namespace:
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
 
     command = commands.add_parser("scaling", help="predictions for several devices, and measurements of them")
-    command.add_argument("--rounds", type=at_least(1), default=5, help="number of timed rounds (default 5)")
+    command.add_argument("--rounds", type=at_least(1), default=10, help="number of timed rounds (default 10)")
     help = "the models of the table of 1 to 4,096 devices (default all)"
     command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
-    help = "run before all other programs while measuring, on a machine that others use (Linux, root)"
-    command.add_argument("--real-time", action="store_true", help=help)
 
     command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
     help = "some of the functions, separated by semicolons (default all)"
@@ -179,7 +177,7 @@ def main() -> None:
     elif arguments.command == "language":
         language.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "scaling":
-        scaling.compare(console, arguments.rounds, arguments.models, arguments.real_time, arguments.results)
+        scaling.compare(console, arguments.rounds, arguments.models, arguments.results)
     elif arguments.command == "targets":
         targets.compile_all(console, arguments.models, arguments.programs, arguments.results)
     elif arguments.command == "tails":

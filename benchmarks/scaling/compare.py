@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 from rich.console import Console
 from rich.table import Table
@@ -19,14 +19,17 @@ from rich.table import Table
 from benchmarks import records
 from benchmarks.race import ROOT
 from benchmarks.scaling import page
-from benchmarks.scaling.worker import BANDWIDTH, LATENCY, MANY_SMALL, ONE_LARGE
 from functional_nn.bench import Network, Rates, sweep_plan, training_plan
 
-COMPARED = ("mlp", "cnn", "lstm")
+COMPARED, CALIBRATED = ("mlp", "cnn", "lstm"), ("rnn", "gru", "lenet")
+"""The models whose steps are predicted, and those whose steps show how long a message takes."""
 BATCH_SIZE = 128
-SIZES, SIZES_OF_COMPARED = (2, 16, 128), (2, 16, 32, 64, 128)
+SIZES, SIZES_OF_STEPS = (2, 16, 128), (2, 16, 32, 64, 128)
 DEVICES, PROCESSES = (2, 4, 8), (2, 4)
 MEMBERS, PARTS = 16, (1, 2)
+BANDWIDTH, LEAST_LATENCY = 10e9, 1e-9
+"""Bytes a second in memory, assumed: arrays of these models are small, so that nearly all time is latency. And the
+latency if noise makes several devices seem faster than the sum of their computations."""
 
 
 class Process:
@@ -81,32 +84,40 @@ class Point:
         return self.predicted / self.measured - 1
 
 
-def compare(console: Console, rounds: int, models: Sequence[str], real_time: bool, results: Path) -> None:
+def compare(console: Console, rounds: int, models: Sequence[str], results: Path) -> None:
     """Measures the rates of one core, then all points in turns; records and prints them, and writes the page."""
     cores = len(os.sched_getaffinity(0))
-    about = records.circumstances() | {"versions": records.versions(("jax", "jaxlib")), "real_time": real_time}
+    about = records.circumstances() | {"versions": records.versions(("jax", "jaxlib"))}
     rates = {}
-    for model in dict.fromkeys((*COMPARED, *models)):
-        sizes = SIZES_OF_COMPARED if model in COMPARED else SIZES
-        with Process("rates", model=model, sizes=sizes, core=cores - 1, real_time=real_time) as process:
+    for model in dict.fromkeys((*COMPARED, *CALIBRATED, *models)):
+        sizes = SIZES_OF_STEPS if model in (*COMPARED, *CALIBRATED) else SIZES
+        with Process("rates", model=model, sizes=sizes, core=cores - 1) as process:
             rates[model] = Rates.from_dict(process.answer())
         console.print(model, rates[model].step_seconds)
         records.append(results, [about | {"workload": "scaling", "rates": rates[model].to_dict()}])
-    seconds, swept = steps_in_turns(console, rounds, real_time), {}
+    seconds, swept = steps_in_turns(console, rounds), {}
     for model in COMPARED:
-        swept[model] = members_in_turns(model, rounds, real_time)
+        swept[model] = members_in_turns(model, rounds)
         console.print(model, swept[model])
-    networks = {kind: _network(kind, seconds[kind, 2]) for kind in ("devices", "processes")}
-    points = [
-        Point("step", model, kind, count, _predicted(rates[model], count, networks[kind], cores), times[model])
-        for (kind, count), times in seconds.items()
-        for model in COMPARED
-    ]
+    networks = {name: calibrated(rates, times, name[1], cores) for name, times in seconds.items()}
+    points = []
+    for (kind, count), times in seconds.items():
+        for model in COMPARED:
+            plan = training_plan(rates[model], BATCH_SIZE, count, networks[kind, count], cores=cores)
+            points.append(Point("step", model, kind, count, plan.step_seconds, times[model]))
     for model in COMPARED:
         plan = sweep_plan(rates[model], MEMBERS, cores, epochs=1, examples=rates[model].sweep.examples)
         predicted = (plan.seconds - rates[model].sweep.start_seconds) / MEMBERS
         points += [Point("sweep", model, "parts", count, predicted, swept[model][count]) for count in PARTS]
-    lines = [{"network": kind, **asdict(network)} for kind, network in networks.items()]
+    lines = [
+        {
+            "network": kind,
+            "count": count,
+            **asdict(network),
+            "calibrated": {m: seconds[kind, count][m] for m in CALIBRATED},
+        }
+        for (kind, count), network in networks.items()
+    ]
     lines += [{"point": asdict(point) | {"error": point.error}} for point in points]
     records.append(results, [about | {"workload": "scaling"} | line for line in lines])
 
@@ -120,9 +131,9 @@ def compare(console: Console, rounds: int, models: Sequence[str], real_time: boo
     page.write(results)
 
 
-def steps_in_turns(console: Console, rounds: int, real_time: bool) -> dict[tuple[str, int], dict[str, float]]:
-    """The seconds of each call, for each number of devices and of processes; they take turns, round by round."""
-    options = {"models": COMPARED, "batch_size": BATCH_SIZE, "real_time": real_time}
+def steps_in_turns(console: Console, rounds: int) -> dict[tuple[str, int], dict[str, float]]:
+    """The seconds of a step of each model, for each number of devices and of processes. They take turns."""
+    options = {"models": (*COMPARED, *CALIBRATED), "batch_size": BATCH_SIZE}
     with ExitStack() as stack:
         groups: dict[tuple[str, int], list[Process]] = {}
         for kind, counts in (("devices", DEVICES), ("processes", PROCESSES)):
@@ -140,16 +151,16 @@ def steps_in_turns(console: Console, rounds: int, real_time: bool) -> dict[tuple
                 for process in group:
                     process.ask()
                 first, *_ = [process.answer() for process in group]
-                for call, seconds in first.items():
-                    samples[name].setdefault(call, []).extend(seconds)
-    return {name: {call: lower_quartile(seconds) for call, seconds in of.items()} for name, of in samples.items()}
+                for model, seconds in first.items():
+                    samples[name].setdefault(model, []).append(seconds)
+    return {name: {model: lower_quartile(seconds) for model, seconds in of.items()} for name, of in samples.items()}
 
 
-def members_in_turns(model: str, rounds: int, real_time: bool) -> dict[int, float]:
+def members_in_turns(model: str, rounds: int) -> dict[int, float]:
     """The seconds of the machine for a member of a sweep, by the number of parts that train at the same time."""
     samples: dict[int, list[float]] = {}
     for count in PARTS:
-        options = {"model": model, "members": MEMBERS // count, "parts": count, "real_time": real_time}
+        options = {"model": model, "members": MEMBERS // count, "parts": count}
         with ExitStack() as stack:
             group = [Process("sweep", part=part + 1, **options) for part in range(count)]
             for process in group:
@@ -159,7 +170,7 @@ def members_in_turns(model: str, rounds: int, real_time: bool) -> dict[int, floa
             for _ in range(rounds):
                 for process in group:
                     process.ask()
-                slowest = max(process.answer()[model][0] for process in group)
+                slowest = max(process.answer()[model] for process in group)
                 samples.setdefault(count, []).append(slowest / MEMBERS)
     return {count: lower_quartile(seconds) for count, seconds in samples.items()}
 
@@ -169,15 +180,17 @@ def lower_quartile(seconds: Sequence[float]) -> float:
     return quantiles(seconds, n=4, method="inclusive")[0] if len(seconds) > 1 else seconds[0]
 
 
-def _network(kind: str, of_two: dict[str, float]) -> Network:
-    """Latency and bandwidth from the all-reduces of two devices or processes: 2α for each array, and n/β."""
-    latency = of_two[LATENCY] / len(MANY_SMALL) / 2
-    bandwidth = sum(ONE_LARGE) / (of_two[BANDWIDTH] - 2 * latency)
-    return Network(latency, bandwidth, "shared memory" if kind == "devices" else "ring")
+def calibrated(rates: dict[str, Rates], seconds: dict[str, float], devices: int, cores: int) -> Network:
+    """A network with the latency that explains the steps of the other models: the median of theirs.
 
-
-def _predicted(rates: Rates, devices: int, network: Network, cores: int) -> float:
-    return training_plan(rates, BATCH_SIZE, devices, network, cores=cores).step_seconds
+    A step of each takes so much longer than the computation that its messages must have taken the rest.
+    """
+    latencies = []
+    for model in CALIBRATED:
+        computed = training_plan(rates[model], BATCH_SIZE, devices, Network(LEAST_LATENCY, BANDWIDTH), cores=cores)
+        messages = 2 * (devices - 1) * len(rates[model].all_reduces)
+        latencies.append((seconds[model] - computed.step_seconds) / messages)
+    return Network(max(median(latencies), LEAST_LATENCY), BANDWIDTH)
 
 
 def _free_port() -> int:

@@ -57,10 +57,10 @@ def errors(lines: list[dict]) -> str:
     sizes = [abs(point["error"]) for point in newest.values()]
     within = sum(size <= LIMIT for size in sizes)
     rows += ["", f"{within} of {len(sizes)} predictions are within {LIMIT:.0%}; the largest error is {max(sizes):.0%}."]
-    networks = {line["network"]: line for line in lines if "network" in line}
-    for kind, network in networks.items():
-        speed = f"{in_seconds(network['latency'])} a message and {in_bytes(network['bandwidth'])}/s"
-        rows.append(f"Calibrated with two {kind}: {speed}.")
+    networks = {(line["network"], line["count"]): line for line in lines if "network" in line}
+    for kind in dict.fromkeys(kind for kind, _ in networks):
+        of_kind = [f"{in_seconds(networks[name]['latency'])} (of {name[1]})" for name in networks if name[0] == kind]
+        rows.append(f"A message between {kind} takes {', '.join(of_kind)}.")
     return "\n".join(rows)
 
 

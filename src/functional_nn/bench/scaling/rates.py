@@ -25,7 +25,7 @@ def _check_positive(argument: str, value: object, unit: str) -> None:
     check_number(argument, value, f"{unit}, a number above 0", lambda number: 0 < number < math.inf)
 
 
-ALGORITHMS = ("ring", "halving", "shared memory")
+ALGORITHMS = ("ring", "halving")
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,11 @@ class Network:
 
     - ``ring``: 2(D-1) α + 2(D-1)/D n/β. Each device sends 2(D-1) times a D-th of the array to its neighbor.
     - ``halving``: 2⌈log₂ D⌉ α + 2(D-1)/D n/β. Pairs of devices exchange halves, then quarters, and so on, and back.
-    - ``shared memory``: 2(D-1) α + n/β. Each device adds up its share of all arrays, and then copies the whole sum.
-
-    Devices that share cores take turns. A message over a network is work for a core, so its latency is taken once in
-    each turn. In shared memory the latency is that of waiting for each other, which takes no core: only n/β is longer.
 
     Args:
         latency: α, the seconds of a message without contents.
         bandwidth: β, the bytes that a device sends in a second.
-        algorithm: ``ring``, ``halving`` or ``shared memory``.
+        algorithm: ``ring`` or ``halving``.
 
     Raises:
         InputError: if a number is not positive, or the algorithm is unknown.
@@ -68,20 +64,17 @@ class Network:
         _check_positive("bandwidth", self.bandwidth, "bytes a second")
         check_choice("algorithm", self.algorithm, ALGORITHMS)
 
-    def all_reduce(self, size: float, devices: int, turns: float = 1.0) -> float:
+    def all_reduce(self, size: float, devices: int) -> float:
         """The seconds of one all-reduce of an array of ``size`` bytes; 0 for one device.
 
         Args:
             size: n, the bytes of the array.
             devices: D.
-            turns: how many times longer devices compute that share cores.
         """
         if devices == 1:
             return 0.0
-        if self.algorithm == "shared memory":
-            return 2 * (devices - 1) * self.latency + turns * size / self.bandwidth
         messages = 2 * math.ceil(math.log2(devices)) if self.algorithm == "halving" else 2 * (devices - 1)
-        return turns * (messages * self.latency + 2 * (devices - 1) / devices * size / self.bandwidth)
+        return messages * self.latency + 2 * (devices - 1) / devices * size / self.bandwidth
 
 
 NETWORKS = {

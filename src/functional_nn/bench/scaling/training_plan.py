@@ -92,8 +92,10 @@ def training_plan(
         t(⌈B / D⌉) + Σᵢ R(nᵢ, D)
 
     Devices that share ``cores`` cores take turns: with c for the number of cores that the measured device had, the
-    first term is multiplied by D · c / cores if this is above 1, and the second one as ``Network`` says. The formula
-    assumes equal devices that wait for each other, and that an exchange begins when the gradient is complete.
+    first term is multiplied by D · c / cores if this is above 1. A message then also waits until its receiver is given
+    a core, so the latency of ``network`` has to be one that as many devices on these cores were seen to have.
+    The formula assumes equal devices that wait for each other, and that an exchange begins when the gradient is
+    complete.
 
     Args:
         rates: those of one device.
@@ -122,9 +124,8 @@ def training_plan(
 
     whole_batch = batch_size * devices if weak else batch_size
     share = math.ceil(whole_batch / devices)
-    turns = _turns(rates, devices, cores)
-    compute = turns * rates.step(share)
-    exchange = sum(network.all_reduce(size, devices, turns) for size in rates.all_reduces)
+    compute = _turns(rates, devices, cores) * rates.step(share)
+    exchange = sum(network.all_reduce(size, devices) for size in rates.all_reduces)
     # One device computes steps of batch_size examples in both kinds of scaling.
     examples_a_second_alone = batch_size / (_turns(rates, 1, cores) * rates.step(batch_size))
     return TrainingPlan(
