@@ -66,6 +66,7 @@ def test_only_the_newest_programs_are_kept(bare, monkeypatch):
     assert sorted(path.name for path in bare.iterdir()) == ["middle-cache", "new-cache"]
 
 
+@pytest.mark.processes
 def test_fault_29_programs_are_found_again_and_damaged_ones_made_again_without_a_word(tiny, tmp_path):
     log = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_LOG_COMPILES": "true"}
     environment = {**os.environ, **log, "FUNCTIONAL_NN_CACHE": str(tmp_path)}

@@ -73,6 +73,7 @@ def test_a_hub_folder_is_whole_and_has_no_paths_of_this_computer(finished, tmp_p
     assert network.predict(x).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_hub_folder_hides_where_the_data_were(tiny, tmp_path):
     assert cli.run([*tiny, "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     folder = fnn.exchange.to_hub(tmp_path / "run", tmp_path / "hub")

@@ -21,11 +21,12 @@ def signals(folder: Path, number: int, name: str, command: list[str]) -> str:
     return done.stdout
 
 
-@pytest.fixture(params=["train", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.fixture(params=["train", "sweep"])
 def command(request, tiny) -> list[str]:
     return [*tiny, *TRAIN] if request.param == "train" else ["sweep", *tiny[1:], *SWEEP]
 
 
+@pytest.mark.processes
 def test_fault_31_killed_once(command, tmp_path):
     assert signals(tmp_path, 1, "KILL", command).startswith("1 signals")
 

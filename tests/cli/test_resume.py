@@ -63,6 +63,7 @@ def whole(tiny, tmp_path_factory) -> tuple:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
+@pytest.mark.processes
 def test_fault_43_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, status):
     """``--checkpoint-minutes`` would save nothing for an hour, but for the first epoch and the signal."""
     folder = tmp_path / "run"

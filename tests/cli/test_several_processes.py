@@ -84,6 +84,7 @@ def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys):
     assert f"--coordinator: expected an answer of process 0 at {address}, got Connection refused after 1 s." in said
 
 
+@pytest.mark.processes
 def test_two_processes_write_one_folder(tiny, tmp_path):
     (alone,) = ended(started(1, [*tiny, "--activation", "tanh"], tmp_path / "alone"))
     first, second = ended(started(2, [*tiny, "--activation", "tanh"], tmp_path / "together"))

@@ -185,6 +185,7 @@ def test_the_command_makes_the_devices_of_a_mesh_and_goes_on_on_another_one(swep
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
+@pytest.mark.processes
 def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "4000", "--out", str(out)]

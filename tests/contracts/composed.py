@@ -49,11 +49,12 @@ def variants_are_slow(cases: Iterable[Any], *, kinds_alone: bool = False) -> dic
     }
 
 
-def others_are_slow(names: Iterable[str], every_run: Iterable[str]) -> dict[str, Any]:
-    """The arguments of ``pytest.mark.parametrize``: names, of which all but those of every run run with ``-m slow``."""
-    names, every_run = list(names), set(every_run)
-    assert every_run <= set(names), every_run - set(names)
-    return {"argvalues": [pytest.param(name, marks=() if name in every_run else pytest.mark.slow) for name in names]}
+def others_are_slow(values: Iterable[Any], every_run: Iterable[Any]) -> dict[str, Any]:
+    """The arguments of ``pytest.mark.parametrize``: values. All but those of every run are run by ``-m slow``."""
+    values, every_run = list(values), list(every_run)
+    unknown = [value for value in every_run if value not in values]
+    assert not unknown, unknown
+    return {"argvalues": [pytest.param(one, marks=() if one in every_run else pytest.mark.slow) for one in values]}
 
 
 def named_cases(cases: Iterable[Any]) -> dict[str, Any]:

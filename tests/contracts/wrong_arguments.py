@@ -72,7 +72,7 @@ def jax_traceback_filtering(value):
         jax.config.update("jax_traceback_filtering", before)
 
 
-SHARE = int(os.environ.get("WRONG_ARGUMENTS_SHARE", 8))
+SHARE = int(os.environ.get("WRONG_ARGUMENTS_SHARE", 16))
 """One in so many of what is wrong is tried for each argument; the slow test tries all."""
 
 

@@ -50,6 +50,7 @@ def test_an_exported_step_has_the_operations_of_its_platform(by_hand):
         assert operations(step, arguments, [platform]) == {"dot_general": 3, "convolution": 5, "case": 0}
 
 
+@pytest.mark.slow
 def test_an_export_for_several_platforms_has_the_operations_of_each():
     step, arguments = train_step("cnn", False)
     cpu, cuda, both = (operations(step, arguments, names) for names in (["cpu"], ["cuda"], ["cpu", "cuda"]))

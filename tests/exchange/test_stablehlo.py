@@ -44,6 +44,7 @@ def check(net, params, state, path, **options):
     return loaded
 
 
+@pytest.mark.slow
 def test_a_network_with_batch_norm_and_its_gradient(tmp_path):
     net = fnn.chain(fnn.conv(2, 3), fnn.batch_norm(), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(3))
     params, state = net.init(jax.random.key(0), (28, 28, 1))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests.contracts.composed import others_are_slow
 from tests.exchange.networks import NETWORKS, assert_same_bits, outputs, random_trees
 
 import functional_nn as fnn
@@ -22,7 +23,7 @@ def state_dict(**shapes):
     return {name.replace("__", "."): rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", **others_are_slow(NETWORKS, {"cnn", "transformer"}))
 def test_writing_and_reading_keep_the_bits(name):
     net, in_shape = NETWORKS[name]
     params, state = random_trees(name)

@@ -351,6 +351,7 @@ def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
     assert first.index == (1, 2)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_network_and_of_ones_own():
     net, penalties = fnn.dense(2), [fnn.l2(1e-4)]
     params, state = net.init(jax.random.key(0), (4,))

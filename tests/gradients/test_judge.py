@@ -357,6 +357,7 @@ def test_a_mask_of_ones_does_not_explain_an_error():
     assert report.unexplained
 
 
+@pytest.mark.slow
 def test_a_part_of_a_function_of_jax_that_no_point_reaches_is_named():
     """``softplus`` has a rule for infinity, and ``elu`` a guard. An error there is not one of the formula."""
 

@@ -18,8 +18,7 @@ from functional_nn.gradients.compare.verdict import Verdict
 
 EVERY_RUN = (
     *("dense", "max_pool", "embedding", "batch_norm", "dropout", "chain", "with_hand_vjp"),
-    *("rnn_cell", "dot_product_attention", "softmax", "relu", "sigmoid in ULP"),
-    *("mean_absolute_error", "negative_log_likelihood", "l2", "optimizers"),
+    *("rnn_cell", "softmax", "relu", "sigmoid in ULP", "mean_absolute_error", "l2", "optimizers"),
 )
 """One subject of each kind. ``contracts/test_gradients.py`` compares all formulas with ``jax.grad`` in every run."""
 
@@ -127,6 +126,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
     assert {"mutants_killed", "skipped", "worst", "seconds"} <= set(written)
 
 
+@pytest.mark.slow
 def test_the_command_keeps_one_type_alone():
     result = CliRunner().invoke(command, ["l2", "--full", "--jobs", "1", "--dtype", "float32"])
     assert "float32" in result.output

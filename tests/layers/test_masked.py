@@ -66,6 +66,7 @@ def test_padding_tokens_need_not_be_tokens():
     np.testing.assert_allclose(given, jax.nn.softmax(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sums_of_sixteen_bit_numbers():
     """Means that fit a type whose sums do not."""
     x = jnp.full((1, 64, 64, 1), 30.0, jnp.float16)

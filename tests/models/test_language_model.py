@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 
@@ -36,7 +37,7 @@ def best(logits):
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", **others_are_slow(OPTIONS, OPTIONS[::4]), ids=str)
 def test_prefill_and_steps_give_the_logits_of_the_whole_pass(options):
     model, params = made(**options)
     whole, _ = jax.jit(lambda params: model.layer.apply(params, {}, TOKENS, train=False))(params)
@@ -69,6 +70,7 @@ def test_the_cache_has_places_for_grouped_heads_and_a_length():
     assert fnn.trees.flatten(cache)[f"{place}/key"].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_drawn_tokens_depend_on_the_key_and_follow_the_probabilities():
     model, params = made(depth=1)
     prompt = jnp.broadcast_to(TOKENS[:1, :3], (4000, 3))

@@ -40,6 +40,7 @@ def check_equal_within_rounding(lines: list[dict], alone: list[dict]) -> None:
         assert line["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
 
 
+@pytest.mark.processes
 def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
     ((*alone,),) = trained(1, tmp_path, "lstm,stream")
     first, second = trained(2, tmp_path, "lstm,stream")

@@ -84,6 +84,7 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
     """As on an accelerator, where the plan is ``vmap``."""
     from functional_nn.bench.measure import training_programs

@@ -233,7 +233,11 @@ def test_single_precision_stays_single():
     assert mutate(formula, *arguments).evaluate(*arguments).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("layer", [fnn.lstm(3), fnn.dense(3), fnn.layer_norm()], ids=lambda layer: layer.name)
+@pytest.mark.parametrize(
+    "layer",
+    [pytest.param(fnn.lstm(3), marks=pytest.mark.slow), fnn.dense(3), fnn.layer_norm()],
+    ids=lambda layer: layer.name,
+)
 def test_every_mutant_of_a_layer_dies_or_is_known(layer):
     """The known ones: masks that hold everywhere, numbers that are 0 or 1 here."""
     shape = (5, 2) if layer.name == "lstm" else (4,)

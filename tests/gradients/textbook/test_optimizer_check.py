@@ -21,9 +21,7 @@ STEPS = 40
 ZERO = {"weight": np.zeros((2, 3)), "bias": np.zeros(3)}
 QUICK = [pytest.param(case, id=case.name, marks=() if case.quick else pytest.mark.slow) for case in CASES]
 PLANTED = [
-    pytest.param(
-        case, id=case.name, marks=() if case.name in ("sgd", "momentum", "adamw", "lamb") else pytest.mark.slow
-    )
+    pytest.param(case, id=case.name, marks=() if case.name in ("sgd", "momentum", "adamw") else pytest.mark.slow)
     for case in CASES
 ]
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
@@ -240,7 +241,7 @@ def test_with_hand_vjp_takes_a_replaced_forward_or_backward_pass():
 
 
 @pytest.mark.parametrize("width", [4, 5, 6, 7])
-@pytest.mark.parametrize("window", [2, 3, 4, 5])
+@pytest.mark.parametrize("window", **others_are_slow([2, 3, 4, 5], {2, 5}))
 def test_neighbors_taken_in_pairs_change_nothing(window, width):
     """Few channels (pairs), and the same among many (no pairs): odd and even widths and windows."""
     random = np.random.default_rng(0)

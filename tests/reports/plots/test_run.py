@@ -207,7 +207,7 @@ def dataset(shape=(6, 6, 1), classes=3):
     return make_dataset("made", images, labels, images, labels, classes=classes, source="a test")
 
 
-@pytest.mark.parametrize("shape", [(6, 6, 1), (6, 5, 3)])
+@pytest.mark.parametrize("shape", [(6, 6, 1), pytest.param((6, 5, 3), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("classes", [2, 12])
 def test_all_pictures_of_a_run(tmp_path, shape, classes):
     data, net = dataset(shape, classes), fnn.models.mlp(classes, hidden=(5,), batch_norm=True)

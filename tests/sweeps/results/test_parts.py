@@ -70,6 +70,7 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
         fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
 
 
+@pytest.mark.slow
 def test_members_that_vmap_trains_together(blobs, tmp_path):
     """A part maps its own members only. The whole sweep would put others together, so it cannot go on."""
     grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4, 0.5], width=[2])

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
+from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 
@@ -117,7 +118,7 @@ def test_the_table_has_every_optimizer(module, table):
     assert set(transformations(module)) - NOT_CALLED <= set(table)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", **others_are_slow(ALL, list(ALL)[::2]))
 def test_a_train_step_keeps_the_form_of_the_train_state(name):
     """So that steps can be run in a loop. Nothing is compiled."""
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key == "gradient"}

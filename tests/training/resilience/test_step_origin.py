@@ -29,7 +29,7 @@ def fit(net=MLP, optimizer=SLOW, x=X, test_x=X, **options):
     return run
 
 
-@pytest.mark.parametrize("row", [17, 36, 37])
+@pytest.mark.parametrize("row", [17, pytest.param(36, marks=pytest.mark.slow), 37])
 def test_the_example_in_the_data_is_named(row):
     """38 examples are nine batches of four and one of two, whichever of them an example is in."""
     x = X.copy()
