@@ -246,6 +246,7 @@ def arrays(folder):
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_run(imported, tmp_path, capsys):
     """The network and the data come from the run, and frozen parameters keep their bits."""
     arguments = ["train", "--from", str(imported), "--epochs", "2", "--batch-size", "20", "--freeze", "dense_0/*"]

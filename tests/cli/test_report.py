@@ -74,6 +74,7 @@ def test_the_page_of_a_run_says_everything_and_needs_no_other_file(trained):
     assert "with sgd, learning rate 0.1, batch size 20, for 2 epochs. It finished." in text
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabilities(tiny, tmp_path, capsys):
     folder = tmp_path / "run"
     assert run([*tiny, "--learning-rate", "1e30", "--out", str(folder), "--quiet"]) == 1

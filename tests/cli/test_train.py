@@ -253,6 +253,7 @@ def test_every_flag_reaches_the_run(tiny, unchanged, tmp_path, flag):
     assert result["config"][name] != unchanged["config"][name]
 
 
+@pytest.mark.processes
 def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged, tmp_path, capsys):
     even = [*tiny, "--devices", "2"]
     refused(capsys, even, "devices: expected at most 1", "jax_num_cpu_devices")
@@ -311,7 +312,8 @@ def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
     assert (config.activation is not None) == ("activation" in taken)
 
 
-@pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.slow), "lstm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn", "lstm"])
 def test_models_train_and_predict(capsys, tiny, tmp_path, name):
     folder = tmp_path / "run"
     arguments = [*tiny, "--model", name, "--hidden", "3", "--epochs", "1", "--out", str(folder)]
@@ -575,6 +577,7 @@ def listens(process: subprocess.Popen) -> bool:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
+@pytest.mark.processes
 def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, number, status):
     folder, result = tmp_path / "run", tmp_path / "result.json"
     process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder, "--json", result)

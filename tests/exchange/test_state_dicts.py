@@ -23,7 +23,7 @@ def state_dict(**shapes):
     return {name.replace("__", "."): rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("name", **others_are_slow(NETWORKS, {"cnn", "transformer"}))
+@pytest.mark.parametrize("name", **others_are_slow(NETWORKS, {"cnn", "attention"}))
 def test_writing_and_reading_keep_the_bits(name):
     net, in_shape = NETWORKS[name]
     params, state = random_trees(name)

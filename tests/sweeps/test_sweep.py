@@ -544,6 +544,7 @@ def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):
 # Devices
 
 
+@pytest.mark.processes
 def test_members_on_two_devices_are_the_same():
     code = textwrap.dedent("""
         import jax, numpy as np, optax, functional_nn as fnn

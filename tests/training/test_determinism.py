@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import pytest
 
 import functional_nn as fnn
 
@@ -40,6 +41,7 @@ def digest() -> str:
     return hashlib.sha256(b"".join(bits)).hexdigest()
 
 
+@pytest.mark.processes
 def test_same_seed_same_bits_in_this_process_and_in_another():
     code = f"import sys; sys.path.insert(0, {FOLDER!r}); import test_determinism as test; print(test.digest())"
     other = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)

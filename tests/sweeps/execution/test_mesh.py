@@ -52,6 +52,7 @@ def on_devices(count: int, code: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-c", script, *arguments], env=environment, check=True, timeout=300)
 
 
+@pytest.mark.processes
 def test_devices_share_the_members_and_exchange_nothing(tmp_path):
     """Five members on four devices: each device has two, since copies of the last member fill the empty places.
 

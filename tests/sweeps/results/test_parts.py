@@ -53,6 +53,7 @@ def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_pa
         np.testing.assert_array_equal(member.params["dense_0"]["weight"], other.params["dense_0"]["weight"])
 
 
+@pytest.mark.slow
 def test_parts_may_be_merged_in_steps_only_if_all_are_there(folders, tmp_path):
     _, (first, _, third) = folders
     with pytest.raises(InputError, match=r"without 4 members \(1, 4, 7, 10\): part 2/3"):

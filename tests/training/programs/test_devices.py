@@ -43,6 +43,7 @@ def in_process(code: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True, timeout=300)
 
 
+@pytest.mark.processes
 def test_fault_42_unequal_shards_have_the_mean_over_all():
     """Fourteen real steps on one device and three on the other: a mean of the devices' means would be another."""
     code = """
@@ -63,6 +64,7 @@ def test_fault_42_unequal_shards_have_the_mean_over_all():
     in_process(textwrap.dedent(STEP) + textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
 
 
+@pytest.mark.processes
 def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch.
 
