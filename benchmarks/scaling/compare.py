@@ -29,7 +29,7 @@ DEVICES, PROCESSES = (2, 4, 8), (2, 4)
 MEMBERS, PARTS = 16, (1, 2)
 BANDWIDTH, LEAST_LATENCY = 10e9, 1e-9
 """Bytes a second in memory, assumed: arrays of these models are small, so that nearly all time is latency. And the
-latency if noise makes several devices seem faster than the sum of their computations."""
+latency used where noise gives a negative one."""
 
 
 class Process:
@@ -85,7 +85,7 @@ class Point:
 
 
 def compare(console: Console, rounds: int, models: Sequence[str], results: Path) -> None:
-    """Measures the rates of one core, then all points in turns; records and prints them, and writes the page."""
+    """Measures the rates of one core, then all points; records and prints them, and writes the page."""
     cores = len(os.sched_getaffinity(0))
     about = records.circumstances() | {"versions": records.versions(("jax", "jaxlib"))}
     rates = {}
@@ -97,7 +97,7 @@ def compare(console: Console, rounds: int, models: Sequence[str], results: Path)
         records.append(results, [about | {"workload": "scaling", "rates": rates[model].to_dict()}])
     seconds, swept = steps_in_turns(console, rounds), {}
     for model in COMPARED:
-        swept[model] = members_in_turns(model, rounds)
+        swept[model] = seconds_of_members(model, rounds)
         console.print(model, swept[model])
     networks = {name: calibrated(rates, times, name[1], cores) for name, times in seconds.items()}
     points = []
@@ -132,7 +132,10 @@ def compare(console: Console, rounds: int, models: Sequence[str], results: Path)
 
 
 def steps_in_turns(console: Console, rounds: int) -> dict[tuple[str, int], dict[str, float]]:
-    """The seconds of a step of each model, for each number of devices and of processes. They take turns."""
+    """The seconds of a step of each model, for each number of devices and of processes. They take turns.
+
+    Processes that work together wait for each other, so the first one's seconds are those of all.
+    """
     options = {"models": (*COMPARED, *CALIBRATED), "batch_size": BATCH_SIZE}
     with ExitStack() as stack:
         groups: dict[tuple[str, int], list[Process]] = {}
@@ -156,7 +159,7 @@ def steps_in_turns(console: Console, rounds: int) -> dict[tuple[str, int], dict[
     return {name: {model: lower_quartile(seconds) for model, seconds in of.items()} for name, of in samples.items()}
 
 
-def members_in_turns(model: str, rounds: int) -> dict[int, float]:
+def seconds_of_members(model: str, rounds: int) -> dict[int, float]:
     """The seconds of the machine for a member of a sweep, by the number of parts that train at the same time."""
     samples: dict[int, list[float]] = {}
     for count in PARTS:

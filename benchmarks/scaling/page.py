@@ -52,7 +52,9 @@ def errors(lines: list[dict]) -> str:
     for (what, model, kind, count), point in newest.items():
         work = "a step" if what == "step" else "a model of a sweep"
         where = f"{count} {kind}" if count > 1 else f"{count} {kind.removesuffix('s')}"
-        numbers = f"{in_seconds(point['predicted'])} | {in_seconds(point['measured'])} | {point['error']:+.0%}"
+        numbers = (
+            f"{in_seconds(point['predicted'])} | {in_seconds(point['measured'])} | {round(point['error'], 2) + 0:+.0%}"
+        )
         rows.append(f"| {model}, {work} | {where} | {numbers} |")
     sizes = [abs(point["error"]) for point in newest.values()]
     within = sum(size <= LIMIT for size in sizes)
