@@ -205,6 +205,7 @@ def test_two_thousand_hostile_files(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_a_million_hostile_files(tmp_path):
     for seed in range(1, 11):
         counts = in_process(100_000, seed, tmp_path)
