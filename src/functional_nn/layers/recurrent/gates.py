@@ -28,7 +28,11 @@ def gate_derivative(a: jax.Array, gate: jax.Array) -> jax.Array:
 
 @with_second_derivative(lambda a: -2 * jnp.tanh(a) * tanh.derivative(a))
 def tanh_derivative(a: jax.Array) -> jax.Array:
-    """tanh'(a) = 4e / (1 + e)² with e = e^{-2|a|}. From tanh(a) alone, 1 - tanh²(a) would lose its digits."""
-    e = jnp.exp(-2 * jnp.abs(a.astype(wide_type(a.dtype))))
-    q = 1 / (1 + e)
-    return (4 * e * q * q).astype(a.dtype)
+    """tanh'(a) = e^{-2|a|} (1 + |tanh(a)|)². From tanh(a) alone, 1 - tanh²(a) would lose its digits.
+
+    Let e = e^{-2|a|}. Then |tanh(a)| = (1 - e) / (1 + e), so 1 + |tanh(a)| = 2 / (1 + e), and tanh'(a) = 4e / (1 + e)².
+    The tanh is that of the forward pass, which XLA computes once, so this needs no division.
+    """
+    wide_a = a.astype(wide_type(a.dtype))
+    s = 1 + jnp.abs(jnp.tanh(wide_a))
+    return (jnp.exp(-2 * jnp.abs(wide_a)) * s * s).astype(a.dtype)
