@@ -10,7 +10,6 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
-from functional_nn.layers.convolution import lowering as convolution
 from functional_nn.layers.convolution.lowering import Native, convolve, input_gradient, weight_gradient
 from functional_nn.layers.convolution.sliding_windows import place_windows
 
@@ -102,30 +101,6 @@ def convolutions(function, *arguments):
     return sum(equation.primitive.name == "conv_general_dilated" for _, equation, *_ in found)
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("examples", "shares"), [(1, 1), (31, 1), (33, 2), (64, 4), (130, 4)])
-def test_the_gradient_of_a_weight_is_a_sum_over_shares_of_the_batch(examples, shares, monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
-    windows = place_windows((5, 4), 3)
-    random = np.random.default_rng(0)
-    x, y = jnp.asarray(random.normal(size=(examples, 5, 4, 2))), jnp.asarray(random.normal(size=(examples, 3, 2, 3)))
-    native, product = (
-        lambda x, y, native=native: weight_gradient(x, y, windows, 1, Native(native, native))
-        for native in (True, False)
-    )
-    np.testing.assert_allclose(jax.jit(native)(x, y), jax.jit(product)(x, y), rtol=1e-12, atol=1e-12)
-    assert convolutions(native, x, y) == shares
-
-
-def test_a_batch_is_cut_where_there_is_work_enough():
-    windows, x, y = place_windows((28, 28), 3, padding="same"), jnp.ones((128, 28, 28, 16)), jnp.ones((128, 28, 28, 16))
-
-    def gradient(x, y):
-        return weight_gradient(x, y, windows, 1, Native(True, True))
-
-    assert [convolutions(gradient, x, y), convolutions(gradient, x[..., :8], y)] == [4, 1]
-
-
 @pytest.mark.parametrize("groups", [1, 2])
 def test_fault_88_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%. With groups it is depthwise."""
@@ -140,18 +115,6 @@ def test_fault_88_matrix_products_in_bfloat16_add_the_places_of_a_window_in_floa
     for half, single in zip(halves, computed(*arrays), strict=True):
         assert half.dtype == jnp.bfloat16
         np.testing.assert_allclose(half.astype(jnp.float32), single, rtol=1e-2)
-
-
-def test_a_batch_that_is_divided_among_devices_is_not_cut(monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
-    share = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-    windows = place_windows((5, 4), 3)
-
-    def gradient(x, y):
-        return weight_gradient(jax.lax.with_sharding_constraint(x, share), y, windows, 1, Native(True, True))
-
-    assert convolutions(gradient, jnp.ones((64, 5, 4, 2)), jnp.ones((64, 3, 2, 3))) == 1
 
 
 @pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])

@@ -24,17 +24,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
-from functional_nn.core.shapes import is_known
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
 
 LOWERINGS = ("auto", "native", "product")
 
 FEW_CHANNELS = 8
 """The number of input channels from which XLA's convolution was measured to be faster in a forward pass."""
-
-MOST_PARTS, LEAST_EXAMPLES, LEAST_WORK = 4, 16, 150_000_000
-"""For the gradient of a weight a batch is split: into how many parts at most, of how many examples at least, and from
-how many multiply-adds on."""
 
 
 class Native(NamedTuple):
@@ -80,9 +75,7 @@ def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: in
 
 def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
     """Wₖ = xₖᵀ y, in the shape of the weight."""
-    on_cpu = _native_weight_gradient if _part_count(x, y, windows, groups) == 1 else _native_weight_gradient_in_parts
-    maps = _native_weight_gradient, _product_weight_gradient
-    return _by_platform(*maps, native, x, y, windows, groups, native_on_cpu=on_cpu)
+    return _by_platform(_native_weight_gradient, _product_weight_gradient, native, x, y, windows, groups)
 
 
 Map: TypeAlias = Callable[[jax.Array, jax.Array, Windows, int], jax.Array]
@@ -109,10 +102,9 @@ def _by_platform(
     second: jax.Array,
     windows: Windows,
     groups: int,
-    native_on_cpu: Map | None = None,
 ) -> jax.Array:
     """Computes a map by the program for the platform that is compiled for."""
-    on_cpu = (native_on_cpu or native_map) if native.on_cpu else product_map
+    on_cpu = native_map if native.on_cpu else product_map
     elsewhere = native_map if native.elsewhere else product_map
     # The operations of every program count as those of XLA's convolution, whatever computes them.
     formula, cpu, others = (_MapOfWindows(one, windows, groups) for one in (native_map, on_cpu, elsewhere))
@@ -161,26 +153,6 @@ def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, group
 
 def _native_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
     return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
-
-
-def _part_count(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> int:
-    """Into how many parts a CPU splits a batch, to compute their convolutions for the weight at the same time.
-
-    One such convolution does not keep several cores busy. A batch that is divided among devices is not split, since
-    that would move examples between devices.
-    """
-    if not is_known(x.shape[0]):
-        return 1
-    count = min(MOST_PARTS, x.shape[0] // LEAST_EXAMPLES)
-    work = y.size * windows.places * (x.shape[-1] // groups)
-    is_divided = not all(jax.typeof(array).sharding.mesh.empty for array in (x, y))
-    return 1 if is_divided or count < 2 or work < LEAST_WORK else count
-
-
-def _native_weight_gradient_in_parts(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
-    count = _part_count(x, y, windows, groups)
-    parts = zip(jnp.array_split(x, count), jnp.array_split(y, count), strict=True)
-    return sum_arrays([_native_weight_gradient(*part, windows, groups) for part in parts])
 
 
 def _patches(x: jax.Array, windows: Windows) -> jax.Array:
