@@ -10,7 +10,7 @@ import functional_nn as fnn
 from benchmarks.mnist import MADE_UP
 
 IMAGES, TEST_IMAGES = 60_000, 10_000
-IMAGES_SMALL, TEST_IMAGES_SMALL = 640, 100
+IMAGES_SMALL, TEST_IMAGES_SMALL = 320, 100
 
 
 def make_files(folder: Path, *, small: bool, source: Path | None) -> None:

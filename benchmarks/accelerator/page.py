@@ -60,7 +60,12 @@ def section(name: str, records: Sequence[Record]) -> str:
     """The text of a part. A part that failed or was left out says so, below what it has measured."""
     measured = [record for record in records if "status" not in record]
     end = next((record for record in records if "status" in record), None)
-    paragraphs = [TEXTS[name](measured)] if measured else []
+    paragraphs = []
+    if measured:
+        try:
+            paragraphs.append(TEXTS[name](measured))
+        except Exception as error:  # one table must not lose the others
+            paragraphs.append(f"The table could not be made ({error!r}). The results have the numbers.")
     if end is not None and end["status"] != "done":
         paragraphs.append(f"**This part is not complete** ({end['status']}): {str(end['problem']).rstrip('.')}.")
     return "\n\n".join(paragraphs) or "Nothing was measured."

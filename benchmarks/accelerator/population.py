@@ -14,8 +14,8 @@ from benchmarks.peers import Peer
 from benchmarks.peers.population_functional_nn import mapped
 from functional_nn.bench.measure.memory import out_of_memory
 
-HIDDEN = ((32,), (128, 64))
-MODELS, MODELS_SMALL = (1, 4, 16, 64, 256, 1024, 4096), (1, 4, 16)
+HIDDEN, HIDDEN_SMALL = ((32,), (128, 64)), ((32,),)
+MODELS, MODELS_SMALL = (1, 4, 16, 64, 256, 1024, 4096), (1, 4)
 EPOCHS = 2
 """The number of timed epochs, after one that is not timed."""
 MakePopulation = Callable[[Mnist, int, int, Sequence[int]], Peer]
@@ -27,7 +27,7 @@ def measure(settings: Settings, make: MakePopulation = mapped) -> Iterator[Recor
     A size ends at the first number that does not fit in memory, or that the time left would not allow.
     """
     mnist = read_mnist(settings.data_dir)
-    open_sizes = list(HIDDEN)
+    open_sizes = list(HIDDEN_SMALL if settings.small else HIDDEN)
     last: dict[tuple[int, ...], Record] = {}  # the last measurement, by hidden sizes
     for models in MODELS_SMALL if settings.small else MODELS:
         for hidden in list(open_sizes):

@@ -17,9 +17,9 @@ from functional_nn.bench.measure.suite import measure as measured
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.bench.units import in_seconds as in_seconds
 
-WIDE, WIDE_SMALL = (4096, 4096), (256, 256)
+WIDE = (4096, 4096)
 """The hidden sizes of the wide network. Its products fill a large accelerator; those of W1 do not."""
-WIDE_BATCH, WIDE_BATCH_SMALL = 1024, 128
+WIDE_BATCH = 1024
 SECONDS, SECONDS_SMALL = 1.0, 0.1
 """How long each is measured; compiling comes on top."""
 
@@ -65,18 +65,21 @@ class Case(NamedTuple):
 
 
 def networks(small: bool) -> Sequence[Case]:
-    """W1's network, a wide one, and W3's network."""
+    """W1's network, a wide one, and W3's network; W1's alone for a trial."""
 
     def classifier(net: fnn.Layer, trained: fnn.Layer | None = None) -> MeasuredNetwork:
         return MeasuredNetwork(net, fnn.cross_entropy, optax.adam, w3.IMAGE_SHAPE, w3.CLASSES, trained)
 
     _, *hidden, classes = w1.SIZES
-    wide, wide_batch = (WIDE_SMALL, WIDE_BATCH_SMALL) if small else (WIDE, WIDE_BATCH)
+    first = Case("W1, 784-128-64-10", classifier(fnn.models.mlp(classes, hidden=hidden)), w1.BATCH_SIZE)
+    if small:
+        return (first,)
     blocks = [layer for size in w3.CHANNELS for layer in (fnn.conv(size, 3), fnn.relu, fnn.max_pool(2))]
     convolutional = fnn.chain(*blocks, fnn.flatten(), fnn.dense(classes))
+    sizes = "-".join(map(str, WIDE))
     return (
-        Case("W1, 784-128-64-10", classifier(fnn.models.mlp(classes, hidden=hidden)), w1.BATCH_SIZE),
-        Case(f"wide, 784-{'-'.join(map(str, wide))}-10", classifier(fnn.models.mlp(classes, hidden=wide)), wide_batch),
+        first,
+        Case(f"wide, 784-{sizes}-10", classifier(fnn.models.mlp(classes, hidden=WIDE)), WIDE_BATCH),
         Case("W3, convolutional", classifier(convolutional, fnn.with_hand_vjp(convolutional)), w3.BATCH_SIZE),
     )
 
@@ -95,8 +98,8 @@ def products_in(products: str | None) -> Iterator[None]:
 def measure(settings: Settings) -> Iterator[Record]:
     """Yields the train step of each network in each precision: the program of `fit`, with 32 steps a call."""
     left_out = 0
-    for chosen in precisions(settings.platform):
-        for case in networks(settings.small):
+    for case in networks(settings.small):
+        for chosen in precisions(settings.platform):
             if settings.left < 0:
                 left_out += 1
                 continue

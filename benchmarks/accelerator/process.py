@@ -74,7 +74,9 @@ def run_part(name: str, settings: Settings, limit: float, log: Path, receive: Ca
             status = process.wait()
         finally:
             timer.cancel()
+            timer.join()
             _end(process)
+            process.communicate()
     if timed_out.is_set():
         return Outcome(OUT_OF_TIME, f"it was ended after {limit:.0f} s")
     if status and problem is None:
@@ -83,9 +85,13 @@ def run_part(name: str, settings: Settings, limit: float, log: Path, receive: Ca
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kills a process and those that it has started. They share its process group, which has its number."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Kills a process, if it still runs, and those that it has started: they are in its process group.
+
+    If it has ended by itself, so have they: workers end when their input is closed.
+    """
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_line(log: Path) -> str:

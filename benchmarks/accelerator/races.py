@@ -20,12 +20,12 @@ PEERS = {
 """Those that run on an accelerator; the first is functional_nn. There, one program trains all models of W2, and
 one device computes W4."""
 PEERS_SMALL = {
-    "w1": ("functional_nn", "equinox_tuned", "pytorch_tuned"),
-    "w2": ("functional_nn_mapped", "torch_func"),
+    "w1": ("functional_nn", "pytorch_tuned"),
+    "w2": ("functional_nn_mapped", "equinox_tuned"),
     "w3": ("functional_nn", "pytorch_channels_last"),
-    "w4": ("functional_nn_undivided", "pytorch"),
+    "w4": ("functional_nn_undivided", "haiku"),
 }
-ROUNDS, ROUNDS_SMALL = 5, 2
+ROUNDS, ROUNDS_SMALL = 5, 1
 MODELS, MODELS_SMALL = 32, 2
 HIDDEN = (128, 64)
 SHARE_OF_ROUNDS = 0.75

@@ -38,13 +38,13 @@ def machine(records: Sequence[Record]) -> str:
         ]
         paragraphs.append(table(headings, rates))
         best = max(peaks, key=lambda peak: peak["flops_per_second"])
-        ratio = best["flops_per_second"] / peaks[0]["flops_per_second"]
+        ratio = f": {best['flops_per_second'] / peaks[0]['flops_per_second']:.1f} times as fast as in "
+        ratio = "" if best is peaks[0] else f"{ratio}{peaks[0]['precision']}"
         launch = min(peak["launch_seconds"] for peak in peaks)
         operations = launch * best["flops_per_second"]
         paragraphs.append(
-            f"Matrix products are fastest in {best['precision']}: {ratio:.1f} times as fast as in "
-            f"{peaks[0]['precision']}. While Python starts one empty program ({in_seconds(launch)}), the device could "
-            f"compute {in_flops(operations)}."
+            f"Matrix products are fastest in {best['precision']}{ratio}. While Python starts one empty program "
+            f"({in_seconds(launch)}), the device could compute {in_flops(operations)}."
         )
     return "\n\n".join(paragraphs)
 
@@ -154,13 +154,13 @@ def whole_run(records: Sequence[Record]) -> str:
     each = abs(difference) / epochs
     said = (
         f"{epochs} epochs of {steps // epochs} steps. `fit` takes {in_seconds(abs(difference))} "
-        f"{'more' if difference > 0 else 'less'} than one program, {in_seconds(each)} an epoch. A start of a program "
-        f"takes {in_seconds(launch)} here, so this is the time of {each / launch:.0f} starts."
+        f"{'more' if difference > 0 else 'less'} than one program, {in_seconds(each)} an epoch."
     )
     if difference > 0:
         said += (
-            " In each epoch, `fit` starts four programs, fetches the metrics and writes them down; one program does "
-            "none of this."
+            f" A start of a program takes {in_seconds(launch)} here, so the difference is the time of "
+            f"{each / launch:.0f} starts. In each epoch, `fit` starts four programs, fetches the metrics and writes "
+            "them down; one program does none of this."
         )
     paragraphs = [table(("", "first time, with compiling", "later", "a step"), rows), said]
     several: Mapping[str, float] = {
@@ -184,18 +184,20 @@ def whole_run(records: Sequence[Record]) -> str:
 def verify(records: Sequence[Record]) -> str:
     """The verdicts of the gradients."""
     about, *groups = records
+    if not groups:
+        return "No comparison was finished."
     verdicts: Counter[str] = Counter()
     for group in groups:
         verdicts.update(group["verdicts"])
     compared = sum(len(group["group"]) for group in groups)
     seconds = sum(group["seconds"] for group in groups)
-    passed = bool(groups) and all(group["passed"] for group in groups)
+    passed = all(group["passed"] for group in groups)
     cells = [f"{compared} of {about['names']}", in_seconds(seconds), sum(group["planted"] for group in groups)]
     cells += [sum(group["not_found"] for group in groups), *verdicts.values()]
     headings = ["names compared", "time", "planted errors", "not found", *verdicts]
     rows = [
         (failure["name"], failure["of"], failure["kind"], failure["dtype"], failure["outcome"],
-         f"{failure['error']:.3g} ({failure['tolerance']:.3g} {failure['unit']} allowed)")
+         f"{failure['error']} ({failure['tolerance']} {failure['unit']} allowed)")
         for group in groups
         for failure in group["failures"]
     ]  # fmt: skip
