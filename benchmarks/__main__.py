@@ -1,6 +1,8 @@
 """The command line of the benchmarks: `python -m benchmarks w1 --data-dir DIR`; `--help` lists all commands."""
 
 import argparse
+import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import accuracy, depth, language, records, summary, targets, w1, w2, w3, w4, w5
+from benchmarks.accelerator.compare import MINUTES, MINUTES_SMALL
+from benchmarks.accelerator.compare import compare as compare_accelerator
+from benchmarks.accelerator.parts import PARTS
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
@@ -44,6 +49,14 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def above_zero(text: str) -> float:
+    """A type of argument: a finite number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
 
 
 def sizes(text: str) -> list[int]:
@@ -147,8 +160,19 @@ def parse_arguments() -> argparse.Namespace:
     known = targets.PROGRAMS
     command.add_argument("--programs", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
 
+    command = commands.add_parser("accelerator", help="what a GPU or a TPU does, in minutes, as a page")
+    command.add_argument("--out", type=Path, required=True, help="a new folder for the page and the results")
+    command.add_argument("--data-dir", type=Path, help="folder of MNIST's four .gz files (default: made-up images)")
+    help = f"time for all parts (default {MINUTES:g}, with small sizes {MINUTES_SMALL:g})"
+    command.add_argument("--minutes", type=above_zero, help=help)
+    command.add_argument("--small", action="store_true", help="a trial with small sizes, as always on a CPU")
+    help = f"some of {','.join(PARTS)} (default all)"
+    command.add_argument("--parts", type=some_of(PARTS), default=list(PARTS), help=help)
+    help = "JSON lines to append to as well (default benchmarks/results/accelerator.jsonl, for full sizes)"
+    command.add_argument("--results", type=Path, help=help)
+
     for name, command in commands.choices.items():
-        if name == "tails":
+        if name in ("tails", "accelerator"):
             continue
         if name not in ("depth", "language", "scaling", "tables", "targets"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
@@ -158,7 +182,7 @@ def parse_arguments() -> argparse.Namespace:
         help = f"{kind} (default benchmarks/results/{place})"
         command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
     arguments = parser.parse_args()
-    if hasattr(arguments, "data_dir"):
+    if getattr(arguments, "data_dir", None) is not None:
         try:
             read_mnist(arguments.data_dir)
         except DataError as error:
@@ -182,6 +206,16 @@ def main() -> None:
         targets.compile_all(console, arguments.models, arguments.programs, arguments.results)
     elif arguments.command == "tails":
         compare_tails(console, arguments.functions, arguments.out, arguments.json)
+    elif arguments.command == "accelerator":
+        chosen = {
+            name: getattr(arguments, name) for name in ("out", "data_dir", "minutes", "small", "parts", "results")
+        }
+        try:
+            succeeded = compare_accelerator(console, **chosen)
+        except FileExistsError as error:
+            sys.exit(f"--out: {error}")
+        if not succeeded:
+            sys.exit(1)
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     elif arguments.command == "tables":

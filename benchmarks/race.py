@@ -1,10 +1,12 @@
 """Races between peers: each has a process of its own, and they train one epoch in turn, round after round."""
 
 import json
+import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +21,25 @@ class WorkerEnded(Exception):
 class Worker:
     """A process of `benchmarks.worker`, as a context manager that ends it."""
 
-    def __init__(self, workload: str, peer: str, data_dir: Path, seed: int, workload_options: dict):
+    def __init__(
+        self,
+        workload: str,
+        peer: str,
+        data_dir: Path,
+        seed: int,
+        workload_options: dict,
+        environment: Mapping[str, str] | None = None,
+    ):
         command = [sys.executable, "-m", "benchmarks.worker", workload, peer]
         options = ["--data-dir", str(data_dir.resolve()), "--seed", str(seed)]
         options += ["--options", json.dumps(workload_options)]
         self.process = subprocess.Popen(
-            command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            command + options,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | dict(environment or {}),
         )
 
     def __enter__(self) -> "Worker":
@@ -77,11 +92,24 @@ def race(
     seed: int,
     options: dict,
     progress: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+    start_together: bool = False,
+    seconds: float | None = None,
 ) -> list[Entry]:
     """Trains every peer for `warmup` epochs, and then all of them in turn, for `rounds` rounds.
 
     A turn has `epochs_a_turn` epochs, of which the last one is timed.
+
+    Args:
+        workload, peers, data_dir, seed, options: what each worker is given.
+        rounds, warmup, epochs_a_turn: as above.
+        progress: called with a text about what happens.
+        environment: variables that the workers get in addition.
+        start_together: whether all workers import their libraries at the same time. The race begins sooner, and
+            `ready_seconds` are longer.
+        seconds: no round but the first begins later than this. By default there is no such limit.
     """
+    end = None if seconds is None else time.monotonic() + seconds
     entries = {name: Entry(name) for name in peers}
     workers: dict[str, Worker] = {}
 
@@ -94,8 +122,8 @@ def race(
 
     def start(entry: Entry, worker: Worker) -> None:
         hello = worker.answer()
-        if "missing" in hello:
-            raise WorkerEnded(f"not installed ({hello['missing']})")
+        if "problem" in hello:
+            raise WorkerEnded(hello["problem"])
         entry.ready_seconds = hello["ready"]
         entry.threads, entry.models_a_round = hello["threads"], hello["models_a_round"]
         entry.device, entry.versions = hello["device"], hello["versions"]
@@ -109,11 +137,21 @@ def race(
         entry.accuracy = worker.ask("accuracy")["accuracy"]
 
     with ExitStack() as stack:
+
+        def begin(name: str) -> None:
+            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed, options, environment))
+
+        if start_together:
+            for name in peers:
+                begin(name)
         for name in peers:
             progress(f"warming up {name}")
-            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed, options))
+            if not start_together:
+                begin(name)
             attempt(name, start)
         for round_number in range(rounds):
+            if round_number and end is not None and time.monotonic() > end:
+                break
             progress(f"round {round_number + 1} of {rounds}")
             order = list(workers)
             random.Random(f"{seed} {round_number}").shuffle(order)

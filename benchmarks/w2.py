@@ -48,6 +48,7 @@ def sizes(hidden: Sequence[int]) -> tuple[int, ...]:
 PEERS = {
     "functional_nn": "benchmarks.peers.population_functional_nn:threads",
     "functional_nn_solo": "benchmarks.peers.population_functional_nn:solo",
+    "functional_nn_mapped": "benchmarks.peers.population_functional_nn:mapped",
     "pytorch": "benchmarks.peers.population_pytorch:in_turn",
     "pytorch_1_thread": "benchmarks.peers.population_pytorch:in_turn_1_thread",
     "pytorch_processes": "benchmarks.peers.population_pytorch:processes",
@@ -64,6 +65,7 @@ PEERS = {
 NAMES = {
     "functional_nn": "functional_nn, a thread per core",
     "functional_nn_solo": "functional_nn, one model after another",
+    "functional_nn_mapped": "functional_nn, all models in one program",
     "pytorch": "PyTorch, one model after another",
     "pytorch_1_thread": "PyTorch, one model after another, one thread",
     "pytorch_processes": "PyTorch, a process per core",

@@ -22,6 +22,7 @@ PEERS = {
     "functional_nn_autodiff": "benchmarks.peers.lstm_functional_nn:automatically",
     "pytorch": "benchmarks.peers.lstm_pytorch:resident",
     "pytorch_1_thread": "benchmarks.peers.lstm_pytorch:resident_1_thread",
+    "pytorch_cuda_graph": "benchmarks.peers.lstm_pytorch:cuda_graph",
     "jax_scan": "benchmarks.peers.lstm_jax:scan",
     "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
 }
@@ -32,6 +33,7 @@ NAMES = {
     "functional_nn_autodiff": "functional_nn, on one device, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
     "pytorch_1_thread": "PyTorch, `nn.LSTM`, one thread",
+    "pytorch_cuda_graph": "PyTorch, `nn.LSTM`, the step as a CUDA graph",
     "jax_scan": "no library: a `jax.lax.scan` over time",
     "haiku": "Haiku, `dynamic_unroll`",
 }

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.mnist import read_mnist
-from benchmarks.peers import test_accuracy
+from benchmarks.peers import CannotRun, test_accuracy
 from benchmarks.records import versions
 
 
@@ -51,13 +51,16 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name.startswith("benchmarks"):
             raise
-        reply(missing=error.name)
+        reply(problem=f"not installed ({error.name})")
+        return
+    except CannotRun as error:
+        reply(problem=str(error))
         return
     reply(
         ready=time.perf_counter() - start,
         threads=peer.threads,
         models_a_round=peer.models_a_round,
-        device=device(module.LIBRARIES),
+        device=peer.device or device(module.LIBRARIES),
         versions=versions(module.LIBRARIES),
     )
     for line in sys.stdin:

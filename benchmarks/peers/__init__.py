@@ -17,6 +17,10 @@ import numpy as np
 from benchmarks.mnist import Mnist
 
 
+class CannotRun(Exception):
+    """Raised by a peer that this machine cannot run. The message says why."""
+
+
 def available_cores() -> int:
     """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -33,6 +37,7 @@ class Peer(NamedTuple):
         threads: the number of threads.
         models_a_round: the number of models that `train_epoch` trains.
         accuracy: the accuracy on the test images, if there is no `predict`.
+        device: the name of the device; None for JAX's first device, or for the CPU if the library has no JAX.
     """
 
     train_epoch: Callable[[], None]
@@ -40,6 +45,7 @@ class Peer(NamedTuple):
     threads: int = available_cores()
     models_a_round: int = 1
     accuracy: Callable[[], float] | None = None
+    device: str | None = None
 
 
 def test_accuracy(peer: Peer, mnist: Mnist) -> float:

@@ -9,7 +9,7 @@ import optax
 
 import functional_nn as fnn
 from benchmarks import w1
-from benchmarks.mnist import Mnist
+from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer
 from functional_nn.data.dataset import Split
 from functional_nn.training.optimizers.precision import as_precision
@@ -34,7 +34,7 @@ def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int,
     """
     jax.config.update("jax_num_cpu_devices", devices)
     devices = min(devices, len(jax.local_devices()))
-    data = fnn.load_dataset("mnist", mnist.folder)
+    data = load(mnist.folder)
     split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     recipe = Recipe(net, fnn.cross_entropy, optax.adam(workload.LEARNING_RATE))
     precision = as_precision(workload.PRECISION)

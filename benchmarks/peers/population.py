@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.mnist import Mnist, read_mnist
 from benchmarks.peers import Peer, available_cores
-from benchmarks.w1 import BATCH_SIZE, IMAGES
+from benchmarks.w1 import BATCH_SIZE
 from benchmarks.w2 import FEW, Member, members
 
 MakePeer: TypeAlias = Callable[[Mnist, Member, Sequence[int]], Peer]
@@ -31,6 +31,7 @@ def one_after_another(peers: Sequence[Peer]) -> Peer:
         lambda images: np.stack([peer.predict(images) for peer in peers]),
         peers[0].threads,
         len(peers),
+        device=peers[0].device,
     )
 
 
@@ -77,8 +78,8 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def shuffled_rows(generators: Sequence[np.random.Generator]) -> Iterator[np.ndarray]:
+def shuffled_rows(generators: Sequence[np.random.Generator], images: int) -> Iterator[np.ndarray]:
     """Yields the numbers of the images, batch by batch, with an order for each model: (models, batch)."""
-    orders = np.stack([generator.permutation(IMAGES) for generator in generators])
-    for start in range(0, IMAGES, BATCH_SIZE):
+    orders = np.stack([generator.permutation(images) for generator in generators])
+    for start in range(0, images, BATCH_SIZE):
         yield orders[:, start : start + BATCH_SIZE]

@@ -44,6 +44,7 @@ def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Pee
         state=start(keys, rates, hidden),
         logits=lambda state, images: each_logits(*eqx.partition(state[0], eqx.is_array), images),
         population=population,
+        images=len(mnist.train_images),
     )
 
 
@@ -64,4 +65,5 @@ def partitioned(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> 
         state=state,
         logits=lambda state, images: each_logits(state[0], static[0], images),
         population=population,
+        images=len(mnist.train_images),
     )

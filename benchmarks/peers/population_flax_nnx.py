@@ -53,6 +53,7 @@ def tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Pee
         state=(model, optimizer),
         logits=lambda state, images: each_logits(*nnx.split(state), images),
         population=population,
+        images=len(mnist.train_images),
     )
 
 
@@ -73,4 +74,5 @@ def functional(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> P
         state=state,
         logits=lambda state, images: each_logits(graph, state, images),
         population=population,
+        images=len(mnist.train_images),
     )

@@ -9,14 +9,14 @@ import numpy as np
 import optax
 
 import functional_nn as fnn
-from benchmarks.mnist import Mnist
+from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
 from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.compile import CompiledPrograms, Programs
 from functional_nn.training.programs.recipe import RecipeFunctions
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 from functional_nn.training.state import TrainState
@@ -32,24 +32,33 @@ def solo(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
     return epochs_of_sweep(members(seed, models, FEW), 1, mnist, hidden)
 
 
+def mapped(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """All models in one program, by `vmap`, as `sweep` trains them on a GPU or a TPU."""
+    population = members(seed, models)
+    net, split, compiled = sweep_programs(mnist, hidden, models)
+    rates = jnp.asarray([member.learning_rate for member in population], jnp.float32)
+    programs = Programs(compiled, {"learning_rate": rates})
+    images, labels = jax.device_put((split.train_x, split.train_labels))
+    image_shape = images.shape[1:]
+    train_state = programs.start(jnp.stack([jax.random.key(member.seed) for member in population]))
+    number = 0
+
+    def train_epoch() -> None:
+        nonlocal train_state, number
+        train_state, _ = jax.block_until_ready(programs.epoch(train_state, images, labels, jnp.int32(number)))
+        number += 1
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        images = images.reshape(-1, *image_shape)
+        each = (train_state.params, train_state.state)
+        return np.asarray(jax.lax.map(lambda one: net.apply(*one, images, train=False)[0], each))
+
+    return Peer(train_epoch, predict, models_a_round=models)
+
+
 def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hidden: Sequence[int]) -> Peer:
     """Epochs of all models, with `workers` models at a time."""
-    _, *hidden_sizes, classes = sizes(hidden)
-    net = fnn.models.mlp(classes, hidden=hidden_sizes)
-    data = fnn.load_dataset("mnist", mnist.folder)
-    split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    make_recipe = RecipeFunctions(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
-    precision = as_precision(PRECISION)
-    scalar = jax.ShapeDtypeStruct((), precision.parameters)
-    spec = ProgramSpec(
-        make_recipe,
-        BATCH_SIZE,
-        precision,
-        data=shapes_of(split),
-        hyperparameters=(("learning_rate", scalar),),
-        unroll=UNROLL,
-    )
-    compiled, _ = compiled_programs(spec)
+    net, split, compiled = sweep_programs(mnist, hidden, None)
     programs = [Programs(compiled, {"learning_rate": jnp.float32(member.learning_rate)}) for member in population]
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
@@ -71,3 +80,27 @@ def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hi
         return np.stack([net.apply(each.params, each.state, images, train=False)[0] for each in train_states])
 
     return Peer(train_epoch, predict, models_a_round=len(population))
+
+
+def sweep_programs(
+    mnist: Mnist, hidden: Sequence[int], mapped: int | None
+) -> tuple[fnn.Layer, fnn.data.Split, CompiledPrograms]:
+    """The network, the data and the programs of a sweep. One program trains `mapped` models; None: one model."""
+    _, *hidden_sizes, classes = sizes(hidden)
+    net = fnn.models.mlp(classes, hidden=hidden_sizes)
+    data = load(mnist.folder)
+    split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
+    make_recipe = RecipeFunctions(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
+    precision = as_precision(PRECISION)
+    scalar = jax.ShapeDtypeStruct((), precision.parameters)
+    spec = ProgramSpec(
+        make_recipe,
+        BATCH_SIZE,
+        precision,
+        data=shapes_of(split),
+        hyperparameters=(("learning_rate", scalar),),
+        members=mapped,
+        unroll=UNROLL,
+    )
+    compiled, _ = compiled_programs(spec)
+    return net, split, compiled

@@ -16,13 +16,14 @@ def python_loop(
     state: Any,
     logits: Callable[[Any, np.ndarray], jax.Array],
     population: Sequence[Member],
+    images: int,
 ) -> Peer:
-    """Calls `state = step(state, rows)` for each batch, with rows for each model, and waits at the end of the epoch."""
+    """Calls `state = step(state, rows)` for each batch of `images` images, with rows for each model."""
     generators = [np.random.default_rng(member.seed) for member in population]
 
     def train_epoch() -> None:
         nonlocal state
-        for rows in shuffled_rows(generators):
+        for rows in shuffled_rows(generators, images):
             state = step(state, rows)
         jax.block_until_ready(state)
 

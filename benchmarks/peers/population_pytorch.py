@@ -13,6 +13,7 @@ from benchmarks.peers import Peer
 from benchmarks.peers.population import in_processes, one_after_another, shuffled_rows
 from benchmarks.peers.pytorch import LIBRARIES as LIBRARIES
 from benchmarks.peers.pytorch import network, resident
+from benchmarks.peers.pytorch_steps import best_device, device_name, finish
 from benchmarks.w2 import FEW, Member, members, sizes
 
 
@@ -47,8 +48,10 @@ def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], thread
     torch.manual_seed(seed)
     population = members(seed, models)
     generators = [np.random.default_rng(member.seed) for member in population]
-    images, labels = torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
-    networks = [network(sizes(hidden)) for _ in population]
+    device = best_device()
+    images = torch.from_numpy(mnist.train_images).to(device)
+    labels = torch.from_numpy(mnist.train_labels).long().to(device)
+    networks = [network(sizes(hidden)).to(device) for _ in population]
     base = deepcopy(networks[0]).to("meta")
     stacked = {name: stack.detach() for name, stack in stack_module_state(networks)[0].items()}
     own = [{name: stack[number] for name, stack in stacked.items()} for number in range(models)]  # views
@@ -66,18 +69,21 @@ def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], thread
     gradients = vmap(grad(loss_function))
 
     def train_epoch() -> None:
-        for batch in map(torch.from_numpy, shuffled_rows(generators)):
+        for rows in shuffled_rows(generators, len(images)):
+            batch = torch.from_numpy(rows).to(device)
             gradient = gradients(stacked, images[batch], labels[batch])
             for number, params in enumerate(own):
                 for name, param in params.items():
                     param.grad = gradient[name][number]
             optimizer.step()
+        finish(device)
 
     def predict(images: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(images).to(device)
         with torch.no_grad():
-            return np.stack([functional_call(base, params, (torch.from_numpy(images),)).numpy() for params in own])
+            return np.stack([functional_call(base, params, (batch,)).cpu().numpy() for params in own])
 
-    return Peer(train_epoch, predict, torch.get_num_threads(), models)
+    return Peer(train_epoch, predict, torch.get_num_threads(), models, device=device_name(device))
 
 
 def ensemble_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:

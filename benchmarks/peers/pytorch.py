@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from benchmarks.mnist import Mnist
+from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer
+from benchmarks.peers.pytorch_steps import best_device, device_name, epochs, finish
 from benchmarks.w1 import BATCH_SIZE, LEARNING_RATE, SIZES
-from functional_nn import load_dataset
 from functional_nn.data import write_idx
 
 LIBRARIES = ("torch",)
@@ -24,34 +24,36 @@ def network(sizes: Sequence[int] = SIZES) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def peer(train_epoch: Callable[[], None], model: nn.Module) -> Peer:
+def peer(train_epoch: Callable[[], None], model: nn.Module, device: torch.device) -> Peer:
     def predict(images: np.ndarray) -> np.ndarray:
         model.eval()
         with torch.no_grad():
-            return model(torch.from_numpy(images)).numpy()
+            return model(torch.from_numpy(images).to(device)).cpu().numpy()
 
-    return Peer(train_epoch, predict, torch.get_num_threads())
+    return Peer(train_epoch, predict, torch.get_num_threads(), device=device_name(device))
 
 
 def quickstart(dataset: Dataset, seed: int) -> Peer:
     """The loop of pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html."""
     torch.manual_seed(seed)
+    device = best_device()
     dataloader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True)
-    model = nn.Sequential(nn.Flatten(), network())
+    model = nn.Sequential(nn.Flatten(), network()).to(device)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
 
     def train_epoch() -> None:
         model.train()
         for batch, (images, labels) in enumerate(dataloader):
-            loss = loss_function(model(images), labels)
+            loss = loss_function(model(images.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             if batch % 100 == 0:
                 loss.item()  # the tutorial prints it
+        finish(device)
 
-    return peer(train_epoch, model)
+    return peer(train_epoch, model, device)
 
 
 def tutorial(mnist: Mnist, seed: int) -> Peer:
@@ -68,7 +70,7 @@ def torchvision_tutorial(mnist: Mnist, seed: int) -> Peer:
     with tempfile.TemporaryDirectory() as folder:  # the data set keeps its images in memory
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        data = load_dataset("mnist", mnist.folder)
+        data = load(mnist.folder)
         for part, images, labels in (
             ("train", data.train_images, data.train_labels),
             ("t10k", data.test_images, data.test_labels),
@@ -86,15 +88,19 @@ def resident(
     sizes: Sequence[int] = SIZES,
     learning_rate: float = LEARNING_RATE,
     compile_network: bool = False,
+    recorded: bool = False,
     threads: int | None = None,
+    device: torch.device | None = None,
 ) -> Peer:
-    """All images in one tensor that is shuffled by index, and fused Adam."""
+    """All images in one tensor that is shuffled by index, and fused Adam; on the GPU if PyTorch can use one."""
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
-    images, labels = torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels).long()
-    model = network(sizes)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    device = device or best_device()
+    images = torch.from_numpy(mnist.train_images).to(device)
+    labels = torch.from_numpy(mnist.train_labels).long().to(device)
+    model = network(sizes).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True, capturable=recorded)
 
     def loss_function(batch_images: Tensor, batch_labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(model(batch_images), batch_labels)
@@ -102,14 +108,18 @@ def resident(
     if compile_network:
         loss_function = torch.compile(loss_function, dynamic=False)
 
+    def step(rows: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss_function(images[rows], labels[rows]).backward()
+        optimizer.step()
+
+    steps = epochs(step, optimizer, len(images), BATCH_SIZE, device, recorded=recorded)
+
     def train_epoch() -> None:
         model.train()
-        for batch in torch.randperm(len(images)).split(BATCH_SIZE):
-            optimizer.zero_grad(set_to_none=True)
-            loss_function(images[batch], labels[batch]).backward()
-            optimizer.step()
+        steps()
 
-    return peer(train_epoch, model)
+    return peer(train_epoch, model, device)
 
 
 def tuned(mnist: Mnist, seed: int) -> Peer:
@@ -125,3 +135,8 @@ def tuned_1_thread(mnist: Mnist, seed: int) -> Peer:
 def compiled(mnist: Mnist, seed: int) -> Peer:
     """All images in one tensor; network and loss are compiled by `torch.compile`."""
     return resident(mnist, seed, compile_network=True)
+
+
+def cuda_graph(mnist: Mnist, seed: int) -> Peer:
+    """All images in one tensor; the step is recorded once as a CUDA graph. It needs a GPU."""
+    return resident(mnist, seed, recorded=True)

@@ -31,6 +31,7 @@ BENCHMARKS = [
             "scaling",
             "tails",
             "targets",
+            "accelerator",
         )
     ),
 ]
