@@ -13,7 +13,6 @@ from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
-from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import CompiledPrograms, Programs
@@ -100,7 +99,6 @@ def sweep_programs(
         data=shapes_of(split),
         hyperparameters=(("learning_rate", scalar),),
         members=mapped,
-        unroll=UNROLL,
     )
     compiled, _ = compiled_programs(spec)
     return net, split, compiled

@@ -111,14 +111,13 @@ def drawn_batches(
 
 
 def make_epoch_parts(
-    train_step: Callable[[Carried, PyTree, PyTree], tuple[Carried, PyTree]], batch_size: int, unroll: int = 1
+    train_step: Callable[[Carried, PyTree, PyTree], tuple[Carried, PyTree]], batch_size: int
 ) -> tuple[FullBatches[Carried], LastBatch[Carried]]:
     """Makes the two parts of an epoch as functions of their own, so that each can be compiled alone.
 
     ``full_batches(train_state, full, x, labels) -> (train_state, losses)`` trains on the full batches of
     ``drawn_batches``. ``last_batch(train_state, losses, rest, x, labels) -> (train_state, EpochResult)`` trains on the
-    rest, and sums up the losses of both. Steps may carry more than a train state. ``unroll`` is the number of steps in
-    the body of the loop; the results have the same bits.
+    rest, and sums up the losses of both. Steps may carry more than a train state.
     """
 
     def full_batches(train_state, full, x, labels):
@@ -126,7 +125,7 @@ def make_epoch_parts(
             batch_x, batch_labels = _gathered(rows, x, labels)
             return train_step(train_state, batch_x, batch_labels)
 
-        return lax.scan(step, train_state, full, unroll=unroll)
+        return lax.scan(step, train_state, full)
 
     def last_batch(train_state, losses, rest, x, labels):
         # The scan has stacked what each step returned: (batches,).

@@ -22,7 +22,6 @@ from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.xla_options import compiling_anew
-from functional_nn.sweeps.execution.group_programs import UNROLL
 from functional_nn.sweeps.execution.plan import planned
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
@@ -127,7 +126,6 @@ def sweep_spec(network: MeasuredNetwork, batch_size: int, precision: str, mapped
         _data_shapes(network, batch_size),
         hyperparameters=(("learning_rate", learning_rate),),
         members=mapped,
-        unroll=UNROLL,
     )
 
 

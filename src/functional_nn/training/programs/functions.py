@@ -70,7 +70,7 @@ class ProgramFunctions:
     def careful_epoch(self, hyperparameters, train_state, x, labels, number, order_key):
         """An epoch of steps that change nothing if a value would become non-finite."""
         step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=True)
-        full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size, self.spec.unroll)
+        full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size)
         full, rest = self.draw_order(train_state.key if order_key is None else order_key, number)
         # Several members do not need the state before the bad step, which would take memory.
         kept = train_state if self.spec.members is None else None
@@ -109,7 +109,7 @@ class ProgramFunctions:
 
     def _epoch_parts(self, hyperparameters: Hyperparameters):
         train_step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=False)
-        return make_epoch_parts(train_step, self.spec.batch_size, self.spec.unroll)
+        return make_epoch_parts(train_step, self.spec.batch_size)
 
 
 class ArgumentShapes(NamedTuple):

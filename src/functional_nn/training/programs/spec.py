@@ -26,7 +26,6 @@ class ProgramSpec:
         members: the number of members that one program trains together by ``vmap``. Hyper-parameters, keys and train
             states then have a leading axis; data do not. None: the programs train one model.
         shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
-        unroll: the number of train steps in the body of an epoch's loop.
         devices: the number of devices that share each batch.
         population: the number of groups of such devices. Each group trains its share of the members.
         streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
@@ -39,7 +38,6 @@ class ProgramSpec:
     hyperparameters: tuple[tuple[str, jax.ShapeDtypeStruct], ...] = ()
     members: int | None = None
     shared_order: bool = False
-    unroll: int = 1
     devices: int = 1
     population: int = 1
     streamed: tuple[str, ...] = ()
