@@ -93,7 +93,15 @@ def test_a_curve_is_measured(name):
 
 
 def record(curve: str, entry: str, size: int, value: float | None, date: str = "2026-01-02T00:00:00") -> dict:
-    about = {"date": date, "commit": "abc", "cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11"}
+    about = {
+        "date": date,
+        "commit": "abc",
+        "cpu": "a CPU",
+        "cores": 2,
+        "system": "Linux",
+        "python": "3.11",
+        "load_average": 0.1,
+    }
     about |= {"caches": {"L2": "1024K"}, "versions": {"jax": "0.10"}}
     problem = None if value else "not installed (torch)"
     values = [value, value * 1.2, value / 1.2] if value else []
@@ -123,7 +131,8 @@ def test_the_page_is_made_from_the_newest_records(results, tmp_path):
     text = path.read_text()
     assert "| a step against width (32 to 512) | functional_nn | 1.00 | — | — | 32 µs | 512 µs | 1 |" in text
     assert "|  | Equinox | 1.00 | — | — | 64 µs | 1.02 ms | 2.00 to 2.00 |" in text
-    assert "2026-01-02, a CPU, 2 cores, Linux, Python 3.11, jax 0.10; caches: L2 1024K; commit abc." in text
+    assert "2026-01-02, a CPU, 2 cores, Linux, Python 3.11, jax 0.10, caches L2 1024K; commit abc, load 0.1." in text
+    assert f"![{GROUPS['growth-training']}](growth-training.png)" in text
     assert "PyTorch: not installed (torch)." in text
     assert text.count("Text.") == len(GROUPS) - 1
     pictures = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}

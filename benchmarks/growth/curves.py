@@ -12,11 +12,12 @@ PLAIN = "jax"
 NAMES = {
     "functional_nn": "functional_nn",
     "functional_nn_repeat": "functional_nn, `repeat`",
+    "functional_nn_vmap": "functional_nn, `vmap`",
     "jax": "plain JAX",
     "equinox": "Equinox",
     "pytorch": "PyTorch",
 }
-"""How the tables and pictures name the entries. The first word of a key is the file in entries/."""
+"""How the tables and pictures name the entries. Those that begin with functional_nn have one file in entries/."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Curve:
     divisor: Callable[[Work], int] = lambda work: work.steps
 
     def work_of(self, entry: str, size: int) -> Work:
-        work = self.work(size)
-        return replace(work, way="repeat") if entry.endswith("_repeat") else work
+        way = entry.removeprefix(OURS).removeprefix("_") if entry.startswith(OURS) else ""
+        changes = {"repeat": {"way": "repeat"}, "vmap": {"plan": "vmap"}}.get(way, {})
+        return replace(self.work(size), **changes)
 
     @property
     def own_process(self) -> bool:
@@ -58,12 +60,12 @@ class Curve:
 
 
 GROUPS = {
-    "growth-training": "Time of an epoch and of a step",
-    "growth-sequences": "Sequences, devices and models",
-    "growth-compile": "Compile time",
-    "growth-memory": "Memory",
+    "growth-training": "Time of an epoch against examples, and of a step against width, depth and batch size",
+    "growth-sequences": "Time against the length of a sequence, the number of devices and the number of models",
+    "growth-compile": "Compile time against depth and against the number of models",
+    "growth-memory": "Memory against batch size, depth and the number of models",
 }
-"""The pictures, and the tables below them."""
+"""The pictures, each with a table below it, and their descriptions for readers who do not see them."""
 
 
 def doubling(first: int, last: int, factor: int = 2) -> tuple[int, ...]:
@@ -90,13 +92,12 @@ def once(work: Work) -> int:
 def long_epoch(examples: int) -> Work:
     """Few features, so that ten million examples fit in memory. A long epoch needs no other one before it."""
     epochs = 2 if examples < 1_000_000 else 1
-    whole = examples // 250 * 250
-    return Work(examples=whole, batch_size=250, features=8, width=32, classes=4, epochs=epochs)
+    return Work(examples=examples, batch_size=500, features=8, width=32, classes=4, epochs=epochs)
 
 
 def population(models: int) -> Work:
     """Many small models on few examples."""
-    return Work(models=models, examples=256, batch_size=32, features=16, width=32, depth=1, classes=4, epochs=8)
+    return Work(models=models, examples=1024, batch_size=32, features=16, width=32, depth=1, classes=4, epochs=4)
 
 
 TRAINED = (OURS, "equinox", "pytorch")
@@ -182,7 +183,7 @@ CURVES = {
         doubling(1, 2048),
         (1, 2),
         population,
-        (OURS, "equinox", PLAIN),
+        (OURS, "functional_nn_vmap", "equinox", PLAIN),
         divisor=lambda work: work.models * work.epochs,
     ),
     "compile_depth": Curve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,18 +140,21 @@ def about(group: str, found: Recorded) -> str:
     last = max(records, key=lambda record: record["date"])
     versions = {library: number for record in records for library, number in record["versions"].items()}
     caches = ", ".join(f"{level} {size}" for level, size in last["caches"].items())
-    parts = [f"{last['cpu']}", f"{last['cores']} cores", last["system"], f"Python {last['python']}"]
+    parts = [last["cpu"], f"{last['cores']} cores", last["system"], f"Python {last['python']}"]
     parts += [f"{name} {versions[name]}" for name in ("jax", "equinox", "torch") if name in versions]
-    return f"{days}, {', '.join(parts)}; {f'caches: {caches}; ' if caches else ''}commit {last['commit']}."
+    parts += [f"caches {caches}"] if caches else []
+    return f"{days}, {', '.join(parts)}; commit {last['commit']}, load {last['load_average']}."
 
 
 def write(results: Path, groups: Sequence[str] = tuple(GROUPS), page: Path = PAGE, pictures: Path = PICTURES) -> None:
     """Writes the tables between the marks of the page, and the pictures, of all groups that have a recorded curve."""
-    from benchmarks.growth.plots import plot  # it needs matplotlib, the extra [plots]
+    from benchmarks.growth.plots import plot, save  # it needs matplotlib, the extra [plots]
 
     found = recorded(results)
     for group in groups:
         lines = {name: lines for name, lines in found.lines.items() if CURVES[name].group == group and lines}
         if lines:
-            summary.put(page, group, table(group, found))
-            plot(lines).savefig(pictures / f"{group}.png")
+            picture = pictures / f"{group}.png"
+            save(plot(lines), picture)
+            link = f"![{GROUPS[group]}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
+            summary.put(page, group, f"{link}\n\n{table(group, found)}")

@@ -26,6 +26,7 @@ class Work:
         epochs: a turn trains this many.
         way: how an `mlp` is built: `chain`, layer by layer; or `repeat`, where all hidden layers share one piece of the
             program. For `repeat`, `features` has to equal `width`.
+        plan: how a sweep trains its models, as `fnn.sweep` takes it.
     """
 
     network: str = "mlp"
@@ -41,6 +42,7 @@ class Work:
     devices: int = 1
     epochs: int = 2
     way: str = "chain"
+    plan: str = "auto"
 
     @property
     def steps(self) -> int:

@@ -61,7 +61,14 @@ def _sweep(work: Work) -> Callable[[], fnn.sweeps.SweepResult]:
 
     def train() -> fnn.sweeps.SweepResult:
         return fnn.sweep(
-            net, make_optimizer, members, data, epochs=work.epochs, batch_size=work.batch_size, progress=False
+            net,
+            make_optimizer,
+            members,
+            data,
+            epochs=work.epochs,
+            batch_size=work.batch_size,
+            plan=work.plan,
+            progress=False,
         )
 
     return train
