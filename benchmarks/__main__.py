@@ -13,6 +13,8 @@ from benchmarks import accuracy, depth, language, records, summary, targets, w1,
 from benchmarks.accelerator.compare import MINUTES, MINUTES_SMALL
 from benchmarks.accelerator.compare import compare as compare_accelerator
 from benchmarks.accelerator.parts import PARTS
+from benchmarks.growth import compare as growth
+from benchmarks.growth.curves import CURVES
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
@@ -148,6 +150,14 @@ def parse_arguments() -> argparse.Namespace:
     help = "the models of the table of 1 to 4,096 devices (default all)"
     command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
 
+    command = commands.add_parser("growth", help="how time, compile time and memory grow with the sizes of a problem")
+    help = f"some of {','.join(CURVES)} (default all)"
+    command.add_argument("--curves", type=some_of(CURVES), default=list(CURVES), help=help)
+    command.add_argument("--rounds", type=at_least(1), default=5, help="number of timed rounds (default 5)")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="a few small sizes, printed and not recorded")
+    how.add_argument("--only-page", action="store_true", help="writes the page from the recorded results")
+
     command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
     help = "some of the functions, separated by semicolons (default all)"
     command.add_argument("--functions", type=some_of(NAMES, ";"), default=NAMES, help=help)
@@ -174,7 +184,7 @@ def parse_arguments() -> argparse.Namespace:
     for name, command in commands.choices.items():
         if name in ("tails", "accelerator"):
             continue
-        if name not in ("depth", "language", "scaling", "tables", "targets"):
+        if name not in ("depth", "growth", "language", "scaling", "tables", "targets"):
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
         place = "" if whole_folder else f"{name}.jsonl"
@@ -200,6 +210,9 @@ def main() -> None:
         depth.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "language":
         language.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "growth":
+        how = {"quick": arguments.quick, "only_page": arguments.only_page}
+        growth.compare(console, arguments.curves, arguments.rounds, arguments.results, **how)
     elif arguments.command == "scaling":
         scaling.compare(console, arguments.rounds, arguments.models, arguments.results)
     elif arguments.command == "targets":

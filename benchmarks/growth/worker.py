@@ -1,0 +1,76 @@
+"""A process of one entry: `python -m benchmarks.growth.worker ENTRY DEVICES`.
+
+It writes a JSON line when it is ready, or the name of what is not installed. Then it answers each JSON line on its
+standard input, `{"kind": …, "work": {…}}`, with the measured number. For the kind `turn` the same work may be asked for
+again; it is prepared, and run once without being timed, at the first call. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from benchmarks.growth.work import Work
+from benchmarks.records import versions
+
+
+def peak_bytes() -> int:
+    """The largest memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class Measurer:
+    """Measures works of one entry, and keeps what it prepared for the last one."""
+
+    def __init__(self, module: ModuleType):
+        self.module = module
+        self.after_imports = peak_bytes()
+        self.work: Work | None = None
+        self.train: Callable[[], float] | None = None
+
+    def measure(self, kind: str, work: Work) -> float:
+        if kind == "peak":
+            self.module.turn(work)()
+            return peak_bytes() - self.after_imports
+        if kind != "turn":
+            return getattr(self.module, kind)(work)
+        if work != self.work:
+            self.train = None  # frees the memory of the last work before the next one is prepared
+            self.work, self.train = work, self.module.turn(work)
+            self.train()
+        return self.train()
+
+
+def main(entry: str, devices: int) -> None:
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to standard error, away from the replies
+
+    def reply(**values: object) -> None:
+        print(json.dumps(values), file=replies, flush=True)
+
+    try:
+        module = importlib.import_module(f"benchmarks.growth.entries.{entry}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("benchmarks"):
+            raise
+        reply(missing=error.name)
+        return
+    if devices > 1:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", devices)
+    measurer = Measurer(module)
+    reply(ready=True, versions=versions(module.LIBRARIES))
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply(value=measurer.measure(request["kind"], Work(**request["work"])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
