@@ -90,6 +90,13 @@ def test_every_epoch_has_its_own_order():
     assert all(sorted(order) == list(range(50)) for order in orders)
 
 
+def test_more_than_65536_numbers_are_in_the_order_of_their_random_bits():
+    size, key = 65_537, jax.random.key(0)
+    order = np.asarray(shuffled(key, size))
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(order, np.argsort(np.asarray(jax.random.bits(key, (size,), "uint32")), kind="stable"))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([1, 2, 257, 65536, 65537]), st.integers(0, 2**32 - 1))
 def test_shuffled_is_a_permutation(size, seed):
