@@ -73,8 +73,9 @@ def planned(
     """The plan for a sweep with ``groups`` static groups, of which the largest has ``members`` members.
 
     ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
-    ``"vmap:16"`` trains sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was never measured to be
-    faster. On other devices it is ``"vmap"``, except with the random generator ``rbg``.
+    ``"vmap:16"`` trains sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was measured to be faster for
+    tiny networks only, of some hundred weights. On other devices it is ``"vmap"``, except with the random generator
+    ``rbg``.
 
     On a mesh there is one worker, because all devices of the mesh train the same batch of members. ``"auto"`` is
     ``"vmap"`` there.
