@@ -27,9 +27,8 @@ from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import Device
-from functional_nn.training.resilience.non_finite import stays_finite_on_host
+from functional_nn.training.resilience.non_finite import stayed_finite
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import numbers
 
 RUNNING = "running"
 
@@ -270,11 +269,9 @@ class MemberBatch:
 
     def _stay_finite(self, before: TrainState, after: TrainState) -> np.ndarray:
         """For each member, whether the numbers that were finite before an epoch are finite after it."""
-        if self._rules.members_at_once is None:
-            return np.array([stays_finite_on_host(before, after)])
-        sides = jax.device_get([numbers(side) for side in (before, after)])
-        finite = [np.isfinite(new) | ~np.isfinite(old) for old, new in zip(*sides, strict=True)]
-        return np.all([leaf.reshape(self._rules.members_at_once, -1).all(axis=1) for leaf in finite], axis=0)
+        members = self._rules.members_at_once or 1
+        stayed = [of_leaf.reshape(members, -1).all(axis=1) for of_leaf in stayed_finite(before, after)]
+        return np.all(stayed, axis=0)
 
     def _with_members(self, states: TrainState, others: TrainState, members: Sequence[int]) -> TrainState:
         """The states, with those of some members taken from ``others``."""

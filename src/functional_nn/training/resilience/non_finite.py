@@ -116,5 +116,15 @@ def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -
 
 def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
     """The same as ``stays_finite``, computed by NumPy, so that nothing is compiled."""
-    pairs = jax.device_get(list(zip(numbers(before), numbers(after), strict=True)))
-    return all((np.isfinite(new) | ~np.isfinite(old)).all() for old, new in pairs)
+    return all(stayed.all() for stayed in stayed_finite(before, after))
+
+
+def stayed_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
+    """For each array of numbers in a train state, where it is finite after an epoch or was not finite before it.
+
+    The state before the epoch is copied to the host only if a number after it is not finite, which is rare.
+    """
+    finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
+    if all(of_leaf.all() for of_leaf in finite):
+        return finite
+    return [of_leaf | ~np.isfinite(old) for of_leaf, old in zip(finite, jax.device_get(numbers(before)), strict=True)]
