@@ -9,10 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, language, records, summary, targets, w1, w2, w3, w4, w5
+from benchmarks import accuracy, depth, language, records, summary, targets, w1, w2, w3, w4, w5, w6
 from benchmarks.accelerator.compare import MINUTES, MINUTES_SMALL
 from benchmarks.accelerator.compare import compare as compare_accelerator
 from benchmarks.accelerator.parts import PARTS
+from benchmarks.compilation.compare import compare as compare_compilation
+from benchmarks.compilation.compare import put_table
+from benchmarks.compilation.networks import NETWORKS
 from benchmarks.growth import compare as growth
 from benchmarks.growth.curves import CURVES
 from benchmarks.mnist import read_mnist
@@ -24,9 +27,11 @@ from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
 from functional_nn.models.named_models import MODELS
 
-WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
+WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
 # the tables it has NAMES, SHOWN, WORK, OURS and PYTORCH. benchmarks/w1.py explains them.
+
+WITHOUT_DATA = ("compile", "depth", "growth", "language", "scaling", "tables", "targets")  # commands that read no MNIST
 
 
 def some_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list[str]]:
@@ -102,7 +107,13 @@ def run_all(console: Console, arguments: argparse.Namespace) -> None:
     for name, workload in WORKLOADS.items():
         results = arguments.results / f"{name}.jsonl"
         run(console, name, list(workload.SHOWN), arguments, results, "functional_nn")
-    summary.put_all(WORKLOADS, arguments.results)
+    put_tables(arguments.results)
+
+
+def put_tables(results: Path) -> None:
+    """Writes the tables of the documents that come from the records in a folder."""
+    summary.put_all(WORKLOADS, results)
+    put_table(results / "compile.jsonl")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -141,6 +152,11 @@ def parse_arguments() -> argparse.Namespace:
 
     command = commands.add_parser("depth", help="compile time of repeated blocks")
     command.add_argument("--rounds", type=at_least(1), default=5, help="number of compilations of each (default 5)")
+
+    command = commands.add_parser("compile", help="compile time of fit beside plain programs by jax.jit")
+    command.add_argument("--rounds", type=at_least(1), default=7, help="number of compilations of each (default 7)")
+    help = f"some of {','.join(NETWORKS)} (default all)"
+    command.add_argument("--networks", type=some_of(NETWORKS), default=list(NETWORKS), help=help)
 
     command = commands.add_parser("language", help="training step and generation of a language model")
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
@@ -184,7 +200,7 @@ def parse_arguments() -> argparse.Namespace:
     for name, command in commands.choices.items():
         if name in ("tails", "accelerator"):
             continue
-        if name not in ("depth", "growth", "language", "scaling", "tables", "targets"):
+        if name not in WITHOUT_DATA:
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
         place = "" if whole_folder else f"{name}.jsonl"
@@ -208,6 +224,8 @@ def main() -> None:
         console.width = 120  # in a file, lines are not cut off
     if arguments.command == "depth":
         depth.compare(console, arguments.rounds, arguments.results)
+    elif arguments.command == "compile":
+        compare_compilation(console, arguments.rounds, arguments.networks, arguments.results)
     elif arguments.command == "language":
         language.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "growth":
@@ -232,7 +250,7 @@ def main() -> None:
     elif arguments.command == "accuracy":
         accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     elif arguments.command == "tables":
-        summary.put_all(WORKLOADS, arguments.results)
+        put_tables(arguments.results)
     elif arguments.command == "all":
         run_all(console, arguments)
     else:

@@ -22,9 +22,9 @@ from rich.table import Table
 
 import functional_nn as fnn
 from benchmarks import records
+from benchmarks.language_sizes import LanguageSizes
 
-COUNT, TIME, FEATURES, DEPTH, HEADS = 256, 128, 128, 4, 4
-BATCH, STEPS, LEARNING_RATE = 16, 4, 1e-3
+SIZES, STEPS = LanguageSizes(count=256, time=128, batch=16), 4
 WIDE, CONTEXT, PROMPT, NEW_TOKENS = 256, 512, 64, 256
 
 TRAINING = {
@@ -33,15 +33,15 @@ TRAINING = {
     "equinox": "benchmarks.peers.language_equinox:partitioned",
     "flax_nnx": "benchmarks.peers.language_flax_nnx:functional",
 }
-"""The function that makes each entry, `(tokens, seed) -> round`. A round trains `STEPS` steps and returns the loss."""
+"""The function that makes each entry, `(tokens, sizes, seed) -> round`. A round trains on all batches."""
 
 
 def random_tokens() -> np.ndarray:
     """The batches of a round, with one token more than the network reads: (steps, batch, time + 1)."""
-    return np.random.default_rng(0).integers(0, COUNT, (STEPS, BATCH, TIME + 1)).astype(np.int32)
+    return np.random.default_rng(0).integers(0, SIZES.count, (STEPS, SIZES.batch, SIZES.time + 1)).astype(np.int32)
 
 
-def training_entries() -> tuple[dict[str, Callable[[], float]], dict[str, str]]:
+def training_entries() -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
     """The training rounds of the libraries that are installed, and the versions of these libraries."""
     rounds, libraries = {}, {}
     for name, place in TRAINING.items():
@@ -52,16 +52,16 @@ def training_entries() -> tuple[dict[str, Callable[[], float]], dict[str, str]]:
             if error.name.startswith("benchmarks"):
                 raise
             continue
-        rounds[name] = getattr(module, function)(random_tokens(), 0)
+        rounds[name] = getattr(module, function)(random_tokens(), SIZES, 0)
         libraries |= records.versions(module.LIBRARIES)
     return rounds, libraries
 
 
 def generation_entries() -> dict[str, Callable[[], jax.Array]]:
     """Greedy generation with a cache, and by whole passes. Both write the same tokens."""
-    model = fnn.models.language_model(COUNT, CONTEXT, features=WIDE, depth=DEPTH, heads=HEADS)
+    model = fnn.models.language_model(SIZES.count, CONTEXT, features=WIDE, depth=SIZES.depth, heads=SIZES.heads)
     params, state = jax.jit(lambda key: model.layer.init(key, (CONTEXT,)))(jax.random.key(0))
-    prompt = jax.random.randint(jax.random.key(1), (1, PROMPT), 0, COUNT)
+    prompt = jax.random.randint(jax.random.key(1), (1, PROMPT), 0, SIZES.count)
 
     @jax.jit
     def by_whole_passes(params, prompt):
@@ -106,10 +106,11 @@ def compare(console: Console, rounds: int, results: Path) -> None:
     training, libraries = training_entries()
     circumstances = records.circumstances() | {"versions": libraries}
     steps = timed(training, rounds)
-    _print(console, f"Milliseconds per training step: {DEPTH} blocks of {FEATURES}, {TIME} tokens", steps, 1000 / STEPS)
+    title = f"Milliseconds per training step: {SIZES.depth} blocks of {SIZES.features}, {SIZES.time} tokens"
+    _print(console, title, steps, 1000 / STEPS)
     generation = generation_entries()
     texts = timed(generation, rounds)
-    _print(console, f"Seconds for {NEW_TOKENS} tokens: {DEPTH} blocks of {WIDE}, a prompt of {PROMPT}", texts, 1)
+    _print(console, f"Seconds for {NEW_TOKENS} tokens: {SIZES.depth} blocks of {WIDE}, a prompt of {PROMPT}", texts, 1)
     with_cache, without = (np.asarray(entry()) for entry in generation.values())
     console.print(f"equal tokens: {(with_cache == without).mean():.1%}")
     lines = [

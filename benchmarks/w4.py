@@ -24,7 +24,7 @@ PEERS = {
     "pytorch_1_thread": "benchmarks.peers.lstm_pytorch:resident_1_thread",
     "pytorch_cuda_graph": "benchmarks.peers.lstm_pytorch:cuda_graph",
     "jax_scan": "benchmarks.peers.lstm_jax:scan",
-    "haiku": "benchmarks.peers.lstm_jax:haiku_lstm",
+    "haiku": "benchmarks.peers.lstm_haiku:unrolled",
 }
 
 NAMES = {

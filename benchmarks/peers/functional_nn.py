@@ -12,6 +12,7 @@ from benchmarks import w1
 from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer
 from functional_nn.data.dataset import Split
+from functional_nn.training.epoch import EpochResult
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import Programs
@@ -32,27 +33,46 @@ def epochs_of_fit(net: fnn.Layer, workload: ModuleType, mnist: Mnist, seed: int,
 
     `devices` is the number of devices into which the CPU is divided.
     """
-    jax.config.update("jax_num_cpu_devices", devices)
-    devices = min(devices, len(jax.local_devices()))
     data = load(mnist.folder)
     split = Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
-    recipe = Recipe(net, fnn.cross_entropy, optax.adam(workload.LEARNING_RATE))
-    precision = as_precision(workload.PRECISION)
-    spec = ProgramSpec(recipe, workload.BATCH_SIZE, precision, data=shapes_of(split), devices=devices)
-    compiled, _ = compiled_programs(spec)
-    programs = Programs(compiled)
-    images, labels = jax.device_put((split.train_x, split.train_labels), compiled.sharding)
-    image_shape = images.shape[1:]
-    train_state = programs.start(jax.random.key(seed))
-    number = 0
+    training = Training(net, split, workload.LEARNING_RATE, workload.BATCH_SIZE, seed, workload.PRECISION, devices)
+    image_shape = data.train_images.shape[1:]
+    return Peer(
+        train_epoch=lambda: jax.block_until_ready(training.epoch()),
+        predict=lambda images: training.logits(images.reshape(-1, *image_shape)),
+    )
 
-    def train_epoch() -> None:
-        nonlocal train_state, number
-        train_state, _ = jax.block_until_ready(programs.epoch(train_state, images, labels, jnp.int32(number)))
-        number += 1
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        images = images.reshape(-1, *image_shape)
-        return np.asarray(net.apply(train_state.params, train_state.state, images, train=False)[0])
+class Training:
+    """The programs that `fit` runs for a network, on data that are on the device, and the state of the training."""
 
-    return Peer(train_epoch, predict)
+    def __init__(
+        self,
+        net: fnn.Layer,
+        split: Split,
+        learning_rate: float,
+        batch_size: int,
+        seed: int,
+        precision: str = "float32",
+        devices: int = 1,
+    ):
+        if devices > 1:  # this cannot be set after JAX has started
+            jax.config.update("jax_num_cpu_devices", devices)
+        devices = min(devices, len(jax.local_devices()))
+        recipe = Recipe(net, fnn.cross_entropy, optax.adam(learning_rate))
+        spec = ProgramSpec(recipe, batch_size, as_precision(precision), data=shapes_of(split), devices=devices)
+        compiled, _ = compiled_programs(spec)
+        self.net, self.programs = net, Programs(compiled)
+        self.inputs, self.labels = jax.device_put((split.train_x, split.train_labels), compiled.sharding)
+        self.train_state = self.programs.start(jax.random.key(seed))
+        self.epochs = 0
+
+    def epoch(self) -> EpochResult:
+        """Trains one epoch, and returns its loss and what belongs to it, which may not be computed yet."""
+        number = jnp.int32(self.epochs)
+        self.train_state, result = self.programs.epoch(self.train_state, self.inputs, self.labels, number)
+        self.epochs += 1
+        return result
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self.net.apply(self.train_state.params, self.train_state.state, inputs, train=False)[0])

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import language
-from benchmarks.peers.donated_steps import rounds_of_steps
+from benchmarks import w6
+from benchmarks.language_sizes import LanguageSizes
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+from benchmarks.peers.donated_steps import epochs_of_sonnets, rounds_of_steps
 
 LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
 
@@ -22,11 +25,11 @@ class Block(eqx.Module):
     first: eqx.nn.Linear
     second: eqx.nn.Linear
 
-    def __init__(self, key: jax.Array):
-        keys, features = jax.random.split(key, 3), language.FEATURES
+    def __init__(self, sizes: LanguageSizes, key: jax.Array):
+        keys, features = jax.random.split(key, 3), sizes.features
         self.attention_norm, self.dense_norm = eqx.nn.LayerNorm(features), eqx.nn.LayerNorm(features)
         biases = {"use_query_bias": True, "use_value_bias": True, "use_output_bias": True}
-        self.attention = eqx.nn.MultiheadAttention(language.HEADS, features, **biases, key=keys[0])
+        self.attention = eqx.nn.MultiheadAttention(sizes.heads, features, **biases, key=keys[0])
         self.first = eqx.nn.Linear(features, 4 * features, key=keys[1])
         self.second = eqx.nn.Linear(4 * features, features, key=keys[2])
 
@@ -45,24 +48,34 @@ class Network(eqx.Module):
     blocks: list[Block]
     norm: eqx.nn.LayerNorm
 
-    def __init__(self, key: jax.Array):
-        embedding_key, position_key, *keys = jax.random.split(key, 2 + language.DEPTH)
-        scale = language.FEATURES**-0.5
-        weight = scale * jax.random.normal(embedding_key, (language.COUNT, language.FEATURES))
+    def __init__(self, sizes: LanguageSizes, key: jax.Array):
+        embedding_key, position_key, *keys = jax.random.split(key, 2 + sizes.depth)
+        scale = sizes.features**-0.5
+        weight = scale * jax.random.normal(embedding_key, (sizes.count, sizes.features))
         self.embedding = eqx.nn.Embedding(weight=weight)
-        self.positions = 0.02 * jax.random.normal(position_key, (language.TIME, language.FEATURES))
-        self.blocks = [Block(block_key) for block_key in keys]
-        self.norm = eqx.nn.LayerNorm(language.FEATURES)
+        self.positions = 0.02 * jax.random.normal(position_key, (sizes.time, sizes.features))
+        self.blocks = [Block(sizes, block_key) for block_key in keys]
+        self.norm = eqx.nn.LayerNorm(sizes.features)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         x = jax.vmap(self.embedding)(tokens) + self.positions
-        mask = jnp.tri(language.TIME, dtype=bool)
+        mask = jnp.tri(len(tokens), dtype=bool)
         for block in self.blocks:
             x = block(x, mask)
         return jax.vmap(self.norm)(x) @ self.embedding.weight.T
 
 
-def partitioned(tokens: np.ndarray, seed: int) -> Callable[[], float]:
+def partitioned(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], jax.Array]:
     """Arrays are separated from the rest once, so plain `jit` with donation works."""
-    arrays, static = eqx.partition(Network(jax.random.key(seed)), eqx.is_array)
-    return rounds_of_steps(lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays, tokens)
+    return rounds_of_steps(*partitioned_network(sizes, seed), sizes, tokens)
+
+
+def sonnets(mnist: Mnist, seed: int) -> Peer:
+    """W6, by the same step."""
+    return epochs_of_sonnets(*partitioned_network(w6.SIZES, seed), w6.SIZES, seed)
+
+
+def partitioned_network(sizes: LanguageSizes, seed: int) -> tuple[Callable[[Network, jax.Array], jax.Array], Network]:
+    """The function of a network for a batch of sequences, and its arrays."""
+    arrays, static = eqx.partition(Network(sizes, jax.random.key(seed)), eqx.is_array)
+    return lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays

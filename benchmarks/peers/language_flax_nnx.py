@@ -6,8 +6,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks import language
-from benchmarks.peers.donated_steps import rounds_of_steps
+from benchmarks import w6
+from benchmarks.language_sizes import LanguageSizes
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer
+from benchmarks.peers.donated_steps import epochs_of_sonnets, rounds_of_steps
 
 LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 
@@ -15,10 +18,10 @@ LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 class Block(nnx.Module):
     """A transformer block, norms first."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        features = language.FEATURES
+    def __init__(self, sizes: LanguageSizes, rngs: nnx.Rngs):
+        features = sizes.features
         self.attention_norm, self.dense_norm = nnx.LayerNorm(features, rngs=rngs), nnx.LayerNorm(features, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(language.HEADS, features, decode=False, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(sizes.heads, features, decode=False, rngs=rngs)
         self.first = nnx.Linear(features, 4 * features, rngs=rngs)
         self.second = nnx.Linear(4 * features, features, rngs=rngs)
 
@@ -30,12 +33,12 @@ class Block(nnx.Module):
 class Network(nnx.Module):
     """Tokens to logits, with the vectors of the embedding for both."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        self.embedding = nnx.Embed(language.COUNT, language.FEATURES, rngs=rngs)
-        shape = language.TIME, language.FEATURES
+    def __init__(self, sizes: LanguageSizes, rngs: nnx.Rngs):
+        self.embedding = nnx.Embed(sizes.count, sizes.features, rngs=rngs)
+        shape = sizes.time, sizes.features
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
-        self.blocks = nnx.List([Block(rngs) for _ in range(language.DEPTH)])
-        self.norm = nnx.LayerNorm(language.FEATURES, rngs=rngs)
+        self.blocks = nnx.List([Block(sizes, rngs) for _ in range(sizes.depth)])
+        self.norm = nnx.LayerNorm(sizes.features, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         x, mask = self.embedding(tokens) + self.positions[...], nnx.make_causal_mask(tokens)
@@ -44,7 +47,17 @@ class Network(nnx.Module):
         return self.embedding.attend(self.norm(x))
 
 
-def functional(tokens: np.ndarray, seed: int) -> Callable[[], float]:
+def functional(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], jax.Array]:
     """Split once, then plain `jit` with donation."""
-    graph, params = nnx.split(Network(nnx.Rngs(seed)))
-    return rounds_of_steps(lambda params, inputs: nnx.merge(graph, params)(inputs), params, tokens)
+    return rounds_of_steps(*split_network(sizes, seed), sizes, tokens)
+
+
+def sonnets(mnist: Mnist, seed: int) -> Peer:
+    """W6, by the same step."""
+    return epochs_of_sonnets(*split_network(w6.SIZES, seed), w6.SIZES, seed)
+
+
+def split_network(sizes: LanguageSizes, seed: int) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
+    """The function of a network, and its arrays."""
+    graph, params = nnx.split(Network(sizes, nnx.Rngs(seed)))
+    return lambda params, inputs: nnx.merge(graph, params)(inputs), params

@@ -1,60 +1,76 @@
 """The language model with functional_nn: the epoch of `fit`, differentiated by the formulas and by `jax.grad`."""
 
+import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 import functional_nn as fnn
-from benchmarks import language
+from benchmarks import w6
+from benchmarks.language_sizes import LanguageSizes
+from benchmarks.mnist import Mnist
+from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
+from benchmarks.peers.functional_nn import Training
+from benchmarks.sonnets import read_sonnets, share_of_right_characters
 from functional_nn.data.dataset import Split
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import Programs
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.epoch import EpochResult
 
 
-def network() -> fnn.Layer:
+def network(sizes: LanguageSizes) -> fnn.Layer:
     return fnn.models.language_model(
-        language.COUNT,
-        language.TIME,
-        features=language.FEATURES,
-        depth=language.DEPTH,
-        heads=language.HEADS,
+        sizes.count,
+        sizes.time,
+        features=sizes.features,
+        depth=sizes.depth,
+        heads=sizes.heads,
         positions="learned",
     ).layer
 
 
-def by_hand(tokens: np.ndarray, seed: int) -> Callable[[], float]:
+def by_hand(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
     """Differentiated by the formulas."""
-    return epochs(fnn.with_hand_vjp(network()), tokens, seed)
+    return rounds(fnn.with_hand_vjp(network(sizes)), tokens, sizes, seed)
 
 
-def automatically(tokens: np.ndarray, seed: int) -> Callable[[], float]:
+def automatically(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
     """Differentiated by `jax.grad`."""
-    return epochs(network(), tokens, seed)
+    return rounds(network(sizes), tokens, sizes, seed)
 
 
-def epochs(net: fnn.Layer, tokens: np.ndarray, seed: int) -> Callable[[], float]:
+def rounds(net: fnn.Layer, tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
     """The program that `fit` runs for an epoch of these batches."""
     rows = tokens.reshape(-1, tokens.shape[-1])
-    split = Split(rows[:, :-1], rows[:, 1:], rows[:1, :-1], rows[:1, 1:])
-    recipe = Recipe(net, fnn.cross_entropy, optax.adam(language.LEARNING_RATE))
-    spec = ProgramSpec(recipe, language.BATCH, as_precision("float32"), data=shapes_of(split))
-    compiled, _ = compiled_programs(spec)
-    programs = Programs(compiled)
-    inputs, labels = jax.device_put((split.train_x, split.train_labels), compiled.sharding)
-    train_state = programs.start(jax.random.key(seed))
-    number = 0
+    return Training(net, split(rows, rows[:1]), sizes.learning_rate, sizes.batch, seed).epoch
 
-    def train_round() -> float:
-        nonlocal train_state, number
-        train_state, loss = programs.epoch(train_state, inputs, labels, jnp.int32(number))
-        number += 1
-        return loss
 
-    return train_round
+def sonnets_by_hand(mnist: Mnist, seed: int) -> Peer:
+    """W6, differentiated by the formulas."""
+    return sonnets(fnn.with_hand_vjp(network(w6.SIZES)), seed)
+
+
+def sonnets_by_hand_divided(mnist: Mnist, seed: int) -> Peer:
+    """W6, differentiated by the formulas; each core computes its share of a batch."""
+    return sonnets(fnn.with_hand_vjp(network(w6.SIZES)), seed, devices=math.gcd(available_cores(), w6.BATCH_SIZE))
+
+
+def sonnets_automatically(mnist: Mnist, seed: int) -> Peer:
+    """W6, differentiated by `jax.grad`."""
+    return sonnets(network(w6.SIZES), seed)
+
+
+def sonnets(net: fnn.Layer, seed: int, devices: int = 1) -> Peer:
+    """The programs that `fit` runs for W6."""
+    text = read_sonnets()
+    training = Training(net, split(*text), w6.LEARNING_RATE, w6.BATCH_SIZE, seed, w6.PRECISION, devices)
+
+    def accuracy() -> float:
+        return share_of_right_characters(training.logits(text.test[:, :-1]), text.test)
+
+    return Peer(lambda: jax.block_until_ready(training.epoch()), None, accuracy=accuracy)
+
+
+def split(train: np.ndarray, test: np.ndarray) -> Split:
+    """Windows of tokens as data: what the network reads, and the next tokens."""
+    return Split(train[:, :-1], train[:, 1:], test[:, :-1], test[:, 1:])

@@ -44,6 +44,7 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
         "| **functional_nn, the batch divided among the cores** | **1.500 (1.000-2.000)** | **1** | 0.7500 |" in table
     )
     assert "jax 1, torch 2; commit x" in table
+    assert table.splitlines()[0].endswith("batch 128; jax 1")
     assert table.endswith("Haiku, `dynamic_unroll`: not installed (haiku).")
 
     page = tmp_path / "README.md"
@@ -75,21 +76,54 @@ def test_the_overview_has_a_row_for_each_workload(summary):
     assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
 
 
+def recorded_line(date, peer, rounds, jax="0.10.2"):
+    versions = {"torch": "2"} if peer.startswith("pytorch") else {"jax": jax}
+    line = {"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds, "versions": versions}
+    return json.dumps(ABOUT | line)
+
+
 def test_the_newest_complete_race_is_taken(summary, tmp_path):
     from benchmarks import w5
 
     def record(date, peer, rounds):
-        return json.dumps({"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds})
+        return recorded_line(date, peer, rounds)
 
     lines = [record("2026-01-01", peer, 5) for peer in w5.SHOWN]
     lines += [record("2026-01-02", peer, 3) for peer in w5.SHOWN]  # too few rounds
     lines += [record("2026-01-03", peer, 5) for peer in w5.SHOWN[:2]]  # too few peers
+    lines += [recorded_line("2026-01-04", peer, 5, jax="0.12.0") for peer in w5.SHOWN]  # the newest jax
     path = tmp_path / "w5.jsonl"
     path.write_text("\n".join(lines))
     assert summary.recorded(w5, path).circumstances["date"] == "2026-01-01"
     path.write_text("\n".join(lines[len(w5.SHOWN) :]))
     with pytest.raises(ValueError, match="expected a race of 5 rounds"):
         summary.recorded(w5, path)
+
+
+def test_two_versions_of_jax_are_in_one_table(summary, tmp_path):
+    """Each from its own race. A version without a complete race has dashes."""
+    from benchmarks import w5
+
+    path = tmp_path / "w5.jsonl"
+    old = [recorded_line("2026-01-01", peer, 5) for peer in w5.SHOWN]
+    new = [recorded_line("2026-01-02", peer, 5, jax="0.12.1") for peer in w5.SHOWN]
+    path.write_text("\n".join(old))
+    *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
+    assert row.endswith("| 1.00 (PyTorch) | 1.00 | — | — |")
+    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2, 2026-01-01 (W5)."
+    assert second == "jax 0.12: no complete race yet."
+    path.write_text("\n".join(old + new))
+    *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
+    assert row.endswith("| 1.00 (PyTorch) | 1.00 | 1.00 (PyTorch) | 1.00 |")
+    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2, 2026-01-02 (W5)."
+    assert summary.recorded(w5, path).versions["jax"] == "0.10.2"
+
+
+def test_the_table_of_versions_shows_what_was_recorded(summary, races):
+    workloads = {workload.__name__.rpartition(".")[2]: workload for workload in races}
+    before, after = summary.around(summary.TABLES, summary.VERSIONS)
+    table = summary.version_table(summary.versions_of(workloads, summary.RESULTS))
+    assert summary.TABLES.read_text("utf-8") == f"{before}\n\n{table}\n\n{after}"
 
 
 def test_the_overview_shows_what_was_recorded(summary, races):

@@ -1,0 +1,45 @@
+"""The table of races on the oldest and the newest version of jax, side by side."""
+
+from types import ModuleType
+
+from benchmarks.ratios import ratios
+from benchmarks.recorded import Race
+
+MISSING = "—"
+
+
+def version_table(races: dict[ModuleType, dict[str, Race | None]]) -> str:
+    """One row for each workload, two columns for each version of jax; then where these races were run.
+
+    Args:
+        races: for each workload, the newest complete race on each version of jax, or None without one.
+    """
+    versions = list(next(iter(races.values())))
+    headings = [f"jax {jax}, {to}" for jax in versions for to in ("fastest other library", "PyTorch")]
+    lines = [f"| | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
+    for workload, found in races.items():
+        cells = [cell for race in found.values() for cell in _cells(workload, race)]
+        lines.append(f"| {workload.RECIPE.split(':')[0]}: {workload.WORK} | {' | '.join(cells)} |")
+    for jax in versions:
+        places = _places([(workload.RECIPE.split(":")[0], found[jax]) for workload, found in races.items()])
+        lines += ["", f"jax {jax}: {places}."]
+    return "\n".join(lines)
+
+
+def _cells(workload: ModuleType, race: Race | None) -> tuple[str, str]:
+    if race is None:
+        return MISSING, MISSING
+    found = ratios(workload, race)
+    return f"{found.to_best:.2f} ({found.library})", f"{found.to_pytorch:.2f}"
+
+
+def _places(races: list[tuple[str, Race | None]]) -> str:
+    """Machine, versions and days of races; workloads with the same ones together."""
+    places: dict[str, list[str]] = {}
+    for name, race in races:
+        if race is not None:
+            numbers = race.versions
+            text = "{cpu}, {cores} cores, {system}, Python {python}".format(**race.circumstances)
+            text += f", jax {numbers['jax']}, torch {numbers['torch']}, {race.day}"
+            places.setdefault(text, []).append(name)
+    return "; ".join(f"{text} ({', '.join(names)})" for text, names in places.items()) or "no complete race yet"

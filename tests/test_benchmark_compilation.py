@@ -1,0 +1,89 @@
+"""`python -m benchmarks compile`: both sides compile, the plain side is a program that trains, and its table."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from benchmarks.compilation import compare, sides
+from benchmarks.compilation.networks import NETWORKS
+from benchmarks.summary import around
+
+SMALL = sides.Sizes(train=256, test=64)
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Optax and plain JAX programs let JAX convert types and ranks."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("side", sides.SIDES)
+def test_a_side_compiles_anew_each_time(side):
+    for _ in range(2):
+        assert sides.SIDES[side]("mlp", SMALL) > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_plain_network_has_the_parameters_of_ours(name):
+    chosen = NETWORKS[name]
+    ours = jax.eval_shape(
+        lambda key: chosen.ours().init(key, (28, 28, 1) if name != "mlp" else (784,)), jax.random.key(0)
+    )
+    plain = jax.eval_shape(chosen.start, jax.random.key(0))
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params in (ours[0], plain)]
+    assert sizes[0] == sizes[1]
+
+
+def test_the_plain_programs_train():
+    chosen, optimizer = NETWORKS["mlp"], optax.adam(1e-2)
+    epoch, evaluate = sides.programs(chosen, optimizer)
+    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1), np.uint8)
+    images, labels = jnp.asarray(images), jnp.asarray(images[:, 0, 0, 0] > 127, jnp.int32)
+    params = chosen.start(jax.random.key(0))
+    before, _ = evaluate(params, images, labels)
+    state = params, optimizer.init(params)
+    for number in range(3):
+        state, _ = jax.jit(epoch)(state, jax.random.key(number), images, labels)
+    after, accuracy = evaluate(state[0], images, labels)
+    assert after < before
+    assert 0 <= accuracy <= 1
+
+
+def test_the_newest_complete_run_of_each_jax_is_in_the_table(tmp_path):
+    def lines(date, jax_version, networks):
+        about = dict.fromkeys(("cpu", "cores", "system", "python", "commit", "load_average"), "x")
+        about |= {"date": date, "versions": {"jax": jax_version}}
+        return [
+            json.dumps(about | {"network": network, "round": number, "seconds": {"fit": 3.0, "plain": 2.0}})
+            for network in networks
+            for number in range(2)
+        ]
+
+    path = tmp_path / "compile.jsonl"
+    records = lines("2026-01-01", "0.10.1", NETWORKS) + lines("2026-01-02", "0.12.0", NETWORKS)
+    path.write_text("\n".join(records + lines("2026-01-03", "0.10.2", ["mlp"])))
+    runs = compare.newest_runs(path)
+    assert [run[0]["date"] for run in runs] == ["2026-01-01", "2026-01-02"]
+    table = compare.table(runs)
+    assert "| `mlp` (W1) | 0.10.1 | 3.00 (3.00-3.00) | 2.00 (2.00-2.00) | 1.50 (1.50-1.50) |" in table
+    assert "2026-01-02, 2 rounds in turn" in table
+    assert compare.newest_runs(tmp_path / "missing.jsonl") == []
+
+
+def test_the_page_shows_what_was_recorded():
+    runs = compare.newest_runs(compare.records.RESULTS / "compile.jsonl")
+    before, after = around(compare.PAGE, compare.MARK)
+    assert compare.PAGE.read_text("utf-8") == f"{before}\n\n{compare.table(runs)}\n\n{after}"
+
+
+@pytest.mark.slow
+def test_each_side_has_a_process():
+    from rich.console import Console
+
+    lines = compare.measure(Console(quiet=True), 1, ["mlp"], SMALL)
+    assert [line["network"] for line in lines] == ["mlp"]
+    assert set(lines[0]["seconds"]) == set(sides.SIDES)
