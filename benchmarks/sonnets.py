@@ -16,7 +16,7 @@ class Sonnets(NamedTuple):
     """Windows as int32, (windows, time + 1): the network reads all tokens but the last, and predicts all but the first.
 
     Args:
-        train: one window every eight characters, as many as full batches have.
+        train: one window every 32 characters, as many as full batches have.
         test: the held-out sonnets, in windows that do not overlap.
     """
 

@@ -12,9 +12,9 @@ RECIPE = (
 )
 UNIT = "ms/step"
 
-WINDOWS = 5344
-"""One every `STRIDE` characters. The last 14, which do not fill a batch, are left out."""
-STRIDE = 8
+WINDOWS = 1312
+"""One every `STRIDE` characters. The last 28, which do not fill a batch, are left out."""
+STRIDE = 32
 SIZES = LanguageSizes(count=58, time=64)
 LEARNING_RATE, BATCH_SIZE = SIZES.learning_rate, SIZES.batch
 STEPS = WINDOWS // BATCH_SIZE
