@@ -124,9 +124,9 @@ def parse_arguments() -> argparse.Namespace:
     for name, workload in WORKLOADS.items():
         command = commands.add_parser(name, help=workload.RECIPE.replace("%", "%%"))  # argparse formats it with %
         known = workload.PEERS
-        command.add_argument(
-            "--peers", type=some_of(known), default=list(known), help=f"some of {','.join(known)} (default all)"
-        )
+        everywhere = [peer for peer in known if not peer.endswith("cuda_graph")]
+        help = f"some of {','.join(known)} (default all that need no GPU)"
+        command.add_argument("--peers", type=some_of(known), default=everywhere, help=help)
         command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios compare with")
 
     commands.add_parser("all", help="all workloads, one after another; then writes the tables of the documents")

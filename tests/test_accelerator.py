@@ -1,5 +1,7 @@
 """`python -m benchmarks accelerator`: shares of time, parts that fail or are late, what does not fit, and the page."""
 
+import itertools
+import json
 import time
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +34,10 @@ GPU = {
 
 def settings(folder=Path(), **others):
     return Settings(folder, **{"small": True, "platform": "cpu", "seconds": 300.0} | others)
+
+
+def read(file):
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 def quiet():
@@ -102,8 +108,8 @@ def test_a_run_has_a_page_and_results_although_parts_fail(tmp_path):
     assert "(out of time): it was ended after 3 s." in text
     assert "Hidden sizes 32: 1 networks: out of memory." in text
     assert "trial with small sizes" in text
-    lines = compare.read(results)
-    assert lines == compare.read(tmp_path / "out" / "results.jsonl")
+    lines = read(results)
+    assert lines == read(tmp_path / "out" / "results.jsonl")
     assert page(lines) == text
     with pytest.raises(FileExistsError, match="give each a new --out"):
         compare.compare(quiet(), out=tmp_path / "out", small=True, run=run)
@@ -154,7 +160,7 @@ def test_the_command_on_a_cpu(tmp_path, monkeypatch):
     text = (tmp_path / "out" / "page.md").read_text("utf-8")
     assert "functional_nn" in text
     assert "All comparisons passed" in text
-    lines = compare.read(tmp_path / "out" / "results.jsonl")
+    lines = read(tmp_path / "out" / "results.jsonl")
     (ours,) = [line for line in lines if line.get("peer") == "functional_nn"]
     assert ours["examples"] == 320
     assert ours["seconds"]
@@ -206,8 +212,11 @@ def test_many_networks_in_one_program_train_as_each_alone(tmp_path):
 
 def test_only_what_the_time_allows_is_verified(monkeypatch):
     monkeypatch.setattr(verification, "SMALL", ("relu", "identity"))
-    monkeypatch.setattr(fnn, "verify", lambda names, **_: time.sleep(0.01) or fnn.gradients.Report())
-    about, *groups = verification.measure(settings(seconds=0.005))
+    monkeypatch.setattr(fnn, "verify", lambda names, **_: fnn.gradients.Report())
+    # A clock that moves by one second each time it is read: a group takes one second, and one is left after it.
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    about, *groups = verification.measure(settings(seconds=4.0, began=0.0))
     assert about["names"] == 2
     assert len(groups) == 1
     about, *groups = verification.measure(settings())

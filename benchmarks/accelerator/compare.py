@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -53,7 +52,7 @@ def compare(
         run: measures a part, as `run_part` does.
 
     Returns:
-        Whether every part succeeded that was begun.
+        Whether no part failed. A part that was left out, or ended because it was late, has not failed.
 
     Raises:
         FileExistsError: if the folder has the results of another run.
@@ -105,8 +104,3 @@ def compare(
         records.append(results, lines)
     console.print(f"{out / PAGE} has the tables, {out / FILE} all numbers.", markup=False, soft_wrap=True)
     return not any(line.get("status") == FAILED for line in lines)
-
-
-def read(file: Path) -> list[Record]:
-    """The records of a run, from which `page` makes the page again."""
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -15,7 +15,6 @@ from benchmarks.accelerator.parts import Record, Settings, is_gpu
 from functional_nn.bench.measure.suite import cases_of
 from functional_nn.bench.measure.suite import measure as measured
 from functional_nn.bench.measure.workloads import MeasuredNetwork
-from functional_nn.bench.units import in_seconds as in_seconds
 
 WIDE = (4096, 4096)
 """The hidden sizes of the wide network. Its products fill a large accelerator; those of W1 do not."""

@@ -37,7 +37,7 @@ def run_part(name: str, settings: Settings, limit: float, log: Path, receive: Ca
         log: a file for what its libraries print, and for its traceback if it fails.
         receive: called with each record.
     """
-    given = asdict(settings) | {"data_dir": str(settings.data_dir)}
+    given = asdict(settings) | {"data_dir": str(settings.data_dir.resolve())}
     del given["began"]  # the part's clock starts in its own process
     command = [sys.executable, "-m", "benchmarks.accelerator.worker", name, json.dumps(given)]
     environment = os.environ | dict(PARTS[name].environment)

@@ -160,7 +160,8 @@ def whole_run(records: Sequence[Record]) -> str:
         said += (
             f" A start of a program takes {in_seconds(launch)} here, so the difference is the time of "
             f"{each / launch:.0f} starts. In each epoch, `fit` starts four programs, fetches the metrics and writes "
-            "them down; one program does none of this."
+            "them down. Once per run, it computes the initial values, looks its programs up and moves the data to the "
+            "device. One program does none of this."
         )
     paragraphs = [table(("", "first time, with compiling", "later", "a step"), rows), said]
     several: Mapping[str, float] = {

@@ -55,7 +55,7 @@ class Curve:
 
     @property
     def own_process(self) -> bool:
-        """Whether each point needs a process of its own: the peak of memory never falls, nor the number of devices."""
+        """Whether each point has a process of its own: peak memory never falls, and devices are counted once."""
         return self.kind == "peak" or self.size == "devices"
 
 

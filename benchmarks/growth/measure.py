@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -52,7 +53,13 @@ class EntryProcess:
         # A file, because a pipe that nobody reads would stop a process that writes many warnings.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, __exit__ closes it
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},  # all entries use the CPU, as PyTorch does here
         )
 
     def __enter__(self) -> EntryProcess:

@@ -35,8 +35,10 @@ def one_after_another(peers: Sequence[Peer]) -> Peer:
     )
 
 
-def in_processes(make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
-    """One process per core. Each trains its share of the models, one after another."""
+def in_processes(
+    make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: Sequence[int], device: str | None = None
+) -> Peer:
+    """One process per core. Each trains its share of the models, one after another, on the device of that name."""
     cores = min(available_cores(), models)
     context = get_context("spawn")
     population = members(seed, models, FEW * cores)
@@ -56,7 +58,10 @@ def in_processes(make: MakePeer, mnist: Mnist, seed: int, models: int, hidden: S
     def train_epoch() -> None:
         ask_all("train_epoch")
 
-    return Peer(train_epoch, lambda images: np.concatenate(ask_all("predict", images)), cores, len(population))
+    def predict(images: np.ndarray) -> np.ndarray:
+        return np.concatenate(ask_all("predict", images))
+
+    return Peer(train_epoch, predict, cores, len(population), device=device)
 
 
 def train_share(

@@ -38,7 +38,7 @@ def in_turn_1_thread(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]
 
 def processes(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
     """One process per core, each with one thread."""
-    return in_processes(one_model_1_thread, mnist, seed, models, hidden)
+    return in_processes(one_model_1_thread, mnist, seed, models, hidden, device_name(best_device()))
 
 
 def ensemble(mnist: Mnist, seed: int, models: int, hidden: Sequence[int], threads: int | None = None) -> Peer:

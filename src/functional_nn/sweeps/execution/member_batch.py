@@ -27,7 +27,7 @@ from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
 from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import Device
-from functional_nn.training.resilience.non_finite import stayed_finite
+from functional_nn.training.resilience.non_finite import where_finite
 from functional_nn.training.state import TrainState
 
 RUNNING = "running"
@@ -270,7 +270,7 @@ class MemberBatch:
     def _stay_finite(self, before: TrainState, after: TrainState) -> np.ndarray:
         """For each member, whether the numbers that were finite before an epoch are finite after it."""
         members = self._rules.members_at_once or 1
-        stayed = [of_leaf.reshape(members, -1).all(axis=1) for of_leaf in stayed_finite(before, after)]
+        stayed = [of_leaf.reshape(members, -1).all(axis=1) for of_leaf in where_finite(before, after)]
         return np.all(stayed, axis=0)
 
     def _with_members(self, states: TrainState, others: TrainState, members: Sequence[int]) -> TrainState:

@@ -111,17 +111,13 @@ def finite_epoch(
 
 def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:
     # The losses alone are not enough: the last update of an epoch has no loss after it.
-    return int(result.bad_step) < 0 and stays_finite_on_host(before, after)
+    return int(result.bad_step) < 0 and all(finite.all() for finite in where_finite(before, after))
 
 
-def stays_finite_on_host(before: TrainState, after: TrainState) -> bool:
-    """The same as ``stays_finite``, computed by NumPy, so that nothing is compiled."""
-    return all(stayed.all() for stayed in stayed_finite(before, after))
-
-
-def stayed_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
+def where_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
     """For each array of numbers in a train state, where it is finite after an epoch or was not finite before it.
 
+    NumPy computes it, so nothing is compiled.
     The state before the epoch is copied to the host only if a number after it is not finite, which is rare.
     """
     finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
