@@ -19,6 +19,8 @@ from benchmarks.compilation.networks import NETWORKS
 from benchmarks.growth import compare as growth
 from benchmarks.growth.curves import CURVES
 from benchmarks.mnist import read_mnist
+from benchmarks.mnist_records.settings import RECORDS
+from benchmarks.mnist_records.train import set_records
 from benchmarks.race import race
 from benchmarks.report import print_table
 from benchmarks.scaling import compare as scaling
@@ -31,7 +33,8 @@ WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
 # the tables it has NAMES, SHOWN, WORK, OURS and PYTORCH. benchmarks/w1.py explains them.
 
-WITHOUT_DATA = ("compile", "depth", "growth", "language", "scaling", "tables", "targets")  # commands that read no MNIST
+WITHOUT_DATA = ("compile", "depth", "growth", "language", "mnist-records", "scaling", "tables", "targets")
+"""The commands that need no folder of MNIST's files."""
 
 
 def some_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list[str]]:
@@ -197,13 +200,23 @@ def parse_arguments() -> argparse.Namespace:
     help = "JSON lines to append to as well (default benchmarks/results/accelerator.jsonl, for full sizes)"
     command.add_argument("--results", type=Path, help=help)
 
+    command = commands.add_parser("mnist-records", help="the smallest, quickest and most accurate networks on MNIST")
+    known = RECORDS
+    command.add_argument("--only", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
+    command.add_argument("--seeds", type=at_least(1), default=5, help="number of seeds, from 0 (default 5)")
+    command.add_argument("--epochs", type=at_least(1), help="number of epochs (default: those of each record)")
+    help = "compares all candidates on 10,000 training images, in place of training the chosen one on all"
+    command.add_argument("--choose", action="store_true", help=help)
+    command.add_argument("--dataset", choices=("mnist", "mnist5k"), default="mnist")
+    command.add_argument("--data-dir", type=Path, help="folder of MNIST's four .gz files (default: TFDS loads them)")
+
     for name, command in commands.choices.items():
         if name in ("tails", "accelerator"):
             continue
         if name not in WITHOUT_DATA:
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
-        place = "" if whole_folder else f"{name}.jsonl"
+        place = "" if whole_folder else f"{name.replace('-', '_')}.jsonl"
         kind = "folder of the JSON lines" if whole_folder else "JSON lines to append to"
         help = f"{kind} (default benchmarks/results/{place})"
         command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
@@ -233,6 +246,17 @@ def main() -> None:
         growth.compare(console, arguments.curves, arguments.rounds, arguments.results, **how)
     elif arguments.command == "scaling":
         scaling.compare(console, arguments.rounds, arguments.models, arguments.results)
+    elif arguments.command == "mnist-records":
+        set_records(
+            console,
+            arguments.only,
+            arguments.dataset,
+            arguments.data_dir if arguments.dataset == "mnist" else None,
+            seeds=arguments.seeds,
+            epochs=arguments.epochs,
+            choose=arguments.choose,
+            results=arguments.results,
+        )
     elif arguments.command == "targets":
         targets.compile_all(console, arguments.models, arguments.programs, arguments.results)
     elif arguments.command == "tails":

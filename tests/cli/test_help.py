@@ -35,6 +35,7 @@ BENCHMARKS = [
             "tails",
             "targets",
             "accelerator",
+            "mnist-records",
         )
     ),
 ]
