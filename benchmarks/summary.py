@@ -44,7 +44,7 @@ def overview(races: dict[ModuleType, Race]) -> str:
     for workload, race in races.items():
         unit, found = workload.UNIT.split("/")[0], ratios(workload, race)
         ours, best, pytorch = (
-            f"{found.medians[peer] * workload.SCALE:#.3g} {unit}"
+            f"{f'{found.medians[peer] * workload.SCALE:#.3g}'.rstrip('.')} {unit}"  # "127." without its point
             for peer in (workload.OURS, found.best, workload.PYTORCH)
         )
         name = f"{workload.RECIPE.split(':')[0]}: {workload.WORK}"
