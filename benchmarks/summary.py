@@ -44,7 +44,7 @@ def overview(races: dict[ModuleType, Race]) -> str:
     for workload, race in races.items():
         unit, found = workload.UNIT.split("/")[0], ratios(workload, race)
         ours, best, pytorch = (
-            f"{f'{found.medians[peer] * workload.SCALE:#.3g}'.rstrip('.')} {unit}"  # "127." without its point
+            f"{three_digits(found.medians[peer] * workload.SCALE)} {unit}"
             for peer in (workload.OURS, found.best, workload.PYTORCH)
         )
         name = f"{workload.RECIPE.split(':')[0]}: {workload.WORK}"
@@ -56,6 +56,11 @@ def overview(races: dict[ModuleType, Race]) -> str:
     about += f", jax {race.versions['jax']}, torch {race.versions['torch']}"
     command = f"`python -m benchmarks all --data-dir DIR --rounds {len(race.entries[0].seconds)}`"
     return "\n".join((f"Date: {days}. Machine: {about}. To measure again: {command}.", "", *lines))
+
+
+def three_digits(number: float) -> str:
+    """A number with three significant digits: 0.140, 4.50, 127."""
+    return f"{number:#.3g}".removesuffix(".")
 
 
 def around(path: Path, name: str) -> tuple[str, str]:

@@ -34,12 +34,16 @@ def _cells(workload: ModuleType, race: Race | None) -> tuple[str, str]:
 
 
 def _places(races: list[tuple[str, Race | None]]) -> str:
-    """Machine, versions and days of races; workloads with the same ones together."""
-    places: dict[str, list[str]] = {}
+    """Machine and versions of races, with the workloads of each day; the same machine and versions once."""
+    places: dict[str, dict[str, list[str]]] = {}
     for name, race in races:
         if race is not None:
             numbers = race.versions
             text = "{cpu}, {cores} cores, {system}, Python {python}".format(**race.circumstances)
-            text += f", jax {numbers['jax']}, torch {numbers['torch']}, {race.day}"
-            places.setdefault(text, []).append(name)
-    return "; ".join(f"{text} ({', '.join(names)})" for text, names in places.items()) or "no complete race yet"
+            text += f", jax {numbers['jax']}, torch {numbers['torch']}"
+            places.setdefault(text, {}).setdefault(str(race.day), []).append(name)
+    texts = []
+    for text, days in places.items():
+        when = "; ".join(f"{', '.join(names)} on {day}" for day, names in days.items())
+        texts.append(f"{text} ({when})")
+    return "; ".join(texts) or "no complete race yet"

@@ -76,6 +76,10 @@ def test_the_overview_has_a_row_for_each_workload(summary):
     assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
 
 
+def test_times_have_three_digits(summary):
+    assert [summary.three_digits(number) for number in (0.14, 4.5, 127.3)] == ["0.140", "4.50", "127"]
+
+
 def recorded_line(date, peer, rounds, jax="0.10.2"):
     versions = {"torch": "2"} if peer.startswith("pytorch") else {"jax": jax}
     line = {"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds, "versions": versions}
@@ -110,12 +114,12 @@ def test_two_versions_of_jax_are_in_one_table(summary, tmp_path):
     path.write_text("\n".join(old))
     *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
     assert row.endswith("| 1.00 (PyTorch) | 1.00 | — | — |")
-    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2, 2026-01-01 (W5)."
+    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2 (W5 on 2026-01-01)."
     assert second == "jax 0.12: no complete race yet."
     path.write_text("\n".join(old + new))
     *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
     assert row.endswith("| 1.00 (PyTorch) | 1.00 | 1.00 (PyTorch) | 1.00 |")
-    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2, 2026-01-02 (W5)."
+    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2 (W5 on 2026-01-02)."
     assert summary.recorded(w5, path).versions["jax"] == "0.10.2"
 
 
