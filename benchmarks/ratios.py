@@ -15,14 +15,14 @@ class Ratios(NamedTuple):
 
     Args:
         best: the peer that stands for the fastest other library.
-        library: its library's name.
+        fastest: the name of this library.
         to_best: the ratio of its times.
         to_pytorch: the ratio of the times of the peer that stands for PyTorch.
         medians: the median time of each peer that finished, in seconds for one model.
     """
 
     best: str
-    library: str
+    fastest: str
     to_best: float
     to_pytorch: float
     medians: dict[str, float]

@@ -48,7 +48,7 @@ def overview(races: dict[ModuleType, Race]) -> str:
             for peer in (workload.OURS, found.best, workload.PYTORCH)
         )
         name = f"{workload.RECIPE.split(':')[0]}: {workload.WORK}"
-        cells = (name, ours, f"{best} ({found.library})", f"{found.to_best:.2f}", pytorch, f"{found.to_pytorch:.2f}")
+        cells = (name, ours, f"{best} ({found.fastest})", f"{found.to_best:.2f}", pytorch, f"{found.to_pytorch:.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     days = " and ".join(sorted({str(race.day) for race in races.values()}))
     race = next(iter(races.values()))

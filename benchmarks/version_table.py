@@ -30,7 +30,7 @@ def _cells(workload: ModuleType, race: Race | None) -> tuple[str, str]:
     if race is None:
         return MISSING, MISSING
     found = ratios(workload, race)
-    return f"{found.to_best:.2f} ({found.library})", f"{found.to_pytorch:.2f}"
+    return f"{found.to_best:.2f} ({found.fastest})", f"{found.to_pytorch:.2f}"
 
 
 def _places(races: list[tuple[str, Race | None]]) -> str:
