@@ -15,6 +15,7 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer, weight_and_bias
+from functional_nn.layers.summed_product import summed_product
 
 
 def neuron(
@@ -130,7 +131,7 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     def backward(residuals, y_bar):
         x, weight = residuals
         rows = tuple(range(y_bar.ndim - 1))
-        params_bar = {"weight": jnp.tensordot(x, y_bar, axes=(rows, rows))}
+        params_bar = {"weight": summed_product(x, y_bar)}
         if bias:
             params_bar["bias"] = jnp.sum(y_bar, axis=rows)
         return params_bar, y_bar @ weight.T

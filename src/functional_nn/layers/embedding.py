@@ -12,6 +12,7 @@ from functional_nn.core.layer_checks import check_entries, check_floating, check
 from functional_nn.core.shapes import is_shape, wide_type
 from functional_nn.core.validation import as_array, check_count
 from functional_nn.layers.initializers import Initializer, weight_and_bias
+from functional_nn.layers.summed_product import summed_product
 
 
 def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", name: str = "embedding") -> Layer:
@@ -119,8 +120,7 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
 
     def backward(residuals, y_bar):
         x, weight = residuals
-        rows = tuple(range(y_bar.ndim - 1))
-        return {"weight": jnp.tensordot(y_bar, x, axes=(rows, rows))}, y_bar @ weight
+        return {"weight": summed_product(y_bar, x)}, y_bar @ weight
 
     return Layer(name, init, forward, backward)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
 from functional_nn.layers.initializers import Initializer, weight_and_bias
+from functional_nn.layers.summed_product import summed_product
 
 PROJECTIONS = ("query", "key", "value", "output")
 
@@ -55,9 +56,9 @@ def project(entries: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
 
 def project_backward(weight: jax.Array, x: jax.Array, y_bar: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The cotangents of W, b and x, for y = x W + b."""
-    batch_and_time = (0, 1)
-    weight_bar = jnp.tensordot(x, y_bar, axes=(batch_and_time, batch_and_time))
-    bias_bar = jnp.sum(y_bar, axis=batch_and_time)
+    inputs, outputs = (part.reshape(*part.shape[:2], math.prod(part.shape[2:])) for part in (x, y_bar))
+    weight_bar = summed_product(inputs, outputs).reshape(weight.shape)
+    bias_bar = jnp.sum(y_bar, axis=(0, 1))
     # y's axes after batch and time are the last axes of the weight; x_bar is summed over them.
     out_axes = tuple(range(2, y_bar.ndim)), tuple(range(x.ndim - 2, weight.ndim))
     return weight_bar, bias_bar, jnp.tensordot(y_bar, weight, axes=out_axes)

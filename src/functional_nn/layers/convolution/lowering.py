@@ -25,6 +25,7 @@ from jax import lax
 
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
+from functional_nn.layers.summed_product import summed_product
 
 LOWERINGS = ("auto", "native", "product")
 
@@ -143,8 +144,7 @@ def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, g
 def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int) -> jax.Array:
     if groups == 1:
         # The product sums over batch and out_sizes. Its rows are all places and input channels.
-        rows = tuple(range(y.ndim - 1))
-        weight_bar = jnp.tensordot(_patches(x, windows), y, axes=(rows, rows))
+        weight_bar = summed_product(_patches(x, windows), y)
     else:
         parts, grouped_y = window_places(x, windows), _grouped(y, groups)
         weight_bar = jnp.stack([jnp.einsum("...gc,...go->cgo", _grouped(part, groups), grouped_y) for part in parts])

@@ -17,9 +17,9 @@ from functional_nn.layers.recurrent.unrolling import (
     Returns,
     one_step,
     over_time,
-    summed_product,
     weights_and_bias_bar,
 )
+from functional_nn.layers.summed_product import summed_product
 
 
 @without_input_size("hidden_size")

@@ -15,6 +15,7 @@ from functional_nn.core.layer_checks import check_entries, check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_choice
+from functional_nn.layers.summed_product import summed_product
 
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
@@ -202,12 +203,6 @@ def weights_and_bias_bar(rows: dict[str, jax.Array], columns: jax.Array) -> Para
     ends = list(itertools.accumulate(part.shape[-1] for part in rows.values()))
     *weights, bias = jnp.split(product, ends)
     return {**dict(zip(rows, weights, strict=True)), "bias": bias[0]}
-
-
-def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product."""
-    axes = tuple(range(rows.ndim - 1))
-    return jnp.tensordot(rows, columns, axes=(axes, axes))
 
 
 def summed(rows: jax.Array) -> jax.Array:

@@ -1,0 +1,26 @@
+"""The product that gives the gradient of a weight matrix: a sum over all rows of a batch."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product.
+
+    XLA's products on a CPU read a transposed copy of their first factor. ``rows`` are often the results of an
+    activation, and XLA computes its last operations anew for each number of the copy. For GELU this took longer than
+    the product itself. So columnsᵀ rows is computed and transposed, if fewer numbers are then moved.
+    """
+    axes = tuple(range(rows.ndim - 1))
+    result_size = rows.shape[-1] * columns.shape[-1]
+    # An exported program can have a batch whose size is not known yet. It cannot be compared.
+    size_is_known = isinstance(rows.size, int)
+    if not size_is_known or rows.size <= columns.size + result_size:
+        return jnp.tensordot(rows, columns, axes=(axes, axes))
+    product = jnp.tensordot(columns, rows, axes=(axes, axes))
+    # The barrier keeps XLA from undoing this. It is put around a vector: XLA would put the transpose of a matrix into
+    # the product later, and under vmap, where the product has three axes, this ended the process (jaxlib 0.10).
+    return lax.optimization_barrier(product.ravel()).reshape(product.shape).T
