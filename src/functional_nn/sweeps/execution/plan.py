@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from functional_nn.training.programs.devices import POPULATION, cores
 from functional_nn.training.programs.memory import system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
+
+PROCESS_STATUS = Path("/proc/self/status")
+"""The file in which Linux describes the process. Other systems have no such file."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +153,20 @@ def used_bytes() -> tuple[int, int]:
     statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
     if statistics:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
+    # On Linux, ``getrusage`` also counts the process that started this one, so the system's own figures come first.
+    # A line is "VmHWM:   123 kB"; the name stands for the largest size so far ("high water mark").
+    with suppress(OSError, KeyError):
+        lines = PROCESS_STATUS.read_text("ascii", "replace").splitlines()
+        sizes = dict(line.split(":", 1) for line in lines)
+        now, most = (1024 * int(sizes[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+        return now, most
     try:
         import resource
     except ImportError:
         return 0, 0
     # The unit is bytes on macOS and KiB elsewhere.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    try:
-        # The second number is that of the pages in memory now.
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    except OSError:
-        return most, most
-    return pages * os.sysconf("SC_PAGE_SIZE"), most
+    return most, most
 
 
 def fitting(plan: Plan, batch_bytes: int, limit: int, population: int = 1) -> Plan:
