@@ -45,13 +45,11 @@ def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
     """J v with the Jacobian of a softmax p over the last axis, Jⱼₖ = pⱼ (δⱼₖ - pₖ): (J v)ⱼ = pⱼ Σₖ pₖ (vⱼ - vₖ).
 
     If one pₜ is above 1/2, the textbook's form pⱼ (vⱼ - Σₖ pₖ vₖ) loses digits for j = t. It is even 0 if pₜ rounds to
-    1. So vₜ is subtracted from all elements first, uⱼ = vⱼ - vₜ, which does not change J v. The element t is computed
-    from the others, since all elements sum to 0. If no p is above 1/2, the textbook's form keeps its digits.
+    1. So vₜ is subtracted from all elements first, uⱼ = vⱼ - vₜ, which does not change J v. As uₜ is 0 then, pₜ is no
+    longer in the sum Σₖ pₖ uₖ, and (J v)ₜ is -pₜ times it. If no p is above 1/2, the textbook's form keeps its digits.
     """
-    is_top = p > 0.5
-    u = _from_top(is_top, v)
-    others = jnp.where(is_top, 0, p * (u - jnp.sum(p * u, axis=-1, keepdims=True)))
-    return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
+    u = _from_top(p > 0.5, v)
+    return p * (u - jnp.sum(p * u, axis=-1, keepdims=True))
 
 
 def _from_top(is_top: jax.Array, v: jax.Array) -> jax.Array:

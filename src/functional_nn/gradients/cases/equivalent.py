@@ -55,7 +55,7 @@ EQUIVALENT = (
         "hard_silu", r"piecewise\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
     ),
     Equivalent(".*", r"derivative_rules\.py \(_from_top\)", ".*", FROM_TOP),
-    Equivalent(".*", r"derivative_rules\.py \(softmax_product\)", "gt: .*", TOP),
+    Equivalent(".*", r"derivative_rules\.py \(softmax_product\)", "gt: .*", FROM_TOP),
     Equivalent(".*", r"softmaxes\.py \(_log_softmax_pullback\)", "gt: .*", TOP),
     Equivalent("(log_)?softmax|cross_entropy.*", r"derivative_rules\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT),
     Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
