@@ -94,6 +94,7 @@ EQUIVALENT = (
     ),
     Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
     Equivalent(".*", r"(multi_head|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
+    Equivalent("transformer_block", r"standardize\.py \(Groups\.real\)", "select_n: always the second branch", PADDING),
     Equivalent(
         ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
     ),
