@@ -22,7 +22,7 @@ def strict_promotion():
 def program(page: str, title: str) -> str:
     """The block of code in the section of a page. The text before the first section is the section of the page."""
     text = (HOW_TO / f"{page}.md").read_text("utf-8")
-    (section,) = re.findall(rf"^#+ {title}\n(.*?)(?=^##? |\Z)", text, re.S | re.M)
+    (section,) = re.findall(rf"^#+ {re.escape(title)}\n(.*?)(?=^##? |\Z)", text, re.S | re.M)
     (block,) = re.findall(r"^```py\n(.*?)^```", section, re.S | re.M)
     return block
 
