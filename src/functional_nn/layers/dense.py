@@ -13,9 +13,9 @@ from functional_nn.activations.table import identity
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
+from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer, weight_and_bias
-from functional_nn.layers.summed_product import summed_product
 
 
 def neuron(

@@ -10,9 +10,9 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, is_concrete
 from functional_nn.core.shapes import is_shape, wide_type
+from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import as_array, check_count
 from functional_nn.layers.initializers import Initializer, weight_and_bias
-from functional_nn.layers.summed_product import summed_product
 
 
 def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", name: str = "embedding") -> Layer:

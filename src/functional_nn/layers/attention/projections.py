@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import Shape
+from functional_nn.core.summed_product import summed_product
 from functional_nn.layers.initializers import Initializer, weight_and_bias
-from functional_nn.layers.summed_product import summed_product
 
 PROJECTIONS = ("query", "key", "value", "output")
 

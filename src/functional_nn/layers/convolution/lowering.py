@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
+from functional_nn.core.summed_product import summed_product
 from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
-from functional_nn.layers.summed_product import summed_product
 
 LOWERINGS = ("auto", "native", "product")
 

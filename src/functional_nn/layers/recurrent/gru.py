@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
+from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
@@ -19,7 +20,6 @@ from functional_nn.layers.recurrent.unrolling import (
     over_time,
     weights_and_bias_bar,
 )
-from functional_nn.layers.summed_product import summed_product
 
 
 @without_input_size("hidden_size")
