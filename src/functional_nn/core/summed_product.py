@@ -12,7 +12,7 @@ def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
 
     XLA's products on a CPU read a transposed copy of their first factor. ``rows`` are often the results of an
     activation, and XLA computes its last operations anew for each number of the copy. For GELU this took longer than
-    the product itself. So columnsᵀ rows is computed and transposed, if fewer numbers are then moved.
+    the product itself. If it moves fewer numbers, columnsᵀ rows is computed instead, and its result is transposed.
     """
     axes = tuple(range(rows.ndim - 1))
     result_size = rows.shape[-1] * columns.shape[-1]
