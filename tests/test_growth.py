@@ -140,6 +140,17 @@ def test_the_page_is_made_from_the_newest_records(results, tmp_path):
     assert max(pictures.values()) < 100_000
 
 
+def test_a_measurement_that_was_stopped_does_not_replace_a_whole_one(tmp_path):
+    points = CURVES["width"].points
+    lines = [record("width", OURS, size, 1e-6 * size) for size in points]
+    lines += [record("width", OURS, size, 1.0, date="2026-01-03T00:00:00") for size in points[:-1]]
+    path = tmp_path / "growth.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (line,) = page.recorded(path).lines["width"]
+    assert line.sizes == points
+    assert line.costs[0] == pytest.approx(1e-6 * points[0])
+
+
 def test_a_bend_is_shown_with_both_exponents():
     assert page.exponents(Growth(0.12, 1024.0, 1.9)) == ("0.12", "1,024", "1.90")
     assert page.exponents(None) == ("—", "—", "—")

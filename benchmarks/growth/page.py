@@ -51,6 +51,8 @@ class Recorded:
 def recorded(results: Path) -> Recorded:
     """Reads the newest measurement of each curve from a file of records.
 
+    A measurement that was stopped early counts only if no other has all sizes.
+
     Raises:
         ValueError: if the file has no point of any curve.
     """
@@ -58,13 +60,16 @@ def recorded(results: Path) -> Recorded:
     records = [record for record in map(json.loads, text.splitlines()) if record["curve"] in CURVES]
     if not records:
         raise ValueError(f"expected points of curves in {results}, got none; run python -m benchmarks growth first")
-    newest = {record["curve"]: record["date"] for record in sorted(records, key=lambda record: record["date"])}
-    records = [record for record in records if record["date"] == newest[record["curve"]]]
     found = Recorded({}, {}, {})
     for name, curve in CURVES.items():
-        of_curve = [record for record in records if record["curve"] == name]
-        if not of_curve:
+        measurements: dict[str, list[dict]] = {}
+        for record in records:
+            if record["curve"] == name:
+                measurements.setdefault(record["date"], []).append(record)
+        if not measurements:
             continue
+        whole = [date for date, points in measurements.items() if {point["size"] for point in points} >= {*curve.points}]
+        of_curve = measurements[max(whole or measurements)]
         versions = {library: number for record in of_curve for library, number in record["versions"].items()}
         found.circumstances[name] = of_curve[0] | {"versions": versions}
         found.problems[name] = {record["entry"]: record["problem"] for record in of_curve if record["problem"]}

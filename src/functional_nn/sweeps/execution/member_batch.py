@@ -37,7 +37,10 @@ Item = TypeVar("Item")
 
 @dataclass
 class MemberHistory:
-    """The metrics of one member after each epoch, its status, and its train state while it waits for more epochs."""
+    """The metrics of one member after each epoch, its status, and its train state while it waits for more epochs.
+
+    The train state has no random key: the seed of the member makes it again.
+    """
 
     number: int
     status: str = RUNNING
@@ -129,14 +132,15 @@ class MemberBatch:
         self._keys = keys(grid, numbers)
         self._train_state: PyTree = None
         self._epoch = 0
-        self._device: Device | None = None
         self._members_place: Device = None
+        # Set when the members are on a device.
+        self.begun = False
         # Set when the last epoch has been run, and the histories have everything that is saved.
         self.done = False
 
     def begin(self, device: Device) -> None:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
-        self._device, self._data = device, self._group_programs.data_on(device, self._data_name)
+        self._data = self._group_programs.data_on(device, self._data_name)
         compiled = self._group_programs.on(device)
         # On a mesh, each device has its share of the members, and all of what the members share.
         self._members_place = compiled.member_sharding or device
@@ -148,13 +152,10 @@ class MemberBatch:
         if train_states[0] is None:
             self._train_state = self._programs.start(key)
         elif self._rules.members_at_once is None:
-            self._train_state = jax.device_put(train_states[0], device)
-        elif compiled.member_sharding is not None:
-            filled = _filled(train_states, self._rules.members_at_once)
-            self._train_state = jax.device_put(joined(filled), compiled.member_sharding)
+            self._train_state = jax.device_put(train_states[0], device)._replace(key=key)
         else:
             filled = _filled(train_states, self._rules.members_at_once)
-            self._train_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_put(filled, device))
+            self._train_state = jax.device_put(joined(filled), self._members_place)._replace(key=key)
         # All running members of a group have run the same number of epochs.
         self._epoch = self.histories[0].epochs
         # The batch has the states now. Copies in the histories would only take memory. The test metrics after a rung of
@@ -162,11 +163,7 @@ class MemberBatch:
         for history in self.histories:
             history.train_state = None
             history.test_metrics = {}
-
-    @property
-    def begun(self) -> bool:
-        """Whether the members are on a device."""
-        return self._device is not None
+        self.begun = True
 
     @property
     def goes_on(self) -> bool:
@@ -182,8 +179,7 @@ class MemberBatch:
 
         # The epoch with fast steps, and the evaluation.
         before = self._train_state
-        number = jax.device_put(np.int32(self._epoch), self._device)
-        arguments = (before, self._data.train_x, self._data.train_labels, number, self._order_key)
+        arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch), self._order_key)
         after, result = self._programs.epoch(*arguments)
         metrics = self._metrics(after, result)
         bad_steps = np.atleast_1d(np.array(result.bad_step))
@@ -228,16 +224,18 @@ class MemberBatch:
         return time.perf_counter() - clock
 
     def _set_down(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
-        """Puts the states of some members into their histories."""
+        """Puts the states of some members into their histories, without their keys, which the seeds make again."""
         # Members of one program have their states in the same arrays, which are taken apart together.
         for whole in {id(states[i]): states[i] for i in members}.values():
             of_whole = [i for i in members if states[i] is whole]
+            state = whole._replace(key=None)
             if self._rules.members_at_once is None:
-                parts = [whole]
-            elif self._programs.compiled.member_sharding is not None:
-                parts = taken_apart(whole, of_whole)
+                parts = [state]
+            elif len(of_whole) == len(self.histories) or self._programs.compiled.member_sharding is not None:
+                parts = taken_apart(state, of_whole)
             else:
-                parts = [jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in of_whole]
+                # A few members of many, so the others stay on the device.
+                parts = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in of_whole]
             for i, part in zip(of_whole, parts, strict=True):
                 self.histories[i].train_state = part
 

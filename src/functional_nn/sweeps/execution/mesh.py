@@ -73,11 +73,12 @@ def taken_apart(states: PyTree, members: Sequence[int]) -> list[PyTree]:
     """The train states of some members, as arrays in the memory of the host.
 
     Args:
-        states: those of all members of a batch, divided among devices along the first axis.
+        states: those of all members of a batch, along the first axis, which may be divided among devices.
         members: the places of the members in the batch.
     """
 
-    # An index into an array on several devices would be a program in which these exchange data, for each array.
+    # An index into an array of JAX is a program of its own. For an array on several devices, it is one in which these
+    # exchange data. So whole arrays are copied to the host, and indexed there.
     def on_host(leaf: PyTree) -> PyTree:
         return jax.device_put(leaf, jax.local_devices()[0]) if is_key(leaf) else np.asarray(leaf)
 

@@ -20,7 +20,7 @@ from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.member_batch import MemberBatch, MemberHistory, MemberRules
 from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.plan import Plan
-from functional_nn.sweeps.execution.static_groups import StaticGroup, keys
+from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.execution.store import Store
 from functional_nn.sweeps.execution.workers import Workers
 from functional_nn.sweeps.grid.grid import Hyperparameters
@@ -220,7 +220,7 @@ class Population:
     def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
-            return train_state._replace(key=None)  # the member's seed makes the same key again
+            return train_state._replace(key=None)
         return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
@@ -238,7 +238,7 @@ class Population:
         for history, tree in zip(*found, strict=True):
             self.histories[history.number] = history
             if whole:
-                history.train_state = tree._replace(key=keys(self._grid, history.number))
+                history.train_state = tree
             elif self._keep:
                 self._kept[history.number] = tree
         self._set_down_ended([history for history in found[0] if history.train_state is not None])
