@@ -68,7 +68,8 @@ def recorded(results: Path) -> Recorded:
                 measurements.setdefault(record["date"], []).append(record)
         if not measurements:
             continue
-        whole = [date for date, points in measurements.items() if {point["size"] for point in points} >= {*curve.points}]
+        sizes = {date: {point["size"] for point in points} for date, points in measurements.items()}
+        whole = [date for date in measurements if sizes[date] >= {*curve.points}]
         of_curve = measurements[max(whole or measurements)]
         versions = {library: number for record in of_curve for library, number in record["versions"].items()}
         found.circumstances[name] = of_curve[0] | {"versions": versions}

@@ -262,7 +262,7 @@ def train_members(
                         if on_epoch is not None:
                             on_epoch(population.ended, len(numbers))
                         interruption.check()
-                        rate = (population.ended - len(population.restored)) / max(time.perf_counter() - clock, 1e-9)
+                        rate = population.ended_here / max(time.perf_counter() - clock, 1e-9)
                         advance(f"{population.ended} of {len(numbers)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)

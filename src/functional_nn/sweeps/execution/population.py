@@ -46,6 +46,10 @@ class Population:
         keep: whether the parameters and state of the members are kept.
         order_seed, patience: see ``sweep``.
         mesh: the devices that train each batch of members together. None: each worker has one device.
+
+    Attributes:
+        histories: those of all members of the sweep.
+        ended_here: the number of members that have ended, without those that an earlier call trained.
     """
 
     def __init__(
@@ -76,6 +80,9 @@ class Population:
         self._groups = [GroupPrograms(group, grid, data, precision, self._mesh) for group in groups]
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
+        # Members are counted when they end. To count them anew after each epoch would be slow for thousands of members.
+        self._ended: set[int] = set()
+        self.ended_here = 0
         order_key = None if order_seed is None else jax.random.key(order_seed)
         self._compile(shared_order=order_key is not None)
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
@@ -166,6 +173,7 @@ class Population:
             for batch, done in steps:
                 if done:
                     save(batch)
+                self._count_ended(batch.histories)
                 yield
         except Exception:
             hidden_errors = (Exception,)  # this error must reach the caller, not one of saving after it
@@ -246,12 +254,18 @@ class Population:
 
     def _set_down_ended(self, histories: Sequence[MemberHistory]) -> None:
         """Moves the parameters and state of ended members to NumPy arrays, and frees their train states."""
+        self._count_ended(histories)
         for history in histories:
             if not history.running and history.train_state is not None:
                 if self._keep:
                     state = history.train_state
                     self._kept[history.number] = jax.device_get((state.params, state.state))
                 history.train_state = None
+
+    def _count_ended(self, histories: Sequence[MemberHistory]) -> None:
+        new = {history.number for history in histories if not history.running} - self._ended
+        self._ended |= new
+        self.ended_here += len(new & self._trained)
 
     def leave_out(self, halving: Halving) -> None:
         """Ends the members that successive halving leaves out."""
@@ -263,13 +277,12 @@ class Population:
     @property
     def ended(self) -> int:
         """The number of members that have ended."""
-        return sum(not history.running for history in self.histories)
+        return len(self._ended)
 
     @property
     def restored(self) -> tuple[int, ...]:
         """The numbers of the members that an earlier call trained to their end."""
-        ended = (history.number for history in self.histories if not history.running)
-        return tuple(number for number in ended if number not in self._trained)
+        return tuple(sorted(self._ended - self._trained))
 
     @property
     def batch_epochs(self) -> int:
