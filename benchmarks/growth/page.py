@@ -149,7 +149,9 @@ def about(group: str, found: Recorded) -> str:
     parts = [last["cpu"], f"{last['cores']} cores", last["system"], f"Python {last['python']}"]
     parts += [f"{name} {versions[name]}" for name in ("jax", "equinox", "torch") if name in versions]
     parts += [f"caches {caches}"] if caches else []
-    return f"{days}, {', '.join(parts)}; commit {last['commit']}, load {last['load_average']}."
+    # Curves of one picture may be from several measurements.
+    runs = {record["date"]: f"commit {record['commit']}, load {record['load_average']}" for record in records}
+    return f"{days}, {', '.join(parts)}; {' and '.join(runs[date] for date in sorted(runs))}."
 
 
 def write(results: Path, groups: Sequence[str] = tuple(GROUPS), page: Path = PAGE, pictures: Path = PICTURES) -> None:

@@ -42,7 +42,7 @@ def newest(lines: list[dict], name: str, candidate: str, evaluated_on: str) -> d
 def found_table(lines: list[dict]) -> str:
     """One row for each record: the anchor, parameters, seconds, and the test accuracies of all seeds."""
     rows = [
-        "| record | anchor | parameters | test accuracy of each seed | mean | seeds that reach it | seconds |",
+        "| record | anchor | parameters | test accuracy of each seed | mean | seeds that reach the goal | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     notes = []
