@@ -249,7 +249,7 @@ class Population:
                 history.train_state = tree
             elif self._keep:
                 self._kept[history.number] = tree
-        self._set_down_ended([history for history in found[0] if history.train_state is not None])
+        self._set_down_ended(found[0])
         return True
 
     def _set_down_ended(self, histories: Sequence[MemberHistory]) -> None:
