@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The newest measurement of each curve.
+    """The newest whole measurement of each curve.
 
     Args:
         lines: by curve, those of its entries.
@@ -68,8 +68,8 @@ def recorded(results: Path) -> Recorded:
                 measurements.setdefault(record["date"], []).append(record)
         if not measurements:
             continue
-        sizes = {date: {point["size"] for point in points} for date, points in measurements.items()}
-        whole = [date for date in measurements if sizes[date] >= {*curve.points}]
+        sizes_of = {date: {point["size"] for point in points} for date, points in measurements.items()}
+        whole = [date for date in measurements if sizes_of[date] >= {*curve.points}]
         of_curve = measurements[max(whole or measurements)]
         versions = {library: number for record in of_curve for library, number in record["versions"].items()}
         found.circumstances[name] = of_curve[0] | {"versions": versions}

@@ -260,10 +260,10 @@ def train_members(
                 with closing(population.train(rung, opened_store)) as steps:
                     for _ in steps:
                         if on_epoch is not None:
-                            on_epoch(population.ended, len(numbers))
+                            on_epoch(population.ended_so_far, len(numbers))
                         interruption.check()
                         rate = population.ended_here / max(time.perf_counter() - clock, 1e-9)
-                        advance(f"{population.ended} of {len(numbers)} models, {rate:.2f} a second")
+                        advance(f"{population.ended_so_far} of {len(numbers)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
         except KeyboardInterrupt:

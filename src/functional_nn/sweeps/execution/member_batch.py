@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 class MemberHistory:
     """The metrics of one member after each epoch, its status, and its train state while it waits for more epochs.
 
-    The train state has no random key: the seed of the member makes it again.
+    The ``key`` of the train state is None: the seed of the member makes it again.
     """
 
     number: int
@@ -231,10 +231,10 @@ class MemberBatch:
             state = whole._replace(key=None)
             if self._rules.members_at_once is None:
                 parts = [state]
-            elif len(of_whole) == len(self.histories) or self._programs.compiled.member_sharding is not None:
+            elif not self.goes_on or self._programs.compiled.member_sharding is not None:
                 parts = taken_apart(state, of_whole)
             else:
-                # A few members of many, so the others stay on the device.
+                # The other members go on. Here a few end early, so not all of them are copied to the host.
                 parts = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in of_whole]
             for i, part in zip(of_whole, parts, strict=True):
                 self.histories[i].train_state = part

@@ -70,7 +70,7 @@ def as_mesh(mesh: object) -> SweepMesh:
 
 
 def taken_apart(states: PyTree, members: Sequence[int]) -> list[PyTree]:
-    """The train states of some members, as arrays in the memory of the host.
+    """The train states of some members, as arrays in the memory of the host; random keys on the first device.
 
     Args:
         states: those of all members of a batch, along the first axis, which may be divided among devices.

@@ -49,7 +49,7 @@ class Population:
 
     Attributes:
         histories: those of all members of the sweep.
-        ended_here: the number of members that have ended, without those that an earlier call trained.
+        ended_here: as ``ended_so_far``, without the members that an earlier call trained.
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class Population:
         self._groups = [GroupPrograms(group, grid, data, precision, self._mesh) for group in groups]
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
-        # Members are counted when they end. To count them anew after each epoch would be slow for thousands of members.
-        self._ended: set[int] = set()
+        # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
+        # would be slow for thousands of members.
+        self._counted: set[int] = set()
         self.ended_here = 0
         order_key = None if order_seed is None else jax.random.key(order_seed)
         self._compile(shared_order=order_key is not None)
@@ -228,7 +229,7 @@ class Population:
     def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
-            return train_state._replace(key=None)
+            return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
         return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
@@ -249,12 +250,12 @@ class Population:
                 history.train_state = tree
             elif self._keep:
                 self._kept[history.number] = tree
+        self._count_ended(found[0])
         self._set_down_ended(found[0])
         return True
 
     def _set_down_ended(self, histories: Sequence[MemberHistory]) -> None:
         """Moves the parameters and state of ended members to NumPy arrays, and frees their train states."""
-        self._count_ended(histories)
         for history in histories:
             if not history.running and history.train_state is not None:
                 if self._keep:
@@ -263,13 +264,15 @@ class Population:
                 history.train_state = None
 
     def _count_ended(self, histories: Sequence[MemberHistory]) -> None:
-        new = {history.number for history in histories if not history.running} - self._ended
-        self._ended |= new
+        """Counts the members that have ended, each once. Those that are not trained here were restored."""
+        new = {history.number for history in histories if not history.running} - self._counted
+        self._counted |= new
         self.ended_here += len(new & self._trained)
 
     def leave_out(self, halving: Halving) -> None:
         """Ends the members that successive halving leaves out."""
         halving.leave_out(self.histories)
+        self._count_ended(self.histories)
         self._set_down_ended(self.histories)
 
     # Reports
@@ -277,12 +280,18 @@ class Population:
     @property
     def ended(self) -> int:
         """The number of members that have ended."""
-        return len(self._ended)
+        return sum(not history.running for history in self.histories)
+
+    @property
+    def ended_so_far(self) -> int:
+        """The number of members that had ended when ``train`` last yielded, quicker to ask for than ``ended``."""
+        return len(self._counted)
 
     @property
     def restored(self) -> tuple[int, ...]:
         """The numbers of the members that an earlier call trained to their end."""
-        return tuple(sorted(self._ended - self._trained))
+        ended = (history.number for history in self.histories if not history.running)
+        return tuple(number for number in ended if number not in self._trained)
 
     @property
     def batch_epochs(self) -> int:
