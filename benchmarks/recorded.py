@@ -9,6 +9,9 @@ from types import ModuleType
 from benchmarks.race import Entry
 
 FEWEST_ROUNDS = 5
+FEWEST_TO_COMPARE_VERSIONS = 3
+"""The fewest rounds of a race on the newest version, which stands beside one on the oldest version."""
+
 JAX_VERSIONS = ("0.10", "0.12")
 """The oldest and the newest supported version. The tables of workloads and the overviews show races on the first."""
 
@@ -31,18 +34,21 @@ class Race:
         return {library: number for entry in self.entries for library, number in entry.versions.items()}
 
 
-def newest(workload: ModuleType, path: Path, jax: str, options: dict | None = None) -> Race | None:
-    """The newest race on a version of jax in which all shown peers finished at least five rounds; None without one.
+def newest(
+    workload: ModuleType, path: Path, jax: str, options: dict | None = None, rounds: int = FEWEST_ROUNDS
+) -> Race | None:
+    """The newest race on a version of jax in which all shown peers finished enough rounds; None without one.
 
     Args:
         workload: the module of the workload.
         path: its file of records. The lines of one race have the same date.
         jax: the beginning of the version, such as `0.10`.
         options: what the options of the race have to be; by default any.
+        rounds: how many rounds are enough.
     """
     for records in reversed(races_of(path)):
         race = _race(workload, records)
-        finished = {entry.peer for entry in race.entries if not entry.problem and len(entry.seconds) >= FEWEST_ROUNDS}
+        finished = {entry.peer for entry in race.entries if not entry.problem and len(entry.seconds) >= rounds}
         wanted = is_version(race.versions.get("jax", ""), jax) and options in (None, race.options)
         if wanted and set(workload.SHOWN) <= finished:
             return race

@@ -6,7 +6,7 @@ from types import ModuleType
 from benchmarks.race import ROOT
 from benchmarks.ratios import ratios
 from benchmarks.recorded import FEWEST_ROUNDS as FEWEST_ROUNDS
-from benchmarks.recorded import JAX_VERSIONS, Race, newest
+from benchmarks.recorded import FEWEST_TO_COMPARE_VERSIONS, JAX_VERSIONS, Race, newest
 from benchmarks.recorded import recorded as recorded
 from benchmarks.records import RESULTS
 from benchmarks.report import ranked, versions
@@ -84,12 +84,19 @@ def put(path: Path, name: str, text: str) -> None:
 
 
 def versions_of(workloads: dict[str, ModuleType], results: Path) -> dict[ModuleType, dict[str, Race | None]]:
-    """The newest complete race of each workload on each version of jax, with the options that the tables show."""
+    """The newest complete race of each workload on each version of jax, with the options that the tables show.
+
+    On the newest one, three rounds are enough.
+    """
+    oldest_jax, newest_jax = JAX_VERSIONS
     found = {}
     for name, workload in workloads.items():
         path = results / f"{name}.jsonl"
-        options = recorded(workload, path).options
-        found[workload] = {jax: newest(workload, path, jax, options) for jax in JAX_VERSIONS}
+        race = recorded(workload, path)
+        found[workload] = {
+            oldest_jax: race,
+            newest_jax: newest(workload, path, newest_jax, race.options, FEWEST_TO_COMPARE_VERSIONS),
+        }
     return found
 
 
