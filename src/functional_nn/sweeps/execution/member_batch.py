@@ -234,7 +234,7 @@ class MemberBatch:
             elif not self.goes_on or self._programs.compiled.member_sharding is not None:
                 parts = taken_apart(state, of_whole)
             else:
-                # The other members go on. Here a few end early, so not all of them are copied to the host.
+                # Only a few members end early. The others go on, and are not copied.
                 parts = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in of_whole]
             for i, part in zip(of_whole, parts, strict=True):
                 self.histories[i].train_state = part
