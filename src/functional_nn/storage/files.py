@@ -18,7 +18,8 @@ from functional_nn.core.errors import InputError, short_repr
 
 TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
-
+HALF_WRITTEN = f".*.{TEMPORARY}"
+"""The pattern of the names of half-written files and folders."""
 
 JsonValue: TypeAlias = Any
 """A value as JSON holds it: None, a boolean, a number, a string, a list or an object."""
@@ -159,7 +160,7 @@ def remove_folder(folder: Path) -> None:
 
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
-    for temporary in parent.glob(f".*.{TEMPORARY}"):
+    for temporary in parent.glob(HALF_WRITTEN):
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:

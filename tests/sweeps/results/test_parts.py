@@ -8,6 +8,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import packed
 from functional_nn.sweeps.results.folder import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
@@ -130,6 +131,31 @@ def test_a_folder_with_files_is_not_written_to(folders, tmp_path):
     with pytest.raises(InputError, match="out: expected a new or empty folder"):
         fnn.sweeps.merge(parts, whole)
     assert contents(whole) == before
+
+
+def test_a_killed_merge_goes_on(folders, tmp_path):
+    """Its folder has a lock, some of the batches, and half-written files."""
+    whole, parts = folders
+    merged = tmp_path / "merged"
+    (merged / "batches").mkdir(parents=True)
+    first = sorted((whole / "batches").iterdir())[0]
+    shutil.copy(first, merged / "batches")
+    for left in (".lock", ".1.functional_nn.tmp", "batches/.2.functional_nn.tmp"):
+        (merged / left).write_text("1")
+    fnn.sweeps.merge(parts, merged)
+    assert contents(merged) == contents(whole)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "batches/notes.txt", "batches/0-0-end.safetensors", "other/.lock"])
+def test_a_merge_does_not_go_on_among_other_files(folders, tmp_path, name):
+    """A batch of another sweep is one of them."""
+    path = tmp_path / "merged" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(packed({}, {"fingerprint": "of another sweep"}))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="out: expected a new or empty folder"):
+        fnn.sweeps.merge(folders[1], tmp_path / "merged")
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_without_a_sweep_is_refused(folders, tmp_path):

@@ -13,6 +13,7 @@ import jax
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import write_whole
@@ -103,7 +104,7 @@ def planned(
         elif name == "vmap" and count.isdecimal() and int(count) > 0:
             plan = Plan(workers, int(count))
     if not isinstance(plan, Plan):
-        raise InputError("plan", f"{', '.join(PLANS)}, or a Plan(workers, members)", shown(plan))
+        raise InputError("plan", "a known name, or a Plan(workers, members)", shown(plan), suggest(str(plan), PLANS))
     check_count("plan.workers", plan.workers)
     check_count("plan.members", plan.members)
     if exact and plan.members > 1:

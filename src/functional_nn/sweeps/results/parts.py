@@ -10,9 +10,17 @@ from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.storage.files import JsonObject, check_new_folder, check_path, signed_text, write_whole
+from functional_nn.storage.files import (
+    HALF_WRITTEN,
+    JsonObject,
+    check_new_folder,
+    check_path,
+    remove_leftovers,
+    signed_text,
+    write_whole,
+)
 from functional_nn.storage.identity import PROGRAMS, difference
-from functional_nn.storage.locks import one_writer
+from functional_nn.storage.locks import LOCK, one_writer
 from functional_nn.sweeps.execution.store import AT_ONCE, BATCHES, FILE_ENTRIES, FINGERPRINT, SWEEP
 from functional_nn.sweeps.results.folder import good_batches, read_sweep, sweep_settings
 from functional_nn.sweeps.results.results import SweepResult
@@ -35,9 +43,11 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     The same sweep, without ``part``, can go on in the new folder, and has the parameters of all members then. This is
     not possible if ``vmap`` trained several members at once, because the whole sweep would train other members at once.
 
+    If the process was killed, call ``merge`` again with the same folders.
+
     Args:
         folders: the folders of all parts, in any order.
-        out: a new folder.
+        out: a new folder, or one in which such a merge was not finished.
 
     Returns:
         The result of the whole sweep, without parameters.
@@ -50,9 +60,9 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         raise InputError("folders", "a list with the folders of all parts", shown(folders))
     paths = [check_path("folders", folder) for folder in folders]
     out = check_new_folder("out", out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    settings = _check_parts(paths)
+    if out.exists() and (not out.is_dir() or _has_other_files(out, settings)):
         raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
-    _check_parts(paths)
     with one_writer("out", out):
         return put_together(paths, out)
 
@@ -63,6 +73,7 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     if (out / SWEEP).exists():
         _check_same_sweep(out, sweep_settings(out), settings)
     (out / BATCHES).mkdir(exist_ok=True)
+    remove_leftovers(out / BATCHES)
     for path in paths:
         for file, _, _ in good_batches(path):
             arrays, about = unpacked(file)
@@ -73,6 +84,21 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     # The settings come last: a folder without them is no sweep yet.
     write_whole(out / SWEEP, signed_text(settings))
     return read_sweep(out)[0]
+
+
+def _has_other_files(out: Path, settings: JsonObject) -> bool:
+    """Whether a folder has anything but what a killed ``merge`` of the same sweep left there."""
+    for path in out.rglob("*"):
+        if path.parent == out / BATCHES:
+            try:
+                is_ours = unpacked(path)[1][FINGERPRINT] == settings[FINGERPRINT]
+            except (OSError, ValueError, KeyError):
+                is_ours = False
+        else:
+            is_ours = path in (out / BATCHES, out / LOCK)
+        if not is_ours and not path.match(HALF_WRITTEN):
+            return True
+    return False
 
 
 def _check_parts(paths: Sequence[Path]) -> JsonObject:
