@@ -46,7 +46,10 @@ SUMS_AND_PRODUCTS: Options = {
 }
 """YNNPACK computes the sums and the matrix products."""
 
-ONE_BY_ONE: Options = {"xla_disable_hlo_passes": "tree_reduction_rewriter"}
+LEFT_OUT = "xla_disable_hlo_passes"
+"""The option with the names of XLA's passes to leave out, separated by commas."""
+
+ONE_BY_ONE: Options = {LEFT_OUT: "tree_reduction_rewriter"}
 """A sum adds its numbers in order. By default a sum of more than 32 numbers is computed in parts of 32. This rounds
 less if the sum is long, but each level of parts is one more kernel to compile."""
 
@@ -88,6 +91,22 @@ def sum_options(program: TracedProgram) -> Options:
         if left == right == 1:
             lengths.append(shared)
     return ONE_BY_ONE if lengths and max(lengths) <= SHORT else {}
+
+
+def beside_others(options: Mapping[str, str | bool | int]) -> Options:
+    """The same options, for a program that runs at the same time as others, one for each core or device of a CPU.
+
+    XLA divides elementwise operations into tasks for a pool of as many threads as there are cores. A task that comes
+    when its work is done stays in the queue until a thread is free. If each thread is busy with a program, the queue
+    grows. When it is full, after 1,024 tasks, the thread that brings another one runs it at once. Then Eigen's
+    convolutions return wrong values: their tasks share memory that belongs to a thread. This was seen with jaxlib 0.10
+    and 0.12. So the operations are not divided. Each program has only one core anyway.
+
+    >>> beside_others(ONE_BY_ONE)
+    {'xla_disable_hlo_passes': 'tree_reduction_rewriter,cpu-parallel-task-assigner'}
+    """
+    passes = [str(options[LEFT_OUT])] if LEFT_OUT in options else []
+    return {**options, LEFT_OUT: ",".join([*passes, "cpu-parallel-task-assigner"])}
 
 
 def _named(program: TracedProgram, name: str) -> Iterator[JaxprEqn]:

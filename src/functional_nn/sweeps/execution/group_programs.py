@@ -57,7 +57,7 @@ class GroupPrograms:
         self._copying = threading.Lock()
 
     def compile(self, devices: Sequence[Device], members_at_once: int | None, shared_order: bool) -> CompiledPrograms:
-        """Compiles the programs for each device; returns those on the first one."""
+        """Compiles the programs for the device of each worker; returns those on the first one."""
         scalar = jax.ShapeDtypeStruct((), np.dtype(self._precision.parameters))
         spec = ProgramSpec(
             self.group.make_recipe,
@@ -69,6 +69,7 @@ class GroupPrograms:
             shared_order=shared_order,
             devices=self._mesh.data,
             population=self._mesh.population,
+            in_threads=len(devices) > 1,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()

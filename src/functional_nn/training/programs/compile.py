@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 from jax.extend.core import ClosedJaxpr
-from jax.stages import Compiled, Traced, Wrapped
+from jax.stages import Compiled, Lowered, Traced, Wrapped
 from jax.typing import ArrayLike
 
 from functional_nn.core.masked import Value
@@ -21,6 +21,7 @@ from functional_nn.jaxprs.xla_options import (
     RUN_ONCE,
     SUMS_AND_PRODUCTS,
     Options,
+    beside_others,
     compile_lowered,
     step_options,
     sum_options,
@@ -135,7 +136,7 @@ class CompiledPrograms:
             traced = other._traced_start()
             if shapes_of(traced.out_info) != self.train_state:
                 return None
-            start = compile_lowered(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
+            start = self._compile(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
         other._compiled = self._compiled | {"start": start}
         other.jaxprs = self.jaxprs | {"start": traced.jaxpr}
         # The fingerprint of the initial values differs.
@@ -156,13 +157,13 @@ class CompiledPrograms:
             traced = self._functions.jit(self._functions.careful_epoch, own=2, shared=4).trace(
                 shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
             )
-            return compile_lowered(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
+            return self._compile(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
 
     @cached_property
     def evaluate_test(self) -> Compiled:
         """The evaluation of the test examples, for a run that is evaluated on validation examples until its end."""
         with jax.default_device(self._device):
-            return compile_lowered(self._trace_evaluate(self.train_state, "test").lower(), EVALUATION)
+            return self._compile(self._trace_evaluate(self.train_state, "test").lower(), EVALUATION)
 
     def batch_totals(self, x: Value, labels: PyTree) -> Compiled:
         """The program that computes the totals of a streamed batch that is evaluated.
@@ -173,7 +174,7 @@ class CompiledPrograms:
         if key not in self._batch_totals:
             with jax.default_device(self._device):
                 lowered = self._trace_batch_totals(self.train_state, *shapes_of((x, labels))).lower()
-                self._batch_totals[key] = compile_lowered(lowered, EVALUATION)
+                self._batch_totals[key] = self._compile(lowered, EVALUATION)
         return self._batch_totals[key]
 
     @cached_property
@@ -184,7 +185,7 @@ class CompiledPrograms:
             traced = self._place(self._functions.evaluation_of_totals).trace(
                 self._shapes.hyperparameters, shapes_of(totals.out_info)
             )
-            return compile_lowered(traced.lower(), QUICK | FIRST_LEVEL)
+            return self._compile(traced.lower(), QUICK | FIRST_LEVEL)
 
     @property
     def member_state(self) -> TrainState:
@@ -208,6 +209,10 @@ class CompiledPrograms:
             steps=steps,
         )
 
+    def _compile(self, lowered: Lowered, options: Options) -> Compiled:
+        runs_beside_others = self.spec.in_threads or self.spec.devices * self.spec.population > 1
+        return compile_lowered(lowered, beside_others(options) if runs_beside_others else options)
+
     def _compile_all(self) -> dict[str, Compiled]:
         """Traces the programs one after another, and compiles each in a thread meanwhile; returns them by name."""
         shapes = self._shapes
@@ -220,7 +225,7 @@ class CompiledPrograms:
             def compile_program(name: str, traced: Traced, options: Options) -> PyTree:
                 """Starts to compile a program, and returns the shapes of its results."""
                 self.jaxprs[name] = traced.jaxpr
-                compiling[name] = threads.submit(compile_lowered, traced.lower(), options | sum_options(traced.jaxpr))
+                compiling[name] = threads.submit(self._compile, traced.lower(), options | sum_options(traced.jaxpr))
                 return traced.out_info
 
             if "train" in self.spec.streamed:

@@ -29,6 +29,7 @@ class ProgramSpec:
         devices: the number of devices that share each batch.
         population: the number of groups of such devices. Each group trains its share of the members.
         streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
+        in_threads: whether several threads run the programs at the same time.
     """
 
     recipe: Recipe | RecipeMaker
@@ -41,6 +42,7 @@ class ProgramSpec:
     devices: int = 1
     population: int = 1
     streamed: tuple[str, ...] = ()
+    in_threads: bool = False
 
     def _values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
