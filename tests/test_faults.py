@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-FAULTS = range(1, 98)
+FAULTS = range(1, 99)
 
 
 @cache

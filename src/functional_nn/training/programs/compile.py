@@ -148,8 +148,7 @@ class CompiledPrograms:
         """An epoch of steps that keep the last finite state, as one program.
 
         It returns the train state after the epoch, the result, and, for a single model, the train state before the
-        first bad step.
-        It is compiled when a run first needs it, because few runs do, and its checks make compilation longer.
+        first bad step. It is compiled when a run first needs it: few runs do, and its checks make compilation longer.
         """
         x, labels = self.spec.data.part("train")
         shapes = self._shapes
@@ -210,8 +209,7 @@ class CompiledPrograms:
         )
 
     def _compile(self, lowered: Lowered, options: Options) -> Compiled:
-        runs_beside_others = self.spec.in_threads or self.spec.devices * self.spec.population > 1
-        return compile_lowered(lowered, beside_others(options) if runs_beside_others else options)
+        return compile_lowered(lowered, beside_others(options) if self.spec.runs_beside_others else options)
 
     def _compile_all(self) -> dict[str, Compiled]:
         """Traces the programs one after another, and compiles each in a thread meanwhile; returns them by name."""

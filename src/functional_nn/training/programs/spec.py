@@ -44,6 +44,11 @@ class ProgramSpec:
     streamed: tuple[str, ...] = ()
     in_threads: bool = False
 
+    @property
+    def runs_beside_others(self) -> bool:
+        """Whether several of these programs run at the same time: in threads, or on several devices."""
+        return self.in_threads or self.devices * self.population > 1
+
     def _values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
         leaves, structure = jax.tree.flatten(self.data)
