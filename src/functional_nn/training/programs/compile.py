@@ -51,8 +51,7 @@ class CompiledPrograms:
 
     An epoch of examples in memory has three programs: one draws its order, one trains on the full batches, and one
     trains on the remaining examples. A stream has one program in place of them, which trains on one batch. Each program
-    is compiled in a thread as soon as it is traced, while the next one is traced. The shortest ones are traced first,
-    so that all cores soon have work.
+    is compiled in a thread while the next one is traced. The shortest come first, so that all cores soon have work.
 
     The first argument of each program but ``draw_order`` is a dict of traced hyper-parameters. A run of ``fit`` has
     none, and an empty dict adds nothing to a program. ``Programs`` passes them.
