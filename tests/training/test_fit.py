@@ -68,6 +68,12 @@ def network_that_counts_its_traces():
     return fnn.chain(fnn.dense(4), counted, fnn.dense(3)), traces
 
 
+def test_runs_can_be_compared_and_found_in_a_list():
+    run, other = fit(epochs=1), fit(epochs=1)
+    assert other in [run, other]
+    assert run != other
+
+
 def test_programs_are_compiled_once_and_used_again():
     net, traces = network_that_counts_its_traces()
     first = fit(net, epochs=5)
@@ -299,6 +305,30 @@ def test_an_unhashable_loss_works():
             return self.factor * fnn.cross_entropy(y, labels)
 
     assert fit(fnn.dense(3), Twice(), epochs=1).status == "finished"
+
+
+def test_an_unhashable_optimizer_and_an_unhashable_layer_work():
+    @dataclasses.dataclass
+    class Descent:
+        rate: float = 0.1
+
+        def init(self, params):
+            return ()
+
+        def update(self, gradient, state, params=None):
+            return jax.tree.map(lambda leaf: -self.rate * leaf, gradient), state
+
+    @dataclasses.dataclass
+    class Scaled:
+        factor: float = 2.0
+
+        def __call__(self, params, state, x, *, train, key=None):
+            return self.factor * x @ params["weight"], state, ()
+
+    net = fnn.Layer("scaled", lambda key, in_shape: ({"weight": jnp.ones((in_shape[0], 3))}, {}), Scaled())
+    run = fit(net, optimizer=Descent(), epochs=1, non_finite="roll-back")
+    assert run.status == "finished"
+    assert fnn.training.predict(net, run.params, run.state, make_data().test_x).shape == (20, 3)
 
 
 def test_numpy_s_own_types_are_taken():

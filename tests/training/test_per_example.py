@@ -28,6 +28,19 @@ def test_they_are_those_of_batches_of_one_and_their_mean_is_the_batchs():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b, rtol=1e-4, atol=1e-6), gradients, whole)
 
 
+def test_a_loss_may_report_more_and_labels_may_be_a_dict():
+    net = fnn.dense(3)
+    params, state = net.init(jax.random.key(0), (5,))
+
+    def loss(y, labels):
+        value = fnn.cross_entropy(y, labels["class"])
+        return value, {"classes": value}
+
+    found = fnn.training.per_example_gradients(net, loss, params, state, X, {"class": LABELS})
+    expected = fnn.training.per_example_gradients(net, fnn.cross_entropy, params, state, X, LABELS)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_layers_that_couple_the_batch_are_refused_by_name():
     net = fnn.chain(fnn.dense(4), fnn.chain(fnn.batch_norm(), fnn.relu), fnn.dense(3))
     params, state = net.init(jax.random.key(0), (5,))

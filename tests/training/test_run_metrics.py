@@ -133,6 +133,15 @@ def test_learning_rates_of_inject_hyperparams_are_reported():
     assert fit().history[0].learning_rate is None
 
 
+def test_a_learning_rate_that_is_a_vector_is_not_reported():
+    def descent(learning_rate):
+        return optax.stateless(lambda gradient, params: jax.tree.map(lambda leaf: -learning_rate * leaf, gradient))
+
+    rule = optax.inject_hyperparams(descent)(learning_rate=jnp.array([0.1, 0.2, 0.3]))
+    run = fnn.fit(fnn.dense(3), fnn.cross_entropy, rule, DATA, epochs=1, batch_size=16)
+    assert (run.status, run.history[0].learning_rate) == ("finished", None)
+
+
 TWO = fnn.Layer(
     "two",
     lambda key, in_shape: (

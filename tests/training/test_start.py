@@ -100,6 +100,13 @@ def test_a_train_state_of_another_optimizer_is_refused():
         fnn.fit(NET, fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=1, start=fit().train_state)
 
 
+def test_a_key_of_another_generator_is_refused():
+    state = fit(epochs=1).train_state._replace(key=jax.random.key(0, impl="rbg"))
+    with pytest.raises(fnn.InputError, match=r"start: expected a key of type key<fry>, got key<rbg>\. Set jax_default"):
+        fit(start=state)
+    assert fnn.training.create_train_state(NET, RULE, jax.random.key(0), (5,), start=state) is state
+
+
 @pytest.mark.parametrize("folder", [None, "run"])
 def test_what_is_no_train_state_is_named(tmp_path, folder):
     run = fit(epochs=1)

@@ -1,5 +1,7 @@
 """What ends a run before its last epoch: ``on_epoch``, an exception, and patience."""
 
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -46,6 +48,18 @@ def test_an_exception_in_on_epoch_passes_through_and_what_was_reached_is_kept(tm
     run = caught.value.run
     assert (run.status, len(run.history)) == ("stopped", 3)
     assert run.message == "RuntimeError after 3 of 6 epochs."
+    assert fit(checkpoints=tmp_path).restored_epochs == 3
+
+
+def test_sys_exit_in_on_epoch_passes_through_and_what_was_reached_is_kept(tmp_path):
+    def exits(metrics, train_state):
+        if metrics.epoch == 3:
+            sys.exit(7)
+
+    with pytest.raises(SystemExit) as caught:
+        fit(on_epoch=exits, checkpoints=fnn.training.Checkpoints(tmp_path, minutes=1000))
+    run = caught.value.run
+    assert (caught.value.code, run.message) == (7, "SystemExit after 3 of 6 epochs.")
     assert fit(checkpoints=tmp_path).restored_epochs == 3
 
 

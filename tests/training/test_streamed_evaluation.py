@@ -116,6 +116,20 @@ def test_an_error_in_the_last_evaluation_has_the_run():
     assert (run.status, len(run.history), run.test_metrics) == ("finished", 2, {})
 
 
+def test_ctrl_c_in_the_last_evaluation_keeps_the_run():
+    calls = []
+
+    def test():
+        calls.append(len(calls))
+        yield X[:16], LABELS[:16]
+        if calls[-1]:  # the first call reads the shapes, before training
+            raise KeyboardInterrupt
+
+    run = fit(validation=TRAIN, test=test)
+    assert (run.status, len(run.history), run.test_metrics) == ("interrupted", 2, {})
+    assert run.message == "Interrupted in the evaluation of the test examples, after 2 of 2 epochs, which are kept."
+
+
 def test_a_function_is_called_for_each_evaluation_and_images_are_flattened():
     images = RANDOM.integers(0, 256, (24, 4, 3, 1), np.uint8)
     calls = []

@@ -73,6 +73,12 @@ def is_key(leaf: Shaped) -> bool:
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def key_types(tree: PyTree) -> dict[str, str]:
+    """The generator of each random key in a pytree, by its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)}
+
+
 def form(leaf: Shaped) -> str:
     """The type and the shape of an array as text.
 
@@ -144,11 +150,16 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
     """
     digest = hashlib.sha256(more.encode())
     for name in sorted(arrays):
-        array = np.asarray(arrays[name], order="C")
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        # A scalar cannot be viewed as bytes, but a vector of one element can.
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(f"{name} ".encode())
+        add_to_digest(digest, np.asarray(arrays[name], order="C"))
     return digest.hexdigest()
+
+
+def add_to_digest(digest: hashlib._Hash, array: np.ndarray) -> None:
+    """Adds the type, the shape and the numbers of an array in C order to a digest."""
+    digest.update(f"{array.dtype} {array.shape}".encode())
+    # A scalar cannot be viewed as bytes, but a vector of one element can.
+    digest.update(array.reshape(-1).view(np.uint8).data)
 
 
 def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:

@@ -19,7 +19,7 @@ from functional_nn.storage.arrays import (
     checksum,
     differences,
     form,
-    is_key,
+    key_types,
     named_arrays,
     tree_like,
     unpacked,
@@ -95,7 +95,7 @@ def write(path: Path, step: int, tree: object, loss: float | None, about: Mappin
     entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
     for name, array in arrays.items():
         entries[name]["sha256"] = checksum({name: array})
-    for name, key_type in _key_types(tree).items():
+    for name, key_type in key_types(tree).items():
         entries[name]["key"] = key_type
     file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest = {
@@ -139,8 +139,8 @@ def read(path: Path, step: int) -> Checkpoint:
     if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
         raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
     found = {name: entry["form"] for name, entry in entries.items()}
-    key_types = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
-    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, key_types)
+    generators = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
+    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, generators)
 
 
 def read_manifest(path: Path) -> JsonObject:
@@ -187,9 +187,3 @@ def _kind(node: object) -> str:
     elif isinstance(node, tuple | list):
         parts = node
     return f"{type(node).__name__}({', '.join(_kind(part) for part in parts)})"
-
-
-def _key_types(tree: object) -> dict[str, str]:
-    """The generator of each random key by its path."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)}

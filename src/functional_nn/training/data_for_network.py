@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from functools import lru_cache
 
 import jax
 import numpy as np
 
+from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, checked_init
 from functional_nn.core.shapes import Shape, shape_of
@@ -86,7 +86,7 @@ def _flattened_where_needed(net: Layer, split: Split) -> Split:
     return split._replace(train_x=flat(x), test_x=flat(split.test_x), validation_x=flat(split.validation_x))
 
 
-@lru_cache(maxsize=32)
+@cached_if_hashable(maxsize=32)
 def _network_output(net: Layer, structure: Hashable, leaves: tuple[tuple[Shape, str], ...]) -> PyTree:
     # Bytes enter the network as floating-point numbers.
     types = [jax.ShapeDtypeStruct(shape, "float32" if dtype == "uint8" else dtype) for shape, dtype in leaves]

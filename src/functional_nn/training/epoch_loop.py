@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import jax
@@ -30,7 +30,7 @@ from functional_nn.training.resilience.checkpointing import RunProgress
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import SKIP, BadStep
 from functional_nn.training.resilience.shared_saver import SharedSaver
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.run import EpochMetrics, Run
 from functional_nn.training.state import TrainState
 
 OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
@@ -100,6 +100,23 @@ class EpochLoop:
         if is_stopped and not self.reached.status:
             return "stopped", f"on_epoch stopped the run after {self.done()}."
         return self._end()
+
+    def with_test_metrics(self, run: Run) -> Run:
+        """The run with the metrics on its test examples, for a run that was evaluated on validation examples.
+
+        Ctrl-C ends this evaluation, and the run is then interrupted.
+        """
+        try:
+            with self.processes.noticing_loss():
+                evaluation, labels = self.data.evaluate("test", self.reached.train_state)
+                return replace(run, test_metrics=as_numbers(evaluated_metrics("test", evaluation), labels))
+        except BaseException as error:
+            # Several processes return the same, and the others may have evaluated everything.
+            if isinstance(error, KeyboardInterrupt) and not self.processes.are_several:
+                message = f"Interrupted in the evaluation of the test examples, after {self.done()}, which are kept."
+                return replace(run, status="interrupted", message=message)
+            error.run = run  # pyright: ignore[reportAttributeAccessIssue]
+            raise
 
     def done(self) -> str:
         """The number of epochs that are done, in words."""
@@ -200,9 +217,3 @@ def epochs_since_best(losses: Sequence[float]) -> int:
     if not len(losses):
         return 0
     return len(losses) - 1 - int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
-
-
-def test_metrics(data: EvaluatedData, train_state: TrainState) -> dict[str, float]:
-    """The metrics on the test examples at the end of a run that was evaluated on validation examples."""
-    evaluation, labels = data.evaluate("test", train_state)
-    return as_numbers(evaluated_metrics("test", evaluation), labels)

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -35,7 +34,7 @@ from functional_nn.training.argument_checks import (
     check_seed,
 )
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, test_metrics
+from functional_nn.training.epoch_loop import EpochLoop, OnEpoch
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
 from functional_nn.training.evaluated_data import EvaluatedData
 from functional_nn.training.likely_mistakes import warn_of_likely_mistakes
@@ -84,8 +83,9 @@ def fit(
 ) -> Run:
     """Trains a network and evaluates it after every epoch.
 
-    All full batches of an epoch are one compiled program. The data are copied to the device once, before the first
-    epoch. The same seed gives the same bits on the same machine.
+    All full batches of an epoch are one compiled program. The data are moved to the device once, before the first
+    epoch. A CPU may read them from the given arrays and memory maps, without a copy. So do not change the arrays while
+    ``fit`` runs. The same seed gives the same bits on the same machine.
 
     Arrays of bytes (uint8) are images, in a ``Dataset`` and in a ``Split``, and are prepared in two ways
     (``functional_nn.data.preparation``). They are divided by 255, batch by batch; so tokens and other integers must not
@@ -311,20 +311,15 @@ def fit(
             with progress_bar("training", epochs, show_progress) as advance:
                 try:
                     status, message = loop.run(saver, interruption, advance)
-                except Exception as error:
-                    # What was reached is not lost, whatever went wrong, such as an error in on_epoch.
+                except BaseException as error:
+                    # What was reached is not lost, whatever went wrong, such as an error or sys.exit in on_epoch.
                     error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
                     saver.save_after_failure(loop.reached)
                     raise
     run = result(status, message)
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
-        with processes.noticing_loss():
-            try:
-                run = replace(run, test_metrics=test_metrics(loop.data, loop.reached.train_state))
-            except Exception as error:
-                error.run = run  # pyright: ignore[reportAttributeAccessIssue]
-                raise
+        run = loop.with_test_metrics(run)
     if status == "non-finite":
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 
 from functional_nn.core.layer import Layer, Params, State, as_layer
@@ -9,7 +11,7 @@ from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_function
-from functional_nn.training.argument_checks import check_batch, check_scalar
+from functional_nn.training.argument_checks import check_batch, check_loss
 from functional_nn.training.step import LossFunction
 
 
@@ -33,9 +35,9 @@ def per_example_gradients(
         x (batch, …), labels (batch, …); the losses (batch,), and each gradient (batch, *parameter's shape)
 
     Args:
-        net, loss: what ``fit`` takes.
+        net, loss: what ``fit`` takes. The numbers that a loss reports in addition are left out.
         params, state: of the network. The new state is not returned.
-        x, labels: a batch.
+        x, labels: a batch: arrays, or pytrees of arrays.
         train: whether the network is in training.
         key: for noise, such as dropout; each example has its own noise.
 
@@ -54,19 +56,22 @@ def per_example_gradients(
     References:
         Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
     """
-    net, labels = as_layer(net), as_array("labels", labels)
+    net = as_layer(net)
+    # A list of numbers is one array.
+    labels = jax.tree.map(partial(as_array, "labels"), labels, is_leaf=lambda node: isinstance(node, list))
     check_function("loss", loss, "a loss, such as cross_entropy, or a function")
     check_trees(params, state)
-    check_batch(x, labels)
+    examples = check_batch(x, labels)
     if key is not None:
         check_key(key)
 
     def value(params, x, label, key):
         # Each example is a batch of one, so the mean in the loss changes nothing.
-        y, _ = net.apply(params, state, jax.tree.map(lambda leaf: leaf[None], x), train=train, key=key)
-        return check_scalar("loss", loss(y, label[None]))
+        x, label = jax.tree.map(lambda leaf: leaf[None], (x, label))
+        y, _ = net.apply(params, state, x, train=train, key=key)
+        return check_loss(loss(y, label))[0]
 
-    keys = None if key is None else jax.random.split(key, labels.shape[0])
+    keys = None if key is None else jax.random.split(key, examples)
     # The name of the mapped axis is how a layer such as batch_norm notices that its batch is not whole.
     alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
     return alone(params, x, labels, keys)

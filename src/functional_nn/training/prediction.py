@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import jax
 import numpy as np
 
+from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_arrays, check_count, is_array, shown, tree_in_native_order
+from functional_nn.data.examples import number_of_examples
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
@@ -78,7 +79,11 @@ def _by_batch(
     x = jax.tree.map(_as_numpy_if_convertible, x)
     check_arrays("x", x)
     params, state, x = tree_in_native_order((params, state, x))
-    examples = len(jax.tree.leaves(x)[0])
+    examples = number_of_examples(x)
+    # Slices beyond the end of a shorter array are not an error, so examples would be left out.
+    if any(len(array) != examples for array in jax.tree.leaves(x)):
+        shapes = ", ".join(str(array.shape) for array in jax.tree.leaves(x))
+        raise InputError("x", "arrays with the same number of examples along axis 0", f"shapes {shapes}")
     if examples == 0:
         raise InputError("x", "at least one example", shown(x))
 
@@ -96,12 +101,12 @@ def _as_numpy_if_convertible(x: object) -> object:
 
 
 # Both functions are kept, because jax.jit compiles again for a new function object, even with the same network.
-@lru_cache(maxsize=8)
+@cached_if_hashable(maxsize=8)
 def _outputs(net: Layer, precision: Precision) -> Callable[[Params, State, Value], PyTree]:
     return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])
 
 
-@lru_cache(maxsize=8)
+@cached_if_hashable(maxsize=8)
 def _probabilities(net: Layer, precision: Precision) -> Callable[[Params, State, Value], jax.Array]:
     @jax.jit
     def probabilities(params, state, x):

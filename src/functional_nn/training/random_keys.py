@@ -14,6 +14,8 @@ SETTING_OF_BITS = "jax_threefry_partitionable"
 def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
     """The key for one use: ``init``, ``shuffle`` with the number of an epoch, or ``noise`` with the number of a step.
 
+    Numbers are 32 bits long, so the keys repeat after 2**28 epochs or steps (268 million).
+
     >>> keys = [derived_key(jax.random.key(0), *use) for use in (("init",), ("shuffle", 0), ("noise", 0), ("noise", 1))]
     >>> len({str(jax.random.key_data(key)) for key in keys})
     4

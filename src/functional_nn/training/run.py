@@ -105,7 +105,7 @@ jax.tree_util.register_pytree_node(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equality of dataclasses cannot compare arrays
 class Run:
     """The result of ``fit``.
 
@@ -120,7 +120,7 @@ class Run:
         seconds: ``compile`` (0 if the programs were already compiled) and ``train``.
         restored_epochs: how many of the epochs came from a checkpoint.
         test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
-            ``test_accuracy``; empty if there are no test examples.
+            ``test_accuracy``; empty if there are no test examples, and for an interrupted run with validation examples.
         eval_params: the ``eval_params`` given to ``fit``.
         at_bad_step: for a run with status ``"non-finite"``, the arguments of the step that ended it: ``params``,
             ``state``, ``x``, ``labels`` and ``key``, and the run's ``penalty``, ``gradient`` and ``precision``. So
@@ -139,7 +139,7 @@ class Run:
     restored_epochs: int = 0
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     eval_params: EvaluatedParams | None = None
-    at_bad_step: Mapping[str, PyTree] | None = field(default=None, compare=False)
+    at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
     def __repr__(self) -> str:

@@ -135,8 +135,11 @@ def create_train_state(
     check_gradient_transformation(optimizer)
     if start is None:
         return _first_train_state(net, optimizer, key, in_shape, policy)
+    check_start(start)
+    # A train state keeps its own key, which may be of another generator.
+    own_key = start.key if isinstance(start, TrainState) else key
     # Only the shapes of the initial values are needed, so none are drawn.
-    expected = jax.eval_shape(lambda key: _first_train_state(net, optimizer, key, in_shape, policy), key)
+    expected = jax.eval_shape(lambda key: _first_train_state(net, optimizer, key, in_shape, policy), own_key)
     return train_state_from(start, optimizer, key, expected, policy)
 
 
@@ -161,7 +164,9 @@ def train_state_from(
     if isinstance(start, TrainState):
         remedy = "To change the optimizer, give (params, state)."
         _check_equal_forms("start", start._replace(key=None), expected._replace(key=None), remedy)
-        check_key(start.key)
+        if start.key.dtype != expected.key.dtype:
+            remedy = "Set jax_default_prng_impl to its generator. For another key, give (params, state)."
+            raise InputError("start", f"a key of type {expected.key.dtype}", str(start.key.dtype), remedy)
         return start
     params, state = start
     params, state = cast(jax.tree.map(jnp.asarray, (dict(params), dict(state))), precision.parameters)
@@ -175,6 +180,7 @@ def train_state_from(
 def check_start(start: object) -> None:
     """Raises an InputError unless this is a train state, or a pair of parameters and state."""
     if isinstance(start, TrainState):
+        check_key(start.key)
         return
     if not isinstance(start, tuple) or len(start) != 2:
         remedy = "Write run.train_state." if hasattr(start, "train_state") else ""

@@ -1,5 +1,7 @@
 """The folder of one run is refused to another one, and the difference is named."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
@@ -129,3 +131,13 @@ def test_fault_52_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
         fit(None)
+
+
+def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
+    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "program_bytes", lambda programs: 0)
+    train_state, data = SimpleNamespace(params={}), np.zeros(150, np.float32)
+    memory.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
+    sharding = SimpleNamespace(addressable_devices={"first", "second"})
+    with pytest.raises(InputError, match="net: expected a model that fits in"):
+        memory.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)

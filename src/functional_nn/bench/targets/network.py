@@ -44,15 +44,14 @@ def targets(network: MeasuredNetwork, cases: Sequence[BenchmarkCase], chip: Chip
 
 def epoch_program(spec: ProgramSpec) -> Workload:
     """The function that ``fit`` or ``sweep`` compiles for the full batches of an epoch, with shapes as arguments."""
-    functions, shapes, is_mapped = ProgramFunctions(spec, None), argument_shapes(spec), spec.members is not None
-
-    def mapped(function, own: int, shared: int):
-        return jax.vmap(function, in_axes=(0,) * own + (None,) * shared) if is_mapped else function
-
-    order, _ = jax.eval_shape(mapped(functions.draw_order, 1, 1), shapes.key, shapes.number)
-    train_state = jax.eval_shape(mapped(functions.start, 2, 0), shapes.hyperparameters, shapes.key)
+    functions, shapes = ProgramFunctions(spec, None), argument_shapes(spec)
+    draw_order = functions.mapped(functions.draw_order, own=1, shared=1)
+    start = functions.mapped(functions.start, own=2, shared=0)
+    full_batches = functions.mapped(functions.full_batches, own=3, shared=2)
+    order, _ = jax.eval_shape(draw_order, shapes.key, shapes.number)
+    train_state = jax.eval_shape(start, shapes.hyperparameters, shapes.key)
     arguments = (shapes.hyperparameters, train_state, order, *spec.data.part("train"))
-    return Workload("train", mapped(functions.full_batches, 3, 2), arguments, (TRAIN_STATE,))
+    return Workload("train", full_batches, arguments, (TRAIN_STATE,))
 
 
 def _report(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> TargetReport:

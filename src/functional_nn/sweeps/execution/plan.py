@@ -19,7 +19,7 @@ from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import write_whole
 from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.training.programs.devices import POPULATION, cores
-from functional_nn.training.programs.memory import system_bytes
+from functional_nn.training.programs.memory import memory_statistics, system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
@@ -140,8 +140,8 @@ def memory_limit() -> int:
 
     If the system does not state how much is free, it is four fifths of all memory.
     """
-    statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
-    if statistics and "bytes_limit" in statistics:
+    statistics = memory_statistics()
+    if "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
     return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
 
@@ -151,7 +151,7 @@ def used_bytes() -> tuple[int, int]:
 
     On Windows, where the process cannot ask, they are 0.
     """
-    statistics = None if on_cpu() else jax.local_devices()[0].memory_stats()
+    statistics = memory_statistics()
     if statistics:
         return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
     # On Linux, ``getrusage`` also counts the process that started this one, so the system's own figures come first.

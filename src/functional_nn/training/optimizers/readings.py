@@ -40,7 +40,7 @@ def rate_share(train_state: TrainState) -> float:
 def learning_rate(train_state: TrainState) -> float | None:
     """The learning rate of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state.
 
-    It is None for other optimizers, which do not say what their rate was.
+    It is None for other optimizers, which do not say what their rate was, and for a rate that is not one number.
     """
 
     def keeps_rate(node: object) -> bool:
@@ -48,6 +48,7 @@ def learning_rate(train_state: TrainState) -> float | None:
         return isinstance(hyperparameters, Mapping) and "learning_rate" in hyperparameters
 
     nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=keeps_rate)
+    rates = [np.asarray(node.hyperparams["learning_rate"]) for node in nodes if keeps_rate(node)]
     # The shortest number that is this one in the type of the rate: 0.003 and not 0.003000000026077032.
-    rates = [float(str(np.asarray(node.hyperparams["learning_rate"]))) for node in nodes if keeps_rate(node)]
-    return rates[0] * rate_share(train_state) if rates else None
+    numbers = [float(str(rate)) for rate in rates if rate.ndim == 0]
+    return numbers[0] * rate_share(train_state) if numbers else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.trees import PyTree
 
 
@@ -46,7 +46,7 @@ class RateShare(NamedTuple):
 
 
 # Cached, so that a second run with the same optimizer has an equal recipe and finds its compiled programs.
-@lru_cache(maxsize=32)
+@cached_if_hashable(maxsize=32)
 def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """The optimizer with its updates multiplied by a share, which starts at 1.
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import jax
 
+from functional_nn.core.caching import is_hashable
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec
@@ -30,9 +31,7 @@ def compiled_programs(spec: ProgramSpec) -> tuple[CompiledPrograms, bool]:
     So a second run of the same network on data of the same shape compiles nothing. If the network has another ``init``,
     only the program of the initial values is compiled.
     """
-    try:
-        hash(spec)
-    except TypeError:  # a part of it, such as a loss that holds an array, cannot be compared
+    if not is_hashable(spec):  # a part of it, such as a loss that holds an array, cannot be compared
         return CompiledPrograms(spec), True
     misses = _cached.cache_info().misses
     programs = _cached(spec, tuple(getattr(jax.config, name) for name in JAX_SETTINGS))

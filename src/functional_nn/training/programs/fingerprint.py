@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,9 @@ import optax
 from jax.extend.core import ClosedJaxpr
 from jax.typing import ArrayLike
 
+from functional_nn.core.validation import is_array
 from functional_nn.jaxprs.inner_programs import TracedProgram
+from functional_nn.storage.arrays import add_to_digest, as_stored
 from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.programs.devices import cores
 from functional_nn.training.programs.recipe import Hyperparameters
@@ -43,10 +44,7 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
         digest.update(ADDRESS.sub("", str(program)).encode())
         # The text names constants and does not contain their numbers.
         for constant in _constants(program):
-            array = np.asarray(jax.random.key_data(constant) if _is_key(constant) else constant, order="C")
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            # A scalar cannot be viewed as bytes, but a vector of one element can.
-            digest.update(array.reshape(-1).view(np.uint8).data)
+            add_to_digest(digest, as_stored(constant if is_array(constant) else np.asarray(constant)))
     return digest.hexdigest()
 
 
@@ -110,7 +108,3 @@ def _constants(program: TracedProgram) -> Iterator[ArrayLike]:
             for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
                 if hasattr(inner, "eqns") or hasattr(getattr(inner, "jaxpr", None), "eqns"):
                     yield from _constants(inner)
-
-
-def _is_key(constant: ArrayLike) -> TypeGuard[jax.Array]:
-    return jax.numpy.issubdtype(getattr(constant, "dtype", np.float32), jax.dtypes.prng_key)

@@ -40,13 +40,18 @@ class ProgramFunctions:
         return self.sharding if self.spec.members is None else members_of(self.sharding)
 
     def jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
-        """The function to compile. With several members, ``vmap`` maps it over its first ``own`` arguments."""
-        if self.spec.members is not None:
-            # With the name of the axis, the constraint in divided leaves the members where they are.
-            axis = None if self.sharding is None else POPULATION
-            function = jax.vmap(function, in_axes=(0,) * own + (None,) * shared, spmd_axis_name=axis)
+        """The function to compile, mapped as by ``mapped``."""
         places = (self.member_sharding,) * own + (self.sharding,) * shared
-        return jax.jit(function, in_shardings=places, out_shardings=self.member_sharding)
+        mapped = self.mapped(function, own=own, shared=shared)
+        return jax.jit(mapped, in_shardings=places, out_shardings=self.member_sharding)
+
+    def mapped(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Callable[..., PyTree]:
+        """The function for all members: with several, ``vmap`` maps it over its first ``own`` arguments."""
+        if self.spec.members is None:
+            return function
+        # With the name of the axis, the constraint in divided leaves the members where they are.
+        axis = None if self.sharding is None else POPULATION
+        return jax.vmap(function, in_axes=(0,) * own + (None,) * shared, spmd_axis_name=axis)
 
     def start(self, hyperparameters, key):
         """The train state before the first epoch."""

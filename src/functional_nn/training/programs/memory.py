@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 import jax
@@ -37,10 +38,15 @@ def system_bytes(*names: str) -> float:
     return math.inf
 
 
+def memory_statistics() -> Mapping[str, int]:
+    """What the first device says about its memory; empty for a CPU, and for a device that does not say it."""
+    return {} if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats() or {}
+
+
 def total_bytes() -> float:
     """The memory of the device in bytes; for a CPU, the memory of the machine. It is infinite if it is not known."""
-    statistics = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
-    if statistics and "bytes_limit" in statistics:
+    statistics = memory_statistics()
+    if "bytes_limit" in statistics:
         return statistics["bytes_limit"]
     return system_bytes("SC_PHYS_PAGES")
 
@@ -48,6 +54,9 @@ def total_bytes() -> float:
 def check_memory(programs: CompiledPrograms, data: PyTree) -> None:
     """Raises an InputError unless the model and its data fit in memory. Otherwise the system would kill the process."""
     needed = program_bytes(programs) + sum(array.nbytes for array in jax.tree.leaves(data))
+    # Virtual devices of a CPU share its memory, and each has a copy.
+    if programs.sharding is not None and jax.default_backend() == "cpu":
+        needed *= len(programs.sharding.addressable_devices)
     available = total_bytes()
     if needed > available:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(programs.train_state.params))

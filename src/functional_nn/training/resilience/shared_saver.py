@@ -8,11 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-import jax
 import numpy as np
 
-from functional_nn.core import trees
-from functional_nn.storage.arrays import is_key, named_arrays, tree_like
+from functional_nn.storage.arrays import key_types, named_arrays, tree_like
 from functional_nn.storage.files import JsonObject
 from functional_nn.training.processes import Processes
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress, RunSaver
@@ -72,7 +70,6 @@ class SharedSaver:
 
 def _text(reached: RunProgress) -> str:
     """All of a run's progress but its arrays, as JSON, from which Python reads each float as it was."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(reached.train_state)
     arrays = named_arrays(reached.train_state)
     return json.dumps(
         {
@@ -80,7 +77,7 @@ def _text(reached: RunProgress) -> str:
             "status": reached.status,
             "message": reached.message,
             "arrays": {path: [array.dtype.name, array.shape] for path, array in arrays.items()},
-            "key_types": {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)},
+            "key_types": key_types(reached.train_state),
         }
     )
 
