@@ -147,7 +147,7 @@ def test_halving_patience_and_one_order(swept, tmp_path):
         (["--weight-decay", "0.1", "--optimizer", "adam"], "expected an optimizer with weight decay"),
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
         (["--grid", "nowhere.csv"], "nowhere.csv: expected a file to read"),
-        (["--plan", "quick"], "plan: expected auto"),
+        (["--plan", "quick"], "plan: expected a known name"),
         (["--mesh", "batch=2"], "expected numbers of devices from 1 on, such as population=4,data=2, got 'batch=2'"),
         (["--mesh", "data=0"], "got 'data=0'"),
         (["--mesh", "data=2,data=2"], "got 'data=2,data=2'"),

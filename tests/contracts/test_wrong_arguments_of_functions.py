@@ -210,7 +210,7 @@ def calls():
             | run,
         ),
         "Halving": (
-            lambda **given: fnn.sweeps.Halving(**given).check(5),
+            lambda **given: fnn.sweeps.Halving(**given).checked(5),
             {"epochs": (1, 3), "keep": 0.5, "metric": "test_loss"},
         ),
         "Plan": (

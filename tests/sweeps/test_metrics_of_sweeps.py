@@ -101,7 +101,7 @@ def test_fault_65_a_hyperparameter_with_the_name_of_a_metric_is_refused():
 
 
 def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
-    with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss or error.*Name it hinge_loss"):
+    with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss, error, .*Name it hinge_loss"):
         sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})
 
 
@@ -174,3 +174,18 @@ def test_halving_compares_by_the_loss_of_a_regression():
         sweep(
             fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, halving=halving._replace(metric="test_f1"), epochs=3
         )
+
+
+@pytest.mark.parametrize("plan", ["sequential", "vmap"])
+def test_members_have_the_parameters_that_were_evaluated(blobs, tmp_path, plan):
+    """They had those of the last step, whose loss is not the one that the sweep reports."""
+    net = fnn.dense(3)
+    rule = fnn.training.with_slow_params(optax.lookahead(optax.sgd(0.5), sync_period=100, slow_step_size=0.5))
+    options = {"epochs": 2, "eval_params": fnn.training.slow_params, "plan": plan, "out": tmp_path}
+    for _ in range(2):  # the second time, the members come from the folder
+        result = fnn.sweep(net, rule, fnn.grid(seed=[0, 1]), blobs, **options)
+        for member in result.members:
+            outputs = fnn.training.predict(net, member.params, member.state, blobs.test_x)
+            loss = fnn.cross_entropy(outputs, blobs.test_labels)
+            np.testing.assert_allclose(loss, member.last("test_loss"), rtol=1e-5)
+    assert result.restored == (0, 1)

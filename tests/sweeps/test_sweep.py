@@ -564,12 +564,18 @@ def test_members_on_two_devices_are_the_same():
         np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
         leaves = [jax.tree.leaves(member.params) for member in results[1].members]
         assert all(isinstance(leaf, np.ndarray) for member in leaves for leaf in member)
+        with jax.default_device(jax.devices()[1]):  # members are on the devices of their workers all the same
+            again = fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
+                              plan="sequential", order_seed=1)
+        assert np.array_equal(again.curves("test_loss"), losses[0])
     """)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 # What is refused
+
+STATE = fnn.training.TrainState(0, {}, {}, (), None)
 
 
 @pytest.mark.parametrize(
@@ -594,16 +600,17 @@ def test_members_on_two_devices_are_the_same():
         ({"grid": [{"rate": 0.1}]}, "hyper-parameter: expected a name in the grid, got 'learning_rate'"),
         ({"grid": [{"learning_rate": 0.1, "data": "x"}]}, "data: expected a dict of data sets by name"),
         ({"grid": [{"learning_rate": 0.1, "status": 1}]}, "grid: expected"),
+        ({"grid": [{"learning_rate": 0.1, "steps": 5}]}, "that the sweep does not give a value itself, got steps"),
         ({"static": ["rates"]}, "static: expected names in the grid"),
-        ({"plan": "quick"}, "plan: expected auto, sequential"),
-        ({"plan": "vmap:0"}, "plan: expected auto, sequential"),
+        ({"plan": "quick"}, "plan: expected a known name"),
+        ({"plan": "vmap:0"}, "plan: expected a known name"),
         ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "because exact is True"),
         ({"patience": 0}, "patience: expected a positive integer"),
         ({"order_seed": "a"}, "order_seed: expected an integer"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
         ({"halving": fnn.sweeps.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
-        ({"halving": fnn.sweeps.Halving((1,), metric="loss")}, "metric: expected a known name, got 'loss'"),
+        ({"start": lambda h: STATE}, "member 0: start: expected a pair (params, state), got a TrainState"),
         ({"epochs": 0}, "epochs: expected a positive integer"),
         ({"precision": "float8"}, "precision: expected a known name"),
         ({"model": lambda h: 3}, "layers: expected layers"),
@@ -632,6 +639,41 @@ def test_a_loss_may_be_a_function_of_outputs_and_labels(blobs):
 
     assert plain([{"learning_rate": 0.1}], blobs, loss=squares).members[0].status == "finished"
     assert RecipeFunctions(fnn.dense(3), optax.sgd(0.1), squares, None)({}).loss is squares
+
+
+LOSSES = (
+    lambda y, labels, **options: 0,
+    lambda y, labels, *, weight=1: 0,
+    lambda y, labels, epsilon=0: 0,
+    lambda y, *others: 0,
+    lambda *arguments: 0,
+)
+MAKERS = lambda h, **options: fnn.cross_entropy, lambda h, scale=1: fnn.cross_entropy
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *MAKERS])
+def test_a_loss_is_told_from_a_function_that_makes_one(loss):
+    made = RecipeFunctions(fnn.dense(3), optax.sgd(0.1), loss, None)({}).loss
+    assert made is (loss if loss in LOSSES else fnn.cross_entropy)
+
+
+def test_a_metric_of_halving_that_no_member_has_is_refused_before_training(blobs):
+    epochs = []
+    halving = fnn.sweeps.Halving((1,), metric="test_acuracy")
+    with pytest.raises(fnn.InputError, match="metric: expected a known name, got 'test_acuracy'"):
+        plain([{"learning_rate": 0.1}], blobs, halving=halving, on_epoch=lambda *ended: epochs.append(ended))
+    assert not epochs
+
+
+def test_numbers_of_numpy_are_written_to_the_folder(blobs, tmp_path):
+    one, two = np.int64(1), np.int64(2)
+    numbers = {"epochs": two, "batch_size": np.int64(25), "order_seed": one, "patience": one}
+    halving, plan = fnn.sweeps.Halving((one,), np.float32(0.5)), fnn.sweeps.Plan(one, two)
+    members = fnn.grid(learning_rate=[0.1, 0.2])
+    plain(members, blobs, out=tmp_path, halving=halving, plan=plan, **numbers)
+    numbers = {name: int(value) for name, value in numbers.items()}
+    halving, plan = fnn.sweeps.Halving((1,), 0.5), fnn.sweeps.Plan(1, 2)
+    assert plain(members, blobs, out=tmp_path, halving=halving, plan=plan, **numbers).restored == (0, 1)
 
 
 # The plan

@@ -70,6 +70,19 @@ def test_make_train_starts_where_fit_does():
         np.testing.assert_allclose(trained.epochs.loss, expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("options", "hyperparameters", "data", "said"),
+    [
+        ({"metrics": ["accuracy"]}, {}, DATA, "metrics: expected a dict by name"),
+        ({}, {}, DATA._replace(test_x=None, test_labels=None), "data: expected validation or test examples"),
+        ({}, {"steps": 3.0, "epochs": 7}, DATA, "hyperparameters: expected .*, got epochs, steps"),
+    ],
+)
+def test_make_train_refuses_what_it_cannot_use(options, hyperparameters, data, said):
+    with pytest.raises(fnn.InputError, match=said):
+        fnn.training.make_train(NET, RULE, **options)(hyperparameters, jax.random.key(0), data)
+
+
 def test_a_sweep_starts_from_parameters():
     trained = fit(epochs=5)
     start = (trained.params, trained.state)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.validation import check_flag, check_function, check_part, shown
+from functional_nn.core.validation import check_count, check_flag, check_function, check_part, shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_split
 from functional_nn.losses.loss import Loss
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.argument_checks import check_patience, check_seed
-from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.training.epoch_metrics import SMALLER_IS_BETTER, larger_is_better
 from functional_nn.training.evaluate import MetricFunction
 
 
@@ -36,12 +36,14 @@ def check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
     for name, metric in (metrics or {}).items():
         if isinstance(metric, Loss) and larger_is_better(name):
             remedy = f"Name it {name}_loss: then smaller numbers are better."
-            raise InputError("metrics", "a name that ends in loss or error for a loss", repr(name), remedy)
+            expected = f"a name that ends in {', '.join(SMALLER_IS_BETTER)} for a loss"
+            raise InputError("metrics", expected, repr(name), remedy)
 
 
 def check_choices(
     members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
-) -> None:
+) -> tuple[int | None, int | None]:
+    """Checks what is chosen for each member and for all; returns ``order_seed`` and ``patience`` as plain numbers."""
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
@@ -51,11 +53,13 @@ def check_choices(
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
         remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
         raise InputError("data", expected, given, remedy)
-    if order_seed is not None:
-        check_seed("order_seed", order_seed)
     if patience is not None:
         for part in data.values():
             check_patience(patience, as_split(part))
+    return (
+        None if order_seed is None else check_seed("order_seed", order_seed),
+        None if patience is None else check_count("patience", patience),
+    )
 
 
 def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:

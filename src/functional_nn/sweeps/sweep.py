@@ -12,6 +12,7 @@ import jax
 from functional_nn.core.errors import InputError
 from functional_nn.core.progress import progress_bar
 from functional_nn.core.suggestions import suggest
+from functional_nn.core.validation import check_count
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays
 from functional_nn.losses.multiclass import cross_entropy
@@ -101,8 +102,9 @@ def sweep(
             examples, or none has.
         loss: a ``Loss``, any function of outputs and labels, or a function ``h ->`` one of these.
         penalty: a ``Penalty``, or a function ``h ->`` any function of the parameters.
-        metrics: as for ``fit``. If the name of a metric ends in ``loss`` or ``error``, smaller numbers are better,
-            otherwise larger ones; so a ``Loss`` must have such a name.
+        metrics: as for ``fit``. If the name of a metric ends in ``loss``, ``error``, ``mae``, ``mse``, ``rmse``,
+            ``brier_score`` or ``perplexity``, smaller numbers are better, otherwise larger ones; so a ``Loss`` must
+            have such a name.
         gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
         start: ``(params, state)`` to start from in place of initial values, or a function ``h -> (params, state)``.
         static: names of numbers that are not traced, because a function needs their values.
@@ -202,7 +204,8 @@ def train_members(
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
-    check_choices(members, by_name, order_seed, patience)
+    epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
+    order_seed, patience = check_choices(members, by_name, order_seed, patience)
     check_options(static, halving, keep, exact, on_epoch, progress)
     if part is not None:
         check_part_of_sweep(part, len(members), halving)
@@ -214,7 +217,7 @@ def train_members(
     # Members with equal static values share compiled programs. The population compiles them for the plan.
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
-        halving.check(min(group.epochs for group in groups))
+        halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
     chosen = planned(plan, largest, len(groups), exact=exact, mesh=sweep_mesh)
     population = Population(
@@ -231,6 +234,8 @@ def train_members(
         mesh=sweep_mesh,
     )
     check_names(members[0], population.metric_names)
+    if halving is not None:
+        population.check_metric(halving)
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:

@@ -17,9 +17,11 @@ from functional_nn.data.dataset import Split
 from functional_nn.losses.multiclass import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
-from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction
+from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction, check_metrics
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.programs.recipe import (
+    COUNTS,
+    STEPS,
     HyperparameterReader,
     LossMaker,
     ModelFunction,
@@ -83,6 +85,7 @@ def make_train(
     (3, 2)
     """
     check_counts(epochs, batch_size)
+    check_metrics(metrics)
     policy = as_precision(precision)
     named = None if metrics is None else tuple(metrics.items())
     make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params)
@@ -91,14 +94,22 @@ def make_train(
     def train(hyperparameters, key, data, start=None):
         if not isinstance(hyperparameters, Mapping):
             raise InputError("hyperparameters", "a dict of values by name", shown(hyperparameters))
+        own = [name for name in COUNTS if name in hyperparameters]
+        if own:
+            expected = "names that make_train does not give a value itself"
+            remedy = "Give epochs and batch_size to make_train. The number of steps follows from them."
+            raise InputError("hyperparameters", expected, ", ".join(own), remedy)
         if not isinstance(data, tuple) or not 4 <= len(data) <= 6:
             raise InputError("data", "a Split(train_x, train_labels, test_x, test_labels)", shown(data))
         data = Split(*data)
-        evaluated = data.part(data.evaluated_part) if data.evaluated_part else (None, None)
+        if not data.evaluated_part:
+            remedy = "Write data.with_validation(0.1)."
+            raise InputError("data", "validation or test examples besides those for training", "neither", remedy)
+        evaluated = data.part(data.evaluated_part)
         examples = check_batch(data.train_x, data.train_labels)
         check_batch(*evaluated)
         steps_per_epoch = math.ceil(examples / batch_size)
-        counts = {"epochs": epochs, "batch_size": batch_size, "steps": epochs * steps_per_epoch}
+        counts = {"epochs": epochs, "batch_size": batch_size, STEPS: epochs * steps_per_epoch}
         recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
         first = create_train_state(recipe.net, recipe.optimizer, key, shape_of(data.train_x), policy, start)
         epoch = make_epoch(recipe.train_step(policy, keep_finite=True), batch_size)

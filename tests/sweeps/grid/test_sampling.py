@@ -35,6 +35,16 @@ def test_an_interrupted_sweep_ends_the_search(before_any_epoch):
     assert states == (["FAIL", "FAIL"] if before_any_epoch else ["COMPLETE", "FAIL"])
 
 
+def test_a_trial_that_halving_left_out_has_failed():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def run(members):
+        return result(member(0, members[0], 0.9, status="halved"), member(1, members[1], 0.8))
+
+    search(study, rate_of, run, population=2, rounds=1)
+    assert [trial.value for trial in study.trials] == [None, pytest.approx(0.8)]
+
+
 def test_fault_72_a_trial_gets_the_mean_over_its_folds():
     """Each setting is trained with every seed on every data set, and its models stand together in the result."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

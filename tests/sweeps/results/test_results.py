@@ -76,10 +76,18 @@ def test_the_best_is_the_first_largest_of_those_that_can_win(drawn):
     ]
     assert sorted(m.number for m in made.ranked()) == list(range(len(drawn)))
     if can_win:
-        assert made.best().number == max(can_win, key=lambda i: (made.members[i].last("test_accuracy"), -i))
+        accuracies = [made.members[i].last("test_accuracy") for i in range(len(drawn))]
+        assert made.best().number == max(can_win, key=lambda i: (drawn[i][1] != "halved", accuracies[i], -i))
     else:
         with pytest.raises(InputError, match="one with a finite test_accuracy"):
             made.best()
+
+
+def test_a_member_that_halving_left_out_wins_only_if_no_other_can():
+    halved = member(0, {"seed": 0}, 0.9, status="halved")
+    made = result(halved, member(1, {"seed": 1}, 0.8), member(2, {"seed": 2}, 0.95, status="non-finite"))
+    assert [m.number for m in made.ranked()] == [1, 0, 2]
+    assert result(halved, member(1, {"seed": 1}, 0.8, status="non-finite")).best() is halved
 
 
 def test_an_infinite_loss_does_not_win():

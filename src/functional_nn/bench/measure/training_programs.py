@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from functional_nn.jaxprs.xla_options import compiling_anew
 from functional_nn.sweeps.execution.plan import planned
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.devices import put_everywhere
+from functional_nn.training.programs.devices import computing_on, put_everywhere
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.spec import ProgramSpec
 
@@ -95,8 +94,8 @@ def _sweep_executions(
     spec = sweep_spec(network, batch_size, precision, mapped)
     executions = []
     with compiling_anew():
-        for number, device in enumerate(jax.local_devices()[:device_count]):
-            with nullcontext() if number == 0 else jax.default_device(device):
+        for device in jax.local_devices()[:device_count]:
+            with computing_on(device):
                 seconds, programs = clocked(lambda: CompiledPrograms(spec))
             hyperparameters = jax.device_put({"learning_rate": rates}, device)
             keys, device_split = jax.device_put((_keys(mapped), split), device)

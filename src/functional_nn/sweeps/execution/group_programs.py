@@ -8,20 +8,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
 from functional_nn.core.errors import inside
+from functional_nn.core.layer import Params, State
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.data_for_network import data_for_network
+from functional_nn.training.evaluate import evaluated_params
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.devices import Device
+from functional_nn.training.programs.devices import Device, computing_on
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.state import TrainState
 
 
 class GroupPrograms:
@@ -74,8 +78,7 @@ class GroupPrograms:
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
             # The programs of a mesh name their devices themselves.
-            names_device = device != jax.local_devices()[0] and not isinstance(device, NamedSharding)
-            with jax.default_device(device) if names_device else nullcontext():
+            with nullcontext() if isinstance(device, NamedSharding) else computing_on(device):
                 self._programs[device], compiled_now = compiled_programs(spec)
             if compiled_now:
                 self.compilations += 1
@@ -93,6 +96,14 @@ class GroupPrograms:
             if (device, name) not in self._data:
                 self._data[device, name] = jax.device_put(self.splits[name], device)
             return self._data[device, name]
+
+    def result_of(self, train_state: TrainState) -> tuple[Params, State]:
+        """The parameters and the state of a member for the result: the parameters are those that were evaluated."""
+        eval_params = self.group.recipe.eval_params
+        if eval_params is not None:
+            # Members of one program have arrays of NumPy, whose arithmetic has other rules for types than JAX's.
+            train_state = jax.tree.map(jnp.asarray, train_state)
+        return evaluated_params(train_state, eval_params), train_state.state
 
     @property
     def loss_name(self) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.validation import check_choice, check_counts, check_number, shown
+from functional_nn.core.validation import check_counts, check_number, shown
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 from functional_nn.training.epoch_metrics import default_metric, larger_is_better
 
@@ -39,16 +39,21 @@ class Halving(NamedTuple):
         # A product such as 0.07 * 100 is 7.000000000000001, which must not count as 8.
         return max(1, math.ceil(members * self.keep - 1e-9))
 
-    def check(self, shortest: int) -> None:
-        """Raises an InputError unless the epochs rise and are early enough, and share and metric are valid."""
+    def checked(self, shortest: int) -> Halving:
+        """The same with plain numbers.
+
+        Raises:
+            InputError: unless the epochs rise and are early enough, and share and metric are valid.
+        """
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
-        check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
+        keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
         if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
             raise InputError("halving", "rising epochs from 1 on", self.epochs)
         if self.epochs[-1] >= shortest:
             raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
         if self.metric is not None and not isinstance(self.metric, str):
             raise InputError("halving", "the name of a metric", shown(self.metric))
+        return Halving(epochs, float(keep), self.metric)
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:
         """Ends the running members that are not among the best, with status "halved". Of equals, the first go on."""
@@ -56,7 +61,7 @@ class Halving(NamedTuple):
         if not running:
             return
         names = tuple(running[0].curves)
-        metric = default_metric(names) if self.metric is None else check_choice("metric", self.metric, names)
+        metric = self.metric or default_metric(names)
         # The best come first in rising order, and NaN comes last.
         sign = -1 if larger_is_better(metric) else 1
         values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)

@@ -85,7 +85,8 @@ class MemberRules:
     Args:
         dtype: the type of traced hyper-parameters.
         members_at_once: the number of members that one program trains by ``vmap``; None if it trains one member.
-        patience: the number of epochs without a lower test loss after which a member is stopped; None for no limit.
+        patience: the number of epochs without a lower loss after which a member is stopped; None for no limit. It
+            is the loss on the validation examples if there are any, otherwise on the test examples.
         order_key: the key of one order of examples for all members; None if each member has its own order.
     """
 

@@ -105,8 +105,7 @@ def planned(
             plan = Plan(workers, int(count))
     if not isinstance(plan, Plan):
         raise InputError("plan", "a known name, or a Plan(workers, members)", shown(plan), suggest(str(plan), PLANS))
-    check_count("plan.workers", plan.workers)
-    check_count("plan.members", plan.members)
+    plan = Plan(check_count("plan.workers", plan.workers), check_count("plan.members", plan.members))
     if exact and plan.members > 1:
         remedy = "Use the plan auto, map or sequential."
         raise InputError("plan", "one that runs each member alone, because exact is True", str(plan), remedy)

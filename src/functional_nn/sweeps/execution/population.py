@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_choice
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoint import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
@@ -78,6 +79,7 @@ class Population:
         # Virtual devices of a CPU share its memory.
         self._copies = self._mesh.devices if plans.on_cpu() else 1
         self._groups = [GroupPrograms(group, grid, data, precision, self._mesh) for group in groups]
+        self._group_of = {number: group for group in self._groups for number in group.group.members}
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
         # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
@@ -226,22 +228,23 @@ class Population:
 
     # Members in memory and on disk
 
-    def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
+    def _stored_part(self, group: GroupPrograms, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
             return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
-        return (train_state.params, train_state.state) if self._keep else ()
+        return group.result_of(train_state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
         parts = []
         for history in batch.histories:
             assert history.train_state is not None  # a batch that is done has put its states there
-            parts.append(self._stored_part(history.train_state, whole))
+            parts.append(self._stored_part(self._group_of[history.number], history.train_state, whole))
         store.save(name, batch.histories, parts)
 
     def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
-        found = store.load(name, numbers, self._stored_part(group.on(self.devices[0]).member_state, whole))
+        stored_part = partial(self._stored_part, group, whole=whole)
+        found = store.load(name, numbers, jax.eval_shape(stored_part, group.on(self.devices[0]).member_state))
         if found is None:
             return False
         for history, tree in zip(*found, strict=True):
@@ -259,8 +262,8 @@ class Population:
         for history in histories:
             if not history.running and history.train_state is not None:
                 if self._keep:
-                    state = history.train_state
-                    self._kept[history.number] = jax.device_get((state.params, state.state))
+                    result = self._group_of[history.number].result_of(history.train_state)
+                    self._kept[history.number] = jax.device_get(result)
                 history.train_state = None
 
     def _count_ended(self, histories: Sequence[MemberHistory]) -> None:
@@ -274,6 +277,12 @@ class Population:
         halving.leave_out(self.histories)
         self._count_ended(self.histories)
         self._set_down_ended(self.histories)
+
+    def check_metric(self, halving: Halving) -> None:
+        """Raises an InputError unless all members have the metric by which successive halving compares them."""
+        if halving.metric is not None:
+            for group in self._groups:
+                check_choice("metric", halving.metric, group.on(self.devices[0]).metric_names)
 
     # Reports
 

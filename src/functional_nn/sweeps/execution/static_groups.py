@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
@@ -25,6 +24,7 @@ from functional_nn.training.argument_checks import check_counts, check_functions
 from functional_nn.training.programs.recipe import (
     COUNTS,
     NOT_FOR_FUNCTIONS,
+    STEPS,
     Recipe,
     RecipeMaker,
     WithStaticValues,
@@ -70,10 +70,13 @@ def static_groups(
     Integers, strings, booleans and tuples are static: they may change shapes or programs.
 
     Raises:
-        InputError: if no function of any member reads a hyper-parameter, or the recipe of a member cannot be made. It
-            names the member.
+        InputError: if no function of any member reads a hyper-parameter, or one has the name ``steps``, or the recipe
+            of a member cannot be made. It names the member.
     """
     names = [name for name in grid[0] if name not in NOT_FOR_FUNCTIONS]
+    if STEPS in names:
+        remedy = "It is the number of updates of the whole run, which follows from epochs and batch_size. Rename yours."
+        raise InputError("grid", "names that the sweep does not give a value itself", STEPS, remedy)
     unknown = [name for name in static if name not in names]
     if unknown:
         raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
@@ -93,7 +96,7 @@ def static_groups(
         counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
         with inside(f"member {number}"):
             check_counts(**counts)
-        counts["steps"] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
+        counts[STEPS] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
         key = with_types(static_values), data_shapes[member["data"]]
         members_of.setdefault(key, []).append(number)
@@ -192,4 +195,5 @@ def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.A
     """The random key of one member, or of several members."""
     if isinstance(members, int):
         return jax.random.key(grid[members]["seed"])
-    return jnp.stack([jax.random.key(grid[number]["seed"]) for number in members])
+    # Keys that are made one by one, and then stacked, take more than linear time.
+    return jax.vmap(jax.random.key)(np.array([grid[number]["seed"] for number in members], np.uint32))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from typing import TypeAlias
 
+from functional_nn.core.thread_settings import settings_of_this_thread
 from functional_nn.sweeps.execution.member_batch import MemberBatch
 from functional_nn.training.programs.devices import Device
 
@@ -19,6 +20,8 @@ Step: TypeAlias = tuple[MemberBatch, bool]
 
 class Workers:
     """Threads that train batches of members in parallel. XLA's programs release Python's lock while they run.
+
+    Settings of JAX that hold in the caller's thread only, such as ``with jax.enable_x64(True)``, hold in these, too.
 
     Args:
         devices: the device of each worker; several workers may share one.
@@ -38,18 +41,24 @@ class Workers:
         # Each worker sends its steps, and None when it ends. If an error ends it, it sends the error first.
         events: Queue[Step | BaseException | None] = Queue()
 
+        settings = settings_of_this_thread()
+
+        def train(device: Device) -> None:
+            while not stop.is_set():
+                try:
+                    batch = waiting.popleft()
+                except IndexError:  # Another worker has taken the last one.
+                    break
+                if not batch.begun:
+                    batch.begin(device)
+                while batch.goes_on and not stop.is_set():
+                    batch.run_epoch()
+                    events.put((batch, not batch.goes_on))
+
         def work(device: Device) -> None:
             try:
-                while not stop.is_set():
-                    try:
-                        batch = waiting.popleft()
-                    except IndexError:  # Another worker has taken the last one.
-                        break
-                    if not batch.begun:
-                        batch.begin(device)
-                    while batch.goes_on and not stop.is_set():
-                        batch.run_epoch()
-                        events.put((batch, not batch.goes_on))
+                with settings():
+                    train(device)
             except BaseException as error:
                 events.put(error)
             events.put(None)
@@ -88,9 +97,15 @@ class Workers:
         together = [batch for batch in batches[: count + 1] if batch.goes_on][:count]
         if len(together) < count:
             return
+        settings = settings_of_this_thread()
+
+        def run_epoch(batch: MemberBatch) -> None:
+            with settings():
+                batch.run_epoch()
+
         clock = time.perf_counter()
         with ThreadPoolExecutor(count) as threads:
-            list(threads.map(MemberBatch.run_epoch, together))
+            list(threads.map(run_epoch, together))
         # One after another, the same epochs would have taken count * alone.
         if time.perf_counter() - clock > count * alone:
             del self.devices[1:]

@@ -7,6 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import jax
@@ -107,8 +108,10 @@ def uniform(low: float, high: float) -> Distribution:
     >>> 2.0 <= draws(1, x=uniform(2, 3))[0]["x"] < 3.0
     True
     """
-    _check_bounds(low, high, -math.inf)
-    return lambda generator: float(generator.uniform(low, high))
+    least, most = _checked_bounds(low, high, -math.inf)
+    if not math.isfinite(most - least):
+        raise InputError("bounds", "two numbers whose difference a float can hold", f"{least} and {most}")
+    return lambda generator: float(generator.uniform(least, most))
 
 
 def log_uniform(low: float, high: float) -> Distribution:
@@ -117,8 +120,8 @@ def log_uniform(low: float, high: float) -> Distribution:
     >>> 1e-5 <= draws(1, x=log_uniform(1e-5, 1e-2))[0]["x"] < 1e-2
     True
     """
-    _check_bounds(low, high, 0.0)
-    return lambda generator: float(np.exp(generator.uniform(math.log(low), math.log(high))))
+    least, most = _checked_bounds(low, high, 0.0)
+    return lambda generator: float(np.exp(generator.uniform(math.log(least), math.log(most))))
 
 
 def choice(values: Iterable[object]) -> Distribution:
@@ -187,6 +190,8 @@ def _values(name: str, given: object) -> list[PlainValue]:
         raise InputError(label, "several values", short_repr(given)) from None
     if not values:
         raise InputError(label, "at least one value", "none")
+    if len(values) > MOST_MEMBERS:
+        raise InputError(label, f"at most {MOST_MEMBERS:,} values", "more")
     return values
 
 
@@ -215,16 +220,19 @@ def _is_scalar(array: np.ndarray | np.generic | jax.Array) -> bool:
     return array.ndim == 0 and is_numeric(cast(np.ndarray, array))
 
 
-def _check_bounds(low: float, high: float, above: float) -> None:
+def _checked_bounds(low: float, high: float, above: float) -> tuple[float, float]:
+    """Two bounds as Python numbers; raises an InputError unless they are finite and in rising order."""
+    low, high = _plain(low), _plain(high)
     numbers = all(_is_finite(bound) for bound in (low, high))
     if not numbers or not above < low <= high:
         least = "" if above == -math.inf else f" above {above:g}"
         given = f"{short_repr(low)} and {short_repr(high)}"
         raise InputError("bounds", f"two finite numbers{least}, the lower first", given)
+    return float(low), float(high)
 
 
 def _is_finite(value: object) -> bool:
     """Whether a value is a number that a float can hold."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return abs(value) <= sys.float_info.max
+    return abs(cast(float, value)) <= sys.float_info.max

@@ -32,8 +32,8 @@ def search(
     """Searches for good hyper-parameters with an Optuna study.
 
     In each round, the study proposes several settings, one sweep trains them, and the study is told the results. Ctrl-C
-    ends the round and the search; trials that were not trained to their end have failed. So have the trials of a round
-    in which an error is raised.
+    ends the round and the search; trials that were not trained to their end have failed. So have those that successive
+    halving left out, and the trials of a round in which an error is raised.
 
     Several processes, on one or several computers, search together if their studies have the same storage, such as a
     file on a disk that all of them share.
@@ -161,4 +161,4 @@ def _check_direction(study: Study, metric: str) -> None:
 
 
 def _value(member: Member, metric: str) -> float:
-    return member.last(metric) if member.has_result else math.nan
+    return member.last(metric) if member.is_trained_to_its_end else math.nan

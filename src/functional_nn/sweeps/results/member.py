@@ -34,7 +34,8 @@ class Member:
             ``find_non_finite`` finds the operation that made it.
         curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
             number for each epoch. If the data have validation examples, these take the place of the test examples.
-        params, state: pytrees of NumPy arrays; None if they were not kept.
+        params, state: pytrees of NumPy arrays; None if they were not kept. The parameters are those that were
+            evaluated, an average over steps if ``eval_params`` makes one.
         test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
     """
 
@@ -65,6 +66,11 @@ class Member:
         """Whether its last metrics are those of a trained model: it is neither non-finite nor interrupted."""
         return self.status not in ("non-finite", "not run")
 
+    @property
+    def is_trained_to_its_end(self) -> bool:
+        """Whether it has a result, and was not left out by successive halving."""
+        return self.has_result and self.status != "halved"
+
     def last(self, metric: str) -> float:
         """A metric after the last epoch; NaN if no epoch was run, or if there is no such metric."""
         curve = self.curves.get(metric)
@@ -82,7 +88,10 @@ class Member:
 
 
 def has_number(member: Member, metric: str) -> bool:
-    """Whether a member ended with a finite metric. Only such members can win, and count in statistics."""
+    """Whether a member ended with a finite metric. Only such members can win, and count in statistics.
+
+    A member that successive halving left out can win only if no other can.
+    """
     return member.has_result and math.isfinite(member.last(metric))
 
 

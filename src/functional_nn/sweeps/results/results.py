@@ -49,7 +49,8 @@ class SweepResult:
         precision: the ``precision`` given to ``sweep``.
         in_shape: the shape of one example as the networks took it.
         plan: how the sweep was run, with its estimated memory.
-        compilations: the number of static groups that were compiled.
+        compilations: how many times a static group was compiled: once for each device, and again for each smaller plan
+            if memory had no room. Programs that were already compiled in this process do not count.
         seconds: ``compile``, ``train`` and ``total``.
         message: why members were not run; empty if all were run.
         static: the ``static`` given to ``sweep``.
@@ -119,24 +120,30 @@ class SweepResult:
         return chosen_metric(self, None)
 
     def ranked(self, metric: str | None = None) -> list[Member]:
-        """The members, the best first. Members that are not finite or were not trained to their end are last.
+        """The members, the best first.
+
+        Members that successive halving left out come after those that were trained to their end. Members that are not
+        finite or were interrupted are last.
 
         Args:
-            metric: a name such as ``test_loss``; None for ``metric``. If the name ends in ``loss`` or ``error``, the
-                smallest number is the best one, otherwise the largest.
+            metric: a name such as ``test_loss``; None for ``metric``. If the name ends in ``loss``, ``error``, ``mae``,
+                ``mse``, ``rmse``, ``brier_score`` or ``perplexity``, the smallest number is the best one, otherwise the
+                largest.
         """
         chosen = chosen_metric(self, metric)
         sign = -1 if larger_is_better(chosen) else 1
 
-        def place(member: Member) -> tuple[bool, float]:
+        def place(member: Member) -> tuple[bool, bool, float]:
             value = member.last(chosen)
             order = math.inf if math.isnan(value) else sign * value
-            return not has_number(member, chosen), order
+            return not has_number(member, chosen), not member.is_trained_to_its_end, order
 
         return sorted(self.members, key=place)
 
     def best(self, metric: str | None = None) -> Member:
         """The member with the largest accuracy, or the smallest loss. Of equal ones, it is the first.
+
+        It was trained to its end, if any member with a finite number was.
 
         Args:
             metric: as for ``ranked``.

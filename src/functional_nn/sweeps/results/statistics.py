@@ -231,7 +231,7 @@ def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[M
             remedy = "Choose one setting with where(…)."
             given = f"{len(result.members)} members for {len(members)}"
             raise InputError(argument, f"one member for each {', '.join(both)}", given, remedy)
-        bad = [member for member in result.members if not member.has_result or member.status == "halved"]
+        bad = [member for member in result.members if not member.is_trained_to_its_end]
         if bad:
             given = f"{len(bad)} others, such as member {bad[0].number} ({bad[0].status})"
             remedy = "Leave out their seeds in both results."

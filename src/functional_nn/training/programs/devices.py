@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,6 +46,15 @@ def device_name(device: Device) -> str:
     lines = information.read_text("utf-8").splitlines() if information.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, None) or platform.processor() or platform.machine() or device.device_kind
+
+
+def computing_on(device: Device) -> AbstractContextManager[object]:
+    """A context in which programs that name no device are compiled for this one."""
+    settings: Any = jax.config
+    default = settings.jax_default_device
+    # JAX knows a program by its default device, too, so the default that holds already is not set again.
+    is_default = device == (jax.local_devices()[0] if default is None else default)
+    return nullcontext() if is_default else jax.default_device(device)
 
 
 def chosen_devices(devices: int | None) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -50,7 +50,8 @@ StartMaker: TypeAlias = tuple[Params, State] | Callable[[Hyperparameters], tuple
 NOT_FOR_FUNCTIONS = ("seed", "data")
 """Hyper-parameters that are not passed to functions: the seed makes the key, and ``data`` names the data set."""
 
-COUNTS = ("epochs", "batch_size", "steps")
+STEPS = "steps"
+COUNTS = ("epochs", "batch_size", STEPS)
 """Names that every function of hyper-parameters gets in addition to the grid's; ``steps`` are the updates of a run."""
 
 
@@ -184,6 +185,10 @@ class RecipeFunctions:
         if penalty is not None and not isinstance(penalty, Penalty):
             penalty = penalty(hyperparameters)
         start = self.start(hyperparameters) if callable(self.start) else self.start
+        if isinstance(start, TrainState):
+            # It has a key of its own, so the seeds of the members would be ignored.
+            remedy = "Write (train_state.params, train_state.state)."
+            raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
         net = network_of(self.model, hyperparameters)
         return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, self.eval_params, start)
 
@@ -222,7 +227,12 @@ def check_model(model: ModelFunction) -> None:
 
 
 def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
-    """Whether a function has two required arguments, as a loss; a function that makes a loss has one."""
-    parameters = inspect.signature(function).parameters.values()
-    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    return len(required) == 2
+    """Whether a function has two required arguments, as a loss; a function that makes a loss has one.
+
+    Only what may be given by place counts. ``*arguments`` count for the second one, and for both if there is no other.
+    """
+    parameters = signature(function).parameters.values()
+    by_place = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    required = sum(one.kind in by_place and one.default is one.empty for one in parameters)
+    takes_more = any(one.kind is Parameter.VAR_POSITIONAL for one in parameters)
+    return required == 2 or (takes_more and required < 2)
