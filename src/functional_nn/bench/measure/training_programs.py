@@ -91,7 +91,7 @@ def _sweep_executions(
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
     rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
     split = _random_split(network, batch_size)
-    spec = sweep_spec(network, batch_size, precision, mapped)
+    spec = sweep_spec(network, batch_size, precision, mapped, in_threads=device_count > 1)
     executions = []
     with compiling_anew():
         for device in jax.local_devices()[:device_count]:
@@ -111,7 +111,9 @@ def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices:
     return ProgramSpec(recipe, batch_size, as_precision(precision), shapes, devices=devices)
 
 
-def sweep_spec(network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None) -> ProgramSpec:
+def sweep_spec(
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, *, in_threads: bool = False
+) -> ProgramSpec:
     """The same for a sweep over learning rates. ``mapped`` members are trained by one program; None: one member."""
 
     def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
@@ -125,6 +127,7 @@ def sweep_spec(network: MeasuredNetwork, batch_size: int, precision: str, mapped
         _data_shapes(network, batch_size),
         hyperparameters=(("learning_rate", learning_rate),),
         members=mapped,
+        in_threads=in_threads,
     )
 
 
