@@ -91,6 +91,7 @@ def test_without_submitit_nothing_is_written(swept, capsys, tmp_path, monkeypatc
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
     for part in ("1/2", "2/2"):
         assert cli.run([*swept, "--part", part, "--out", str(tmp_path / "both"), "--quiet"]) == 0

@@ -198,10 +198,10 @@ def test_a_small_file_of_too_many_members(tmp_path, axes):
         read_grid(tmp_path / "grid.toml")
 
 
-def test_two_thousand_hostile_files(tmp_path):
-    counts = in_process(2000, seed=0, folder=tmp_path)
-    assert counts["read"] > 100
-    assert counts["refused"] > 1200
+def test_hundreds_of_hostile_files(tmp_path):
+    counts = in_process(800, seed=0, folder=tmp_path)
+    assert counts["read"] > 40
+    assert counts["refused"] > 480
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.sweeps.made_up_results import member, result
 
 import functional_nn as fnn
+from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError
 from functional_nn.training import prediction as predict
 
@@ -94,11 +95,17 @@ def test_the_average_is_that_of_the_members_own_networks(swept, blobs):
     assert gain.best == max(accuracies)
 
 
-def test_members_that_differ_in_traced_numbers_share_a_program(swept, blobs, monkeypatch):
-    compiled = []
-    predict._probabilities.cache_clear()
-    jit = jax.jit
+def counted_programs(monkeypatch) -> list:
+    """A list to which each function is added that ``predict_probabilities`` compiles from now on."""
+    compiled, jit = [], jax.jit
     monkeypatch.setattr(predict.jax, "jit", lambda function: compiled.append(function) or jit(function))
+    nothing_kept = cached_if_hashable(8)(predict._probabilities.__wrapped__)
+    monkeypatch.setattr(predict, "_probabilities", nothing_kept)
+    return compiled
+
+
+def test_members_that_differ_in_traced_numbers_share_a_program(swept, blobs, monkeypatch):
+    compiled = counted_programs(monkeypatch)
     fnn.sweeps.ensemble_probabilities(swept, blobs.test_x)
     assert len(compiled) == 2  # one for each hidden size
     fnn.sweeps.ensemble_probabilities(swept, blobs.test_x, members=swept.ranked()[:3], combine="vote")
@@ -106,10 +113,7 @@ def test_members_that_differ_in_traced_numbers_share_a_program(swept, blobs, mon
 
 
 def test_what_only_the_optimizer_reads_makes_no_other_program(monkeypatch):
-    compiled = []
-    predict._probabilities.cache_clear()
-    jit = jax.jit
-    monkeypatch.setattr(predict.jax, "jit", lambda function: compiled.append(function) or jit(function))
+    compiled = counted_programs(monkeypatch)
     members = [
         member(i, {"optimizer": name, "seed": 0}, 0.5, params=constant(0, [0.5, 0.5]).params, state={})
         for i, name in enumerate(("adam", "sgd"))
