@@ -76,6 +76,10 @@ class Keyboard:
     def text(self, selector: str) -> str:
         return self.page.inner_text(f"{self.root} {selector}").replace("\N{MINUS SIGN}", "-")
 
+    def wait_for_text(self, selector: str, text: str) -> None:
+        arguments = [f"{self.root} {selector}", text]
+        self.page.wait_for_function("([at, text]) => document.querySelector(at).innerText === text", arg=arguments)
+
     def data(self, selector: str, name: str = "value") -> float:
         return float(self.page.get_attribute(f"{self.root} {selector}", f"data-{name}") or "nan")
 
@@ -256,7 +260,7 @@ def test_full_screen_by_the_keyboard(page: Page, name: str) -> None:
     assert figure.text(".full") == "Full screen"
     figure.press("Enter")
     page.wait_for_function("root => document.fullscreenElement?.matches(root)", arg=figure.root)
-    assert figure.text(".full") == "Leave full screen"
+    figure.wait_for_text(".full", "Leave full screen")  # the event that changes it may come a moment later
     if name == "backpropagation":
         figure.press("PageUp")  # a presenter's key, while the focus is still on the button
         assert figure.text(".stage") == "11 of 12"
@@ -264,7 +268,7 @@ def test_full_screen_by_the_keyboard(page: Page, name: str) -> None:
     figure.press("Escape")
     page.wait_for_function("document.fullscreenElement === null")
     page.wait_for_function("root => document.querySelector(root).style.zoom === ''", arg=figure.root)
-    assert figure.text(".full") == "Full screen"
+    figure.wait_for_text(".full", "Full screen")
 
 
 @pytest.mark.browser
