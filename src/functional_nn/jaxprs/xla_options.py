@@ -98,9 +98,8 @@ def beside_others(options: Mapping[str, str | bool | int]) -> Options:
 
     XLA divides elementwise operations into tasks for a pool of as many threads as there are cores. A task that comes
     when its work is done stays in the queue until a thread is free. If each thread is busy with a program, the queue
-    grows. When it is full, after 1,024 tasks, the thread that brings another one runs it at once. Then Eigen's
-    convolutions return wrong values: their tasks share memory that belongs to a thread. This was seen with jaxlib 0.10
-    and 0.12. So the operations are not divided. Each program has only one core anyway.
+    grows, and after some time convolutions return wrong values, without an error (jaxlib 0.10 and 0.12; decision 11
+    has what is known). So the operations are not divided. Each program has only one core anyway.
 
     >>> beside_others(ONE_BY_ONE)
     {'xla_disable_hlo_passes': 'tree_reduction_rewriter,cpu-parallel-task-assigner'}
