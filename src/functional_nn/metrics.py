@@ -94,7 +94,7 @@ class Metric:
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
         y, labels, weights, mask = as_examples(y, labels, weights)
-        if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != y.shape[:-1]:
+        if not y.ndim or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != y.shape[:-1]:
             expected = f"one integer per row of y, shape {y.shape[:-1]}"
             raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}")
         dtype = y.dtype if y.dtype.itemsize >= 4 else jnp.float32

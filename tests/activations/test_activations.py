@@ -131,3 +131,12 @@ def test_layers_that_would_hold_a_traced_parameter_refuse_it():
     ):
         jax.jit(lambda slope: fnn.neuron(fnn.activations.leaky_relu_with(slope)).init(jax.random.key(0), (3,)))(0.1)
     assert fnn.neuron(fnn.activations.leaky_relu_with(0.1))
+
+
+def test_the_third_derivative_of_mish_at_0(float64):
+    found = jax.grad(jax.grad(fnn.mish.derivative))(0.0)
+    np.testing.assert_allclose(found, jax.grad(jax.grad(jax.grad(jax.nn.mish)))(0.0), rtol=1e-12)
+
+
+def test_the_slope_of_leaky_relu_for_integers():
+    np.testing.assert_array_equal(fnn.leaky_relu.derivative(jnp.array([-1, 2])), np.float32([0.01, 1]))

@@ -201,6 +201,42 @@ def test_a_kink_is_inconclusive_unless_declared(at_zero, declared, outcome):
         assert report.verdicts[0].index == (0,)
 
 
+def test_what_the_arbiter_does_not_know_is_no_kink():
+    """The formula and the registered rule are wrong alike, and the arbiter cannot tell: this may not pass."""
+
+    def waves(x):
+        result = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(lambda a: np.sin(1e9 * np.asarray(a)), result, x, vmap_method="broadcast_all")
+
+    for function, x in ((jnp.log, [-0.5, -2.0]), (waves, [0.3, 0.7])):
+        wrong = jax.custom_jvp(function)
+        wrong.defjvp(lambda given, moved, wrong=wrong: (wrong(*given), 7.0 * moved[0]))
+        report = check_vjp(
+            wrong, lambda x, y_bar: 7.0 * y_bar, np.array(x), kinks_as_automatic=True, second_order=False, mutants=False
+        )
+        assert report.verdicts[0].outcome == "inconclusive"
+
+
+def test_arguments_that_cannot_be_compared_are_named():
+    with pytest.raises(InputError, match=r"arguments: expected floating-point numbers in float64, .*float8"):
+        check_vjp(jnp.sin, sine_vjp, jnp.array([0.5, 1.0], jnp.float8_e4m3fn))
+    with pytest.raises(InputError, match="arguments: expected floating-point numbers in float64"):
+        check_vjp(jnp.sin, sine_vjp, np.array([0.5, 1.0], np.longdouble))
+    with pytest.raises(InputError, match="equivalent: expected a dict"):
+        check_vjp(jnp.sin, sine_vjp, draw(2), equivalent=["a"])
+
+
+def test_a_function_may_return_a_number_of_python():
+    check_vjp(lambda x: 3.0, lambda x, y_bar: jnp.zeros_like(x), draw(2), **QUICK).raise_if_failed()
+
+
+def test_a_comparison_of_nothing_does_not_pass():
+    with pytest.raises(InputError, match="at least one example"):
+        check_layer(fnn.dense(2), (3,), x=np.ones((0, 3)))
+    with pytest.raises(InputError, match="at least one output"):
+        check_vjp(lambda x: jnp.sin(x)[:0], lambda x, y_bar: jnp.zeros_like(x), draw(2))
+
+
 def test_a_kink_at_another_point_excuses_nothing():
     """Neither second derivatives at a smooth point, nor a formula that is wrong there."""
     function = lambda leaves: [jnp.abs(leaves[0]) + jnp.sin(leaves[0])]  # noqa: E731

@@ -237,3 +237,12 @@ def test_the_loss_of_a_margin_and_its_derivative_by_jax_keep_their_digits(margin
     p = 1 / (1 + np.exp(exact))
     for derivative in (gradient, fnn.cross_entropy.gradient(y, jnp.array([0]))):
         np.testing.assert_allclose(derivative, [[-p, p]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_cosine_distance_of_the_largest_numbers(dtype):
+    y, labels = jnp.array([[3.0, 1.0, 0.0]], dtype), jnp.array([[1.0, 0.0, 0.0]], dtype)
+    right = fnn.cosine_distance(y, labels)
+    for size in (3e37, 1e38):
+        np.testing.assert_allclose(fnn.cosine_distance(y * size, labels), right, rtol=1e-2)
+        np.testing.assert_allclose(fnn.cosine_distance(labels * size, y), right, rtol=1e-2)

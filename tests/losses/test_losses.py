@@ -280,3 +280,31 @@ def test_extreme_logits_stay_finite():
     for label in range(3):
         assert np.isfinite(fnn.cross_entropy(y, jnp.array([label])))
         assert np.isfinite(fnn.cross_entropy.gradient(y, jnp.array([label]))).all()
+
+
+def test_the_gradient_of_a_penalty_rounds_the_rate_only_at_the_end():
+    params = {"dense": {"weight": jnp.array([60000.0, 1.0], jnp.float16)}}
+    for rate in (2e-8, 1e-6, jnp.float32(0.1)):
+        penalty = fnn.l2(rate)
+        found = penalty.gradient(params)["dense"]["weight"]
+        by_jax = jax.grad(penalty)(params)["dense"]["weight"]
+        assert found.dtype == by_jax.dtype == jnp.float16
+        np.testing.assert_array_equal(found, by_jax)
+
+
+def test_a_single_number_is_no_row_of_classes():
+    with pytest.raises(fnn.InputError, match="labels"):
+        fnn.cross_entropy(jnp.array(1.0), jnp.array(0))
+    with pytest.raises(fnn.InputError, match="labels"):
+        fnn.metrics.accuracy(jnp.array(1.0), jnp.array(0))
+
+
+def test_a_label_without_weight_may_be_anything():
+    y, labels, weights = jnp.zeros((2, 3)), np.array([5, 1]), np.array([0.0, 1.0])
+    right = jax.jit(fnn.cross_entropy)(y, labels, weights)
+    np.testing.assert_allclose(fnn.cross_entropy(y, labels, weights), right)
+    np.testing.assert_array_equal(fnn.cross_entropy.gradient(y, labels, weights)[0], np.zeros(3))
+    with pytest.raises(fnn.InputError, match="labels"):
+        fnn.cross_entropy(y, labels, weights[::-1])
+    with pytest.raises(fnn.InputError, match="labels"):
+        fnn.cross_entropy(y, np.array([[5, 1]]), weights)

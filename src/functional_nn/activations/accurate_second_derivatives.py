@@ -66,7 +66,8 @@ def mish_second_derivative(x):
     For x > 0, numerator and denominator are divided by powers of p, with q = e^{-x} and u = 1 + 2q + 2q²:
     f'' = 4 q² / u² (2 (1 + q) + x (q - 2 (1 + 2q) / u))
     """
-    x_left = jnp.clip(x, -800, 0)
+    # At exactly 0, the slope of ``jnp.clip`` is 1/2. The derivative of this function needs 1.
+    x_left = jnp.where(x > 0, 0, jnp.maximum(x, -800))
     left = exponential(x_left)
     p = left.times(1)
     w = 2 + p * (2 + p)
@@ -75,7 +76,7 @@ def mish_second_derivative(x):
     # The factor of x is 1 + 2p - 2 (1 + p) w' / w. By (1 + p)² = w - 1 it is 1 - 2 p² (2 + p) / w.
     on_left = left.divided_by_1_plus(s).times(2 * (1 + p) + x_left * (1 - 2 * p * p * (2 + p) / w))
 
-    x_right = jnp.clip(x, 0, 800)
+    x_right = jnp.where(x > 0, jnp.minimum(x, 800), 0)
     q = exponential(-x_right).times(1)
     u = 1 + 2 * q * (1 + q)
     k = 2 * (1 + q) + x_right * (q - 2 * (1 + 2 * q) / u)

@@ -23,6 +23,7 @@ def _leaky_relu(x, negative_slope):
     return jax.nn.leaky_relu(x, jnp.asarray(negative_slope, x.dtype))
 
 
+@in_wide_type
 def _leaky_relu_derivative(x, negative_slope):
     """1 where x ≥ 0, else the slope."""
     return jnp.where(x >= 0, jnp.ones_like(x), jnp.asarray(negative_slope, x.dtype))

@@ -99,6 +99,7 @@ def check_vjp(
     check_flag("kinks_as_automatic", kinks_as_automatic)
     check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     check_flag("mutants", mutants)
+    _check_equivalent(equivalent)
     check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
@@ -177,6 +178,7 @@ def check_layer(
     check_flag("second_order", second_order)
     check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     check_flag("mutants", mutants)
+    _check_equivalent(equivalent)
     check_choice("dtype", dtype, TOLERANCES)
     check_count("seed", seed, least=0)
     key = jax.random.key(seed) if key is None else check_key(key)
@@ -187,6 +189,9 @@ def check_layer(
     else:
         check_arrays("x", x)
         x = tree_in_native_order(x)
+        for leaf in jax.tree.leaves(x):
+            if not np.size(leaf):
+                raise InputError("x", "at least one example: without numbers, every formula is right", shown(leaf))
     # The numbers are rounded to the type first, so that all types are compared at the same point.
     params, x = cast((params, x), dtype)
     leaves = _checked_leaves("x", (params, x))
@@ -304,8 +309,20 @@ def _numbers(leaf: PyTree) -> np.ndarray:
     return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
 
 
+def _check_equivalent(equivalent: Mapping[str, str] | None) -> None:
+    if equivalent is not None and not isinstance(equivalent, Mapping):
+        raise InputError("equivalent", "a dict of reasons by the description of the error", shown(equivalent))
+
+
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
-    """Takes the floating-point leaves of an argument. Raises InputError if it has none, or if one is not finite."""
+    """Takes the floating-point leaves of an argument.
+
+    Raises InputError if it has none, if one is not finite, or if there is no tolerance for its type.
+    """
+    for leaf in jax.tree.leaves(tree):
+        dtype = getattr(leaf, "dtype", np.dtype(float))
+        if jnp.issubdtype(dtype, jnp.inexact) and dtype.name not in (*TOLERANCES, "complex64", "complex128"):
+            raise InputError(argument, f"floating-point numbers in {', '.join(TOLERANCES)}", dtype.name)
     leaves = differentiable_leaves(tree).leaves
     if not leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."

@@ -17,7 +17,7 @@ from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, 
 from functional_nn.gradients.compare.activation_errors import check_activation
 from functional_nn.gradients.compare.activation_points import regime_points
 from functional_nn.gradients.compare.jacobian_comparison import TRANSFORMS, JacobianComparison
-from functional_nn.gradients.compare.problem import Leaves, Problem, cast, function_problem, layer_problem
+from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
 from functional_nn.gradients.compare.report import Report, combine_reports
 from functional_nn.gradients.compare.verdict import Verdict
 from functional_nn.gradients.mutation.planting import plant
@@ -25,8 +25,6 @@ from functional_nn.gradients.textbook.optimizer_cases import CASES as OPTIMIZER_
 from functional_nn.gradients.textbook.optimizer_check import optimizer_verdicts
 from functional_nn.losses.weighting import expand
 
-EXAMPLES = 3
-"""The number of examples in a batch. Each example makes the Jacobians larger."""
 TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""

@@ -16,28 +16,28 @@ from functional_nn.losses.weighting import nan_unless, times
 
 def _check_binary(y, labels):
     check_same_shape(y, labels)
-    if is_concrete(labels):
-        host = np.asarray(labels)
-        if not np.all((host >= 0) & (host <= 1)):
-            raise InputError("labels", "values in [0, 1]", f"values from {host.min()} to {host.max()}")
+    _check_numbers("labels", labels, lambda t: (t >= 0) & (t <= 1), "values in [0, 1]")
 
 
 def _check_probabilities(y, labels):
     _check_binary(y, labels)
-    if is_concrete(y):
-        host = np.asarray(y)
-        if not np.all((host >= 0) & (host <= 1)):
-            remedy = "For logits use binary_cross_entropy."
-            raise InputError("y", "probabilities in [0, 1]", f"values from {host.min()} to {host.max()}", remedy)
+    _check_numbers(
+        "y", y, lambda p: (p >= 0) & (p <= 1), "probabilities in [0, 1]", "For logits use binary_cross_entropy."
+    )
 
 
 def _check_signs(y, labels):
     check_same_shape(y, labels)
-    if is_concrete(labels):
-        host = np.asarray(labels)
-        if not np.all((host == 0) | (host == 1)):
-            remedy = "If labels are -1 and 1, use (labels + 1) / 2."
-            raise InputError("labels", "0 or 1", f"values from {host.min()} to {host.max()}", remedy)
+    remedy = "If labels are -1 and 1, use (labels + 1) / 2."
+    _check_numbers("labels", labels, lambda t: (t == 0) | (t == 1), "0 or 1", remedy)
+
+
+def _check_numbers(argument, array, are_allowed, expected, remedy=""):
+    """Requires allowed numbers, unless the array is traced."""
+    if is_concrete(array):
+        host = np.asarray(array)
+        if not np.all(are_allowed(host)):
+            raise InputError(argument, expected, f"values from {host.min()} to {host.max()}", remedy)
 
 
 def _binary_targets(y, labels):

@@ -138,7 +138,7 @@ class Loss:
             check_steps(y, labels=labels, weights=weights)
             self._check_real_steps(y, labels)
         else:
-            self.check(y, labels)
+            self._check_counted(y, labels, weights)
         y, labels, weights, mask = as_examples(y, labels, weights)
         y = y.astype(wide_type(y.dtype))
         if weights is None and mask is None:
@@ -146,6 +146,19 @@ class Loss:
         # The weights have the shape of the values, which only the loss itself knows.
         weights = combined_weights(weights, mask, jax.eval_shape(self.values, y, labels).shape, y.dtype)
         return jnp.where(expand(weights == 0, y.ndim), 0, y), labels, weights
+
+    def _check_counted(self, y, labels, weights):
+        """Checks the shapes of all examples, and the numbers of those whose weight is not 0."""
+        shape = np.shape(weights)
+        fits = y.shape[: len(shape)] == labels.shape[: len(shape)] == shape
+        if not shape or not fits or not is_concrete(weights) or np.all(np.asarray(weights) != 0):
+            self.check(y, labels)
+            return
+        # Traced values have shapes but no numbers, so this check is of the shapes alone.
+        jax.eval_shape(self.check, y, labels)
+        counted = np.asarray(weights) != 0
+        if counted.any():
+            self.check(y[counted], labels[counted])
 
     def _check_real_steps(self, y, labels):
         """Checks the shapes of all steps, and the numbers of the real steps only."""

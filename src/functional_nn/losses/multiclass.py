@@ -79,7 +79,7 @@ def cross_entropy_with(
             check_probabilities(y, labels)
         else:
             expected = f"integer labels of shape {y.shape[:-1]} or probabilities of shape {y.shape}"
-            one_hot_integers = integers and labels.shape == y.shape
+            one_hot_integers = y.ndim and integers and labels.shape == y.shape
             is_one_hot = one_hot_integers and y.shape[-1] > 1
             one_hot_remedy = "Give a one-hot array as floating-point numbers." if is_one_hot else ""
             remedy = one_hot_remedy or as_class_numbers(y, labels)

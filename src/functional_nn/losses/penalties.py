@@ -51,9 +51,16 @@ class Penalty:
         check_trees(params, {})
         params = tree_in_native_order(params)
         chosen = set(trees.select(params, self.paths))
-        return trees.map_with_path(
-            lambda path, leaf: self.rate * self.derivative(leaf) if path in chosen else jnp.zeros_like(leaf), params
-        )
+
+        def of_leaf(path: str, leaf: jax.Array) -> jax.Array:
+            if path not in chosen:
+                return jnp.zeros_like(leaf)
+            leaf = jnp.asarray(leaf)
+            # In float16 a rate of 1e-8 is 0, so the product is rounded only once, at the end.
+            product = self.rate * self.derivative(leaf.astype(wide_type(leaf.dtype)))
+            return product.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else product
+
+        return trees.map_with_path(of_leaf, params)
 
 
 def l1(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:

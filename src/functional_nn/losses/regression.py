@@ -73,7 +73,8 @@ def _directions(v):
     """
     # The scale cancels in both results, so it is a constant for differentiation.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(v), axis=-1, keepdims=True))
-    scale = jnp.where(largest == 0, 1, largest)
+    # XLA multiplies by 1 / scale, which must not be a subnormal number: those become 0.
+    scale = jnp.where(largest == 0, 1, jnp.minimum(largest, 1 / jnp.finfo(v.dtype).tiny))
     scaled = v / scale
     norm = jnp.sqrt(jnp.where(largest == 0, 1, jnp.sum(jnp.square(scaled), axis=-1, keepdims=True)))
     return jnp.where(largest == 0, 0, scaled / norm), scale * norm

@@ -232,6 +232,27 @@ def test_an_own_kink_is_inconclusive():
     assert {v.regime: v.outcome for v in report.verdicts} == {"kinks": "inconclusive", "normal": "pass"}
 
 
+def test_an_own_activation_without_a_value_is_inconclusive():
+    own = Activation("own", jnp.log, lambda x: 1 / x)
+    report = check_activation(own, points={"left": [-1.0], "right": [2.0]})
+    assert {v.regime: v.outcome for v in report.verdicts} == {"left": "inconclusive", "right": "pass"}
+
+
+def test_an_own_activation_takes_a_subnormal_number_for_zero():
+    """At the number itself the slope is 0.9 or so; at 0 it is 0."""
+    function = lambda x: jnp.where(x == 0, 0, x**2 * 1e38)  # noqa: E731
+    slope = lambda x: jnp.where(jnp.abs(x) < SMALLEST, 0, 2e38 * x)  # noqa: E731
+    assert check_activation(Activation("own", function, slope), points=[SMALLEST / 2, 1e-30]).passed
+    kinked = Activation("own", jax.nn.relu, lambda x: (x > 0).astype(x.dtype))
+    report = check_activation(kinked, points=[SMALLEST / 2, 1.0])
+    assert {v.outcome for v in report.verdicts} == {"inconclusive"}
+
+
+def test_types_without_a_tolerance_are_refused():
+    with pytest.raises(fnn.InputError, match="dtype: expected a floating-point type"):
+        check_activation(fnn.tanh, "float8_e4m3fn")
+
+
 # The picture
 
 

@@ -15,6 +15,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.multiprecision import complex_rules
 from functional_nn.gradients.multiprecision.interpreter import RULES, Program
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.references.numerical import exact_jacobian
 from functional_nn.jaxprs.xla_options import quick_jit
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -398,3 +399,12 @@ def test_a_special_function_that_cannot_be_computed_at_a_point_is_not_known_ther
     x = np.array([1e30, 2.0])
     found = evaluated(Arithmetic(30), lambda x: special.gammaincc(2.0, x), x)[:, 0].astype(float)
     np.testing.assert_allclose(found, [np.nan, 3 * np.exp(-2.0)])
+
+
+def test_a_constant_is_shifted_by_a_number_that_depends_on_x():
+    def function(leaves):
+        power = jnp.int32(1) << jnp.floor(leaves[0]).astype(jnp.int32)
+        return [leaves[0] * power.astype(float)]
+
+    found = exact_jacobian(function, [np.array([1.3, 2.2])])
+    np.testing.assert_allclose(found.values[0], np.diag([2.0, 4.0]))

@@ -182,7 +182,9 @@ def unasked(reference_jacobian):
     def reference_to_nothing(function, leaves, doubts, **options):
         reference = reference_jacobian(function, leaves, doubts, **options)
         nothing = [np.zeros((value.shape[0], 0)) for value in reference.values]
-        return reference._replace(columns=[np.zeros(0, int)] * len(leaves), values=nothing, error=nothing)
+        no_kink = [value.astype(bool) for value in nothing]
+        columns = [np.zeros(0, int)] * len(leaves)
+        return reference._replace(columns=columns, values=nothing, error=nothing, kink=no_kink)
 
     return reference_to_nothing
 

@@ -225,6 +225,13 @@ def test_optax_rprop_is_one_step_late():
     ).passed
 
 
+def test_rprop_takes_a_schedule():
+    start, gradients = {"w": np.ones(2)}, {"w": np.array([[1.0, -1.0], [2.0, 1.0], [1.0, 1.0]])}
+    constant, schedule = textbook.Rprop(0.1), textbook.Rprop(lambda count: 0.1)
+    reports = [check_optimizer(optax.rprop(0.1), rule, start, gradients=gradients) for rule in (constant, schedule)]
+    assert len({report.verdicts[0].arbiter for report in reports}) == 1
+
+
 def test_where_rounding_decides_the_verdict_is_inconclusive():
     """Of gradients that never change, the variance is the difference of equal numbers."""
     rule = textbook.CenteredRMSProp(0.01, decay=0.9, eps_root=1e-8)
@@ -311,6 +318,10 @@ def test_a_rule_of_ones_own_with_a_nested_tree():
             "gradients",
         ),
         ({"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 2.0}, "curvature"),
+        ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.ones((3, 2))}, "regimes": ["normal"]}, "regimes"),
+        ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.full((3, 2), np.nan)}}, "gradients"),
+        ({"parameters": {"w": np.ones(2)}, "gradients": {"w": "abc"}}, "gradients"),
+        ({"parameters": {"w": np.full(2, np.nan)}}, "parameters"),
     ],
 )
 def test_bad_arguments_are_named(arguments, argument):

@@ -57,9 +57,7 @@ class ComparedValues:
         the sum of its terms' sizes. So if the scale is much smaller, automatic differentiation has missed a term.
         """
         size = np.abs(self.arbiter)
-        is_known = self.arbiter_error < size
-        scale = np.where(is_known, np.fmax(self.scale, size), self.scale)
-        return replace(self, scale=np.where(np.isfinite(self.scale), scale, size))
+        return replace(self, scale=usable_scale(self.scale, size, self.arbiter_error < size))
 
     def largest_rounding(self) -> float:
         """The largest relative error of the formula in elements that the arbiter knows."""
@@ -97,6 +95,8 @@ class ComparedValues:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)
         hand_error, arbiter_error = (np.where(is_unknown, np.inf, errors) for errors in (hand_error, arbiter_error))
+        # An element that the arbiter does not know says nothing about automatic differentiation.
+        known_errors = np.where(np.isfinite(arbiter_error), np.nan_to_num(automatic_error, nan=np.inf), 0.0)
         # The true error lies between these two. NaN counts as an infinite error. At a kink, nothing is certain.
         least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
         least = np.where(np.isnan(hand_error), np.inf, least)
@@ -106,7 +106,7 @@ class ComparedValues:
             template,
             outcome=judge(float(hand_error[at]), float(arbiter_error[at]), template.tolerance),
             error=float(hand_error[at]),
-            automatic_error=float(np.max(np.nan_to_num(automatic_error, nan=np.inf))),
+            automatic_error=float(np.max(known_errors)),
             reference_error=float(arbiter_error[at]),
             hand=float(self.hand[at]),
             automatic=float(self.automatic[at]),
@@ -118,6 +118,11 @@ class ComparedValues:
         """Differences in units of the scale; 0 for those that are no larger than an underflow."""
         is_underflow = np.abs(difference) <= self.underflow
         return np.where(is_underflow, 0.0, relative_error(difference, self.scale, self.arbiter_error))
+
+
+def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) -> np.ndarray:
+    """The scale, but at least the size where that is known; the size where the scale is not finite."""
+    return np.where(np.isfinite(scale), np.where(is_known, np.fmax(scale, size), scale), size)
 
 
 def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ERROR) -> np.ndarray:

@@ -43,6 +43,8 @@ def condensed(problem: Problem) -> Problem:
         remedy = "Only outputs of floating-point or complex numbers have a derivative."
         raise InputError("function", "a function with at least one such output", "none", remedy)
     outputs = sum(shape.size for shape in shapes)
+    if not outputs:
+        raise InputError("function", "at least one output: without any, every formula is right", "no elements")
     if outputs * sum(np.size(leaf) for leaf in problem.leaves) <= MOST_ELEMENTS:
         return problem
     # An error in one output changes every random sum, unless its weight happens to be nearly 0.

@@ -17,6 +17,12 @@ MORE_BITS = 18
 """A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one
 float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions need fewer bits."""
 BITS_OF_FLOAT32 = 24
+EIGHTHS = 8
+"""Multiples of 1/8, such as 300000.5, are exact in float32 up to two million. They were probably not rounded."""
+MOST_EIGHTHS = 2.0**40
+"""Only numbers up to this one count: all large numbers of float64 are multiples of 1/8."""
+NARROW = ("float32", "float16", "bfloat16")
+"""The types with fewer digits than float64, the widest first."""
 
 
 def narrowest_type(function: Function, leaves: Leaves) -> str:
@@ -42,6 +48,12 @@ def _narrow_results(equation: JaxprEqn) -> Iterator[str]:
     takes_float64 = any(getattr(variable.aval, "dtype", None) == np.float64 for variable in equation.invars)
     if not takes_float64 or inner_programs(equation):
         return
+    if equation.primitive.name == "reduce_precision":
+        # Code that splits a float64 exactly into two halves keeps 25 bits or more. It does not lose digits.
+        bits = equation.params["mantissa_bits"]
+        if bits < BITS_OF_FLOAT32:
+            yield next((name for name in NARROW if jnp.finfo(name).nmant <= bits), NARROW[-1])
+        return
     for variable in equation.outvars:
         dtype = array_type(variable).dtype
         if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
@@ -60,6 +72,8 @@ def _is_rounded_to_float32(value: object) -> bool:
 
 def is_simple_fraction(numbers: Array) -> np.ndarray:
     """Which numbers need few bits, as whole numbers and simple fractions do. They were probably not rounded."""
-    mantissa, _ = np.frexp(np.abs(np.asarray(numbers, np.float64)))
-    with np.errstate(invalid="ignore"):
-        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | ~np.isfinite(mantissa)
+    size = np.abs(np.asarray(numbers, np.float64))
+    mantissa, _ = np.frexp(size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_eighth = ((size * EIGHTHS) % 1 == 0) & (size < MOST_EIGHTHS)
+        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | is_eighth | ~np.isfinite(mantissa)

@@ -160,7 +160,8 @@ def function_problem(
 
     def outputs(leaves: Leaves) -> Leaves:
         with _operations_of_jax("function"):
-            return differentiable_leaves(function(*inputs.join(leaves))).leaves
+            y = differentiable_leaves(function(*inputs.join(leaves))).leaves
+            return list(map(jnp.asarray, y))  # an output may be a number of Python
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         joined = inputs.join(leaves)

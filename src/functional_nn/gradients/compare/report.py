@@ -102,7 +102,10 @@ class Report:
             raise AssertionError(str(self))
 
     def to_dict(self) -> dict[str, object]:
-        """Everything as plain numbers, texts and lists, ready for JSON."""
+        """Everything as plain numbers, texts and lists.
+
+        Numbers may be infinite or NaN, which strict JSON does not allow.
+        """
         counts = Counter(verdict.outcome for verdict in self.verdicts)
         return {
             "cells": len(self.verdicts),

@@ -26,7 +26,8 @@ class Verdict:
     Args:
         subject: the function or layer with the formula.
         leaf: the argument or parameter with respect to which the derivative is taken.
-        kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``.
+        kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``; or
+            ``"coverage"``, if no case compares a public name.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
             ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
@@ -35,8 +36,10 @@ class Verdict:
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
         tolerance: the largest error allowed, in ``unit``.
         unit: ``"terms"``: the error divided by the sum of the absolute values of the terms that make up the element,
-            plus the effect of rounding. Or ``"ULP"``, units in the last place.
-        automatic_error: the largest error of automatic differentiation, in ``unit``.
+            plus the effect of rounding. ``"relative"``: the error divided by the derivative itself. Or ``"ULP"``,
+            units in the last place.
+        automatic_error: the largest error of automatic differentiation over the elements that the arbiter knows, in
+            ``unit``.
         reference: the name of the arbiter.
         reference_error: the arbiter's estimate of its own error, in ``unit``.
         index: the element with the largest error of the formula.

@@ -191,7 +191,9 @@ def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
 @RULES.of("shift_left", "shift_right_logical", "shift_right_arithmetic")
 def _shift(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, count: Values) -> Values:
     """Shifts the bits of integers with JAX."""
-    return np.asarray(bind(equation, [jnp.asarray(x), jnp.asarray(np.broadcast_to(count, x.shape))])[0])
+    # Only one of the two may have an axis of points: the one that depends on the leaf.
+    operands = [jnp.asarray(operand) for operand in np.broadcast_arrays(x, count)]
+    return np.asarray(bind(equation, operands)[0])
 
 
 @RULES.of("bitcast_convert_type")

@@ -47,13 +47,15 @@ class ReferenceJacobian(NamedTuple):
         name: the method that computed them.
         columns: the indices of the chosen elements in each flat leaf.
         values: the derivatives, (outputs, columns).
-        error: the estimated absolute errors of the derivatives; infinite at a kink.
+        error: the estimated absolute errors of the derivatives; infinite at a kink, or if nothing is known.
+        kink: which derivatives are at a kink.
     """
 
     name: str
     columns: list[np.ndarray]
     values: list[np.ndarray]
     error: list[np.ndarray]
+    kink: list[np.ndarray]
 
 
 def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarray]) -> ReferenceJacobian:
@@ -96,7 +98,10 @@ def reference_second_order(
         found = _in_many_digits(partial(slope, step), problem.leaves, doubts, digits=digits)
         found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
         if _is_kinked(problem, y_bars, directions, step, digits):
-            return found._replace(error=[np.full_like(error, np.inf) for error in found.error])
+            return found._replace(
+                error=[np.full_like(error, np.inf) for error in found.error],
+                kink=[np.ones_like(kink) for kink in found.kink],
+            )
         return found
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
@@ -140,7 +145,7 @@ def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float
     def slopes(t: Leaves) -> Leaves:
         return [(terms(t[0] + STEP) - terms(t[0] - STEP)) * (0.5 / STEP)]
 
-    if np.isinf(exact_jacobian(lambda t: [terms(t[0])], [np.zeros(())]).error[0]).any():
+    if exact_jacobian(lambda t: [terms(t[0])], [np.zeros(())]).kink[0].any():
         return True
     jumps, sizes = [], []
     for t in NEAR:
@@ -161,10 +166,10 @@ def _difference_of_pullback(
         at = [leaf + t[0] * direction for leaf, direction in zip(problem.leaves, directions, strict=True)]
         return problem.pullback(at, list(map(jnp.asarray, y_bars)))
 
-    value, error = difference_jacobian(pulled_back, [np.zeros(())])
+    found = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
     ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
-    rows = ([part.T for part in np.split(column[0], ends)] for column in (value, error))
+    rows = ([part.T for part in np.split(column[0], ends)] for column in found)
     columns = [np.arange(doubt.size) for doubt in doubts]
     return ReferenceJacobian("differences of the formula", columns, *rows)
 

@@ -114,8 +114,8 @@ def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
 
 def derivatives(
     program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, known: Dependence
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the derivatives by some elements of one leaf, and bounds of their errors.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes the derivatives by some elements of one leaf, bounds of their errors, and which are at a kink.
 
     Args:
         program: the function.
@@ -127,7 +127,7 @@ def derivatives(
     """
     coarse, fine = (differences(program, leaves, number, columns, level) for level in first_levels(digits))
     cancellation, unsafe = _cancellation(fine, known.values[:, None])
-    value, error, agree = _compared(coarse, fine, cancellation)
+    value, error, kink, agree = _compared(coarse, fine, cancellation)
     independent = ~known.sources[number]
     # These outputs are not computed from the elements that changed, so their derivatives are 0.
     unchanged = independent & ~known.tied[number] & (fine.central == 0) & (fine.jump == 0)
@@ -143,9 +143,9 @@ def derivatives(
         better = _in_more_digits(
             program, leaves, number, columns[again], fine, again, cancellation, last_levels(digits)
         )
-        for old, new in zip((value, error), better, strict=True):
+        for old, new in zip((value, error, kink), better, strict=True):
             old[:, again] = np.where(doubtful[:, again], new, old[:, again])
-    return value, error
+    return value, error, kink
 
 
 def _in_more_digits(
@@ -157,7 +157,7 @@ def _in_more_digits(
     places: np.ndarray,
     cancellation: np.ndarray,
     levels: tuple[Level, Level],
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the derivatives at the first of two levels, and at the second one if they are not just rounding."""
     first_level, confirming_level = levels
     many = differences(program, leaves, number, columns, first_level)
@@ -170,25 +170,26 @@ def _in_more_digits(
     # What does not exceed the limit may be rounding alone. All other derivatives are confirmed at the second level.
     nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
     value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
+    kink = np.zeros(value.shape, bool)
     some = np.flatnonzero(~nothing.all(0))
     if some.size:
         confirming = differences(program, leaves, number, columns[some], confirming_level)
         coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
-        found, found_error, _ = _compared(coarse, confirming, cancellation)
-        value[:, some], error[:, some] = found, found_error
-    return value, error
+        value[:, some], error[:, some], kink[:, some], _ = _compared(coarse, confirming, cancellation)
+    return value, error, kink
 
 
 def _compared(
     coarse: Differences, fine: Differences, cancellation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The derivatives, bounds of their errors (infinite at a kink), and whether the two levels agree."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The derivatives, bounds of their errors (infinite at a kink), kinks, and whether the two levels agree."""
     change = np.abs(fine.central - coarse.central)
     # Two zeros do not agree: both levels may have lost the change of f.
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
     bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
     value, error = _rounded(fine.central, bound)
-    return value, np.where(_is_kink(coarse, fine), np.inf, error), agree
+    kink = np.asarray(_is_kink(coarse, fine), bool)
+    return value, np.where(kink, np.inf, error), kink, agree
 
 
 def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,8 @@ SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
 """Steps of further differences. They are inaccurate, but detect changes that are too narrow for the larger steps."""
 FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
 """Factors of an element. An output that is the same for all of them does not depend on the element."""
+RATIOS = 7
+"""The number of halved steps over which the quotients at a kink have to change evenly."""
 ORDERS = 7
 """The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
 
@@ -40,10 +42,13 @@ class JacobianEstimate(NamedTuple):
         values: for each leaf an array (m, size), where m is the number of elements of all outputs.
         error: the estimated absolute error of each value; infinite where the function is not differentiable, or where
             this method cannot say.
+        kink: where the function was found to have a kink or a jump, as arrays of booleans of the same shapes. An
+            infinite error elsewhere says that nothing is known, for example outside of the function's domain.
     """
 
     values: list[np.ndarray]
     error: list[np.ndarray]
+    kink: list[np.ndarray]
 
 
 @np.errstate(all="ignore")
@@ -88,8 +93,8 @@ def exact_jacobian(
     program = Program(function, leaves)
     chosen = _chosen(leaves, columns)
     known = dependence(program, leaves, chosen, last_levels(digits)[0].digits)
-    pairs = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
-    return JacobianEstimate([value for value, _ in pairs], [error for _, error in pairs])
+    found = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
+    return JacobianEstimate(*map(list, zip(*found, strict=True)))
 
 
 def _chosen(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
@@ -157,16 +162,16 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     up, down, middle = y[: len(h)], y[len(h) : 2 * len(h)], y[2 * len(h)]
     # The actual steps, after x + h and x - h were rounded.
     ahead, back = (moved[: len(h)] - x)[:, None], (x - moved[len(h) : 2 * len(h)])[:, None]
-    value, error = _extrapolated(up, middle, down, ahead, back)
+    value, error, kink = _extrapolated(up, middle, down, ahead, back)
     error[np.all(y == middle, 0)] = 0
     splits = np.cumsum([len(c) for c in chosen])[:-1]
-    return JacobianEstimate(np.split(value, splits, 1), np.split(error, splits, 1))
+    return JacobianEstimate(*(np.split(array, splits, 1) for array in (value, error, kink)))
 
 
 def _extrapolated(
     up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The derivative and its error.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The derivative, its error, and where there is a kink.
 
     Args:
         up: f at x + h, an array (steps, m, columns). The last steps are ``SMALL_STEPS``.
@@ -207,4 +212,11 @@ def _extrapolated(
         # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
         jump = np.abs(right - left)[: len(STEPS)]
         kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
-    return value, np.where(kink | diverges | np.isnan(error), np.inf, error)
+        unknown = kink | diverges | np.isnan(error)
+        # Quotients of a function that oscillates faster than the steps look like these too, but at random. Those of a
+        # kink or a jump follow a power of h: the jump changes by a factor between 1/2 and 2 if the step is halved.
+        ratio = jump[-RATIOS:] / jump[-RATIOS - 1 : -1]
+        kink &= np.all((ratio > 0.4) & (ratio < 2.5), 0)
+        growth = differences[len(STEPS) - RATIOS :] / differences[len(STEPS) - RATIOS - 1 : -1]
+        diverges &= np.all((growth > 0.99) & (growth < 10), 0)
+    return value, np.where(unknown, np.inf, error), kink | diverges

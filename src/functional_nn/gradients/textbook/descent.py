@@ -103,7 +103,7 @@ class Rprop(LeafRule):
     source = "Riedmiller and Braun 1993; Igel and Hüsken 2000"
 
     def start_leaf(self, w):
-        return 0 * w + self.learning_rate, 0 * w
+        return 0 * w + self.rate(1), 0 * w
 
     def update_leaf(self, w, g, state, t):
         d, before = state

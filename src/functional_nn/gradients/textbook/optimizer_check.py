@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
@@ -17,6 +18,7 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
 from functional_nn.gradients.compare.captured_arrays import converted_anew
+from functional_nn.gradients.compare.compared_values import relative_error
 from functional_nn.gradients.compare.report import Report
 from functional_nn.gradients.compare.verdict import Outcome, Verdict
 from functional_nn.gradients.textbook import TextbookRule
@@ -95,7 +97,7 @@ def check_optimizer(
         dtype: ``"float64"`` or ``"float32"``.
         tolerance: the largest error of an element; by default 1e-12 in float64 and 1e-4 in float32.
         subject: the name in tables; by default the rule's.
-        regimes: names of the default regimes to run; by default all.
+        regimes: names of the default regimes to run; by default all. Not with gradients of your own.
 
     Raises:
         InputError: an argument cannot be used.
@@ -123,7 +125,7 @@ def check_optimizer(
     if parameters is None:
         random = np.random.default_rng(0)
         parameters = {"weight": random.normal(size=(2, 3)), "bias": random.normal(size=3)}
-    parameters = jax.tree.map(lambda w: as_host_array("parameters", w).astype(number), parameters)
+    parameters = jax.tree.map(lambda w: _finite("parameters", w).astype(number), parameters)
     if not all(leaf.size for leaf in jax.tree.leaves(parameters)) or not jax.tree.leaves(parameters):
         raise InputError("parameters", "at least one number in each array", "none")
     if gradients is None:
@@ -132,6 +134,8 @@ def check_optimizer(
             raise InputError("curvature", "0 without gradients", curvature, "Give gradients too.")
         runs = _chosen_scenarios(parameters, steps, regimes)
     else:
+        if regimes:
+            raise InputError("regimes", "no regimes with gradients", shown(regimes), "Give one or the other.")
         runs = {"given": _given_scenario(parameters, gradients, number(curvature))}
 
     def one_step() -> object:
@@ -177,11 +181,18 @@ def _chosen_scenarios(parameters: PyTree, steps: int, regimes: Sequence[str]) ->
     return {name: known[name] for name in (regimes or known)}
 
 
+def _finite(argument: str, array: ArrayLike) -> np.ndarray:
+    numbers = as_host_array(argument, array)
+    if not np.isfinite(numbers).all():
+        raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(numbers)}")
+    return numbers
+
+
 def _given_scenario(parameters: PyTree, gradients: PyTree, curvature: np.floating) -> Scenario:
     if jax.tree.structure(gradients) != jax.tree.structure(parameters):
         expected = f"the parameters' tree {jax.tree.structure(parameters)}"
         raise InputError("gradients", expected, jax.tree.structure(gradients))
-    gradients = jax.tree.map(lambda w, g: np.asarray(g, w.dtype), parameters, gradients)
+    gradients = jax.tree.map(lambda w, g: _finite("gradients", g).astype(w.dtype), parameters, gradients)
     lengths = {g.shape[:1] for g in jax.tree.leaves(gradients)}
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         raise InputError("gradients", "the same number of steps in front of every array", sorted(lengths))
@@ -254,8 +265,7 @@ class _TrajectoryComparison:
 
 def relative_distance(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """|difference| / terms. It is 0 if there is no difference, and infinite if the quotient is NaN."""
-    with np.errstate(all="ignore"):
-        quotient = np.where(difference == 0, 0.0, np.abs(difference) / terms)
+    quotient = relative_error(difference, terms)
     return np.where(np.isnan(quotient), np.inf, quotient)
 
 
