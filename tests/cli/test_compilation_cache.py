@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import click
 import pytest
@@ -64,6 +65,15 @@ def test_only_the_newest_programs_are_kept(bare, monkeypatch):
         os.utime(bare / f"{name}-cache", (1e9 - age, 1e9 - age))
     use()
     assert sorted(path.name for path in bare.iterdir()) == ["middle-cache", "new-cache"]
+
+
+def test_a_file_of_another_name_does_not_keep_a_damaged_program(bare):
+    bare.mkdir(parents=True, mode=0o700)
+    for name in ("x-cache", "jit_f-0123-cache", "jit_g-0123-cache"):
+        (bare / name).touch()
+    use()
+    warnings.showwarning("Error reading persistent compilation cache entry for 'jit_f'", UserWarning, "file", 1)
+    assert sorted(path.name for path in bare.iterdir()) == ["jit_g-0123-cache", "x-cache"]
 
 
 @pytest.mark.processes

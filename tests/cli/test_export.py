@@ -226,7 +226,12 @@ def test_what_does_not_fit_is_listed(imported, images, tmp_path, capsys):
     refused(capsys, ["import", imported, *images, "--out", tmp_path / "x"], "a folder", "train --from")
     refused(capsys, ["import", tmp_path / "none.pt", *images, "--out", tmp_path / "x"], "none.pt", "no such file")
     refused(capsys, ["import", file, *images, "--hidden", "8,8", "--out", tmp_path / "x"], "--pair", "--hidden")
+    refused(capsys, ["import", file, "--data-dir", tmp_path, "--out", tmp_path / "x"], str(tmp_path))
     assert not (tmp_path / "x").exists()
+    # A folder that was there before stays.
+    (tmp_path / "mine").mkdir()
+    refused(capsys, ["import", file, *images, "--hidden", "9", "--out", tmp_path / "mine"], "does not fit")
+    assert (tmp_path / "mine").exists()
 
 
 def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path, capsys):

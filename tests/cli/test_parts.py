@@ -61,6 +61,12 @@ def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, t
     assert cli.run(merged) == 2
     assert "out: expected a new or empty folder" in capsys.readouterr().err
 
+    # A merge that was killed between the tables and the page is completed by the same command.
+    for name in ("members.jsonl", "effects.png", "report.html"):
+        (tmp_path / "merged" / name).unlink()
+    assert cli.run(merged) == 0
+    assert contents(tmp_path / "merged") == contents(whole)
+
 
 @pytest.mark.parametrize(
     ("flags", "said"),
@@ -121,6 +127,9 @@ def test_a_sweep_that_has_ended_starts_no_jobs(swept, whole, tmp_path, capsys, n
 
     assert cli.run([*call, "--patience", "3"]) == 2
     assert "whose sweep has patience null instead of 3" in capsys.readouterr().err
+
+    assert cli.run([*call, "--metrics", "f1_score"]) == 2
+    assert "whose sweep has the metrics accuracy instead of f1_score" in capsys.readouterr().err
 
     # If a member is missing, there are jobs again.
     next((again / "batches").iterdir()).unlink()

@@ -127,6 +127,10 @@ def test_a_warning_is_one_line_without_code():
     script = "import warnings; from functional_nn import cli\nwith cli._one_line_warnings(): warnings.warn('damaged')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "Warning: damaged\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("damaged", r"\x1b[31mred\nsecond")], capture_output=True, text=True
+    )
+    assert done.stderr == "Warning: \\x1b[31mred\nsecond\n"
 
 
 def refused(capsys, command, *words):

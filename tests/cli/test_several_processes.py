@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 from tests.free_port import free_port
 
 from functional_nn import cli
+from functional_nn.cli import several_processes
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
 LONG = ["--epochs", "200", "--activation", "tanh"]
@@ -68,11 +70,19 @@ SECOND = ["--num-processes", "2", "--process-id", "1"]
         (["--coordinator", "a:1", *SECOND[:3], "2"], "--process-id: expected a number from 0 to 1"),
         (["--coordinator", "a", *SECOND], "--coordinator: expected HOST:PORT"),
         (["--coordinator", "a:70000", *SECOND], "--coordinator: expected HOST:PORT"),
+        (["--coordinator", "x..y:1234", *SECOND], "--coordinator: expected HOST:PORT of the first process, got 'x..y"),
     ],
 )
 def test_flags_that_do_not_fit_each_other(tiny, flags, message, capsys):
     assert cli.run([*tiny, *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_address_of_the_first_process_may_be_one_of_ipv6(monkeypatch):
+    tried = []
+    monkeypatch.setattr("socket.create_connection", lambda address, timeout: tried.append(address) or socket.socket())
+    several_processes._wait_for("[::1]:1234", 1)
+    assert tried == [("::1", 1234)]
 
 
 def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys):

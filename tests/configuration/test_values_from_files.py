@@ -60,10 +60,11 @@ def test_fault_43_the_words_are_those_of_the_flag(tmp_path, capsys):
     assert of_the_file.replace(f"{path}, member 1, learning_rate: ", "") == of_the_flag
 
 
-def test_fault_43_a_csv_file_is_refused_with_its_row(tmp_path, capsys):
+def test_fault_43_a_csv_file_is_refused_with_its_line(tmp_path, capsys):
+    """Blank lines count, as in an editor."""
     path = tmp_path / "grid.csv"
-    path.write_text("learning_rate,optimizer\n0.1,sgd\n0.1,sdg\n")
-    assert f"{path}, row 3, optimizer: 'sdg' is not known. Did you mean sgd?" in refusal(capsys, "--grid", path)
+    path.write_text("learning_rate,optimizer\n\n0.1,sgd\n\n0.1,sdg\n")
+    assert f"{path}, line 5, optimizer: 'sdg' is not known. Did you mean sgd?" in refusal(capsys, "--grid", path)
 
 
 @pytest.mark.parametrize(

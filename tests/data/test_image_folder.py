@@ -424,7 +424,7 @@ def test_numbers_of_unknown_range(tmp_path):
     save(tmp_path / "cat" / "x.tif", PIL.Image.fromarray(np.full((8, 8), 0.5, np.float32)))
     refused(tmp_path, "x.tif: expected an image with 8 or 16 bits for each number, got floating-point numbers")
     save(tmp_path / "cat" / "x.tif", PIL.Image.fromarray(np.full((8, 8), 70_000, np.int32)))
-    refused(tmp_path, "got numbers up to 70000")
+    refused(tmp_path, "got 32-bit numbers from 70000 to 70000")
 
 
 def test_links_that_lead_nowhere_or_round_in_circles(tmp_path):

@@ -64,6 +64,13 @@ def test_an_image_of_the_right_size_keeps_its_pixels_but_for_polarity(tmp_path, 
     np.testing.assert_array_equal(image, 255 - pixels if np.median(border) > 127 else pixels)
 
 
+@pytest.mark.parametrize("page", [0, 255])
+def test_a_gray_image_of_the_right_size_that_is_no_digit_keeps_its_polarity(tmp_path, page):
+    pixels = np.full((28, 28), page, np.uint8)
+    pixels[5:20, 8:12] = 255 - page
+    np.testing.assert_array_equal(reading(tmp_path, pixels, digits=False)[..., 0], pixels)
+
+
 @given(pixels=arrays.arrays(np.uint8, (32, 32, 3)))
 @same_folder
 def test_a_color_image_of_the_right_size_keeps_its_pixels(tmp_path, pixels):
@@ -110,12 +117,24 @@ def test_faint_noise_on_the_page_is_no_digit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "given"), [(np.float32, "floating-point numbers"), (np.int32, "numbers up to 100000")]
+    ("dtype", "given"), [(np.float32, "floating-point numbers"), (np.int32, "32-bit numbers from 0 to 100000")]
 )
 def test_fault_84_numbers_without_a_known_white_are_refused(tmp_path, dtype, given):
     drawn = (blob((60, 60), (10, 15)) == 250) * dtype(1 if dtype is np.float32 else 100_000)
     with pytest.raises(DataError, match=f"8 or 16 bits for each number, got {given}"):
         reading(tmp_path, drawn.astype(dtype), ending="tiff")
+
+
+@pytest.mark.parametrize(("least", "largest"), [(0, 255), (-1, 1000)])
+def test_32_bit_numbers_that_are_no_16_bit_ones_are_refused(tmp_path, least, largest):
+    drawn = np.where(blob((60, 60), (10, 15)) == 250, largest, least).astype(np.int32)
+    with pytest.raises(DataError, match=f"got 32-bit numbers from {least} to {largest}. Save it with 8 or 16 bits"):
+        reading(tmp_path, drawn, ending="tiff")
+
+
+def test_a_mode_that_pillow_does_not_convert_is_named(tmp_path):
+    with pytest.raises(DataError, match="expected an image that Pillow can convert to RGB"):
+        reading(tmp_path, PIL.Image.new("LAB", (28, 28)), ending="tiff")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
@@ -206,6 +225,11 @@ def refused(path, words, shape=MNIST):
     with pytest.raises(DataError, match=words) as caught:
         read_image(path, shape, digits=True)
     assert str(path) in str(caught.value)
+
+
+def test_images_of_2_channels_are_not_in_files(tmp_path):
+    with pytest.raises(DataError, match="expected a network for images of 1 or 3 channels, got one for 2"):
+        reading(tmp_path, np.zeros((12, 12), np.uint8), (12, 12, 2), digits=False)
 
 
 def test_fault_43_no_such_file(tmp_path):

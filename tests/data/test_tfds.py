@@ -126,6 +126,11 @@ def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
     assert_same_arrays(load_dataset("mnist"), given)
 
 
+def test_an_empty_variable_does_not_make_the_working_directory_the_default_folder(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    assert tfds.default_folder() == Path.home() / "tensorflow_datasets"
+
+
 def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
     for number in (50, 60):
         tfds_download.prepare_arrays("mnist", arrays(number), tmp_path / str(number))

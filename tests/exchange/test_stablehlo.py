@@ -90,6 +90,16 @@ def test_the_file_is_read_without_this_package(tmp_path):
     np.testing.assert_allclose(eval(done.stdout), expected, rtol=1e-6)
 
 
+def test_64_bit_numbers_are_not_narrowed_without_a_word(tmp_path):
+    net = fnn.dense(2)
+    with jax.enable_x64(True):
+        params, state = jax.tree.map(lambda leaf: leaf.astype("float64"), net.init(jax.random.key(0), (3,)))
+        to_stablehlo(net, params, state, (3,), tmp_path / "wide", platforms=["cpu"], dtype="float64")
+        load_stablehlo(tmp_path / "wide")
+    with pytest.raises(DataError, match="expected 64-bit numbers switched on, got 64-bit params/bias, params/weight"):
+        load_stablehlo(tmp_path / "wide")
+
+
 def test_wrong_arguments_and_files(tmp_path):
     net = fnn.dense(2)
     params, state = net.init(jax.random.key(0), (3,))

@@ -264,3 +264,22 @@ def test_an_embedding_with_a_name_of_its_own_is_not_taken_for_a_dense_layer():
     theirs = state_dict(tokens__weight=(4, 4), head__weight=(3, 4), head__bias=(3,))
     with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got tokens_0 \(tokens\)"):
         from_torch(net, theirs, (6,))
+
+
+class Float8:
+    """A tensor of a type that NumPy lacks, as PyTorch has them."""
+
+    dtype, shape = "torch.float8_e4m3fn", (2, 2)
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def numpy(self):
+        raise TypeError("Got unsupported ScalarType Float8_e4m3fn")
+
+
+def test_a_tensor_that_numpy_has_no_type_for_is_named():
+    with pytest.raises(InputError, match=r"tensors that NumPy has a type for, got a.weight \(.*Float8_e4m3fn"):
+        from_torch(NET, {"a.weight": Float8()}, (4,), check=False)

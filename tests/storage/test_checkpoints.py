@@ -107,6 +107,30 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert names(tmp_path) == ["0000000002", "0000000005", "0000000006"]
 
 
+def test_files_and_folders_of_the_user_among_checkpoints_are_left_alone(tmp_path):
+    """Their names look like steps: a date, more zeros than needed, digits of another script, and a file."""
+    saved(tmp_path, 3)
+    others = [tmp_path / name for name in ("20240101120000", "00000000009", "\u0660" * 9 + "\u0669")]
+    for other in others:
+        other.mkdir()
+        (other / "notes.txt").write_text("mine")
+    (tmp_path / "0000000099").write_text("mine")
+    assert steps(tmp_path) == [2, 3]
+    assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 3
+    fnn.storage.save_checkpoint(tmp_path, 4, TREE, keep=2)
+    assert steps(tmp_path) == [3, 4]
+    assert all((other / "notes.txt").read_text() == "mine" for other in others)
+    with pytest.raises(InputError, match=r"step: expected a step whose folder can be made, got .*0000000099"):
+        fnn.storage.save_checkpoint(tmp_path, 99, TREE)
+    assert (tmp_path / "0000000099").read_text() == "mine"
+
+
+def test_a_name_that_safetensors_files_use_themselves_is_refused(tmp_path):
+    with pytest.raises(InputError, match="tree: expected paths of arrays, got __metadata__"):
+        fnn.storage.save_checkpoint(tmp_path, 1, {"__metadata__": np.ones(3)})
+    fnn.storage.save_checkpoint(tmp_path, 1, {"part": {"__metadata__": np.ones(3, "float32")}})
+
+
 def test_fault_73_a_step_below_the_newest_ones_is_kept(tmp_path):
     for step in (10, 11, 5):
         path = fnn.storage.save_checkpoint(tmp_path, step, TREE)

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.parameters import load_parameters, save_parameters
 
 
@@ -25,6 +26,13 @@ def assert_same(found, expected):
         assert isinstance(a, jax.Array)
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_a_type_that_numpy_lacks_is_not_called_damage(tmp_path):
+    header = b'{"w":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[0,4]}}'
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + b"8888")
+    with pytest.raises(DataError, match=r"expected numbers of a type that can be read \(bool, .*float8_e4m3fn"):
+        unpacked(tmp_path / "file", has_checksum=False)
 
 
 def refused(path, like, *words) -> None:

@@ -6,7 +6,6 @@ Its modules import JAX inside their functions, so that ``--help`` does not wait 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from importlib import import_module
 import click
 
 from functional_nn.cli.signals import Signals
-from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed
+from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, escaped
 from functional_nn.core.suggestions import suggest
 
 COMMANDS = {
@@ -106,11 +105,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 # At its normal end, the process would wait for the lost one.
                 os._exit(1)
             return 1
-        except BrokenPipeError:
-            # At its end Python writes what is left in the buffer. In the closed pipe this would fail once more, with a
-            # message.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
         except OSError as error:
             click.echo(f"Error: {error}", err=True)
             return 1
@@ -133,9 +127,14 @@ def _with_remedy(error: click.ClickException) -> click.ClickException:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Prints warnings without the line of code that they came from."""
+    """Prints warnings without the line of code that they came from, and without codes for the terminal."""
+
+    def in_lines(message: Warning | str, *about: object, **more: object) -> str:
+        # Names of files may have such codes in them. The lines of a longer text stay lines.
+        return "\n".join(map(escaped, f"Warning: {message}".splitlines())) + "\n"
+
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *about, **more: f"Warning: {message}\n"
+    warnings.formatwarning = in_lines
     try:
         yield
     finally:

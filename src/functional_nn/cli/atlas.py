@@ -53,6 +53,8 @@ def atlas(
             raise click.UsageError("--compare does not search: leave out NAME, --json and --seconds-per-function.")
         _write(_comparison(*compare), out)
         return
+    if out is not None and out.suffix.lower() == ".png":
+        raise InputError("--out", "a file for a page in Markdown", str(out), "The picture is written beside it.")
     with importing():
         from functional_nn.gradients.atlas.catalog import chosen
         from functional_nn.gradients.atlas.run import run_atlas
@@ -102,18 +104,22 @@ def _one_function_a_line(result: JsonObject) -> str:
 
 
 def _picture(surveys: Sequence[Survey], out: Path) -> str | None:
-    """Draws the picture beside the page, and returns the name of its file. None without findings or matplotlib."""
-    if not any(survey.findings for survey in surveys):
+    """Draws the picture beside the page, and returns the name of its file. None without findings or matplotlib.
+
+    A page that is printed, or written to a device or a pipe, has no picture beside it.
+    """
+    if not any(survey.findings for survey in surveys) or (out.exists() and not out.is_file()):
         return None
     try:
         from functional_nn.reports.plots.atlas import plot_atlas
+        from functional_nn.reports.plots.run import write_picture
 
         figure = plot_atlas(surveys)
     except ImportError:
         click.echo("Warning: no picture, since matplotlib is missing: pip install 'functional-nn[plots]'", err=True)
         return None
     path = out.with_suffix(".png")
-    figure.savefig(path, dpi=70)
+    write_picture(path, figure, dpi=70)
     return path.name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,12 @@ def _remove_damaged_programs(folder: Path) -> None:
         text = str(message)
         if "reading persistent compilation cache" not in text:
             return show(message, *arguments, **options)
-        for path in _oldest_first(folder):
+        for path in folder.glob("*-cache"):
             # A file has the name PROGRAM-KEY-cache, and the warning names the program only.
-            program, _key, _cache = path.name.rsplit("-", 2)
+            program = path.name.rsplit("-", 2)[0]
             if f"'{program}'" in text:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         return None
 
     warnings.showwarning = show_or_remove

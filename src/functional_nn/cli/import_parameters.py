@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
+from functional_nn.cli.fine_tuning import DATA, NETWORK
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.run_configuration import Configuration
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
 
-FLAGS = (
-    *("model", "hidden", "activation", "dropout", "batch_norm", "precision"),
-    *("dataset", "data_dir", "image_size", "image_color"),
-)
+FLAGS = (*NETWORK, *DATA)
 """The flags of a run that say what the network and its images are."""
 
 BETTER_THAN_CHANCE = 0.1
@@ -56,22 +54,25 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         from functional_nn.core import trees
         from functional_nn.exchange.saved_networks import check_finite
         from functional_nn.storage import run_folder
+        from functional_nn.storage.files import checksum_of
 
     configuration = Configuration(**(default_flags() | flags)).completed()
-    run_folder.check_run_folder(out)
-    data = configuration.load_data()
-    in_shape = data.train_images.shape[1:]
-    with jax.enable_x64(configuration.precision == "float64"):
-        net = configuration.network(data.classes)
-        try:
+    is_new = not out.exists()
+    run_folder.check_run_folder(out)  # before the data are loaded, which may take long
+    try:
+        data = configuration.load_data()
+        in_shape = data.train_images.shape[1:]
+        with jax.enable_x64(configuration.precision == "float64"):
+            net = configuration.network(data.classes)
             params, state = _read(file, net, in_shape, names)
             check_finite(params, state, file)
-        except ValueError:
-            with suppress(OSError):  # it may have other files of the user
+            metrics = _evaluated(configuration, net, params, state, data)
+    except BaseException:  # also Ctrl-C
+        if is_new:
+            with suppress(OSError):
                 out.rmdir()
-            raise
-        metrics = _evaluated(configuration, net, params, state, data)
-    origin = {"file": file.name, "sha256": run_folder.checksum_of(file)}
+        raise
+    origin = {"file": file.name, "sha256": checksum_of(file)}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from functional_nn.cli.startup import importing
+from functional_nn.core.extras import installed_version
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ OPTIONAL = {
 
 def versions() -> dict[str, str | None]:
     """The versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in REQUIRED}
+    return {"python": platform.python_version()} | {name: installed_version(name) for name in REQUIRED}
 
 
 @click.command()
@@ -63,7 +63,7 @@ def info() -> None:
     for name, number in versions().items():
         click.echo(f"{name:20} {number}")
     for name, package in OPTIONAL.items():
-        number = _version(name)
+        number = installed_version(name)
         if number is None:
             click.echo(f"{name:20} missing; for {package.purpose}: pip install {package.install}")
         else:
@@ -97,10 +97,3 @@ def _cache() -> str:
         return str(safe_cache_folder())
     except UnsafeCache as error:
         return f"none: {error}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -42,8 +42,9 @@ class _Pictures(click.Argument):
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
     """Classify image files with the network in a run folder.
 
-    Give the run folder first, then the pictures. A picture of the size of the training images is taken as it is.
-    Other pictures are scaled, and digits are centered. Digits may be dark on bright or bright on dark.
+    Give the run folder first, then the pictures. A picture of the size of the training images is taken as it is,
+    but digits may be dark on bright or bright on dark. Other pictures are scaled, and digits are centered. If they are
+    gray, they become bright on dark.
     """
     with importing():
         import numpy as np

@@ -106,11 +106,15 @@ class SeveralProcesses:
 def _wait_for(coordinator: str, seconds: int) -> None:
     """Waits until the first process answers."""
     host, _, port = coordinator.rpartition(":")
+    host = host.strip("[]")  # around an IPv6 address, they tell its colons from the one before the port
     end = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=seconds).close()
             return
+        except UnicodeError as error:  # Python encodes the name of a host before it looks for it
+            given = f"{shortened(repr(coordinator))} ({error})"
+            raise InputError("--coordinator", "HOST:PORT of the first process", given) from None
         except OSError as error:
             if time.monotonic() > end:
                 given = f"{error.strerror or error} after {seconds} s"

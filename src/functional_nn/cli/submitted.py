@@ -110,6 +110,7 @@ def read_ended_sweep(
     members: Sequence[Mapping[str, FlagValue]],
     order_seed: int | None,
     patience: int | None,
+    metrics: Collection[str] | None,
     folder: Path,
     *,
     progress: bool | None = None,
@@ -120,6 +121,7 @@ def read_ended_sweep(
         base: the configuration that all models share.
         members: the hyper-parameters of each model.
         order_seed, patience: as for ``sweep``.
+        metrics: the names of the metrics; None for those of the loss.
         folder: the folder with the result.
         progress: whether to show a progress bar while data are loaded.
 
@@ -144,7 +146,27 @@ def read_ended_sweep(
         static=(),
         identity=base.settings(),
     )
-    return ended_sweep(folder, settings)
+    result = ended_sweep(folder, settings)
+    if result is not None:
+        _check_metrics(folder, result, metrics)
+    return result
+
+
+def _check_metrics(folder: Path, result: SweepResult, metrics: Collection[str] | None) -> None:
+    """Requires that the members have these metrics. They are no settings, and the programs are not compared here."""
+    from functional_nn.sweeps.results.member import metric_names
+
+    # The names are those of a part of the data, such as test_accuracy. Every part has a loss in addition.
+    found = {name.partition("_")[2] for name in metric_names(result.members)} - {"loss"}
+    wanted = {"accuracy"} if metrics is None else set(metrics)
+    if found and found != wanted:
+        known, given = (", ".join(sorted(names)) for names in (found, wanted))
+        raise InputError(
+            "out",
+            "a new folder, or the folder of this sweep",
+            f"{folder}, whose sweep has the metrics {known} instead of {given}",
+            "Use another folder.",
+        )
 
 
 def submit_parts(

@@ -221,7 +221,8 @@ def sweep(
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
     if number_of_parts is not None and out is not None:  # check_part_flags requires both
-        ended = partial(read_ended_sweep, base, members, order_seed, patience, progress=False if quiet else None)
+        progress = False if quiet else None
+        ended = partial(read_ended_sweep, base, members, order_seed, patience, metrics, progress=progress)
         merged = submitted_sweep(number_of_parts, dict(job_settings), out, ended, signals, quiet=quiet)
         if merged is None:
             return signals.status

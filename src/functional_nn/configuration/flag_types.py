@@ -177,7 +177,10 @@ class Several(click.ParamType):
             return value
         name, *bounds = value.split(":")
         if bounds and name in DISTRIBUTIONS:
-            if not isinstance(self.kind, Number) or len(bounds) != 2:
+            if not isinstance(self.kind, Number):
+                expected = f"values separated by {self.separator!r}; only real numbers can be drawn"
+                self.fail(f"expected {expected}, got {value!r}.", param, ctx)
+            if len(bounds) != 2:
                 self.fail(f"expected numbers as in {name}:LOW:HIGH, got {value!r}.", param, ctx)
             low, high = (self.kind.convert(bound, param, ctx) for bound in bounds)
             return Distribution(name, low, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -71,8 +72,13 @@ def members_of_flags(
 
 
 def _place(path: Path, number: int) -> str:
-    """The place of a member in the file. In CSV the first row has the names."""
-    return f"row {number + 2}" if path.suffix == ".csv" else f"member {number}"
+    """The place of a member in the file."""
+    if path.suffix != ".csv":
+        return f"member {number}"
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        lines = [reader.line_num for row in reader if row]  # blank lines are no members
+    return f"line {lines[number + 1]}"  # the first of them has the names
 
 
 def _as_written(value: object) -> str:

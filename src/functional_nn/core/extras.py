@@ -1,8 +1,9 @@
-"""Importing optional libraries: only when they are needed, with an error that says how to install them."""
+"""Optional libraries: imported only when they are needed, with an error that says how to install them; versions."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from types import ModuleType
 
 from functional_nn.core.errors import InputError
@@ -25,3 +26,11 @@ def imported(module: str, package: str, argument: str, *, extra: str = "") -> Mo
     except ModuleNotFoundError as error:
         remedy = f"Install it: pip install 'functional-nn[{extra or package}]'"
         raise InputError(argument, f"{package} to be installed", str(error), remedy) from None
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None if it is missing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

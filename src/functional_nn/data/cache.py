@@ -15,6 +15,7 @@ from functional_nn.core.errors import DataError, shortened
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import read_idx, write_idx
 from functional_nn.storage.cache_folder import cache_folder
+from functional_nn.storage.files import checksum_of
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 MANIFEST = "manifest.json"
@@ -73,7 +74,7 @@ def _read(folder: Path) -> Dataset | None:
     about = manifest["about"]
     _check_sha256(folder / MANIFEST, manifest["sha256"], _sha256_of_json(about))
     for array in ARRAYS:
-        _check_sha256(folder / array, about["sha256"][array], _sha256(folder / array))
+        _check_sha256(folder / array, about["sha256"][array], checksum_of(folder / array))
     arrays = [read_idx(folder / array) for array in ARRAYS]
     return make_dataset(about["name"], *arrays, classes=about["classes"], source=about["source"])
 
@@ -89,7 +90,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
             "name": dataset.name,
             "classes": dataset.classes,
             "source": dataset.source,
-            "sha256": {array: _sha256(complete / array) for array in ARRAYS},
+            "sha256": {array: checksum_of(complete / array) for array in ARRAYS},
         }
         manifest = {"version": VERSION, "about": about, "sha256": _sha256_of_json(about)}
         (complete / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
@@ -106,8 +107,3 @@ def _check_sha256(path: Path, expected: object, given: str) -> None:
 def _sha256_of_json(value: object) -> str:
     """The checksum of a value that JSON can hold. The order of names has no effect."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -33,10 +33,11 @@ ORIENTATION = 0x0112
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
-    """Reads an image file as bytes of ``shape``, (height, width, channels). Gray images become bright on dark.
+    """Reads an image file as bytes of ``shape``, (height, width, channels).
 
-    An image of that height and width keeps its pixels. Other images are scaled. A digit is first cut out and then
-    placed as in MNIST: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
+    An image of that height and width keeps its pixels. Other images are scaled, and gray ones become bright on dark. A
+    digit becomes bright on dark at every size. If it has another size, it is first cut out and then placed as in MNIST:
+    scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
 
     Args:
         path: a PNG, JPEG or any other image file that Pillow reads.
@@ -44,16 +45,23 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
         digits: whether the images of the data set are single, centered digits.
 
     Raises:
-        DataError: if the file is missing, not an image, or an image of floating-point numbers or more than 16 bits, or
-            if a digit's image is blank.
+        DataError: if the file is missing, not an image, or an image of floating-point numbers or more than 16 bits, if
+            a digit's image is blank, or if the network takes neither 1 nor 3 channels.
     """
     height, width, channels = shape
+    if channels not in (1, 3):
+        remedy = "For other networks, call load(RUN).predict with an array."
+        raise DataError(str(path), "a network for images of 1 or 3 channels", f"one for {channels}", remedy)
     with quiet_decoders():
         opened = _with_16_bits_at_most(path, _open(path))
     if channels == 3:
-        image = _reduced(_opaque(opened).convert("RGB"))
+        image = _reduced(_converted(path, opened, "RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    gray = _bright_on_dark(np.asarray(_reduced(_opaque(opened).convert("L"))))
+    gray = np.asarray(_reduced(_converted(path, opened, "L")))
+    if gray.shape == (height, width) and not digits:
+        # The network may have been trained on images of a bright page, and this may be one of them.
+        return gray[..., None]
+    gray = _bright_on_dark(gray)
     if digits and np.ptp(gray) < INK:
         raise _blank(path)
     if gray.shape != (height, width):
@@ -81,10 +89,7 @@ def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int])
 
     height, width, channels = shape
     image = _with_16_bits_at_most(path, _open(path, twice=2 * max(height, width)))
-    try:
-        image = _opaque(image).convert("RGB" if channels == 3 else "L")
-    except (OSError, ValueError) as error:  # a mode without a conversion to gray or RGB
-        raise DataError(str(path), "an image that Pillow can convert to RGB", shortened(error)) from None
+    image = _converted(path, image, "RGB" if channels == 3 else "L")
     if image.size != (width, height):
         image = PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(shape)
@@ -164,10 +169,17 @@ def _errors_as_data_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
-    """The image, if its numbers have a known range. There is no rule for where white is in floating-point images."""
-    largest = int(np.max(np.asarray(image))) if image.mode == "I" else 0
-    if image.mode == "F" or largest > 65535:
-        given = "floating-point numbers" if image.mode == "F" else f"numbers up to {largest}"
+    """The image, if its numbers have a known range. There is no rule for where white is in floating-point images.
+
+    In 32-bit integers, which Pillow gives for a file of 16 bits too, white is 65535. If all numbers are below 256, or
+    some below 0, it is something else.
+    """
+    numbers = np.asarray(image) if image.mode == "I" else np.zeros(1, np.int32)
+    least, largest = int(numbers.min()), int(numbers.max())
+    if image.mode == "F" or least < 0 or largest > 65535 or 0 < largest < 256:
+        given = f"32-bit numbers from {least} to {largest}"
+        if image.mode == "F":
+            given = "floating-point numbers"
         remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
         raise DataError(str(path), "an image with 8 or 16 bits for each number", given, remedy)
     return image
@@ -177,6 +189,14 @@ def _reduced(image: Image) -> Image:
     """A smaller image, if there are more pixels than are of use. Each pixel is the mean of a square of old ones."""
     factor = math.ceil(math.sqrt(image.width * image.height / MOST_KEPT_PIXELS))
     return image.reduce(factor) if factor > 1 else image
+
+
+def _converted(path: str | os.PathLike[str], image: Image, mode: str) -> Image:
+    """An image in gray or RGB, without transparency."""
+    try:
+        return _opaque(image).convert(mode)
+    except (OSError, ValueError) as error:  # a mode without a conversion, such as LAB
+        raise DataError(str(path), "an image that Pillow can convert to RGB", shortened(error)) from None
 
 
 def _opaque(image: Image) -> Image:
@@ -198,8 +218,12 @@ def _opaque(image: Image) -> Image:
 
 def _bright_on_dark(gray: np.ndarray) -> np.ndarray:
     """Inverts an image whose border is bright."""
-    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    return 255 - gray if np.median(border) > 127 else gray
+    return 255 - gray if _brightness_of_border(gray) > 127 else gray
+
+
+def _brightness_of_border(gray: np.ndarray) -> float:
+    """The brightness of the page, which the border shows."""
+    return float(np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])))
 
 
 def _scaled(gray: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -213,9 +237,8 @@ def _blank(path: str | os.PathLike[str]) -> DataError:
 
 
 def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width: int) -> np.ndarray:
-    # The border shows the brightness of the page. Ink is brighter or darker, whichever stands out more.
-    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    over_page = gray.astype(np.float32) - np.median(border)
+    # Ink is brighter or darker than the page, whichever stands out more.
+    over_page = gray.astype(np.float32) - _brightness_of_border(gray)
     ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
     if ink.max() < INK:
         raise _blank(path)

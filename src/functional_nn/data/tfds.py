@@ -49,7 +49,7 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
 
 def default_folder() -> Path:
     """The folder of prepared sets if no other is given."""
-    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")))
+    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 @quiet()

@@ -222,7 +222,13 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            # Before version 1.6, PyTorch wrote files that have to be read into memory.
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling a damaged file may raise anything
         remedy = "Save module.state_dict(), or write it as a safetensors file."
         raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None
@@ -240,7 +246,11 @@ def _as_numpy(name: object, tensor: Any) -> np.ndarray:
         if str(tensor.dtype) == "torch.bfloat16":
             torch = imported("torch", "torch", "source")
             return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        tensor = tensor.numpy()
+        try:
+            tensor = tensor.numpy()
+        except TypeError as error:  # a float8 or a sparse tensor
+            given = f"{shortened(name)} ({shortened(error)})"
+            raise InputError("source", "tensors that NumPy has a type for", given) from None
     if not isinstance(name, str) or not hasattr(tensor, "dtype") or not hasattr(tensor, "shape"):
         raise InputError("source", "tensors by their names", f"{shortened(name)}: {type(tensor).__name__}")
     return np.asarray(tensor)

@@ -19,7 +19,7 @@ from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_dtype, check_flag
-from functional_nn.storage.arrays import named_arrays, packed, unpacked
+from functional_nn.storage.arrays import check_not_narrowed, named_arrays, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -146,7 +146,8 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     The program is run by JAX as any other program. It is data: nothing in the file is executed by reading it.
 
     Raises:
-        DataError: if the file is missing, damaged, or of a version that this JAX cannot read.
+        DataError: if the file is missing, damaged, or of a version that this JAX cannot read, or if it has 64-bit
+            numbers and JAX has them switched off.
         InputError: if the package flatbuffers is missing.
     """
     path = check_path("path", path)
@@ -158,6 +159,7 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     program = arrays.pop(PROGRAM, None)
     if program is None:
         raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")
+    check_not_narrowed(arrays, str(path))
     try:
         exported = jax.export.deserialize(bytearray(program.tobytes()))
     except Exception as error:  # JAX and flatbuffers raise errors of many kinds

@@ -25,6 +25,9 @@ STORED_TYPES = (
 )
 """The types of the numbers in a safetensors file, as far as they can be read again."""
 
+METADATA = "__metadata__"
+"""The entry of a safetensors file's header that has texts about the arrays."""
+
 MOST_LISTED = 12
 """The largest number of differences in a message."""
 
@@ -34,7 +37,7 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
 
     Raises:
         InputError: for a leaf that is not an array, for a type that safetensors files cannot have, such as float8 or
-            int4, and for two leaves with the same path.
+            int4, for two leaves with the same path, and for the path ``__metadata__``.
 
     >>> named_arrays({"layer": {"bias": np.float32([1, 2])}})
     {'layer/bias': array([1., 2.], dtype=float32)}
@@ -42,6 +45,8 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     leaves = trees.flatten(tree)
     if len(leaves) != len(jax.tree.leaves(tree)):
         raise InputError("tree", "a path of its own for every array", "two with the same", "Use keys without '/'.")
+    if METADATA in leaves:  # such a file could be written, but never be read
+        raise InputError("tree", "paths of arrays", f"{METADATA}, which has another meaning in safetensors files")
     for path, leaf in leaves.items():
         check_array(path, leaf)
         if not is_key(leaf) and np.dtype(leaf.dtype).name not in STORED_TYPES:
@@ -129,10 +134,7 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
     """
     # The paths are in the order of the leaves, so the leaves can be put back into the structure.
     paths = list(trees.flatten(like))
-    wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
-    if wide:
-        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
-        raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
+    check_not_narrowed({path: found[path] for path in paths}, place)
     leaves = [
         jax.random.wrap_key_data(jax.numpy.asarray(found[path]), impl=key_types[path])
         if path in key_types
@@ -140,6 +142,19 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
         for path in paths
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def check_not_narrowed(arrays: Mapping[str, np.ndarray], place: str) -> None:
+    """Requires arrays that JAX takes as they are: no 64-bit numbers while JAX has them switched off.
+
+    Args:
+        arrays: the arrays by path.
+        place: the file of the arrays, for the error.
+    """
+    wide = [path for path, array in arrays.items() if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype]
+    if wide:
+        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
+        raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
 
 
 def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
@@ -173,7 +188,7 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     # A file begins with the length of its header, a JSON text. The library writes the texts in it in a random order.
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header[METADATA] = dict(sorted(header[METADATA].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
@@ -187,7 +202,7 @@ def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.nda
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DataError: if it is damaged.
+        DataError: if it is damaged, or has numbers of a type that NumPy lacks, such as float8.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -196,7 +211,10 @@ def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.nda
             about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:  # the library looks for the type by its name
+        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES)})"
+        raise DataError(str(path), expected, f"another one ({shortened(error)})") from None
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
     if not has_checksum:
         return arrays, about

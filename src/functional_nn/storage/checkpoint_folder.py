@@ -84,9 +84,12 @@ class CheckpointWriter:
         return path
 
     def _clear(self, path: Path, step: int) -> None:
-        """Removes a checkpoint that is damaged or is to be replaced, and refuses to replace a good one."""
-        if not path.exists():
+        """Removes a checkpoint that is damaged or is to be replaced, and refuses to replace anything else."""
+        if not os.path.lexists(path):
             return
+        if not _is_checkpoint(path):
+            remedy = "It is left as it is. Move it away, or name another folder."
+            raise InputError("step", "a step whose folder can be made", f"{path}, which is no checkpoint", remedy)
         if step in self._losses:
             try:
                 checkpoint.read(path, step)
@@ -244,7 +247,26 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
 
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
-    return sorted(int(path.name) for path in folder.glob("*") if re.fullmatch(r"\d{10,}", path.name))
+    return sorted(int(path.name) for path in folder.glob("*") if _has_step_name(path) and _is_checkpoint(path))
+
+
+def _has_step_name(path: Path) -> bool:
+    """Whether a name is the one that ``_path`` gives a step: no more zeros than needed, and no digits but 0 to 9."""
+    return re.fullmatch("[0-9]{10,}", path.name) is not None and _path(path.parent, int(path.name)) == path
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether this is a checkpoint, perhaps a damaged one, and not a file or folder of the user with such a name.
+
+    Checkpoints are removed, so a folder counts only if it has both files of one, or one of them and nothing else.
+    Hidden files do not count, since systems make some in every folder.
+    """
+    try:
+        names = {name for name in os.listdir(path) if not name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    files = {checkpoint.MANIFEST, checkpoint.ARRAYS}
+    return bool(names) and (names <= files or files <= names)
 
 
 def _path(folder: Path, step: int) -> Path:

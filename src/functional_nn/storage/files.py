@@ -167,6 +167,12 @@ def remove_leftovers(parent: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def checksum_of(path: Path) -> str:
+    """The SHA-256 of a file, which is not read into memory as a whole."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _synchronize(folder: Path) -> None:
     """Makes sure that the names in a folder are on the disk, if the system can do this."""
     if hasattr(os, "O_DIRECTORY"):

@@ -19,6 +19,7 @@ from functional_nn.storage.files import (
     JsonObject,
     JsonValue,
     check_new_folder,
+    checksum_of,
     finite_json,
     read_signed,
     remove_leftovers,
@@ -100,11 +101,6 @@ def read_configuration(folder: Path) -> JsonObject:
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
     return configuration
-
-
-def checksum_of(path: Path) -> str:
-    """The SHA-256 checksum of a file."""
-    return _sha256_of(path.read_bytes())
 
 
 def origin(folder: Path) -> JsonObject:

@@ -1,7 +1,6 @@
 """Records are added, read back and compared; what is no record is named."""
 
 import json
-from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -53,6 +52,21 @@ def test_records_are_added_to_what_is_there(tmp_path):
     assert [one["what"] for one in read_records(path)] == ["train", "predict", "train"]
     assert len(path.read_text().splitlines()) == 3
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_records_of_another_process_are_kept(tmp_path, monkeypatch):
+    """The other process writes after this one has read the file."""
+    path = written(tmp_path / "old.jsonl", record([1.0]))
+    read = records.read_records
+
+    def read_then_other(file):
+        found = read(file)
+        path.write_text(path.read_text() + json.dumps(record([2.0])))  # without the end of the line
+        return found
+
+    monkeypatch.setattr(records, "read_records", read_then_other)
+    add_records(path, [record([3.0])])
+    assert [one["steady"]["round_medians"] for one in read(path)] == [[1.0], [2.0], [3.0]]
 
 
 @pytest.mark.parametrize("text", ["", "x", "[1]", '{"a": 1}', '{"date": "x"}\n', "{" * 100_000])
@@ -150,14 +164,11 @@ def test_settings_that_differ_are_named(tmp_path):
 
 
 def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):
-    def missing(name):
-        raise PackageNotFoundError(name)
-
     monkeypatch.setattr(records, "DRIVER", tmp_path / "version")
-    monkeypatch.setattr(records, "version", missing)
+    monkeypatch.setattr(records, "installed_version", lambda name: None)
     assert not {*records.ACCELERATOR_LIBRARIES, "nvidia driver"} & environment()["versions"].keys()
     (tmp_path / "version").write_text("580.65.06\n")
-    monkeypatch.setattr(records, "version", lambda name: f"version of {name}")
+    monkeypatch.setattr(records, "installed_version", lambda name: f"version of {name}")
     versions = environment()["versions"]
     assert versions["jax-cuda13-plugin"] == "version of jax-cuda13-plugin"
     assert versions["nvidia driver"] == "580.65.06"

@@ -147,6 +147,15 @@ def test_the_command_writes_a_page_a_picture_and_json_and_compares(tmp_path, mon
     assert "- `jax.nn.sigmoid`: gradient in float" in compared.output.partition("New findings")[2]
 
 
+def test_a_page_does_not_take_the_name_of_its_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "run_atlas", in_this_process)
+    with pytest.raises(fnn.InputError, match="--out: expected a file for a page in Markdown"):
+        CliRunner().invoke(command, ["jnp.exp", "--out", str(tmp_path / "page.png")], catch_exceptions=False)
+    arguments = ["jax.nn.sigmoid", "--seconds-per-function", "0.3", "--out", "/dev/null"]
+    assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
+    assert not Path("/dev/null.png").exists()
+
+
 @pytest.mark.parametrize("text", ["[1]", "[" * 200_000, '{"jax": 1, "optax": 1, "functions": 5}'])
 def test_fault_50_a_file_that_is_no_atlas_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text, "utf-8")

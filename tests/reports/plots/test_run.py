@@ -128,7 +128,16 @@ def wrongs(count: int, classes=3, shape=(8, 8, 1)):
 
 @pytest.mark.parametrize(
     ("count", "shape"),
-    [(1, (8, 8, 1)), (2, (32, 32, 3)), (7, (6, 30, 1)), (8, (1, 1, 1)), (9, (30, 1, 1)), (60, (8, 8, 1))],
+    [
+        (1, (8, 8, 1)),
+        (2, (32, 32, 3)),
+        (7, (6, 30, 1)),
+        (8, (1, 1, 1)),
+        (9, (30, 1, 1)),
+        (60, (8, 8, 1)),
+        (2, (8, 8, 2)),
+        (2, (8, 8, 5)),
+    ],
 )
 def test_most_wrong(count, shape):
     figure = plots.most_wrong(*wrongs(count, shape=shape))

@@ -125,12 +125,19 @@ def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, t
         fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "merged")
 
 
-def test_a_folder_with_files_is_not_written_to(folders, tmp_path):
-    whole, parts = folders
+def test_a_folder_with_the_whole_sweep_is_only_read(folders, tmp_path):
+    """A merge that was killed before the command wrote its tables has left such a folder, so it is not refused."""
+    whole = shutil.copytree(folders[0], tmp_path / "whole")
     before = contents(whole)
-    with pytest.raises(InputError, match="out: expected a new or empty folder"):
-        fnn.sweeps.merge(parts, whole)
+    times = {whole / name: (whole / name).stat().st_mtime_ns for name in before}
+    assert fnn.sweeps.merge(folders[1], whole).rows() == read_sweep(whole)[0].rows()
     assert contents(whole) == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+    (whole / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="out: expected a new or empty folder"):
+        fnn.sweeps.merge(folders[1], whole)
+    assert contents(whole).keys() == before.keys() | {"notes.txt"}
 
 
 def test_a_killed_merge_goes_on(folders, tmp_path):

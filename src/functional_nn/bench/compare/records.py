@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeAlias
 
 import jax
 
 from functional_nn.core.errors import DataError, shortened
-from functional_nn.storage.files import JsonValue, finite_json, write_whole
+from functional_nn.core.extras import installed_version
+from functional_nn.storage.files import JsonValue, finite_json
 from functional_nn.training.programs.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -89,15 +90,26 @@ def platform_notes(about: Record) -> list[str]:
 
 
 def add_records(path: Path, records: Sequence[Record]) -> None:
-    """Appends a line for each record. Existing lines are checked and kept.
+    """Appends a line for each record. Existing lines are checked and kept. Several processes may do so at once.
 
     Raises:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
+        OSError: if the disk is full, for instance. Then nothing is appended.
     """
-    before = read_records(path) if path.exists() and path.stat().st_size else []
+    has_records = path.exists() and path.stat().st_size > 0
+    if has_records:
+        read_records(path)
     if not records:
         return
-    write_whole(path, "".join(json.dumps(finite_json(record)) + "\n" for record in (*before, *records)))
+    content = "".join(json.dumps(finite_json(record)) + "\n" for record in records).encode()
+    if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
+        content = b"\n" + content
+    # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
+    with open(path, "ab", buffering=0) as file:
+        written = file.write(content)
+        if written < len(content):
+            file.truncate(file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def read_records(path: Path) -> list[Record]:
@@ -141,15 +153,8 @@ def _commit() -> str | None:
 
 def _versions() -> dict[str, str | None]:
     """The versions of Python and of libraries, and of the accelerator's libraries and driver, if there are any."""
-    versions = {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
-    found = {name: _version(name) for name in ACCELERATOR_LIBRARIES}
+    versions = {"python": platform.python_version()} | {name: installed_version(name) for name in LIBRARIES}
+    found = {name: installed_version(name) for name in ACCELERATOR_LIBRARIES}
     with suppress(OSError):
         found["nvidia driver"] = DRIVER.read_text("ascii").strip()
     return versions | {name: number for name, number in found.items() if number}
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None

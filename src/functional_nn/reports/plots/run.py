@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -62,13 +62,13 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
     return sorted(figures)
 
 
-def write_picture(path: Path, figure: Figure) -> None:
+def write_picture(path: Path, figure: Figure, *, dpi: float | Literal["figure"] = "figure") -> None:
     """Writes a picture as PNG, whole or not at all."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         # The names of classes may have letters that matplotlib's font lacks. They are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(content, format="png")
+        figure.savefig(content, format="png", dpi=dpi)
     write_whole(path, content.getvalue())
 
 
@@ -176,5 +176,7 @@ def _tiles(grid: np.ndarray, images: list[np.ndarray], **style) -> None:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, images, strict=False):
-        gray = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-        axes.imshow(gray, **(style if gray.ndim == 2 else {}))
+        # Channels that are no colors cannot be shown together, so the first one stands for them.
+        has_colors = image.ndim == 3 and image.shape[-1] in (3, 4)
+        pixels = image if has_colors or image.ndim == 2 else image[..., 0]
+        axes.imshow(pixels, **({} if has_colors else style))

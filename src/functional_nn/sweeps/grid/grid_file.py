@@ -135,7 +135,7 @@ def _read_csv(text: str) -> list[Hyperparameters]:
             continue
         check_size(len(members) + 1, (len(members) + 1) * len(names))
         if len(row) != len(names):
-            raise InputError(f"row {len(members) + 2}", f"{len(names)} values, one for each column", len(row))
+            raise InputError(f"line {reader.line_num}", f"{len(names)} values, one for each column", len(row))
         members.append({name: _parsed(cell) for name, cell in zip(names, row, strict=True)})
     if not names:
         raise InputError("rows", "names and at least one member", "none")

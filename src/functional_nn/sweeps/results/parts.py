@@ -29,6 +29,11 @@ MOST_SHOWN = 10
 """How many missing members or parts a message lists."""
 MOST_PARTS = 1000
 """Missing members are compared with divisions into at most so many parts."""
+WRITTEN_AFTERWARDS = (
+    *("members.csv", "members.jsonl"),
+    *("curves.png", "effects.png", "heat_map.png", "spread.png"),
+)
+"""What the command ``merge`` writes after ``sweep.json``. Its page comes last, so a folder with a page is finished."""
 MERGED = "merged parts"
 """What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""
 
@@ -47,7 +52,8 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
     Args:
         folders: the folders of all parts, in any order.
-        out: a new folder, or one in which such a merge was not finished.
+        out: a new folder, or one in which such a merge was not finished. If it has the whole sweep already, and nothing
+            else, it is only read.
 
     Returns:
         The result of the whole sweep, without parameters.
@@ -64,6 +70,8 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     if out.exists() and (not out.is_dir() or _has_other_files(out, settings)):
         raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
     with one_writer("out", out):
+        if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
+            return ended  # sweep.json comes last, so there is nothing left to put together
         return put_together(paths, out)
 
 
@@ -94,6 +102,13 @@ def _has_other_files(out: Path, settings: JsonObject) -> bool:
                 is_ours = unpacked(path)[1][FINGERPRINT] == settings[FINGERPRINT]
             except (OSError, ValueError, KeyError):
                 is_ours = False
+        elif path == out / SWEEP:
+            try:
+                is_ours = sweep_settings(out)[FINGERPRINT] == settings[FINGERPRINT]
+            except (ValueError, KeyError):
+                is_ours = False
+        elif path.name in WRITTEN_AFTERWARDS:
+            is_ours = path.parent == out and (out / SWEEP).exists()
         else:
             is_ours = path in (out / BATCHES, out / LOCK)
         if not is_ours and not path.match(HALF_WRITTEN):
