@@ -93,6 +93,7 @@ def submitted_sweep(
         if not quiet:
             click.echo(f"{click.format_filename(out)} has the whole sweep already, so no job was started.")
         return result
+    _check_same_division(out / PARTS, number_of_parts)
     signals.defer("look at the jobs")
     arguments = click.get_current_context().meta[ARGUMENTS]
     progress = False if quiet else None
@@ -103,6 +104,14 @@ def submitted_sweep(
         except KeyboardInterrupt:
             click.echo("Interrupted; the jobs are cancelled. The same command continues the sweep.")
             return None
+
+
+def _check_same_division(parts: Path, number_of_parts: int) -> None:
+    """Requires as many parts as before, since what parts of another division trained would be trained once more."""
+    before = {folder.name.partition("-of-")[2] for folder in parts.glob("*-of-*")}
+    if before and before != {str(number_of_parts)}:
+        given = f"{number_of_parts}, while {parts} has parts of {' and of '.join(sorted(before))}"
+        raise InputError("--submit", "the number of parts as before", given, "Or name another folder by --out.")
 
 
 def read_ended_sweep(
