@@ -79,6 +79,33 @@ def test_no_gradient_is_none():
     assert jnp.all(trained(product(backward))["weight"] == 0)
 
 
+@pytest.mark.parametrize(("of_params", "of_x"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_cotangents_have_the_types_of_what_they_belong_to(of_params, of_x):
+    params, x = {"weight": jnp.ones((3, 5), of_params)}, jnp.ones((7, 3), of_x)
+
+    def by_pullback(params, x):
+        y, _, pullback = product().vjp(params, {}, x, train=True)
+        return pullback(jnp.ones_like(y))
+
+    def by_grad(params, x):
+        # x is used twice, so JAX adds two cotangents, which must have one type.
+        def total(params, x):
+            y, _ = fnn.with_hand_vjp(product()).apply(params, {}, x, train=True)
+            return y.astype("float32").sum() + (x * x).sum().astype("float32")
+
+        return jax.grad(total, (0, 1))(params, x)
+
+    for differentiated in (by_pullback, by_grad):
+        with jax.numpy_dtype_promotion("standard"):
+            params_bar, x_bar = jax.eval_shape(differentiated, params, x)
+        assert (params_bar["weight"].dtype, x_bar.dtype) == (of_params, of_x)
+
+
+def test_cotangents_of_the_right_type_are_not_converted():
+    _, _, pullback = product().vjp({"weight": jnp.ones((3, 5))}, {}, jnp.ones((7, 3)), train=True)
+    assert "convert_element_type" not in str(jax.make_jaxpr(pullback)(jnp.ones((7, 5))))
+
+
 @pytest.mark.parametrize("differentiate", [trained, compared])
 def test_a_forward_pass_without_residuals(differentiate):
     def forward(params, state, x, *, train, key=None):

@@ -151,6 +151,80 @@ def test_parameters_of_another_network_are_refused():
         fnn.dense(2).apply(jnp.ones(3), {}, jnp.ones((1, 3)), train=False)
 
 
+X = jnp.ones((2, 3))
+WRONG_SHAPES = {
+    "neuron": (fnn.neuron(), {"weight": jnp.ones(3), "bias": jnp.ones(1)}, X, r"params/bias: expected shape \(\), got"),
+    "dense": (
+        fnn.dense(4),
+        {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)},
+        X,
+        r"weight: expected shape \(in_size, 4\)",
+    ),
+    "dense bias": (fnn.dense(2), {"weight": jnp.ones((3, 2)), "bias": jnp.ones(1)}, X, r"bias: expected shape \(2,\)"),
+    "population": (
+        fnn.dense(2, bias=False),
+        {"weight": jnp.ones((3, 3, 2))},
+        X,
+        r"\(in_size, 2\), got shape \(3, 3, 2\)",
+    ),
+    "embedding": (fnn.embedding(5, 2), {"weight": jnp.ones((3, 2))}, jnp.array([[4]]), r"expected shape \(5, 2\)"),
+    "unembedding": (fnn.unembedding(5), {"weight": jnp.ones((4, 3))}, X, r"expected shape \(5, in_size\)"),
+    "positions": (
+        fnn.learned_positions(3),
+        {"weight": jnp.ones((1, 3))},
+        X[:, None],
+        r"expected shape \(3, features\)",
+    ),
+    "prelu": (fnn.prelu(), {"negative_slope": jnp.ones(())}, X, r"expected shape \(channels,\)"),
+    "conv": (
+        fnn.conv(4, 3, bias=False, lowering="native"),
+        {"weight": jnp.ones((5, 3, 4))},
+        jnp.ones((1, 9, 3)),
+        r"weight: expected shape \(3, in_size // groups, 4\), got shape \(5, 3, 4\)",
+    ),
+    "conv_transpose": (
+        fnn.conv_transpose(4, 3, bias=False),
+        {"weight": jnp.ones((3, 7, 3))},
+        jnp.ones((1, 9, 3)),
+        r"weight: expected shape \(3, 4, in_size\)",
+    ),
+    "rnn": (
+        fnn.rnn(2),
+        fnn.rnn(3).init(jax.random.key(0), (5, 3))[0],
+        X[:, None],
+        r"weight: expected shape \(in_size, 2\)",
+    ),
+    "gru": (
+        fnn.gru(2),
+        fnn.gru(2, reset_after=False).init(jax.random.key(0), (5, 3))[0],
+        X[:, None],
+        "params: expected entries input_weight, hidden_weight, bias, hidden_bias, got",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_parameters_of_wrong_shapes_are_refused(name):
+    layer, params, x, words = WRONG_SHAPES[name]
+    with pytest.raises(fnn.InputError, match=words):
+        jax.eval_shape(lambda: layer.apply(params, {}, x, train=False))
+
+
+def test_arrays_of_numpy_become_arrays_of_jax():
+    tokens, weight = np.array([[1]]), np.ones((3, 2))
+    y, _ = fnn.embedding(3, 2).apply({"weight": weight}, {}, tokens, train=False)
+    assert y.dtype == jnp.zeros(()).dtype
+    y, _, pullback = fnn.flatten().vjp({}, {}, np.ones((2, 3, 1)), train=False)
+    assert y.dtype == jnp.zeros(()).dtype
+    assert isinstance(pullback(np.ones((2, 3)))[1], jax.Array)
+
+
+def test_old_keys_have_the_length_of_their_generator():
+    assert fnn.dense(2).init(jax.random.PRNGKey(0), (3,))[0]["weight"].shape == (3, 2)
+    with pytest.raises(fnn.InputError, match="key: expected one key, got uint32"):
+        fnn.dense(2).init(jnp.arange(3, dtype=jnp.uint32), (3,))
+
+
 @pytest.mark.parametrize("in_shape", [784, (), None])
 def test_shapes_that_are_no_shapes(in_shape):
     for layer in (fnn.dense(2), fnn.neuron(), fnn.batch_norm()):

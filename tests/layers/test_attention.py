@@ -73,6 +73,13 @@ def test_a_sequence_to_a_masked_one_of_another_length_and_size():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_tuple_of_one_has_a_cotangent_of_one():
+    layer = fnn.attention(1)
+    params, x = started(layer, (3, 2)), (draw(2, 3, 2),)
+    y, _, pullback = layer.vjp(params, {}, x, train=False)
+    assert jax.tree.structure(pullback(y)[1]) == jax.tree.structure(x)
+
+
 def test_causal_is_each_prefix_alone():
     layer, x = fnn.attention(2, causal=True, rotary=True), draw(2, 3, 4)
     params = started(layer, (3, 4))

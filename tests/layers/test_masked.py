@@ -53,6 +53,17 @@ def test_windows_do_not_pool_over_padding(pool):
         fnn.chain(pool).apply({}, {}, padded_with(0.0), train=False)
 
 
+@pytest.mark.parametrize("mask", [MASK.astype(float), MASK[..., None], MASK[:, :1]], ids=["float", "3 axes", "short"])
+def test_a_layer_without_masks_checks_the_mask_too(mask):
+    with pytest.raises(fnn.InputError, match=r"relu_0: mask: expected booleans of shape \(2, 4\)"):
+        fnn.chain(fnn.relu).apply({}, {}, fnn.Masked(VALUES, mask), train=False)
+
+
+def test_a_layer_with_two_outputs_takes_no_mask():
+    with pytest.raises(fnn.InputError, match="x: expected one array, since this layer has several outputs"):
+        fnn.chain(lambda x: (x, x)).apply({}, {}, padded_with(0.0), train=False)
+
+
 def test_padding_tokens_need_not_be_tokens():
     net = fnn.chain(fnn.embedding(5, 3), fnn.global_average_pool(), fnn.dense(2))
     params, state = net.init(KEY, (4,))

@@ -73,6 +73,11 @@ def test_padding_changes_nothing():
     np.testing.assert_array_equal(y.mask, mask)
 
 
+def test_several_inputs_are_refused():
+    with pytest.raises(fnn.InputError, match="x: expected one array, got 2 inputs"):
+        fnn.models.transformer_block(2).apply({}, {}, (X, X), train=False)
+
+
 def test_dropout_is_in_training_alone_and_may_be_traced():
     params = fnn.models.transformer_block(2).init(KEY, (5, 6))[0]
 

@@ -182,6 +182,10 @@ PROMPT = TOKENS[:, :5]
             lambda m, p: m.step(p, jax.jit(m.prefill)(p, PROMPT)[1], PROMPT),
             "tokens: expected one token for each example",
         ),
+        (
+            lambda m, p: m.step(p, jax.jit(m.prefill)(p, PROMPT)[1], jnp.zeros(PROMPT.shape[0] + 1, int)),
+            "tokens: expected one token for each of the",
+        ),
         (lambda m, p: m.step(p, {}, PROMPT[:, 0]), "cache: expected the cache that prefill or step gave"),
         (lambda m, p: fnn.models.language_model(0, 3), "count: expected a positive integer"),
         (lambda m, p: fnn.models.language_model(3, 3, positions="alibi"), "positions: expected a known name"),

@@ -21,10 +21,10 @@ from functional_nn.core.layer import (
     checked_init,
 )
 from functional_nn.core.layer_checks import check_key
-from functional_nn.core.masked import Masked, Value
+from functional_nn.core.masked import Masked, Value, check_mask
 from functional_nn.core.output_shape import output_shape
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import is_array, shown
 
 MARK = "functional_nn:"
 """The prefix of the marks that combinators put on layers' outputs in traced programs; the layer's name follows."""
@@ -134,9 +134,13 @@ def forward_with_mask(
     """
     if not isinstance(x, Masked) or layer.takes_mask:
         return checked_forward(layer, params, state, x, train=train, key=key)
+    check_mask(x)
     mask = x.mask
     values = _zero_padding(mask, x.values)
     y, state, residuals = checked_forward(layer, params, state, values, train=train, key=key)
+    if not is_array(y):
+        remedy = "Give it the values alone, or write a layer that takes masks."
+        raise InputError("x", "one array, since this layer has several outputs", "a masked sequence", remedy)
     if y.shape[:2] != mask.shape:
         expected = f"outputs that keep the axes (batch, time) = {mask.shape} of the mask"
         remedy = "Reduce the time axis by a layer that takes masks: a recurrent one, attention, global pooling."

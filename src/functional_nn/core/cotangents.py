@@ -1,4 +1,4 @@
-"""Checks of what a hand-derived backward pass returns: cotangents in the shapes of parameters and input."""
+"""What a hand-derived backward pass returns: cotangents in the shapes and types of parameters and input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Params
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree, is_under, path_of
@@ -19,19 +18,25 @@ from functional_nn.core.validation import shown
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class ShapesByPath:
-    """The shapes of all arrays in parameters and in an input, which are known when a program is traced.
+class TypesByPath:
+    """The shapes and types of all arrays in parameters and in an input, which are known when a program is traced.
 
     It is a pytree without arrays, so it can travel with the residuals of a forward pass at no cost.
     """
 
-    shapes: tuple[tuple[str, Shape], ...]
+    types: tuple[tuple[str, jax.ShapeDtypeStruct], ...]
 
     @classmethod
-    def of(cls, params: Params, x: Value) -> ShapesByPath:
-        """The shapes in parameters and in the input that belongs to them."""
-        shapes = _shapes({"params_bar": params, "x_bar": x})
-        return cls(tuple((path, shape) for path, shape in shapes.items() if shape is not None))
+    def of(cls, params: Mapping[str, PyTree], x: Value) -> TypesByPath:
+        """The shapes and types in parameters and in the input that belongs to them."""
+        leaves = leaves_and_none({"params_bar": params, "x_bar": x}).items()
+        return cls(
+            tuple(
+                (path, jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)))
+                for path, leaf in leaves
+                if leaf is not None
+            )
+        )
 
 
 def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
@@ -52,9 +57,11 @@ def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
     return params_bar, x_bar
 
 
-def check_cotangents(expected: ShapesByPath, params_bar: PyTree, x_bar: PyTree) -> None:
+def check_cotangents(expected: TypesByPath, params_bar: PyTree, x_bar: PyTree) -> None:
     """Requires a cotangent for each array, in its shape. None, for an array or a whole tree, stands for no gradient."""
-    given, like = _shapes({"params_bar": params_bar, "x_bar": x_bar}), dict(expected.shapes)
+    leaves = leaves_and_none({"params_bar": params_bar, "x_bar": x_bar})
+    given = {path: None if leaf is None else jnp.shape(leaf) for path, leaf in leaves.items()}
+    like = {path: kind.shape for path, kind in expected.types}
     names = ", ".join(like)
     for path in like:
         if not any(is_under(path, returned) for returned in given):
@@ -64,6 +71,29 @@ def check_cotangents(expected: ShapesByPath, params_bar: PyTree, x_bar: PyTree) 
             raise InputError("backward", f"cotangents {names}", f"also {path}")
         if shape is not None and shape != like[path]:
             raise cotangent_error(f"backward: {path}", shape, like[path])
+
+
+def cast_cotangents(expected: TypesByPath, params_bar: PyTree, x_bar: PyTree) -> tuple[PyTree, PyTree]:
+    """The cotangents in the types of what they belong to, as ``jax.vjp`` gives them.
+
+    If parameters and input have different types, the products in a formula have the wider one.
+    """
+    dtypes = {path: kind.dtype for path, kind in expected.types}
+
+    def cast(path, bar):
+        dtype = dtypes.get(path_of(path))
+        if dtype is None or not all(jnp.issubdtype(kind, jnp.floating) for kind in (dtype, jnp.result_type(bar))):
+            return bar
+        return bar if jnp.result_type(bar) == dtype else jnp.asarray(bar, dtype)
+
+    bars = jax.tree_util.tree_map_with_path(cast, {"params_bar": params_bar, "x_bar": x_bar})
+    return bars["params_bar"], bars["x_bar"]
+
+
+def leaves_and_none(tree: PyTree) -> dict[str, PyTree]:
+    """Each array by its path, and None where it stands in place of an array or a tree."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
+    return {path_of(path): leaf for path, leaf in leaves}
 
 
 def cotangent_error(argument: str, given: Shape, expected: Shape) -> InputError:
@@ -87,9 +117,3 @@ def _broadcasts_to(shape: Shape, larger: Shape) -> bool:
         return np.broadcast_shapes(shape, larger) == larger
     except ValueError:
         return False
-
-
-def _shapes(tree: PyTree) -> dict[str, Shape | None]:
-    """The shape of each array by path; None where None stands in place of an array or a tree."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
-    return {path_of(path): None if leaf is None else jnp.shape(leaf) for path, leaf in leaves}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import jax
 from jax.tree_util import Partial
 
+from functional_nn.core.cotangents import TypesByPath, cast_cotangents, cotangents_of
 from functional_nn.core.display import html_repr
 from functional_nn.core.errors import FormulaMissing, InputError, inside
 from functional_nn.core.layer_checks import check_key, check_trees
@@ -24,7 +25,7 @@ from functional_nn.core.validation import (
     is_numeric,
     is_of_pytorch,
     shown,
-    tree_in_native_order,
+    tree_of_jax,
 )
 
 Params: TypeAlias = Mapping[str, PyTree]
@@ -111,22 +112,29 @@ class Layer(NamedTuple):
     ) -> tuple[Value, State, Partial]:
         """The forward pass and the hand-derived pullback: ``(y, state, pullback)``, in the shape of ``jax.vjp``.
 
-        ``pullback(y_bar)`` gives ``(params_bar, x_bar)``. It is a pytree, so it passes through ``jit``,
-        ``vmap`` and ``scan`` like any value.
+        ``pullback(y_bar)`` gives ``(params_bar, x_bar)``, each cotangent in the type of what it belongs to. It is a
+        pytree, so it passes through ``jit``, ``vmap`` and ``scan`` like any value.
         """
         if self.backward is None:
             with inside(self.name):
                 no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = checked_forward(self, params, state, x, train=train, key=key)
-        return y, state, Partial(Pullback(backward_of(self), _shapes(y)), residuals)
+        return y, state, Partial(Pullback(backward_of(self), _shapes(y), TypesByPath.of(params, x)), residuals)
 
 
 class Pullback(NamedTuple):
-    """A layer's backward pass. It requires a cotangent of the output's shape."""
+    """A layer's backward pass. It requires a cotangent of the output's shape.
+
+    Args:
+        backward: the layer's.
+        shapes: the shapes of the output.
+        types: the shapes and types of parameters and input. The cotangents are cast to these types.
+    """
 
     backward: Backward
     shapes: tuple[object, ...]
+    types: TypesByPath
 
     def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
         given = _shapes(y_bar)
@@ -135,7 +143,8 @@ class Pullback(NamedTuple):
             raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
         if isinstance(y_bar, Masked):
             y_bar = Masked(y_bar.values, None)  # a mask has no gradient, whatever is given for it
-        return self.backward(residuals, tree_in_native_order(y_bar))
+        params_bar, x_bar = cotangents_of(self.backward(residuals, tree_of_jax("y_bar", y_bar)))
+        return cast_cotangents(self.types, params_bar, x_bar)
 
 
 def backward_of(layer: Layer) -> Backward:
@@ -214,7 +223,7 @@ def _listed(shapes: tuple[object, ...]) -> str:
 def _check_call(
     layer: Layer, params: Params, state: State, x: Value, train: bool, key: jax.Array | None
 ) -> tuple[Params, State, Value]:
-    """Checks what every layer requires of its arguments; gives back params, state and x in native byte order."""
+    """Checks what every layer requires of its arguments; gives back params, state and x as arrays of JAX."""
     check_trees(params, state)
     check_arrays("x", x)
     if isinstance(x, Masked) and not layer.takes_mask:
@@ -223,7 +232,7 @@ def _check_call(
     check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
     if key is not None:
         check_key(key)
-    return tree_in_native_order((params, state, x))
+    return tree_of_jax("params", params), tree_of_jax("state", state), tree_of_jax("x", x)
 
 
 def stateless(

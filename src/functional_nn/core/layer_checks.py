@@ -80,6 +80,26 @@ def check_entries(argument: str, tree: Mapping[str, PyTree], names: Sequence[str
             raise InputError(f"{argument}/{name}", "an array, or a dict of arrays", "None")
 
 
+def check_entry_shapes(argument: str, tree: Mapping[str, PyTree], shapes: Mapping[str, Sequence[int | str]]) -> None:
+    """Requires entries of these shapes. A name stands for a size that depends on the input, such as ``"in_size"``.
+
+    >>> check_entry_shapes("params", {"weight": jnp.ones((3, 2))}, {"weight": ("in_size", 5)})
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: params/weight: expected shape (in_size, 5), got shape (3, 2). Use what ...
+    """
+    check_entries(argument, tree, tuple(shapes))
+    for name, shape in shapes.items():
+        given = tree[name].shape if is_array(tree[name]) else None
+        sizes = () if given is None else given
+        fits = all(isinstance(size, str) or size == own for size, own in zip(shape, sizes, strict=False))
+        if given is None or len(given) != len(shape) or not fits:
+            expected = f"shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            remedy = "Use what this network's own init gave."
+            shown_entry = shown(tree[name]) if given is None else f"shape {given}"
+            raise InputError(f"{argument}/{name}", expected, shown_entry, remedy)
+
+
 def check_shape(in_shape: Shape, expected: str) -> Shape:
     """Requires a shape of at least one axis; gives it as a tuple."""
     if not is_shape(in_shape) or not in_shape or min(in_shape) < 1:
@@ -106,14 +126,15 @@ def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> No
 
 
 def check_key(key: object) -> jax.Array:
-    """Requires a PRNG key. JAX's old keys, arrays of two numbers, are accepted too."""
+    """Requires a PRNG key. JAX's old keys, arrays of integers, are accepted too."""
     remedy = "Pass key=jax.random.key(seed)."
     if key is None:
         raise InputError("key", "a key, since random numbers are drawn here", None, remedy)
     if is_array(key):
-        is_key = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-        is_old_key = key.dtype == jnp.uint32 and key.ndim == 1
-        if is_key or is_old_key:
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        # How many integers an old key has depends on JAX's default generator.
+        if key.dtype == jnp.uint32 and key.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape:
             return key
     raise InputError("key", "one key", shown(key), remedy)
 

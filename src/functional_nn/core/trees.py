@@ -72,14 +72,18 @@ def select(tree: Mapping[str, PyTree], paths: Paths) -> list[str]:
     Raises:
         InputError: where nothing matches.
     """
-    known = flatten(tree)
-    paths = check_paths(paths)
-    patterns = (paths,) if isinstance(paths, str) else paths
-    matches = patterns if callable(patterns) else lambda path: any(fnmatchcase(path, p) for p in patterns)
+    known, matches = flatten(tree), matcher(paths)
     chosen = [path for path in known if matches(path)]
     if not chosen:
         raise InputError("paths", "a pattern that matches a parameter", repr(paths), f"There are: {', '.join(known)}.")
     return chosen
+
+
+def matcher(paths: Paths) -> Callable[[str], bool]:
+    """A function that says whether a path is among those that ``select`` chooses."""
+    paths = check_paths(paths)
+    patterns = (paths,) if isinstance(paths, str) else paths
+    return patterns if callable(patterns) else lambda path: any(fnmatchcase(path, p) for p in patterns)
 
 
 def is_under(path: str, root: str) -> bool:

@@ -178,6 +178,15 @@ def tree_in_native_order(tree: Tree) -> Tree:
     return jax.tree.map(in_native_order, tree)
 
 
+def tree_of_jax(argument: str, tree: Tree) -> Tree:
+    """A pytree with JAX's arrays in place of NumPy's; the same object if it has none of NumPy."""
+    if not any(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree.map(
+        lambda leaf: as_array(argument, leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, tree
+    )
+
+
 def check_integers_fit(argument: str, array: np.ndarray) -> None:
     """Requires integers that fit in the type that JAX computes in. It would keep only the low 32 bits of others.
 

@@ -12,7 +12,7 @@ from functional_nn.activations.piecewise import relu
 from functional_nn.activations.table import identity
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
+from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape, without_input_size
 from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer, weight_and_bias
@@ -64,7 +64,7 @@ def neuron(
         return {"weight": weight[:, 0], "bias": bias[0]}, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("weight", "bias"))
+        check_entry_shapes("params", params, {"weight": ("in_size",), "bias": ()})
         weight, bias = params["weight"], params["bias"]
         _check(x, weight, rank=2)
         z = x @ weight + bias
@@ -110,6 +110,7 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     """
     out_size = check_count("out_size", out_size)
     bias = check_flag("bias", bias)
+    shapes = {"weight": ("in_size", out_size), **({"bias": (out_size,)} if bias else {})}
 
     def init(key, in_shape):
         in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
@@ -120,7 +121,7 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
         return params, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("weight", "bias") if bias else ("weight",))
+        check_entry_shapes("params", params, shapes)
         weight = params["weight"]
         _check(x, weight)
         y = x @ weight
@@ -147,12 +148,9 @@ def default_initializer(activation: Activation | VectorActivation) -> str:
 def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:
     check_floating(x)
     if x.ndim < 2 or (rank and x.ndim != rank):
-        raise InputError(
-            "x",
-            "a batch axis and a feature axis, (batch, …, in_size)",
-            f"shape {x.shape}",
-            "Add a batch axis: x[None].",
-        )
+        sizes = "(batch, in_size)" if rank else "(batch, …, in_size)"
+        remedy = "Add a batch axis: x[None]." if x.ndim < 2 else "Use dense(1) for further axes."
+        raise InputError("x", f"a batch axis and a feature axis, {sizes}", f"shape {x.shape}", remedy)
     if x.shape[-1] != weight.shape[0]:
         raise InputError(
             "x",

@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, is_concrete
+from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape, is_concrete
 from functional_nn.core.shapes import is_shape, wide_type
 from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import as_array, check_count
@@ -60,7 +60,7 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
         return {"weight": _draw(initializer, key, count, out_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("weight",))
+        check_entry_shapes("params", params, {"weight": (count, out_size)})
         x = as_array("x", x)
         _check_tokens(x, count)
         y = params["weight"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
@@ -111,7 +111,7 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
         return {"weight": _draw(initializer, key, count, in_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("weight",))
+        check_entry_shapes("params", params, {"weight": (count, "in_size")})
         check_floating(x)
         weight = params["weight"]
         if x.ndim < 2 or x.shape[-1] != weight.shape[1]:

@@ -28,10 +28,11 @@ WEIGHTS = {
 def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
     """Draws a weight ``(in_size, out_size)`` or ``(*window, in_size, out_size)``, and a bias ``(out_size,)``.
 
-    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a normal distribution of variance 2/in (for ReLU), and
-    ``"lecun"`` from one of variance 1/in (for SELU). Their biases are zero. ``"pytorch"`` is PyTorch's default for
-    linear layers and convolutions: weight and bias from U(±1/√in). in and out are the two sizes, times the number of
-    elements of the window for convolutions. Any initializer of ``jax.nn.initializers`` works too, with a zero bias.
+    ``"glorot"`` draws from U(±√(6/(in+out))), ``"he"`` from a truncated normal distribution of variance 2/in (for
+    ReLU), and ``"lecun"`` from one of variance 1/in (for SELU). Their biases are zero. ``"pytorch"`` is PyTorch's
+    default for linear layers and convolutions: weight and bias from U(±1/√in). in and out are the two sizes, times the
+    number of elements of the window for convolutions. Any initializer of ``jax.nn.initializers`` works too, with a zero
+    bias.
     """
     draw = initializer if is_function(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
     check_key(key)
@@ -42,8 +43,8 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
         bound = math.prod(shape[:-1]) ** -0.5
         return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
     weight = draw(key, shape)
-    if not is_array(weight) or weight.shape != tuple(shape):
-        raise InputError(
-            "initializer", f"a function (key, shape) that returns an array of shape {shape}", shown(weight)
-        )
-    return weight, jnp.zeros(shape[-1:])
+    fits = is_array(weight) and weight.shape == tuple(shape)
+    if not fits or not jnp.issubdtype(weight.dtype, jnp.floating):
+        expected = f"a function (key, shape) that returns floating-point numbers of shape {shape}"
+        raise InputError("initializer", expected, shown(weight))
+    return jnp.asarray(weight), jnp.zeros(shape[-1:])

@@ -9,7 +9,7 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
-from functional_nn.core.layer_checks import check_entries, check_floating, check_key
+from functional_nn.core.layer_checks import check_entries, check_entry_shapes, check_floating, check_key
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_count
 
@@ -91,7 +91,7 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
         return {"weight": 0.02 * jax.random.normal(check_key(key), (max_time, in_shape[1]))}, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("weight",))
+        check_entry_shapes("params", params, {"weight": (max_time, "features")})
         weight = params["weight"]
         _check_sequence(x)
         _, time, features = x.shape

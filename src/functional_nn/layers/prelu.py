@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape
+from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape
 from functional_nn.core.validation import check_number
 
 
@@ -46,7 +46,7 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
         return {"negative_slope": jnp.full(channels, negative_slope, float)}, {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("negative_slope",))
+        check_entry_shapes("params", params, {"negative_slope": ("channels",)})
         check_floating(x)
         a = params["negative_slope"]
         if x.ndim < 2 or x.shape[-1:] != a.shape:

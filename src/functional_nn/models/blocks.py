@@ -10,7 +10,7 @@ from functional_nn.activations.activation_types import Activation, VectorActivat
 from functional_nn.activations.gated import gelu
 from functional_nn.activations.piecewise import relu
 from functional_nn.core.layer import Layer, backward_of
-from functional_nn.core.layer_checks import check_shape
+from functional_nn.core.layer_checks import check_one_array, check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.attention.multi_head import attention
@@ -118,6 +118,7 @@ def block_around(
         return block(check_shape(in_shape, "(time, features)")[-1]).init(key, in_shape)
 
     def forward(params, state, x, *, train, key=None):
+        check_one_array(values_of(x))
         return block(values_of(x).shape[-1]).forward(params, state, x, train=train, key=key)
 
     def backward(residuals, y_bar):

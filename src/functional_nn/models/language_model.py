@@ -93,7 +93,7 @@ class LanguageModel:
         tokens = as_array("tokens", tokens)
         if tokens.ndim != 1:
             raise InputError("tokens", "one token for each example, (batch,)", f"shape {tokens.shape}")
-        _check_room(cache)
+        _check_room(cache, tokens.shape[0])
         # The length given here is for ``init`` only. The number of places is that of the cache.
         logits, cache = self.decoder(self.max_time).apply(params, cache, tokens[:, None], train=False)
         return logits[:, -1], cache
@@ -295,13 +295,15 @@ def _check_prompt(argument: str, tokens: jax.Array, count: int) -> jax.Array:
     return tokens
 
 
-def _check_room(cache: Cache) -> None:
-    """Requires a free place in the cache, if the number of steps in it is known."""
+def _check_room(cache: Cache, examples: int) -> None:
+    """Requires a cache for so many examples, and a free place in it, if the number of steps in it is known."""
     leaves = trees.flatten(cache)
     keys = next((path for path in leaves if path.endswith("/key")), None)
     if keys is None:
         raise InputError("cache", "the cache that prefill or step gave", shown(cache))
-    position, places = leaves[f"{keys.removesuffix('key')}position"], leaves[keys].shape[1]
+    position, (batch, places) = leaves[f"{keys.removesuffix('key')}position"], leaves[keys].shape[:2]
+    if batch != examples:
+        raise InputError("tokens", f"one token for each of the {batch} examples in the cache", examples)
     if is_concrete(position) and int(position) >= places:
         remedy = "Give prefill a larger length, up to the model's max_time."
         raise InputError("cache", "a free place for the next step", f"{int(position)} steps of {places}", remedy)

@@ -67,6 +67,10 @@ REFUSED = [
         fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"),
         "outputs of equal shapes, except on the last axis",
     ),
+    (
+        fnn.parallel(fnn.dense(1), fnn.neuron(), combine="concatenate"),
+        "layers: expected outputs with a feature axis, which is joined, got one number from neuron_0",
+    ),
     (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of equal shapes"),
     (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
     (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected one sequence, \(batch, time, features\)"),
@@ -83,6 +87,10 @@ def test_fault_02_outputs_that_do_not_go_together_for_this_input():
     net = fnn.parallel(lambda x: x, lambda x: x[:, :5], combine="product")
     with pytest.raises(fnn.InputError, match=r"layers: expected outputs of equal shapes, got lambda_0 \(7, 6\)"):
         net.apply(*net.init(KEY, (5,)), normal(7, 6), train=False)
+    neurons = fnn.parallel(fnn.neuron(), fnn.neuron(), combine="concatenate")
+    params = {name: {"weight": jnp.ones(6), "bias": jnp.zeros(())} for name in ("neuron_0", "neuron_1")}
+    with pytest.raises(fnn.InputError, match=r"layers: expected outputs with a feature axis, .* from neuron_0"):
+        neurons.apply(params, {}, normal(7, 6), train=False)
 
 
 def test_wrong_arguments():
@@ -108,6 +116,19 @@ def test_reverse_time_reads_from_the_end_and_turns_a_sequence_back():
     np.testing.assert_array_equal(fnn.reverse_time(last).apply({}, {}, x, train=False)[0], x[:, 0])
 
 
+def test_reverse_time_refuses_an_output_that_may_be_a_sequence():
+    flat, images = fnn.flatten(keep=1), normal(2, 3, 2, 1)
+    with pytest.raises(fnn.InputError, match=r"layer: expected an output of 4 axes .*, got shapes \(2, 3, 2, 1\) of x"):
+        fnn.reverse_time(flat).apply({}, {}, images, train=False)
+    # A mask says what a sequence is.
+    masked = fnn.Masked(images, jnp.ones((2, 3), bool))
+    y, _ = fnn.reverse_time(flat).apply({}, {}, masked, train=False)
+    np.testing.assert_array_equal(y.values, images[..., 0])
+    # With fewer steps than x, the output is no sequence.
+    last = stateless("last", lambda x: (x[:, -1], ()), None)
+    np.testing.assert_array_equal(fnn.reverse_time(last).apply({}, {}, images, train=False)[0], images[:, 0])
+
+
 def test_repeat_is_a_chain_of_its_slices():
     block = fnn.chain(fnn.dense(5), fnn.tanh)
     net, count = fnn.repeat(block, 3), 3
@@ -131,6 +152,13 @@ def test_fault_23_repeated_layers_draw_different_numbers():
     net = fnn.repeat(fnn.dropout(0.5), 2)
     y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=KEY)
     assert abs(float((y != 0).mean()) - 0.25) < 0.02
+
+
+def test_repeat_refuses_parameters_of_other_layers():
+    net = fnn.repeat(fnn.dense(3), 2)
+    params, state = net.init(KEY, (3,))
+    with pytest.raises(fnn.InputError, match="params: expected entries for the layers dense_0, got also other"):
+        net.apply({**params, "other": jnp.ones((2, 3))}, state, normal(7, 3), train=False)
 
 
 def test_repeat_refuses_parameters_of_another_depth():
@@ -219,6 +247,59 @@ def test_shared_parameters_are_one_and_get_the_sum_of_the_gradients():
 def test_places_that_cannot_be_shared(places, words):
     with pytest.raises(fnn.InputError, match=words):
         fnn.shared(fnn.chain(fnn.dense(5), fnn.dense(5), fnn.dense(3)), places).init(KEY, (5,))
+
+
+def without_gradient_of_a():
+    """x a + b, with None as the cotangent of a."""
+
+    def init(key, in_shape):
+        return {"a": jnp.ones(3), "b": jnp.ones(3)}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        return x * params["a"][None] + params["b"][None], state, ()
+
+    return fnn.Layer("partial", init, forward, lambda nothing, y_bar: ({"a": None, "b": y_bar.sum(0)}, y_bar))
+
+
+@pytest.mark.parametrize(
+    ("net", "expected"),
+    [
+        (fnn.shared(without_gradient_of_a(), {"a": "b"}), {"b": 2}),
+        (fnn.shared(without_gradient_of_a(), {"b": "a"}), {"a": 2}),
+        (
+            fnn.shared(fnn.chain(without_gradient_of_a(), without_gradient_of_a()), {"partial_1": "partial_0"}),
+            {"partial_0": {"a": 0, "b": 4}},
+        ),
+        (fnn.frozen(without_gradient_of_a(), "a"), {"b": 2}),
+        (fnn.frozen(without_gradient_of_a(), "b"), {"a": 0}),
+    ],
+    ids=["none at the use", "none at the source", "none at both", "none frozen", "none trained"],
+)
+def test_no_gradient_is_none_where_parameters_are_shared_or_frozen(net, expected):
+    params, state = net.init(KEY, (3,))
+    bars = jax.grad(lambda p: fnn.with_hand_vjp(net).apply(p, state, jnp.ones((2, 3)), train=True)[0].sum())(params)
+    jax.tree.map(lambda bar, number: np.testing.assert_array_equal(bar, np.full(3, number, np.float32)), bars, expected)
+
+
+def test_a_frozen_integer_stays_one():
+    def init(key, in_shape):
+        return {"order": jnp.arange(3)[::-1], "scale": jnp.ones(3)}, {}
+
+    def forward(params, state, x, *, train, key=None):
+        return x[:, params["order"]] * params["scale"][None], state, ()
+
+    net = fnn.frozen(fnn.Layer("order", init, forward), "order")
+    params, state = net.init(KEY, (3,))
+    np.testing.assert_array_equal(net.apply(params, state, jnp.array([[1.0, 2.0, 3.0]]), train=True)[0], [[3, 2, 1]])
+
+
+def test_in_shapes_as_lists_and_dicts():
+    assert fnn.residual(fnn.dense(3)).init(KEY, [3])[0]["dense_0"]["weight"].shape == (3, 3)
+    assert fnn.repeat(fnn.dense(3), 2).init(KEY, [3])[0]["dense_0"]["bias"].shape == (2, 3)
+    same = stateless("same", lambda x: (x, ()), lambda nothing, y_bar: y_bar)
+    assert fnn.repeat(same, 2).init(KEY, {"a": (3,), "b": (4,)}) == ({}, {})
+    with pytest.raises(fnn.InputError, match="layers: expected layers with one output each"):
+        fnn.residual(same).init(KEY, {"a": (3,)})
 
 
 def test_frozen_parameters_neither_move_nor_decay_nor_take_memory():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
+from functional_nn.core.layer_checks import check_key
 
 KEY = jax.random.key(0)
 
@@ -249,6 +250,16 @@ def test_every_call_of_a_child_draws_other_numbers_and_passes_its_state_on():
     np.testing.assert_array_equal(alone == 0, first == 0)
 
 
+def test_a_child_that_is_traced_once_draws_other_numbers_at_each_call():
+    def function(net, x):
+        drop = jax.jit(net.drop)
+        return drop(x), drop(x)
+
+    net = fnn.compose({"drop": fnn.dropout(0.5)}, function)
+    (first, second), _ = net.apply({}, {}, jnp.ones((1, 50)), train=True, key=KEY)
+    assert not np.array_equal(first, second)
+
+
 def test_children_start_as_in_a_chain_of_the_same_names():
     net = fnn.compose({"first": fnn.dense(4), "last": fnn.dense(2)}, lambda net, x: net.last(net.first(x)))
     chain = fnn.chain(first=fnn.dense(4), last=fnn.dense(2))
@@ -403,6 +414,18 @@ def test_a_function_that_draws_numbers_needs_a_key():
     with pytest.raises(fnn.InputError, match="key: expected a key, since the function draws random numbers"):
         net.apply({}, {}, jnp.ones((2, 3)), train=False)
     assert net.apply({}, {}, jnp.ones((2, 3)), train=False, key=KEY)[0].shape == (2, 3)
+    misspelled = fnn.compose({}, lambda net, x, *, key: jnp.sum(x, axes=1))
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        misspelled.apply({}, {}, jnp.ones((2, 3)), train=False)
+
+
+def test_a_child_may_draw_numbers_in_evaluation():
+    def forward(params, state, x, *, train, key=None):
+        return x + jax.random.normal(check_key(key), x.shape), state, ()
+
+    noise = fnn.Layer("noise", lambda key, in_shape: ({}, {}), forward)
+    net = fnn.compose({"noise": noise}, lambda net, x: net.noise(x))
+    assert net.init(KEY, (3,)) == ({}, {})
 
 
 def test_parameters_of_another_network_are_refused():

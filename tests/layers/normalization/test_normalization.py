@@ -402,3 +402,15 @@ def test_prelu_starts_as_a_leaky_relu_and_agrees_at_the_kink():
     np.testing.assert_allclose(params_bar["negative_slope"], [-10.0, 0.0, 0.0])
     with pytest.raises(fnn.InputError, match="channels last"):
         layer.apply(params, state, jnp.ones((2, 4)), train=True)
+
+
+def test_the_running_statistics_keep_their_type_and_shape():
+    layer = fnn.batch_norm(momentum=np.float32(0.9))
+    params, state = layer.init(None, (3,))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state)
+    with jax.numpy_dtype_promotion("standard"):
+        _, new = jax.eval_shape(lambda: layer.apply(params, low, x, train=True))
+    assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype(jnp.bfloat16)}
+    with pytest.raises(fnn.InputError, match=r"state/mean: expected shape \(3,\), got shape \(1,\)"):
+        layer.apply(params, {**state, "mean": jnp.zeros(1)}, x, train=True)

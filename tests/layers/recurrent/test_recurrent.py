@@ -315,6 +315,19 @@ def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
         layer.init(jax.random.key(0), in_shape)
 
 
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "x"),
+    [(continuing_gru, GIVEN, SEQUENCE), (fnn.gru_cell(2), CELL, SEQUENCE[:, 0])],
+    ids=["over time", "cell"],
+)
+def test_a_state_has_the_type_of_the_next_one(layer, in_shape, x):
+    params, state = layer.init(jax.random.key(0), in_shape)
+    pair = x.astype(jnp.bfloat16), jnp.ones((x.shape[0], 2))
+    with jax.numpy_dtype_promotion("standard"):
+        y = jax.eval_shape(lambda: layer.apply(params, state, pair, train=True)[0])
+    assert y.dtype == jnp.float32
+
+
 def test_options_that_do_not_exist():
     with pytest.raises(fnn.InputError, match="returns: expected a known name, got 'all'"):
         fnn.lstm(2, returns="all")

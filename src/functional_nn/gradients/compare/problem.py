@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.argument_names import argument_names, check_takes, path_name
-from functional_nn.core.cotangents import ShapesByPath, check_cotangents, cotangent_error, cotangents_of
+from functional_nn.core.cotangents import TypesByPath, check_cotangents, cotangent_error, cotangents_of
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import (
     Layer,
@@ -264,7 +264,7 @@ def layer_problem(
         returned = backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars))
         with inside(layer.name):
             bars = cotangents_of(returned)
-            check_cotangents(ShapesByPath.of(params, x), *bars)
+            check_cotangents(TypesByPath.of(params, x), *bars)
             return bars_of(bars, inputs, "backward")
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:

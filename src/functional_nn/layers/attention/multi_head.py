@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_entries, check_key
-from functional_nn.core.masked import values_of, with_mask_of
+from functional_nn.core.masked import Masked, values_of, with_mask_of
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.attention.dot_product import dot_product_attention
 from functional_nn.layers.attention.inputs import check_sequence, mask_among, split_sequences, split_shapes
@@ -144,7 +144,7 @@ def attention(
         y = with_mask_of(source, _where(sees, project(params["output"], c)))
 
         # Residuals are a pytree of arrays, so "it is so" is kept as () and "it is not" as None.
-        is_tuple = () if has_memory or pairs else None
+        is_tuple = () if isinstance(x, tuple) and not isinstance(x, Masked) else None
         weights = {part: params[part]["weight"] for part in PROJECTIONS}
         return y, state, (x_values, memory_values, c, attended, weights, sees, is_tuple, () if has_memory else None)
 

@@ -153,7 +153,8 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **na
         **named: layers with names of their own, after the others.
 
     Raises:
-        InputError: for outputs whose shapes do not fit together; nothing is broadcast.
+        InputError: for outputs whose shapes do not fit together, since nothing is broadcast; and if outputs without a
+            feature axis are to be concatenated.
 
     >>> import functional_nn as fnn
     >>> both = parallel(fnn.relu, fnn.identity, combine="concatenate")
@@ -190,7 +191,8 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **na
             if any(map(are_several, outputs)):
                 raise InputError("layers", "layers with one output each", "a layer with several outputs")
             values = [values_of(y) for y in outputs]
-            check_shapes_fit(dict(zip(names, (y.shape for y in values), strict=True)), combine)
+            shapes = dict(zip(names, (y.shape for y in values), strict=True))
+            check_shapes_fit(shapes, combine, batch_axes=1)
             y, combined = combiner.forward(values)
             return with_mask_of(outputs[0], y), new_state, (residuals, combined)
 
@@ -247,8 +249,14 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     Math:
         y = r(f(r(x))) with r(x)ₜ = x_{T-1-t}, or y = f(r(x)) if f gives no sequence
 
+        An output is a sequence if it has as many axes as x. If x is ``Masked``, it is a sequence if it is ``Masked``.
+
     Gradient:
         r is linear and its own transpose: x_bar = r(backward(residuals, r(y_bar))).
+
+    Raises:
+        InputError: for an output with fewer or more axes than x that may still be a sequence: its second axis has as
+            many elements as x has steps, and more axes follow.
 
     >>> layer = reverse_time(Layer("sum", lambda k, s: ({}, {}), lambda p, s, x, *, train, key=None:
     ...     (jnp.cumsum(x, 1), s, ()), None))
@@ -268,7 +276,7 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
                 raise InputError("x", expected, f"shape {values_of(x).shape}")
             y, state, residuals = forward_with_mask(layer, params, state, _reversed(x), train=train, key=key)
             # A pytree of residuals holds arrays only, so "y is a sequence" is kept as () and "it is not" as None.
-            if values_of(y).ndim == values_of(x).ndim:
+            if _is_sequence(y, x):
                 return _reversed(y), state, (residuals, ())
             return y, state, (residuals, None)
 
@@ -287,8 +295,19 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
 
 
 def are_several(x: Value) -> bool:
-    """Whether a value is a tuple of arrays."""
-    return isinstance(x, tuple) and not isinstance(x, Masked)
+    """Whether a value is a tuple or a dict of arrays."""
+    return isinstance(x, tuple | Mapping) and not isinstance(x, Masked)
+
+
+def _is_sequence(y: Value, x: Value) -> bool:
+    """Whether an output is a sequence like its input. Raises an InputError if its shape does not tell."""
+    if isinstance(x, Masked):
+        return isinstance(y, Masked)
+    if y.ndim != x.ndim and y.ndim > 2 and y.shape[1] == x.shape[1]:
+        expected = f"an output of {x.ndim} axes if it is a sequence, as x is"
+        remedy = "Put layers that change the number of axes, such as flatten(keep=1), outside of it."
+        raise InputError("layer", expected, f"shapes {x.shape} of x and {y.shape} of the output", remedy)
+    return y.ndim == x.ndim
 
 
 def _reversed(x: Tree) -> Tree:

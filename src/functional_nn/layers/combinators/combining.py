@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Residuals
-from functional_nn.core.shapes import Shape
+from functional_nn.core.shapes import Shapes
 
 
 class Combiner(NamedTuple):
@@ -27,13 +27,25 @@ class Combiner(NamedTuple):
     backward: Callable[[Residuals, jax.Array, int], list[jax.Array]]
 
 
-def check_shapes_fit(shapes: Mapping[str, Shape], combine: str) -> None:
-    """Requires outputs whose shapes fit together; nothing is broadcast."""
+def check_shapes_fit(shapes: Mapping[str, Shapes], combine: str, *, batch_axes: int = 0) -> None:
+    """Requires outputs whose shapes fit together; nothing is broadcast. The shapes begin with this many batch axes."""
     joined = combine == "concatenate"
-    if len({shape[:-1] if joined else shape for shape in shapes.values()}) > 1:
+    if any(map(_are_several, shapes.values())):
+        raise InputError("layers", "layers with one output each", "a layer with several outputs")
+    if joined and min(map(len, shapes.values())) <= batch_axes:
+        name = next(name for name, shape in shapes.items() if len(shape) <= batch_axes)
+        remedy = "Give neuron() a feature axis by reshape((1,)), or use dense(1)."
+        raise InputError("layers", "outputs with a feature axis, which is joined", f"one number from {name}", remedy)
+    first, *others = (shape[:-1] if joined else shape for shape in shapes.values())
+    if any(shape != first for shape in others):
         given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         expected = "outputs of equal shapes, except on the last axis" if joined else "outputs of equal shapes"
         raise InputError("layers", expected, given, "Nothing is broadcast: give a shortcut or a projection.")
+
+
+def _are_several(shape: Shapes) -> bool:
+    """Whether shapes are those of several outputs, in a dict or a tuple."""
+    return isinstance(shape, Mapping) or any(isinstance(part, tuple | Mapping) for part in shape)
 
 
 def _sum(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:

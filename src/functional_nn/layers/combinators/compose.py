@@ -100,7 +100,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
             try:
                 return function(Children(call, names), x, **{option: given[option] for option in options})
             except TypeError as error:
-                if key is None and "key" in options and "key" in str(error):
+                if key is None and "key" in options and "PRNG key type" in str(error):
                     expected = "a key, since the function draws random numbers"
                     raise InputError("key", expected, None, "Pass key=jax.random.key(seed).") from error
                 raise
@@ -126,16 +126,19 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
             call = partial(call_by_program, inner, params, state, train, key)
             program, constants = traced_call(call, x, own_key, train)
             new_state, residuals = dict(state), []
+            counts = dict.fromkeys(names, 0)
 
             def run_child(equation, operands):
                 made: ChildCall = equation.params["call"]
                 # The first call has the child's key itself. Each further call has a key of its own, and the state that
-                # the call before it left.
-                number_key = child_key[made.name]
-                if number_key is not None and made.number:
-                    number_key = jax.random.fold_in(number_key, made.number)
+                # the call before it left. Calls are counted here, as they run: a call inside ``jax.jit`` is traced once
+                # and may run several times.
+                call_key, number = child_key[made.name], counts[made.name]
+                counts[made.name] = number + 1
+                if call_key is not None and number:
+                    call_key = jax.random.fold_in(call_key, number)
                 own = params.get(made.name, {}), new_state.get(made.name, {})
-                y, child_state, child_residuals = made.run(*own, operands, number_key)
+                y, child_state, child_residuals = made.run(*own, operands, call_key)
                 put_entries(new_state, made.name, child_state)
                 residuals.append(child_residuals)
                 return jax.tree.leaves(y)

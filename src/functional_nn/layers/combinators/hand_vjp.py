@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from functional_nn.core.cotangents import ShapesByPath, check_cotangents, cotangents_of
+from functional_nn.core.cotangents import TypesByPath, cast_cotangents, check_cotangents, cotangents_of
 from functional_nn.core.errors import inside
 from functional_nn.core.forward_versions import for_hand_vjp
 from functional_nn.core.layer import Layer, Residuals, State, as_layer, backward_of, checked_forward
@@ -51,16 +51,17 @@ def with_hand_vjp(layer: Layer) -> Layer:
         def run_forward(params, state, x, key):
             outputs = run(params, state, x, key)
             _, _, residuals = outputs
-            return outputs, (residuals, ShapesByPath.of(params, x))
+            return outputs, (residuals, TypesByPath.of(params, x))
 
-        def run_backward(residuals_and_shapes, cotangents):
-            residuals, shapes = residuals_and_shapes
+        def run_backward(residuals_and_types, cotangents):
+            residuals, types = residuals_and_types
             # JAX gives booleans and integers (a mask) cotangents of type float0; here they are None.
             y_bar = jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, cotangents[0])
             # JAX's own message about a wrong shape does not name the layer.
             with inside(layer.name):
                 params_bar, x_bar = cotangents_of(backward_of(layer)(residuals, y_bar))
-                check_cotangents(shapes, params_bar, x_bar)
+                check_cotangents(types, params_bar, x_bar)
+                params_bar, x_bar = cast_cotangents(types, params_bar, x_bar)
             return params_bar, None, x_bar, None
 
         function = jax.custom_vjp(run)

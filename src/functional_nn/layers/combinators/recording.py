@@ -16,8 +16,9 @@ from jax.tree_util import register_pytree_node_class
 
 from functional_nn.core.children import child_forward
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State
+from functional_nn.core.layer import Layer, Params, Residuals, State, checked_init
 from functional_nn.core.masked import Value
+from functional_nn.core.output_shape import with_key_if_needed
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
@@ -39,11 +40,10 @@ child_call.def_abstract_eval(lambda *operands, call: call.types)
 
 @dataclass(frozen=True, eq=False)
 class ChildCall:
-    """One call of a child: its name, the number of the call, and its program.
+    """One call of a child: its name and its program.
 
     Args:
         name: the child's name.
-        number: 0 for the child's first call, 1 for its second one, and so on.
         x_tree: the structure of its input.
         y_tree: the structure of its output.
         types: the shape and type of each array of the output.
@@ -52,7 +52,6 @@ class ChildCall:
     """
 
     name: str
-    number: int
     x_tree: Structure
     y_tree: Structure
     types: list[ShapedArray]
@@ -73,7 +72,7 @@ class ChildCall:
         return _filled(bars, self.types)
 
     def __repr__(self) -> str:
-        return f"{self.name} {self.number} {self.x_tree} {self.out_tree}"
+        return f"{self.name} {self.x_tree} {self.out_tree}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,28 +142,25 @@ class NoSuchChild(InputError, AttributeError):
 class Children:
     """The children of a composed network, as its function sees them: ``net.encoder(x)`` or ``net["encoder"](x)``."""
 
-    def __init__(self, call: Callable[[str, int, Value], Value], names: tuple[str, ...]):
+    def __init__(self, call: Callable[[str, Value], Value], names: tuple[str, ...]):
         self._call, self._names = call, names
-        self._counts = dict.fromkeys(names, 0)
 
     def __getitem__(self, name: str) -> Callable[[Value], Value]:
-        if name not in self._counts:
+        if name not in self._names:
             raise InputError("function", "a child's name", repr(name), suggest(str(name), self._names))
         return partial(self._run, name)
 
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._counts:
+        if name not in self._names:
             raise NoSuchChild("function", "a child's name", repr(name), suggest(name, self._names))
         return partial(self._run, name)
 
     def _run(self, name: str, x: Value) -> Value:
-        number = self._counts[name]
-        self._counts[name] = number + 1
         with inside(name):
             check_arrays("x", x)
-        return self._call(name, number, x)
+        return self._call(name, x)
 
 
 def call_by_program(
@@ -174,7 +170,6 @@ def call_by_program(
     train: bool,
     key: jax.Array | None,
     name: str,
-    number: int,
     x: Value,
 ) -> Value:
     """Calls a child while its composed network is traced: an equation that holds the child's traced program."""
@@ -189,27 +184,27 @@ def call_by_program(
     # The program returns the arrays of (y, state, residuals) in this order, so those of y come first.
     y_types, y_tree = jax.tree.flatten(made[0])
     types = program.out_avals[: len(y_types)]
-    call = ChildCall(name, number, x_tree, y_tree, types, program, jax.tree.structure(made))
+    call = ChildCall(name, x_tree, y_tree, types, program, jax.tree.structure(made))
     return jax.tree.unflatten(y_tree, child_call.bind(*map(jnp.asarray, leaves), call=call))
 
 
-def call_by_shapes(
-    layers: Mapping[str, Layer], in_shapes: dict[str, Shapes], name: str, number: int, x: Value
-) -> Value:
+def call_by_shapes(layers: Mapping[str, Layer], in_shapes: dict[str, Shapes], name: str, x: Value) -> Value:
     """Calls a child while shapes are inferred, and notes the shape of its input at its first call."""
     in_shape = in_shapes.setdefault(name, shape_of(x))
     layer = layers[name]
 
     def output(x):
-        params, state = layer.init(jax.random.key(0), in_shape)
-        return child_forward(name, layer, {name: params}, {name: state}, x, train=False, key=None)[0]
+        with inside(name):
+            params, state = checked_init(layer, jax.random.key(0), in_shape)
+        return with_key_if_needed(
+            lambda key: child_forward(name, layer, {name: params}, {name: state}, x, train=False, key=key)[0]
+        )
 
-    with inside(name):
-        made = _of_any_type(output, x)
+    made = _of_any_type(output, x)
     types, y_tree = jax.tree.flatten(made)
     leaves, x_tree = jax.tree.flatten(x)
     avals = [ShapedArray(leaf.shape, leaf.dtype) for leaf in types]
-    return jax.tree.unflatten(y_tree, child_call.bind(*leaves, call=ChildCall(name, number, x_tree, y_tree, avals)))
+    return jax.tree.unflatten(y_tree, child_call.bind(*leaves, call=ChildCall(name, x_tree, y_tree, avals)))
 
 
 def _of_any_type(function: Callable[[Value], Value], x: Value) -> Value:

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.children import child_backward, child_forward, child_init, unique_names
+from functional_nn.core.children import check_no_other_names, child_backward, child_forward, child_init, unique_names
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer, backward_of
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value
+from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.core.trees import path_of
 from functional_nn.core.validation import check_count, check_function
 
@@ -58,7 +59,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     def init(key, in_shape):
         def init_one(key):
             params, state, out_shape = child_init(child, layer, key, in_shape)
-            if out_shape != tuple(in_shape):
+            if out_shape != shape_of(stand_in(in_shape)):
                 remedy = "Repeat a layer that keeps the shape, and put layers that change it before or after."
                 raise InputError("layer", f"an output of the input's shape {in_shape}", f"{out_shape}", remedy)
             return params, state
@@ -90,6 +91,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
             return lax.scan(step, x, (params, state, keys), length=count)
 
         def forward(params, state, x, *, train, key=None):
+            check_no_other_names((child,), params=params, state=state)
             for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
                 if jnp.shape(leaf)[:1] != (count,):
                     where = path_of(path[1:])

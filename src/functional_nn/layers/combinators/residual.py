@@ -18,6 +18,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.masked import values_of, with_mask_of
+from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.layers.combinators.chain import (
     Member,
     are_several,
@@ -65,7 +66,7 @@ def residual(*layers: Member, shortcut: Member | None = None, name: str = "resid
 
     def init(key, in_shape):
         params, state, out_shape = init_in_order(children, key, in_shape)
-        shortcut_shape = in_shape
+        shortcut_shape = shape_of(stand_in(in_shape))
         if shortcut_layer is not None:
             (shortcut_key,) = child_keys(key, (SHORTCUT,))
             made = child_init(SHORTCUT, shortcut_layer, shortcut_key, in_shape)

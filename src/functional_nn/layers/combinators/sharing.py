@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core import trees
+from functional_nn.core.cotangents import leaves_and_none
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import composed_forward
 from functional_nn.core.layer import Layer, State, as_layer, backward_of, checked_init
@@ -84,10 +85,12 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
 
     def backward(residuals, y_bar):
         params_bar, x_bar = backward_of(layer)(residuals, y_bar)
-        leaves = trees.flatten(params_bar)
-        for use, source in uses_and_sources(leaves):
-            leaves[source] = leaves[source] + leaves.pop(use)
-        return trees.unflatten(leaves), x_bar
+        bars = leaves_and_none(params_bar)
+        for use, source in places.items():
+            for path in [path for path in bars if trees.is_under(path, use)]:
+                place = source + path.removeprefix(use)
+                bars[place] = _added(bars.get(place), bars.pop(path))
+        return trees.unflatten(bars), x_bar
 
     return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
 
@@ -144,9 +147,18 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
 
     def backward(residuals, y_bar):
         params_bar, x_bar = backward_of(layer)(residuals, y_bar)
-        return trees.partition(params_bar, paths)[1], x_bar
+        bars = leaves_and_none(params_bar)
+        is_frozen = trees.matcher(paths)
+        return trees.unflatten({path: bar for path, bar in bars.items() if not is_frozen(path)}), x_bar
 
     return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
+
+
+def _added(bar, other_bar):
+    """The sum of two cotangents. None stands for no gradient."""
+    if bar is None or other_bar is None:
+        return other_bar if bar is None else bar
+    return bar + other_bar
 
 
 def _dtype_of(*trees_of_arrays):
@@ -156,7 +168,12 @@ def _dtype_of(*trees_of_arrays):
 
 
 def _cast(dtype, params):
-    return params if dtype is None else trees.map_with_path(lambda path, leaf: leaf.astype(dtype), params)
+    """The floating-point arrays in this type, and integers as they are."""
+
+    def cast(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return params if dtype is None else jax.tree.map(cast, params)
 
 
 def _shapes_under(leaves, root):

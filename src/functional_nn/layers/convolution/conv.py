@@ -13,7 +13,13 @@ from functional_nn.core.channels_first import explaining_channels_first
 from functional_nn.core.errors import InputError
 from functional_nn.core.forward_versions import TwoForwardPasses
 from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.layer_checks import check_entries, check_floating, check_shape, without_input_size
+from functional_nn.core.layer_checks import (
+    check_entries,
+    check_entry_shapes,
+    check_floating,
+    check_shape,
+    without_input_size,
+)
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.lowering import (
@@ -116,7 +122,11 @@ def conv(
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
-    maps = _Maps(convolve, weight_gradient, input_gradient, lambda weight: weight.shape[-2] * groups)
+    def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
+        weight = (*window, "in_size // groups", out_size)
+        return {"weight": weight, "bias": (out_size,)} if bias else {"weight": weight}
+
+    maps = _Maps(convolve, weight_gradient, input_gradient, lambda weight: weight.shape[-2] * groups, shapes)
     return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
 
 
@@ -215,30 +225,37 @@ def conv_transpose(
         weight = parts.reshape(*sizes, out_size // groups, in_size)
         return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
 
+    def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
+        weight = (*window, out_size // groups, "in_size")
+        return {"weight": weight, "bias": (out_size,)} if bias else {"weight": weight}
+
     # The transpose of a convolution: its forward pass is the convolution's map for x_bar, and the other way round.
     maps = _Maps(
         input_gradient,
         lambda x, y_bar, *settings: weight_gradient(y_bar, x, *settings),
         convolve,
         lambda weight: weight.shape[-1],
+        shapes,
     )
     return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
 
 
 class _Maps(NamedTuple):
-    """The three linear maps of a layer, and the number of input channels that its weight has.
+    """The three linear maps of a layer, the shapes of its parameters, and the number of input channels of its weight.
 
     Args:
         output: ``output(x, weight, windows, groups, native) -> y``, without the bias.
         weight_bar: ``weight_bar(x, y_bar, windows, groups, native)``.
         x_bar: ``x_bar(y_bar, weight, windows, groups, native)``.
         in_size: ``in_size(weight)``.
+        shapes: ``shapes(window)``, the shapes of its parameters by name.
     """
 
     output: Callable[..., jax.Array]
     weight_bar: Callable[..., jax.Array]
     x_bar: Callable[..., jax.Array]
     in_size: Callable[[jax.Array], int]
+    shapes: Callable[[Shape], dict[str, tuple[int | str, ...]]]
 
 
 def _convolution_layer(
@@ -261,6 +278,7 @@ def _convolution_layer(
             check_images(x.shape, window)
             _check_channels(x, weight, maps.in_size(weight))
             windows = place(x.shape[1:-1])
+        check_entry_shapes("params", params, maps.shapes(windows.window))
         native = forward_is_native(lowering, x, windows, groups, differentiated)
         y = maps.output(x, weight, windows, groups, native)
         return _plus_bias(y, params, bias), state, (x, weight)

@@ -14,6 +14,7 @@ from functional_nn.core.layer import Layer, Shape, State
 from functional_nn.core.layer_checks import (
     check_batch_is_whole,
     check_entries,
+    check_entry_shapes,
     check_shape,
     is_concrete,
     without_input_size,
@@ -98,7 +99,9 @@ def batch_norm(
     References:
         Ioffe and Szegedy 2015, "Batch normalization", algorithm 1 and the gradients of section 3.
     """
-    check_number("momentum", momentum, "a number in [0, 1], the share that is kept", lambda share: 0 <= share <= 1)
+    momentum = check_number(
+        "momentum", momentum, "a number in [0, 1], the share that is kept", lambda share: 0 <= share <= 1
+    )
     check_epsilon(epsilon)
     axis_names = axis_name if isinstance(axis_name, tuple) and axis_name else (axis_name,)
     if axis_name is not None and not all(isinstance(axis, str) for axis in axis_names):
@@ -123,6 +126,8 @@ def batch_norm(
         if values.ndim < 2 or _channels(values.shape, group_axes(values.ndim)) != channels:
             expected = f"(batch, …, {channels[0]}), channels last" if axes is None else f"channels of shape {channels}"
             raise InputError("x", expected, f"shape {values.shape}")
+        check_entry_shapes("params", params, {"bias": channels})
+        check_entry_shapes("state", state, {"mean": channels, "variance": channels})
         groups = Groups(group_axes(values.ndim), mask, axis_name)
         if train:
             check_batch_is_whole()
@@ -176,7 +181,9 @@ def _updated_state(state: State, statistics: Statistics, group_axes: Axes, momen
         value = jnp.squeeze(lax.stop_gradient(value), group_axes).astype(running.dtype)
         # A running variance of ∞ would stay ∞ in all later steps.
         value = jnp.minimum(value, jnp.finfo(running.dtype).max)
-        return jnp.where(jnp.squeeze(m, group_axes) > 1, momentum * running + (1 - momentum) * value, running)
+        # The momentum may be an array of a wider type. The state keeps its own.
+        blended = (momentum * running + (1 - momentum) * value).astype(running.dtype)
+        return jnp.where(jnp.squeeze(m, group_axes) > 1, blended, running)
 
     unbiased = variance * (m / jnp.maximum(m - 1, 1))
     return {"mean": blend(state["mean"], mean), "variance": blend(state["variance"], unbiased)}

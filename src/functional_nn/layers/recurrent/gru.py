@@ -11,7 +11,7 @@ from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
-from functional_nn.layers.recurrent.starting_parameters import starting_parameters
+from functional_nn.layers.recurrent.starting_parameters import parameter_shapes, starting_parameters
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -127,9 +127,10 @@ def _recurrence(hidden_size, reset_after, initializer) -> Recurrence:
     def init(key, in_size):
         return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
 
+    shapes = parameter_shapes("in_size", hidden_size, 3, hidden_bias=reset_after)
     if reset_after:
-        return Recurrence(hidden_size, 1, init, _forward, _backward, _params_bar)
-    return Recurrence(hidden_size, 1, init, _forward_before, _backward_before, _params_bar_before)
+        return Recurrence(hidden_size, 1, shapes, init, _forward, _backward, _params_bar)
+    return Recurrence(hidden_size, 1, shapes, init, _forward_before, _backward_before, _params_bar_before)
 
 
 # With reset_after: r is applied to the product with Uₙ.

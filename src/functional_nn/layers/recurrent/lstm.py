@@ -10,7 +10,7 @@ from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.layers.initializers import Initializer
 from functional_nn.layers.recurrent.gates import gate_derivative, tanh_derivative
-from functional_nn.layers.recurrent.starting_parameters import starting_parameters
+from functional_nn.layers.recurrent.starting_parameters import parameter_shapes, starting_parameters
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -132,7 +132,8 @@ def _recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
         params = starting_parameters(key, in_size, hidden_size, 4, initializer)
         return {**params, "bias": params["bias"].at[hidden_size : 2 * hidden_size].add(forget_bias)}
 
-    return Recurrence(hidden_size, 2, init, _forward, _backward, _params_bar)
+    shapes = parameter_shapes("in_size", hidden_size, 4)
+    return Recurrence(hidden_size, 2, shapes, init, _forward, _backward, _params_bar)
 
 
 def _forward(params, p, state):

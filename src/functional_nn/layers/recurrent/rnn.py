@@ -12,7 +12,7 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count
 from functional_nn.layers.initializers import Initializer
-from functional_nn.layers.recurrent.starting_parameters import starting_parameters
+from functional_nn.layers.recurrent.starting_parameters import parameter_shapes, starting_parameters
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
     Recurrence,
@@ -131,4 +131,5 @@ def _recurrence(hidden_size, activation, initializer) -> Recurrence:
         (a_bar,) = bars
         return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
 
-    return Recurrence(hidden_size, 1, init, forward, backward, params_bar)
+    shapes = parameter_shapes("in_size", hidden_size, 1)
+    return Recurrence(hidden_size, 1, shapes, init, forward, backward, params_bar)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core.layer_checks import check_key
 from functional_nn.layers.initializers import Initializer, weight_and_bias
+
+Size = TypeVar("Size", int, str)
+"""A size, or the name of one that depends on the input."""
+
+
+def parameter_shapes(
+    in_size: Size, hidden_size: int, gates: int, *, hidden_bias: bool = False
+) -> dict[str, tuple[Size | int, ...]]:
+    """The shapes of W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, of a hidden bias (H)."""
+    width = gates * hidden_size
+    shapes: dict[str, tuple[Size | int, ...]] = {
+        "input_weight": (in_size, width),
+        "hidden_weight": (hidden_size, width),
+        "bias": (width,),
+    }
+    return {**shapes, "hidden_bias": (hidden_size,)} if hidden_bias else shapes
 
 
 def starting_parameters(
@@ -18,10 +36,7 @@ def starting_parameters(
     products neither grow nor shrink h. Biases are zero. ``"pytorch"`` draws everything from U(±1/√H), as PyTorch's
     recurrent layers do.
     """
-    width = gates * hidden_size
-    shapes = {"input_weight": (in_size, width), "hidden_weight": (hidden_size, width), "bias": (width,)}
-    if hidden_bias:
-        shapes["hidden_bias"] = (hidden_size,)
+    shapes = parameter_shapes(in_size, hidden_size, gates, hidden_bias=hidden_bias)
     check_key(key)
     if isinstance(initializer, str) and initializer == "pytorch":
         bound = hidden_size**-0.5

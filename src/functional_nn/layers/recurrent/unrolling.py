@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals
-from functional_nn.core.layer_checks import check_entries, check_floating
+from functional_nn.core.layer_checks import check_entry_shapes, check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.summed_product import summed_product
@@ -37,6 +37,7 @@ class Recurrence(NamedTuple):
     Args:
         hidden_size: H, the size of h.
         parts: the number of arrays in a state: 1 for h alone, 2 for (h, c).
+        shapes: the shapes of the parameters by name; ``"in_size"`` stands for the size of the input.
         init: ``init(key, in_size) -> params``, with ``input_weight`` W, ``hidden_weight`` U and ``bias`` b.
         forward: ``forward(params, p, state) -> (next_state, saved)``, where saved is what backward needs.
         backward: ``backward(params, saved, next_state_bar) -> (bars, state_bar)``. bars is a tuple of p_bar and any
@@ -47,6 +48,7 @@ class Recurrence(NamedTuple):
 
     hidden_size: int
     parts: int
+    shapes: dict[str, tuple[int | str, ...]]
     init: Callable[[jax.Array, int], Params]
     forward: Callable[[Params, jax.Array, HiddenState], tuple[HiddenState, Residuals]]
     backward: Callable[[Params, Residuals, HiddenState], tuple[tuple[jax.Array, ...], HiddenState]]
@@ -66,11 +68,12 @@ def one_step(recurrence: Recurrence, name: str) -> Layer:
         return recurrence.init(key, _in_size(input_shape, "(in_size,)", 1)), {}
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("input_weight", "hidden_weight", "bias"))
+        check_entry_shapes("params", params, recurrence.shapes)
         x, hidden = _pair(x, "x", "(input, state)")
         _check_input(x, params["input_weight"], "(batch, in_size)", 2)
-        _check_state(recurrence, hidden, x)
-        hidden, saved = recurrence.forward(params, _project(params, x), hidden)
+        p = _project(params, x)
+        _check_state(recurrence, hidden, p.shape[0], p.dtype)
+        hidden, saved = recurrence.forward(params, p, hidden)
         return hidden, state, (params, x, saved)
 
     def backward(residuals, y_bar):
@@ -99,6 +102,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
     check_choice("initial_state", initial_state, ("zeros", "learned", "given"))
     given = initial_state == "given"
     learned = STATE_NAMES[: recurrence.parts] if initial_state == "learned" else ()
+    shapes = {**recurrence.shapes, **dict.fromkeys(learned, (recurrence.hidden_size,))}
 
     def init(key, in_shape):
         if given:
@@ -134,13 +138,11 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         return jax.lax.scan(step, last_bar, (saved, mask, outputs_bar), reverse=True)
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("input_weight", "hidden_weight", "bias", *learned))
+        check_entry_shapes("params", params, shapes)
         sequence, start = _pair(x, "x", "(sequence, initial state)") if given else (x, None)
         check_mask(sequence)
         values, mask = values_of(sequence), mask_of(sequence)
         _check_input(values, params["input_weight"], "(batch, time, in_size)", 3)
-        if given:
-            _check_state(recurrence, start, values)
 
         # The scan runs over the first axis, so time comes first. Padding may hold NaN, and 0 · NaN is not 0, so it is
         # replaced by 0 before the product.
@@ -150,8 +152,11 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         values = _zero_padding(mask, values)
         p = _project(params, values)
 
-        # A learned initial state, or one of zeros, is the same for every example.
-        if not given:
+        # The scan needs one type for all states, which is that of p. A learned initial state, or one of zeros, is the
+        # same for every example.
+        if given:
+            _check_state(recurrence, start, p.shape[1], p.dtype)
+        else:
             parts = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
             if learned:
                 parts = [params[part].astype(p.dtype) for part in learned]
@@ -270,8 +275,8 @@ def _check_state_shape(recurrence, shape):
         raise InputError("in_shape", f"{expected} for the state {_state_symbols(recurrence)}", repr(shape))
 
 
-def _check_state(recurrence, state, x):
-    expected = recurrence.state([f"{x.dtype}{[x.shape[0], recurrence.hidden_size]}"] * recurrence.parts)
+def _check_state(recurrence, state, examples, dtype):
+    expected = recurrence.state([f"{dtype}{[examples, recurrence.hidden_size]}"] * recurrence.parts)
     given = jax.tree.map(lambda part: f"{jnp.result_type(part)}{list(jnp.shape(part))}", state)
     if given != expected:
         raise InputError("x", f"the state {_state_symbols(recurrence)} as {expected}", f"{given}")
