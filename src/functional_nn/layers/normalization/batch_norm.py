@@ -88,7 +88,8 @@ def batch_norm(
 
     Raises:
         InputError: in training, for a single value per channel, for a batch that is all padding, and for examples that
-            are computed one at a time (under ``vmap``).
+            are computed one at a time by this library. Under a ``vmap`` of your own over examples, each is normalized
+            alone.
 
     >>> layer = batch_norm()
     >>> params, state = layer.init(None, (1,))
@@ -181,9 +182,10 @@ def _updated_state(state: State, statistics: Statistics, group_axes: Axes, momen
         value = jnp.squeeze(lax.stop_gradient(value), group_axes).astype(running.dtype)
         # A running variance of ∞ would stay ∞ in all later steps.
         value = jnp.minimum(value, jnp.finfo(running.dtype).max)
+        is_enough = jnp.squeeze(m, group_axes) > 1
         # The momentum may be an array of a wider type. The state keeps its own.
         blended = (momentum * running + (1 - momentum) * value).astype(running.dtype)
-        return jnp.where(jnp.squeeze(m, group_axes) > 1, blended, running)
+        return jnp.where(is_enough, blended, running)
 
     unbiased = variance * (m / jnp.maximum(m - 1, 1))
     return {"mean": blend(state["mean"], mean), "variance": blend(state["variance"], unbiased)}
