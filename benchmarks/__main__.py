@@ -30,8 +30,9 @@ from functional_nn import DataError
 from functional_nn.models.named_models import MODELS
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
-# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, PEERS, and OPTIONS of its peers. For
-# the tables it has NAMES, SHOWN, WORK, OURS and PYTORCH. benchmarks/w1.py explains them.
+# Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, and PEERS. OPTIONS has
+# the options of its peers, with the values for the tables. For these it also has NAMES, SHOWN, WORK, OURS and PYTORCH.
+# benchmarks/w1.py explains them.
 
 WITHOUT_DATA = ("compile", "depth", "growth", "language", "mnist-records", "scaling", "tables", "targets")
 """The commands that need no folder of MNIST's files."""
@@ -130,7 +131,8 @@ def parse_arguments() -> argparse.Namespace:
         everywhere = [peer for peer in known if not peer.endswith("cuda_graph")]
         help = f"some of {','.join(known)} (default all that need no GPU)"
         command.add_argument("--peers", type=some_of(known), default=everywhere, help=help)
-        command.add_argument("--baseline", default="functional_nn", help="the peer that the ratios compare with")
+        help = "the peer that the ratios compare with (default functional_nn)"
+        command.add_argument("--baseline", choices=known, metavar="PEER", help=help)
 
     commands.add_parser("all", help="all workloads, one after another; then writes the tables of the documents")
     commands.add_parser("tables", help="writes the tables of the documents from the recorded results")
@@ -221,6 +223,9 @@ def parse_arguments() -> argparse.Namespace:
         help = f"{kind} (default benchmarks/results/{place})"
         command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
     arguments = parser.parse_args()
+    baseline = getattr(arguments, "baseline", None)
+    if baseline is not None and baseline not in arguments.peers:
+        parser.error(f"--baseline: {baseline} is not among the peers of this race, {', '.join(arguments.peers)}")
     if getattr(arguments, "data_dir", None) is not None:
         try:
             read_mnist(arguments.data_dir)
@@ -278,7 +283,8 @@ def main() -> None:
     elif arguments.command == "all":
         run_all(console, arguments)
     else:
-        run(console, arguments.command, arguments.peers, arguments, arguments.results, arguments.baseline)
+        baseline = arguments.baseline or "functional_nn"
+        run(console, arguments.command, arguments.peers, arguments, arguments.results, baseline)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ from rich.table import Table
 
 import functional_nn as fnn
 from benchmarks import records
+from functional_nn.jaxprs.xla_options import compiling_anew
 
 SHALLOW, DEEP = 2, 24
 FEATURES, TIME, BATCH = 32, 16, 8
 
 
+@compiling_anew()
 def seconds_to_compile(net: fnn.Layer) -> float:
     """The seconds from a network to an executable program."""
     x = jax.ShapeDtypeStruct((BATCH, TIME, FEATURES), jnp.float32)

@@ -34,22 +34,21 @@ class Race:
         return {library: number for entry in self.entries for library, number in entry.versions.items()}
 
 
-def newest(
-    workload: ModuleType, path: Path, jax: str, options: dict | None = None, rounds: int = FEWEST_ROUNDS
-) -> Race | None:
+def newest(workload: ModuleType, path: Path, jax: str, rounds: int = FEWEST_ROUNDS) -> Race | None:
     """The newest race on a version of jax in which all shown peers finished enough rounds; None without one.
+
+    It is a race with the options of the tables. Races with other options are not in them.
 
     Args:
         workload: the module of the workload.
         path: its file of records. The lines of one race have the same date.
         jax: the beginning of the version, such as `0.10`.
-        options: what the options of the race have to be; by default any.
         rounds: how many rounds are enough.
     """
     for records in reversed(races_of(path)):
         race = _race(workload, records)
         finished = {entry.peer for entry in race.entries if not entry.problem and len(entry.seconds) >= rounds}
-        wanted = is_version(race.versions.get("jax", ""), jax) and options in (None, race.options)
+        wanted = is_version(race.versions.get("jax", ""), jax) and race.options == workload.OPTIONS
         if wanted and set(workload.SHOWN) <= finished:
             return race
     return None
@@ -65,7 +64,8 @@ def recorded(workload: ModuleType, path: Path) -> Race:
     if race is None:
         shown = ", ".join(workload.SHOWN)
         raise ValueError(
-            f"expected a race of {FEWEST_ROUNDS} rounds on jax {JAX_VERSIONS[0]} with all of {shown} in {path}, "
+            f"expected a race of {FEWEST_ROUNDS} rounds on jax {JAX_VERSIONS[0]} with all of {shown}"
+            f"{''.join(f', {name} {value}' for name, value in workload.OPTIONS.items())} in {path}, "
             f"got none; run `python -m benchmarks {path.stem}` with that version of jax"
         )
     return race

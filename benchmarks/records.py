@@ -48,6 +48,11 @@ def circumstances() -> dict:
     }
 
 
+def is_of_documents(path: Path) -> bool:
+    """Whether a file is in the folder of recorded results, from which the documents are made."""
+    return path.resolve().parent == RESULTS
+
+
 def append(path: Path, records: list[dict]) -> None:
     """Appends one JSON line for each record."""
     path.parent.mkdir(parents=True, exist_ok=True)

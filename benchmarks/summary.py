@@ -10,7 +10,7 @@ from benchmarks.recorded import FEWEST_TO_COMPARE_VERSIONS, JAX_VERSIONS, Race, 
 from benchmarks.recorded import recorded as recorded
 from benchmarks.records import RESULTS
 from benchmarks.report import ranked, versions
-from benchmarks.version_table import version_table
+from benchmarks.version_table import places, version_table
 
 TABLES = ROOT / "docs" / "explanation" / "benchmarks.md"
 OVERVIEW = "speed"
@@ -50,12 +50,10 @@ def overview(races: dict[ModuleType, Race]) -> str:
         name = f"{workload.RECIPE.split(':')[0]}: {workload.WORK}"
         cells = (name, ours, f"{best} ({found.fastest})", f"{found.to_best:.2f}", pytorch, f"{found.to_pytorch:.2f}")
         lines.append(f"| {' | '.join(cells)} |")
-    days = " and ".join(sorted({str(race.day) for race in races.values()}))
-    race = next(iter(races.values()))
-    about = "{cpu}, {cores} cores, {system}; Python {python}".format(**race.circumstances)
-    about += f", jax {race.versions['jax']}, torch {race.versions['torch']}"
-    command = f"`python -m benchmarks all --data-dir DIR --rounds {len(race.entries[0].seconds)}`"
-    return "\n".join((f"Date: {days}. Machine: {about}. To measure again: {command}.", "", *lines))
+    about = places([(workload.RECIPE.split(":")[0], race) for workload, race in races.items()])
+    rounds = max(len(entry.seconds) for race in races.values() for entry in race.entries)
+    command = f"`python -m benchmarks all --data-dir DIR --rounds {rounds}`"
+    return "\n".join((f"Machine: {about}. To measure again: {command}.", "", *lines))
 
 
 def three_digits(number: float) -> str:
@@ -92,10 +90,9 @@ def versions_of(workloads: dict[str, ModuleType], results: Path) -> dict[ModuleT
     found = {}
     for name, workload in workloads.items():
         path = results / f"{name}.jsonl"
-        race = recorded(workload, path)
         found[workload] = {
-            oldest_jax: race,
-            newest_jax: newest(workload, path, newest_jax, race.options, FEWEST_TO_COMPARE_VERSIONS),
+            oldest_jax: recorded(workload, path),
+            newest_jax: newest(workload, path, newest_jax, FEWEST_TO_COMPARE_VERSIONS),
         }
     return found
 

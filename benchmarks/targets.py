@@ -26,7 +26,10 @@ HEADINGS = ("model", "program", "compiles", "memory", "step at least", "uncached
 
 
 def compile_all(console: Console, models: Sequence[str], programs: Sequence[str], results: Path) -> None:
-    """Compiles the programs of each model one after another, records each, and writes the table of the page."""
+    """Compiles the programs of each model one after another, records each, and writes the table of the page.
+
+    The table is not written for a file of results of one's own.
+    """
     device_of(CHIP)  # before JAX starts, so that libtpu does not warn that there is no TPU
     about = records.circumstances() | {"versions": records.versions(("jax", "jaxlib", "libtpu"))}
     for name in models:
@@ -36,7 +39,8 @@ def compile_all(console: Console, models: Sequence[str], programs: Sequence[str]
             record = {key: value for key, value in one.to_dict().items() if key != "products"}
             records.append(results, [about | {"workload": "targets", "model": name} | record])
             jax.clear_caches()
-    write_table(results)
+    if records.is_of_documents(results):
+        write_table(results)
 
 
 def write_table(results: Path) -> None:

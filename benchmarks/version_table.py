@@ -21,8 +21,8 @@ def version_table(races: dict[ModuleType, dict[str, Race | None]]) -> str:
         cells = [cell for race in found.values() for cell in _cells(workload, race)]
         lines.append(f"| {workload.RECIPE.split(':')[0]}: {workload.WORK} | {' | '.join(cells)} |")
     for jax in versions:
-        places = _places([(workload.RECIPE.split(":")[0], found[jax]) for workload, found in races.items()])
-        lines += ["", f"jax {jax}: {places}."]
+        about = places([(workload.RECIPE.split(":")[0], found[jax]) for workload, found in races.items()])
+        lines += ["", f"jax {jax}: {about}."]
     return "\n".join(lines)
 
 
@@ -33,17 +33,17 @@ def _cells(workload: ModuleType, race: Race | None) -> tuple[str, str]:
     return f"{found.to_best:.2f} ({found.fastest})", f"{found.to_pytorch:.2f}"
 
 
-def _places(races: list[tuple[str, Race | None]]) -> str:
+def places(races: list[tuple[str, Race | None]]) -> str:
     """Machine and versions of races, with the workloads of each day; the same machine and versions once."""
-    places: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for name, race in races:
         if race is not None:
             numbers = race.versions
             text = "{cpu}, {cores} cores, {system}, Python {python}".format(**race.circumstances)
             text += f", jax {numbers['jax']}, torch {numbers['torch']}"
-            places.setdefault(text, {}).setdefault(str(race.day), []).append(name)
+            found.setdefault(text, {}).setdefault(str(race.day), []).append(name)
     texts = []
-    for text, days in places.items():
+    for text, days in found.items():
         when = "; ".join(f"{', '.join(names)} on {day}" for day, names in days.items())
         texts.append(f"{text} ({when})")
     return "; ".join(texts) or "no complete race yet"

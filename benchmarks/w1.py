@@ -15,7 +15,7 @@ BATCH_SIZE = 64
 STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 32 images, is kept
 PRECISION = "float32"
 EPOCHS_A_TURN = 2  # only the second is timed: after another process the machine is slower for a moment
-OPTIONS = ()
+OPTIONS = {}
 
 PEERS = {
     "functional_nn": "benchmarks.peers.functional_nn:fit",

@@ -19,7 +19,7 @@ RECIPE = "W2: W1's recipe for many models, each with its own seed, order and lea
 UNIT = "s/model-epoch"
 SCALE = 1  # converts seconds per epoch of one model to UNIT
 EPOCHS_A_TURN = 1
-OPTIONS = ("models", "hidden")
+OPTIONS = {"models": 32, "hidden": [128, 64]}
 
 FEW = 4
 """The number of models if they are trained one after another. More models would not change the time of each."""

@@ -15,7 +15,7 @@ STEPS = -(-IMAGES // BATCH_SIZE)  # the last batch, of 96 images, is kept
 SCALE = 1000 / STEPS  # converts seconds per epoch to UNIT
 PRECISION = "float32"
 EPOCHS_A_TURN = 1
-OPTIONS = ()
+OPTIONS = {}
 
 PEERS = {
     "functional_nn": "benchmarks.peers.cnn_functional_nn:by_hand",

@@ -21,7 +21,7 @@ STEPS = WINDOWS // BATCH_SIZE
 SCALE = 1000 / STEPS  # converts seconds per epoch to UNIT
 PRECISION = "float32"
 EPOCHS_A_TURN = 1
-OPTIONS = ()
+OPTIONS = {}
 
 PEERS = {
     "functional_nn": "benchmarks.peers.language_functional_nn:sonnets_by_hand",

@@ -223,6 +223,19 @@ def test_only_what_the_time_allows_is_verified(monkeypatch):
     assert len(groups) == 2
 
 
+def test_a_whole_run_as_one_program_does_not_check_its_steps_as_fit_does_not(monkeypatch):
+    programs = []
+
+    def compiled(function, arguments, loops):
+        programs.append(str(jax.make_jaxpr(function)(*arguments)))
+        raise InterruptedError
+
+    monkeypatch.setattr(whole_run, "CompiledWhenCalled", compiled)
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(InterruptedError):
+        next(whole_run.measure(settings()))
+    assert programs[0].count("is_finite") == 1  # of the losses of an epoch
+
+
 def test_a_whole_run_and_the_page_s_other_tables():
     run = {
         "epochs": 10, "steps": 630, "first_seconds": {"fit": 3.0, "one program": 2.0}, "launch_seconds": 1e-5,

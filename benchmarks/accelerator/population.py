@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 import jax
 
@@ -16,7 +17,7 @@ from functional_nn.bench.measure.memory import out_of_memory
 
 HIDDEN, HIDDEN_SMALL = ((32,), (128, 64)), ((32,),)
 MODELS, MODELS_SMALL = (1, 4, 16, 64, 256, 1024, 4096), (1, 4)
-EPOCHS = 2
+EPOCHS = 3
 """The number of timed epochs, after one that is not timed."""
 MakePopulation = Callable[[Mnist, int, int, Sequence[int]], Peer]
 
@@ -48,11 +49,11 @@ def expected_seconds(last: Record | None, models: int) -> float:
     """The seconds for a number of models after the last measurement: at worst, epochs grow as the number does.
 
     >>> expected_seconds({"models": 4, "first_epoch_seconds": 3.0, "seconds": [1.0, 1.0]}, 16)
-    14.0
+    18.0
     """
     if last is None:
         return 0.0
-    epoch = min(last["seconds"])
+    epoch = median(last["seconds"])
     compiling = max(last["first_epoch_seconds"] - epoch, 0)
     return compiling + (EPOCHS + 1) * epoch * models / last["models"]
 
@@ -82,6 +83,6 @@ def timed(make: MakePopulation, mnist: Mnist, seed: int, models: int, hidden: Se
     return {
         "first_epoch_seconds": first,
         "seconds": seconds,
-        "seconds_a_model": min(seconds) / models,
+        "seconds_a_model": median(seconds) / models,
         "device_peak_bytes": statistics.get("peak_bytes_in_use"),
     }

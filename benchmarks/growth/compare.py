@@ -26,8 +26,8 @@ def compare(
     """Measures the named curves.
 
     Each size is recorded as soon as it is measured. After a full measurement the tables and pictures of the page are
-    written. With `quick`, a few small sizes are measured, and printed only, to see that everything runs. With
-    `only_page`, nothing is measured.
+    written, unless the results are in a file of their own. With `quick`, a few small sizes are measured, and printed
+    only, to see that everything runs. With `only_page`, nothing is measured, and the page is written from any file.
 
     Raises:
         ModuleNotFoundError: before anything is measured, if matplotlib is missing, which draws the pictures.
@@ -38,7 +38,7 @@ def compare(
         circumstances = records.circumstances() | {"workload": "growth", "caches": caches()}
         for name in names:
             _measure(console, name, QUICK_ROUNDS if quick else rounds, None if quick else results, quick, circumstances)
-    if not quick:
+    if only_page or (not quick and records.is_of_documents(results)):
         page.write(results)
         console.print(f"Written: {page.PAGE.relative_to(page.ROOT)} and its pictures, from {results.name}.")
 

@@ -41,7 +41,8 @@ def set_records(
         names: of the records.
         dataset, data_dir: the images, as `fnn.load_dataset` takes them.
         seeds: how many seeds, from 0.
-        epochs: the number of epochs in place of each setting's own; the page does not show such runs.
+        epochs: the number of epochs in place of each setting's own. Of such runs, the page shows only those with
+            `choose`.
         choose: whether to compare all candidates on validation images, in place of training the chosen one.
         results: the file of JSON lines to append to.
     """
@@ -72,7 +73,7 @@ def set_records(
             }
             records.append(results, [about | line])
             console.print(_summary(record, line))
-    if results.resolve() == page.RESULTS:  # the page has no results of another file
+    if records.is_of_documents(results):
         page.write(results)
 
 

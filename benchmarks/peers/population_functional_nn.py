@@ -13,11 +13,12 @@ from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
+from functional_nn.sweeps.execution.member_spec import member_spec
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import CompiledPrograms, Programs
 from functional_nn.training.programs.recipe import RecipeFunctions
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.programs.spec import shapes_of
 from functional_nn.training.state import TrainState
 
 
@@ -34,7 +35,7 @@ def solo(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
 def mapped(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
     """All models in one program, by `vmap`, as `sweep` trains them on a GPU or a TPU."""
     population = members(seed, models)
-    net, split, compiled = sweep_programs(mnist, hidden, models)
+    net, split, compiled = sweep_programs(mnist, hidden, workers=1, mapped=models)
     rates = jnp.asarray([member.learning_rate for member in population], jnp.float32)
     programs = Programs(compiled, {"learning_rate": rates})
     images, labels = jax.device_put((split.train_x, split.train_labels))
@@ -57,7 +58,7 @@ def mapped(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
 
 def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hidden: Sequence[int]) -> Peer:
     """Epochs of all models, with `workers` models at a time."""
-    net, split, compiled = sweep_programs(mnist, hidden, None)
+    net, split, compiled = sweep_programs(mnist, hidden, workers)
     programs = [Programs(compiled, {"learning_rate": jnp.float32(member.learning_rate)}) for member in population]
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
@@ -82,23 +83,19 @@ def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hi
 
 
 def sweep_programs(
-    mnist: Mnist, hidden: Sequence[int], mapped: int | None
+    mnist: Mnist, hidden: Sequence[int], workers: int, mapped: int | None = None
 ) -> tuple[fnn.Layer, fnn.data.Split, CompiledPrograms]:
-    """The network, the data and the programs of a sweep. One program trains `mapped` models; None: one model."""
+    """The network, the data and the programs of a sweep, which `workers` threads run at the same time.
+
+    One program trains `mapped` models; None: one model.
+    """
     _, *hidden_sizes, classes = sizes(hidden)
     net = fnn.models.mlp(classes, hidden=hidden_sizes)
     data = load(mnist.folder)
     split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     make_recipe = RecipeFunctions(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
     precision = as_precision(PRECISION)
-    scalar = jax.ShapeDtypeStruct((), precision.parameters)
-    spec = ProgramSpec(
-        make_recipe,
-        BATCH_SIZE,
-        precision,
-        data=shapes_of(split),
-        hyperparameters=(("learning_rate", scalar),),
-        members=mapped,
-    )
+    shapes = shapes_of(split)
+    spec = member_spec(make_recipe, BATCH_SIZE, precision, shapes, ("learning_rate",), workers=workers, members=mapped)
     compiled, _ = compiled_programs(spec)
     return net, split, compiled

@@ -85,7 +85,10 @@ class Point:
 
 
 def compare(console: Console, rounds: int, models: Sequence[str], results: Path) -> None:
-    """Measures the rates of one core, then all points; records and prints them, and writes the page."""
+    """Measures the rates of one core, then all points; records and prints them, and writes the page.
+
+    The page is not written for a file of results of one's own.
+    """
     cores = len(os.sched_getaffinity(0))
     about = records.circumstances() | {"versions": records.versions(("jax", "jaxlib"))}
     rates = {}
@@ -128,7 +131,8 @@ def compare(console: Console, rounds: int, models: Sequence[str], results: Path)
         numbers = (f"{1e3 * point.predicted:.3f} ms", f"{1e3 * point.measured:.3f} ms", f"{point.error:+.0%}")
         table.add_row(point.what, point.model, f"{point.count} {point.kind}", *numbers)
     console.print(table)
-    page.write(results)
+    if records.is_of_documents(results):
+        page.write(results)
 
 
 def steps_in_turns(console: Console, rounds: int) -> dict[tuple[str, int], dict[str, float]]:

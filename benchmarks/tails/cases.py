@@ -49,11 +49,36 @@ class Case:
     points: points.MakePoints = points.numbers
 
 
+IN_JAX: dict[str, Function] = {
+    "identity": jax.nn.identity,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "softsign": jax.nn.soft_sign,
+    "softplus": jax.nn.softplus,
+    "log_sigmoid": jax.nn.log_sigmoid,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "silu": jax.nn.silu,
+    "mish": jax.nn.mish,
+    "relu6": jax.nn.relu6,
+    "hard_tanh": jax.nn.hard_tanh,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "hard_silu": jax.nn.hard_silu,
+    "softmax": jax.nn.softmax,
+    "log_softmax": jax.nn.log_softmax,
+}
+"""The function of JAX for each activation."""
+
+
 def _activation(activation: fnn.Activation | VectorActivation) -> Case:
-    theirs = partial(pytorch.activation, activation.name)
+    name, plain, theirs = activation.name, IN_JAX[activation.name], partial(pytorch.activation, activation.name)
     if isinstance(activation, VectorActivation):
-        return Case(activation.name, activation, activation.pullback, None, theirs, SIZE, points.vectors)
-    return Case(activation.name, activation, activation.pullback, None, theirs)
+        return Case(name, activation, activation.pullback, plain, theirs, SIZE, points.vectors)
+    return Case(name, activation, activation.pullback, plain, theirs)
 
 
 def _with_masked_class(case: Case) -> Case:
@@ -78,15 +103,16 @@ def _with_masked_class(case: Case) -> Case:
 def _masked_softmax(activation: VectorActivation) -> Case:
     """A vector activation whose input has an additional masked element, -∞. Its output there is not compared."""
 
-    def ours(x):
-        return activation(jnp.concatenate([x, jnp.full(1, -jnp.inf, x.dtype)]))[:-1]
+    def masked(function, x):
+        return function(jnp.concatenate([x, jnp.full(1, -jnp.inf, x.dtype)]))[:-1]
 
     def hand_vjp(x, y_bar):
         hidden = jnp.concatenate([x, jnp.full(1, -jnp.inf, x.dtype)])
         return activation.pullback(hidden, jnp.concatenate([y_bar, jnp.zeros(1, x.dtype)]))[:-1]
 
+    ours, plain = partial(masked, activation), partial(masked, IN_JAX[activation.name])
     theirs = partial(pytorch.masked_activation, activation.name)
-    return Case(activation.name, ours, hand_vjp, None, theirs, SIZE, points.masked)
+    return Case(activation.name, ours, hand_vjp, plain, theirs, SIZE, points.masked)
 
 
 def _class_loss(name: str, loss: fnn.losses.Loss, plain: Function, theirs: pytorch.Function) -> Case:
@@ -119,7 +145,15 @@ def _plain_weighted(y):
     return -jnp.sum(weights * _smoothed(y) * jax.nn.log_softmax(y)) / CLASS_WEIGHTS[LABEL]
 
 
-def _of_log_probabilities(name: str, loss: fnn.losses.Loss, theirs: pytorch.Function) -> Case:
+def _plain_log_likelihood(x):
+    return -jax.nn.log_softmax(x)[LABEL]
+
+
+def _plain_divergence(x):
+    return optax.losses.kl_divergence(jax.nn.log_softmax(x), jnp.array(TARGETS, x.dtype))
+
+
+def _of_log_probabilities(name: str, loss: fnn.losses.Loss, plain: Function, theirs: pytorch.Function) -> Case:
     """A loss that takes log-probabilities, as a function of the logits: log_softmax is applied first."""
 
     def labels(x):
@@ -132,7 +166,7 @@ def _of_log_probabilities(name: str, loss: fnn.losses.Loss, theirs: pytorch.Func
         gradient = loss.gradient(fnn.log_softmax(x)[None], labels(x))[0]
         return fnn.log_softmax.pullback(x, bar * gradient)
 
-    return Case(f"{name} of log_softmax", ours, hand_vjp, None, theirs, SIZE, points.vectors)
+    return Case(f"{name} of log_softmax", ours, hand_vjp, plain, theirs, SIZE, points.vectors)
 
 
 def _binary(name: str, loss: fnn.losses.Loss, target: float) -> Case:
@@ -240,8 +274,12 @@ def _all() -> list[Case]:
         _with_masked_class(hard),
         _class_loss("cross_entropy, smoothed", smoothed, _plain_smoothed, theirs),
         _class_loss("cross_entropy, smoothed and weighted", weighted, _plain_weighted, theirs_weighted),
-        _of_log_probabilities("negative_log_likelihood", fnn.negative_log_likelihood, pytorch.cross_entropy),
-        _of_log_probabilities("kl_divergence", fnn.kl_divergence, partial(pytorch.divergence, TARGETS)),
+        _of_log_probabilities(
+            "negative_log_likelihood", fnn.negative_log_likelihood, _plain_log_likelihood, pytorch.cross_entropy
+        ),
+        _of_log_probabilities(
+            "kl_divergence", fnn.kl_divergence, _plain_divergence, partial(pytorch.divergence, TARGETS)
+        ),
         _cosine(),
         _attention(),
         _cell("rnn_cell", fnn.rnn_cell(1), 1, pytorch.rnn_cell),

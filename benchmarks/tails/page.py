@@ -42,8 +42,9 @@ limit.
 
 - **functional_nn** is the package's function, its gradient by the hand-derived formula, and the derivative of the
   formula by `jax.grad`.
-- **JAX** is the function of `jax.nn` or of Optax, with `jax.grad` applied once and twice. For layers and for losses
-  that Optax does not have, the package's own function is used, also with `jax.grad`.
+- **JAX** is the function of `jax.nn` or of Optax, with `jax.grad` applied once and twice. The loss
+  `negative_log_likelihood` selects from `jax.nn.log_softmax`. For layers, and for losses that Optax does not have, the
+  package's own function is used, also with `jax.grad`.
 - **PyTorch** is the function of `torch.nn.functional`, or the cell of `torch.nn`, with autograd applied once and twice.
 - A **dash** means that no number counts, that there is no such function or derivative, or that PyTorch was not
   installed.

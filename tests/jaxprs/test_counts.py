@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.experimental import pallas
+from jax.sharding import PartitionSpec as P
 from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
@@ -199,7 +201,8 @@ def test_sums_over_windows_and_into_places():
 
     assert count_flops(pooled, x) == 4 * 4
     assert count_flops(jax.grad(lambda x: pooled(x).sum()), x) == 4 * (4 + 1)
-    assert count_flops(lambda x, y: x.at[jnp.array([0, 1])].add(y), jnp.ones(9), jnp.ones(2)) == 2
+    for method in ("add", "subtract", "multiply", "min", "max"):
+        assert count_flops(lambda x, y, m=method: getattr(x.at[jnp.array([0, 1])], m)(y), jnp.ones(9), jnp.ones(2)) == 2
 
 
 @pytest.mark.parametrize(("number", "flops"), [("float32", 1), ("complex64", 2), ("int32", 0)])
@@ -326,6 +329,49 @@ def test_operations_without_a_count_are_named():
     assert dict(uncounted(trace(four_times, x))) == {"cholesky": 4}
     assert dict(uncounted(trace(perhaps, x))) == {"cholesky": 1}
     assert not uncounted(trace(lambda x: lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x @ x), x), x))
+
+
+def test_other_operations_without_a_count_are_named():
+    x = jnp.eye(4)
+
+    def pooled(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
+
+    assert "select_and_gather_add" in uncounted(trace(lambda x: jax.jvp(pooled, (x,), (x,)), x))
+    assert "symmetric_product" in uncounted(trace(lax.linalg.symmetric_product, x, x))
+    assert "ormqr" in uncounted(trace(lax.linalg.ormqr, x, jnp.ones(4), x))
+    assert "random_gamma" in uncounted(trace(lambda key: jax.random.gamma(key, 2.0), jax.random.key(0)))
+
+
+def test_the_shares_of_a_mesh_count_once():
+    """A mesh of 2 x 2 devices that are not there. Only axis a, then both axes, then both by nested calls."""
+    mesh = jax.sharding.AbstractMesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    x = shapes(8, 8)
+
+    def product(axes):
+        return jax.shard_map(
+            lambda x: x @ x.T, mesh=mesh, in_specs=P(axes), out_specs=P(axes), axis_names={*axes}, check_vma=False
+        )
+
+    def nested(x):
+        inner = jax.shard_map(lambda x: x @ x.T, in_specs=P("b"), out_specs=P("b"), axis_names={"b"})
+        return jax.shard_map(inner, mesh=mesh, in_specs=P("a"), out_specs=P("a"), axis_names={"a"})(x)
+
+    assert count_flops(product(("a",)), x) == 2 * (2 * 4 * 4 * 8)
+    assert count_flops(product(("a", "b")), x) == count_flops(nested, x) == 4 * (2 * 2 * 2 * 8)
+
+
+def test_a_kernel_reads_its_operands_and_writes_its_results():
+    """Its program is that of one block."""
+
+    def kernel(x, y):
+        y[...] = 2 * x[...]
+
+    def doubled(x):
+        blocks = pallas.BlockSpec((8, 4), lambda block: (block, 0))
+        return pallas.pallas_call(kernel, out_shape=x, grid=(3,), in_specs=[blocks], out_specs=blocks)(x)
+
+    assert count_bytes(doubled, shapes(24, 4)) == 2 * 4 * 24 * 4
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "transformer"])

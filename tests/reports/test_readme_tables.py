@@ -59,7 +59,7 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
 
 
 def test_the_overview_has_a_row_for_each_workload(summary):
-    from benchmarks import w4
+    from benchmarks import w3, w4
     from benchmarks.race import Entry
 
     entries = [
@@ -70,10 +70,27 @@ def test_the_overview_has_a_row_for_each_workload(summary):
     ]
     about = ABOUT | {"date": "2026-01-02T03:04:05+00:00"}
     text = summary.overview({w4: summary.Race(entries, {}, about)})
-    assert text.startswith(
-        "Date: 2026-01-02. Machine: x, x cores, x; Python x, jax 1, torch 2. To measure again: `python -m"
-    )
     assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
+    assert text.startswith(
+        "Machine: x, x cores, x, Python x, jax 1, torch 2 (W4 on 2026-01-02). To measure again: `python -m"
+    )
+    known = [entry for entry in entries if entry.peer in w3.PEERS]
+    elsewhere = summary.Race(known, {}, about | {"cpu": "y"})
+    text = summary.overview({w4: summary.Race(entries, {}, about), w3: elsewhere})
+    assert "torch 2 (W4 on 2026-01-02); y, x cores, x, Python x, jax 1, torch 2 (W3 on 2026-01-02)." in text
+
+
+def test_a_race_with_other_options_is_not_in_the_tables(summary, tmp_path):
+    from benchmarks import w2
+
+    path = tmp_path / "w2.jsonl"
+    races = [("2026-01-01", {"models": 32, "hidden": [128, 64]}), ("2026-01-02", {"models": 8, "hidden": [32]})]
+    lines = [json.loads(recorded_line(date, peer, 5)) | options for date, options in races for peer in w2.SHOWN]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert summary.recorded(w2, path).circumstances["date"] == "2026-01-01"
+    path.write_text("\n".join(map(json.dumps, lines[len(w2.SHOWN) :])))
+    with pytest.raises(ValueError, match=r"models 32, hidden \[128, 64\]"):
+        summary.recorded(w2, path)
 
 
 def test_times_have_three_digits(summary):

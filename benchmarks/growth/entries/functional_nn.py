@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import functional_nn as fnn
-from benchmarks.growth.entries.programs import bytes_at_once
+from benchmarks.growth.entries.programs import bytes_at_once, forget_programs
 from benchmarks.growth.work import LEARNING_RATE, Work
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
@@ -76,7 +76,7 @@ def _sweep(work: Work) -> Callable[[], fnn.sweeps.SweepResult]:
 
 def compile_seconds(work: Work) -> float:
     """A new network has programs of its own, so nothing is taken from an earlier call."""
-    jax.clear_caches()
+    forget_programs()
     if work.models:
         return _sweep(work)().seconds["compile"]
     data = fnn.data.Split(*work.data())

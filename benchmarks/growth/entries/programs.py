@@ -1,15 +1,17 @@
-"""What the entries on JAX share: the loss, and the memory of a compiled program."""
+"""What the entries on JAX share: compiling anew, and the memory of a compiled program."""
 
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
-import optax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.stages import Compiled
 
 
-def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+def forget_programs() -> None:
+    """From now on, JAX compiles every program anew: it takes none from memory or from its cache on disk."""
+    jax.clear_caches()
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # JAX reads the setting only once, unless it is reset
 
 
 def bytes_at_once(compiled: Compiled) -> int:

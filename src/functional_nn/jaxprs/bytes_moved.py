@@ -98,7 +98,9 @@ def _moved(step: Step) -> Counter[str]:
     operands = [size_of(array_type(variable)) for variable in equation.invars]
     results = sum(size_of(array_type(variable)) for variable in equation.outvars)
     name = equation.primitive.name
-    inner = [_in_scope(scope, bytes_by_scope(program)) for program in inner_programs(equation)]
+    # The program inside a ``pallas_call`` computes one block.
+    programs = [] if name in READ_WHOLE else inner_programs(equation)
+    inner = [_in_scope(scope, bytes_by_scope(program)) for program in programs]
     if name == "cond":
         return max(inner, key=Counter.total)
     if inner:

@@ -2,11 +2,11 @@
 
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. An elementwise
 operation counts one per output element, even a transcendental one. A reduction counts one per input element. Moves,
-comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Equations that no
-result needs are left out. The body of a ``scan`` counts once for each step, and the body of a ``while`` counts once. A
-``cond`` counts as its branch with the most operations. A convolution counts the products of every window with the
-weights, including padding, also where the platform computes it by matrix products. The stride of a transposed
-convolution leaves holes between its inputs; they count as 0.
+comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Products of
+integers count. Equations that no result needs count, too: ``walk.live`` removes them. The body of a ``scan`` counts
+once for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the most operations. A
+convolution counts the products of every window with the weights, including padding, also where the platform computes it
+by matrix products. The stride of a transposed convolution leaves holes between its inputs; they count as 0.
 
 A product of complex matrices counts as four real ones, a complex addition 2 and a complex multiplication 6. A Fourier
 transform of n numbers counts 5 n log₂ n, and half of it if its input or output is real. A ragged product counts every
@@ -41,16 +41,33 @@ REDUCTIONS = frozenset(
     | {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 )
 OVER_WINDOWS = frozenset(("reduce_window_sum", "reduce_window_max", "reduce_window_min"))
+SUMS_OF_DEVICES = frozenset(
+    f"{name}{end}"
+    for name in ("psum", "psum_invariant", "unreduced_psum", "reduce_scatter", "unreduced_reduce_scatter")
+    for end in ("", "_start")
+)
+FUSED_PRODUCTS = frozenset(
+    {"scaled_dot", "scaled_matmul", "scaled_matmul_wrapper", "cudnn_fusion"}
+    | {
+        f"dot_product_attention_{way}{wrapper}"
+        for way in ("fwd", "bwd", "fp8_fwd", "fp8_bwd")
+        for wrapper in ("", "_wrapper")
+    }
+)
 UNCOUNTED = frozenset(
     {"cholesky", "lu", "qr", "geqrf", "geqp3", "householder_product", "eig", "eigh", "svd", "schur", "hessenberg"}
     | {"triangular_solve", "tridiagonal", "tridiagonal_solve", "cholesky_update", "reduce_window", "reduce"}
     | {"custom_call", "ffi_call", "pallas_call", "pure_callback", "io_callback", "while"}
     | {"lgamma", "digamma", "polygamma", "zeta", "igamma", "igammac", "igamma_grad_a", "random_gamma_grad"}
-    | {"regularized_incomplete_beta", "bessel_i0e", "bessel_i1e"}
+    | {"regularized_incomplete_beta", "bessel_i0e", "bessel_i1e", "random_gamma"}
+    | {"symmetric_product", "ormqr", "select_and_gather_add"}
+    | SUMS_OF_DEVICES
+    | FUSED_PRODUCTS
 )
 """Operations whose number of floating-point operations is not known here. Of a ``while`` the number of steps is not."""
-ADDING_UP = frozenset(("scatter-add", "scatter_add"))
+ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub"))
 MULTIPLYING = frozenset(("scatter-mul", "scatter_mul"))
+COMPARING = frozenset(("scatter-min", "scatter_min", "scatter-max", "scatter_max"))
 COMPLEX_COUNTS = {
     **dict.fromkeys(("add", "add_any", "sub", "neg", "reduce_sum", "reduce_window_sum", "cumsum", *ADDING_UP), 2),
     **dict.fromkeys(("mul", "reduce_prod", "cumprod", *MULTIPLYING), 6),
@@ -59,7 +76,7 @@ COMPLEX_COUNTS = {
 
 
 def uncounted(program: TracedProgram) -> Counter[str]:
-    """How often one call runs the operations that have no count, by their names. So the count is at least the true one.
+    """How often one call runs the operations that have no count, by their names. The true number is at least the count.
 
     >>> from functional_nn.jaxprs.walk import trace
     >>> dict(uncounted(trace(lambda x: jnp.linalg.cholesky(x) @ x, jnp.ones((3, 3)))))
@@ -144,7 +161,7 @@ def flops_of(equation: JaxprEqn) -> int:
         return _per_element(name, result.dtype) * elements
     if name == "select_and_scatter_add":
         return operands[0].size * (1 + math.prod(equation.params["window_dimensions"]))
-    if name in ADDING_UP | MULTIPLYING:
+    if name in ADDING_UP | MULTIPLYING | COMPARING:
         return _per_element(name, result.dtype) * operands[2].size
     return 0
 

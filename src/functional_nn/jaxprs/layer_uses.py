@@ -18,7 +18,7 @@ from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.flops import flops_by_scope, flops_of
 from functional_nn.jaxprs.inner_programs import array_type
 from functional_nn.jaxprs.origins import arguments_read
-from functional_nn.jaxprs.walk import equations
+from functional_nn.jaxprs.walk import equations, live
 
 
 @dataclass
@@ -84,7 +84,7 @@ def layer_uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
     """
     uses = _uses(program, paths)
     written_by_hand = {posixpath.dirname(use.scope) for use in uses if use.parameters and not use.has_own_path}
-    flops = flops_by_scope(program)
+    flops = flops_by_scope(live(program))
     layers: dict[tuple[str, int | tuple[str, ...]], LayerUse] = {}
     for number, use in enumerate(uses):
         if posixpath.dirname(use.scope) not in written_by_hand:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.jaxprs.bytes_moved import COMBINING, REPLACING, TAKEN, VIEWS, size_of
-from functional_nn.jaxprs.inner_programs import inner_programs, scan_parts
-from functional_nn.jaxprs.walk import Step, flattened
+from functional_nn.jaxprs.inner_programs import array_type, branches, inner_programs, scan_parts, while_parts
+from functional_nn.jaxprs.walk import Flat, Step, flattened
 
-PARTLY_READ = TAKEN | REPLACING.keys() | COMBINING.keys() | {"slice"}
-"""Operations that need only some elements of their first operand."""
+PARTLY_READ = TAKEN | REPLACING.keys() | COMBINING.keys() | {"slice", "split", "unstack"}
+"""Operations of which only some elements of the first operand may be needed."""
 
 
 def least_bytes(program: ClosedJaxpr) -> int:
     """The bytes of the arguments that a call reads whole, and of the results that it computes.
 
     All other arrays may stay in a chip's own memory between two operations. An argument of which a part is enough does
-    not count, such as the images from which a loop takes a batch in each step.
+    not count, such as the images from which a loop takes a batch in each step. Of an argument that is returned with new
+    elements in some places, such as a key-value cache, only these elements count: a donated argument is written in
+    place.
 
     >>> import jax.numpy as jnp
     >>> from functional_nn.jaxprs.walk import trace
@@ -24,25 +26,29 @@ def least_bytes(program: ClosedJaxpr) -> int:
     104
     """
     flat = flattened(program)
-    read = (place for place, whole in zip(flat.inputs, _read_whole(program), strict=True) if whole)
-    computed = {place for step in flat.steps for place in step.outputs}.intersection(
-        place for place in flat.outputs if isinstance(place, int)
+    read = sum(
+        size_of(flat.shapes[place]) for place, whole in zip(flat.inputs, _read_whole(flat), strict=True) if whole
     )
-    return sum(size_of(flat.shapes[place]) for place in (*read, *computed))
+    written = dict(zip(flat.outputs, _written(flat), strict=True))  # a result that is returned twice counts once
+    return read + sum(written.values())
 
 
-def _read_whole(program: ClosedJaxpr) -> list[bool]:
+def _read_whole(flat: Flat) -> list[bool]:
     """Which arguments of a program it reads whole for certain, in the order of the arguments."""
-    flat = flattened(program)
     viewed: dict[int, int] = {}  # the array that a view shows
+    reordered: set[int] = set()  # views with their elements in another order
     read: set[int] = set()
     for step in flat.steps:
+        name, source = step.equation.primitive.name, step.inputs[0] if step.inputs else None
         operands = [viewed.get(place, place) if isinstance(place, int) else None for place in step.inputs]
-        if step.equation.primitive.name in VIEWS and operands[0] is not None:
+        if name in VIEWS and operands[0] is not None:
             viewed[step.outputs[0]] = operands[0]
+            if name == "transpose" or source in reordered:
+                reordered.add(step.outputs[0])
             continue
         whole = _operands_read_whole(step)
         read |= {place for place, is_whole in zip(operands, whole, strict=True) if is_whole and place is not None}
+    read |= {viewed[place] for place in reordered.intersection(flat.outputs)}
     return [place in read for place in flat.inputs]
 
 
@@ -50,9 +56,40 @@ def _operands_read_whole(step: Step) -> list[bool]:
     name = step.equation.primitive.name
     if name == "scan":
         scan = scan_parts(step.equation)
-        return [scan.length > 0 and whole for whole in _read_whole(scan.body)]
+        return [scan.length > 0 and whole for whole in _read_whole(flattened(scan.body))]
     # Of a branch or of another loop, it is not certain that it runs.
     whole = [not inner_programs(step.equation)] * len(step.inputs)
     if name in PARTLY_READ:
         whole[0] = False
     return whole
+
+
+def _written(flat: Flat) -> list[int]:
+    """The least number of bytes that each result of a program writes, if arguments may be written in place."""
+    written: dict[object, int] = {}  # of an argument nothing is written before it is changed
+    for step in flat.steps:
+        before = [written.get(place, 0) if isinstance(place, int) else 0 for place in step.inputs]
+        sizes = [size_of(flat.shapes[place]) for place in step.outputs]
+        written.update(zip(step.outputs, map(min, sizes, _written_by(step, before, sizes)), strict=True))
+    return [written.get(place, 0) if isinstance(place, int) else 0 for place in flat.outputs]
+
+
+def _written_by(step: Step, before: list[int], sizes: list[int]) -> list[int]:
+    """The same for the results of one step. ``before`` has the bytes of its operands, ``sizes`` of whole results."""
+    equation, name = step.equation, step.equation.primitive.name
+    if name in VIEWS and name != "transpose":
+        return before[:1]
+    if name in REPLACING or name in COMBINING:
+        changed = array_type(equation.invars[(REPLACING | COMBINING)[name]])
+        return [before[0] + size_of(changed)]
+    if name == "scan":
+        scan = scan_parts(equation)
+        _, initial, _ = scan.split_operands(before)
+        carry, _ = scan.split_results(_written(flattened(scan.body)))
+        runs = scan.length > 0
+        return [*(start + runs * new for start, new in zip(initial, carry, strict=True)), *sizes[scan.carried :]]
+    if name == "while":  # it is not certain that it runs
+        return while_parts(equation).split_operands(before)[2]
+    if name == "cond":
+        return [min(each) for each in zip(*(_written(flattened(branch)) for branch in branches(equation)), strict=True)]
+    return sizes

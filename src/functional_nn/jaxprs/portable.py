@@ -21,7 +21,7 @@ from functional_nn.core.platform_programs import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, counted_program, scan_parts
-from functional_nn.jaxprs.walk import Place, Step, flattened
+from functional_nn.jaxprs.walk import Place, Step, flattened, joined
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""
@@ -137,7 +137,7 @@ class _Conversion:
 
         for step in flat.steps:
             operands = [read(place) for place in step.inputs]
-            results = self.step(step._replace(scope=_joined(scope, step.scope)), operands, steps, observed)
+            results = self.step(step._replace(scope=joined(scope, step.scope)), operands, steps, observed)
             values.update(zip(step.outputs, results, strict=True))
         return [read(place) for place in flat.outputs]
 
@@ -198,10 +198,6 @@ class _Conversion:
         """Whether a place holds exp(s) / Σ exp(s) for a matrix of each head."""
         name, reads = self.made_by.get(place, ("", []))
         return name == "div" and len(self.program.shapes[place]) == 4 and self.made_by.get(reads[0], ("",))[0] == "exp"
-
-
-def _joined(scope: str, inner: str) -> str:
-    return "/".join(part for part in (scope, inner) if part)
 
 
 def _can_be_left(equation: JaxprEqn) -> bool:

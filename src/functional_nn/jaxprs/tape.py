@@ -16,7 +16,7 @@ from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn, Literal
 
 from functional_nn.core.errors import FormulaMissing
-from functional_nn.jaxprs.backward_rules import WITHOUT_DERIVATIVE, Operation, operand_bar, rule_of
+from functional_nn.jaxprs.backward_rules import WITHOUT_DERIVATIVE, Operation, Rule, operand_bar, rule_of
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, called_program
 from functional_nn.jaxprs.source_lines import is_file_of_jax
@@ -37,7 +37,7 @@ class Tape(NamedTuple):
         steps: the steps of the flat program.
         inputs: the places of its arguments.
         outputs: the places of its results.
-        active: the places of floating-point values that depend on the arguments; they have a cotangent.
+        active: the places of real and complex values that depend on the arguments; they have a cotangent.
         kept: the places whose values the backward pass needs.
         calls: the name of the primitive of calls that have a backward pass of their own.
     """
@@ -52,21 +52,21 @@ class Tape(NamedTuple):
 
 def make_tape(flat: Flat, calls: str) -> Tape:
     """Finds out which values have a cotangent, and which the backward pass needs."""
-    active = {place for place in flat.inputs if _is_floating(flat.shapes[place])}
+    active = {place for place in flat.inputs if _has_cotangent(flat.shapes[place])}
     kept: dict[int, None] = {}
     for step in flat.steps:
         name = operation_name(step.equation)
-        floating = [place for place in step.outputs if _is_floating(flat.shapes[place])]
+        results = [place for place in step.outputs if _has_cotangent(flat.shapes[place])]
         # A call may have parameters of its own, and it keeps what its backward pass needs.
         if name == calls:
-            active.update(floating)
+            active.update(results)
             continue
         indices = [index for index, place in enumerate(step.inputs) if not _is_literal(place) and place in active]
         if not indices or name in WITHOUT_DERIVATIVE:
             continue
-        active.update(floating)
+        active.update(results)
         for index in indices:
-            if rule := rule_of(name, index):
+            if rule := _rule(step.equation, index):
                 needed = [step.inputs[number] for number in rule.operands]
                 needed += step.outputs[:1] if rule.result else ()
                 kept.update((place, None) for place in needed if not isinstance(place, Literal))
@@ -120,7 +120,7 @@ def run_backward(
 def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], step_bars: Sequence[Bar]) -> jax.Array:
     """The cotangent of one operand of a step, by its rule."""
     equation = step.equation
-    rule = rule_of(operation_name(equation), index)
+    rule = _rule(equation, index)
     if rule is None:
         raise FormulaMissing(missing_rule(equation))
     # For an operation with several results, a result without a cotangent gets zeros: its rule needs all of them.
@@ -135,6 +135,16 @@ def _bar_of_operand(step: Step, index: int, values: Mapping[int, jax.Array], ste
         values[step.outputs[0]] if rule.result else None,
     )
     return operand_bar(rule, operation, index, filled if equation.primitive.multiple_results else filled[0])
+
+
+def _rule(equation: JaxprEqn, index: int) -> Rule | None:
+    """The rule for one operand of an operation; None if there is none. The rules are for real numbers only."""
+    return None if _is_complex(equation) else rule_of(operation_name(equation), index)
+
+
+def _is_complex(equation: JaxprEqn) -> bool:
+    types = (array_type(variable) for variable in (*equation.invars, *equation.outvars))
+    return any(jnp.issubdtype(kind.dtype, jnp.complexfloating) for kind in types)
 
 
 def operation_name(equation: JaxprEqn) -> str:
@@ -166,6 +176,7 @@ def missing_rule(equation: JaxprEqn) -> str:
     name = equation.primitive.name
     function = _called_function(equation) if name in CALLS else ""
     operation = f"{function} ({name})" if function else name
+    operation += " of complex numbers" if _is_complex(equation) else ""
     return (
         f"the function uses the operation {operation}, which has no backward pass by hand here. Use jax.grad of apply, "
         "or make the operation one of the children: an activation such as functional_nn.relu, "
@@ -188,8 +199,8 @@ def _is_literal(place: Place) -> bool:
     return isinstance(place, Literal)
 
 
-def _is_floating(kind: ShapedArray) -> bool:
-    return jnp.issubdtype(kind.dtype, jnp.floating)
+def _has_cotangent(kind: ShapedArray) -> bool:
+    return jnp.issubdtype(kind.dtype, jnp.inexact)
 
 
 def signature(tape: Tape) -> str:

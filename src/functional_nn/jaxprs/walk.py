@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
@@ -114,17 +115,25 @@ def _equations(program: TracedProgram, scope: str, repeats: int, loops: int) -> 
 
 def within(scope: str, equation: JaxprEqn) -> str:
     """The full scope of an equation, if its program was called in the given scope."""
-    return "/".join(part for part in (scope, str(equation.source_info.name_stack)) if part)
+    return joined(scope, str(equation.source_info.name_stack))
+
+
+def joined(scope: str, inner: str) -> str:
+    """The full scope of a scope inside another one. Each may be empty."""
+    return "/".join(part for part in (scope, inner) if part)
 
 
 def times(equation: JaxprEqn) -> int:
     """How often an equation's inner programs run. A ``scan`` states its number of steps; a ``while`` counts once.
 
-    The program of a ``shard_map`` computes the share of one device, and runs on every device.
+    The program of a ``shard_map`` computes one share of the axes that it divides, and runs once for each share.
     """
     if equation.primitive.name == "scan":
         return equation.params["length"]
-    return equation.params["mesh"].size if equation.primitive.name == "shard_map" else 1
+    if equation.primitive.name == "shard_map":
+        # The other axes of the mesh are divided by a shard_map around this one, or by the compiler.
+        return math.prod(equation.params["mesh"].shape[axis] for axis in equation.params["newly_manual_axes"])
+    return 1
 
 
 def layer_of(scope: str) -> tuple[str, bool]:

@@ -1,6 +1,7 @@
 """Records are added, read back and compared; what is no record is named."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -172,6 +173,20 @@ def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeyp
     versions = environment()["versions"]
     assert versions["jax-cuda13-plugin"] == "version of jax-cuda13-plugin"
     assert versions["nvidia driver"] == "580.65.06"
+
+
+def test_the_commit_is_that_of_the_package_and_not_of_a_project_around_it(monkeypatch, tmp_path):
+    def git(*command):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a", *command], cwd=tmp_path, check=True)
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "a project")
+    installed = tmp_path / "records.py"
+    installed.touch()
+    monkeypatch.setattr(records, "__file__", str(installed))
+    assert environment()["commit"] is None
+    git("add", "records.py")
+    assert environment()["commit"] is not None
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import functional_nn as fnn
 from functional_nn.bench.knee import knee
 from functional_nn.bench.measure.execution_modes import modes
 from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.measure.memory import Memory, out_of_memory
+from functional_nn.bench.measure.memory import Memory, memory_of, out_of_memory
 from functional_nn.bench.measure.peaks import (
     Peaks,
     Rate,
@@ -70,6 +71,16 @@ def test_every_stage_is_there_and_the_numbers_fit(measured):
     assert measured.shares[measured.nearest_bound] == max(measured.shares.values())
     assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
     assert measured.compiler_flops > 0
+
+
+def test_the_device_s_peak_is_the_largest_of_the_program_s_devices():
+    def on_device(peak):
+        device = Mock()
+        device.memory_stats.return_value = {"peak_bytes_in_use": peak}
+        return Mock(addressable_devices=[device])
+
+    compiled = Mock(input_shardings=[on_device(5), on_device(7)], output_shardings=on_device(6))
+    assert memory_of(compiled).device_peak == 7
 
 
 WORDS = (
@@ -255,8 +266,8 @@ def test_operations_without_a_count_are_said():
 
 
 def test_integer_work_counts_as_zero_and_that_is_said():
-    text = str(fnn.benchmark(lambda x: jnp.sort(x), jnp.arange(4), seconds=0.01))
-    assert "random bits, comparisons and sorts count as 0" in text
+    text = " ".join(str(fnn.benchmark(lambda x: jnp.sort(x), jnp.arange(4), seconds=0.01)).split())
+    assert "integers outside of products, random bits, comparisons and sorts count as 0" in text
     assert "0 FLOP" in text
 
 

@@ -1,16 +1,21 @@
 """What ``functional-nn bench`` measures as ``train`` and ``sweep`` is what ``fit`` and ``sweep`` run."""
 
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.bench.measure import execution_modes
 from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep_call
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.jaxprs.flops import flops_by_scope
+from functional_nn.sweeps.execution import plan
 from functional_nn.training.programs.compile import CompiledPrograms
 
 BATCH_SIZE = 2
@@ -84,13 +89,26 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 
 
-@pytest.mark.slow
-def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
-    """As on an accelerator, where the plan is ``vmap``."""
-    from functional_nn.bench.measure import training_programs
+def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_programs, monkeypatch):
+    """Except for the network and the data. W2 is the benchmark beside other libraries."""
+    from benchmarks.peers import population_functional_nn as w2
 
-    plan = fnn.sweeps.Plan(1, 2)
-    monkeypatch.setattr(training_programs, "planned", lambda name, members: plan)
+    monkeypatch.setattr(plan, "cores", lambda: 2)
+    monkeypatch.setattr(w2, "available_cores", lambda: 2)
+    images = np.zeros((2, 28, 28, 1), np.uint8), np.zeros(2, np.int32)
+    loaded = SimpleNamespace(
+        train_images=images[0], train_labels=images[1], test_images=images[0], test_labels=images[1]
+    )
+    monkeypatch.setattr(w2, "load", lambda folder: loaded)
+
+    def stop(spec):
+        specs.append(spec)
+        raise InterruptedError
+
+    specs = []
+    monkeypatch.setattr(w2, "compiled_programs", stop)
+    with pytest.raises(InterruptedError):
+        w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
     fnn.sweep(
         model=network.net,
         loss=network.loss,
@@ -99,7 +117,31 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
         data=data,
         epochs=1,
         batch_size=BATCH_SIZE,
-        plan=plan,
+    )
+    sweep_call(network, BATCH_SIZE, "float32", 2)
+    specs += [programs.spec for programs in made_programs]
+    alike = [replace(spec, recipe=None, batch_size=1, data=None) for spec in specs]
+    assert len(alike) == 3
+    assert alike[0].in_threads
+    assert alike[0] == alike[1] == alike[2]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
+    """As on an accelerator, where the plan is ``vmap``."""
+    from functional_nn.bench.measure import training_programs
+
+    two_in_one = fnn.sweeps.Plan(1, 2)
+    monkeypatch.setattr(training_programs, "planned", lambda name, members: two_in_one)
+    fnn.sweep(
+        model=network.net,
+        loss=network.loss,
+        optimizer=lambda h: optax.adam(h["learning_rate"]),
+        grid=fnn.grid(learning_rate=[RATE, 0.02]),
+        data=data,
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        plan=two_in_one,
     )
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
@@ -107,6 +149,24 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
     assert call.executions == 2
     alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
     assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)
+
+
+def test_modes_compile_anew(network, monkeypatch):
+    """Their time to compile is not the time to read a program from JAX's cache on disk."""
+    uses_cache = []
+
+    def clocked(call):
+        uses_cache.append(jax.config.values["jax_enable_compilation_cache"])
+        return 0.0, None
+
+    def stop(calls, seconds):
+        raise InterruptedError
+
+    monkeypatch.setattr(execution_modes, "clocked", clocked)
+    monkeypatch.setattr(execution_modes, "race", stop)
+    with pytest.raises(InterruptedError):
+        execution_modes.modes(network, BATCH_SIZE)
+    assert uses_cache == [False] * 4
 
 
 def test_a_call_runs_every_member(network):

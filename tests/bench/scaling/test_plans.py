@@ -24,6 +24,14 @@ def strict_promotion():
     return
 
 
+@pytest.mark.parametrize(
+    ("size", "devices"), [(1000, 0), (1000, -1), (1000, 2.5), (1000, "2"), (-1, 2), (float("nan"), 2), ("1", 2)]
+)
+def test_an_all_reduce_needs_a_size_and_a_number_of_devices(size, devices):
+    with pytest.raises(fnn.InputError, match="not below 0" if devices == 2 else "devices: expected a positive integer"):
+        NETWORK.all_reduce(size, devices)
+
+
 def test_all_reduces_by_hand():
     assert NETWORK.all_reduce(1000, 4) == pytest.approx(6 * 1e-4 + 1.5e-3)
     assert Network(1e-4, 1e6, "halving").all_reduce(1000, 5) == pytest.approx(6 * 1e-4 + 1.6e-3)

@@ -74,6 +74,9 @@ def test_products_count_in_loops_and_have_the_cost_of_their_precision():
     assert (product.flops, product.cost) == (5 * 2 * 8 * 128 * 128, 6)
     (narrow,) = products(lambda x, w: jnp.matmul(x, w, precision="highest"), (8, 8), (8, 8), dtype=jnp.bfloat16)
     assert narrow.cost == 1
+    for chip, cost in ((V5E, 1), (H100, 0.5)):
+        (float8,) = products(jnp.matmul, (8, 8), (8, 8), chip=chip, dtype=jnp.float8_e4m3fn)
+        assert float8.cost == cost
     assert products(jnp.matmul, (8, 8), (8, 8), dtype=jnp.int32) == ()
 
 
@@ -106,8 +109,17 @@ def test_wasted_share_weighs_by_cost():
         (lambda x: jnp.take(x, jnp.array([1, 2]), axis=0), 80),
         (lambda x: lax.scan(lambda sum, row: (sum + row, None), jnp.zeros(10), x)[0], 400 + 40),
         (lambda x: lax.fori_loop(0, 3, lambda i, sum: sum + x[i], jnp.zeros(10)), 40),
-        (lambda x: lax.cond(True, lambda x: x, lambda x: 0 * x, x), 400),
+        (lambda x: lax.cond(True, lambda x: 2 * x, lambda x: 0 * x, x), 400),
+        (lambda x: lax.cond(True, lambda x: x, lambda x: 0 * x, x), 0),
         (lambda x: (x, x), 0),
+        (lambda x: x.T, 400 + 400),
+        (lambda x: x.T.reshape(4, 25), 400 + 400),
+        (lambda x: x.reshape(4, 25), 0),  # as a donated argument it stays in its place
+        (lambda x: jnp.split(x, 2)[0] + 1, 200),
+        (lambda x: lax.dynamic_update_slice(x, jnp.zeros((1, 10)), (3, 0)), 40),
+        (lambda x: lax.dynamic_update_slice(2 * x, jnp.zeros((1, 10)), (3, 0)), 400 + 400),
+        (lambda x: x.at[3].set(0.0, mode="promise_in_bounds"), 40),
+        (lambda x: lax.fori_loop(0, 3, lambda i, x: x.at[i].set(0.0, mode="promise_in_bounds"), x), 40),
     ],
 )
 def test_least_bytes(function, read):
@@ -135,7 +147,7 @@ def test_a_program_is_read_as_its_platform_computes_it():
     assert (convolutions("cpu"), convolutions("tpu")) == (0, 1)
 
 
-CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, blocks={}, float32_costs={}, source="")
+CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, blocks={}, float32_costs={}, float8_cost=1, source="")
 """It computes 100 operations and moves 10 bytes in a second."""
 
 

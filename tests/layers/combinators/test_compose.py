@@ -169,6 +169,18 @@ def vae_by_hand():
     return fnn.Layer("vae", init, forward)
 
 
+def test_summary_leaves_out_operations_that_nothing_uses():
+    def forward(net, x):
+        jnp.sin(x @ x.T)
+        net.unused(x)
+        return net.used(x)
+
+    summary = fnn.summary(fnn.compose({"used": fnn.dense(2), "unused": fnn.dense(2)}, forward), (3,))
+    assert [(row.layer, row.flops) for row in summary.rows] == [("unused", 0), ("used", 2 * 3 * 2 + 2)]
+    assert summary.total.flops == 2 * 3 * 2 + 2
+    assert summary.total.parameters == 2 * (3 * 2 + 2)
+
+
 def test_summary_of_a_layer_written_by_hand_around_others():
     """The parameters of each row are those that its operations read, and equal names are not added up."""
     rows = fnn.summary(vae_by_hand(), (3,)).rows
@@ -356,6 +368,15 @@ def test_an_operation_without_a_rule_trains_but_has_no_formula():
     by_hand = fnn.compose({"softplus": fnn.softplus}, lambda net, x: net.softplus(x))
     _, x_bar = by_hand.vjp({}, {}, normal(2, 3), train=True)[2](jnp.ones((2, 3)))
     np.testing.assert_allclose(x_bar, jax.nn.sigmoid(normal(2, 3)), rtol=1e-6)
+
+
+def test_complex_numbers_inside_have_no_formula():
+    """The rules are for real numbers. Without this error, the cotangent of the input was 0."""
+    net = fnn.compose({"first": fnn.dense(4)}, lambda net, x: jnp.abs(jnp.fft.rfft(net.first(x))))
+    params, state = net.init(KEY, (4,))
+    y, _, pullback = net.vjp(params, state, normal(2, 4), train=True)
+    with pytest.raises(fnn.FormulaMissing, match="operation abs of complex numbers"):
+        pullback(y)
 
 
 def test_fault_92_a_function_named_relu_has_a_derivative_of_its_own():

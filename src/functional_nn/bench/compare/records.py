@@ -143,12 +143,21 @@ def key_of(record: Record) -> tuple[str, ...]:
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit of the package's own repository; None if git does not track this file.
+
+    An installed package may lie inside another repository, such as in the virtual environment of a project.
+    """
+    own_file = Path(__file__)
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        _git(own_file.parent, "ls-files", "--error-unmatch", own_file.name)
+        return _git(own_file.parent, "describe", "--always", "--dirty", "--abbrev=12") or None
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip() or None
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:

@@ -19,8 +19,8 @@ class Memory(NamedTuple):
         outputs: bytes of the results.
         temporary: bytes of the scratch memory that is used while the program runs.
         shared: bytes of the results that take the place of a donated argument.
-        device_peak: the largest number of bytes in use on the device since the process began, by any program; None on
-            a CPU, which does not report it.
+        device_peak: the largest number of bytes in use on a device of the program since the process began, by any
+            program; None on a CPU, which does not report it.
     """
 
     arguments: int
@@ -61,8 +61,11 @@ def out_of_memory(error: Exception) -> str | None:
 def memory_of(compiled: Compiled) -> Memory | None:
     """The memory of a program for this machine; None where the platform does not report it."""
     planned = planned_memory(compiled)
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return planned and planned._replace(device_peak=statistics.get("peak_bytes_in_use"))
+    shardings = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    devices = {device for sharding in shardings for device in sharding.addressable_devices}
+    statistics = [device.memory_stats() or {} for device in devices]
+    peaks = [of_device["peak_bytes_in_use"] for of_device in statistics if "peak_bytes_in_use" in of_device]
+    return planned and planned._replace(device_peak=max(peaks, default=None))
 
 
 def planned_memory(compiled: Compiled) -> Memory | None:

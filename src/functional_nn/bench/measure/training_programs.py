@@ -21,6 +21,7 @@ from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.xla_options import compiling_anew
+from functional_nn.sweeps.execution.member_spec import member_spec
 from functional_nn.sweeps.execution.plan import planned
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.compile import CompiledPrograms
@@ -63,7 +64,7 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
     plan = planned("auto", members)
     mapped = plan.members if plan.members > 1 else None
     device_count = min(plan.workers, jax.local_device_count())
-    on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count)
+    on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count, plan.workers)
     # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
     count = math.ceil(members / plan.members)
     executions = [on_devices[number % len(on_devices)] for number in range(count)]
@@ -82,16 +83,16 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
 
 @lru_cache(maxsize=1)
 def _sweep_executions(
-    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, device_count: int
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, device_count: int, workers: int
 ) -> tuple[_Execution, ...]:
     """The programs of a sweep on each device.
 
-    The latest programs are cached. On a CPU, sweeps with any number of members use the same programs.
+    The latest programs are cached. On a CPU, sweeps with any number of members, from that of cores on, use the same.
     """
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
     rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
     split = _random_split(network, batch_size)
-    spec = sweep_spec(network, batch_size, precision, mapped, in_threads=device_count > 1)
+    spec = sweep_spec(network, batch_size, precision, mapped, workers)
     executions = []
     with compiling_anew():
         for device in jax.local_devices()[:device_count]:
@@ -112,22 +113,24 @@ def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices:
 
 
 def sweep_spec(
-    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, *, in_threads: bool = False
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, workers: int = 1
 ) -> ProgramSpec:
-    """The same for a sweep over learning rates. ``mapped`` members are trained by one program; None: one member."""
+    """The same for a sweep over learning rates, of which so many workers run the programs at the same time.
+
+    ``mapped`` members are trained by one program; None: one member.
+    """
 
     def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
         return _recipe(network, hyperparameters["learning_rate"])
 
-    learning_rate = jax.ShapeDtypeStruct((), as_precision(precision).parameters)
-    return ProgramSpec(
+    return member_spec(
         make_recipe,
         batch_size,
         as_precision(precision),
         _data_shapes(network, batch_size),
-        hyperparameters=(("learning_rate", learning_rate),),
+        ("learning_rate",),
+        workers=workers,
         members=mapped,
-        in_threads=in_threads,
     )
 
 

@@ -70,7 +70,12 @@ class Network:
         Args:
             size: n, the bytes of the array.
             devices: D.
+
+        Raises:
+            InputError: if ``size`` is negative, or ``devices`` is not a positive integer.
         """
+        size = check_number("size", size, "bytes, a number not below 0", lambda number: 0 <= number < math.inf)
+        devices = check_count("devices", devices)
         if devices == 1:
             return 0.0
         messages = 2 * math.ceil(math.log2(devices)) if self.algorithm == "halving" else 2 * (devices - 1)

@@ -37,6 +37,7 @@ class Chip:
         blocks: the smallest product of its matrix unit, by the bytes of a number.
         float32_costs: the time of a product of float32 numbers, for each precision that JAX knows, divided by the time
             of the same product of bfloat16 numbers.
+        float8_cost: the same for a product of float8 numbers.
         source: the page with the peaks.
     """
 
@@ -49,6 +50,7 @@ class Chip:
     cache: int
     blocks: Mapping[int, Blocks]
     float32_costs: Mapping[lax.Precision, float]
+    float8_cost: float
     source: str
 
 
@@ -65,6 +67,7 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
         blocks={size: Blocks(32 // size, unit, unit) for size in (1, 2, 4)},
         # For a product of float32 numbers, the TPU adds up this number of products of bfloat16 numbers.
         float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
+        float8_cost=1,  # these matrix units multiply float8 numbers as bfloat16
         source=f"https://docs.cloud.google.com/tpu/docs/{name}",
     )
 
@@ -86,6 +89,7 @@ CHIPS = {
             blocks={size: Blocks(16, 32 // size, 8) for size in (1, 2, 4)},
             # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
             float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},
+            float8_cost=0.5,  # 1,979 TFLOP/s
             source="https://www.nvidia.com/en-us/data-center/h100/",
         ),
     )

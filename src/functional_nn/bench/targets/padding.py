@@ -129,8 +129,9 @@ def _is_floating(equation: JaxprEqn, chip: Chip) -> bool:
 
 def _cost(equation: JaxprEqn, chip: Chip) -> float:
     """The cost of a product, at the precision that JAX asks for."""
-    if operand_types(equation)[0].dtype != jnp.float32:
-        return 1
+    bytes_of_a_number = max(operand.dtype.itemsize for operand in operand_types(equation))
+    if bytes_of_a_number < 4:
+        return chip.float8_cost if bytes_of_a_number == 1 else 1
     precision = equation.params["precision"]
     wanted = precision if isinstance(precision, tuple) else (precision,)
     # Of other ways to ask for a precision, the cheapest one is assumed, so that the bound holds.

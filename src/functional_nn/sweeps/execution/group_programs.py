@@ -9,12 +9,12 @@ from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding
 
 from functional_nn.core.errors import inside
 from functional_nn.core.layer import Params, State
 from functional_nn.data.dataset import Dataset, Split
+from functional_nn.sweeps.execution.member_spec import member_spec
 from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.grid.grid import Hyperparameters
@@ -24,7 +24,7 @@ from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.cache import compiled_programs
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.devices import Device, computing_on
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.programs.spec import shapes_of
 from functional_nn.training.state import TrainState
 
 
@@ -62,18 +62,16 @@ class GroupPrograms:
 
     def compile(self, devices: Sequence[Device], members_at_once: int | None, shared_order: bool) -> CompiledPrograms:
         """Compiles the programs for the device of each worker; returns those on the first one."""
-        scalar = jax.ShapeDtypeStruct((), np.dtype(self._precision.parameters))
-        spec = ProgramSpec(
+        spec = member_spec(
             self.group.make_recipe,
             self.group.batch_size,
             self._precision,
-            data=shapes_of(next(iter(self.splits.values()))),
-            hyperparameters=tuple((name, scalar) for name in self.group.traced),
+            shapes_of(next(iter(self.splits.values()))),
+            self.group.traced,
+            workers=len(devices),
             members=members_at_once,
             shared_order=shared_order,
-            devices=self._mesh.data,
-            population=self._mesh.population,
-            in_threads=len(devices) > 1,
+            mesh=self._mesh,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
