@@ -140,8 +140,8 @@ def test_a_sweep_that_has_ended_starts_no_jobs(swept, whole, tmp_path, capsys, n
     (again / PARTS / "1-of-2").mkdir()
     assert cli.run(call) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "--submit: expected the number of parts as before, got 3, while" in said
-    assert "has parts of 2. Or name another folder by --out." in said
+    assert "--submit: expected 2, the number of parts in" in said
+    assert "got 3. Give this number, or name another folder by --out." in said
 
 
 def submitted(swept, folder, *flags):

@@ -127,10 +127,10 @@ def _with_remedy(error: click.ClickException) -> click.ClickException:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Prints warnings without the line of code that they came from, and without codes for the terminal."""
+    """Prints warnings without the line of code that they came from, and with control characters as escapes."""
 
     def in_lines(message: Warning | str, *about: object, **more: object) -> str:
-        # Names of files may have such codes in them. The lines of a longer text stay lines.
+        # Names of files may have control characters in them. The lines of a longer text stay lines.
         return "\n".join(map(escaped, f"Warning: {message}".splitlines())) + "\n"
 
     before = warnings.formatwarning

@@ -106,7 +106,7 @@ def _one_function_a_line(result: JsonObject) -> str:
 def _picture(surveys: Sequence[Survey], out: Path) -> str | None:
     """Draws the picture beside the page, and returns the name of its file. None without findings or matplotlib.
 
-    A page that is printed, or written to a device or a pipe, has no picture beside it.
+    If ``out`` is a device or a pipe, such as ``/dev/stdout``, no picture is drawn.
     """
     if not any(survey.findings for survey in surveys) or (out.exists() and not out.is_file()):
         return None

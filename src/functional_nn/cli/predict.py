@@ -42,9 +42,10 @@ class _Pictures(click.Argument):
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
     """Classify image files with the network in a run folder.
 
-    Give the run folder first, then the pictures. A picture of the size of the training images is taken as it is,
-    but digits may be dark on bright or bright on dark. Other pictures are scaled, and digits are centered. If they are
-    gray, they become bright on dark.
+    Give the run folder first, then the pictures. A picture of the size of the training images keeps its pixels.
+    Other pictures are scaled. Digits are centered, too, and may be dark on bright or bright on dark at any size. If the
+    network takes gray images, a scaled picture with a bright border is inverted. For a network that was trained on a
+    folder of images, nothing is inverted.
     """
     with importing():
         import numpy as np

@@ -107,11 +107,11 @@ def submitted_sweep(
 
 
 def _check_same_division(parts: Path, number_of_parts: int) -> None:
-    """Requires as many parts as before, since what parts of another division trained would be trained once more."""
+    """Requires the same number of parts as before. With another number, finished members would be trained again."""
     before = {folder.name.partition("-of-")[2] for folder in parts.glob("*-of-*")}
     if before and before != {str(number_of_parts)}:
-        given = f"{number_of_parts}, while {parts} has parts of {' and of '.join(sorted(before))}"
-        raise InputError("--submit", "the number of parts as before", given, "Or name another folder by --out.")
+        expected = f"{' or '.join(sorted(before))}, the number of parts in {parts}"
+        raise InputError("--submit", expected, number_of_parts, "Give this number, or name another folder by --out.")
 
 
 def read_ended_sweep(

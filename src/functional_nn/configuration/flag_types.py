@@ -178,7 +178,7 @@ class Several(click.ParamType):
         name, *bounds = value.split(":")
         if bounds and name in DISTRIBUTIONS:
             if not isinstance(self.kind, Number):
-                expected = f"values separated by {self.separator!r}; only real numbers can be drawn"
+                expected = f"values separated by {self.separator!r}, since {name}:LOW:HIGH works for real numbers only"
                 self.fail(f"expected {expected}, got {value!r}.", param, ctx)
             if len(bounds) != 2:
                 self.fail(f"expected numbers as in {name}:LOW:HIGH, got {value!r}.", param, ctx)

@@ -127,7 +127,7 @@ class Pullback(NamedTuple):
     """A layer's backward pass. It requires a cotangent of the output's shape.
 
     Args:
-        backward: the layer's.
+        backward: the backward pass of the layer.
         shapes: the shapes of the output.
         types: the shapes and types of parameters and input. The cotangents are cast to these types.
     """

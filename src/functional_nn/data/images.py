@@ -35,9 +35,9 @@ ORIENTATION = 0x0112
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
     """Reads an image file as bytes of ``shape``, (height, width, channels).
 
-    An image of that height and width keeps its pixels. Other images are scaled, and gray ones become bright on dark. A
-    digit becomes bright on dark at every size. If it has another size, it is first cut out and then placed as in MNIST:
-    scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
+    An image of that height and width keeps its pixels. Other images are scaled, and inverted if they have a bright
+    border and ``channels`` is 1. A digit becomes bright on dark at every size. If it has another size, it is first cut
+    out and then placed as in MNIST: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
 
     Args:
         path: a PNG, JPEG or any other image file that Pillow reads.
@@ -45,8 +45,8 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
         digits: whether the images of the data set are single, centered digits.
 
     Raises:
-        DataError: if the file is missing, not an image, or an image of floating-point numbers or more than 16 bits, if
-            a digit's image is blank, or if the network takes neither 1 nor 3 channels.
+        DataError: if the file is missing or not an image; if its numbers have no known range (floating-point numbers,
+            more than 16 bits); if a digit's image is blank; or if the network takes neither 1 nor 3 channels.
     """
     height, width, channels = shape
     if channels not in (1, 3):
@@ -171,8 +171,8 @@ def _errors_as_data_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
     """The image, if its numbers have a known range. There is no rule for where white is in floating-point images.
 
-    In 32-bit integers, which Pillow gives for a file of 16 bits too, white is 65535. If all numbers are below 256, or
-    some below 0, it is something else.
+    Pillow gives 32-bit integers for files of 16 bits, too. There, white is 65535. If all numbers are below 256, white
+    is probably 255, so the range is not known. The same holds if a number is negative.
     """
     numbers = np.asarray(image) if image.mode == "I" else np.zeros(1, np.int32)
     least, largest = int(numbers.min()), int(numbers.max())

@@ -2,11 +2,12 @@
 
 A multiplication and an addition count one each, so a product of (m, k) and (k, n) counts 2 m k n. An elementwise
 operation counts one per output element, even a transcendental one. A reduction counts one per input element. Moves,
-comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Products of
-integers count. Equations that no result needs count, too: ``walk.live`` removes them. The body of a ``scan`` counts
-once for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the most operations. A
-convolution counts the products of every window with the weights, including padding, also where the platform computes it
-by matrix products. The stride of a transposed convolution leaves holes between its inputs; they count as 0.
+comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Matrix products and
+convolutions of integers count. Equations that no result needs count, too: ``walk.live`` removes them. The body of a
+``scan`` counts once for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the
+most operations. A convolution counts the products of every window with the weights, including padding, also where the
+platform computes it by matrix products. The stride of a transposed convolution leaves holes between its inputs; they
+count as 0.
 
 A product of complex matrices counts as four real ones, a complex addition 2 and a complex multiplication 6. A Fourier
 transform of n numbers counts 5 n log₂ n, and half of it if its input or output is real. A ragged product counts every
@@ -67,7 +68,7 @@ UNCOUNTED = frozenset(
 """Operations whose number of floating-point operations is not known here. Of a ``while`` the number of steps is not."""
 ADDING_UP = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub"))
 MULTIPLYING = frozenset(("scatter-mul", "scatter_mul"))
-COMPARING = frozenset(("scatter-min", "scatter_min", "scatter-max", "scatter_max"))
+EXTREMES = frozenset(("scatter-min", "scatter_min", "scatter-max", "scatter_max"))
 COMPLEX_COUNTS = {
     **dict.fromkeys(("add", "add_any", "sub", "neg", "reduce_sum", "reduce_window_sum", "cumsum", *ADDING_UP), 2),
     **dict.fromkeys(("mul", "reduce_prod", "cumprod", *MULTIPLYING), 6),
@@ -161,7 +162,7 @@ def flops_of(equation: JaxprEqn) -> int:
         return _per_element(name, result.dtype) * elements
     if name == "select_and_scatter_add":
         return operands[0].size * (1 + math.prod(equation.params["window_dimensions"]))
-    if name in ADDING_UP | MULTIPLYING | COMPARING:
+    if name in ADDING_UP | MULTIPLYING | EXTREMES:
         return _per_element(name, result.dtype) * operands[2].size
     return 0
 

@@ -65,8 +65,8 @@ def _operands_read_whole(step: Step) -> list[bool]:
 
 
 def _written(flat: Flat) -> list[int]:
-    """The least number of bytes that each result of a program writes, if arguments may be written in place."""
-    written: dict[object, int] = {}  # of an argument nothing is written before it is changed
+    """For each result, the least number of bytes that the program has to write, if it may change arguments in place."""
+    written: dict[object, int] = {}  # an argument has 0 until some of its elements are replaced
     for step in flat.steps:
         before = [written.get(place, 0) if isinstance(place, int) else 0 for place in step.inputs]
         sizes = [size_of(flat.shapes[place]) for place in step.outputs]

@@ -37,7 +37,8 @@ class Tape(NamedTuple):
         steps: the steps of the flat program.
         inputs: the places of its arguments.
         outputs: the places of its results.
-        active: the places of real and complex values that depend on the arguments; they have a cotangent.
+        active: the places of floating-point and complex values that depend on the arguments. A floating-point value has
+            a cotangent. At a complex one, the backward pass raises ``FormulaMissing``.
         kept: the places whose values the backward pass needs.
         calls: the name of the primitive of calls that have a backward pass of their own.
     """
@@ -176,7 +177,12 @@ def missing_rule(equation: JaxprEqn) -> str:
     name = equation.primitive.name
     function = _called_function(equation) if name in CALLS else ""
     operation = f"{function} ({name})" if function else name
-    operation += " of complex numbers" if _is_complex(equation) else ""
+    if _is_complex(equation):
+        return (
+            f"the function uses the operation {operation} of complex numbers, and the formulas here are for real "
+            "numbers. Use jax.grad of apply, or put the whole computation, from real input to real output, into one "
+            "child that is a Layer with a backward pass."
+        )
     return (
         f"the function uses the operation {operation}, which has no backward pass by hand here. Use jax.grad of apply, "
         "or make the operation one of the children: an activation such as functional_nn.relu, "

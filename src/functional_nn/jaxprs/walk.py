@@ -126,7 +126,7 @@ def joined(scope: str, inner: str) -> str:
 def times(equation: JaxprEqn) -> int:
     """How often an equation's inner programs run. A ``scan`` states its number of steps; a ``while`` counts once.
 
-    The program of a ``shard_map`` computes one share of the axes that it divides, and runs once for each share.
+    The program of a ``shard_map`` divides some axes of the mesh, and runs once for each part.
     """
     if equation.primitive.name == "scan":
         return equation.params["length"]

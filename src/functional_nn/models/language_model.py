@@ -296,7 +296,7 @@ def _check_prompt(argument: str, tokens: jax.Array, count: int) -> jax.Array:
 
 
 def _check_room(cache: Cache, examples: int) -> None:
-    """Requires a cache for so many examples, and a free place in it, if the number of steps in it is known."""
+    """Requires a cache for this number of examples, and a free place in it if its number of steps is known."""
     leaves = trees.flatten(cache)
     keys = next((path for path in leaves if path.endswith("/key")), None)
     if keys is None:

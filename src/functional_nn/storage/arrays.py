@@ -46,7 +46,7 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     if len(leaves) != len(jax.tree.leaves(tree)):
         raise InputError("tree", "a path of its own for every array", "two with the same", "Use keys without '/'.")
     if METADATA in leaves:  # such a file could be written, but never be read
-        raise InputError("tree", "paths of arrays", f"{METADATA}, which has another meaning in safetensors files")
+        raise InputError("tree", f"another path than {METADATA}, which safetensors files use", METADATA, "Rename it.")
     for path, leaf in leaves.items():
         check_array(path, leaf)
         if not is_key(leaf) and np.dtype(leaf.dtype).name not in STORED_TYPES:

@@ -19,8 +19,8 @@ class Memory(NamedTuple):
         outputs: bytes of the results.
         temporary: bytes of the scratch memory that is used while the program runs.
         shared: bytes of the results that take the place of a donated argument.
-        device_peak: the largest number of bytes in use on a device of the program since the process began, by any
-            program; None on a CPU, which does not report it.
+        device_peak: the peak memory use since the process began, by any program, and the maximum over the devices that
+            this program uses; None on a CPU, which does not report it.
     """
 
     arguments: int

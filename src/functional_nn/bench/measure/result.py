@@ -21,7 +21,7 @@ NEAR = 0.5
 BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "launch": "starting the program"}
 LEAST_SHOWN = 0.005
 """A smaller share is printed as 0%."""
-INTEGER_WORK = "moves, integers outside of products, random bits, comparisons and sorts count as 0"
+INTEGER_WORK = "moves, integers (except in matrix products), random bits, comparisons and sorts count as 0"
 WIDTH = 80
 """Printed lines have at most this number of characters."""
 LABEL_WIDTH = 14

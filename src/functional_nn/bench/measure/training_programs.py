@@ -87,7 +87,7 @@ def _sweep_executions(
 ) -> tuple[_Execution, ...]:
     """The programs of a sweep on each device.
 
-    The latest programs are cached. On a CPU, sweeps with any number of members, from that of cores on, use the same.
+    The latest programs are cached. On a CPU, all sweeps with at least as many members as cores use the same programs.
     """
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
     rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
@@ -115,7 +115,7 @@ def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices:
 def sweep_spec(
     network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, workers: int = 1
 ) -> ProgramSpec:
-    """The same for a sweep over learning rates, of which so many workers run the programs at the same time.
+    """The same for a sweep over learning rates. ``workers`` threads run the programs at the same time.
 
     ``mapped`` members are trained by one program; None: one member.
     """

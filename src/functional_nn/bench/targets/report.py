@@ -38,7 +38,7 @@ class TargetReport:
         flops: floating-point operations of one call, counted from the traced program.
         bytes: bytes that one call moves if every product reads its operands from memory and writes its result there.
         least_bytes: bytes of the arguments and results that one call has to move, whatever the chip keeps on itself.
-            Arguments that are updated in some places count as donated.
+            If an argument is returned with some elements replaced, only the new ones count: the rest can stay in place.
         products: the matrix products and convolutions with their padding, those with the most wasted work first.
         findings: the causes of slowness that ``explain`` finds in the program for this chip.
         uncounted: the operations that ``flops`` leaves out, and how often one call runs each.

@@ -109,8 +109,8 @@ def check_activation(
 
     Args:
         activation: one of ``ACTIVATIONS``, or your own. Your own function is evaluated and differentiated in 50
-            digits, so only its derivative gets verdicts. At a kink, and where it has no value, they are inconclusive:
-            give points without these.
+            digits, so only its derivative gets verdicts. At a kink, or where the function has no value, the verdict is
+            inconclusive. Choose other points.
         dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``. The last two are computed in 32 bits.
         points: numbers, or a dict of numbers by regime. None means points that are chosen in every regime.
 

@@ -121,7 +121,7 @@ class ComparedValues:
 
 
 def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) -> np.ndarray:
-    """The scale, but at least the size where that is known; the size where the scale is not finite."""
+    """Where ``is_known``, the larger of scale and size. Where the scale is not finite, the size."""
     return np.where(np.isfinite(scale), np.where(is_known, np.fmax(scale, size), scale), size)
 
 

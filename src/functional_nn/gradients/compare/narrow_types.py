@@ -15,21 +15,22 @@ from functional_nn.jaxprs.walk import all_equations
 
 MORE_BITS = 18
 """A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one
-float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions need fewer bits."""
+float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions are not counted."""
 BITS_OF_FLOAT32 = 24
-EIGHTHS = 8
-"""Multiples of 1/8, such as 300000.5, are exact in float32 up to two million. They were probably not rounded."""
-MOST_EIGHTHS = 2.0**40
+SIMPLE_FRACTION = 1 / 8
+"""Multiples of it, such as 300000.5, are exact in float32 up to two million. They were probably not rounded."""
+LARGEST_FRACTION = 2.0**40
 """Only numbers up to this one count: all large numbers of float64 are multiples of 1/8."""
 NARROW = ("float32", "float16", "bfloat16")
-"""The types with fewer digits than float64, the widest first."""
+"""The types with fewer digits than float64, the one with the most digits first."""
 
 
 def narrowest_type(function: Function, leaves: Leaves) -> str:
     """The narrowest floating-point type inside a function of float64 leaves: ``"float64"`` if it uses no other.
 
-    A type is used if an operation converts a float64 to it, as a cast does. Float32 is also used if a constant in the
-    code was rounded to it. Then even a right formula agrees with the exact derivative only to the digits of this type.
+    A type is used if an operation converts a float64 to it, as a cast does, or rounds it to as few bits. Float32 is
+    also used if a constant in the code was rounded to it. Then even a right formula agrees with the exact derivative
+    only to the digits of this type.
 
     >>> with jax.enable_x64(True):
     ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])
@@ -71,9 +72,9 @@ def _is_rounded_to_float32(value: object) -> bool:
 
 
 def is_simple_fraction(numbers: Array) -> np.ndarray:
-    """Which numbers need few bits, as whole numbers and simple fractions do. They were probably not rounded."""
+    """Which numbers look exact: they need at most 18 bits, or are multiples of 1/8 below 2⁴⁰."""
     size = np.abs(np.asarray(numbers, np.float64))
     mantissa, _ = np.frexp(size)
     with np.errstate(invalid="ignore", over="ignore"):
-        is_eighth = ((size * EIGHTHS) % 1 == 0) & (size < MOST_EIGHTHS)
-        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | is_eighth | ~np.isfinite(mantissa)
+        is_simple = (size % SIMPLE_FRACTION == 0) & (size < LARGEST_FRACTION)
+        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | is_simple | ~np.isfinite(mantissa)

@@ -29,8 +29,8 @@ SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
 """Steps of further differences. They are inaccurate, but detect changes that are too narrow for the larger steps."""
 FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
 """Factors of an element. An output that is the same for all of them does not depend on the element."""
-RATIOS = 7
-"""The number of halved steps over which the quotients at a kink have to change evenly."""
+REGULAR_STEPS = 7
+"""At a kink, this number of halvings of the step have to change the quotients by nearly the same factor."""
 ORDERS = 7
 """The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
 
@@ -213,10 +213,11 @@ def _extrapolated(
         jump = np.abs(right - left)[: len(STEPS)]
         kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
         unknown = kink | diverges | np.isnan(error)
-        # Quotients of a function that oscillates faster than the steps look like these too, but at random. Those of a
-        # kink or a jump follow a power of h: the jump changes by a factor between 1/2 and 2 if the step is halved.
-        ratio = jump[-RATIOS:] / jump[-RATIOS - 1 : -1]
+        # A function that oscillates faster than the steps has such quotients, too, but they change irregularly. At a
+        # kink or a discontinuity, each halving of the step multiplies the difference of the one-sided slopes by nearly
+        # the same factor, between 1/2 and 2.
+        ratio = jump[-REGULAR_STEPS:] / jump[-REGULAR_STEPS - 1 : -1]
         kink &= np.all((ratio > 0.4) & (ratio < 2.5), 0)
-        growth = differences[len(STEPS) - RATIOS :] / differences[len(STEPS) - RATIOS - 1 : -1]
+        growth = differences[len(STEPS) - REGULAR_STEPS :] / differences[len(STEPS) - REGULAR_STEPS - 1 : -1]
         diverges &= np.all((growth > 0.99) & (growth < 10), 0)
     return value, np.where(unknown, np.inf, error), kink | diverges

@@ -249,7 +249,8 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     Math:
         y = r(f(r(x))) with r(x)ₜ = x_{T-1-t}, or y = f(r(x)) if f gives no sequence
 
-        An output is a sequence if it has as many axes as x. If x is ``Masked``, it is a sequence if it is ``Masked``.
+        An output is a sequence if it has as many axes as x. If x is ``Masked``, the output
+        is a sequence only if it is ``Masked``, too.
 
     Gradient:
         r is linear and its own transpose: x_bar = r(backward(residuals, r(y_bar))).
@@ -305,7 +306,7 @@ def _is_sequence(y: Value, x: Value) -> bool:
         return isinstance(y, Masked)
     if y.ndim != x.ndim and y.ndim > 2 and y.shape[1] == x.shape[1]:
         expected = f"an output of {x.ndim} axes if it is a sequence, as x is"
-        remedy = "Put layers that change the number of axes, such as flatten(keep=1), outside of it."
+        remedy = "Put layers that change the number of axes, such as flatten(keep=1), after it."
         raise InputError("layer", expected, f"shapes {x.shape} of x and {y.shape} of the output", remedy)
     return y.ndim == x.ndim
 

@@ -28,7 +28,7 @@ class Combiner(NamedTuple):
 
 
 def check_shapes_fit(shapes: Mapping[str, Shapes], combine: str, *, batch_axes: int = 0) -> None:
-    """Requires outputs whose shapes fit together; nothing is broadcast. The shapes begin with this many batch axes."""
+    """Requires outputs whose shapes fit together; nothing is broadcast. The first ``batch_axes`` are batch axes."""
     joined = combine == "concatenate"
     if any(map(_are_several, shapes.values())):
         raise InputError("layers", "layers with one output each", "a layer with several outputs")

@@ -87,9 +87,9 @@ def batch_norm(
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: in training, for a single value per channel, for a batch that is all padding, and for examples that
-            are computed one at a time by this library. Under a ``vmap`` of your own over examples, each is normalized
-            alone.
+        InputError: in training, for a single value per channel, for a batch that is all padding, and inside
+            ``per_example_gradients``, which computes examples one at a time. A ``vmap`` of your own over examples
+            cannot be noticed: there, each example is normalized by its own mean and variance.
 
     >>> layer = batch_norm()
     >>> params, state = layer.init(None, (1,))

@@ -104,8 +104,8 @@ def normalize(
 
     - The mean is computed from the distances to the largest value. So its rounding error depends on these distances
       and not on the size of the mean, and equal values have the deviation 0 however large they are.
-    - Deviations are divided by the largest distance before they are squared, so that no square overflows. Only the sum
-      of the distances itself may overflow, for values near the largest finite number.
+    - Deviations are divided by the largest distance before they are squared, so that no square overflows. The sum of
+      the distances can still overflow, for values near the largest finite number.
 
     The largest value and the largest distance cancel in x̂, so they are constants for differentiation.
     """

@@ -52,8 +52,8 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
     Args:
         folders: the folders of all parts, in any order.
-        out: a new folder, or one in which such a merge was not finished. If it has the whole sweep already, and nothing
-            else, it is only read.
+        out: a new folder, or one in which such a merge was not finished. If it has the whole sweep, but no page
+            yet, it is only read.
 
     Returns:
         The result of the whole sweep, without parameters.
