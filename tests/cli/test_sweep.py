@@ -141,7 +141,7 @@ def test_halving_patience_and_one_order(swept, tmp_path):
         (["--optimizer", "adam,sgdd"], "Did you mean sgd?"),
         (["--hidden", "4/0"], "expected positive integers"),
         (["--learning-rate", "log-uniform:1e-3"], "expected numbers as in log-uniform:LOW:HIGH"),
-        (["--shift", "uniform:0:4", "--draws", "3"], "only real numbers can be drawn, got 'uniform:0:4'"),
+        (["--shift", "uniform:0:4", "--draws", "3"], "works for real numbers only, got 'uniform:0:4'"),
         (["--learning-rate", "log-uniform:1e-3:1e-1"], "learning_rate without --draws"),
         (["--draws", "3"], "--draws 3 without one"),
         (["--learning-rate", "log-uniform:1e-1:1e-3", "--draws", "3"], "the lower first"),
