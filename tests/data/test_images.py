@@ -54,6 +54,13 @@ def test_every_gray_image_becomes_bytes_of_the_shape(tmp_path, pixels, digits):
             assert (image.shape, image.dtype) == (shape, np.uint8)
 
 
+def test_pixels_that_vanish_when_the_image_becomes_smaller_are_no_digit(tmp_path):
+    pixels = np.zeros((44, 44), np.uint8)
+    pixels[[3, 40], [3, 40]] = 255
+    with pytest.raises(DataError, match="expected an image with a digit on it, got one with a few single pixels"):
+        reading(tmp_path, pixels, (1, 1, 1), digits=True)
+
+
 @given(pixels=arrays.arrays(np.uint8, (28, 28)))
 @same_folder
 def test_an_image_of_the_right_size_keeps_its_pixels_but_for_polarity(tmp_path, pixels):

@@ -248,6 +248,8 @@ def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
     scale = DIGIT_SHARE * min(height, width) / max(digit.shape)
     digit = _scaled(digit, *(max(1, round(size * scale)) for size in digit.shape))
+    if not digit.any():  # single pixels may vanish when the image becomes smaller
+        raise DataError(str(path), "an image with a digit on it", "one with a few single pixels")
     # Move the center of mass to the middle of the image, as far as the digit stays inside. Pixel i is from i to i + 1,
     # so its center is at i + 1/2.
     mass = digit.astype(float)
