@@ -64,6 +64,20 @@ def compiled_text(executable) -> str:
     return re.sub(r", metadata=\{[^}]*\}", "", text)
 
 
+def swept(network, data, **options):
+    """Runs a sweep of two learning rates."""
+    fnn.sweep(
+        model=network.net,
+        loss=network.loss,
+        optimizer=lambda h: optax.adam(h["learning_rate"]),
+        grid=fnn.grid(learning_rate=[RATE, 0.02]),
+        data=data,
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        **options,
+    )
+
+
 def test_train_is_the_program_of_fit(network, data, made_programs):
     fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
     (of_fit,) = made_programs
@@ -109,15 +123,7 @@ def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_pr
     monkeypatch.setattr(w2, "compiled_programs", stop)
     with pytest.raises(InterruptedError):
         w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
-    fnn.sweep(
-        model=network.net,
-        loss=network.loss,
-        optimizer=lambda h: optax.adam(h["learning_rate"]),
-        grid=fnn.grid(learning_rate=[RATE, 0.02]),
-        data=data,
-        epochs=1,
-        batch_size=BATCH_SIZE,
-    )
+    swept(network, data)
     sweep_call(network, BATCH_SIZE, "float32", 2)
     specs += [programs.spec for programs in made_programs]
     alike = [replace(spec, recipe=None, batch_size=1, data=None) for spec in specs]
@@ -133,16 +139,7 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
 
     two_in_one = fnn.sweeps.Plan(1, 2)
     monkeypatch.setattr(training_programs, "planned", lambda name, members: two_in_one)
-    fnn.sweep(
-        model=network.net,
-        loss=network.loss,
-        optimizer=lambda h: optax.adam(h["learning_rate"]),
-        grid=fnn.grid(learning_rate=[RATE, 0.02]),
-        data=data,
-        epochs=1,
-        batch_size=BATCH_SIZE,
-        plan=two_in_one,
-    )
+    swept(network, data, plan=two_in_one)
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
