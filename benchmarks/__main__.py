@@ -70,6 +70,22 @@ def above_zero(text: str) -> float:
     return number
 
 
+def new_file(text: str) -> Path:
+    """A type of argument: a file to write. A folder is refused before anything is measured, and not afterwards."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file, got the folder {text}")
+    return path
+
+
+def folder(text: str) -> Path:
+    """A type of argument: a folder, which may be a new one."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, got the file {text}")
+    return path
+
+
 def sizes(text: str) -> list[int]:
     """A type of argument: positive integers, separated by commas."""
     return [at_least(1)(size) for size in text.split(",")]
@@ -182,8 +198,8 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
     help = "some of the functions, separated by semicolons (default all)"
     command.add_argument("--functions", type=some_of(NAMES, ";"), default=NAMES, help=help)
-    command.add_argument("--out", type=Path, help="the page in Markdown (default: print it)")
-    command.add_argument("--json", type=Path, help="a file for all measured errors")
+    command.add_argument("--out", type=new_file, help="the page in Markdown (default: print it)")
+    command.add_argument("--json", type=new_file, help="a file for all measured errors")
 
     command = commands.add_parser("targets", help="the named models, compiled for a TPU that is not there")
     help = "some of the models (default all)"
@@ -200,7 +216,7 @@ def parse_arguments() -> argparse.Namespace:
     help = f"some of {','.join(PARTS)} (default all)"
     command.add_argument("--parts", type=some_of(PARTS), default=list(PARTS), help=help)
     help = "JSON lines to append to as well (default benchmarks/results/accelerator.jsonl, for full sizes)"
-    command.add_argument("--results", type=Path, help=help)
+    command.add_argument("--results", type=new_file, help=help)
 
     command = commands.add_parser("mnist-records", help="the smallest, quickest and most accurate networks on MNIST")
     known = RECORDS
@@ -221,7 +237,8 @@ def parse_arguments() -> argparse.Namespace:
         place = "" if whole_folder else f"{name.replace('-', '_')}.jsonl"
         kind = "folder of the JSON lines" if whole_folder else "JSON lines to append to"
         help = f"{kind} (default benchmarks/results/{place})"
-        command.add_argument("--results", type=Path, default=records.RESULTS / place, help=help)
+        results = folder if whole_folder else new_file
+        command.add_argument("--results", type=results, default=records.RESULTS / place, help=help)
     arguments = parser.parse_args()
     baseline = getattr(arguments, "baseline", None)
     if baseline is not None and baseline not in arguments.peers:

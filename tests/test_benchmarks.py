@@ -47,6 +47,30 @@ def test_the_baseline_of_a_race_is_one_of_its_peers(monkeypatch, capsys, peer):
     assert "--baseline: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flag", "expected"),
+    [
+        (["w1", "--data-dir", "none", "--results", "folder"], "--results", "expected a file, got the folder"),
+        (["compile", "--results", "folder"], "--results", "expected a file, got the folder"),
+        (["accelerator", "--out", "new", "--results", "folder"], "--results", "expected a file, got the folder"),
+        (["tails", "--out", "folder"], "--out", "expected a file, got the folder"),
+        (["tails", "--json", "folder"], "--json", "expected a file, got the folder"),
+        (["all", "--data-dir", "none", "--results", "file"], "--results", "expected a folder, got the file"),
+        (["tables", "--results", "file"], "--results", "expected a folder, got the file"),
+    ],
+)
+def test_results_that_could_not_be_written_are_refused_before_the_measurement(
+    monkeypatch, capsys, tmp_path, arguments, flag, expected
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit):
+        import_module("benchmarks.__main__").parse_arguments()
+    assert f"argument {flag}: {expected} {arguments[-1]}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_errors_of_jax_are_those_of_its_own_functions(dtype):
     """They are the same functions as the package's, but other programs: ``jax.nn`` and Optax have their own."""

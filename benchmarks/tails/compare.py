@@ -28,6 +28,9 @@ def compare(console: Console, functions: Sequence[str], out: Path | None, json_f
     """
     circumstances = records.circumstances()
     versions = records.versions((*VERSIONS, "torch") if pytorch.is_installed() else VERSIONS)
+    for path in (out, json_file):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     with console.status("starting") as status:
         for case in CASES:
