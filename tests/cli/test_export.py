@@ -297,7 +297,8 @@ def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, ca
     np.testing.assert_array_equal(after["params/mlp_0/dense_0/weight"], before["params/dense_0/weight"])
     assert after["params/mlp_0/dense_1/weight"].shape == (8, 5)
     capsys.readouterr()
-    again = ["train", "--from", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "20", "--freeze", "dense_*"]
+    flags = [*five_classes[2:], "--epochs", "1", "--batch-size", "20"]
+    again = ["train", "--from", str(tmp_path / "run"), *flags, "--freeze", "dense_*"]
     refused(capsys, [*again, "--out", tmp_path / "x"], "--freeze", "leave parameters to train")
     again[-1] = "dense_0/*, dense_1/bias"
     assert cli.run([*again, "--out", str(tmp_path / "again")]) == 0
@@ -316,9 +317,11 @@ def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, ca
 
 def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
     arguments = ["train", "--from", imported, "--out", tmp_path / "x"]
+    refused(capsys, arguments, "--from: expected the data to train on, by --data-dir", "trained on 'tiny'")
+    arguments += tiny[tiny.index("--data-dir") :][:2]
     refused(capsys, [*arguments, "--hidden", "8,8"], "--from", "--hidden", "dense_2")
     refused(capsys, [*arguments, "--hidden", "9"], "--hidden", "params/dense_0/weight float32(16, 8)")
-    refused(capsys, [*arguments, "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
+    refused(capsys, [*arguments[:-2], "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
     refused(capsys, [*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
     refused(capsys, [*arguments, "--freeze", "dense_0/*, dense_9/*"], "--freeze", "got 'dense_9/*'")
     refused(capsys, [*arguments, "--model", "lstm"], "--from: expected a run of the model lstm")

@@ -302,11 +302,12 @@ def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
     folder, image = copy
     path = folder / "config.json"
     good = json.loads(path.read_text())
+    del good["sha256"]
     for value in WRONG[name]:
-        path.write_text(json.dumps({**good, name: value}))
+        path.write_text(signed_text({**good, name: value}))
         tied(folder)
         refused(capsys, [folder, image], str(path))
-    path.write_text(json.dumps({key: value for key, value in good.items() if key != name}))
+    path.write_text(signed_text({key: value for key, value in good.items() if key != name}))
     tied(folder)
     refused(capsys, [folder, image], str(path), name)
 
@@ -330,7 +331,7 @@ def test_fault_48_another_activation_is_noticed(copy, capsys):
     folder, image = copy
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"relu"', '"tanh"'))
-    refused(capsys, [folder, image], str(path), "expected the file that belongs to result.json, got another one")
+    refused(capsys, [folder, image], str(path), "checksum does not match")
 
 
 def test_fault_48_parameters_that_are_not_finite_are_no_answer(copy, capsys):

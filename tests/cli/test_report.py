@@ -15,6 +15,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
+from functional_nn.storage.files import signed_text
 from functional_nn.storage.identity import check_kind
 
 REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?data:)|@import|<link""")
@@ -56,10 +57,17 @@ ALL = [
 ]
 
 
-def test_train_writes_the_page_that_report_writes_again(copied, capsys):
+@pytest.fixture
+def data_dir(tiny) -> list[str]:
+    """The flag with the folder of the data, which ``report`` does not take from the folder of the run."""
+    place = tiny.index("--data-dir")
+    return tiny[place : place + 2]
+
+
+def test_train_writes_the_page_that_report_writes_again(copied, data_dir, capsys):
     first = (copied / "report.html").read_bytes()
     (copied / "report.html").unlink()
-    assert run(["report", str(copied)]) == 0
+    assert run(["report", str(copied), *data_dir]) == 0
     assert capsys.readouterr().out == f"{copied / 'report.html'}\n"
     assert (copied / "report.html").read_bytes() == first
     run_folder.verify_run_folder(copied)
@@ -75,7 +83,7 @@ def test_the_page_of_a_run_says_everything_and_needs_no_other_file(trained):
 
 
 @pytest.mark.slow
-def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabilities(tiny, tmp_path, capsys):
+def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabilities(tiny, data_dir, tmp_path, capsys):
     folder = tmp_path / "run"
     assert run([*tiny, "--learning-rate", "1e30", "--out", str(folder), "--quiet"]) == 1
     first = (folder / "report.html").read_bytes()
@@ -85,7 +93,7 @@ def test_the_page_of_a_run_that_blew_up_has_the_cause_and_no_made_up_probabiliti
     assert f'<p class="note">{escape(message)}</p>' in page(folder)
     assert "outputs are not finite for" in page(folder)
     assert not {"Confusion matrix", "Most wrong test images"} & set(titles(page(folder)))
-    assert run(["report", str(folder)]) == 0
+    assert run(["report", str(folder), *data_dir]) == 0
     assert (folder / "report.html").read_bytes() == first
 
 
@@ -99,20 +107,57 @@ def test_a_resumed_run_goes_on_with_its_statistics(copied, tiny):
     assert after[:2] == before
 
 
-def test_a_killed_run_has_a_page_from_its_newest_checkpoint(copied):
+@pytest.fixture
+def killed(copied) -> Path:
+    """A run that was killed while it wrote the metrics of its third epoch."""
     for name in ("result.json", "model.safetensors", "report.html"):
         (copied / name).unlink()
     with open(copied / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3, "train_l')
-    assert run(["report", str(copied)]) == 0
+    return copied
+
+
+def test_a_killed_run_has_a_page_from_its_newest_checkpoint(killed, data_dir):
+    copied = killed
+    assert run(["report", str(copied), *data_dir]) == 0
     text = page(copied)
     assert "It has not finished, or it was killed." in text
     assert "newest checkpoint, after epoch 2" in text
     assert titles(text) == ALL  # without a result, epochs and versions are known
     shutil.rmtree(copied / "checkpoints")
-    assert run(["report", str(copied)]) == 0
-    assert "There are no parameters and no checkpoints" in page(copied)
+    assert run(["report", str(copied), *data_dir]) == 0
+    assert "There are no checkpoints" in page(copied)
     assert "Confusion matrix" not in titles(page(copied))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("0.1", "0.2", 1).replace("0.3", "0.4", 1), "differs from the checkpoint"),
+        (lambda text: text.splitlines(keepends=True)[0], "differs from the checkpoint"),
+        (lambda text: "", "differs from the checkpoint"),
+        (lambda text: text[::-1], "The metrics were changed"),
+        (lambda text: text.partition('{"epoch": 3')[0] + '{"epoch": 3, "loss": 0.1}\n', "has 1 later epoch, without"),
+    ],
+)
+def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed, data_dir, change, said):
+    assert run(["report", str(killed), *data_dir]) == 0
+    good = page(killed)
+    path = killed / "metrics.jsonl"
+    path.write_text(change(path.read_text()))
+    assert run(["report", str(killed), *data_dir]) == 0
+    assert said in page(killed)
+    without_notes = re.compile(r'\s*<p class="note">.*?</p>')
+    assert without_notes.sub("", page(killed)) == without_notes.sub("", good)
+
+
+def test_a_changed_configuration_of_a_killed_run_is_refused(killed, capsys):
+    path = killed / "config.json"
+    good = path.read_text()
+    for changed in (good.replace('"epochs": 2', '"epochs": 4'), good.replace("sha256", "sha255")):
+        path.write_text(changed)
+        assert run(["report", str(killed)]) == 2
+        assert f"{path}: expected a run's configuration, as it was written" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
@@ -126,7 +171,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 
 def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them_has_a_page(
-    trained, tiny, tmp_path, monkeypatch, capsys
+    trained, tiny, data_dir, tmp_path, monkeypatch, capsys
 ):
     rows = run_folder.read_layer_statistics(trained)
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -142,7 +187,7 @@ def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them
     assert not (tmp_path / "report.html").exists()
     for name in ("model.safetensors", "checkpoints/0000000002/arrays.safetensors"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
-    assert run(["report", str(tmp_path)]) == 0
+    assert run(["report", str(tmp_path), *data_dir]) == 0
     assert "after epoch 2." in page(tmp_path)  # computed anew
 
 
@@ -161,18 +206,20 @@ def test_an_interrupted_run_with_other_metrics(tiny, tmp_path, monkeypatch):
     assert "Confusion matrix" in titles(text)
 
 
-def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, tmp_path):
-    configuration = json.loads((copied / "config.json").read_text())
+def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, data_dir, tmp_path):
+    configuration = run_folder.read_configuration(copied)
     names = ["<script>alert(1)</script>", "&", '"']
-    changed = configuration | {"data_dir": str(tmp_path / "<gone>"), "class_names": names}
-    (copied / "config.json").write_text(json.dumps(changed))
+    (copied / "config.json").write_text(signed_text(configuration | {"class_names": names}))
     assert run(["report", str(copied)]) == 0
+    text = page(copied)
+    assert "The data set is not opened without --data-dir" in text
+    assert "Confusion matrix" not in titles(text)
+    assert {"Learning curves", "Layers: outputs and gradients"} <= set(titles(text))
+    assert run(["report", str(copied), "--data-dir", str(tmp_path / "<gone>")]) == 0
     text = page(copied)
     assert "The data set could not be loaded" in text
     assert "&lt;gone&gt;" in text
-    assert "Confusion matrix" not in titles(text)
-    assert {"Learning curves", "Layers: outputs and gradients"} <= set(titles(text))
-    assert run(["report", str(copied), "--data-dir", str(configuration["data_dir"])]) == 0
+    assert run(["report", str(copied), *data_dir]) == 0
     text = page(copied)
     assert "Confusion matrix" in titles(text)
     assert "&lt;script&gt;alert(1)" in text

@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from functional_nn.core.errors import InputError
-from functional_nn.storage.files import check_new_folder, check_path, opened_whole, write_whole
+from functional_nn.storage.files import check_new_folder, check_path, checksum_of, opened_whole, read_file, write_whole
 from functional_nn.storage.locks import one_writer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
 
 
-def test_fault_45_a_link_is_followed_and_stays_one(tmp_path):
+def test_fault_45_a_link_that_the_user_named_is_followed_and_stays_one(tmp_path):
     target, first, second = tmp_path / "target", tmp_path / "first", tmp_path / "second"
     target.write_text("old")
     second.symlink_to("target")
     first.symlink_to(second)
-    write_whole(first, "new")
+    write_whole(first, "new", follow_links=True)
     assert (target.read_text(), first.is_symlink(), second.is_symlink()) == ("new", True, True)
 
 
 def test_fault_45_a_link_to_nothing_makes_the_file(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    write_whole(tmp_path / "link", "new")
+    write_whole(tmp_path / "link", "new", follow_links=True)
     assert ((tmp_path / "target").read_text(), (tmp_path / "link").is_symlink()) == ("new", True)
 
 
@@ -33,7 +33,7 @@ def test_fault_45_links_in_a_circle_are_an_error(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(OSError, match="symbolic links"):
-        write_whole(tmp_path / "a", "new")
+        write_whole(tmp_path / "a", "new", follow_links=True)
 
 
 def test_fault_45_a_pipe_is_written_to(tmp_path):
@@ -41,7 +41,7 @@ def test_fault_45_a_pipe_is_written_to(tmp_path):
     received = []
     reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
     reader.start()
-    write_whole(tmp_path / "pipe", "through")
+    write_whole(tmp_path / "pipe", "through", follow_links=True)
     reader.join()
     assert received == ["through"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
@@ -50,9 +50,9 @@ def test_fault_45_a_pipe_is_written_to(tmp_path):
 def test_fault_45_devices_are_written_to():
     for device in ("/dev/null", "/dev/full"):
         assert stat.S_ISCHR(os.stat(device).st_mode)
-    write_whole(Path("/dev/null"), "gone")
+    write_whole(Path("/dev/null"), "gone", follow_links=True)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(Path("/dev/full"), "no room")
+        write_whole(Path("/dev/full"), "no room", follow_links=True)
     for device in ("/dev/null", "/dev/full"):
         assert stat.S_ISCHR(os.stat(device).st_mode)
 
@@ -62,8 +62,46 @@ def test_fault_45_an_open_file_is_written_to_and_not_replaced(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.write(b"old, ")
         file.flush()
-        write_whole(Path(f"/proc/self/fd/{file.fileno()}"), "new")
+        write_whole(Path(f"/proc/self/fd/{file.fileno()}"), "new", follow_links=True)
     assert (tmp_path / "file").read_text() == "old, new"
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "device"])
+def test_nothing_is_written_through_what_stands_in_a_folder(tmp_path, kind):
+    place, target = tmp_path / "report.html", tmp_path / "target"
+    if kind == "link":
+        target.write_text("precious")
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/null" if kind == "device" else target)
+    with pytest.raises(OSError, match="not a regular file" if kind == "pipe" else "link, which is not followed"):
+        write_whole(place, "new")
+    assert target.exists() == (kind == "link")
+    assert kind != "link" or target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_only_regular_files_are_read_and_a_pipe_does_not_wait(tmp_path, kind):
+    place, target = tmp_path / "config.json", tmp_path / "target"
+    target.write_text("private")
+    if kind == "link":
+        place.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    reasons = {"link": "not followed", "pipe": "not a regular file", "folder": "Is a directory"}
+    for read in (read_file, checksum_of):
+        with pytest.raises(OSError, match=reasons[kind]):
+            read(place)
+
+
+def test_a_lock_is_for_its_owner_alone(tmp_path):
+    (tmp_path / ".lock").touch(0o666)  # of an earlier version
+    for folder in (tmp_path, tmp_path / "new"):
+        with one_writer("out", folder):
+            assert stat.S_IMODE((folder / ".lock").stat().st_mode) == 0o600
 
 
 def test_fault_45_permissions_stay(tmp_path):
@@ -76,7 +114,7 @@ def test_fault_45_permissions_stay(tmp_path):
 def test_fault_45_an_interruption_leaves_the_old_file(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(ZeroDivisionError), opened_whole(tmp_path / "link") as file:
+    with pytest.raises(ZeroDivisionError), opened_whole(tmp_path / "link", follow_links=True) as file:
         file.write(b"half" * (1 // 0))
     assert (tmp_path / "target").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]

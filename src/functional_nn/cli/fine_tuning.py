@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from functional_nn.data.dataset import Dataset
     from functional_nn.storage.files import JsonObject
 
-DATA = ("dataset", "data_dir", "image_size", "image_color")
 NETWORK = ("model", "hidden", "activation", "dropout", "batch_norm", "precision")
 
 
 def with_settings_of(run: Path, configuration: Configuration, context: click.Context) -> Configuration:
-    """The configuration with the network and the data of an earlier run, where no flag says otherwise.
+    """The configuration with the network of an earlier run, where no flag says otherwise.
+
+    The data are never taken from the earlier run. Its folder may come from a stranger, who must not choose which files
+    of this computer are opened.
 
     Args:
         run: the folder of the earlier run.
@@ -36,7 +38,10 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
 
     Raises:
         DataError: if the folder has no finished run.
+        InputError: if the earlier run had other data than the digits in the package, and no flag names the new run's.
     """
+    from functional_nn.data.image_folder import PREFIX
+    from functional_nn.data.sources import EMBEDDED
     from functional_nn.storage import run_folder
 
     values = run_folder.read_configuration(run)
@@ -50,7 +55,12 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
         raise InputError("--from", f"a run of the model {configuration.model}", f"{run}, a run of {earlier.model}")
     names = [name for name in NETWORK if is_free(name)]
     if is_free("dataset"):
-        names += [name for name in DATA if is_free(name)]
+        has_path = earlier.dataset.startswith(PREFIX)
+        if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):
+            flag = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
+            remedy = f"It was trained on {short_repr(earlier.dataset)}. The folder of a run does not choose the data."
+            raise InputError("--from", f"the data to train on, by {flag}", f"{run} without this flag", remedy)
+        names.append("dataset")
     return replace(configuration, **{name: getattr(earlier, name) for name in names})
 
 

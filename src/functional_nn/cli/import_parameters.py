@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.fine_tuning import DATA, NETWORK
+from functional_nn.cli.fine_tuning import NETWORK
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.run_configuration import Configuration
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
 
-FLAGS = (*NETWORK, *DATA)
+FLAGS = (*NETWORK, "dataset", "data_dir", "image_size", "image_color")
 """The flags of a run that say what the network and its images are."""
 
 BETTER_THAN_CHANCE = 0.1
@@ -72,7 +72,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
             with suppress(OSError):
                 out.rmdir()
         raise
-    origin = {"file": file.name, "sha256": checksum_of(file)}
+    origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}

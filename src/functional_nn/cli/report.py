@@ -26,7 +26,9 @@ NO_PAGE = "No report.html, since jinja2 is missing: pip install 'functional-nn[p
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
-@click.option("--data-dir", metavar="DIR", help="Folder of the run's data, if they were moved.")
+@click.option(
+    "--data-dir", metavar="DIR", help="Folder of the run's data. A folder that FOLDER itself names is never opened."
+)
 @COMPILATION_CACHE
 def report(folder: Path, data_dir: str | None) -> None:
     """Write a page about a run or a sweep: FOLDER/report.html.
@@ -119,11 +121,15 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     Args:
         folder: what ``train --out`` wrote. The run may have been interrupted, and may be going on.
         data: the data of the run; None to load them.
-        data_dir: the folder of the data, if it is another one than that of the run.
+        data_dir: the folder of the data, which the user has named. Without it, only the digits in the package are
+            loaded: a folder that came from a stranger must not choose which files are opened, or whose pictures the
+            page shows.
 
     Raises:
         DataError: if the configuration or the metrics are damaged.
     """
+    import jax
+
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
     from functional_nn.exchange.saved_networks import image_shapes
@@ -134,7 +140,6 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     path = folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(dict(values), path)
     classes, image_shape = image_shapes(values, path)
-    history = run_folder.read_metrics(folder)
     notes: list[str] = []
     net = configuration.network(classes)
     result: JsonObject | None = None
@@ -144,7 +149,9 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    params, state, epoch = _parameters(folder, net, image_shape, result, len(history), notes)
+    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
+    read = _finished(folder, shapes, result, notes) if result is not None else _unfinished(folder, shapes, notes)
+    history, params, state, epoch = read
     if data is None:
         data = _data(configuration, data_dir, classes, image_shape, notes)
     statistics = run_folder.read_layer_statistics(folder)
@@ -197,40 +204,65 @@ def _part_of(found: Checkpoint, root: str) -> Params:
     )
 
 
-def _parameters(
-    folder: Path,
-    net: Layer,
-    image_shape: tuple[int, int, int],
-    result: JsonObject | None,
-    epochs: int,
-    notes: list[str],
-) -> tuple[Params | None, State | None, int]:
-    """The parameters and the state of a run, and the number of epochs that they were trained for.
+def _finished(
+    folder: Path, shapes: tuple[Params, State], result: JsonObject, notes: list[str]
+) -> tuple[list[JsonObject], Params | None, State | None, int]:
+    """The history of a finished run, its parameters and state, and the number of epochs that they were trained for.
 
-    They come from the run's end if it has one, otherwise from its newest checkpoint.
+    Args:
+        folder: the folder, whose files are verified.
+        shapes: those of the network's parameters and state.
+        result: the result of the run.
+        notes: sentences about what is missing are added here.
     """
-    import jax
-
     from functional_nn.core.errors import DataError
-    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.storage import run_folder
     from functional_nn.storage.parameters import load_parameters
 
-    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
+    history = run_folder.read_metrics(folder)
     try:
-        if result is not None:
-            params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
-            return params, state, run_folder.kept_epoch(result, epochs)
+        params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
+    except DataError as error:
+        notes.append(f"The parameters could not be read, so everything that needs them is left out. {error}")
+        return history, None, None, 0
+    return history, params, state, run_folder.kept_epoch(result, len(history))
+
+
+def _unfinished(
+    folder: Path, shapes: tuple[Params, State], notes: list[str]
+) -> tuple[list[JsonObject], Params | None, State | None, int]:
+    """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
+    import jax
+
+    from functional_nn.core.counts import counted
+    from functional_nn.core.errors import DataError
+    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.storage.files import check_no_link, finite_json
+    from functional_nn.training.resilience.checkpointing import saved_history
+
+    try:
+        check_no_link(str(folder), folder / run_folder.CHECKPOINTS)
         found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
         if found is None:
-            notes.append("There are no parameters and no checkpoints, so everything that needs them is left out.")
-            return None, None, 0
+            notes.append("There are no checkpoints, so the epochs, and everything that needs parameters, are left out.")
+            return [], None, None, 0
+        history = finite_json([metrics.row() for metrics in saved_history(found)])
         params = found.tree(shapes[0], "train_state/params")
         state = found.tree(shapes[1], "train_state/state") if jax.tree.leaves(shapes[1]) else shapes[1]
     except DataError as error:
-        notes.append(f"The parameters could not be read, so everything that needs them is left out. {error}")
-        return None, None, 0
-    notes.append(f"The run has not ended. The parameters are those of its newest checkpoint, after epoch {found.step}.")
-    return params, state, found.step
+        notes.append(f"The checkpoints could not be read, so everything that needs them is left out. {error}")
+        return [], None, None, 0
+    notes.append(f"The run has not ended. Everything here comes from its newest checkpoint, after epoch {found.step}.")
+    try:
+        written = run_folder.read_metrics(folder)
+    except DataError as error:
+        notes.append(f"The metrics were changed, and are not used. {error}")
+    else:
+        if written[: len(history)] != history:
+            notes.append("The file metrics.jsonl differs from the checkpoint: it was changed, and is not used.")
+        elif later := len(written) - len(history):
+            notes.append(f"The file metrics.jsonl has {counted(later, 'later epoch')}, without a checkpoint.")
+    return history, params, state, found.step
 
 
 def _data(
@@ -240,11 +272,18 @@ def _data(
     image_shape: tuple[int, int, int],
     notes: list[str],
 ) -> Dataset | None:
-    """The data of a run; None if they cannot be loaded any more."""
+    """The data of a run; None if the user has not named their folder, or if they cannot be loaded any more."""
     from functional_nn.core.errors import InputError
+    from functional_nn.data.image_folder import PREFIX
+    from functional_nn.data.sources import EMBEDDED
 
+    if data_dir is None and configuration.dataset != EMBEDDED:
+        notes.append("The data set is not opened without --data-dir DIR, so everything that needs it is left out.")
+        return None
+    if data_dir is not None and configuration.dataset.startswith(PREFIX):
+        configuration, data_dir = replace(configuration, dataset=f"{PREFIX}{data_dir}"), None
     try:
-        data = replace(configuration, data_dir=data_dir or configuration.data_dir).load_data()
+        data = replace(configuration, data_dir=data_dir).load_data()
     except (InputError, OSError) as error:
         notes.append(f"The data set could not be loaded, so everything that needs it is left out. {error}")
         return None

@@ -16,7 +16,7 @@ import numpy as np
 from functional_nn.core.counts import is_count
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.inflate import Inflated
-from functional_nn.storage.files import check_path, opened_whole
+from functional_nn.storage.files import check_path, opened_whole, regular_file
 
 DTYPES = {
     0x08: np.dtype(np.uint8),
@@ -68,7 +68,7 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     if not is_count(maximum_bytes, least=0):
         raise InputError("maximum_bytes", "a number of bytes", short_repr(maximum_bytes))
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular_file) as file:
             length = os.fstat(file.fileno()).st_size
             compressed = file.read(2) == b"\x1f\x8b"
             file.seek(0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core.errors import DataError, shortened
+from functional_nn.storage.files import regular_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,9 +104,7 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     Raises:
         DataError: if the file is missing or not an image.
     """
-    import PIL.Image
-
-    with _errors_as_data_errors(path), PIL.Image.open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
         # Reading this entry of a PNG file would read the pixels too, if it comes after them.
         if image.format != "PNG" or "exif" in image.info:
@@ -139,7 +138,7 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
     import PIL.Image
     import PIL.ImageOps
 
-    with _errors_as_data_errors(path), PIL.Image.open(path) as image:
+    with _opened(path) as image:
         if image.width * image.height > MOST_PIXELS:
             raise PIL.Image.DecompressionBombError
         if twice is not None:
@@ -148,12 +147,14 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
 
 
 @contextmanager
-def _errors_as_data_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """Opens an image file. Any error about it becomes a ``DataError``, also those of the code in the context."""
     import PIL.Image
 
     remedy = "Give a PNG, JPEG or other image file."
     try:
-        yield
+        with open(path, "rb", opener=regular_file) as file, PIL.Image.open(file) as image:
+            yield image
     except PIL.UnidentifiedImageError:
         given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
         raise DataError(str(path), "an image file", given, remedy) from None

@@ -13,12 +13,15 @@ from functional_nn.data.tfds import load_tfds
 from functional_nn.data.tfds_download import NAMES
 from functional_nn.storage.files import check_path
 
+EMBEDDED = "mnist5k"
+"""The data set in the package, which needs no other file."""
+
 MNIST5K = Path(__file__).parent / "mnist5k"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_dataset(
-    name: str = "mnist5k",
+    name: str = EMBEDDED,
     data_dir: str | os.PathLike[str] | None = None,
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -58,7 +61,7 @@ def load_dataset(
             raise InputError(argument, f"nothing for {short_repr(name)} (only for {PREFIX}PATH)", short_repr(value))
     check_name(name)
     if data_dir is None:
-        if name == "mnist5k":
+        if name == EMBEDDED:
             return _load_idx(MNIST5K, name, "the digits embedded in functional_nn (a part of MNIST's training set)")
         if name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
             return _load_idx(DEBIAN_FASHION_MNIST, name, "Debian's package dataset-fashion-mnist")
@@ -69,7 +72,7 @@ def load_dataset(
                 raise
             remedy = f"To load the images in the folder {name}, write {PREFIX}{name}. {error.remedy}"
             raise DataError(error.argument, error.expected, error.given, remedy) from None
-    if name == "mnist5k":
+    if name == EMBEDDED:
         remedy = "Leave data_dir out, or give your files another name, such as mnist."
         raise DataError("data_dir", "nothing for the embedded mnist5k", str(data_dir), remedy)
     folder = check_path("data_dir", data_dir).expanduser()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from functional_nn.data.cache import cached
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.tfds_builder import Builder, ImageFeatures, image_features, quiet
 from functional_nn.data.tfds_download import download, unavailable
+from functional_nn.storage.files import JsonValue, regular_file
 
 BATCH = 1000
 """Examples that are read at a time."""
@@ -69,10 +71,13 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     from tensorflow_datasets.core import read_only_builder, registered
 
     if (data_dir / "dataset_info.json").is_file():
+        with _damage_as_data_error(data_dir):
+            _check_features(data_dir)
         return data_dir
     if not name.isidentifier():
         return None
     with _damage_as_data_error(data_dir / name):
+        _check_features(data_dir / name)
         try:
             return Path(read_only_builder.builder_from_files(name, data_dir=str(data_dir)).data_path)
         except registered.DatasetNotFoundError:
@@ -99,6 +104,36 @@ def _read(name: str, folder: Path) -> Dataset:
     source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
     arrays = train_images, train_labels, test_images, test_labels
     return make_dataset(name, *arrays, classes=features.classes, source=source)
+
+
+def _check_features(folder: Path) -> None:
+    """Requires features of TFDS itself, in all versions of a set.
+
+    TFDS imports the module of each class that ``features.json`` names. The file may come from a stranger, and importing
+    a module runs its code.
+    """
+    # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
+    for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "features.json")):
+        with open(path, "rb", opener=regular_file) as file:
+            names = _class_names(json.loads(file.read()))
+        if foreign := [name for name in names if not name.startswith("tensorflow_datasets.")]:
+            raise DataError(str(path), "features of TFDS itself", shortened(foreign[0]))
+
+
+def _class_names(value: JsonValue) -> Iterator[str]:
+    """The names of classes in ``features.json``, also in a text that is JSON itself."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            yield from _class_names(json.loads(value))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _class_names(entry)
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            if name in ("type", "pythonClassName", "python_class_name") and isinstance(entry, str):
+                yield entry
+            else:
+                yield from _class_names(entry)
 
 
 def _read_split(folder: Path, builder: Builder, split: str, features: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.trees import PyTree
+from functional_nn.storage.files import regular_file
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -207,6 +209,7 @@ def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.nda
     from safetensors import SafetensorError, safe_open
 
     try:
+        os.close(regular_file(path, os.O_RDONLY))
         with safe_open(path, "np") as file:  # pyright: ignore[reportGeneralTypeIssues]
             about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:

@@ -24,7 +24,7 @@ from functional_nn.storage.arrays import (
     tree_like,
     unpacked,
 )
-from functional_nn.storage.files import JsonObject, as_json, signed_text, write_folder_whole
+from functional_nn.storage.files import JsonObject, as_json, read_file, signed_text, write_folder_whole
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
@@ -122,7 +122,7 @@ def read(path: Path, step: int) -> Checkpoint:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     place = str(path / ARRAYS)
     try:
-        content = (path / ARRAYS).read_bytes()
+        content = read_file(path / ARRAYS)
     except OSError as error:
         raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
     if len(content) != manifest["file"]["bytes"]:
@@ -147,7 +147,7 @@ def read_manifest(path: Path) -> JsonObject:
     """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read``."""
     place = str(path / MANIFEST)
     try:
-        text = (path / MANIFEST).read_bytes().decode()
+        text = read_file(path / MANIFEST).decode()
         manifest = json.loads(text)
     except OSError as error:
         raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None

@@ -261,6 +261,8 @@ def _is_checkpoint(path: Path) -> bool:
     Checkpoints are removed, so a folder counts only if it has both files of one, or one of them and nothing else.
     Hidden files do not count, since systems make some in every folder.
     """
+    if os.path.islink(path):
+        return False
     try:
         names = {name for name in os.listdir(path) if not name.startswith(".")}
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,12 @@
-"""Atomic writing of files and folders, and JSON files with checksums."""
+"""Opening files safely, atomic writing of files and folders, and JSON files with checksums.
+
+A folder may come from a stranger. So only regular files are opened, since a pipe would wait for its other end for ever,
+and a symbolic link in a folder is not followed: it could lead to any file of the user.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -50,14 +55,57 @@ def check_new_folder(argument: str, value: object) -> Path:
     return path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """An opener for ``open`` that takes regular files only. Opening a pipe would wait for its other end.
+
+    Raises:
+        OSError: for anything else, and if it cannot be opened.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor
+
+
+def unlinked_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """The same, for a file in a folder that may come from a stranger: a symbolic link is not followed."""
+    try:
+        return regular_file(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+    except OSError as error:
+        if os.path.islink(path):
+            raise _link_error(path) from None
+        raise error
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file. A symbolic link is not followed."""
+    with open(path, "rb", opener=unlinked_file) as file:
+        return file.read()
+
+
+def check_no_link(argument: str, folder: Path) -> None:
+    """Requires that a folder inside the one that the user named is no symbolic link."""
+    if os.path.islink(folder):
+        raise InputError(argument, "a folder without links in it", f"the link {folder}", "Put a real folder there.")
+
+
+def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:
     """Writes a file in one step: a reader sees the old file or the new file, never a part of it.
+
+    Args:
+        path: the file.
+        content: bytes, or a text to be written as UTF-8.
+        follow_links: as for ``opened_whole``.
 
     Raises:
         OSError: if it could not be written. The error names the file.
     """
     try:
-        with opened_whole(path) as file:
+        with opened_whole(path, follow_links=follow_links) as file:
             # A name in a file system need not be UTF-8. In a text, its other bytes become escapes such as \udce9.
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     except OSError as error:
@@ -67,13 +115,18 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def opened_whole(path: Path) -> Iterator[BinaryIO]:
+def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO]:
     """Opens a new file, which replaces the old one at the end. An interruption leaves the old one.
 
-    Symbolic links are followed, and the permissions of the old file are kept. A device, a pipe or another open file is
-    written to directly, since replacing it would destroy it.
+    The permissions of the old file are kept.
+
+    Args:
+        path: the file.
+        follow_links: for a path that the user named for this file alone. Symbolic links are followed then, and a
+            device, a pipe or another open file is written to directly, since replacing it would destroy it. Otherwise
+            all of these are errors.
     """
-    destination = _destination(path)
+    destination = _destination(path) if follow_links else _unlinked(path)
     if not isinstance(destination, Path):
         # The copy of the descriptor is closed here. The one that the process has open stays open.
         with open(path if destination is None else os.dup(destination), "ab") as file:
@@ -93,6 +146,21 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unlinked(path: Path) -> Path:
+    """The same path, if it is a regular file or does not exist yet. ``os.replace`` follows no link there later."""
+    with suppress(FileNotFoundError):
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind):
+            raise _link_error(path)
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
+
+
+def _link_error(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.ELOOP, "a symbolic link, which is not followed", os.fspath(path))
 
 
 def _destination(path: Path) -> Path | int | None:
@@ -168,8 +236,8 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def checksum_of(path: Path) -> str:
-    """The SHA-256 of a file, which is not read into memory as a whole."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed."""
+    with open(path, "rb", opener=unlinked_file) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -213,8 +281,8 @@ def as_json(argument: str, value: object) -> JsonValue:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON whole or not at all. A number that is not finite becomes null."""
-    write_whole(path, json.dumps(finite_json(value), indent=2) + "\n")
+    """Writes JSON to a file that the user named, whole or not at all. A number that is not finite becomes null."""
+    write_whole(path, json.dumps(finite_json(value), indent=2) + "\n", follow_links=True)
 
 
 def signed_text(entries: Mapping[str, object]) -> str:

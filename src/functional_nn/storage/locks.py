@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from functional_nn.core.errors import InputError
-from functional_nn.storage.files import remove_leftovers
+from functional_nn.storage.files import remove_leftovers, unlinked_file
 
 LOCK = ".lock"
 
@@ -43,8 +43,10 @@ def _locked(path: Path) -> Iterator[None]:
         BlockingIOError: if another process holds it. Its text is the number of that process.
         OSError: if the file cannot be written.
     """
-    # A link is not followed, since the file that it leads to would be emptied here.
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+") as file:
+    # Whoever can read the file can hold the lock. So only its owner may, also in a folder that everyone reads.
+    with open(unlinked_file(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        with suppress(OSError, AttributeError):  # an earlier version's file of another user; Windows has no fchmod
+            os.fchmod(file.fileno(), 0o600)
         try:
             _lock(file.fileno())
         except (BlockingIOError, PermissionError):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functional_nn.storage.checkpoint import DamagedCheckpoint
+from functional_nn.storage.files import read_file, unlinked_file
 
 COPIES = ("history.bin", "history.copy.bin")
 DIGEST_BYTES = 32
@@ -49,7 +50,7 @@ class History:
             DamagedCheckpoint: if these rows are damaged or missing in both copies.
         """
         for path in self._files:
-            content = path.read_bytes()[: rows * self._row_bytes] if path.exists() else b""
+            content = read_file(path)[: rows * self._row_bytes] if path.exists() else b""
             read, digests = self._verified(content)
             if len(read) == rows and digests[-1].hex() == digest:
                 self._digests, self._beginning = digests, content
@@ -74,7 +75,7 @@ class History:
             added += packed + self._digests[-1]
         for path in self._files:
             # One copy after the other, each until it is on the disk: a crash damages one of them at most.
-            with open(path, "r+b" if path.exists() else "w+b") as file:
+            with open(path, "r+b" if path.exists() else "w+b", opener=unlinked_file) as file:
                 # A damaged copy gets the verified rows of the other one.
                 if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
                     file.seek(0)

@@ -12,19 +12,21 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, InputError, escaped, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
     JsonObject,
     JsonValue,
     check_new_folder,
+    check_no_link,
     checksum_of,
     finite_json,
+    read_file,
     read_signed,
     remove_leftovers,
     signed_text,
-    write_json,
+    unlinked_file,
     write_whole,
 )
 from functional_nn.storage.identity import check_kind
@@ -56,6 +58,7 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
+    check_no_link(argument, folder / CHECKPOINTS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -73,33 +76,42 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
 
 
 def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
-    """Writes the configuration, which makes the folder a run's folder, and an empty file of metrics."""
+    """Writes the configuration, which makes the folder a run's folder, and an empty file of metrics.
+
+    The configuration has a checksum, so that the page of a run that has not ended shows no damaged one.
+    """
     # This process holds the lock of the checkpoints, or the folder is new. So a half-written file here comes from an
     # earlier, killed process.
     remove_leftovers(folder)
-    write_json(folder / CONFIGURATION, configuration)
+    write_whole(folder / CONFIGURATION, signed_text(configuration))
     write_whole(folder / METRICS, "")
 
 
 def read_configuration(folder: Path) -> JsonObject:
-    """Reads the configuration of a run.
+    """Reads the configuration of a run. Control characters in names of classes become escapes.
 
     Raises:
-        DataError: if it is missing or cannot be read.
+        DataError: if it is missing, damaged or cannot be read.
     """
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
     try:
-        configuration = json.loads(path.read_text(encoding="utf-8"))
+        content = read_file(path)
+        # Earlier versions wrote no checksum here. Once a run has finished, its result has one of the file.
+        is_earlier = b'"sha256"' not in content and (folder / RESULT).exists()
+        configuration = json.loads(content) if is_earlier else read_signed(content)
     except OSError as error:
         if folder.is_file():
             raise DataError(str(folder), "the folder of a run", "a file", remedy) from None
         given = error.strerror if folder.is_dir() else "no such folder"
         raise DataError(str(path if folder.is_dir() else folder), "a run's configuration", given, remedy) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
+        raise DataError(str(path), "a run's configuration, as it was written", shortened(error), remedy) from None
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    names = configuration.get("class_names")
+    if isinstance(names, list):
+        configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
     return configuration
 
 
@@ -110,7 +122,7 @@ def origin(folder: Path) -> JsonObject:
 
 def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
     """Appends the metrics of an epoch as a line of JSON."""
-    with open(folder / METRICS, "a", encoding="utf-8") as file:
+    with open(folder / METRICS, "a", encoding="utf-8", opener=unlinked_file) as file:
         file.write(_metrics_line(metrics))
 
 
@@ -122,7 +134,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """
     path = folder / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = read_file(path).decode().splitlines(keepends=True)
     except (OSError, ValueError) as error:
         raise DataError(str(path), "the metrics of a run", shortened(error)) from None
     rows = []
@@ -142,7 +154,7 @@ def read_result(folder: Path) -> JsonObject:
     Raises:
         DataError: for an integer that is too large for a float. No run writes one.
     """
-    result = read_signed((folder / RESULT).read_bytes())
+    result = read_signed(read_file(folder / RESULT))
     if large := [name for name, value in result.items() if isinstance(value, int) and not _is_number_or_none(value)]:
         raise DataError(str(folder / RESULT), "numbers of usual size", f"another one in {shortened(', '.join(large))}")
     return result
@@ -166,7 +178,7 @@ def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] =
 
 def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
     """Appends the layer statistics of an epoch."""
-    with open(folder / LAYER_STATISTICS, "a", encoding="utf-8") as file:
+    with open(folder / LAYER_STATISTICS, "a", encoding="utf-8", opener=unlinked_file) as file:
         file.write(_signed_line(row))
 
 
@@ -176,7 +188,7 @@ def read_layer_statistics(folder: Path) -> list[JsonObject]:
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
     try:
-        lines = (folder / LAYER_STATISTICS).read_bytes().splitlines()
+        lines = read_file(folder / LAYER_STATISTICS).splitlines()
     except OSError:
         return []
     rows = []
@@ -219,7 +231,7 @@ def verify_run_folder(folder: Path) -> None:
     """
     path = folder / RESULT
     try:
-        checksums = read_signed(path.read_bytes()).get("files")
+        checksums = read_signed(read_file(path)).get("files")
     except OSError as error:
         remedy = "Finish the run by functional-nn train … --resume, or write the folder again."
         raise DataError(str(path), "the result of a run", error.strerror, remedy) from None

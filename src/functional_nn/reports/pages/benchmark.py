@@ -51,7 +51,7 @@ def write_page(
         "pictures": pictures,
     }
     filters = {"time": in_seconds, "flops": in_flops, "size": in_bytes}
-    write_template("benchmark.html", path, filters, values)
+    write_template("benchmark.html", path, filters, values, follow_links=True)
 
 
 def figures(measured: Sequence[Measured]) -> dict[str, Figure]:

@@ -26,9 +26,21 @@ def check_libraries(libraries: Sequence[str]) -> None:
 
 
 def write_template(
-    template: str, path: str | Path, filters: Mapping[str, Callable[..., str]], values: Mapping[str, object]
+    template: str,
+    path: str | Path,
+    filters: Mapping[str, Callable[..., str]],
+    values: Mapping[str, object],
+    *,
+    follow_links: bool = False,
 ) -> None:
     """Fills a template of this folder, and writes the page. The templates extend ``page.html``, which has the style.
+
+    Args:
+        template: its name.
+        path: the file.
+        filters: functions for the template, by name.
+        values: the values in the template, by name.
+        follow_links: for a path that the user named for the page alone; see ``write_whole``.
 
     Raises:
         InputError: if the file cannot be written.
@@ -43,7 +55,7 @@ def write_template(
     environment.filters |= filters
     page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
     try:
-        write_whole(check_path("path", path), page)
+        write_whole(check_path("path", path), page, follow_links=follow_links)
     except OSError as error:
         raise InputError("path", "a file that can be written", f"{path} ({error.strerror})") from None
 

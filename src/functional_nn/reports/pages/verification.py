@@ -85,7 +85,7 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
         "marks": MARKS,
         "most_sentences": MOST_SENTENCES,
     }
-    write_template("verification.html", path, filters, values)
+    write_template("verification.html", path, filters, values, follow_links=True)
 
 
 def figure(error: float | None) -> str:

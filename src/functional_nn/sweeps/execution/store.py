@@ -16,7 +16,16 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
-from functional_nn.storage.files import JsonObject, as_json, read_signed, remove_leftovers, signed_text, write_whole
+from functional_nn.storage.files import (
+    JsonObject,
+    as_json,
+    check_no_link,
+    read_file,
+    read_signed,
+    remove_leftovers,
+    signed_text,
+    write_whole,
+)
 from functional_nn.storage.identity import check_kind, difference
 from functional_nn.storage.locks import one_writer
 from functional_nn.sweeps.execution.member_batch import MemberHistory
@@ -67,6 +76,7 @@ class Store:
 
     def _begin(self, path: Path) -> None:
         """Writes the sweep's identity, or compares it with that in the folder."""
+        check_no_link("out", self.folder / BATCHES)
         try:
             (self.folder / BATCHES).mkdir(exist_ok=True)
             if not path.exists():
@@ -192,7 +202,7 @@ def read_identity(path: Path) -> JsonObject:
     """
     remedy = "Use another folder. Or delete this file; finished members of this sweep are still used then."
     try:
-        known = read_signed(path.read_bytes())
+        known = read_signed(read_file(path))
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "a file that a sweep wrote", f"a damaged file ({error})", remedy) from None
     if known.get("format") != FORMAT or known.get("version") != VERSION:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.suggestions import suggest
+from functional_nn.storage.files import regular_file
 from functional_nn.sweeps.grid.grid import (
     MOST_MEMBERS,
     MOST_VALUES,
@@ -79,7 +80,7 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
 def _text(path: Path) -> str:
     """The text of a file. At most one byte more than allowed is read."""
     most = MOST_BYTES[path.suffix]
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular_file) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise DataError(str(path), f"a file of at most {most:,} bytes", "a larger one")

@@ -112,7 +112,7 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHi
     fingerprint = sweep_settings(folder)[FINGERPRINT]
     for path in sorted((folder / BATCHES).glob("*.safetensors")):
         name = BATCH_NAME.fullmatch(path.stem)
-        if name is None:
+        if name is None or path.is_symlink():
             continue
         try:
             arrays, about = unpacked(path)

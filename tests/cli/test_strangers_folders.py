@@ -1,0 +1,223 @@
+"""Folders that a stranger has made: nothing in them chooses what is opened, written, imported or shown."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import functional_nn as fnn
+from functional_nn.cli import run
+from functional_nn.core.errors import DataError
+from functional_nn.data import tfds_download
+from functional_nn.storage import run_folder
+from functional_nn.storage.files import checksum_of, read_signed, signed_text
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+
+
+def sign(folder: Path, **changes: object) -> None:
+    """Changes the configuration of a run as its author could: with checksums that fit."""
+    configuration = run_folder.read_configuration(folder) | changes
+    (folder / "config.json").write_text(signed_text(configuration))
+    result = read_signed((folder / "result.json").read_bytes())
+    result["files"] = {name: checksum_of(folder / name) for name in run_folder.VERIFIED}
+    (folder / "result.json").write_text(signed_text(result))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("safety") / "run"
+    assert run([*tiny, "--out", str(folder), "--quiet"]) == 0
+    for picture in (*folder.glob("*.png"), folder / "report.html"):
+        picture.unlink()
+    shutil.rmtree(folder / "checkpoints")
+    return folder
+
+
+@pytest.fixture
+def stranger(trained, tmp_path) -> Path:
+    """A finished run without its pictures, its page and its checkpoints, in a folder of its own."""
+    return shutil.copytree(trained, tmp_path / "stranger")
+
+
+@pytest.fixture
+def picture(tmp_path) -> str:
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 4), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return str(tmp_path / "picture.png")
+
+
+def commands(folder: Path, picture: str, out: Path) -> list[list[str]]:
+    return [
+        ["report", str(folder)],
+        ["predict", str(folder), picture],
+        ["train", "--from", str(folder), "--out", str(out), "--epochs", "1", "--quiet"],
+        ["export", str(folder), "--to", "hub", "--out", str(out.with_name("hub"))],
+    ]
+
+
+def test_report_writes_through_no_link(stranger, tmp_path, capsys):
+    """A file of Python could be written with the name of a class as its content."""
+    victim = tmp_path / "victim.pth"
+    for content in ("precious", None):
+        if content is None:
+            victim.unlink()
+        else:
+            victim.write_text(content)
+        (stranger / "report.html").unlink(missing_ok=True)
+        (stranger / "report.html").symlink_to(victim)
+        assert run(["report", str(stranger)]) == 2
+        assert "a symbolic link, which is not followed" in capsys.readouterr().err
+        assert (victim.read_text() if victim.exists() else None) == content
+
+
+FILES = ("config.json", "result.json", "metrics.jsonl", "model.safetensors", "layer_statistics.jsonl")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_a_run_that_are_links_are_not_read(stranger, tmp_path, picture, capsys, name):
+    (stranger / name).rename(tmp_path / "private")
+    (stranger / name).symlink_to(tmp_path / "private")
+    for command in commands(stranger, picture, tmp_path / "out"):
+        if name != "layer_statistics.jsonl":
+            assert run(command) == (0 if command[0] == "report" and name != "config.json" else 2)
+            assert command[0] == "report" or "not followed" in capsys.readouterr().err
+    assert name != "layer_statistics.jsonl" or run_folder.read_layer_statistics(stranger) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.timeout(60)
+def test_pipes_in_place_of_files_do_not_hang(stranger, tmp_path, picture, name):
+    (stranger / name).unlink()
+    os.mkfifo(stranger / name)
+    for command in commands(stranger, picture, tmp_path / "out"):
+        assert run(command) in (0, 2)
+
+
+@pytest.mark.timeout(60)
+def test_pipes_that_the_user_names_do_not_hang(stranger, tmp_path, picture, tiny):
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    grid = tmp_path / "grid.toml"
+    os.mkfifo(grid)
+    image = tmp_path / "pipe.png"
+    os.mkfifo(image)
+    data = tiny[1:5]
+    assert run(["import", str(pipe), *data, "--out", str(tmp_path / "in")]) == 2
+    assert run(["sweep", *data, "--grid", str(grid)]) == 2
+    assert run(["predict", str(stranger), str(image)]) == 2
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "layer_statistics.jsonl", "checkpoints"])
+def test_training_writes_through_no_link(tiny, tmp_path, capsys, name):
+    victim = tmp_path / "victim"
+    victim.mkdir() if name == "checkpoints" else victim.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(victim)
+    assert run([*tiny, "--out", str(tmp_path / "out"), "--quiet"]) in (1, 2)
+    assert "link" in capsys.readouterr().err
+    assert list(victim.iterdir()) == [] if name == "checkpoints" else victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["batches", "members.csv", "report.html", "curves.png"])
+def test_a_sweep_writes_through_no_link(tiny, tmp_path, capsys, name):
+    victim = tmp_path / "victim"
+    victim.mkdir() if name == "batches" else victim.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(victim)
+    flags = ["--seeds", "2", "--epochs", "1", "--quiet"]
+    assert run(["sweep", *tiny[1:5], *flags, "--out", str(tmp_path / "out")]) in (1, 2)
+    assert "link" in capsys.readouterr().err
+    assert list(victim.iterdir()) == [] if name == "batches" else victim.read_text() == "precious"
+
+
+def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "target.json")
+    assert run([*tiny, "--json", str(tmp_path / "link.json"), "--quiet"]) == 0
+    assert json.loads((tmp_path / "target.json").read_text())["status"] == "finished"
+    assert (tmp_path / "link.json").is_symlink()
+
+
+@pytest.fixture
+def private_photos(tmp_path) -> Path:
+    """A folder of images of two classes, four by four, as the stranger's network takes them."""
+    for number in range(20):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image = np.random.default_rng(number).integers(0, 255, (4, 4), dtype=np.uint8)
+        PIL.Image.fromarray(image).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_photos, tmp_path, monkeypatch, capsys):
+    sign(stranger, dataset=f"folder:{private_photos}", data_dir=None)
+    opened = []
+    monkeypatch.setattr("functional_nn.data.sources.load_image_folder", lambda *about, **more: opened.append(about))
+    assert run(["report", str(stranger)]) == 0
+    assert "The data set is not opened without --data-dir" in (stranger / "report.html").read_text("utf-8")
+    for more in ([], ["--data-dir", str(tmp_path)]):
+        assert run(["train", "--from", str(stranger), *more, "--out", str(tmp_path / "new")]) == 2
+        assert "expected the data to train on, by --dataset folder:PATH" in capsys.readouterr().err
+    fnn.exchange.load(stranger)
+    assert opened == []
+
+
+def test_pictures_of_a_folder_that_the_user_names_are_shown(stranger, private_photos):
+    sign(stranger, dataset="folder:/gone", data_dir=None)
+    assert run(["report", str(stranger), "--data-dir", str(private_photos)]) == 0
+    # The network has three classes, and the folder has two: it was read.
+    assert "The data set has changed since the run" in (stranger / "report.html").read_text("utf-8")
+
+
+def arrays() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (20, 28, 28), dtype=np.uint8), np.arange(20, dtype=np.uint8) % 10
+    return images, labels, images, labels
+
+
+CODE = {
+    "a class": {"pythonClassName": "hostile_module.Feature"},
+    "an older form": {"type": "hostile_module.Feature", "content": {}},
+    "a text that is JSON": {
+        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+        "jsonFeature": {"json": json.dumps({"image": {"type": "hostile_module.Feature", "content": "{}"}})},
+    },
+}
+
+
+@pytest.fixture(params=CODE)
+def hostile_data(request, tmp_path, monkeypatch) -> Path:
+    """A prepared set of TFDS whose ``features.json`` names a class of a module beside it."""
+    prepared = tfds_download.prepare_arrays("mnist", arrays(), tmp_path / "data")
+    (prepared / "features.json").write_text(json.dumps(CODE[request.param]))
+    (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "data"
+
+
+def test_a_run_names_no_data_whose_loading_runs_code(stranger, hostile_data, picture, tmp_path):
+    sign(stranger, dataset="mnist", data_dir=str(hostile_data))
+    for command in commands(stranger, picture, tmp_path / "out"):
+        assert run(command) == (2 if command[0] == "train" else 0)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("below", ["", "mnist", "mnist/3.0.1"])
+def test_data_that_the_user_names_run_no_code(hostile_data, tmp_path, below):
+    if below == "mnist":  # a link in place of the version's folder
+        (hostile_data / "mnist").rename(tmp_path / "elsewhere")
+        (hostile_data / "mnist").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="features of TFDS itself, got hostile_module"):
+        fnn.load_dataset("mnist", hostile_data / below if below != "mnist" else hostile_data)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_names_of_classes_lose_control_characters(stranger, capsys):
+    sign(stranger, class_names=["a\nimport os", "b\x1b[31m", "c"])
+    assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
+    assert run(["report", str(stranger)]) == 0
+    assert "\x1b" not in (stranger / "report.html").read_text("utf-8")
