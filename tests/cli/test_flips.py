@@ -1,6 +1,7 @@
 """One bit flipped in any file that a run or a sweep leaves: noticed, or without effect, never a wrong number."""
 
 import random
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -87,6 +88,68 @@ def test_fault_32_and_48_flips_in_every_file(folders, tmp_path):
     outcomes = flips(tmp_path / "copy", 400, 0)
     assert outcomes["silent"] == 0
     assert outcomes.keys() >= {"refused", "said", "without effect"}
+
+
+NOTE = re.compile(r'\s*<p class="note">.*?</p>')
+
+
+def report_of(folder: Path, capsys) -> tuple[int, str, str]:
+    """What ``report`` says of a folder: its status, the page without its notes, and the notes with what it printed."""
+    page = folder / "report.html"
+    page.unlink(missing_ok=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        status = run(["report", str(folder)])
+    text = page.read_text("utf-8") if page.exists() else ""
+    words = [*NOTE.findall(text), *(str(warning.message) for warning in said), capsys.readouterr().err]
+    return status, NOTE.sub("", text), "".join(words)
+
+
+def flips_seen_by_report(folder: Path, capsys, count: int, seed: int) -> Counter:
+    """Flips bits of a folder's files. A page that changes without a word about it is silent."""
+    chance, outcomes = random.Random(seed), Counter()
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".jsonl", ".safetensors", ".bin")]
+    files = [path for path in files if path.name != "members.jsonl"]
+    _, good_page, good_words = report_of(folder, capsys)
+    for number in range(count):
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        status, page, words = report_of(folder, capsys)
+        if status != 0:
+            outcome = "refused"
+        elif page == good_page:
+            outcome = "without effect"
+        else:
+            outcome = "said" if words != good_words else f"silent: {path.relative_to(folder)}"
+        outcomes[outcome] += 1
+        path.write_bytes(content)
+    return outcomes
+
+
+def unfinished(folder: Path) -> Path:
+    """Makes a finished run or sweep look as if it had been killed before its end."""
+    for name in ("result.json", "model.safetensors", "members.csv", "members.jsonl", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for batch in sorted(folder.glob("batches/*"))[1:]:
+        batch.unlink()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_no_flip_changes_a_page_without_a_word(folders, tmp_path, capsys, kind, state):
+    folder = shutil.copytree(folders / kind, tmp_path / kind)
+    if state == "unfinished":
+        unfinished(folder)
+    outcomes = flips_seen_by_report(folder, capsys, 500, 2)
+    with capsys.disabled():
+        print(kind, state, dict(outcomes))
+    assert not [outcome for outcome in outcomes if outcome.startswith("silent")]
+    assert outcomes["refused"] + outcomes["said"] > 0
 
 
 @pytest.mark.slow

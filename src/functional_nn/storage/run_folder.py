@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -183,19 +184,22 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_layer_statistics(folder: Path) -> list[JsonObject]:
-    """Reads the layer statistics that a run has. A line that is damaged or half-written is left out.
+    """Reads the layer statistics that a run has. A damaged line is left out, with a warning.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
+    path = folder / LAYER_STATISTICS
     try:
-        lines = read_file(folder / LAYER_STATISTICS).splitlines()
+        lines = read_file(path).splitlines(keepends=True)
     except OSError:
         return []
     rows = []
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         signed = _json_object(line)
         if signed is not None and signed.get("sha256") == _sha256_of(json.dumps(signed.get("row")).encode()):
             rows.append(signed["row"])
+        elif line.endswith(b"\n"):  # a killed run leaves a half-written line without it
+            warnings.warn(f"{path}, line {number}: it is damaged, and is left out.", stacklevel=2)
     return rows
 
 

@@ -68,7 +68,10 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
     # A damaged file counts as missing.
     file = sorted((tmp_path / "cut" / "batches").iterdir())[0]
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"):
+    with (
+        pytest.warns(UserWarning, match="count as not run"),
+        pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"),
+    ):
         fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
 
 

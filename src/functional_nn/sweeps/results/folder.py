@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -106,6 +107,8 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
 def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
     """The good files of a sweep with finished batches of members.
 
+    A damaged file is left out, with a warning, and so is a link. Files of another sweep are left out.
+
     Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and the
     histories in it.
     """
@@ -119,7 +122,8 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHi
             if about[FINGERPRINT] != fingerprint:
                 continue
             histories = histories_in(arrays, json.loads(about["members"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{error} Its members count as not run.", stacklevel=2)
             continue
         yield path, None if name["rung"] == "end" else int(name["rung"]), histories
 
