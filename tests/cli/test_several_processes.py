@@ -1,6 +1,7 @@
 """``train`` in several processes: flags, one folder, signals that stop all, and processes that are lost."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -21,14 +22,27 @@ COMMAND = [sys.executable, "-m", "functional_nn"]
 LONG = ["--epochs", "200", "--activation", "tanh"]
 
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
 def started(processes: int, arguments: list[str], folder: Path) -> list[subprocess.Popen]:
     """The same command in several processes, or in one alone."""
-    command = [*COMMAND, *arguments, "--out", str(folder), "--resume"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     if processes == 1:
-        return [subprocess.Popen(command, **pipes)]
-    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", str(processes), "--process-id"]
-    return [subprocess.Popen([*command, *together, str(number)], **pipes) for number in range(processes)]
+        return [subprocess.Popen([*COMMAND, *arguments, "--out", str(folder), "--resume"], **PIPES)]
+    return started_with(arguments, folder, [[]] * processes)
+
+
+def started_with(
+    arguments: list[str], folder: Path, own: list[list[str]], secrets: tuple[str, ...] = ()
+) -> list[subprocess.Popen]:
+    """The command in several processes, each with flags of its own and, if there are any, with a secret."""
+    together = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", str(len(own)), "--process-id"]
+    command = [*COMMAND, *arguments, "--out", str(folder), "--resume", *together]
+    environments = [os.environ | {several_processes.SECRET: secret} for secret in secrets] or [None] * len(own)
+    return [
+        subprocess.Popen([*command, str(number), *flags], env=environment, **PIPES)
+        for number, (flags, environment) in enumerate(zip(own, environments, strict=True))
+    ]
 
 
 def ended(processes: list[subprocess.Popen], seconds: float = 200) -> list[tuple[int, str, str]]:
@@ -85,13 +99,91 @@ def test_the_address_of_the_first_process_may_be_one_of_ipv6(monkeypatch):
     assert tried == [("::1", 1234)]
 
 
-def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys):
+@pytest.fixture
+def without_last_words(monkeypatch):
+    """The signal handler of a command that runs in the process of the tests would stay."""
+    monkeypatch.setattr("functional_nn.cli.startup.speak_last", lambda: None)
+
+
+def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys, without_last_words):
     address = f"127.0.0.1:{free_port()}"
     flags = ["--coordinator", address, *SECOND, "--wait", "1"]
     assert cli.run([*tiny, *flags]) == 2
     said = capsys.readouterr().err
     assert "Waiting for 2 processes, for 1 s at most" in said
     assert f"--coordinator: expected an answer of process 0 at {address}, got Connection refused after 1 s." in said
+
+
+def test_the_first_process_needs_an_address_of_its_own_computer(tiny, capsys, monkeypatch, without_last_words):
+    def refused(address: str) -> str:
+        assert cli.run([*tiny, "--coordinator", address, "--num-processes", "2", "--process-id", "0"]) == 2
+        return capsys.readouterr().err
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "--coordinator: expected a port that is free, got " in refused(f"127.0.0.1:{port}")
+        other = refused(f"203.0.113.5:{free_port()}")  # an address for examples, which no computer has
+        assert "--coordinator: expected an address of this computer, got '203.0.113.5:" in other
+        monkeypatch.setenv(several_processes.BIND_ADDRESS, f"0.0.0.0:{port}")
+        assert "JAX_COORDINATOR_BIND_ADDRESS: expected a port that is free" in refused(f"203.0.113.5:{port}")
+
+
+@pytest.mark.processes
+def test_a_first_process_listens_at_the_given_address_and_has_the_last_word_if_nobody_comes(tiny, tmp_path):
+    port = free_port()
+    alone = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id", "0", "--wait", "3"]
+    first = subprocess.Popen([*COMMAND, *tiny, *alone], **PIPES)
+    several_processes._wait_for(f"127.0.0.1:{port}", 30)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)  # the same computer by another address
+    ((status, _, said),) = ended([first])
+    assert status == -signal.SIGABRT
+    *_, of_jax, last = said.splitlines()
+    assert last.startswith("Error: JAX failed in a run of several processes. Probably one of them has ended")
+    assert not of_jax.startswith("Waiting")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            [["--devices", "2"], []],
+            "Error: devices: expected the same number in every process, got 2 in process 0; 1",
+        ),
+        ([[], ["--keep-best", "--seed", "3"]], "got in process 1: --keep-best true instead of false; --seed 3 instead"),
+    ],
+)
+def test_flags_that_differ_are_named_in_both_processes(tiny, own, message, tmp_path):
+    for status, _, said in ended(started_with(tiny, tmp_path / "together", own)):
+        assert status == 2
+        assert message in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.processes
+def test_a_process_without_the_secret_of_the_others_is_refused(tiny, tmp_path):
+    quiet = [["--quiet"], []]
+    for secrets, statuses in ((("right", ""), [1, 1]), (("right", "wrong"), [1, 1]), (("right", "right"), [0, 0])):
+        outcome = ended(started_with(tiny, tmp_path / "-".join(secrets), quiet, secrets))
+        assert [status for status, *_ in outcome] == statuses
+        for number, (status, _, said) in enumerate(outcome):
+            refused = "FUNCTIONAL_NN_SECRET: expected the same value in every process, got another one, or none, in"
+            assert (f"{refused} process {1 - number}." in said) == bool(status)
+            assert "right" not in said
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("end", "speaks"), [("abort", True), ("_exit", False), ("kill", False)])
+def test_only_a_process_that_aborts_has_last_words(end, speaks):
+    ways = {"abort": "os.abort()", "_exit": "os._exit(1)", "kill": "os.kill(os.getpid(), 9)"}
+    start = "from functional_nn.cli.several_processes import speak_last; speak_last()"
+    program = f"import os, sys; {start}; print('of JAX', file=sys.stderr, flush=True); {ways[end]}"
+    first, *others = subprocess.run([sys.executable, "-c", program], **PIPES).stderr.splitlines()
+    assert first == "of JAX"
+    assert [line.startswith("Error: JAX failed") for line in others] == [True] * speaks
 
 
 @pytest.mark.processes
@@ -147,8 +239,8 @@ def test_fault_97_a_lost_process_ends_the_others_within_a_minute_and_the_run_goe
         if outcome[lost][0] == 0:  # it had ended before
             continue
         assert survivor[0] != 0
-        told = ("Probably one of them has ended", "another task died", "expected an answer of process 0")
-        assert any(text in survivor[2] for text in told), survivor[2][-2000:]
+        told = ("Probably one of them has ended", "expected an answer of process 0")
+        assert any(text in survivor[2].splitlines()[-1] for text in told), survivor[2][-2000:]
         count = (1, 2, 4)[attempt % 3]
         again = ended(started(count, [*tiny, *LONG], folder))
         assert [status for status, *_ in again] == [0] * count, again[0][2][-2000:]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import hmac
+import json
+import os
+import secrets
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO
-from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.errors import InputError, LostProcess, shortened
+
+if TYPE_CHECKING:
+    from functional_nn.training.processes import Processes
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -20,6 +32,18 @@ WAIT_SECONDS = 50
 
 LOST_SECONDS = 30
 """How long a process may be silent, and how long the others wait at the end, before it counts as lost."""
+
+BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"
+"""The environment variable by which JAX takes another address to listen at than that of ``--coordinator``."""
+
+SECRET = "FUNCTIONAL_NN_SECRET"
+"""The environment variable with a secret that all processes of a run have in common."""
+
+OWN_FLAGS = {"distributed", "coordinator", "num_processes", "process_id", "wait", "data_dir", "quiet"}
+"""The flags that may differ between the processes of a run, besides other files and folders."""
+
+WATCHER = f"import sys; {int(signal.SIGABRT)} in sys.stdin.buffer.read() and sys.stderr.write(sys.argv[1])"
+"""A program that prints its argument if it reads the number of the signal by which C++ code ends a process."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +88,7 @@ class SeveralProcesses:
             expected = f"a number from 0 to {self.num_processes - 1}, one for each process"
             raise InputError("--process-id", expected, self.process_id)
         if self.coordinator is not None:
-            host, _, port = self.coordinator.rpartition(":")
-            if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-                raise InputError("--coordinator", "HOST:PORT of the first process", shortened(repr(self.coordinator)))
+            _host_and_port("--coordinator", self.coordinator)
 
     def start(self) -> None:
         """Connects this process with the others, before JAX computes anything. It waits until all have come.
@@ -81,12 +103,13 @@ class SeveralProcesses:
         # The service would take SIGTERM for itself. Here fit notes the signal, and before that it ends the process.
         jax.config.update("jax_enable_preemption_service", False)
         whom = "the other processes" if self.num_processes is None else f"{self.num_processes} processes"
+        listening_at = None  # JAX's default: all addresses of the computer
+        if self.coordinator is not None and self.process_id == 0:
+            listening_at = os.environ.get(BIND_ADDRESS, self.coordinator)
+            whom += f" at {_checked_to_be_free(listening_at)}"
         click.echo(f"Waiting for {whom}, for {self.wait} s at most (--wait).", err=True)
-        if self.coordinator is not None:
-            if self.process_id:
-                _wait_for(self.coordinator, self.wait)
-            else:
-                _check_port_is_free(self.coordinator)
+        if self.coordinator is not None and self.process_id:
+            _wait_for(self.coordinator, self.wait)
         try:
             jax.distributed.initialize(
                 self.coordinator,
@@ -95,6 +118,7 @@ class SeveralProcesses:
                 initialization_timeout=self.wait,
                 heartbeat_timeout_seconds=LOST_SECONDS,
                 shutdown_timeout_seconds=LOST_SECONDS,
+                coordinator_bind_address=listening_at,
             )
         except ValueError as error:  # JAX names a missing value
             expected = "a cluster that JAX knows (Slurm, Open MPI, Cloud TPU)"
@@ -105,12 +129,10 @@ class SeveralProcesses:
 
 def _wait_for(coordinator: str, seconds: int) -> None:
     """Waits until the first process answers."""
-    host, _, port = coordinator.rpartition(":")
-    host = host.strip("[]")  # around an IPv6 address, they tell its colons from the one before the port
     end = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=seconds).close()
+            socket.create_connection(_host_and_port("--coordinator", coordinator), timeout=seconds).close()
             return
         except UnicodeError as error:  # Python encodes the name of a host before it looks for it
             given = f"{shortened(repr(coordinator))} ({error})"
@@ -123,16 +145,92 @@ def _wait_for(coordinator: str, seconds: int) -> None:
             time.sleep(0.1)
 
 
-def _check_port_is_free(coordinator: str) -> None:
-    """Raises an ``InputError`` if another program has the first process's port. JAX would crash."""
-    port = int(coordinator.rpartition(":")[2])
+def _host_and_port(argument: str, address: str) -> tuple[str, int]:
+    """The two parts of ``HOST:PORT``, the host without the brackets that an IPv6 address has."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(argument, "HOST:PORT of the first process", shortened(repr(address)))
+    return host.strip("[]"), int(port)
+
+
+def _checked_to_be_free(address: str) -> str:
+    """The address in numbers, where nothing listens yet on this computer. If something did, JAX would crash."""
+    argument = BIND_ADDRESS if BIND_ADDRESS in os.environ else "--coordinator"
+    host, port = _host_and_port(argument, address)
     try:
-        with socket.socket() as tried:
+        family, kind, _, _, numbers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(("", port))
-    except OSError as error:
-        remedy = "Choose another number above 1023, the same for all processes."
-        raise InputError("--coordinator", "a port that is free", f"{port} ({error.strerror})", remedy) from None
+            tried.bind(numbers)
+            return f"[{numbers[0]}]:{port}" if family == socket.AF_INET6 else f"{numbers[0]}:{port}"
+    except (OSError, UnicodeError) as error:
+        given = f"{shortened(repr(address))} ({getattr(error, 'strerror', None) or error})"
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            remedy = "Choose another number above 1023, the same for all processes."
+            raise InputError(argument, "a port that is free", given, remedy) from None
+        remedy = f"If others reach it by this address all the same, set {BIND_ADDRESS}=0.0.0.0:{port} in process 0."
+        raise InputError(argument, "an address of this computer", given, remedy) from None
+
+
+def speak_last() -> None:
+    """Says what to do after JAX's own text, if JAX ends this process: its C++ code does so when another one is lost.
+
+    Python cannot run any more then, but its handler of the signal still writes the signal's number, to a small process.
+    """
+    if os.name != "posix":
+        return
+    said = f"Error: {LostProcess.ADVICE} JAX's own text is above.\n"
+    # A session of its own, since Ctrl-C reaches all processes of one. The program needs none of Python's packages.
+    command = [sys.executable, "-I", "-S", "-c", WATCHER, said]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    assert watcher.stdin is not None
+    os.set_blocking(watcher.stdin.fileno(), False)
+
+    def end(number: int, frame: FrameType | None, watcher: subprocess.Popen[bytes] = watcher) -> None:
+        """Ends this process as without a handler. As long as there is one, the pipe stays open."""
+        os.abort()
+
+    signal.signal(signal.SIGABRT, end)
+    signal.set_wakeup_fd(watcher.stdin.fileno(), warn_on_full_buffer=False)
+
+
+def check_is_one_run(processes: Processes, context: click.Context) -> None:
+    """Checks that all processes have the same secret and the same flags.
+
+    Raises:
+        LostProcess: in all processes, if one has another secret. It need not be one of ours, so nobody waits for it.
+        InputError: in all processes, if a flag differs that has to be the same in all of them.
+    """
+    if not processes.are_several:
+        return
+    _check_secret(processes)
+    shared = {
+        parameter.opts[0]: context.params[parameter.name]
+        for parameter in context.command.params
+        if parameter.name in context.params.keys() - OWN_FLAGS and not isinstance(parameter.type, click.Path)
+    }
+    processes.check_same("flags", shared)
+
+
+def _check_secret(processes: Processes) -> None:
+    """Raises ``LostProcess`` in all processes unless all have one secret, or none has one.
+
+    Each process proves that it knows the secret by a digest of it, of its own number, and of random bytes of all. So
+    nobody sees the secret, and the digest is worth nothing to another process or in another run.
+    """
+    drawn = [text.hex() for text in processes.bytes_from_all(secrets.token_hex(32).encode())]
+
+    def proof(number: int) -> bytes:
+        secret = os.fsencode(os.environ.get(SECRET, ""))
+        return hmac.new(secret, json.dumps([number, drawn]).encode(), "sha256").hexdigest().encode()
+
+    given = processes.bytes_from_all(proof(processes.index))
+    others = [str(number) for number, text in enumerate(given) if not hmac.compare_digest(text, proof(number))]
+    if others:
+        if processes.is_first:
+            time.sleep(1)  # with this process, JAX ends the others, which say the same first
+        given = f"another one, or none, in process {', '.join(others)}"
+        raise LostProcess(str(InputError(SECRET, "the same value in every process", given)))
 
 
 def with_process_flags(command: Function) -> Function:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from functional_nn.cli.several_processes import SeveralProcesses
+from functional_nn.cli.several_processes import SeveralProcesses, speak_last
 
 STARTED = time.perf_counter()
 """The time when the command's modules were imported."""
@@ -51,6 +51,8 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
     """
     import functional_nn.data.sources  # noqa: F401
 
+    if processes.are_asked_for:
+        speak_last()
     with ThreadPoolExecutor(1) as threads:
         started = threads.submit(_start_jax, precision, devices, processes)
         yield

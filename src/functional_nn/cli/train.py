@@ -14,7 +14,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
-from functional_nn.cli.several_processes import SeveralProcesses, with_process_flags
+from functional_nn.cli.several_processes import SeveralProcesses, check_is_one_run, with_process_flags
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
@@ -129,6 +129,7 @@ def train(
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
     processes = Processes()
+    check_is_one_run(processes, context)
     if not processes.is_first:
         # The first process alone prints and writes.
         out, tensorboard, json_file, quiet = None, None, None, True

@@ -107,4 +107,10 @@ class OtherProcessFailed(RuntimeError):
 
 
 class LostProcess(OtherProcessFailed):
-    """Raised if another process has gone without a word, so that nothing can be agreed with it any more."""
+    """Raised if another process has gone without a word, or is a stranger, so that nothing can be agreed with it."""
+
+    ADVICE = (
+        "JAX failed in a run of several processes. Probably one of them has ended, or cannot be reached. Start all of "
+        "them again; with checkpoints the run continues from the last saved epoch."
+    )
+    """What to say if JAX fails. It does not tell why in a way that a program could read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,17 +12,12 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, shortened
+from functional_nn.storage.arrays import listed
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-
-LOST = (
-    "JAX failed in a run of several processes. Probably one of them has ended, or cannot be reached. Start all of them "
-    "again; with checkpoints the run continues from the last saved epoch. JAX says: "
-)
-"""What a process says when JAX fails. It does not tell why in a way that a program could read."""
 
 
 class Processes:
@@ -33,10 +29,18 @@ class Processes:
     Attributes:
         count: the number of processes.
         index: the number of this one, from 0. The first process, 0, reports and writes files.
+
+    Raises:
+        InputError: if the processes have different numbers of devices, with which JAX cannot exchange anything.
     """
 
     def __init__(self):
         self.count, self.index = jax.process_count(), jax.process_index()
+        devices = Counter(device.process_index for device in jax.devices()) if self.are_several else {}
+        others = [f"{count} in process {number}" for number, count in devices.items() if count != devices[0]]
+        if others:
+            given = f"{devices[0]} in process 0; {listed(others)}"
+            raise InputError("devices", "the same number in every process", given)
 
     @property
     def is_first(self) -> bool:
@@ -53,10 +57,11 @@ class Processes:
         """Raises ``LostProcess`` in place of the error of JAX if the body cannot exchange numbers with the others."""
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
-            if not self.are_several:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # Small programs raise a ValueError if Gloo, which sends numbers between CPUs, fails.
+            if not self.are_several or (isinstance(error, ValueError) and "Gloo" not in str(error)):
                 raise
-            lost = LostProcess(LOST + shortened(str(error)))
+            lost = LostProcess(f"{LostProcess.ADVICE} JAX says: {shortened(str(error))}")
             vars(lost).update(vars(error))  # fit gives an error the run that was reached
             raise lost from error
 
@@ -170,12 +175,25 @@ class Processes:
                 sent[:] = np.frombuffer(contents, np.uint8)
             return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if size else b""
 
+    def bytes_from_all(self, contents: bytes) -> list[bytes]:
+        """The bytes that each process gives, without zeros at their ends."""
+        from jax.experimental import multihost_utils
+
+        sent = np.zeros(self.largest(len(contents)), np.uint8)
+        sent[: len(contents)] = np.frombuffer(contents, np.uint8)
+        with self.noticing_loss():
+            rows = multihost_utils.process_allgather(sent)
+        return [row.tobytes().rstrip(b"\0") for row in np.reshape(rows, (self.count, -1))]
+
     def check_same(self, argument: str, settings: Mapping[str, JsonValue]) -> None:
         """Raises an ``InputError`` in all processes if these settings differ between them."""
         if not self.are_several:
             return
-        of_first = json.loads(self.bytes_from_first(json.dumps(settings).encode()))
-        different = difference(json.loads(json.dumps(settings)), of_first)
-        if self.any(bool(different)):
-            given = f"in process {self.index}: {different}" if different else "other arguments in another process"
-            raise InputError(argument, "the arguments of process 0 in every process", given)
+        first, *others = map(json.loads, self.bytes_from_all(json.dumps(settings).encode()))
+        found = [
+            f"in process {number}: {different}"
+            for number, settings in enumerate(others, 1)
+            if (different := difference(settings, first))
+        ]
+        if found:
+            raise InputError(argument, "the arguments of process 0 in every process", listed(found))
