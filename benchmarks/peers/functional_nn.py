@@ -15,8 +15,8 @@ from functional_nn.data.dataset import Split
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")

@@ -16,8 +16,9 @@ from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
 from functional_nn.sweeps.execution.member_spec import member_spec
 from functional_nn.training.optimizers.precision import as_precision
 from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import CompiledPrograms, Programs
+from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.recipe import RecipeFunctions
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.programs.spec import shapes_of
 from functional_nn.training.state import TrainState
 

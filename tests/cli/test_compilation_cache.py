@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 
 import click
 import pytest
@@ -21,13 +22,30 @@ def bare(tmp_path, monkeypatch):
     for name in (FOLDER, "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "")  # so that it is taken back
         monkeypatch.delenv(name)
-    monkeypatch.setattr("warnings.showwarning", lambda *arguments: None)
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path))
-    return tmp_path / "functional_nn" / "compiled"
+    with warnings.catch_warnings():
+        yield tmp_path / "functional_nn" / "compiled"
 
 
 def use(wanted=True):
     compilation_cache.use_compilation_cache(click.Context(train_command), None, wanted)
+
+
+@contextmanager
+def command(folder):
+    """A command from its start to its end; gives the names of the programs that JAX would find."""
+    os.environ.pop(FOLDER, None)
+    with click.Context(train_command) as context:
+        compilation_cache.use_compilation_cache(context, None, True)
+        yield {path.name for path in folder.glob("*-cache")}
+
+
+def found(folder, *new):
+    """What a command found that wrote these new programs."""
+    with command(folder) as names:
+        for name in new:
+            (folder / name).write_text(f"{name} as compiled")
+    return names
 
 
 def test_it_lies_in_the_cache_folder_for_its_owner_alone(bare):
@@ -59,21 +77,51 @@ def test_a_file_in_its_place(bare):
 
 def test_only_the_newest_programs_are_kept(bare, monkeypatch):
     monkeypatch.setattr(compilation_cache, "MOST_FILES", 2)
-    bare.mkdir(parents=True, mode=0o700)
+    found(bare, "new-cache", "middle-cache", "old-cache")
     for age, name in enumerate(("new", "middle", "old")):
-        (bare / f"{name}-cache").touch()
         os.utime(bare / f"{name}-cache", (1e9 - age, 1e9 - age))
-    use()
-    assert sorted(path.name for path in bare.iterdir()) == ["middle-cache", "new-cache"]
+    assert found(bare) == {"middle-cache", "new-cache"}
 
 
-def test_a_file_of_another_name_does_not_keep_a_damaged_program(bare):
-    bare.mkdir(parents=True, mode=0o700)
-    for name in ("x-cache", "jit_f-0123-cache", "jit_g-0123-cache"):
-        (bare / name).touch()
-    use()
-    warnings.showwarning("Error reading persistent compilation cache entry for 'jit_f'", UserWarning, "file", 1)
-    assert sorted(path.name for path in bare.iterdir()) == ["jit_g-0123-cache", "x-cache"]
+def test_fault_29_programs_that_are_damaged_or_unknown_are_removed_before_jax_reads_them(bare):
+    assert found(bare, "f-cache", "g-cache") == set()
+    (bare / "f-cache").write_text("f-cache as compilex")
+    (bare / "left-by-a-killed-process-cache").write_text("whole or not")
+    with command(bare) as names:
+        assert names == {"g-cache"}
+        (bare / "f-cache").write_text("compiled again, to other bytes")
+    assert found(bare) == {"f-cache", "g-cache"}
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", '{"f-cache": 1}', None])
+def test_fault_29_without_the_list_of_checksums_no_program_is_used(bare, damaged):
+    found(bare, "f-cache")
+    if damaged is None:
+        (bare / compilation_cache.CHECKSUMS).unlink()
+    else:
+        (bare / compilation_cache.CHECKSUMS).write_text(damaged)
+    assert found(bare, "f-cache") == set()
+    assert found(bare) == {"f-cache"}
+
+
+def test_a_command_that_starts_while_another_runs_harms_neither(bare):
+    with command(bare):
+        (bare / "f-cache").write_text("by the first")
+        assert found(bare, "f-cache", "g-cache") == set()
+        (bare / "h-cache").write_text("by the first")
+    assert found(bare) == {"f-cache", "g-cache", "h-cache"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("umask", [0o000, 0o002])
+def test_fault_46_what_others_may_write_is_not_used_and_any_umask_works(bare, umask):
+    before = os.umask(umask)
+    try:
+        found(bare, "f-cache", "g-cache")
+        (bare / "g-cache").chmod(0o666)
+        assert found(bare) == {"f-cache"}
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.processes

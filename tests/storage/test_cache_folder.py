@@ -82,6 +82,17 @@ def test_fault_46_a_folder_that_others_can_write_to_is_not_used(base, which, mod
     refused("other users may write to")
 
 
+@pytest.mark.parametrize("mode", [0o660, 0o606])
+def test_fault_46_a_file_that_others_can_write_to_is_removed(base, mode):
+    folder = cache_folder("compiled")
+    for name in ("mine", "theirs"):
+        (folder / name).write_text(name)
+    (folder / "theirs").chmod(mode)
+    (folder / "mine").chmod(0o644)
+    assert cache_folder("compiled") == folder
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
 def test_a_shared_folder_in_which_everybody_removes_only_their_own_is_as_good(base):
     """As ``/tmp`` is."""
     base.mkdir()

@@ -19,8 +19,8 @@ from functional_nn.sweeps.execution import plan as plans
 from functional_nn.sweeps.execution.member_batch import MemberBatch
 from functional_nn.sweeps.execution.store import Store
 from functional_nn.sweeps.results.folder import read_sweep
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.recipe import RecipeFunctions
+from functional_nn.training.programs.run_programs import Programs
 
 
 def model(h):

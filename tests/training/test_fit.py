@@ -1,6 +1,7 @@
 """The host's loop: what it returns, when it stops, and what it refuses."""
 
 import dataclasses
+import gc
 import re
 
 import jax
@@ -82,6 +83,31 @@ def test_programs_are_compiled_once_and_used_again():
     assert first.seconds["compile"] > 0
     assert second.seconds["compile"] == 0
     assert len(traces) == after_first
+
+
+def test_programs_that_are_compiled_when_they_are_needed_are_used_again(tmp_path):
+    """The evaluation of the test examples, and the traces for a run's folder."""
+    net, traces = network_that_counts_its_traces()
+    data = make_data().with_validation(0.2)
+    fit(net, data=data, checkpoints=tmp_path / "first")
+    after_first = len(traces)
+    fit(net, data=data, checkpoints=tmp_path / "second", seed=3)
+    assert len(traces) == after_first
+
+
+def test_programs_of_an_optimizer_that_is_gone_are_let_go():
+    def number_of_programs():
+        gc.collect()
+        return sum(isinstance(kept, programs.CompiledPrograms) for kept in gc.get_objects())
+
+    optimizer = optax.sgd(0.1)
+    fit(optimizer=optimizer, epochs=1)
+    kept = number_of_programs()
+    for rate in (0.2, 0.3):
+        optimizer = optax.sgd(rate)
+        fit(optimizer=optimizer, epochs=1)
+    assert number_of_programs() == kept
+    assert fit(optimizer=optimizer, epochs=1).seconds["compile"] == 0
 
 
 def test_another_init_compiles_only_the_start():

@@ -15,7 +15,7 @@ from importlib import import_module
 import click
 
 from functional_nn.cli.signals import Signals
-from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, escaped
+from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, escaped, shortened
 from functional_nn.core.suggestions import suggest
 
 COMMANDS = {
@@ -80,16 +80,37 @@ OTHER_NAMES = {"--lr": "--learning-rate", "--wd": "--weight-decay"}
 """Names of flags in other programs, which are not similar enough to ours to be suggested."""
 
 
+NO_MEMORY = ("can't start new thread", "failed to map segment", "RESOURCE_EXHAUSTED")
+"""What errors of Python and JAX other than ``MemoryError`` say if memory is short."""
+OUTPUT_UNREAD = 128 + 13
+"""The exit status that a shell shows for a program that SIGPIPE ended."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its status.
 
-    The status is 0 for success, 1 for a failure, 2 for wrong input, 130 after Ctrl-C and 143 after SIGTERM.
+    The status is 0 for success, 1 for a failure, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the
+    program that reads the output has ended, as in ``functional-nn info | head -1``.
     """
+    _open_closed_streams()
     sys.exit(run(arguments))
+
+
+def _open_closed_streams() -> None:
+    """Opens a standard stream that the caller closed, as by ``>&-``, so that what is written to it is dropped.
+
+    Otherwise the next file that is opened, such as a checkpoint, gets the number of the stream, and messages of C++
+    libraries are written into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest free number, which is that of the stream.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the end of the process)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
+    stdout = sys.stdout
     with Signals() as signals, _one_line_warnings():
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
@@ -108,6 +129,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             click.echo(f"Error: {error}", err=True)
             return 1
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
+                raise
+            given = f" ({shortened(error)})" if str(error) else ""
+            remedy = "Close other programs, allow more (ulimit -v), or use a smaller network or batch size."
+            click.echo(f"Error: not enough memory{given}. {remedy}", err=True)
+            return 1
+        except SystemExit:
+            # After a BrokenPipeError, click replaces the streams, so that no error follows at the end, and exits.
+            if sys.stdout is stdout:
+                raise
+            return OUTPUT_UNREAD
 
 
 def _with_remedy(error: click.ClickException) -> click.ClickException:

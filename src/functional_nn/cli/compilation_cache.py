@@ -6,22 +6,30 @@ import os
 import sys
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.storage.cache_folder import cache_folder
 
+if TYPE_CHECKING:
+    from functional_nn.storage.files import JsonObject
+
 MOST_FILES = 1000
 """The largest number of programs in the cache, about 50 MB in all. The oldest are removed first."""
+CHECKSUMS = "checksums.json"
+"""The file with the SHA-256 of each program in the cache, by the name of its file."""
 
 
 def use_compilation_cache(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     """Sets JAX's compilation cache to the folder ``compiled`` of the cache, unless it is set already.
 
     JAX reads the setting from the environment when it is imported. If JAX is already imported, nothing changes. JAX
-    runs programs from the folder, so it is used only if no other user can write to it (see ``cache_folder``).
+    runs programs from the folder, so it is used only if no other user can write to it (see ``cache_folder``), and
+    only programs whose checksum an earlier command has recorded at its end are left in it. JAX may have no checksum of
+    its own, and a damaged program can crash the process.
     """
     if not wanted:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -32,13 +40,15 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
         if folder is None:
             return
         try:
-            _remove_oldest(folder)
-        except OSError:  # another process removes the same files
+            removed = _remove_unknown_and_oldest(folder)
+        except OSError:  # a program can be neither read nor removed
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         # By default JAX keeps only programs that took at least a second to compile.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        _remove_damaged_programs(folder)
+        # JAX compiles a program that another process has not written to its end, or has removed.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+        context.call_on_close(partial(_record_new, folder, removed))
 
 
 COMPILATION_CACHE = click.option(
@@ -50,32 +60,49 @@ COMPILATION_CACHE = click.option(
 )
 
 
-def _oldest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
+def _remove_unknown_and_oldest(folder: Path) -> set[str]:
+    """Removes programs without the recorded checksum, such as those of a process that was killed or still runs.
 
-
-def _remove_oldest(folder: Path) -> None:
-    for path in _oldest_first(folder)[:-MOST_FILES]:
-        path.unlink(missing_ok=True)
-
-
-def _remove_damaged_programs(folder: Path) -> None:
-    """Removes a program that JAX cannot read, instead of showing a warning.
-
-    JAX itself would compile the program again but keep the damaged file. So it would warn at each start.
+    Returns the names of all removed programs.
     """
-    show = warnings.showwarning
+    from functional_nn.storage.files import checksum_of
 
-    def show_or_remove(message: Warning | str, *arguments: Any, **options: Any) -> None:
-        text = str(message)
-        if "reading persistent compilation cache" not in text:
-            return show(message, *arguments, **options)
+    recorded, good, bad = _recorded(folder), [], []
+    for path in folder.glob("*-cache"):
+        with suppress(FileNotFoundError):  # another process removed it
+            is_good = recorded.get(path.name) == checksum_of(path)
+            (good if is_good else bad).append((path.stat().st_mtime_ns, path))
+    removed = bad + sorted(good)[:-MOST_FILES]
+    for _, path in removed:
+        path.unlink(missing_ok=True)
+    return {path.name for _, path in removed}
+
+
+def _record_new(folder: Path, removed: set[str]) -> None:
+    """Records the checksums of new programs, which become private: JAX writes them with the permissions of umask.
+
+    If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
+    """
+    from functional_nn.storage.files import checksum_of, signed_text, write_private
+
+    with suppress(OSError):
+        before = _recorded(folder)
+        recorded = {}
         for path in folder.glob("*-cache"):
-            # A file has the name PROGRAM-KEY-cache, and the warning names the program only.
-            program = path.name.rsplit("-", 2)[0]
-            if f"'{program}'" in text:
-                with suppress(OSError):
-                    path.unlink()
-        return None
+            with suppress(FileNotFoundError):
+                checksum = before.get(path.name)
+                if checksum is None or path.name in removed:
+                    path.chmod(0o600)
+                    checksum = checksum_of(path)
+                recorded[path.name] = checksum
+        if recorded != before:
+            write_private(folder / CHECKSUMS, signed_text(recorded))
 
-    warnings.showwarning = show_or_remove
+
+def _recorded(folder: Path) -> JsonObject:
+    from functional_nn.storage.files import read_signed
+
+    try:
+        return read_signed((folder / CHECKSUMS).read_bytes())
+    except (OSError, ValueError, RecursionError):  # no list, or a damaged one
+        return {}

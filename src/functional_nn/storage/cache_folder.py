@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -32,6 +33,9 @@ def cache_folder(name: str = "") -> Path | None:
 
 def safe_cache_folder(name: str = "") -> Path:
     """Returns the same folder as ``cache_folder``, but raises an error if there is no safe folder.
+
+    A file in the folder that others may write to is removed: the user may have moved it there from a shared place, and
+    somebody may still have it open. The package makes its own files private, whatever the umask is.
 
     Raises:
         UnsafeCache: if the path is relative, or there is no home directory; if a user other than this one and root
@@ -58,9 +62,8 @@ def safe_cache_folder(name: str = "") -> Path:
         for parent in (base, *base.parents):
             _check_parent(parent)
         for entry in folder.iterdir():
-            _check_owner(entry)
-            if entry.is_symlink():
-                raise UnsafeCache(f"{entry} is a symbolic link")
+            with suppress(FileNotFoundError):  # another process removed it
+                _check_entry(entry)
     except (OSError, ValueError) as error:
         raise UnsafeCache(str(error)) from None
     return folder
@@ -87,6 +90,15 @@ def _check_own_folder(folder: Path) -> None:
     _check_owner(folder)
     if not os.access(folder, os.W_OK):
         raise UnsafeCache(f"{folder} cannot be written to")
+
+
+def _check_entry(entry: Path) -> None:
+    _check_owner(entry)
+    about = entry.lstat()
+    if stat.S_ISLNK(about.st_mode):
+        raise UnsafeCache(f"{entry} is a symbolic link")
+    if stat.S_ISREG(about.st_mode) and _others_may_write(about):
+        entry.unlink()
 
 
 def _check_owner(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import warnings
@@ -16,7 +17,7 @@ from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage import checkpoint
 from functional_nn.storage.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, remove_folder
-from functional_nn.storage.locks import one_writer
+from functional_nn.storage.locks import LOCK, one_writer
 
 LARGEST_STEP = 2**63 - 1
 
@@ -49,6 +50,16 @@ class CheckpointWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    def check_folder(self) -> None:
+        """Checks that nobody has removed the folder, whose lock this writer holds.
+
+        Raises:
+            OSError: if it was removed, perhaps only in part.
+        """
+        if not (self.folder / LOCK).exists():
+            text = "The folder of checkpoints was removed, so the run cannot be saved in it"
+            raise FileNotFoundError(errno.ENOENT, text, str(self.folder))
 
     def continue_after(self, step: int) -> None:
         """The run continues from a step: ``save`` replaces or removes all checkpoints after it, which are damaged."""

@@ -24,8 +24,8 @@ from functional_nn.training.evaluated_data import EvaluatedData
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
 from functional_nn.training.processes import Processes
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import put_on_one
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.resilience.checkpointing import RunProgress
 from functional_nn.training.resilience.interruption import Interruption
 from functional_nn.training.resilience.non_finite import SKIP, BadStep

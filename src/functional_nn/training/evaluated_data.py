@@ -15,7 +15,7 @@ from functional_nn.training.batch_on_device import put_batch
 from functional_nn.training.epoch_metrics import number_of_labels
 from functional_nn.training.evaluate import Evaluation, EvaluationTotals
 from functional_nn.training.processes import Processes
-from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.state import TrainState
 
 

@@ -42,11 +42,11 @@ from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.optimizers.wrapping import with_rate_share
 from functional_nn.training.processes import Processes
 from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.programs.memory import check_memory
 from functional_nn.training.programs.recipe import Recipe
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.programs.spec import ProgramSpec, shapes_of, with_batches_of
 from functional_nn.training.random_keys import SETTING_OF_BITS
 from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress

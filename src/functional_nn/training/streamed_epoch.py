@@ -16,7 +16,7 @@ from functional_nn.data.stream_reader import StreamReader
 from functional_nn.training.batch_on_device import put_batch
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.processes import Processes
-from functional_nn.training.programs.compile import Programs
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.resilience.non_finite import ROLL_BACK, SMALLEST_SHARE, BadStep
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import StepResult

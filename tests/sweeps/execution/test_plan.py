@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ def test_the_memory_of_a_process_is_its_own():
     assert now <= most < ballast.nbytes
 
 
-def test_what_was_remembered_is_recalled(cache):
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o000])
+def test_what_was_remembered_is_recalled(cache, request, umask):
+    request.addfinalizer(partial(os.umask, os.umask(umask)))
     assert plan.recall("here") is None
     plan.remember("here", 3)
     plan.remember("there", 5)

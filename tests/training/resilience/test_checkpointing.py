@@ -1,6 +1,7 @@
 """A run that was stopped, killed or damaged goes on as if nothing had happened, bit for bit."""
 
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -272,6 +273,25 @@ def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, 
             fit(tmp_path)
     assert steps(tmp_path) == [1, 2]
     assert bits(fit(tmp_path)) == bits(whole)
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+@pytest.mark.parametrize("begun_again", [False, True])
+def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minutes, begun_again):
+    reached = []
+
+    def on_epoch(metrics, train_state):
+        reached.append(metrics.epoch)
+        if metrics.epoch == 2:
+            shutil.rmtree(tmp_path / "run")
+            if begun_again:  # as when a checkpoint was being written while the folder was removed
+                (tmp_path / "run").mkdir()
+
+    choice = fnn.training.Checkpoints(tmp_path / "run", minutes=minutes)
+    with pytest.raises(FileNotFoundError, match="was removed"):
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice, on_epoch=on_epoch)
+    assert reached == [1, 2]
+    assert not list(tmp_path.glob("run/*"))
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError])

@@ -25,8 +25,8 @@ from functional_nn.sweeps.results.member import Member
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.epoch_metrics import as_number, evaluated_metrics, named_metrics, number_of_labels
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import Device
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.resilience.non_finite import where_finite
 from functional_nn.training.state import TrainState
 

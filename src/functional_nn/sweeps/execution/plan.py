@@ -16,7 +16,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
-from functional_nn.storage.files import write_whole
+from functional_nn.storage.files import write_private
 from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.training.programs.devices import POPULATION, cores
 from functional_nn.training.programs.memory import memory_statistics, system_bytes
@@ -208,7 +208,7 @@ def remember(situation: str, workers: int) -> None:
     if file is None:
         return
     with suppress(OSError):
-        write_whole(file, json.dumps(_remembered() | {situation: workers}, indent=1))
+        write_private(file, json.dumps(_remembered() | {situation: workers}, indent=1))
 
 
 def _remembered() -> dict[str, object]:

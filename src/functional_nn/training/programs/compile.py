@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled, Lowered, Traced, Wrapped
-from jax.typing import ArrayLike
 
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
@@ -28,14 +26,11 @@ from functional_nn.jaxprs.xla_options import (
 )
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import check_metric_shapes, named_metrics
-from functional_nn.training.evaluate import Evaluation, EvaluationTotals
 from functional_nn.training.programs.devices import on_each, rows_of
 from functional_nn.training.programs.fingerprint import fingerprints_of_parts
 from functional_nn.training.programs.functions import ProgramFunctions, argument_shapes
-from functional_nn.training.programs.recipe import Hyperparameters
 from functional_nn.training.programs.spec import ProgramSpec, shapes_key, shapes_of
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult
 
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -44,6 +39,18 @@ StartCompilation: TypeAlias = Callable[[str, Traced, Options], PyTree]
 
 EVALUATION: Options = QUICK | SUMS_AND_PRODUCTS
 """The options for a program that evaluates."""
+
+
+def _made_once(make: Callable[[CompiledPrograms], Any]) -> Any:
+    """A property that is made when it is first needed, once for all copies of the programs."""
+
+    def get(programs: CompiledPrograms) -> Any:
+        name = make.__name__
+        if name not in programs._made_later:
+            programs._made_later[name] = make(programs)
+        return programs._made_later[name]
+
+    return property(get, doc=make.__doc__)
 
 
 class CompiledPrograms:
@@ -77,6 +84,7 @@ class CompiledPrograms:
         self.metric_names: tuple[str, ...] = ()
         self.jaxprs: dict[str, ClosedJaxpr] = {}
         self._batch_totals: dict[tuple[Hashable, ...], Compiled] = {}
+        self._made_later: dict[str, Any] = {}
         self._compiled = self._compile_all()
         part = spec.data.evaluated_part
         if part in spec.streamed:
@@ -123,26 +131,34 @@ class CompiledPrograms:
     def _training_programs(self) -> tuple[str, ...]:
         return ("streamed_step",) if "train" in self.spec.streamed else ("full_batches", "last_batch")
 
+    def with_spec(self, spec: ProgramSpec | None) -> CompiledPrograms:
+        """These programs with an equal specification, or None to keep them without the functions that it holds.
+
+        What one of them compiles later, all of them have.
+        """
+        other = copy.copy(self)
+        other.spec = spec  # pyright: ignore[reportAttributeAccessIssue]
+        other._functions = spec and ProgramFunctions(spec, self.sharding)  # pyright: ignore[reportAttributeAccessIssue]
+        return other
+
     def with_start_of(self, spec: ProgramSpec) -> CompiledPrograms | None:
         """These programs with other initial values, for a specification whose network differs only in ``init``.
 
         Only the start is compiled. Returns None if the train state has other shapes or types.
         """
-        other = copy.copy(self)
-        other.spec = spec
-        other._functions = ProgramFunctions(spec, self.sharding)
+        other = self.with_spec(spec)
         with jax.default_device(self._device):
             traced = other._traced_start()
             if shapes_of(traced.out_info) != self.train_state:
                 return None
-            start = self._compile(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
+            start = other._compile(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
         other._compiled = self._compiled | {"start": start}
         other.jaxprs = self.jaxprs | {"start": traced.jaxpr}
         # The fingerprint of the initial values differs.
-        vars(other).pop("fingerprints", None)
+        other._made_later = {name: made for name, made in self._made_later.items() if name != "fingerprints"}
         return other
 
-    @cached_property
+    @_made_once
     def careful_epoch(self) -> Compiled:
         """An epoch of steps that keep the last finite state, as one program.
 
@@ -157,7 +173,7 @@ class CompiledPrograms:
             )
             return self._compile(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
 
-    @cached_property
+    @_made_once
     def evaluate_test(self) -> Compiled:
         """The evaluation of the test examples, for a run that is evaluated on validation examples until its end."""
         with jax.default_device(self._device):
@@ -175,7 +191,7 @@ class CompiledPrograms:
                 self._batch_totals[key] = self._compile(lowered, EVALUATION)
         return self._batch_totals[key]
 
-    @cached_property
+    @_made_once
     def evaluation_of_totals(self) -> Compiled:
         """The loss and the metrics from the totals of all streamed batches."""
         (totals, *_) = self._batch_totals.values()
@@ -190,7 +206,7 @@ class CompiledPrograms:
         """The shapes and types of one member's train state: ``train_state`` without the axis of members."""
         return self._of_one_member(self.train_state)
 
-    @cached_property
+    @_made_once
     def fingerprints(self) -> dict[str, str]:
         """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
 
@@ -296,55 +312,3 @@ class CompiledPrograms:
 
     def _trace_batch_totals(self, train_state: TrainState, x: Value, labels: PyTree) -> Traced:
         return self._place(self._functions.batch_totals).trace(self._shapes.hyperparameters, train_state, x, labels)
-
-
-NO_HYPERPARAMETERS: Hyperparameters = {}
-
-
-class Programs(NamedTuple):
-    """The compiled programs of one run, or of a sweep's members with their hyper-parameters."""
-
-    compiled: CompiledPrograms
-    hyperparameters: Hyperparameters = NO_HYPERPARAMETERS
-
-    def start(self, key: jax.Array) -> TrainState:
-        """The train state before the first epoch."""
-        return self.compiled.start(self.hyperparameters, key)
-
-    def epoch(
-        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
-    ) -> tuple[TrainState, EpochResult]:
-        """Trains for one epoch, which uses every example once."""
-        full, rest = self.compiled.draw_order(train_state.key if order_key is None else order_key, number)
-        train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, full, x, labels)
-        return self.compiled.last_batch(self.hyperparameters, train_state, losses, rest, x, labels)
-
-    def streamed_step(self, train_state: TrainState, x: Value, labels: PyTree) -> tuple[TrainState, StepResult]:
-        """Trains on one batch of a stream. If the result is not finite, the old train state is the one to keep."""
-        return self.compiled.streamed_step(self.hyperparameters, train_state, x, labels)
-
-    def careful_epoch(
-        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
-    ) -> tuple[TrainState, EpochResult, TrainState | None]:
-        """The same epoch with steps that change nothing if a value would become non-finite.
-
-        Returns the train state after the epoch, the result, and, for a single model, the train state before the first
-        bad step.
-        """
-        return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
-
-    def evaluate(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
-        """The loss and the metrics on the examples that are evaluated after every epoch."""
-        return self.compiled.evaluate(self.hyperparameters, train_state, x, labels)
-
-    def evaluate_test(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
-        """The loss and the metrics on the test examples, if others are evaluated after every epoch."""
-        return self.compiled.evaluate_test(self.hyperparameters, train_state, x, labels)
-
-    def batch_totals(self, train_state: TrainState, x: Value, labels: PyTree) -> EvaluationTotals:
-        """The totals of a streamed batch that is evaluated."""
-        return self.compiled.batch_totals(x, labels)(self.hyperparameters, train_state, x, labels)
-
-    def evaluation_of_totals(self, totals: EvaluationTotals) -> Evaluation:
-        """The loss and the metrics from the sums of the totals of all streamed batches."""
-        return self.compiled.evaluation_of_totals(self.hyperparameters, totals)

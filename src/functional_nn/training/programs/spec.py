@@ -49,17 +49,17 @@ class ProgramSpec:
         """Whether several of these programs run at the same time: in threads, or on several devices."""
         return self.in_threads or self.devices * self.population > 1
 
-    def _values(self) -> tuple[object, ...]:
+    def values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
         leaves, structure = jax.tree.flatten(self.data)
         others = (getattr(self, field.name) for field in fields(self) if field.name != "data")
         return (*others, structure, *leaves)
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return hash(self.values())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ProgramSpec) and self._values() == other._values()
+        return isinstance(other, ProgramSpec) and self.values() == other.values()
 
     def recipe_for(self, hyperparameters: Hyperparameters) -> Recipe:
         """The recipe inside a program."""

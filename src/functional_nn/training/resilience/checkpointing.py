@@ -159,15 +159,16 @@ class RunSaver:
         """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set.
 
         Raises:
-            OSError: if they could not be written. The disk is probably full or gone, and a second try would hide this
-                error. So later calls do nothing.
+            OSError: if they could not be written, or if the folder was removed, which is noticed after each epoch. The
+                disk is probably full or gone, and a second try would hide this error. So later calls do nothing.
         """
         epochs = len(reached.history)
         if self._writer is None or self._has_failed or epochs <= self._saved_epochs:
             return
-        if not now and time.monotonic() - self._clock < self._seconds:
-            return
         try:
+            self._writer.check_folder()
+            if not now and time.monotonic() - self._clock < self._seconds:
+                return
             self._write(self._writer, reached)
         except OSError:
             self._has_failed = True

@@ -13,8 +13,8 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import EvaluatedParams
-from functional_nn.training.programs.compile import Programs
 from functional_nn.training.programs.devices import put_on_one
+from functional_nn.training.programs.run_programs import Programs
 from functional_nn.training.random_keys import derived_key
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import numbers
