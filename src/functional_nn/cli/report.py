@@ -126,7 +126,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     """
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
-    from functional_nn.exchange.saved_networks import image_shapes
+    from functional_nn.exchange.saved_networks import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import run_folder
 
@@ -134,9 +134,10 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     path = folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(dict(values), path)
     classes, image_shape = image_shapes(values, path)
+    class_names_of(values, classes, path)
     history = run_folder.read_metrics(folder)
     notes: list[str] = []
-    net = configuration.network(classes)
+    net, shapes = network_of_run(configuration, classes, image_shape, path)
     result: JsonObject | None = None
     if (folder / run_folder.RESULT).exists():
         try:
@@ -144,7 +145,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    params, state, epoch = _parameters(folder, net, image_shape, result, len(history), notes)
+    params, state, epoch = _parameters(folder, shapes, result, len(history), notes)
     if data is None:
         data = _data(configuration, data_dir, classes, image_shape, notes)
     statistics = run_folder.read_layer_statistics(folder)
@@ -199,8 +200,7 @@ def _part_of(found: Checkpoint, root: str) -> Params:
 
 def _parameters(
     folder: Path,
-    net: Layer,
-    image_shape: tuple[int, int, int],
+    shapes: tuple[Params, State],
     result: JsonObject | None,
     epochs: int,
     notes: list[str],
@@ -215,7 +215,6 @@ def _parameters(
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.parameters import load_parameters
 
-    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
     try:
         if result is not None:
             params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)

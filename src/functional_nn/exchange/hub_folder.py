@@ -174,7 +174,7 @@ def _numbers(result: Mapping[str, object]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in result.items()
-        if name.startswith(("train_", "validation_", "test_")) and isinstance(value, int | float) and abs(value) < 1e9
+        if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
     }
 
 

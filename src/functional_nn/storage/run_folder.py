@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
     JsonObject,
-    JsonValue,
     check_new_folder,
     checksum_of,
     finite_json,
@@ -29,6 +27,7 @@ from functional_nn.storage.files import (
 )
 from functional_nn.storage.identity import check_kind
 from functional_nn.storage.parameters import save_parameters
+from functional_nn.storage.schema import PLAIN, misfit
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"
@@ -40,6 +39,34 @@ REPORT = "report.html"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
+
+PARTS = ("train_", "validation_", "test_")
+"""How the names of metrics begin."""
+
+NUMBERS = {...: (float, None)}
+"""The schema of a line of metrics."""
+
+VERSIONS = ({...: (str, None)}, None)
+"""The schema of an entry with versions of packages."""
+
+CONFIGURATION_SCHEMA = {"versions": VERSIONS, ...: (*PLAIN, [PLAIN], {...: PLAIN})}
+"""The schema of the configuration as far as any reader needs it. ``Configuration.from_dict`` checks each setting."""
+
+RESULT_SCHEMA = {
+    "seconds": ({...: float}, None),
+    "versions": VERSIONS,
+    **dict.fromkeys(("status", "message", "device"), (str, None)),
+    **dict.fromkeys(("epochs", "kept_epoch"), (int, None)),
+    ...: (*PLAIN, {...: (*PLAIN, [PLAIN])}),
+}
+
+STATISTICS_SCHEMA = {
+    "epoch": int,
+    "examples": int,
+    "outputs": {...: {"units": float, "dead": float, ...: (float, None)}},
+    "gradients": {...: NUMBERS},
+}
+"""The schema of the statistics of layers after an epoch."""
 
 
 def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> None:
@@ -100,6 +127,8 @@ def read_configuration(folder: Path) -> JsonObject:
         raise DataError(str(path), "a run's configuration as JSON", error, remedy) from None
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    if found := misfit(configuration, CONFIGURATION_SCHEMA):
+        raise DataError(str(path), "a run's configuration", f"one with {found}", remedy)
     return configuration
 
 
@@ -130,7 +159,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
         if not line.endswith("\n"):
             break
         row = _json_object(line)
-        if row is None or row.get("epoch") != number or not all(map(_is_number_or_none, row.values())):
+        if row is None or row.get("epoch") != number or misfit(row, NUMBERS):
             raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}, as numbers", shortened(line))
         rows.append(row)
     return rows
@@ -140,11 +169,12 @@ def read_result(folder: Path) -> JsonObject:
     """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first.
 
     Raises:
-        DataError: for an integer that is too large for a float. No run writes one.
+        DataError: if an entry has another type, or a number has another size, than what runs write.
     """
     result = read_signed((folder / RESULT).read_bytes())
-    if large := [name for name, value in result.items() if isinstance(value, int) and not _is_number_or_none(value)]:
-        raise DataError(str(folder / RESULT), "numbers of usual size", f"another one in {shortened(', '.join(large))}")
+    metrics = dict.fromkeys((name for name in result if name.startswith(PARTS)), (float, None))
+    if found := misfit(result, RESULT_SCHEMA | metrics):
+        raise DataError(str(folder / RESULT), "the result of a run", f"one with {found}")
     return result
 
 
@@ -171,7 +201,7 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_layer_statistics(folder: Path) -> list[JsonObject]:
-    """Reads the layer statistics that a run has. A line that is damaged or half-written is left out.
+    """Reads the layer statistics that a run has. A line that is damaged or half-written, or has others, is left out.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
@@ -182,7 +212,9 @@ def read_layer_statistics(folder: Path) -> list[JsonObject]:
     rows = []
     for line in lines:
         signed = _json_object(line)
-        if signed is not None and signed.get("sha256") == _sha256_of(json.dumps(signed.get("row")).encode()):
+        if signed is None or misfit(signed.get("row"), STATISTICS_SCHEMA):
+            continue
+        if signed.get("sha256") == _sha256_of(json.dumps(signed["row"]).encode()):
             rows.append(signed["row"])
     return rows
 
@@ -244,11 +276,6 @@ def _signed_line(row: Mapping[str, object]) -> str:
 
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
-
-
-def _is_number_or_none(value: JsonValue) -> bool:
-    """Whether a value is None or a number. JSON also has integers that are too large for a float."""
-    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 def _json_object(line: str | bytes) -> JsonObject | None:
