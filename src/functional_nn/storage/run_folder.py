@@ -49,8 +49,8 @@ NUMBERS = {...: (float, None)}
 VERSIONS = ({...: (str, None)}, None)
 """The schema of an entry with versions of packages."""
 
-CONFIGURATION_SCHEMA = {"versions": VERSIONS, ...: (*PLAIN, [PLAIN], {...: PLAIN})}
-"""The schema of the configuration as far as any reader needs it. ``Configuration.from_dict`` checks each setting."""
+CONFIGURATION_SCHEMA = {"versions": VERSIONS, **dict.fromkeys(("from", "imported_from"), ({...: PLAIN}, None))}
+"""The schema of what no other reader of the configuration checks, such as ``Configuration.from_dict``."""
 
 RESULT_SCHEMA = {
     "seconds": ({...: float}, None),
