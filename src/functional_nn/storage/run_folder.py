@@ -201,7 +201,7 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_layer_statistics(folder: Path) -> list[JsonObject]:
-    """Reads the layer statistics that a run has. A line that is damaged or half-written, or has others, is left out.
+    """Reads the layer statistics that a run has. A line that is damaged, half-written or not one of these is left out.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """

@@ -30,14 +30,14 @@ FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 SCHEMA = {
     FINGERPRINT: str,
-    "grid": ([{"data": str, ...: (*PLAIN, [(*PLAIN, [PLAIN])])}], None),
+    "grid": ([{"data": str, ...: (*PLAIN, list)}], None),
     "halving": ([(*PLAIN, [int])], None),
     "precision": ([str], None),
     AT_ONCE: (int, str, None),
     **dict.fromkeys((GROUPS, PROGRAMS, SURROUNDINGS), (dict, None)),
     IDENTITY: (str, dict, None),
 }
-"""The schema of ``sweep.json``."""
+"""The schema of ``sweep.json``. Readers of the grid check it by ``check_grid``, too."""
 MEMBERS_SCHEMA = [
     {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": ([str], None)}
 ]

@@ -83,7 +83,7 @@ def sweep_settings(folder: Path) -> JsonObject:
         return settings
     except DataError:
         raise
-    except (InputError, TypeError) as error:
+    except (InputError, TypeError, RecursionError) as error:
         raise DataError(str(path), "the settings of a sweep", f"others ({error})") from None
     except OSError as error:
         remedy = "Give a folder that sweep wrote."
