@@ -186,6 +186,29 @@ def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs)
     assert sweep(members, blobs, net, optax.sgd(0.1), static=["rate"]).compilations == 2
 
 
+def test_a_function_that_needs_the_value_of_a_traced_number_is_told_of_static(blobs):
+    def net(h):
+        return fnn.dense(3) if h["a"] > 0 else fnn.chain(fnn.dense(4), fnn.dense(3))
+
+    def rate(h):
+        return optax.sgd(0.1 if h["a"] > 0 else 0.2)
+
+    members = fnn.grid(a=[0.0, 1.0])
+    for arguments in ((net, optax.sgd(0.1)), (lambda h: fnn.dense(3), rate)):
+        with pytest.raises(fnn.InputError, match=r"grid: .*needs the value of a, .*jax\.numpy\.where.*static=\['a'\]"):
+            sweep(members, blobs, *arguments, epochs=1)
+    assert sweep(members, blobs, net, rate, epochs=1, static=["a"]).compilations == 2
+
+
+def test_functions_of_hyperparameters_take_one_argument(blobs):
+    for name, options in {
+        "model": {"net": lambda: fnn.dense(3)},
+        "optimizer": {"rule": lambda: optax.sgd(0.1)},
+    }.items():
+        with pytest.raises(fnn.InputError, match=rf"{name}: .*called with 1 argument: \(h\)"):
+            sweep(fnn.grid(a=[1.0]), blobs, options.get("net", fnn.dense(3)), options.get("rule", optax.sgd(0.1)))
+
+
 @pytest.mark.parametrize("values", [[1, True], [(2, 1), (2, True)]])
 def test_fault_65_values_that_are_equal_in_python_make_groups_of_their_own(values, blobs):
     def net(h):

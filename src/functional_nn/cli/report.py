@@ -128,11 +128,10 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     Raises:
         DataError: if the configuration or the metrics are damaged.
     """
-    import jax
 
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
-    from functional_nn.exchange.saved_networks import image_shapes
+    from functional_nn.exchange.saved_networks import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import run_folder
 
@@ -140,8 +139,9 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     path = folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(dict(values), path)
     classes, image_shape = image_shapes(values, path)
+    class_names_of(values, classes, path)
     notes: list[str] = []
-    net = configuration.network(classes)
+    net, shapes = network_of_run(configuration, classes, image_shape, path)
     result: JsonObject | None = None
     if (folder / run_folder.RESULT).exists():
         try:
@@ -149,7 +149,6 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    shapes = jax.eval_shape(lambda key: net.init(key, image_shape), jax.random.key(0))
     read = _finished(folder, shapes, result, notes) if result is not None else _unfinished(folder, shapes, notes)
     history, params, state, epoch = read
     if data is None:

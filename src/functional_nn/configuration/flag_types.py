@@ -67,6 +67,9 @@ DISTRIBUTIONS = ("uniform", "log-uniform")
 
 LARGEST_SEED = 2**32 - 1
 
+MOST_SIZES = 1000
+"""The largest number of hidden layers. Deeper networks take minutes to compile."""
+
 FlagValue: TypeAlias = Any
 """The value of a flag as click converts it. What it is depends on the type of the flag."""
 
@@ -130,6 +133,8 @@ class Sizes(click.ParamType):
             sizes = (0,)
         if min(sizes) < 1:
             self.fail(f"expected positive integers such as 128,64, or none, got {value!r}.", param, ctx)
+        if len(sizes) > MOST_SIZES:
+            self.fail(f"expected at most {MOST_SIZES:,} sizes, got {len(sizes):,}.", param, ctx)
         return sizes
 
 

@@ -6,6 +6,7 @@ The value of a traced array is not known, so only its shape and type are checked
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeGuard, TypeVar
 
@@ -15,8 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from functional_nn.core.counts import is_count
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.counts import counted, is_count
+from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.masked import Masked
 from functional_nn.core.suggestions import suggest
 
@@ -152,10 +153,33 @@ def is_of_pytorch(value: object) -> bool:
     return any(module == "torch" or str(module).startswith("torch.") for module in modules)
 
 
-def check_function(argument: str, value: object, expected: str) -> Callable[..., object]:
-    """Requires a function; gives it back."""
+def check_function(argument: str, value: object, expected: str, takes: str = "") -> Callable[..., object]:
+    """Requires a function; gives it back.
+
+    Args:
+        argument: the name of the argument, for the error.
+        value: what was given.
+        expected: what it has to be, for the error.
+        takes: the names of what it is called with, by place. If there are any, it has to take as many.
+
+    >>> check_function("loss", lambda y: y, "a function", "y, labels")
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: loss: expected a function, got one with the arguments (y). It is called ...
+    """
     if not is_function(value):
         raise InputError(argument, expected, shown(value))
+    if takes:
+        count = takes.count(",") + 1
+        try:
+            known = signature(value)
+        except (TypeError, ValueError):  # some functions that are written in C do not say what they take
+            return value
+        try:
+            known.bind(*range(count))
+        except TypeError:
+            remedy = f"It is called with {counted(count, 'argument')}: ({takes})."
+            raise InputError(argument, expected, f"one with the arguments {shortened(known)}", remedy) from None
     return value
 
 

@@ -23,6 +23,9 @@ MODEL_CARD = "README.md"
 ORIGINS = ("from", "imported_from")
 """The entries of a configuration that say where the parameters came from."""
 
+ABOUT = ("classes", "image_shape", "class_names", "versions", *ORIGINS)
+"""The entries of a configuration besides its settings. What else a file has is not written to another one."""
+
 NOT_A_FLAG = ("gradient",)
 """Settings that ``train`` chooses itself."""
 
@@ -51,7 +54,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     values, result = run_folder.read_configuration(run), run_folder.read_result(run)
     public = _without_paths(network.configuration)
     network = network._replace(configuration=public)
-    config = values | public.to_dict()
+    config = public.to_dict() | {name: values[name] for name in ABOUT if name in values}
     # The model card is written before the result, whose presence shows that the folder is whole.
     run_folder.create_run_folder(folder, config)
     origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
@@ -174,7 +177,7 @@ def _numbers(result: Mapping[str, object]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in result.items()
-        if name.startswith(("train_", "validation_", "test_")) and isinstance(value, int | float) and abs(value) < 1e9
+        if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
     }
 
 

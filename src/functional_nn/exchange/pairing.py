@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes
@@ -15,7 +15,7 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_unambiguous, check_outputs
 from functional_nn.exchange.weight_maps import GROUPS, Library, Module
-from functional_nn.storage.arrays import listed
+from functional_nn.storage.arrays import MOST_LISTED, listed
 
 Names: TypeAlias = Mapping[str, str]
 """For some layers, the path of the module with which each is paired."""
@@ -125,7 +125,8 @@ def _pairs(
         ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
         theirs = [module for module in by_path.values() if module.group == group]
         if len(ours) != len(theirs):
-            listing = ", ".join(module.path or "the model itself" for module in theirs) or "none"
+            paths = [shortened(module.path) or "the model itself" for module in theirs]
+            listing = ", ".join([*paths[:MOST_LISTED], *(["…"] if len(paths) > MOST_LISTED else [])]) or "none"
             problems.append(f"{len(ours)} {group} in the network ({', '.join(ours) or 'none'}), {len(theirs)} in ")
             problems[-1] += f"the model ({listing})"
         chosen |= dict(zip(ours, theirs, strict=False))
@@ -152,10 +153,11 @@ def _shapes(arrays: Arrays) -> dict[str, Shape]:
 def _misfit(layer: NetworkLayer, module: Module) -> str:
     """A layer and a module that do not fit, with the shapes of their arrays."""
     ours, theirs = (
-        ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
+        ", ".join(f"{shortened(name)} {shape}" for name, shape in sorted(shapes.items())[:MOST_LISTED])
         for shapes in (layer.shapes, _shapes(module.arrays))
     )
-    return f"{layer.label} ({layer.kind}: {ours}) does not fit {module.path or 'the model itself'} ({theirs})"
+    path = shortened(module.path) or "the model itself"
+    return f"{layer.label} ({layer.kind}: {ours}) does not fit {path} ({theirs})"
 
 
 def _raise_if_any(library: Library, problems: Sequence[str]) -> None:

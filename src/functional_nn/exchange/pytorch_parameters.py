@@ -23,7 +23,7 @@ from functional_nn.exchange.output_check import Check, Outputs, check_argument, 
 from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
 from functional_nn.exchange.pytorch_maps import PYTORCH
 from functional_nn.exchange.weight_maps import GROUPS, Module, group_of_weight, modules_of
-from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
@@ -217,7 +217,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
     if path.suffix == ".safetensors":
-        arrays, _ = unpacked(path, has_checksum=False)
+        arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS)
         # The file is in alphabetical order, in which "10" comes before "2".
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
@@ -236,7 +236,9 @@ def _read_file(path: Path) -> Mapping[str, Any]:
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:
     """A key that sorts the numbers in a name by their value."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    # Of two numbers, the larger one has more digits. Python converts only numbers of at most 4,300 digits.
+    parts = re.split(r"(\d+)", name)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _as_numpy(name: object, tensor: Any) -> np.ndarray:

@@ -105,17 +105,24 @@ def load(folder: str | os.PathLike[str]) -> SavedNetwork:
     path = folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
     classes, in_shape = image_shapes(values, path)
-    class_names = _class_names(values, classes, path)
+    class_names = class_names_of(values, classes, path)
     with jax.enable_x64(configuration.precision == "float64"):
-        try:
-            net = configuration.network(classes)
-            shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-        except (TypeError, ValueError, ArithmeticError) as error:
-            reason = error if isinstance(error, InputError) else shortened(error)
-            raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
+        net, shapes = network_of_run(configuration, classes, in_shape, path)
         params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
     check_finite(params, state, folder / run_folder.PARAMETERS, "Train again.")
     return SavedNetwork(net, params, state, in_shape, classes, class_names, configuration)
+
+
+def network_of_run(
+    configuration: Configuration, classes: int, in_shape: tuple[int, int, int], path: Path
+) -> tuple[Layer, tuple[Params, State]]:
+    """The network of a run, and the shapes of its parameters and its state. ``path`` is named in errors."""
+    try:
+        net = configuration.network(classes)
+        return net, jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        reason = error if isinstance(error, InputError) else shortened(error)
+        raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
 
 
 def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
@@ -137,7 +144,7 @@ def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[i
     return classes, (height, width, channels)
 
 
-def _class_names(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
+def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
     """The names of a run's classes; None if they have numbers only, as in runs of earlier versions."""
     names = values.get("class_names")
     if names is None:

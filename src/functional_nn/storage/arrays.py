@@ -30,6 +30,9 @@ STORED_TYPES = (
 METADATA = "__metadata__"
 """The entry of a safetensors file's header that has texts about the arrays."""
 
+MOST_PARAMETERS = 20_000
+"""The largest number of arrays in a file of parameters. A header from a stranger may list millions of empty arrays."""
+
 MOST_LISTED = 12
 """The largest number of differences in a message."""
 
@@ -105,8 +108,9 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     'w float32(3,) instead of float32(4,); b nothing instead of int32()'
     """
     # The parts of the tree keep their order, so that parameters come before the optimizer's arrays for them.
-    parts = list(dict.fromkeys(path.partition("/")[0] for path in (*expected, *found)))
-    paths = sorted(found.keys() | expected.keys(), key=lambda path: (parts.index(path.partition("/")[0]), path))
+    roots = dict.fromkeys(path.partition("/")[0] for path in (*expected, *found))
+    places = {root: place for place, root in enumerate(roots)}
+    paths = sorted(found.keys() | expected.keys(), key=lambda path: (places[path.partition("/")[0]], path))
     return listed(
         [
             f"{shortened(path)} {shortened(found.get(path, 'nothing'))} instead of {expected.get(path, 'nothing')}"
@@ -132,17 +136,22 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
         key_types: the generator of each random key, by path.
 
     Raises:
-        DataError: for 64-bit numbers while JAX has them switched off.
+        DataError: for 64-bit numbers while JAX has them switched off, and for arrays that are missing or are no keys.
     """
     # The paths are in the order of the leaves, so the leaves can be put back into the structure.
     paths = list(trees.flatten(like))
+    if missing := [path for path in paths if path not in found]:
+        raise DataError(place, "all arrays", f"a file without {', '.join(missing[:MOST_LISTED])}")
     check_not_narrowed({path: found[path] for path in paths}, place)
-    leaves = [
-        jax.random.wrap_key_data(jax.numpy.asarray(found[path]), impl=key_types[path])
-        if path in key_types
-        else jax.numpy.asarray(found[path])
-        for path in paths
-    ]
+    leaves = []
+    for path in paths:
+        leaf = jax.numpy.asarray(found[path])
+        if path in key_types:
+            try:
+                leaf = jax.random.wrap_key_data(leaf, impl=key_types[path])
+            except (TypeError, ValueError) as error:
+                raise DataError(place, f"a random key in {path}", shortened(error)) from None
+        leaves.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -195,24 +204,30 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
-def unpacked(path: Path, *, has_checksum: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def unpacked(
+    path: Path, *, has_checksum: bool = True, most: int | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads a safetensors file: the arrays, and the texts about them.
 
     Args:
         path: the file.
         has_checksum: whether ``packed`` made the file, so that its header has a checksum to verify.
+        most: the largest number of arrays; None for no limit.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DataError: if it is damaged, or has numbers of a type that NumPy lacks, such as float8.
+        DataError: if it is damaged or has too many arrays, or has numbers of a type that NumPy lacks, such as float8.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         os.close(regular_file(path, os.O_RDONLY))
         with safe_open(path, "np") as file:  # pyright: ignore[reportGeneralTypeIssues]
-            about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
+            names = file.keys()
+            if most is not None and len(names) > most:
+                raise DataError(str(path), f"at most {most:,} arrays", f"{len(names):,}")
+            about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (FileNotFoundError, DataError):
         raise
     except (KeyError, AttributeError) as error:  # the library looks for the type by its name
         expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES)})"

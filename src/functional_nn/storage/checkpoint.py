@@ -25,6 +25,7 @@ from functional_nn.storage.arrays import (
     unpacked,
 )
 from functional_nn.storage.files import JsonObject, as_json, read_file, signed_text, write_folder_whole
+from functional_nn.storage.schema import misfit
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
@@ -34,6 +35,15 @@ ARRAYS = "arrays.safetensors"
 
 ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
 """The entries of a manifest, in their order."""
+
+SCHEMA = {
+    "step": int,
+    "loss": (float, None),
+    "about": dict,
+    "file": {"bytes": int, "sha256": str},
+    "tree": {...: {"form": str, "sha256": (str, None), "key": (str, None)}},
+}
+"""The schema of a manifest."""
 
 VERSION = 2
 """The version of the format. The manifest of every version is a JSON object with the integer ``version``."""
@@ -77,7 +87,11 @@ class Checkpoint(NamedTuple):
         part = self._under(root) if root else self
         if different := differences(part.forms, forms(like)):
             raise DataError(str(self.path), "a tree of the same structure, shapes and types", different)
-        return tree_like(like, part.arrays, str(self.path), part.key_types)
+        tree = tree_like(like, part.arrays, str(self.path), part.key_types)
+        # A manifest that fits may still be beside arrays that do not, if somebody made it.
+        if different := differences(forms(tree), part.forms):
+            raise DataError(str(self.path), "the arrays that its manifest lists", different)
+        return tree
 
     def _under(self, root: str) -> Checkpoint:
         def below(named: Mapping[str, Value]) -> dict[str, Value]:
@@ -163,6 +177,8 @@ def read_manifest(path: Path) -> JsonObject:
     # The same entries always give the same text. So this compares every byte, also spaces and the checksum.
     if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
         raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
+    if found := misfit(manifest, SCHEMA):
+        raise DamagedCheckpoint(place, "the manifest of a checkpoint", f"one with {found}")
     return manifest
 
 

@@ -42,10 +42,10 @@ def difference(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -
         {name: identity[name] for name in identity.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}}
         for identity in (known, given)
     ]
-    groups = [identity.get(GROUPS, {}) for identity in (known, given)]
+    groups = [identity.get(GROUPS) or {} for identity in (known, given)]
     programs = [{}, {}]
     if known.get(SURROUNDINGS) == given.get(SURROUNDINGS):
-        programs = [identity.get(PROGRAMS, {}) for identity in (known, given)]
+        programs = [identity.get(PROGRAMS) or {} for identity in (known, given)]
     # Different settings cause different shapes and different programs. So only the first part that differs is named.
     for known_part, given_part in (settings, groups, programs):
         if found := _differences(_flat(known_part), _flat(given_part)):
@@ -92,7 +92,7 @@ def _flat(tree: Mapping[str, object] | list[object], start: EntryPath = ()) -> d
 def _name(path: EntryPath) -> str:
     """The path as messages show it. Entries of the user are named as the user named them."""
     shown = path[1:] if path[0] == IDENTITY and len(path) > 1 else path
-    return " ".join(str(part) for part in shown if part != "")
+    return shortened(" ".join(str(part) for part in shown if part != ""))
 
 
 def _is_digest(value: object) -> bool:

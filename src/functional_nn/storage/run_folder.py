@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,6 @@ from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
     JsonObject,
-    JsonValue,
     check_new_folder,
     check_no_link,
     checksum_of,
@@ -32,6 +30,7 @@ from functional_nn.storage.files import (
 )
 from functional_nn.storage.identity import check_kind
 from functional_nn.storage.parameters import save_parameters
+from functional_nn.storage.schema import PLAIN, misfit
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"
@@ -43,6 +42,34 @@ REPORT = "report.html"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
+
+PARTS = ("train_", "validation_", "test_")
+"""How the names of metrics begin."""
+
+NUMBERS = {...: (float, None)}
+"""The schema of a line of metrics."""
+
+VERSIONS = ({...: (str, None)}, None)
+"""The schema of an entry with versions of packages."""
+
+CONFIGURATION_SCHEMA = {"versions": VERSIONS, **dict.fromkeys(("from", "imported_from"), ({...: PLAIN}, None))}
+"""The schema of what no other reader of the configuration checks, such as ``Configuration.from_dict``."""
+
+RESULT_SCHEMA = {
+    "seconds": ({...: float}, None),
+    "versions": VERSIONS,
+    **dict.fromkeys(("status", "message", "device"), (str, None)),
+    **dict.fromkeys(("epochs", "kept_epoch"), (int, None)),
+    ...: (*PLAIN, {...: (*PLAIN, [PLAIN])}),
+}
+
+STATISTICS_SCHEMA = {
+    "epoch": int,
+    "examples": int,
+    "outputs": {...: {"units": float, "dead": float, ...: (float, None)}},
+    "gradients": {...: NUMBERS},
+}
+"""The schema of the statistics of layers after an epoch."""
 
 
 def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> None:
@@ -110,6 +137,8 @@ def read_configuration(folder: Path) -> JsonObject:
         raise DataError(str(path), "a run's configuration, as it was written", shortened(error), remedy) from None
     if not isinstance(configuration, dict):
         raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    if found := misfit(configuration, CONFIGURATION_SCHEMA):
+        raise DataError(str(path), "a run's configuration", f"one with {found}", remedy)
     names = configuration.get("class_names")
     if isinstance(names, list):
         configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
@@ -143,7 +172,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
         if not line.endswith("\n"):
             break
         row = _json_object(line)
-        if row is None or row.get("epoch") != number or not all(map(_is_number_or_none, row.values())):
+        if row is None or row.get("epoch") != number or misfit(row, NUMBERS):
             raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}, as numbers", shortened(line))
         rows.append(row)
     return rows
@@ -153,11 +182,12 @@ def read_result(folder: Path) -> JsonObject:
     """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first.
 
     Raises:
-        DataError: for an integer that is too large for a float. No run writes one.
+        DataError: if an entry has another type, or a number has another size, than what runs write.
     """
     result = read_signed(read_file(folder / RESULT))
-    if large := [name for name, value in result.items() if isinstance(value, int) and not _is_number_or_none(value)]:
-        raise DataError(str(folder / RESULT), "numbers of usual size", f"another one in {shortened(', '.join(large))}")
+    metrics = dict.fromkeys((name for name in result if name.startswith(PARTS)), (float, None))
+    if found := misfit(result, RESULT_SCHEMA | metrics):
+        raise DataError(str(folder / RESULT), "the result of a run", f"one with {found}")
     return result
 
 
@@ -195,9 +225,10 @@ def read_layer_statistics(folder: Path) -> list[JsonObject]:
         return []
     rows = []
     for number, line in enumerate(lines, start=1):
-        signed = _json_object(line)
-        if signed is not None and signed.get("sha256") == _sha256_of(json.dumps(signed.get("row")).encode()):
-            rows.append(signed["row"])
+        signed = _json_object(line) or {}
+        row = signed.get("row")
+        if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not misfit(row, STATISTICS_SCHEMA):
+            rows.append(row)
         elif line.endswith(b"\n"):  # a killed run leaves a half-written line without it
             warnings.warn(f"{path}, line {number}: it is damaged, and is left out.", stacklevel=2)
     return rows
@@ -260,11 +291,6 @@ def _signed_line(row: Mapping[str, object]) -> str:
 
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
-
-
-def _is_number_or_none(value: JsonValue) -> bool:
-    """Whether a value is None or a number. JSON also has integers that are too large for a float."""
-    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 def _json_object(line: str | bytes) -> JsonObject | None:

@@ -26,7 +26,8 @@ def check_options(
     check_flag("keep", keep)
     check_flag("exact", exact)
     if on_epoch is not None:
-        check_function("on_epoch", on_epoch, "a function of two numbers: of members that have ended, and of all")
+        expected = "a function of two numbers: of members that have ended, and of all"
+        check_function("on_epoch", on_epoch, expected, "ended, members")
     if progress is not None:
         check_flag("progress", progress)
 

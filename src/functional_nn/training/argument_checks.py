@@ -38,18 +38,45 @@ LOSSES_OF_PYTORCH = {
 }
 """The losses of this package by the names of PyTorch's."""
 
+LOSSES_OF_OPTAX = {
+    "softmax_cross_entropy": "cross_entropy",
+    "softmax_cross_entropy_with_integer_labels": "cross_entropy",
+    "sigmoid_binary_cross_entropy": "binary_cross_entropy",
+    "hinge_loss": "hinge",
+    "kl_divergence": "kl_divergence",
+    "squared_error": "mean_squared_error",
+    "l2_loss": "mean_squared_error",
+    "huber_loss": "huber",
+    "cosine_distance": "cosine_distance",
+}
+"""The losses of this package by the names of Optax's, which give a loss for each example or for each number."""
+
 
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
     """Raises an InputError unless these are a loss, an Optax transformation, and a penalty or None."""
+    check_loss_function(loss)
+    check_gradient_transformation(optimizer)
+    check_penalty(penalty)
+
+
+def check_loss_function(loss: object) -> None:
+    """Raises an InputError unless this is a loss, or a function of outputs and labels."""
     check_is_not_of_pytorch(loss)
-    expected = "a loss, such as cross_entropy, or a function"
+    expected = "a loss, such as cross_entropy, or a function of outputs and labels"
     if is_gradient_transformation(loss):
         remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
         raise InputError("loss", expected, "an Optax transformation", remedy)
-    check_function("loss", loss, expected)
-    check_gradient_transformation(optimizer)
+    check_function("loss", loss, expected, "y, labels")
+    name = getattr(loss, "__name__", "")
+    if name in LOSSES_OF_OPTAX and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
+        given = f"optax.{name}, which does not take the mean over the examples"
+        raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OPTAX[name]}.")
+
+
+def check_penalty(penalty: object) -> None:
+    """Raises an InputError unless this is a penalty, a function of the parameters, or None."""
     if penalty is not None:
-        check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
+        check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function of the parameters", "params")
 
 
 def check_is_not_of_pytorch(loss: object) -> None:
@@ -128,7 +155,8 @@ def check_scalar(argument: str, value: object) -> jax.Array:
         InputError: unless it returned one such number.
     """
     if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InputError(argument, "a function that returns one floating-point number", shown(value))
+        remedy = "Return the mean over the examples." if is_array(value) and value.ndim else ""
+        raise InputError(argument, "a function that returns one floating-point number", shown(value), remedy)
     return value.astype(wide_type(value.dtype))
 
 

@@ -129,7 +129,8 @@ def combine(*callbacks: OnEpoch) -> OnEpoch:
     >>> on_epoch = combine(lambda metrics, train_state: None, lambda metrics, train_state: metrics.test_accuracy > 0.8)
     """
     for number, callback in enumerate(callbacks):
-        check_function(f"callbacks[{number}]", callback, "a function of an epoch's metrics and the train state")
+        expected = "a function of an epoch's metrics and the train state"
+        check_function(f"callbacks[{number}]", callback, expected, "metrics, train_state")
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> bool:
         answers = [says_stop(f"callbacks[{i}]", call(metrics, train_state)) for i, call in enumerate(callbacks)]

@@ -21,6 +21,7 @@ from functional_nn.metrics import Metric, Totals, accuracy
 from functional_nn.training.argument_checks import (
     check_batch,
     check_loss,
+    check_loss_function,
     check_metric_name,
     check_scalar,
     check_train_state,
@@ -112,7 +113,7 @@ def make_evaluation_parts(
 ) -> EvaluationParts:
     """Makes the two parts of ``make_evaluate``, which describes the arguments."""
     net, policy = as_layer(net), as_precision(precision)
-    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    check_loss_function(loss)
     check_count("batch_size", batch_size)
     check_metrics(metrics)
     totals_of_outputs = _totals_function(loss, metrics)
@@ -178,7 +179,7 @@ def check_metrics(metrics: object) -> None:
     for name, metric in metrics.items():
         check_metric_name("metrics", name)
         with inside("metrics"):
-            check_function(name, metric, "a metric, a loss, or a function of outputs and labels")
+            check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
 
 
 def _totals_function(

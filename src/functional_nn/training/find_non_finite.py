@@ -14,7 +14,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_flag, check_function, tree_in_native_order
 from functional_nn.jaxprs.non_finite.find import find_origin
 from functional_nn.jaxprs.non_finite.report import NonFinite
-from functional_nn.training.argument_checks import check_batch
+from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.optimizers.precision import Precision, as_precision
 from functional_nn.training.step import (
     GradientFunction,
@@ -71,9 +71,8 @@ def find_non_finite(
     'The logarithm of 0 is -inf.'
     """
     net, policy = as_layer(net), as_precision(precision)
-    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
-    if penalty is not None:
-        check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function")
+    check_loss_function(loss)
+    check_penalty(penalty)
     check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     check_trees(params, state)
     check_batch(x, labels)

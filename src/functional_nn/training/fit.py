@@ -173,13 +173,15 @@ def fit(
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
     if eval_params is not None:
-        check_function("eval_params", eval_params, "a function of the optimizer's state and the parameters")
+        expected = "a function of the optimizer's state and the parameters"
+        check_function("eval_params", eval_params, expected, "optimizer_state, params")
     check_policy(non_finite, eval_params)
     check_seed("seed", seed)
     if start is not None:
         check_start(start)
     if on_epoch is not None:
-        check_function("on_epoch", on_epoch, "a function of an epoch's metrics and the train state")
+        expected = "a function of an epoch's metrics and the train state"
+        check_function("on_epoch", on_epoch, expected, "metrics, train_state")
     if progress is not None:
         check_flag("progress", progress)
     if isinstance(data, Stream):

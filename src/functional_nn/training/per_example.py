@@ -10,8 +10,8 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_function
-from functional_nn.training.argument_checks import check_batch, check_loss
+from functional_nn.core.validation import as_array
+from functional_nn.training.argument_checks import check_batch, check_loss, check_loss_function
 from functional_nn.training.step import LossFunction
 
 
@@ -59,7 +59,7 @@ def per_example_gradients(
     net = as_layer(net)
     # A list of numbers is one array.
     labels = jax.tree.map(partial(as_array, "labels"), labels, is_leaf=lambda node: isinstance(node, list))
-    check_function("loss", loss, "a loss, such as cross_entropy, or a function")
+    check_loss_function(loss)
     check_trees(params, state)
     examples = check_batch(x, labels)
     if key is not None:

@@ -18,7 +18,7 @@ from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoint import forms
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
-from functional_nn.training.optimizers.wrapping import update_with
+from functional_nn.training.optimizers.wrapping import explaining_optimizer, update_with
 from functional_nn.training.random_keys import derived_key
 
 MOST_SHOWN = 12
@@ -146,7 +146,9 @@ def create_train_state(
 def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
     params, state = cast(checked_init(net, derived_key(key, "init"), in_shape), policy.parameters)
     loss_scale = LossScale.first() if policy.scales_loss else None
-    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
+    with explaining_optimizer(optimizer):
+        optimizer_state = optimizer.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer_state, key, loss_scale)
 
 
 def train_state_from(

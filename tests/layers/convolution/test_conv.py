@@ -1,6 +1,7 @@
 """Convolution and its transpose: values against loops and PyTorch's arithmetic, lowerings, options, errors."""
 
 import itertools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,13 @@ from tests.contracts.composed import others_are_slow
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
 from functional_nn.layers.convolution.lowering import Native, convolve, input_gradient, weight_gradient
-from functional_nn.layers.convolution.sliding_windows import place_windows
+from functional_nn.layers.convolution.sliding_windows import (
+    place_windows,
+    stacked_places,
+    sum_stacked_places,
+    sum_window_places,
+    window_places,
+)
 
 
 def _float32(*trees):
@@ -352,6 +359,49 @@ def test_fault_02_wrong_rank_channels_and_type(make):
 def test_settings_that_are_none(make, arguments, options, words):
     with pytest.raises(fnn.InputError, match=words):
         make(*arguments, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
+def test_a_window_much_larger_than_the_images_compiles_quickly(make):
+    """As matrix products, 9,801 places of the window gave no answer in a minute."""
+    clock = time.perf_counter()
+    net = make(4, 99)
+    params, state = net.init(jax.random.key(0), (8, 8, 1))
+    x = jnp.ones((2, 8, 8, 1))
+    for layer in (net, fnn.with_hand_vjp(net)):
+        y = jax.jit(lambda params, layer=layer: layer.apply(params, state, x, train=True)[0])(params)
+        jax.jit(jax.grad(lambda params, layer=layer: layer.apply(params, state, x, train=True)[0].sum()))(params)
+        assert y.shape == (2, 8, 8, 4)
+    assert time.perf_counter() - clock < 60
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_large_windows_are_the_same_sums(groups):
+    weight, x = (
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((140, 4 // groups, 4), (1, 9, 4)))
+    )
+    net = fnn.conv(4, 140, groups=groups, bias=False, padding=((70, 70),), lowering="product")
+    y, residuals = net.forward({"weight": weight}, {}, x, train=False)[::2]
+    np.testing.assert_allclose(y, by_loops(x, weight, (10,), (1,), (1,), (70,), groups), rtol=1e-4, atol=1e-4)
+    params_bar, x_bar = net.backward(residuals, y)
+    expected, expected_x = jax.vjp(lambda params, x: net.apply(params, {}, x, train=False)[0], {"weight": weight}, x)[
+        1
+    ](y)
+    np.testing.assert_allclose(params_bar["weight"], expected["weight"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(x_bar, expected_x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": (2, 1), "padding": ((1, 2), (0, 3))}, {"dilation": (1, 2), "padding": "same"}]
+)
+def test_places_taken_axis_by_axis_are_the_same(options):
+    windows = place_windows((7, 9), (3, 2), **options)
+    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    parts = window_places(x, windows)
+    np.testing.assert_array_equal(stacked_places(x, windows), jnp.stack(parts, axis=-2))
+    summed = sum_stacked_places(jnp.stack(parts, axis=-2), windows)
+    np.testing.assert_allclose(summed, sum_window_places(parts, windows), rtol=1e-6, atol=1e-6)
 
 
 def test_settings_that_do_not_go_with_the_input():

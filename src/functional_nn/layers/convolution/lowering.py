@@ -25,12 +25,25 @@ from jax import lax
 
 from functional_nn.core.platform_programs import PlatformPrograms, bilinear
 from functional_nn.core.summed_product import summed_product
-from functional_nn.layers.convolution.sliding_windows import Windows, sum_arrays, sum_window_places, window_places
+from functional_nn.layers.convolution.sliding_windows import (
+    Windows,
+    stacked_places,
+    sum_arrays,
+    sum_stacked_places,
+    sum_window_places,
+    window_places,
+)
 
 LOWERINGS = ("auto", "native", "product")
 
 FEW_CHANNELS = 8
 """The number of input channels from which XLA's convolution was measured to be faster in a forward pass."""
+
+MOST_PLACES = 128
+"""With more places in a window, matrix products have operations for its sizes along each axis, not for each place.
+
+A program with an operation for each of 256 places compiled for 15 seconds, and with 9,801 it did not within a minute.
+"""
 
 
 class Native(NamedTuple):
@@ -117,7 +130,11 @@ def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups:
         return _product_of_pairs(x, weight, windows)
     if groups == 1:
         return _product(x, weight, windows)
-    parts, place_weights = window_places(x, windows), _place_weights(weight, groups)
+    place_weights = _place_weights(weight, groups)
+    if windows.places > MOST_PLACES:
+        y = jnp.einsum("...kgc,kcgo->...go", _grouped(stacked_places(x, windows), groups), place_weights)
+        return y.reshape(*y.shape[:-2], weight.shape[-1])
+    parts = window_places(x, windows)
     if weight.shape[-2] == 1:
         # One input channel in each group (a depthwise convolution): elementwise products instead of matrix products.
         # Channel g of the input has the outputs g · times to (g + 1) · times - 1.
@@ -135,7 +152,12 @@ def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, g
     if groups == 1:
         # One product gives the parts y Wₖᵀ of all places, side by side on the last axis.
         columns = y @ place_weights.reshape(-1, weight.shape[-1]).T
+        if windows.places > MOST_PLACES:
+            return sum_stacked_places(columns.reshape(*y.shape[:-1], windows.places, -1), windows)
         return sum_window_places(jnp.split(columns, windows.places, axis=-1), windows)
+    if windows.places > MOST_PLACES:
+        stacked = jnp.einsum("...go,kcgo->...kgc", _grouped(y, groups), place_weights)
+        return sum_stacked_places(stacked.reshape(*stacked.shape[:-2], -1), windows)
     # parts has the shape (places, batch, *out_sizes, groups, in_size // groups).
     parts = jnp.einsum("...go,kcgo->k...gc", _grouped(y, groups), place_weights)
     return sum_window_places(list(parts.reshape(*parts.shape[:-2], groups * weight.shape[-2])), windows)
@@ -145,6 +167,9 @@ def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, group
     if groups == 1:
         # The product sums over batch and out_sizes. Its rows are all places and input channels.
         weight_bar = summed_product(_patches(x, windows), y)
+    elif windows.places > MOST_PLACES:
+        grouped_x = _grouped(stacked_places(x, windows), groups)
+        weight_bar = jnp.einsum("...kgc,...go->kcgo", grouped_x, _grouped(y, groups))
     else:
         parts, grouped_y = window_places(x, windows), _grouped(y, groups)
         weight_bar = jnp.stack([jnp.einsum("...gc,...go->cgo", _grouped(part, groups), grouped_y) for part in parts])
@@ -157,6 +182,9 @@ def _native_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: 
 
 def _patches(x: jax.Array, windows: Windows) -> jax.Array:
     """All elements of each window on the last axis: (batch, *out_sizes, places · in_size)."""
+    if windows.places > MOST_PLACES:
+        stacked = stacked_places(x, windows)
+        return stacked.reshape(*stacked.shape[:-2], -1)
     return jnp.concatenate(window_places(x, windows), axis=-1)
 
 

@@ -17,6 +17,9 @@ STYLES = (("var(--hand)", ""), ("var(--automatic)", "6 3"), ("var(--good)", "2 3
 LOGARITHMIC = 20
 """An axis of positive numbers is logarithmic if the largest is this many times the smallest."""
 
+LARGEST = 1e150
+"""Numbers beyond it are left out of charts, and differences below 1 / LARGEST count as none: scales would overflow."""
+
 MOST_MARKERS = 40
 """With more points than this, a line has no markers."""
 
@@ -24,7 +27,7 @@ MOST_MARKERS = 40
 class Line(NamedTuple):
     """A line of a chart: its name, its points, and its place in ``STYLES``.
 
-    A point with a number that is not finite is left out.
+    A point with a number that is not finite, or beyond ``LARGEST``, is left out.
     """
 
     name: str
@@ -77,7 +80,7 @@ def scale_of(
     logarithmic: bool | None = None,
     within: tuple[float, float] | None = None,
 ) -> Scale:
-    """A scale for numbers, of which those that are not finite do not count.
+    """A scale for numbers, of which those that cannot be drawn do not count.
 
     Args:
         values: the numbers.
@@ -88,12 +91,14 @@ def scale_of(
     >>> scale_of([0.2, 0.9], 0, 100, within=(0, 1)).ticks()
     [0.2, 0.4, 0.6, 0.8]
     """
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if _can_be_drawn(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if logarithmic is None:
-        logarithmic = low > 0 and high / low >= LOGARITHMIC
-    if low == high:
-        room = abs(low) * 0.1 or 0.5
+        logarithmic = low > 1 / LARGEST and high / low >= LOGARITHMIC
+    if logarithmic:
+        low, high = max(low, 1 / LARGEST), max(high, 1 / LARGEST)
+    if high - low < 1 / LARGEST:
+        room = abs(low) * 0.1 if abs(low) > 1 / LARGEST else 0.5
         low, high, logarithmic = low - room, high + room, False
     elif logarithmic:
         # Room at both ends: 3% of the length of a logarithmic axis, and 4% of a linear one.
@@ -107,6 +112,10 @@ def scale_of(
         if low >= high:
             low, high = within
     return Scale(low, high, logarithmic, start, end)
+
+
+def _can_be_drawn(value: float) -> bool:
+    return abs(value) <= LARGEST  # False for NaN
 
 
 def nice_step(step: float) -> float:
@@ -168,10 +177,10 @@ def epoch_ticks(epochs: Sequence[float]) -> list[float]:
 
 
 def points(line: Line, x: Scale, y: Scale) -> list[list[tuple[float, float]]]:
-    """The places of a line's points, in pieces. A number that is not finite ends a piece."""
+    """The places of a line's points, in pieces. A number that cannot be drawn ends a piece."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for at, value in zip(line.x, line.y, strict=True):
-        if not math.isfinite(value) or (y.is_logarithmic and value <= 0):
+        if not _can_be_drawn(value) or (y.is_logarithmic and value <= 0):
             pieces.append([])
             continue
         pieces[-1].append((x.place(at), y.place(value)))
@@ -220,7 +229,7 @@ def small_line(values: Sequence[float | None], label: str, *, logarithmic: bool 
     known = [math.nan if value is None else value for value in values]
     if logarithmic:
         known = [value if value > 0 else math.nan for value in known]
-    if sum(map(math.isfinite, known)) < 2:
+    if sum(map(_can_be_drawn, known)) < 2:
         return ""
     x = Scale(0, len(known) - 1, False, 3, 87)
     y = scale_of(known, 21, 3, logarithmic=logarithmic)

@@ -51,7 +51,7 @@ def findings(rows: Sequence[JsonObject]) -> list[str]:
 
 
 def _gradients(row: JsonObject) -> dict[str, float]:
-    return {layer: of_layer["gradient"] for layer, of_layer in row["gradients"].items()}
+    return {layer: of_layer.get("gradient") for layer, of_layer in row["gradients"].items()}
 
 
 def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:

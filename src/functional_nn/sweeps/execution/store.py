@@ -26,8 +26,9 @@ from functional_nn.storage.files import (
     signed_text,
     write_whole,
 )
-from functional_nn.storage.identity import check_kind, difference
+from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.storage.locks import one_writer
+from functional_nn.storage.schema import PLAIN, misfit
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 
 SWEEP, BATCHES = "sweep.json", "batches"
@@ -36,6 +37,20 @@ FINGERPRINT = "fingerprint"
 AT_ONCE = "members_at_once"
 FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
+SCHEMA = {
+    FINGERPRINT: str,
+    "grid": ([{"data": str, ...: (*PLAIN, list)}], None),
+    "halving": ([(*PLAIN, [int])], None),
+    "precision": ([str], None),
+    AT_ONCE: (int, str, None),
+    **dict.fromkeys((GROUPS, PROGRAMS, SURROUNDINGS), (dict, None)),
+    IDENTITY: (str, dict, None),
+}
+"""The schema of ``sweep.json``. Readers of the grid check it by ``check_grid``, too."""
+MEMBERS_SCHEMA = [
+    {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": ([str], None)}
+]
+"""The schema of what a batch's file says about its members."""
 CURVE, TEST = "curve", "test"
 """In a batch's file, the paths of a member's metrics: after each epoch, and on the test examples at the end."""
 
@@ -122,7 +137,8 @@ class Store:
             arrays, about = unpacked(self._path(name))
             members = json.loads(about["members"])
             is_of_this_sweep = about["fingerprint"] == self._fingerprint
-        except (OSError, ValueError, KeyError):
+            histories = histories_in(arrays, members)
+        except (OSError, ValueError, KeyError, RecursionError):
             return None
         if not is_of_this_sweep or [member["number"] for member in members] != list(numbers):
             return None
@@ -135,7 +151,6 @@ class Store:
             if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
                 return None
 
-        histories = histories_in(arrays, members)
         kept = []
         for place in range(len(members)):
             stored = [arrays[f"{place}/{i}"] for i in range(len(leaves))]
@@ -172,25 +187,36 @@ def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]
     Args:
         arrays: those of the file.
         members: what the file says about each member.
+
+    Raises:
+        ValueError, KeyError: if they do not fit each other. No sweep writes such a file.
     """
+    if misfit(members, MEMBERS_SCHEMA):
+        raise ValueError("not the members of a batch")
+    numbers: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for path, array in arrays.items():
+        place, _, rest = path.partition("/")
+        kind, _, name = rest.partition("/")
+        if kind in (CURVE, TEST):
+            if array.ndim != 1 or array.dtype != np.float64 or (kind == TEST and len(array) != 1):
+                raise ValueError(f"no metrics in {path}")
+            numbers.setdefault((place, kind), {})[name] = array.tolist()
     histories = []
     for place, member in enumerate(members):
-        curves, tested = _below(f"{place}/{CURVE}/", arrays), _below(f"{place}/{TEST}/", arrays)
+        curves, tested = (numbers.get((str(place), kind), {}) for kind in (CURVE, TEST))
+        if len(set(map(len, curves.values()))) > 1:
+            raise ValueError(f"curves of different lengths for the member {place}")
+        of_test = member.get("test_metrics")
         history = MemberHistory(
             member["number"],
             member["status"],
             member["bad_step"],
             curves={name: curves[name] for name in member["metrics"]},
             # Files of earlier versions do not have the order of these.
-            test_metrics={name: tested[name][0] for name in member.get("test_metrics", tested)},
+            test_metrics={name: tested[name][0] for name in (tested if of_test is None else of_test)},
         )
         histories.append(history)
     return histories
-
-
-def _below(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """The arrays whose paths begin with ``start``, as lists, by the rest of their paths."""
-    return {path.removeprefix(start): array.tolist() for path, array in arrays.items() if path.startswith(start)}
 
 
 def read_identity(path: Path) -> JsonObject:
@@ -208,4 +234,6 @@ def read_identity(path: Path) -> JsonObject:
     if known.get("format") != FORMAT or known.get("version") != VERSION:
         given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
         raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")
+    if found := misfit(known, SCHEMA):
+        raise DataError(str(path), "the settings of a sweep", f"others, with {found}", remedy)
     return known

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.files import JsonObject, JsonValue, as_json
 from functional_nn.sweeps.execution.halving import Halving
@@ -22,7 +23,7 @@ from functional_nn.sweeps.execution.store import (
     histories_in,
     read_identity,
 )
-from functional_nn.sweeps.grid.grid import PlainValue
+from functional_nn.sweeps.grid.grid import check_grid
 from functional_nn.sweeps.results.results import SweepResult
 
 BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)")
@@ -40,11 +41,9 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     """
     settings = sweep_settings(folder)
     histories = _histories(folder, settings)
-    grid = settings["grid"]
+    grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
-    members = tuple(
-        history.result({name: _plain(grid[history.number][name]) for name in names}) for history in histories
-    )
+    members = tuple(history.result({name: grid[history.number][name] for name in names}) for history in histories)
     message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
     precision = settings.get("precision") or ["float32"]
     return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
@@ -75,11 +74,18 @@ def sweep_settings(folder: Path) -> JsonObject:
     """The verified entries of ``sweep.json``.
 
     Raises:
-        DataError: if it is missing or damaged.
+        DataError: if it is missing or damaged, or is not that of a sweep.
     """
     path = folder / SWEEP
     try:
-        return read_identity(path)
+        settings = read_identity(path)
+        check_grid(settings.get("grid"))
+        _halving(settings)
+        return settings
+    except DataError:
+        raise
+    except (InputError, TypeError, RecursionError) as error:
+        raise DataError(str(path), "the settings of a sweep", f"others ({error})") from None
     except OSError as error:
         remedy = "Give a folder that sweep wrote."
         raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
@@ -88,8 +94,7 @@ def sweep_settings(folder: Path) -> JsonObject:
 def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[MemberHistory]:
     """The histories of all members, in the order of the grid."""
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
-    halving = settings.get("halving")
-    rule = None if halving is None else Halving(tuple(halving[0]), *halving[1:])
+    rule = _halving(settings)
     batches = [(rung, histories) for _, rung, histories in good_batches(folder)]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
@@ -100,8 +105,17 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
         if rule is not None and rung is not None:
             if any(history.epochs < rung for history in running):
                 break  # the sweep was interrupted before all members reached this epoch
-            rule.leave_out(list(found.values()))
+            try:
+                rule.leave_out(list(found.values()))
+            except KeyError as error:
+                raise DataError(str(folder), "members with the same metrics", f"some without {error}") from None
     return list(found.values())
+
+
+def _halving(settings: Mapping[str, JsonValue]) -> Halving | None:
+    """The rule of successive halving, if the sweep has one."""
+    given = settings.get("halving")
+    return None if given is None else Halving(*given).checked(LARGEST)
 
 
 def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
@@ -122,15 +136,10 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHi
             if about[FINGERPRINT] != fingerprint:
                 continue
             histories = histories_in(arrays, json.loads(about["members"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{error} Its members count as not run.", stacklevel=2)
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
             continue
         yield path, None if name["rung"] == "end" else int(name["rung"]), histories
-
-
-def _plain(value: JsonValue) -> PlainValue:
-    """A value of the grid as it was before JSON made a list of a tuple."""
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def _no_model(hyperparameters: object) -> NoReturn:

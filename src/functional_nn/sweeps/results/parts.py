@@ -89,7 +89,7 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
             arrays, about = unpacked(file)
             write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
     # The parts may differ: with vmap, a part of one member trains one at once.
-    if any(sweep_settings(path)[AT_ONCE] != 1 for path in paths):
+    if any(sweep_settings(path).get(AT_ONCE) != 1 for path in paths):
         settings = settings | {AT_ONCE: MERGED}
     # The settings come last: a folder without them is no sweep yet.
     write_whole(out / SWEEP, signed_text(settings))
@@ -121,7 +121,7 @@ def _has_other_files(out: Path, settings: JsonObject) -> bool:
 def _check_parts(paths: Sequence[Path]) -> JsonObject:
     """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
     settings = sweep_settings(paths[0])
-    if settings["halving"] is not None:
+    if settings.get("halving") is not None:
         remedy = "Successive halving compares all members, so it has no parts."
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
     members_in: dict[str, list[int]] = {}
@@ -143,7 +143,7 @@ def _check_same_sweep(path: Path, known: JsonObject, first: JsonObject) -> None:
     others = [*FILE_ENTRIES, AT_ONCE]
     # How many members are trained at once depends on the part and on the memory of the computer, and the programs
     # depend on it.
-    if known[AT_ONCE] != first[AT_ONCE]:
+    if known.get(AT_ONCE) != first.get(AT_ONCE):
         others.append(PROGRAMS)
     identities = [{name: about[name] for name in about if name not in others} for about in (known, first)]
     if different := difference(*identities):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn.core.caching import cached_if_hashable
+from functional_nn.core.errors import InputError, shortened
 from functional_nn.core.trees import PyTree
 
 
@@ -35,7 +37,28 @@ def update_with(
     # A function with **extra takes every name. Another one would raise an error for a name that it does not know.
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         extra = {name: value for name, value in extra.items() if name in parameters}
-    return takes_any.update(gradient, optimizer_state, params, **extra)
+    with explaining_optimizer(optimizer):
+        return takes_any.update(gradient, optimizer_state, params, **extra)
+
+
+@contextmanager
+def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[None]:
+    """Raises an InputError if a transformation of Optax fails: Optax uses its arguments only here.
+
+    The errors of a user's own transformation stay as they are.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError) or not _is_of_optax(optimizer.update):
+            raise
+        given = f"one that raises {type(error).__name__}: {shortened(error).rstrip('.')}"
+        remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
+        raise InputError("optimizer", "an Optax transformation that can compute updates", given, remedy) from error
+
+
+def _is_of_optax(function: object) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "optax"
 
 
 class RateShare(NamedTuple):

@@ -156,22 +156,27 @@ class RecipeFunctions:
         check_model(self.model)
         if not hasattr(self.optimizer, "update"):
             expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
-            check_function("optimizer", self.optimizer, expected)
+            check_function("optimizer", self.optimizer, expected, "h")
             if (getattr(self.optimizer, "__module__", None) or "").split(".")[0] == "optax":
                 # Optax would take the hyper-parameters for the learning rate, and fail later.
                 name = getattr(self.optimizer, "__name__", "…")
                 remedy = f'Write lambda h: optax.{name}(h["learning_rate"]).'
                 raise InputError("optimizer", expected, f"the function optax.{name} itself", remedy)
-        check_function("loss", self.loss, "a loss, such as cross_entropy, or a function")
+        expected = "a loss, such as cross_entropy, or a function"
+        check_function("loss", self.loss, expected)
+        if not isinstance(self.loss, Loss) and not _is_function_of_outputs_and_labels(self.loss):
+            check_function("loss", self.loss, f"{expected} of outputs and labels, or one that makes it from h", "h")
         if self.penalty is not None:
-            check_function("penalty", self.penalty, "a penalty, or a function of the hyper-parameters that makes one")
+            expected = "a penalty, or a function of the hyper-parameters that makes one"
+            check_function("penalty", self.penalty, expected, "h")
         check_metrics(None if self.metrics is None else dict(self.metrics))
         check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
         if self.eval_params is not None:
-            check_function("eval_params", self.eval_params, "a function of the optimizer's state and the parameters")
+            expected = "a function of the optimizer's state and the parameters"
+            check_function("eval_params", self.eval_params, expected, "optimizer_state, params")
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
-            check_function("start", self.start, "a pair (params, state), or a function that makes one")
+            check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
 
     def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe:
         """The recipe for these hyper-parameters."""
@@ -208,9 +213,20 @@ class WithStaticValues:
         return self.read(traced)[0]
 
     def read(self, traced: Hyperparameters) -> tuple[Recipe, set[str]]:
-        """The recipe, and the names of the hyper-parameters that were read to make it."""
+        """The recipe, and the names of the hyper-parameters that were read to make it.
+
+        Raises:
+            InputError: if a function needs the value of a traced number, as ``if`` does.
+        """
         reader = HyperparameterReader({name: value for name, _, value in self.static} | dict(traced))
-        return self.make_recipe(reader), reader.names_read
+        try:
+            return self.make_recipe(reader), reader.names_read
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+            names = [name for name in traced if name in reader.names_read]
+            expected = "functions that compute with numbers that vary, since one program trains all members"
+            given = f"one that needs the value of {' or '.join(names)}, as an if does"
+            remedy = f"Write jax.numpy.where(h[{names[0]!r}] > 0, …, …). Or compile each value: static={names}."
+            raise InputError("grid", expected, given, remedy) from error
 
 
 def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
@@ -223,7 +239,7 @@ def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
 def check_model(model: ModelFunction) -> None:
     """Raises an InputError unless the model is a layer or a function."""
     if not isinstance(model, Layer) and not hasattr(model, "as_layer"):
-        check_function("model", model, "a layer, or a function of the hyper-parameters that makes one")
+        check_function("model", model, "a layer, or a function of the hyper-parameters that makes one", "h")
 
 
 def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:

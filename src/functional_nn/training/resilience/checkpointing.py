@@ -13,9 +13,10 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoint import Checkpoint
 from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
-from functional_nn.storage.files import JsonObject, as_json, check_new_folder
+from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.storage.metrics_history import History
+from functional_nn.storage.schema import PLAIN, misfit
 from functional_nn.training.epoch_metrics import check_metric
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics
@@ -31,6 +32,21 @@ BEST_BY = "best_by"
 
 METRICS = "metrics"
 """The setting with the names of a run's metrics. They are known only when its programs are compiled."""
+
+
+SCHEMA = {
+    "settings": {
+        METRICS: [str],
+        PROGRAMS: {...: PLAIN},
+        SURROUNDINGS: {...: PLAIN},
+        **dict.fromkeys(("batch_size", "seed", "devices", "non_finite"), PLAIN),
+    },
+    "status": str,
+    "message": str,
+    "epochs": int,
+    "history": str,
+}
+"""The schema of the further entries of a checkpoint of ``fit``."""
 
 
 class Checkpoints(NamedTuple):
@@ -150,7 +166,7 @@ class RunSaver:
         self._check_same()
         about = self._found.about
         rows = self._history.read(about["epochs"], about["history"])
-        history = tuple(_metrics(row, self._metric_names) for row in rows)
+        history = tuple(_metrics(row, self._metric_names, self._found.path) for row in rows)
         self._writer.continue_after(self._found.step)
         self._saved_epochs, self._found = len(history), None
         return RunProgress(train_state, history, about["status"], about["message"])
@@ -202,7 +218,7 @@ class RunSaver:
     def _verify(self, found: Checkpoint) -> None:
         """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
         about = found.about
-        if not _is_of_fit(about):
+        if misfit(about, SCHEMA):
             raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
         self._history_of(about["settings"][METRICS]).read(about["epochs"], about["history"])
 
@@ -231,18 +247,11 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
         DataError: if ``fit`` did not save it, or if the metrics are damaged.
     """
     about = found.about
-    if not _is_of_fit(about):
-        raise DataError(str(found.path), "a checkpoint of fit", "one that fit did not write")
+    if entry := misfit(about, SCHEMA):
+        raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write (about/{entry})")
     names = about["settings"][METRICS]
     rows = History(found.path.parent, len(NUMBERS) + len(names)).read(about["epochs"], about["history"])
-    return tuple(_metrics(row, names) for row in rows)
-
-
-def _is_of_fit(about: JsonObject) -> bool:
-    """Whether the further entries of a checkpoint are those that ``RunSaver`` writes."""
-    types = {"settings": dict, "status": str, "message": str, "epochs": int, "history": str}
-    has_all = all(isinstance(about.get(name), kind) for name, kind in types.items())
-    return has_all and isinstance(about["settings"].get(METRICS), list)
+    return tuple(_metrics(row, names, found.path) for row in rows)
 
 
 def _checked(checkpoints: object) -> Checkpoints:
@@ -267,9 +276,11 @@ def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
     return [*known, *(metrics.metrics[name] for name in metric_names)]
 
 
-def _metrics(row: Sequence[float], metric_names: Sequence[str]) -> EpochMetrics:
-    """The metrics of an epoch from a row of the history, in which all numbers are float64."""
+def _metrics(row: Sequence[float], metric_names: Sequence[str], path: Path) -> EpochMetrics:
+    """The metrics of an epoch from a row of the history, in which all numbers are float64. ``path`` is for errors."""
     numbers = dict(zip(NUMBERS, row, strict=False))
+    if not all(math.isfinite(numbers[name]) for name in ("epoch", "skipped_steps", "clipped_steps")):
+        raise DataError(str(path), "the history of a run", f"one with epoch {numbers['epoch']}")
     return EpochMetrics(
         epoch=int(numbers["epoch"]),
         metrics=dict(zip(metric_names, row[len(NUMBERS) :], strict=True)),
