@@ -148,11 +148,6 @@ def test_layer_files_know_no_other_family_of_layers():
             assert not module.startswith("functional_nn.layers") or own or module.endswith(".initializers"), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_files_are_read_in_one_sitting(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 350
-
-
 def test_everything_public_is_there_documented_and_in_the_reference():
     reference = (ROOT / "docs" / "reference" / "index.md").read_text("utf-8")
     for name, value in public_names().items():

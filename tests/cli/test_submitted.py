@@ -1,5 +1,6 @@
 """The jobs of ``sweep --submit``, without a cluster: jobs that are made up here stand for those of submitit."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from tests.cli.parts import need_submitit
 
 from functional_nn.cli import submitted
 from functional_nn.cli.submitted import JOBS, submit_parts
+from functional_nn.core.errors import InputError
 
 
 class KilledJob:
@@ -37,12 +39,37 @@ def test_the_result_of_an_earlier_job_with_the_same_number_does_not_count(tmp_pa
     # Otherwise its import would configure the logging of the process, and close the streams of pytest.
     monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     need_submitit()
-    folder = tmp_path / JOBS
-    executor = SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(folder))
-    monkeypatch.setattr(submitted, "_executor", lambda submitit, folder, settings: executor)
+
+    def executor(submitit, folder, settings):
+        return SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(folder))
+
+    monkeypatch.setattr(submitted, "_executor", executor)
     monkeypatch.setattr(submitted, "POLL_SECONDS", 0.0)
-    folder.mkdir()
-    KilledJob(folder).paths.result_pickle.touch()
+    (tmp_path / JOBS).mkdir()
+    KilledJob(tmp_path / JOBS).paths.result_pickle.touch()
     with pytest.raises(click.ClickException, match="part 1 of 1 failed"):
         submit_parts(["sweep"], 1, tmp_path, {}, lambda: None, progress=False)
     assert capsys.readouterr().err.count("It is run again") == 2
+
+
+@pytest.mark.parametrize("name", ["jobs", "parts", "parts/1-of-2"])
+def test_jobs_follow_no_link(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    need_submitit()
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis_result.pkl").touch()
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match="link"):
+        submit_parts(["sweep"], 2, tmp_path / "out", {"cluster": "local"}, lambda: None, progress=False)
+    assert [path.name for path in (tmp_path / "victim").iterdir()] == ["thesis_result.pkl"]
+
+
+@pytest.mark.parametrize("name", ["", "out", "out/jobs"])
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_no_job_reads_files_that_another_user_can_write(tmp_path, name):
+    (tmp_path / "out" / "jobs").mkdir(parents=True)
+    assert list(submitted._folder_of_jobs(tmp_path / "out").iterdir()) == []
+    (tmp_path / name).chmod(0o777)
+    with pytest.raises(InputError, match="a folder that only you can change"):
+        submitted._folder_of_jobs(tmp_path / "out")

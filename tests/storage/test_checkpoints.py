@@ -554,3 +554,15 @@ def test_fault_35_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
     assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
     fnn.storage.save_checkpoint(tmp_path, 3, TREE)
     assert names(tmp_path) == ["0000000002", "0000000003", "notes.txt"]
+
+
+def test_a_folder_in_place_of_the_locked_one_loses_no_checkpoint(tmp_path):
+    """Another user who can rename the folder could put a link there, to checkpoints of the user's other run."""
+    fnn.storage.save_checkpoint(tmp_path / "precious", 1, TREE)
+    with CheckpointWriter(tmp_path / "run") as writer:
+        writer.check_folder()
+        (tmp_path / "run").rename(tmp_path / "away")
+        (tmp_path / "run").symlink_to(tmp_path / "precious")
+        with pytest.raises(FileNotFoundError, match="removed or replaced"):
+            writer.check_folder()
+    assert steps(tmp_path / "precious") == [1]

@@ -150,3 +150,10 @@ def test_fault_47_the_working_directory_is_no_folder_to_write_in(path):
 def test_fault_50_what_is_no_path(path):
     with pytest.raises(InputError, match="out: expected the path of a file or folder"):
         check_path("out", path)
+
+
+def test_a_file_that_is_larger_than_its_archive_is_not_read(tmp_path):
+    with open(tmp_path / "config.json", "wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(OSError, match="a file of more than"):
+        read_file(tmp_path / "config.json")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -205,16 +208,16 @@ def submit_parts(
         InputError: if submitit is missing, or does not take a setting.
         ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
+    from functional_nn.storage.files import check_no_link
+
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
     refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
-    executor = _executor(submitit, out / JOBS, settings)
+    executor = _executor(submitit, _folder_of_jobs(out), settings)
     has_slurm = executor.cluster == "slurm"
     starting = nullcontext if has_slurm else kept_from_interrupts
-    # A result is named after its job. The job of an earlier call may have had the same number: a process of this
-    # computer has it again after a restart, above all in a container.
-    for result in (out / JOBS).glob("*_result.pkl"):
-        result.unlink()
     folders = [out / PARTS / f"{part + 1}-of-{number_of_parts}" for part in range(number_of_parts)]
+    for folder in (out / PARTS, *folders):
+        check_no_link("--out", folder)
     shared = [*_shared(arguments), "--quiet"]
     commands = [
         [*shared, "--part", f"{part + 1}/{number_of_parts}", "--out", str(folder)]
@@ -258,6 +261,23 @@ def submit_parts(
     if failed:
         raise click.ClickException(f"{', '.join(failed)} failed. Once the reason is gone, the same command continues.")
     return folders
+
+
+def _folder_of_jobs(out: Path) -> Path:
+    """A new private folder for the files of jobs, in a folder that no other user can change.
+
+    submitit runs what it reads there. A file that is named after a job may also come from an earlier call, since a
+    process of this computer can have the same number after a restart, or from whoever made the folder.
+    """
+    folder = out / JOBS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for place in (folder, *out.resolve().parents, out.resolve()):
+        about = place.lstat()
+        is_open = about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX
+        if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
+            given = f"{place}, a link, or a folder that another user owns or can write to"
+            raise InputError("--out", "a folder that only you can change, because jobs run files in it", given)
+    return Path(tempfile.mkdtemp(dir=folder))
 
 
 def _executor(submitit: Any, folder: Path, settings: JobSettings) -> Any:

@@ -136,7 +136,7 @@ def read(path: Path, step: int) -> Checkpoint:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     place = str(path / ARRAYS)
     try:
-        content = read_file(path / ARRAYS)
+        content = read_file(path / ARRAYS, most=manifest["file"]["bytes"])
     except OSError as error:
         raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
     if len(content) != manifest["file"]["bytes"]:

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -43,7 +43,7 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            stack.enter_context(one_writer("checkpoints", self.folder))
+            self._lock = stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
             self._stack = stack.pop_all()
         return self
@@ -52,14 +52,17 @@ class CheckpointWriter:
         self._stack.close()
 
     def check_folder(self) -> None:
-        """Checks that nobody has removed the folder, whose lock this writer holds.
+        """Checks that the folder is still the one whose lock this writer holds.
 
         Raises:
-            OSError: if it was removed, perhaps only in part.
+            OSError: if it was removed, perhaps only in part, or if another folder has taken its place. Then another
+                run's checkpoints would be replaced.
         """
-        if not (self.folder / LOCK).exists():
-            text = "The folder of checkpoints was removed, so the run cannot be saved in it"
-            raise FileNotFoundError(errno.ENOENT, text, str(self.folder))
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), os.lstat(self.folder / LOCK)):
+                return
+        text = "The folder of checkpoints was removed or replaced, so the run cannot be saved in it"
+        raise FileNotFoundError(errno.ENOENT, text, str(self.folder))
 
     def continue_after(self, step: int) -> None:
         """The run continues from a step: ``save`` replaces or removes all checkpoints after it, which are damaged."""

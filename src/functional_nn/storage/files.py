@@ -26,6 +26,11 @@ TEMPORARY = "functional_nn.tmp"
 HALF_WRITTEN = f".*.{TEMPORARY}"
 """The pattern of the names of half-written files and folders."""
 
+MOST_BYTES = 2**26
+"""The largest file of settings that is read: 64 MiB, many times the size of any that a run or a sweep writes."""
+MOST_BYTES_OF_ROWS = 2**30
+"""The largest file with a row for each epoch that is read."""
+
 JsonValue: TypeAlias = Any
 """A value as JSON holds it: None, a boolean, a number, a string, a list or an object."""
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -81,9 +86,14 @@ def unlinked_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -
         raise error
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a regular file. A symbolic link is not followed."""
+def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most this many bytes. A symbolic link is not followed.
+
+    A file can be larger than what it takes on the disk: a few kilobytes of an archive can become terabytes.
+    """
     with open(path, "rb", opener=unlinked_file) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", str(path))
         return file.read()
 
 

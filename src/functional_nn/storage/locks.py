@@ -14,8 +14,10 @@ LOCK = ".lock"
 
 
 @contextmanager
-def one_writer(argument: str, folder: Path) -> Iterator[None]:
+def one_writer(argument: str, folder: Path) -> Iterator[int]:
     """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
+
+    The value of the context is the descriptor of the lock's open file.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
@@ -24,7 +26,7 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(folder / LOCK))
+            descriptor = stack.enter_context(_locked(folder / LOCK))
         except BlockingIOError as error:
             given = f"{folder}, which process {error} writes to"
             raise InputError(argument, "a folder that nobody else writes to", given) from None
@@ -32,11 +34,11 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
             given = f"{folder} ({error.strerror})"
             raise InputError(argument, "a folder that can be written to", given) from None
         remove_leftovers(folder)
-        yield
+        yield descriptor
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
     """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
@@ -57,7 +59,7 @@ def _locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def _lock(descriptor: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functional_nn.storage.checkpoint import DamagedCheckpoint
-from functional_nn.storage.files import read_file, unlinked_file
+from functional_nn.storage.files import MOST_BYTES_OF_ROWS, read_file, unlinked_file
 
 COPIES = ("history.bin", "history.copy.bin")
 DIGEST_BYTES = 32
@@ -50,7 +50,7 @@ class History:
             DamagedCheckpoint: if these rows are damaged or missing in both copies.
         """
         for path in self._files:
-            content = read_file(path)[: rows * self._row_bytes] if path.exists() else b""
+            content = read_file(path, MOST_BYTES_OF_ROWS)[: rows * self._row_bytes] if path.exists() else b""
             read, digests = self._verified(content)
             if len(read) == rows and digests[-1].hex() == digest:
                 self._digests, self._beginning = digests, content

@@ -16,6 +16,7 @@ from functional_nn.core.errors import DataError, InputError, escaped, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.checkpoint_folder import steps
 from functional_nn.storage.files import (
+    MOST_BYTES_OF_ROWS,
     JsonObject,
     check_new_folder,
     check_no_link,
@@ -164,7 +165,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """
     path = folder / METRICS
     try:
-        lines = read_file(path).decode().splitlines(keepends=True)
+        lines = read_file(path, MOST_BYTES_OF_ROWS).decode().splitlines(keepends=True)
     except (OSError, ValueError) as error:
         raise DataError(str(path), "the metrics of a run", shortened(error)) from None
     rows = []
@@ -220,7 +221,7 @@ def read_layer_statistics(folder: Path) -> list[JsonObject]:
     """
     path = folder / LAYER_STATISTICS
     try:
-        lines = read_file(path).splitlines(keepends=True)
+        lines = read_file(path, MOST_BYTES_OF_ROWS).splitlines(keepends=True)
     except OSError:
         return []
     rows = []
