@@ -11,10 +11,11 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.cli import run
-from functional_nn.core.errors import DataError
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import tfds_download
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
+from functional_nn.sweeps.execution.store import Store
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
 
@@ -221,3 +222,19 @@ def test_names_of_classes_lose_control_characters(stranger, capsys):
     assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
     assert run(["report", str(stranger)]) == 0
     assert "\x1b" not in (stranger / "report.html").read_text("utf-8")
+
+
+def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_path):
+    """Another user who can write to the folder could put a link there, to the batches of the user's other sweep."""
+    (tmp_path / "precious").mkdir()
+    with Store(tmp_path / "sweep", {"grid": []}) as store:
+        store.save("0-0-end", [], [])
+        shutil.rmtree(tmp_path / "sweep" / "batches")
+        (tmp_path / "sweep" / "batches").symlink_to(tmp_path / "precious")
+        with pytest.raises(InputError, match="without links"):
+            store.save("0-1-end", [], [])
+        (tmp_path / "sweep").rename(tmp_path / "away")
+        (tmp_path / "sweep").mkdir()
+        with pytest.raises(FileNotFoundError, match="removed or replaced"):
+            store.save("0-1-end", [], [])
+    assert list((tmp_path / "precious").iterdir()) == []

@@ -35,7 +35,8 @@ def test_appending_writes_no_more_for_a_long_history(written):
     history = History(folder, 3)
     history.read(8, digests[-1])
     history.extend([ROWS[0]], 8)
-    (folder / COPIES[0]).write_bytes(b"")  # would be noticed if it were looked at
+    first = folder / COPIES[0]
+    first.write_bytes(bytes(first.stat().st_size))  # would be noticed if it were looked at
     history.extend([ROWS[0]], 9)
     assert (folder / COPIES[1]).stat().st_size == 10 * (3 * 8 + 32)
 
@@ -106,3 +107,13 @@ def test_other_rows_of_the_same_length_are_noticed(written):
     digest = History(folder / "..", 3).read(0, History(folder, 3).extend([], 0)) or "0" * 64
     with pytest.raises(DamagedCheckpoint):
         History(folder, 3).read(1, digest)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_that_was_cut_or_removed_during_a_run_is_an_error_and_not_filled_with_zeros(tmp_path, name):
+    history = History(tmp_path, 3)
+    for after in (0, 1):
+        history.extend([ROWS[after]], after)
+        (tmp_path / name).unlink() if after else None
+    with pytest.raises(OSError, match="was cut or removed"):
+        history.extend([ROWS[2]], 2)

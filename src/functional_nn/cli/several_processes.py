@@ -42,6 +42,9 @@ SECRET = "FUNCTIONAL_NN_SECRET"
 OWN_FLAGS = {"distributed", "coordinator", "num_processes", "process_id", "wait", "data_dir", "quiet"}
 """The flags that may differ between the processes of a run, besides other files and folders."""
 
+DIGITS = 64
+"""The number of digits in which 32 bytes are written, such as a digest."""
+
 WATCHER = f"import sys; {int(signal.SIGABRT)} in sys.stdin.buffer.read() and sys.stderr.write(sys.argv[1])"
 """A program that prints its argument if it reads the number of the signal by which C++ code ends a process."""
 
@@ -218,13 +221,13 @@ def _check_secret(processes: Processes) -> None:
     Each process proves that it knows the secret by a digest of it, of its own number, and of random bytes of all. So
     nobody sees the secret, and the digest is worth nothing to another process or in another run.
     """
-    drawn = [text.hex() for text in processes.bytes_from_all(secrets.token_hex(32).encode())]
+    drawn = [text.hex() for text in processes.bytes_from_all(secrets.token_hex(32).encode(), DIGITS)]
 
     def proof(number: int) -> bytes:
         secret = os.fsencode(os.environ.get(SECRET, ""))
         return hmac.new(secret, json.dumps([number, drawn]).encode(), "sha256").hexdigest().encode()
 
-    given = processes.bytes_from_all(proof(processes.index))
+    given = processes.bytes_from_all(proof(processes.index), DIGITS)
     others = [str(number) for number, text in enumerate(given) if not hmac.compare_digest(text, proof(number))]
     if others:
         if processes.is_first:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +16,7 @@ from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage import checkpoint
 from functional_nn.storage.checkpoint import Checkpoint, DamagedCheckpoint
 from functional_nn.storage.files import JsonObject, check_new_folder, check_path, finite_json, remove_folder
-from functional_nn.storage.locks import LOCK, one_writer
+from functional_nn.storage.locks import one_writer
 
 LARGEST_STEP = 2**63 - 1
 
@@ -31,6 +30,9 @@ class CheckpointWriter:
 
     Raises:
         InputError: if another writer, in this process or another, uses the folder, or if it cannot be written to.
+
+    Attributes:
+        check_folder: in the context, a function that raises ``OSError`` unless the folder is still the locked one.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -43,26 +45,13 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            self._lock = stack.enter_context(one_writer("checkpoints", self.folder))
+            self.check_folder = stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
-
-    def check_folder(self) -> None:
-        """Checks that the folder is still the one whose lock this writer holds.
-
-        Raises:
-            OSError: if it was removed, perhaps only in part, or if another folder has taken its place. Then another
-                run's checkpoints would be replaced.
-        """
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(self._lock), os.lstat(self.folder / LOCK)):
-                return
-        text = "The folder of checkpoints was removed or replaced, so the run cannot be saved in it"
-        raise FileNotFoundError(errno.ENOENT, text, str(self.folder))
 
     def continue_after(self, step: int) -> None:
         """The run continues from a step: ``save`` replaces or removes all checkpoints after it, which are damaged."""

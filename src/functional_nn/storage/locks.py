@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -14,10 +15,12 @@ LOCK = ".lock"
 
 
 @contextmanager
-def one_writer(argument: str, folder: Path) -> Iterator[int]:
+def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
     """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
 
-    The value of the context is the descriptor of the lock's open file.
+    The value of the context is a function that checks, before something is written, that the folder is still the locked
+    one. It raises ``FileNotFoundError`` if it was removed, perhaps only in part, or if another folder or a link has
+    taken its place: files of another run could be replaced there.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
@@ -33,8 +36,16 @@ def one_writer(argument: str, folder: Path) -> Iterator[int]:
         except OSError as error:
             given = f"{folder} ({error.strerror})"
             raise InputError(argument, "a folder that can be written to", given) from None
+
+        def check() -> None:
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(folder / LOCK)):
+                    return
+            text = "The folder was removed or replaced, so nothing can be saved in it"
+            raise FileNotFoundError(errno.ENOENT, text, str(folder))
+
         remove_leftovers(folder)
-        yield descriptor
+        yield check
 
 
 @contextmanager

@@ -7,6 +7,7 @@ are two copies: a damaged copy is replaced by the other one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -76,6 +77,9 @@ class History:
         for path in self._files:
             # One copy after the other, each until it is on the disk: a crash damages one of them at most.
             with open(path, "r+b" if path.exists() else "w+b", opener=unlinked_file) as file:
+                # Without this, a file that was cut or removed during the run would get zeros in place of earlier rows.
+                if self._beginning is None and os.fstat(file.fileno()).st_size < after * self._row_bytes:
+                    raise OSError(errno.EIO, f"a file of {after} rows or more was cut or removed", str(path))
                 # A damaged copy gets the verified rows of the other one.
                 if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
                     file.seek(0)

@@ -175,11 +175,17 @@ class Processes:
                 sent[:] = np.frombuffer(contents, np.uint8)
             return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if size else b""
 
-    def bytes_from_all(self, contents: bytes) -> list[bytes]:
-        """The bytes that each process gives, without zeros at their ends."""
+    def bytes_from_all(self, contents: bytes, size: int | None = None) -> list[bytes]:
+        """The bytes that each process gives, without zeros at their ends.
+
+        Args:
+            contents: those of this process.
+            size: their number, if all give as many. Otherwise each process says how many it gives, and so how much
+                memory the others need.
+        """
         from jax.experimental import multihost_utils
 
-        sent = np.zeros(self.largest(len(contents)), np.uint8)
+        sent = np.zeros(self.largest(len(contents)) if size is None else size, np.uint8)
         sent[: len(contents)] = np.frombuffer(contents, np.uint8)
         with self.noticing_loss():
             rows = multihost_utils.process_allgather(sent)

@@ -288,7 +288,7 @@ def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_pa
                 (tmp_path / "run").mkdir()
 
     choice = fnn.training.Checkpoints(tmp_path / "run", minutes=minutes)
-    with pytest.raises(FileNotFoundError, match="was removed"):
+    with pytest.raises(FileNotFoundError, match="was removed or replaced"):
         fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice, on_epoch=on_epoch)
     assert reached == [1, 2]
     assert not list(tmp_path.glob("run/*"))

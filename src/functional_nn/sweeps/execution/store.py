@@ -80,7 +80,7 @@ class Store:
         check_kind("out", self.folder, "a sweep")
         # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            stack.enter_context(one_writer("out", self.folder))
+            self._check_folder = stack.enter_context(one_writer("out", self.folder))
             self._begin(self.folder / SWEEP)
             remove_leftovers(self.folder / BATCHES)
             self._stack = stack.pop_all()
@@ -107,7 +107,13 @@ class Store:
         self._fingerprint = known["fingerprint"]
 
     def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[PyTree]) -> None:
-        """Writes a batch: the history of each member, and a pytree of arrays for each member."""
+        """Writes a batch: the history of each member, and a pytree of arrays for each member.
+
+        Raises:
+            OSError: if it could not be written, or if the folder was removed or replaced meanwhile.
+        """
+        self._check_folder()
+        check_no_link("out", self.folder / BATCHES)
         arrays: dict[str, np.ndarray] = {}
         members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
