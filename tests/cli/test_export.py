@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -331,20 +332,29 @@ def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
 
 def test_a_hostile_result_is_no_raw_error(finished, tmp_path, capsys):
     """Checksums are no signature: whoever makes a folder can sign any result."""
-    for number, wrong in enumerate([{"kept_epoch": 99}, {"kept_epoch": "abc"}, {"test_x\n": 2.0}, {"test_y": 10**400}]):
+    for number, wrong in enumerate(
+        [
+            {"kept_epoch": 99},
+            {"kept_epoch": "abc"},
+            {"test_x\n": 2.0},
+            {'test_<img src="//a">[b](//c)| a': 2.0},
+            {"test_y": 10**400},
+        ]
+    ):
         folder = tmp_path / str(number)
         shutil.copytree(finished.folder, folder)
         result = json.loads((folder / "result.json").read_text())
         del result["sha256"]
         (folder / "result.json").write_text(signed_text(result | wrong))
         assert cli.run(["report", str(folder)]) == 0
-        if number in (1, 3):
+        if number in (1, 4):
             with pytest.raises(fnn.DataError, match=f"the result of a run, got one with {next(iter(wrong))} "):
                 fnn.exchange.to_hub(folder, tmp_path / "hub")
             continue
         card = (fnn.exchange.to_hub(folder, tmp_path / f"hub {number}") / "README.md").read_text()
         assert "The run had 5 epochs.\n" in card
         assert "test x\n" not in card  # a name with a line break would end the row of the table
+        assert not re.search(r"<|\]\(|\| a", card)  # a name makes no HTML, link or cell of the table
 
 
 @pytest.mark.slow

@@ -201,9 +201,16 @@ def test_a_configuration_with_wrong_versions_or_names_is_refused(folders, capsys
     assert run(["report", str(folders / "run")]) == 2
 
 
-def test_a_network_of_100_000_layers_is_refused_at_once(folders, capsys):
-    write_configuration(folders, hidden=[4] * 100_000)
+@pytest.mark.parametrize("layers", [201, 100_000])
+def test_a_network_of_many_layers_is_refused_at_once(folders, capsys, layers):
+    write_configuration(folders, hidden=[4] * layers)
     refused(folders, capsys, "config.json", "hidden [4, 4, 4")
+
+
+def test_a_transformer_of_huge_images_is_refused_at_once(folders, capsys):
+    """Its position encoding would take over a gigabyte, although only shapes are needed."""
+    write_configuration(folders, model="transformer", hidden=[8192], image_shape=[5000, 1, 1], activation=None)
+    refused(folders, capsys, "config.json", "at most 33,554,432 numbers in an example, time x features")
 
 
 @pytest.mark.parametrize("row", [{}, None, "x", [], {"epoch": 1}, {"epoch": 1, "examples": 1, "outputs": {"a": 1}}])

@@ -3,10 +3,12 @@
 import io
 import itertools
 import struct
+import subprocess
 import zlib
 from contextlib import suppress
 
 import numpy as np
+import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,6 +244,17 @@ def test_images_of_2_channels_are_not_in_files(tmp_path):
 def test_fault_43_no_such_file(tmp_path):
     refused(tmp_path / "none.png", "No such file")
     refused(tmp_path, "directory")
+
+
+def test_no_program_is_started_for_a_file(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS, whatever the name of the file is."""
+    started = []
+    monkeypatch.setattr(PIL.EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(subprocess, "check_call", lambda command, **_: started.append(command))
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "digit.png").write_text(head)
+    refused(tmp_path / "digit.png", "another kind of file")
+    assert started == []
 
 
 def test_fault_43_blank_images(tmp_path):

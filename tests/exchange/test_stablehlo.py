@@ -6,15 +6,18 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.layer import Layer
 from functional_nn.exchange import load_stablehlo, to_stablehlo
 from functional_nn.models import MODELS
 
 pytest.importorskip("flatbuffers")
+serialization = pytest.importorskip("jax._src.export.serialization")
 BATCHES = (1, 7, 64)
 
 
@@ -120,6 +123,63 @@ def test_wrong_arguments_and_files(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DataError):
             load_stablehlo(path)
+
+
+@jax.custom_vjp
+def factored_in_the_gradient(x):
+    return x
+
+
+factored_in_the_gradient.defvjp(lambda x: (x, x), lambda x, y_bar: (y_bar * factored(x)[0, 0],))
+
+
+def factored(x):
+    """A Cholesky factorization, which calls a native function, inside an operation."""
+    return jax.lax.cond(x.sum() > 0, jnp.linalg.cholesky, jnp.negative, jnp.eye(2) * x.sum())
+
+
+@pytest.mark.parametrize("function", [factored, factored_in_the_gradient])
+def test_a_program_that_calls_a_native_function_is_refused(function, tmp_path):
+    path = tmp_path / "net.stablehlo"
+    net = Layer("calls", lambda key, in_shape: ({}, {}), lambda params, state, x, **_: (function(x), state, ()))
+    to_stablehlo(net, {}, {}, (3,), path, platforms=["cpu"], gradient=function is factored_in_the_gradient)
+    with pytest.raises(DataError, match="a program that calls no native function, got one that calls lapack_"):
+        load_stablehlo(path)
+
+
+def test_programs_of_symbolic_sizes_are_read(tmp_path):
+    """JAX writes a cumulative sum over the batch as a custom call, which it replaces by other operations."""
+    path = tmp_path / "net.stablehlo"
+    net = Layer("sums", lambda key, in_shape: ({}, {}), lambda params, state, x, **_: (jnp.cumsum(x, 0), state, ()))
+    to_stablehlo(net, {}, {}, (3,), path)
+    np.testing.assert_allclose(load_stablehlo(path)(np.ones((4, 3), np.float32))[:, 0], [1, 2, 3, 4])
+
+
+def test_a_small_file_with_a_huge_tree_is_refused(tmp_path, monkeypatch):
+    """Each of its containers has the next one twice. To build the tree would take for ever."""
+
+    def deep(builder, _):
+        reader.PyTreeDefStart(builder)
+        reader.PyTreeDefAddKind(builder, reader.PyTreeDefKind.none)
+        node = reader.PyTreeDefEnd(builder)
+        for _ in range(60):
+            reader.PyTreeDefStartChildrenVector(builder, 2)
+            builder.PrependUOffsetTRelative(node)
+            builder.PrependUOffsetTRelative(node)
+            children = builder.EndVector()
+            reader.PyTreeDefStart(builder)
+            reader.PyTreeDefAddKind(builder, reader.PyTreeDefKind.tuple)
+            reader.PyTreeDefAddChildren(builder, children)
+            node = reader.PyTreeDefEnd(builder)
+        return node
+
+    reader = serialization.ser_flatbuf
+    monkeypatch.setattr(serialization, "_serialize_pytreedef", deep)
+    net = fnn.dense(2)
+    params, state = net.init(jax.random.key(0), (3,))
+    to_stablehlo(net, params, state, (3,), tmp_path / "net", platforms=["cpu"])
+    with pytest.raises(DataError, match="got more than 200,000 arguments and results"):
+        load_stablehlo(tmp_path / "net")
 
 
 @pytest.mark.slow

@@ -67,8 +67,8 @@ DISTRIBUTIONS = ("uniform", "log-uniform")
 
 LARGEST_SEED = 2**32 - 1
 
-MOST_SIZES = 1000
-"""The largest number of hidden layers. Deeper networks take minutes to compile."""
+MOST_SIZES = 200
+"""The largest number of hidden layers. More take long, even to compute shapes: 300 took 7 s, 1,500 took 50 s."""
 
 FlagValue: TypeAlias = Any
 """The value of a flag as click converts it. What it is depends on the type of the flag."""

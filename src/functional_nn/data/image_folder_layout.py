@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import DataError
+from functional_nn.data.images import readable_formats
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 """The parts of a data set."""
@@ -189,20 +190,20 @@ def endings(left_out: Counter[str]) -> str:
     """Files that are not images, by their endings, the most frequent first.
 
     >>> endings(Counter({".heic": 200, ".txt": 1}))
-    '201 files that Pillow cannot read (.heic, .txt)'
+    '201 files of other kinds (.heic, .txt)'
     """
     names = sorted(left_out, key=lambda ending: (-left_out[ending], ending))
     shown = ", ".join(name or "no ending" for name in names[:5]) + (", …" if len(names) > 5 else "")
     number = sum(left_out.values())
-    return f"{counted(number, 'file')} that Pillow cannot read ({shown})"
+    return f"{counted(number, 'file')} of other kinds ({shown})"
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file may be an image by its name: Pillow reads files with its ending, or it has no ending."""
+    """Whether a file may be an image by its name: files with its ending are read, or it has no ending."""
     import PIL.Image
 
     ending = os.path.splitext(name)[1].lower()
-    return not ending or PIL.Image.registered_extensions().get(ending) in PIL.Image.OPEN
+    return not ending or PIL.Image.registered_extensions().get(ending) in readable_formats()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -17,6 +17,12 @@ from functional_nn.storage.files import regular_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FORMATS = (
+    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000"),
+    *("ICO", "TGA", "PCX", "SGI", "XBM", "HEIF"),
+)
+"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS."""
+
 DIGIT_SHARE = 20 / 28
 """The size of a digit, as a share of the image's size."""
 
@@ -41,7 +47,7 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
     out and then placed as in MNIST: scaled to a box of 20 in 28 pixels, with its center of mass in the middle.
 
     Args:
-        path: a PNG, JPEG or any other image file that Pillow reads.
+        path: a PNG, JPEG or other image file, in one of `FORMATS`.
         shape: the shape of the images that the network was trained on.
         digits: whether the images of the data set are single, centered digits.
 
@@ -79,7 +85,7 @@ def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int])
     Call it inside `quiet_decoders`. Threads may call it at the same time.
 
     Args:
-        path: an image file that Pillow reads. Of an animation, the first image is taken.
+        path: an image file, in one of `FORMATS`. Of an animation, the first image is taken.
         shape: (height, width, channels), with 1 channel for gray or 3 for RGB.
 
     Raises:
@@ -111,6 +117,14 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (width, height) if turned else (height, width)
         return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+
+
+def readable_formats() -> list[str]:
+    """The formats of `FORMATS` that this build of Pillow reads. HEIF needs ``pillow_heif.register_heif_opener()``."""
+    import PIL.Image
+
+    PIL.Image.init()
+    return [name for name in FORMATS if name in PIL.Image.OPEN]
 
 
 @contextmanager
@@ -153,7 +167,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
 
     remedy = "Give a PNG, JPEG or other image file."
     try:
-        with open(path, "rb", opener=regular_file) as file, PIL.Image.open(file) as image:
+        with open(path, "rb", opener=regular_file) as file, PIL.Image.open(file, formats=readable_formats()) as image:
             yield image
     except PIL.UnidentifiedImageError:
         given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"

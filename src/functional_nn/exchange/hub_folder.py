@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,7 +88,7 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
     lines = [
         *header,
         "",
-        f"# {configuration.model} trained on {dataset}",
+        f"# {configuration.model} trained on {_plain(dataset)}",
         "",
         "A classifier of images, trained with functional_nn, a neural network toolkit for JAX.",
         "",
@@ -106,7 +107,7 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
         "",
         "| number | value |",
         "|---|---|",
-        *(f"| {_name(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()),
+        *(f"| {_plain(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()),
         "",
         "## Data",
         "",
@@ -150,6 +151,11 @@ def _training(
 def _name(value: object) -> str:
     """A name from a file, as text between grave accents of Markdown."""
     return escaped(str(value)).replace("`", "")
+
+
+def _plain(text: str) -> str:
+    """A text from a file, in which Markdown sees no syntax, HTML or link. Readers see the same characters."""
+    return re.sub(r"[^\w :-]", lambda other: f"&#{ord(other[0])};", escaped(text))
 
 
 def command_of(configuration: Configuration) -> str:

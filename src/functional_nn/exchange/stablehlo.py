@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.mlir import ir
+from jax.interpreters import mlir
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn.core import trees
@@ -25,6 +27,12 @@ from functional_nn.storage.files import check_path, write_whole
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM = "program"
 """The name of the program in the file. The parameters have their paths, which begin with params/ or state/."""
+
+SAFE_TARGETS = ("shape_assertion", "stablehlo.dynamic_reduce_window", "stablehlo.dynamic_rng_bit_generator")
+"""The custom calls that JAX itself replaces by operations of StableHLO. Others call native functions by their name."""
+
+MOST_NODES = 200_000
+"""The largest number of arrays and containers in the arguments and results of a program. JAX takes 65,536 arguments."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,11 +151,13 @@ def to_stablehlo(
 def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     """Reads a file of ``to_stablehlo``.
 
-    The program is run by JAX as any other program. It is data: nothing in the file is executed by reading it.
+    Neither reading the file nor calling the network can run code of the file's author: a program that calls a native
+    function by its name is refused. This also refuses linear algebra, such as ``jnp.linalg.svd``. The program can
+    still take any time and memory, and XLA, which compiles it, is not made for hostile programs.
 
     Raises:
-        DataError: if the file is missing, damaged, or of a version that this JAX cannot read, or if it has 64-bit
-            numbers and JAX has them switched off.
+        DataError: if the file is missing, damaged, or of a version that this JAX cannot read; if its program calls a
+            native function; or if it has 64-bit numbers and JAX has them switched off.
         InputError: if the package flatbuffers is missing.
     """
     path = check_path("path", path)
@@ -161,8 +171,47 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
         raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")
     check_not_narrowed(arrays, str(path))
     try:
-        exported = jax.export.deserialize(bytearray(program.tobytes()))
+        content = bytearray(program.tobytes())
+        _check_size(content)
+        exported = jax.export.deserialize(content)
+        calls = _native_calls(exported)
     except Exception as error:  # JAX and flatbuffers raise errors of many kinds
         raise DataError(str(path), "a program that this JAX can read", shortened(error)) from None
+    if calls:
+        remedy = "If you trust the file's author, read it by jax.export.deserialize."
+        given = f"one that calls {shortened(', '.join(calls))}"
+        raise DataError(str(path), "a program that calls no native function", given, remedy)
     tree = trees.unflatten({name: jnp.asarray(array) for name, array in arrays.items()})
     return ExportedNetwork(tree.get("params", {}), tree.get("state", {}), exported)
+
+
+def _check_size(content: bytearray) -> None:
+    """Bounds the trees of a program before JAX builds them. A small file can have a huge tree with shared nodes."""
+    from jax._src.export.serialization_generated import Exported  # JAX's public functions read all or nothing
+
+    program, waiting = Exported.GetRootAs(content), []
+    while program is not None:
+        waiting += [program.InTree(), program.OutTree()]
+        program = program.Vjp()
+    count = 0
+    while waiting:
+        node = waiting.pop()
+        count += node.ChildrenLength()
+        if count > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES:,} arguments and results")
+        waiting += [node.Children(i) for i in range(node.ChildrenLength())]
+
+
+def _native_calls(program: jax.export.Exported) -> list[str]:
+    """The native functions that a program, or its gradient, calls by name."""
+    found: set[str] = set()
+
+    def look(operation: ir.Operation) -> ir.WalkResult:
+        if operation.name.endswith("custom_call"):
+            found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+        return ir.WalkResult.ADVANCE
+
+    with mlir.make_ir_context():
+        program.mlir_module(serialized=False).operation.walk(look)
+    more = _native_calls(program.vjp()) if program.has_vjp() else []
+    return sorted(found.difference(SAFE_TARGETS).union(more))

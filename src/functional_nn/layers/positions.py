@@ -13,6 +13,10 @@ from functional_nn.core.layer_checks import check_entries, check_entry_shapes, c
 from functional_nn.core.shapes import is_shape
 from functional_nn.core.validation import check_count
 
+MOST_NUMBERS = 2**25
+"""The largest number of sines and cosines, time x features. They are constants of the program, also where only shapes
+are computed, so that a short configuration could take all memory."""
+
 
 def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
     """Adds sines and cosines of the position to the features of each step.
@@ -30,7 +34,7 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: for an odd number of features.
+        InputError: for an odd number of features, and for more than 33,554,432 numbers in an example.
 
     >>> print(sinusoidal_positions().apply({}, {}, jnp.zeros((1, 2, 2)), train=False)[0][0].round(3))
     [[0.    1.   ]
@@ -47,6 +51,9 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
             raise InputError(
                 "x", "an even number of features, since sines and cosines come in pairs", f"shape {x.shape}"
             )
+        if time * features > MOST_NUMBERS:
+            expected = f"at most {MOST_NUMBERS:,} numbers in an example, time x features"
+            raise InputError("x", expected, f"shape {x.shape}", "Use shorter sequences or fewer features.")
         # NumPy computes in float64. In float32 the angle of a late position would lose the digits that its sine needs.
         angles = np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(features // 2) / features))
         waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, time, features)
