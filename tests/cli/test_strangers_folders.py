@@ -221,3 +221,9 @@ def test_names_of_classes_lose_control_characters(stranger, capsys):
     assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
     assert run(["report", str(stranger)]) == 0
     assert "\x1b" not in (stranger / "report.html").read_text("utf-8")
+
+
+def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsys):
+    folder = stranger.rename(tmp_path / "run\x1b[2J\n")
+    assert run(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/run\\x1b[2J\\n/report.html"]

@@ -10,6 +10,7 @@ from functional_nn.bench.compare import records
 from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
 from functional_nn.bench.compare.regression import check_matching, compare_records, ratio, without_match
 from functional_nn.core.errors import DataError
+from functional_nn.reports.benchmark_tables import comparisons
 
 
 def record(rounds, reference=None, **changes):
@@ -162,6 +163,14 @@ def test_settings_that_differ_are_named(tmp_path):
     )
     (one,) = compared(path, [record([1.0] * 5, platform="gpu", **about)])
     assert one.differences == ()
+
+
+def test_control_characters_of_an_old_record_are_not_printed(tmp_path):
+    hostile = "\x1b]0;x\x07"
+    about = {"versions": {hostile: hostile}, "date": hostile, "platform": hostile}
+    lines = comparisons(compared(written(tmp_path / "a", record([1.0] * 5, **about)), [record([1.0] * 5)])).splitlines()
+    assert r"\x1b" in lines[-1]
+    assert all(line.isprintable() for line in lines)
 
 
 def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):
