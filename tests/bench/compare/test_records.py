@@ -1,7 +1,9 @@
 """Records are added, read back and compared; what is no record is named."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +83,22 @@ def test_what_is_no_record_is_named_and_kept(tmp_path, text):
         with pytest.raises(DataError):
             add_records(path, [record([1.0])])
         assert path.read_text() == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.timeout(20)
+def test_a_pipe_without_another_end_does_not_hang(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_records(path)
+    with pytest.raises(OSError, match="a pipe that no program reads"):
+        add_records(path, [record([1.0])])
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    add_records(path, [record([1.0])])
+    assert json.loads(os.read(reader, 10_000))["what"] == "train"
+    os.close(reader)
+    add_records(Path("/dev/null"), [record([1.0])])
 
 
 def test_a_ratio_has_a_spread():

@@ -262,7 +262,8 @@ def test_the_printed_table_folds_seeds_and_has_the_best_first():
 
 def test_the_printed_table_has_no_control_characters():
     hostile = "\x1b]0;name\x07\nfalse"
-    made = result(member(0, {hostile: hostile, "seed": 0}, 0.9, status=hostile), member(1, {hostile: "a", "seed": 1}, 0.8))
+    first = member(0, {hostile: hostile, "seed": 0}, 0.9, status=hostile)
+    made = result(first, member(1, {hostile: "a", "seed": 1}, 0.8))
     lines = str(made).splitlines()
     assert len(lines) == 5
     assert all(line.isprintable() for line in lines)
