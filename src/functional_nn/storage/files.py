@@ -87,10 +87,16 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def check_no_link(argument: str, folder: Path) -> None:
-    """Requires that a folder inside the one that the user named is no symbolic link."""
-    if os.path.islink(folder):
-        raise InputError(argument, "a folder without links in it", f"the link {folder}", "Put a real folder there.")
+def check_no_link(argument: str, path: Path) -> None:
+    """Requires that a file or folder inside the one that the user named is no symbolic link."""
+    if os.path.islink(path):
+        raise InputError(argument, "a folder without links in it", f"the link {path}", "Remove the link.")
+
+
+def check_no_links(argument: str, folder: Path, inner: str) -> None:
+    """Requires that there are no symbolic links in a folder to write in, and in one inside it. They need not exist."""
+    for path in (*folder.glob("*"), *folder.glob(f"{inner}/*")):
+        check_no_link(argument, path)
 
 
 def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:
