@@ -86,9 +86,9 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    check_no_links(argument, folder, CHECKPOINTS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_no_links(argument, folder, CHECKPOINTS)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -78,7 +78,6 @@ class Store:
 
     def __enter__(self) -> Store:
         check_kind("out", self.folder, "a sweep")
-        check_no_links("out", self.folder, BATCHES)
         # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
             stack.enter_context(one_writer("out", self.folder))
@@ -93,6 +92,7 @@ class Store:
     def _begin(self, path: Path) -> None:
         """Writes the sweep's identity, or compares it with that in the folder."""
         try:
+            check_no_links("out", self.folder, BATCHES)
             (self.folder / BATCHES).mkdir(exist_ok=True)
             if not path.exists():
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
