@@ -113,12 +113,14 @@ def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int
     if start + size > longest:
         raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
-    data = file.read(size + 1)
-    if len(data) < size:
-        raise error(start + len(data), f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
-    if len(data) > size:
+    # Memory that was taken and not written to yet costs nothing, and without a copy the peak is the size of the array.
+    data = np.empty(size + 1, np.uint8)
+    count = file.readinto(data.data)
+    if count < size:
+        raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
+    if count > size:
         raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
-    return np.frombuffer(data, dtype.newbyteorder(">"), count=math.prod(shape)).reshape(shape).astype(dtype)
+    return data[:size].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
