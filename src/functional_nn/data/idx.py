@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -81,7 +81,9 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
         raise DataError(str(path), "a readable file", f"“{error.strerror}”") from error
 
 
-def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int) -> np.ndarray:
+def _parse(
+    file: io.BufferedReader | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int
+) -> np.ndarray:
     """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
