@@ -194,6 +194,14 @@ def test_names_that_are_no_text_are_printed(finished, digits, tmp_path, capsys):
     assert "٧" in capsys.readouterr().out
 
 
+def test_control_characters_in_names_reach_no_terminal(finished, digits, tmp_path, capsys):
+    path = tmp_path / "a\n\x1b]0;b\x07.png"
+    PIL.Image.fromarray(digits[0][0]).save(path)
+    assert run(["predict", str(finished.folder), str(path)]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert r"a\n\x1b]0;b\x07.png" in row
+
+
 # Run folders
 
 

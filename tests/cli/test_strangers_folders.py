@@ -113,27 +113,29 @@ def test_pipes_that_the_user_names_do_not_hang(stranger, tmp_path, picture, tiny
     assert run(["predict", str(stranger), str(image)]) == 2
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "layer_statistics.jsonl", "checkpoints"])
-def test_training_writes_through_no_link(tiny, tmp_path, capsys, name):
-    victim = tmp_path / "victim"
-    victim.mkdir() if name == "checkpoints" else victim.write_text("precious")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).symlink_to(victim)
-    assert run([*tiny, "--out", str(tmp_path / "out"), "--quiet"]) in (1, 2)
-    assert "link" in capsys.readouterr().err
-    assert list(victim.iterdir()) == [] if name == "checkpoints" else victim.read_text() == "precious"
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "report.html", "curves.png", "checkpoints", "checkpoints/0000000001"]
+)
+def test_training_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr("functional_nn.storage.run_folder.create_run_folder", None)
+    refuses_links([*tiny, "--quiet"], tmp_path, capsys, name)
 
 
-@pytest.mark.parametrize("name", ["batches", "members.csv", "report.html", "curves.png"])
-def test_a_sweep_writes_through_no_link(tiny, tmp_path, capsys, name):
-    victim = tmp_path / "victim"
-    victim.mkdir() if name == "batches" else victim.write_text("precious")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).symlink_to(victim)
+@pytest.mark.parametrize("name", ["batches", "batches/0-0-end.safetensors", "members.csv", "report.html", "curves.png"])
+def test_a_sweep_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr("functional_nn.sweeps.execution.population.Population.train", None)
     flags = ["--seeds", "2", "--epochs", "1", "--quiet"]
-    assert run(["sweep", *tiny[1:5], *flags, "--out", str(tmp_path / "out")]) in (1, 2)
-    assert "link" in capsys.readouterr().err
-    assert list(victim.iterdir()) == [] if name == "batches" else victim.read_text() == "precious"
+    refuses_links(["sweep", *tiny[1:5], *flags], tmp_path, capsys, name)
+
+
+def refuses_links(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "out" / name
+    victim.mkdir() if not link.suffix else victim.write_text("precious")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    assert run([*command, "--out", str(tmp_path / "out")]) == 2
+    assert f"got the link {link}" in capsys.readouterr().err
+    assert list(victim.iterdir()) == [] if not link.suffix else victim.read_text() == "precious"
 
 
 def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
@@ -238,3 +240,9 @@ def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_p
         with pytest.raises(FileNotFoundError, match="removed or replaced"):
             store.save("0-1-end", [], [])
     assert list((tmp_path / "precious").iterdir()) == []
+
+
+def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsys):
+    folder = stranger.rename(tmp_path / "run\x1b[2J\n")
+    assert run(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/run\\x1b[2J\\n/report.html"]

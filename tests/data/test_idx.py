@@ -150,6 +150,18 @@ def test_fault_26_no_file(tmp_path):
             read_idx(path)
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_reading_takes_the_memory_of_the_array(tmp_path, compress):
+    """A small file can be compressed to a thousandth, so copies of its content would be a way to fill the memory."""
+    size = 64 * 2**20
+    (tmp_path / "images").write_bytes(compress(b"\0\0\x08\x01" + struct.pack(">I", size) + bytes(size)))
+    tracemalloc.start()
+    read_idx(tmp_path / "images")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.7 * size
+
+
 @pytest.mark.parametrize(
     "shape", [(2**32 - 1,) * 3, (2**32 - 1,) * 64, (0, *(2**32 - 1,) * 3), (2**16, 2**16, 1, 1), (2**31, 2)]
 )

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from functional_nn.core.errors import InputError
-from functional_nn.storage.files import check_new_folder, check_path, checksum_of, opened_whole, read_file, write_whole
+from functional_nn.storage.files import (
+    check_new_folder,
+    check_path,
+    checksum_of,
+    opened_whole,
+    read_file,
+    remove_leftovers,
+    write_folder_whole,
+    write_whole,
+)
 from functional_nn.storage.locks import one_writer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
@@ -95,6 +104,18 @@ def test_only_regular_files_are_read_and_a_pipe_does_not_wait(tmp_path, kind):
     for read in (read_file, checksum_of):
         with pytest.raises(OSError, match=reasons[kind]):
             read(place)
+
+
+def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
+    target, parent = tmp_path / "target", tmp_path / "checkpoints"
+    (target / "folder").mkdir(parents=True)
+    parent.mkdir()
+    for remove in (lambda: remove_leftovers(parent), lambda: write_folder_whole(parent / "0000000002", {"a": b"new"})):
+        (parent / ".0000000002.functional_nn.tmp").symlink_to(target)
+        remove()
+        assert not list(parent.glob(".*"))
+    assert (parent / "0000000002" / "a").read_bytes() == b"new"
+    assert (target / "folder").is_dir()
 
 
 def test_a_lock_is_for_its_owner_alone(tmp_path):

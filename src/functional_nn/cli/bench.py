@@ -27,6 +27,7 @@ from functional_nn.configuration.flag_types import (
     Sizes,
 )
 from functional_nn.core.counts import counted
+from functional_nn.core.errors import escaped
 from functional_nn.core.progress import clear_line, progress_bar
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def bench(
         write_page(html_file, about, measured, measured_modes, compared)
     done = len(measured) + len(measured_modes)
     if done < total:
-        kept = "" if json_file is None else f" {click.format_filename(json_file)} has what was measured."
+        kept = "" if json_file is None else f" {escaped(str(json_file))} has what was measured."
         click.echo(f"Stopped after {done} of {counted(total, 'measurement')}.{kept}", err=True)
         if failure is None:
             return signals.status

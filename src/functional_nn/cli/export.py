@@ -10,6 +10,7 @@ import click
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import Named
+from functional_nn.core.errors import InputError, escaped
 
 if TYPE_CHECKING:
     from functional_nn.exchange.saved_networks import SavedNetwork
@@ -45,7 +46,6 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
     width, channels).
     """
     with importing():
-        from functional_nn.core.errors import InputError
         from functional_nn.exchange.hub_folder import to_hub
         from functional_nn.exchange.saved_networks import load
 
@@ -61,7 +61,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
         _write(load(run).without_augmentation(), kind, out, gradient, like)
-    click.echo(f"{click.format_filename(out)}: {FORMATS[kind]}")
+    click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 
 def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:

@@ -14,7 +14,7 @@ from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import default_flags, run_flag
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.errors import InputError, escaped, short_repr
 
 if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
@@ -78,7 +78,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}
     run_folder.finish_run_folder(out, params, state, (), result)
-    click.echo(f"{click.format_filename(out)}: {trees.size(params):,} parameters of {configuration.model}")
+    click.echo(f"{escaped(str(out))}: {trees.size(params):,} parameters of {configuration.model}")
     click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
     chance = 1 / data.classes
     if metrics["test_accuracy"] < chance + BETTER_THAN_CHANCE * (1 - chance):

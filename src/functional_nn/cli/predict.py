@@ -11,6 +11,7 @@ import click
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import JSON_FILE
+from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     else:
         x = np.stack([read_image(image, network.in_shape, digits=is_digits(dataset)) for image in images])
     probabilities = network.predict(x)
-    click.echo("\n".join(_table([click.format_filename(image) for image in images], probabilities, class_names)))
+    click.echo("\n".join(_table([escaped(str(image)) for image in images], probabilities, class_names)))
     if json_file is not None:
         rows: list[dict[str, object]] = [
             {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
@@ -81,8 +82,6 @@ def is_digits(dataset: str) -> bool:
 
 def _table(names: list[str], probabilities: np.ndarray, class_names: Sequence[str] | None = None) -> list[str]:
     """The lines of a table: each image with its class, the class's probability, and the next best classes."""
-    from functional_nn.core.errors import escaped
-
     best = probabilities.argsort(axis=1)[:, ::-1][:, : NEXT_BEST + 1]
     shown = [str(number) for number in range(probabilities.shape[1])]
     if class_names is not None:

@@ -10,6 +10,7 @@ import click
 
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.startup import importing
+from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
     from functional_nn.configuration.run_configuration import Configuration
@@ -61,7 +62,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         remedy = "Give a folder that train --out, sweep --out or fnn.fit(…, checkpoints=…) wrote."
         given = "nothing of the kind" if folder.is_dir() else "no folder"
         raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
-    click.echo(click.format_filename(page))
+    click.echo(escaped(str(page)))
 
 
 def write_run_report(folder: Path, data: Dataset) -> list[str]:

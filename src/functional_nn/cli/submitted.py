@@ -19,7 +19,7 @@ import click
 from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.job_watch import Job, JobWatch, has_result
 from functional_nn.cli.local_jobs import end_processes, kept_from_interrupts
-from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.errors import InputError, escaped, shortened
 from functional_nn.core.extras import imported
 from functional_nn.core.progress import progress_bar
 
@@ -94,7 +94,7 @@ def submitted_sweep(
         raise InputError("out", "a new folder, or one that --submit wrote", f"{out}, which holds an undivided sweep")
     if (out / SWEEP).exists() and (result := ended_before(out)) is not None:
         if not quiet:
-            click.echo(f"{click.format_filename(out)} has the whole sweep already, so no job was started.")
+            click.echo(f"{escaped(str(out))} has the whole sweep already, so no job was started.")
         return result
     _check_same_division(out / PARTS, number_of_parts)
     signals.defer("look at the jobs")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.report import write_sweep_report
+from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
     from functional_nn.sweeps.results.results import SweepResult
@@ -25,4 +26,4 @@ def write_sweep_files(out: Path, result: SweepResult, *, quiet: bool) -> None:
         click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
     page = write_sweep_report(out, result)
     if not quiet:
-        click.echo(f"{click.format_filename(out)}: {', '.join(tables + pictures + page)}")
+        click.echo(f"{escaped(str(out))}: {', '.join(tables + pictures + page)}")

@@ -21,7 +21,7 @@ from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NO
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import with_run_flags
 from functional_nn.core.counts import counted
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import words
 
@@ -227,9 +227,9 @@ def train(
         page = write_run_report(out, data)
         if not quiet:
             contents = ", ".join(["configuration", "metrics", "parameters", *pictures])
-            click.echo(f"{click.format_filename(out)}: {contents}")
+            click.echo(f"{escaped(str(out))}: {contents}")
             for name in page:
-                click.echo(f"Open {click.format_filename(out / name)} in a browser, and draw a digit there.")
+                click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
     if run.message and processes.is_first:
         click.echo(run.message, err=True)
     if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):

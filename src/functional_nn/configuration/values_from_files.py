@@ -61,7 +61,7 @@ def members_of_flags(
             try:
                 converted[key] = flag_value(flags[name], value)
             except click.BadParameter as error:
-                place = f"{escaped(click.format_filename(path))}, {_place(path, number)}, {name}"
+                place = f"{escaped(str(path))}, {_place(path, number)}, {name}"
                 hint = f"'{flags[name].opts[0]}'"
                 raise click.BadParameter(f"{place}: {error.message}", param_hint=hint) from None
         return converted[key]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -81,7 +81,9 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
         raise DataError(str(path), "a readable file", f"“{error.strerror}”") from error
 
 
-def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int) -> np.ndarray:
+def _parse(
+    file: io.BufferedReader | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int
+) -> np.ndarray:
     """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
@@ -113,12 +115,14 @@ def _parse(file: BinaryIO | Inflated, path: str | os.PathLike[str], longest: int
     if start + size > longest:
         raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
-    data = file.read(size + 1)
-    if len(data) < size:
-        raise error(start + len(data), f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
-    if len(data) > size:
+    # Memory that was taken and not written to yet costs nothing, and without a copy the peak is the size of the array.
+    data = np.empty(size + 1, np.uint8)
+    count = file.readinto(data.data)
+    if count < size:
+        raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
+    if count > size:
         raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
-    return np.frombuffer(data, dtype.newbyteorder(">"), count=math.prod(shape)).reshape(shape).astype(dtype)
+    return data[:size].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:

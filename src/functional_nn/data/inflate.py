@@ -15,6 +15,9 @@ from functional_nn.core.errors import DataError
 PIECE = 2**20
 """Compressed bytes that are read at a time."""
 
+MOST_AT_ONCE = 4 * PIECE
+"""The largest number of bytes that are decompressed at a time, and then copied to where they belong."""
+
 FIRST_STEP = 2**10
 """Compressed bytes of the first step of a member. Each next step is twice as long, up to a piece.
 
@@ -53,20 +56,27 @@ class Inflated:
         self._step = FIRST_STEP
 
     def read(self, size: int) -> bytes:
-        """Reads the next ``size`` bytes. There are fewer only at the end, after the checksums were verified.
+        """Reads the next ``size`` bytes, as ``readinto`` does."""
+        content = bytearray(size)
+        return bytes(content[: self.readinto(memoryview(content))])
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills a buffer with the next bytes, and returns how many these are.
+
+        There are fewer than fit only at the end, after the checksums were verified.
 
         Raises:
             zlib.error: if the file is not gzip, or is damaged.
             EOFError: if the file ends too early.
             DataError: if the file has too many members.
         """
-        parts = []
-        while size and not (self._member.eof and self._ended()):
+        filled = 0
+        while filled < len(buffer) and not (self._member.eof and self._ended()):
             if self._start == len(self._piece):
                 self._read_piece()
             given = self._piece[self._start : self._start + self._step]
-            # ``size`` bounds the result, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
-            part = self._member.decompress(given, size)
+            # The result is bounded, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
+            part = self._member.decompress(given, min(len(buffer) - filled, MOST_AT_ONCE))
             # What zlib did not use is the beginning of the next member, or input that found no room in the result.
             unused = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             self._start += len(given) - len(unused)
@@ -74,9 +84,9 @@ class Inflated:
             # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
             if not (given or part or self._member.eof):
                 raise EOFError("the file ends within the compressed data")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            buffer[filled : filled + len(part)] = part
+            filled += len(part)
+        return filled
 
     def _read_piece(self) -> None:
         self._piece, self._start = memoryview(self._file.read(PIECE)), 0

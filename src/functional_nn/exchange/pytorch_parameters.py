@@ -217,7 +217,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
     if path.suffix == ".safetensors":
-        arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS)
+        arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
         # The file is in alphabetical order, in which "10" comes before "2".
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")

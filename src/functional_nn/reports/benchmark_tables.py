@@ -12,6 +12,7 @@ from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
 from functional_nn.bench.measure.suite import Measured
 from functional_nn.bench.targets.network import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.errors import escaped
 from functional_nn.core.texts import aligned
 
 
@@ -113,7 +114,7 @@ def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = (
         for difference in one.differences:
             lines += textwrap.wrap(difference, WIDTH, initial_indent="  other ", subsequent_indent="    ")
     lines += [f"{what}: no older record" for what in without]
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))  # the older records come from a file
 
 
 def _names(measured: Measured) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
 from functional_nn.core.trees import PyTree
-from functional_nn.storage.files import regular_file
+from functional_nn.storage.files import regular_file, unlinked_file
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -205,7 +205,7 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
 
 
 def unpacked(
-    path: Path, *, has_checksum: bool = True, most: int | None = None
+    path: Path, *, has_checksum: bool = True, most: int | None = None, follow_links: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads a safetensors file: the arrays, and the texts about them.
 
@@ -213,15 +213,17 @@ def unpacked(
         path: the file.
         has_checksum: whether ``packed`` made the file, so that its header has a checksum to verify.
         most: the largest number of arrays; None for no limit.
+        follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DataError: if it is damaged or has too many arrays, or has numbers of a type that NumPy lacks, such as float8.
+        DataError: if it is damaged, a link that is not followed, or has too many arrays, or numbers of a type that
+            NumPy lacks, such as float8.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        os.close(regular_file(path, os.O_RDONLY))
+        os.close((regular_file if follow_links else unlinked_file)(path, os.O_RDONLY))
         with safe_open(path, "np") as file:  # pyright: ignore[reportGeneralTypeIssues]
             names = file.keys()
             if most is not None and len(names) > most:

@@ -97,10 +97,16 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
         return file.read()
 
 
-def check_no_link(argument: str, folder: Path) -> None:
-    """Requires that a folder inside the one that the user named is no symbolic link."""
-    if os.path.islink(folder):
-        raise InputError(argument, "a folder without links in it", f"the link {folder}", "Put a real folder there.")
+def check_no_link(argument: str, path: Path) -> None:
+    """Requires that a file or folder inside the one that the user named is no symbolic link."""
+    if os.path.islink(path):
+        raise InputError(argument, "a folder without links in it", f"the link {path}", "Remove the link.")
+
+
+def check_no_links(argument: str, folder: Path, inner: str) -> None:
+    """Requires that there are no symbolic links in a folder to write in, and in one inside it. They need not exist."""
+    for path in (*folder.glob("*"), *folder.glob(f"{inner}/*")):
+        check_no_link(argument, path)
 
 
 def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:
@@ -218,7 +224,7 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
     temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
     # An interrupted removal of a folder of this name may have left it.
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     try:
         temporary.mkdir()
         for name, content in contents.items():
@@ -231,7 +237,7 @@ def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
         os.rename(temporary, folder)
         _synchronize(folder.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         raise
 
 
@@ -245,10 +251,15 @@ def remove_folder(folder: Path) -> None:
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
     for temporary in parent.glob(HALF_WRITTEN):
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Removes what is there: a folder, a file, or a link but not what it leads to. There may be nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def checksum_of(path: Path) -> str:

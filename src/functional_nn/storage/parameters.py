@@ -61,7 +61,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
         raise InputError("like", "a network's parameters and state, as its init gives them", short_repr(like))
     try:
-        found, _ = unpacked(path, most=MOST_PARAMETERS)
+        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
     except FileNotFoundError:
         remedy = "Give a run folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote, whole."
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
@@ -77,7 +77,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
 def is_own_file(path: Path) -> bool:
     """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
     try:
-        arrays, about = unpacked(path, has_checksum=False, most=MOST_PARAMETERS)
+        arrays, about = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
     except (DataError, FileNotFoundError):
         return False
     return "sha256" in about and bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)

@@ -19,7 +19,7 @@ from functional_nn.storage.files import (
     MOST_BYTES_OF_ROWS,
     JsonObject,
     check_new_folder,
-    check_no_link,
+    check_no_links,
     checksum_of,
     finite_json,
     read_file,
@@ -82,14 +82,14 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
         argument: the name of the argument, for errors.
 
     Raises:
-        InputError: if the folder already contains a run, which would be lost; if it cannot be written to; or if
-            ``resume`` is given for a run without checkpoints.
+        InputError: if the folder already contains a run, which would be lost; if it has links in it; if it cannot be
+            written to; or if ``resume`` is given for a run without checkpoints.
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    check_no_link(argument, folder / CHECKPOINTS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_no_links(argument, folder, CHECKPOINTS)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

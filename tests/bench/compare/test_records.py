@@ -1,7 +1,9 @@
 """Records are added, read back and compared; what is no record is named."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from functional_nn.bench.compare import records
 from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
 from functional_nn.bench.compare.regression import check_matching, compare_records, ratio, without_match
 from functional_nn.core.errors import DataError
+from functional_nn.reports.benchmark_tables import comparisons
 
 
 def record(rounds, reference=None, **changes):
@@ -80,6 +83,22 @@ def test_what_is_no_record_is_named_and_kept(tmp_path, text):
         with pytest.raises(DataError):
             add_records(path, [record([1.0])])
         assert path.read_text() == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.timeout(20)
+def test_a_pipe_without_another_end_does_not_hang(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_records(path)
+    with pytest.raises(OSError, match="a pipe that no program reads"):
+        add_records(path, [record([1.0])])
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    add_records(path, [record([1.0])])
+    assert json.loads(os.read(reader, 10_000))["what"] == "train"
+    os.close(reader)
+    add_records(Path("/dev/null"), [record([1.0])])
 
 
 def test_a_ratio_has_a_spread():
@@ -162,6 +181,14 @@ def test_settings_that_differ_are_named(tmp_path):
     )
     (one,) = compared(path, [record([1.0] * 5, platform="gpu", **about)])
     assert one.differences == ()
+
+
+def test_control_characters_of_an_old_record_are_not_printed(tmp_path):
+    hostile = "\x1b]0;x\x07"
+    about = {"versions": {hostile: hostile}, "date": hostile, "platform": hostile}
+    lines = comparisons(compared(written(tmp_path / "a", record([1.0] * 5, **about)), [record([1.0] * 5)])).splitlines()
+    assert r"\x1b" in lines[-1]
+    assert all(line.isprintable() for line in lines)
 
 
 def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):

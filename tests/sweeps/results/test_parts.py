@@ -1,5 +1,6 @@
 """A sweep in parts, and the parts put together."""
 
+import os
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.storage.arrays import packed
+from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.sweeps.results.folder import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
@@ -171,6 +172,24 @@ def test_a_merge_does_not_go_on_among_other_files(folders, tmp_path, name):
 def test_a_folder_without_a_sweep_is_refused(folders, tmp_path):
     with pytest.raises(DataError, match=r"sweep\.json: expected the settings of a sweep"):
         fnn.sweeps.merge([*folders[1], tmp_path], tmp_path / "merged")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_no_link_in_the_folder_of_a_sweep_is_followed(folders, tmp_path):
+    copy = shutil.copytree(folders[0], tmp_path / "copy")
+    path = sorted((copy / "batches").iterdir())[0]
+    assert unpacked(path)[0]
+    path.rename(tmp_path / "batch")
+    path.symlink_to(tmp_path / "batch")
+    with pytest.raises(DataError, match="a symbolic link, which is not followed"):
+        unpacked(path)
+    assert unpacked(path, follow_links=True)[0]
+    with pytest.warns(UserWarning, match="is left out, so its members count as not run"):
+        assert read_sweep(copy)[0].members[0].status == "not run"
+    (copy / "batches").rename(tmp_path / "batches")
+    (copy / "batches").symlink_to(folders[0] / "batches")
+    with pytest.raises(InputError, match="a folder without links in it, got the link"):
+        read_sweep(copy)
 
 
 @pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 13), (1, 2, 3), "1/3", 2, (1.0, 2), (True, 2)])

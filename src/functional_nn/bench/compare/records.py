@@ -17,7 +17,7 @@ import jax
 
 from functional_nn.core.errors import DataError, shortened
 from functional_nn.core.extras import installed_version
-from functional_nn.storage.files import JsonValue, finite_json
+from functional_nn.storage.files import JsonValue, finite_json, regular_file
 from functional_nn.training.programs.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -94,7 +94,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
 
     Raises:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
-        OSError: if the disk is full, for instance. Then nothing is appended.
+        OSError: if the disk is full, or if the file is a pipe that no program reads. Then nothing is appended.
     """
     has_records = path.exists() and path.stat().st_size > 0
     if has_records:
@@ -105,7 +105,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
     if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
         content = b"\n" + content
     # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=_without_waiting) as file:
         written = file.write(content)
         if written < len(content):
             file.truncate(file.tell() - written)
@@ -120,7 +120,8 @@ def read_records(path: Path) -> list[Record]:
     """
     remedy = "Give a file that 'functional-nn bench --json' wrote."
     try:
-        lines = path.read_text("utf-8").splitlines()
+        with open(path, encoding="utf-8", opener=regular_file) as file:
+            lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), "a file of JSON lines", error, remedy) from None
     records = []
@@ -135,6 +136,19 @@ def read_records(path: Path) -> list[Record]:
     if not records:
         raise DataError(str(path), "at least one record", "an empty file", remedy)
     return records
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener of files to write. A pipe that no program reads is an error: opening it would wait for ever."""
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a pipe that no program reads", path) from None
+        raise
+    if os.name == "posix":
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def key_of(record: Record) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed
 from functional_nn.storage.files import (
     JsonObject,
     as_json,
-    check_no_link,
+    check_no_links,
     read_file,
     read_signed,
     remove_leftovers,
@@ -65,8 +65,8 @@ class Store:
         identity: by name, everything that must be equal for a sweep to continue in the folder.
 
     Raises:
-        InputError: if the folder cannot be written to, is in use by another process, or belongs to another sweep or
-            another program.
+        InputError: if the folder cannot be written to, has links in it, is in use by another process, or belongs to
+            another sweep or another program.
         DataError: if ``sweep.json`` is damaged or of another version.
     """
 
@@ -91,8 +91,8 @@ class Store:
 
     def _begin(self, path: Path) -> None:
         """Writes the sweep's identity, or compares it with that in the folder."""
-        check_no_link("out", self.folder / BATCHES)
         try:
+            check_no_links("out", self.folder, BATCHES)
             (self.folder / BATCHES).mkdir(exist_ok=True)
             if not path.exists():
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}

@@ -12,7 +12,7 @@ from typing import NoReturn
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.files import JsonObject, JsonValue, as_json
+from functional_nn.storage.files import JsonObject, JsonValue, as_json, check_no_link
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 from functional_nn.sweeps.execution.store import (
@@ -121,15 +121,16 @@ def _halving(settings: Mapping[str, JsonValue]) -> Halving | None:
 def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
     """The good files of a sweep with finished batches of members.
 
-    A damaged file is left out, with a warning, and so is a link. Files of another sweep are left out.
+    A damaged file and a link are left out, with a warning. Files of another sweep are left out.
 
     Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and the
     histories in it.
     """
     fingerprint = sweep_settings(folder)[FINGERPRINT]
+    check_no_link(str(folder), folder / BATCHES)
     for path in sorted((folder / BATCHES).glob("*.safetensors")):
         name = BATCH_NAME.fullmatch(path.stem)
-        if name is None or path.is_symlink():
+        if name is None:
             continue
         try:
             arrays, about = unpacked(path)

@@ -14,7 +14,7 @@ from functional_nn.storage.files import (
     HALF_WRITTEN,
     JsonObject,
     check_new_folder,
-    check_no_link,
+    check_no_links,
     check_path,
     remove_leftovers,
     signed_text,
@@ -81,7 +81,7 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     settings = _check_parts(paths)
     if (out / SWEEP).exists():
         _check_same_sweep(out, sweep_settings(out), settings)
-    check_no_link("out", out / BATCHES)
+    check_no_links("out", out, BATCHES)
     (out / BATCHES).mkdir(exist_ok=True)
     remove_leftovers(out / BATCHES)
     for path in paths:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from functional_nn.core.display import html_repr
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.suggestions import suggest
@@ -235,7 +235,8 @@ class SweepResult:
         }
 
     def __str__(self) -> str:
-        return "\n".join((*settings_table(self), *sentences(self)))
+        # A grid from a file or a folder can have names and values with control characters.
+        return "\n".join(map(escaped, (*settings_table(self), *sentences(self))))
 
     __repr__ = __str__
     _repr_html_ = html_repr
