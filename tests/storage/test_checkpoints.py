@@ -302,7 +302,7 @@ def test_fault_32_arrays_that_cannot_be_read_twice_are_damaged(tmp_path, monkeyp
         raise OSError(errno.ENODEV, "No such device")
 
     saved(tmp_path, 1)
-    monkeypatch.setattr("safetensors.safe_open", fails)
+    monkeypatch.setattr("safetensors.deserialize", fails)
     with pytest.raises(DataError, match=r"arrays.safetensors: expected a safetensors file, got .*No such device"):
         fnn.storage.restore_checkpoint(tmp_path, TREE)
 

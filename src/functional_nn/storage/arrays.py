@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -21,11 +20,13 @@ from functional_nn.storage.files import regular_file, unlinked_file
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
-STORED_TYPES = (
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "bfloat16", "float32", "float64", "complex64"),
-)
-"""The types of the numbers in a safetensors file, as far as they can be read again."""
+STORED_TYPES = {
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64"},
+}
+"""The types of the numbers in a safetensors file, by the names that they have there."""
 
 METADATA = "__metadata__"
 """The entry of a safetensors file's header that has texts about the arrays."""
@@ -54,8 +55,8 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
         raise InputError("tree", f"another path than {METADATA}, which safetensors files use", METADATA, "Rename it.")
     for path, leaf in leaves.items():
         check_array(path, leaf)
-        if not is_key(leaf) and np.dtype(leaf.dtype).name not in STORED_TYPES:
-            remedy = f"There are: {', '.join(STORED_TYPES)}."
+        if not is_key(leaf) and np.dtype(leaf.dtype).name not in STORED_TYPES.values():
+            remedy = f"There are: {', '.join(STORED_TYPES.values())}."
             raise InputError(path, "numbers of a type that safetensors files have", str(leaf.dtype), remedy)
     return {path: as_stored(leaf) for path, leaf in leaves.items()}
 
@@ -220,21 +221,26 @@ def unpacked(
         DataError: if it is damaged, a link that is not followed, or has too many arrays, or numbers of a type that
             NumPy lacks, such as float8.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, deserialize
 
     try:
-        os.close((regular_file if follow_links else unlinked_file)(path, os.O_RDONLY))
-        with safe_open(path, "np") as file:  # pyright: ignore[reportGeneralTypeIssues]
-            names = file.keys()
-            if most is not None and len(names) > most:
-                raise DataError(str(path), f"at most {most:,} arrays", f"{len(names):,}")
-            about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+        # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
+        with open(path, "rb", opener=regular_file if follow_links else unlinked_file) as file:
+            content = file.read()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if most is not None and len(header) > most:
+            raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
+        about = header.get(METADATA) or {}
+        arrays = {
+            name: np.frombuffer(array["data"], STORED_TYPES[array["dtype"]]).reshape(array["shape"])
+            for name, array in sorted(deserialize(content))
+        }
     except (FileNotFoundError, DataError):
         raise
-    except (KeyError, AttributeError) as error:  # the library looks for the type by its name
-        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES)})"
+    except KeyError as error:
+        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
         raise DataError(str(path), expected, f"another one ({shortened(error)})") from None
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
     if not has_checksum:
         return arrays, about

@@ -19,6 +19,7 @@ from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed
 from functional_nn.storage.files import (
     JsonObject,
     as_json,
+    check_no_link,
     check_no_links,
     read_file,
     read_signed,
