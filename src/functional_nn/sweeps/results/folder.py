@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.files import JsonObject, JsonValue, as_json
@@ -107,7 +107,9 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
             try:
                 rule.leave_out(list(found.values()))
             except KeyError as error:
-                raise DataError(str(folder), "members with the same metrics", f"some without {error}") from None
+                raise DataError(
+                    str(folder), "members with the same metrics", f"some without {shortened(error)}"
+                ) from None
     return list(found.values())
 
 
