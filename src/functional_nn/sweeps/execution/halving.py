@@ -48,9 +48,9 @@ class Halving(NamedTuple):
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
         if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
-            raise InputError("halving", "rising epochs from 1 on", self.epochs)
+            raise InputError("halving", "rising epochs from 1 on", shown(self.epochs))
         if self.epochs[-1] >= shortest:
-            raise InputError("halving", f"epochs before the last one, {shortest}", self.epochs)
+            raise InputError("halving", f"epochs before the last one, {shortest}", shown(self.epochs))
         if self.metric is not None and not isinstance(self.metric, str):
             raise InputError("halving", "the name of a metric", shown(self.metric))
         return Halving(epochs, float(keep), self.metric)

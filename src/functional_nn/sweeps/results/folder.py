@@ -108,7 +108,9 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
             try:
                 rule.leave_out(list(found.values()))
             except KeyError as error:
-                raise DataError(str(folder), "members with the same metrics", f"some without {error}") from None
+                raise DataError(
+                    str(folder), "members with the same metrics", f"some without {shortened(error)}"
+                ) from None
     return list(found.values())
 
 
