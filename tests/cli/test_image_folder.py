@@ -60,7 +60,7 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
 def test_names_in_a_configuration_that_do_not_fit(names):
     with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
-        saved_networks._class_names({"class_names": names}, 2, Path("config.json"))
+        saved_networks.class_names_of({"class_names": names}, 2, Path("config.json"))
 
 
 def test_the_table_fits_a_terminal_of_80_columns():

@@ -16,6 +16,7 @@ from functional_nn.data import tfds_download
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.execution.store import Store
+from functional_nn.training.layer_statistics import StatisticsRecorder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
 
@@ -246,3 +247,29 @@ def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsy
     folder = stranger.rename(tmp_path / "run\x1b[2J\n")
     assert run(["report", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/run\\x1b[2J\\n/report.html"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "../elsewhere", ".."])
+def test_the_configuration_of_a_set_leads_to_no_other_folder(hostile_data, name):
+    (hostile_data / "mnist" / ".config").mkdir()
+    (hostile_data / "mnist" / ".config" / "metadata.json").write_text(json.dumps({"default_config_name": name}))
+    with pytest.raises(DataError, match="expected the name of a configuration"):
+        fnn.load_dataset("mnist", hostile_data)
+
+
+def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, trained, tmp_path, monkeypatch, capsys):
+    """Another user who can write to the folder above could put a link there, to another run of the user."""
+    precious = shutil.copytree(trained, tmp_path / "precious")
+    before = {path.name: path.read_bytes() for path in precious.iterdir()}
+    record = StatisticsRecorder.record
+
+    def record_and_replace(recorder, epoch, *about):
+        record(recorder, epoch, *about)
+        if epoch == 2:
+            (tmp_path / "out").rename(tmp_path / "away")
+            (tmp_path / "out").symlink_to(precious)
+
+    monkeypatch.setattr(StatisticsRecorder, "record", record_and_replace)
+    assert run([*tiny, "--epochs", "3", "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert "removed or replaced" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in precious.iterdir()} == before

@@ -71,5 +71,5 @@ def test_no_job_reads_files_that_another_user_can_write(tmp_path, name):
     (tmp_path / "out" / "jobs").mkdir(parents=True)
     assert list(submitted._folder_of_jobs(tmp_path / "out").iterdir()) == []
     (tmp_path / name).chmod(0o777)
-    with pytest.raises(InputError, match="a folder that only you can change"):
+    with pytest.raises(InputError, match="a folder of your own"):
         submitted._folder_of_jobs(tmp_path / "out")

@@ -14,6 +14,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Layer
 from functional_nn.exchange import load_stablehlo, to_stablehlo
+from functional_nn.exchange.stablehlo import HUGE_SIZE
 from functional_nn.models import MODELS
 
 pytest.importorskip("flatbuffers")
@@ -188,3 +189,9 @@ def test_every_named_model_after_an_epoch(name, tmp_path):
     net = fnn.model(name, 10)
     run = trained(net)
     check(net, run.params, run.state, tmp_path / "net.stablehlo")
+
+
+def test_a_size_that_takes_for_ever_to_read_is_refused():
+    for size in (b"9^3000000000", b"b ^ 9000", b"b+" * 600):
+        assert HUGE_SIZE.search(size)
+    assert not HUGE_SIZE.search(b"4*b^2 + mod(b, 300)")

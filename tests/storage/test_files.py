@@ -5,9 +5,11 @@ import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import (
     check_new_folder,
     check_path,
@@ -110,10 +112,10 @@ def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
     target, parent = tmp_path / "target", tmp_path / "checkpoints"
     (target / "folder").mkdir(parents=True)
     parent.mkdir()
-    for remove in (lambda: remove_leftovers(parent), lambda: write_folder_whole(parent / "0000000002", {"a": b"new"})):
-        (parent / ".0000000002.functional_nn.tmp").symlink_to(target)
-        remove()
-        assert not list(parent.glob(".*"))
+    (parent / ".0000000002.functional_nn.tmp").symlink_to(target)
+    write_folder_whole(parent / "0000000002", {"a": b"new"})
+    remove_leftovers(parent)
+    assert not list(parent.glob(".*"))
     assert (parent / "0000000002" / "a").read_bytes() == b"new"
     assert (target / "folder").is_dir()
 
@@ -178,3 +180,25 @@ def test_a_file_that_is_larger_than_its_archive_is_not_read(tmp_path):
         file.truncate(2**42)
     with pytest.raises(OSError, match="a file of more than"):
         read_file(tmp_path / "config.json")
+
+
+def test_a_half_written_folder_that_gets_a_link_is_not_written_through(tmp_path, monkeypatch):
+    (tmp_path / "thesis").write_text("precious")
+    mkdir = Path.mkdir
+
+    def mkdir_and_link(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        (path / "manifest.json").symlink_to(tmp_path / "thesis")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_and_link)
+    with pytest.raises(FileExistsError):
+        write_folder_whole(tmp_path / "0000000001", {"manifest.json": b"new"})
+    assert (tmp_path / "thesis").read_text() == "precious"
+
+
+def test_a_sparse_file_of_arrays_is_not_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(packed({"w": np.ones(3, np.float32)}, {}))
+    os.truncate(path, 2**42)
+    with pytest.raises(DataError, match="longer or shorter than its header says"):
+        unpacked(path)

@@ -152,4 +152,4 @@ def _write(text: str, out: Path | None) -> None:
         return
     from functional_nn.storage.files import write_whole
 
-    write_whole(out, text)
+    write_whole(out, text, follow_links=True)

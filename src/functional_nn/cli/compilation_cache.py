@@ -100,9 +100,9 @@ def _record_new(folder: Path, removed: set[str]) -> None:
 
 
 def _recorded(folder: Path) -> JsonObject:
-    from functional_nn.storage.files import read_signed
+    from functional_nn.storage.files import read_file, read_signed
 
     try:
-        return read_signed((folder / CHECKSUMS).read_bytes())
+        return read_signed(read_file(folder / CHECKSUMS))
     except (OSError, ValueError, RecursionError):  # no list, or a damaged one
         return {}

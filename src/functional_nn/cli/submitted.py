@@ -264,7 +264,7 @@ def submit_parts(
 
 
 def _folder_of_jobs(out: Path) -> Path:
-    """A new private folder for the files of jobs, in a folder that no other user can change.
+    """A new private folder for the files of jobs, in a folder that not everybody can change.
 
     submitit runs what it reads there. A file that is named after a job may also come from an earlier call, since a
     process of this computer can have the same number after a restart, or from whoever made the folder.
@@ -274,9 +274,10 @@ def _folder_of_jobs(out: Path) -> Path:
     for place in (folder, *out.resolve().parents, out.resolve()):
         about = place.lstat()
         is_open = about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX
-        if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
-            given = f"{place}, a link, or a folder that another user owns or can write to"
-            raise InputError("--out", "a folder that only you can change, because jobs run files in it", given)
+        is_foreign = place in (folder, out.resolve()) and about.st_uid != os.getuid()
+        if stat.S_ISLNK(about.st_mode) or is_open or is_foreign:
+            given = f"{place}, a link, or a folder of another user, or one that all users can write to"
+            raise InputError("--out", "a folder of your own, because jobs run files in it", given)
     return Path(tempfile.mkdtemp(dir=folder))
 
 

@@ -112,6 +112,13 @@ def _check_features(folder: Path) -> None:
     TFDS imports the module of each class that ``features.json`` names. The file may come from a stranger, and importing
     a module runs its code.
     """
+    # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
+    default = folder / ".config" / "metadata.json"
+    if default.exists():
+        with open(default, "rb", opener=regular_file) as file:
+            name = json.loads(file.read()).get("default_config_name", "")
+        if os.path.basename(name) != name or name in (".", ".."):
+            raise DataError(str(default), "the name of a configuration", shortened(name))
     # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
     for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "features.json")):
         with open(path, "rb", opener=regular_file) as file:

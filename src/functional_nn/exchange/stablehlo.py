@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ SAFE_TARGETS = ("shape_assertion", "stablehlo.dynamic_reduce_window", "stablehlo
 
 MOST_NODES = 200_000
 """The largest number of arrays and containers in the arguments and results of a program. JAX takes 65,536 arguments."""
+
+HUGE_SIZE = re.compile(rb"\^\s*\d{3}|.{1000}", re.DOTALL)
+"""A symbolic size that JAX could take for ever to read: a power, or a long text."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,12 +190,20 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
 
 
 def _check_size(content: bytearray) -> None:
-    """Bounds the trees of a program before JAX builds them. A small file can have a huge tree with shared nodes."""
+    """Bounds the trees and the shapes of a program before JAX builds them.
+
+    A small file can have a huge tree with shared nodes, or a size such as 9^3000000000.
+    """
     from jax._src.export.serialization_generated import Exported  # JAX's public functions read all or nothing
 
     program, waiting = Exported.GetRootAs(content), []
     while program is not None:
         waiting += [program.InTree(), program.OutTree()]
+        for kind in ("InAvals", "OutAvals", "UniqueAvals"):
+            arrays = [getattr(program, kind)(i) for i in range(getattr(program, f"{kind}Length")())]
+            for size in (array.Shape(axis) for array in arrays for axis in range(array.ShapeLength())):
+                if HUGE_SIZE.search(size):
+                    raise ValueError(f"the size {shortened(size.decode(errors='replace'))}")
         program = program.Vjp()
     count = 0
     while waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -33,6 +34,9 @@ METADATA = "__metadata__"
 
 MOST_PARAMETERS = 20_000
 """The largest number of arrays in a file of parameters. A header from a stranger may list millions of empty arrays."""
+
+LARGEST_HEADER = 10**8
+"""The largest header in bytes that the library reads, too."""
 
 MOST_LISTED = 12
 """The largest number of differences in a message."""
@@ -205,6 +209,13 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
+def _stored_type(path: Path, name: str) -> str:
+    if name not in STORED_TYPES:
+        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
+        raise DataError(str(path), expected, f"another one ({shortened(name)})")
+    return STORED_TYPES[name]
+
+
 def unpacked(
     path: Path, *, has_checksum: bool = True, most: int | None = None, follow_links: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -226,21 +237,24 @@ def unpacked(
     try:
         # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
         with open(path, "rb", opener=regular_file if follow_links else unlinked_file) as file:
-            content = file.read()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        if most is not None and len(header) > most:
-            raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
+            beginning = file.read(8)
+            beginning += file.read(min(int.from_bytes(beginning, "little"), LARGEST_HEADER))
+            header = json.loads(beginning[8:])
+            if most is not None and len(header) > most:
+                raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
+            # A file can be larger than what it takes on the disk.
+            end = max((array["data_offsets"][1] for name, array in header.items() if name != METADATA), default=0)
+            if os.fstat(file.fileno()).st_size != len(beginning) + end:
+                raise ValueError("it is longer or shorter than its header says")
+            content = beginning + file.read()
         about = header.get(METADATA) or {}
         arrays = {
-            name: np.frombuffer(array["data"], STORED_TYPES[array["dtype"]]).reshape(array["shape"])
+            name: np.frombuffer(array["data"], _stored_type(path, array["dtype"])).reshape(array["shape"])
             for name, array in sorted(deserialize(content))
         }
     except (FileNotFoundError, DataError):
         raise
-    except KeyError as error:
-        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
-        raise DataError(str(path), expected, f"another one ({shortened(error)})") from None
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
     if not has_checksum:
         return arrays, about

@@ -47,6 +47,7 @@ class CheckpointWriter:
         with ExitStack() as stack:
             self.check_folder = stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
+            self._known = set(self._losses)
             self._stack = stack.pop_all()
         return self
 
@@ -79,9 +80,12 @@ class CheckpointWriter:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
+        self._known.add(step)
         # Old checkpoints are removed last, when the new one is safely on the disk. The new one stays in any case: its
         # step is below the newest ones if it continues from an earlier checkpoint.
-        for unwanted in set(steps(self.folder)) - self._kept() - {step}:
+        # Only those that this writer knows: another folder may have taken the place of this one.
+        for unwanted in self._known & set(steps(self.folder)) - self._kept() - {step}:
+            self.check_folder()
             self._losses.pop(unwanted, None)
             remove_folder(_path(self.folder, unwanted))
         return path

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -107,6 +107,23 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
     """Requires that there are no symbolic links in a folder to write in, and in one inside it. They need not exist."""
     for path in (*folder.glob("*"), *folder.glob(f"{inner}/*")):
         check_no_link(argument, path)
+
+
+def still_there(path: Path) -> Callable[[], None]:
+    """A function that raises ``FileNotFoundError`` if this file or folder was removed, or something else is there.
+
+    It is called before something is written: another user who can write to the folder above could put a link there, and
+    files of another run would be replaced.
+    """
+    known = path.lstat()
+
+    def check() -> None:
+        with suppress(OSError):
+            if os.path.samestat(path.lstat(), known):
+                return
+        raise FileNotFoundError(errno.ENOENT, "It was removed or replaced, so nothing can be saved there", str(path))
+
+    return check
 
 
 def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:
@@ -222,13 +239,12 @@ def _keep_permissions(old: Path, descriptor: int) -> None:
 
 def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
-    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
-    # An interrupted removal of a folder of this name may have left it.
-    _remove(temporary)
+    # Nobody else can guess the name, or put a link into the folder before its files are there.
+    temporary = folder.with_name(f".{secrets.token_hex(8)}.{TEMPORARY}")
     try:
         temporary.mkdir()
         for name, content in contents.items():
-            with open(temporary / name, "wb") as file:
+            with open(temporary / name, "xb") as file:  # which follows no link
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

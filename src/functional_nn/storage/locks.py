@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from functional_nn.core.errors import InputError
-from functional_nn.storage.files import remove_leftovers, unlinked_file
+from functional_nn.storage.files import remove_leftovers, still_there, unlinked_file
 
 LOCK = ".lock"
 
@@ -18,9 +17,8 @@ LOCK = ".lock"
 def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
     """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
 
-    The value of the context is a function that checks, before something is written, that the folder is still the locked
-    one. It raises ``FileNotFoundError`` if it was removed, perhaps only in part, or if another folder or a link has
-    taken its place: files of another run could be replaced there.
+    The value of the context is a function that checks before something is written whether the lock is still there; see
+    ``still_there``.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
@@ -29,27 +27,19 @@ def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = stack.enter_context(_locked(folder / LOCK))
+            stack.enter_context(_locked(folder / LOCK))
         except BlockingIOError as error:
             given = f"{folder}, which process {error} writes to"
             raise InputError(argument, "a folder that nobody else writes to", given) from None
         except OSError as error:
             given = f"{folder} ({error.strerror})"
             raise InputError(argument, "a folder that can be written to", given) from None
-
-        def check() -> None:
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(folder / LOCK)):
-                    return
-            text = "The folder was removed or replaced, so nothing can be saved in it"
-            raise FileNotFoundError(errno.ENOENT, text, str(folder))
-
         remove_leftovers(folder)
-        yield check
+        yield still_there(folder / LOCK)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
@@ -70,7 +60,7 @@ def _locked(path: Path) -> Iterator[int]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield file.fileno()
+        yield
 
 
 def _lock(descriptor: int) -> None:

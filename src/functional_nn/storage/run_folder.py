@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, escaped, shortened
@@ -26,6 +26,7 @@ from functional_nn.storage.files import (
     read_signed,
     remove_leftovers,
     signed_text,
+    still_there,
     unlinked_file,
     write_whole,
 )
@@ -43,6 +44,9 @@ REPORT = "report.html"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
+
+CHECKSUM = b'"sha256"'
+"""The name of the entry with the checksum of a configuration."""
 
 PARTS = ("train_", "validation_", "test_")
 """How the names of metrics begin."""
@@ -73,8 +77,10 @@ STATISTICS_SCHEMA = {
 """The schema of the statistics of layers after an epoch."""
 
 
-def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> None:
+def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> Callable[[], None]:
     """Makes the folder of a run. It stays empty until the run has something to write.
+
+    Returns a function that checks before something is written whether the folder is still there; see ``still_there``.
 
     Args:
         folder: the folder.
@@ -102,6 +108,7 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     if has_run and not has_checkpoints:
         given = f"{folder}, whose run has none"
         raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
+    return still_there(folder)
 
 
 def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
@@ -127,8 +134,7 @@ def read_configuration(folder: Path) -> JsonObject:
     try:
         content = read_file(path)
         # Earlier versions wrote no checksum here. Once a run has finished, its result has one of the file.
-        is_earlier = b'"sha256"' not in content and (folder / RESULT).exists()
-        configuration = json.loads(content) if is_earlier else read_signed(content)
+        configuration = read_signed(content) if CHECKSUM in content else json.loads(content)
     except OSError as error:
         if folder.is_file():
             raise DataError(str(folder), "the folder of a run", "a file", remedy) from None
@@ -144,6 +150,11 @@ def read_configuration(folder: Path) -> JsonObject:
     if isinstance(names, list):
         configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
     return configuration
+
+
+def has_checksum(folder: Path) -> bool:
+    """Whether the configuration of a run has a checksum. Earlier versions wrote none."""
+    return CHECKSUM in read_file(folder / CONFIGURATION)
 
 
 def origin(folder: Path) -> JsonObject:
