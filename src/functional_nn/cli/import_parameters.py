@@ -58,7 +58,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
 
     configuration = Configuration(**(default_flags() | flags)).completed()
     is_new = not out.exists()
-    run_folder.check_run_folder(out)  # before the data are loaded, which may take long
+    check_folder = run_folder.check_run_folder(out)  # before the data are loaded, which may take long
     try:
         data = configuration.load_data()
         in_shape = data.train_images.shape[1:]
@@ -74,6 +74,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         raise
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
+    check_folder()
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}

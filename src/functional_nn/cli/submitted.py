@@ -274,9 +274,8 @@ def _folder_of_jobs(out: Path) -> Path:
     for place in (folder, *out.resolve().parents, out.resolve()):
         about = place.lstat()
         is_open = about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX
-        is_foreign = place in (folder, out.resolve()) and about.st_uid != os.getuid()
-        if stat.S_ISLNK(about.st_mode) or is_open or is_foreign:
-            given = f"{place}, a link, or a folder of another user, or one that all users can write to"
+        if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
+            given = f"{place}, a link, or a folder that another user owns, or that all users can write to"
             raise InputError("--out", "a folder of your own, because jobs run files in it", given)
     return Path(tempfile.mkdtemp(dir=folder))
 

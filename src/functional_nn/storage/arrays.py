@@ -254,7 +254,16 @@ def unpacked(
         }
     except (FileNotFoundError, DataError):
         raise
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
     if not has_checksum:
         return arrays, about

@@ -109,17 +109,17 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
         check_no_link(argument, path)
 
 
-def still_there(path: Path) -> Callable[[], None]:
+def still_there(path: Path, descriptor: int) -> Callable[[], None]:
     """A function that raises ``FileNotFoundError`` if this file or folder was removed, or something else is there.
 
     It is called before something is written: another user who can write to the folder above could put a link there, and
-    files of another run would be replaced.
+    files of another run would be replaced. The descriptor is that of the open file or folder. While it is open, the
+    system gives its number to nothing else.
     """
-    known = path.lstat()
 
     def check() -> None:
         with suppress(OSError):
-            if os.path.samestat(path.lstat(), known):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
                 return
         raise FileNotFoundError(errno.ENOENT, "It was removed or replaced, so nothing can be saved there", str(path))
 

@@ -27,7 +27,7 @@ def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(folder / LOCK))
+            descriptor = stack.enter_context(_locked(folder / LOCK))
         except BlockingIOError as error:
             given = f"{folder}, which process {error} writes to"
             raise InputError(argument, "a folder that nobody else writes to", given) from None
@@ -35,11 +35,11 @@ def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
             given = f"{folder} ({error.strerror})"
             raise InputError(argument, "a folder that can be written to", given) from None
         remove_leftovers(folder)
-        yield still_there(folder / LOCK)
+        yield still_there(folder / LOCK, descriptor)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
     """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
@@ -60,7 +60,7 @@ def _locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def _lock(descriptor: int) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -95,6 +97,7 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     check_kind(argument, folder, "a run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_folder = _check_of(folder)  # before its content is looked at
         check_no_links(argument, folder, CHECKPOINTS)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -108,7 +111,18 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     if has_run and not has_checkpoints:
         given = f"{folder}, whose run has none"
         raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
-    return still_there(folder)
+    check_folder()
+    return check_folder
+
+
+def _check_of(folder: Path) -> Callable[[], None]:
+    """The check of ``still_there`` for a folder. It keeps the folder open as long as it exists itself."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        return lambda: None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    check = still_there(folder, descriptor)
+    weakref.finalize(check, os.close, descriptor)
+    return check
 
 
 def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
