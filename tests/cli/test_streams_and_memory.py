@@ -38,7 +38,9 @@ def test_a_reader_that_goes_during_training_ends_it(tmp_path, tiny):
     ended = shell('{ "$@"; echo $? >&2; } | head -n 1', *tiny, "--epochs", "1000", "--out", tmp_path / "run")
     assert ended.stderr == "141\n"
     assert len(ended.stdout.splitlines()) == 1
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 10
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    # The reader may be gone before the first epoch is over, and then nothing has been recorded yet.
+    assert not metrics.exists() or len(metrics.read_text().splitlines()) < 10
 
 
 @pytest.mark.parametrize(
