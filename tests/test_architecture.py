@@ -118,7 +118,7 @@ def test_formulas_are_by_hand(file):
         assert f"attr='{name}'" not in code, name
     assert "custom_vjp" not in text
     # Derivatives have hand-derived derivatives of their own, so that second derivatives keep their digits.
-    assert ("custom_jvp" in text) == (file == "activations/derivative_rules.py")
+    assert ("custom_jvp" in text) == (file == "activations/accurate_derivatives.py")
 
 
 def test_nothing_is_loose_in_the_package():
