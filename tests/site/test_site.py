@@ -26,7 +26,6 @@ PAGES = (
     "reference/api/layers.html",
     "explanation/index.html",
     "formulas/dense.html",
-    "atlas/index.html",
 )
 WIDTHS = {"desktop": 1280, "phone": 375}
 
