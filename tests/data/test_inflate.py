@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functional_nn import DataError
-from functional_nn.data import inflate
-from functional_nn.data.inflate import Inflated
+from functional_nn.data import idx
+from functional_nn.data.idx import Inflated
 
 MEMBERS = st.lists(st.binary(max_size=300).map(lambda part: part * 7), min_size=1, max_size=4)
 
 
 def parts_of(compressed, size, piece):
-    before, inflate.PIECE = inflate.PIECE, piece
+    before, idx.PIECE = idx.PIECE, piece
     try:
         content = Inflated(io.BytesIO(compressed))
         parts = [content.read(size)]
         while parts[-1]:
             parts.append(content.read(size))
     finally:
-        inflate.PIECE = before
+        idx.PIECE = before
     return parts[:-1]
 
 
@@ -64,16 +64,16 @@ def test_fault_53_members_are_bounded(monkeypatch):
     """200,000 empty members took 14 seconds. A decompressor is made for each member that is read."""
     made = []
     make = zlib.decompressobj
-    monkeypatch.setattr(inflate.zlib, "decompressobj", lambda bits: made.append(bits) or make(bits))
+    monkeypatch.setattr(idx.zlib, "decompressobj", lambda bits: made.append(bits) or make(bits))
     file = Inflated(io.BytesIO(EMPTY * 200_000), "digits.gz")
     with pytest.raises(DataError, match=r"digits\.gz: expected at most 10,000 gzip members, got more"):
         file.read(1)
-    assert len(made) == inflate.MOST_MEMBERS
+    assert len(made) == idx.MOST_MEMBERS
 
 
 def test_fault_53_short_members_are_not_copied_with_all_that_follows(monkeypatch):
     """What a member does not use is copied by zlib, so members are given little at first."""
-    monkeypatch.setattr(inflate, "MOST_MEMBERS", 10**6)
+    monkeypatch.setattr(idx, "MOST_MEMBERS", 10**6)
     copied = []
     make = zlib.decompressobj
 
@@ -89,6 +89,6 @@ def test_fault_53_short_members_are_not_copied_with_all_that_follows(monkeypatch
         def __getattr__(self, name):
             return getattr(self.made, name)
 
-    monkeypatch.setattr(inflate.zlib, "decompressobj", Counting)
+    monkeypatch.setattr(idx.zlib, "decompressobj", Counting)
     assert Inflated(io.BytesIO(EMPTY * 2000)).read(1) == b""
-    assert sum(copied) <= 2000 * inflate.FIRST_STEP
+    assert sum(copied) <= 2000 * idx.FIRST_STEP

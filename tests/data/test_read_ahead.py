@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import jax
 import pytest
 
-from functional_nn.data.read_ahead import ReadAhead
+from functional_nn.data.stream import ReadAhead
 
 
 class Source:

@@ -15,8 +15,8 @@ import pytest
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import Dataset, Split, dataset_names, make_dataset, sources, write_idx
-from functional_nn.data.cache import ARRAYS, cached, datasets_folder
 from functional_nn.data.preparation import as_split
+from functional_nn.data.tfds import ARRAYS, cached, datasets_folder
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -304,7 +304,7 @@ def test_fault_29_a_cache_of_another_version_is_made_again(version):
 
 
 def test_fault_29_without_a_safe_cache_folder_nothing_is_cached(monkeypatch):
-    monkeypatch.setattr("functional_nn.data.cache.cache_folder", lambda name: None)
+    monkeypatch.setattr("functional_nn.data.tfds.cache_folder", lambda name: None)
     assert datasets_folder() is None
     for _ in range(2):
         assert_equal(cached("small", "f" * 64, small), small())

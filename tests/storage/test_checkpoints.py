@@ -20,8 +20,8 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.storage import checkpoint, locks
-from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest, steps
+from functional_nn.storage import checkpoints, files
+from functional_nn.storage.checkpoints import CheckpointWriter, newest, steps
 
 TREE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "more": (np.int32(7), None, {"key": jax.random.key(3)})}
 FILES = ("arrays.safetensors", "manifest.json")
@@ -317,8 +317,8 @@ def test_fault_77_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monke
         return whole_read(path, step)
 
     saved(tmp_path, 1)
-    whole_read = checkpoint.read
-    monkeypatch.setattr(checkpoint, "read", read)
+    whole_read = checkpoints.read_checkpoint
+    monkeypatch.setattr(checkpoints, "read_checkpoint", read)
     assert newest(tmp_path).step == 3
 
 
@@ -411,7 +411,7 @@ def test_fault_33_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
 @pytest.mark.parametrize("version", [3, 1, 0, -1])
 def test_fault_36_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole, version):
     if whole:
-        monkeypatch.setattr(checkpoint, "VERSION", version)
+        monkeypatch.setattr(checkpoints, "VERSION", version)
         saved(tmp_path)
         monkeypatch.undo()
     else:
@@ -504,7 +504,7 @@ def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkey
         yield
 
     saved(tmp_path)
-    monkeypatch.setattr(locks, "_locked", unlockable)
+    monkeypatch.setattr(files, "_locked", unlockable)
     with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(number)}"):
         fnn.storage.save_checkpoint(tmp_path, 3, TREE)
     assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
@@ -514,7 +514,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, 
     def unlockable(descriptor):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locks, "_lock", unlockable)
+    monkeypatch.setattr(files, "_lock", unlockable)
     with pytest.raises(InputError, match=rf"can be written to, got .*{os.strerror(errno.ENOLCK)}"):
         fnn.storage.save_checkpoint(tmp_path, 1, TREE)
 

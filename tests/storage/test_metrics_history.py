@@ -2,8 +2,7 @@
 
 import pytest
 
-from functional_nn.storage.checkpoint import DamagedCheckpoint
-from functional_nn.storage.metrics_history import COPIES, History
+from functional_nn.storage.checkpoints import COPIES, DamagedCheckpoint, History
 
 ROWS = [(float(epoch), 1 / epoch, float("inf")) for epoch in range(1, 9)]
 

@@ -81,9 +81,8 @@ def submitted_sweep(
     If the folder has the merged sweep already, no job is started. ``ended_before`` reads its result, and requires that
     it is the same sweep.
     """
-    from functional_nn.storage.files import check_new_folder
+    from functional_nn.storage.files import check_new_folder, one_writer
     from functional_nn.storage.identity import check_kind
-    from functional_nn.storage.locks import one_writer
     from functional_nn.sweeps.execution.store import SWEEP
     from functional_nn.sweeps.results.parts import put_together
 

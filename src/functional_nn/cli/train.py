@@ -118,7 +118,8 @@ def train(
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
     from functional_nn.losses.classification import cross_entropy
-    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.storage import run_folder
+    from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.fit import fit
@@ -156,7 +157,7 @@ def train(
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
             checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
-            last = max(checkpoint_folder.steps(folder), default=0)
+            last = max(saved_steps(folder), default=0)
             recorder = statistics_recorder(out, net, configuration, data, last)
 
     # A folder that cannot be used ends the run in all processes.
@@ -237,7 +238,7 @@ def train(
                 click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
     if run.message and processes.is_first:
         click.echo(run.message, err=True)
-    if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
+    if run.status == "interrupted" and out is not None and saved_steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history and processes.is_first:
         _print_result(run, kept_epoch, seconds, keep_best)

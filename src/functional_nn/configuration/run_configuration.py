@@ -88,7 +88,7 @@ class Configuration:
         Raises:
             InputError: for a flag that the model does not take.
         """
-        from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
+        from functional_nn.models import FASTER_BY_FORMULA
         from functional_nn.models.named_models import MODELS
 
         if self.model not in MODELS:

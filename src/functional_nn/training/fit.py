@@ -22,8 +22,7 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.data.stream import Stream
-from functional_nn.data.stream_reader import StreamReader
+from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (
