@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.suggestions import nearest
+from functional_nn.core.texts import nearest
 from functional_nn.data import Split
 
 

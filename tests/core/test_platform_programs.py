@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
-from functional_nn.core.platform_programs import PlatformPrograms, bilinear
+from functional_nn.core.products import PlatformPrograms, bilinear
 from functional_nn.jaxprs.evaluate import evaluate
 from functional_nn.jaxprs.walk import equations
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from functional_nn.core.summed_product import summed_product
+from functional_nn.core.products import summed_product
 
 
 @pytest.mark.parametrize("sizes", [(3, 5), (9, 2), (2, 9), (40, 1)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from functional_nn.cli.startup import importing
-from functional_nn.core.extras import installed_version
+from functional_nn.core.errors import installed_version
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ OPTIONAL = {
     "optuna": OptionalPackage("search for the best settings", SWEEPS),
     "submitit": OptionalPackage("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
     "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
-    "keras": OptionalPackage("parameters from and for Keras", "'functional-nn[keras]'"),
-    "flax": OptionalPackage("parameters and modules of Flax", "'functional-nn[flax]'"),
-    "equinox": OptionalPackage("parameters and modules of Equinox", "'functional-nn[equinox]'"),
-    "dm-haiku": OptionalPackage("modules of Haiku", "'functional-nn[haiku]'"),
+    "flax": OptionalPackage("modules of Flax as layers", "'functional-nn[flax]'"),
+    "equinox": OptionalPackage("modules of Equinox as layers", "'functional-nn[equinox]'"),
     "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),

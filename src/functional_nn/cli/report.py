@@ -234,8 +234,8 @@ def _unfinished(
     """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
     import jax
 
-    from functional_nn.core.counts import counted
     from functional_nn.core.errors import DataError
+    from functional_nn.core.texts import counted
     from functional_nn.storage import checkpoints, run_folder
     from functional_nn.storage.files import check_no_link, finite_json
     from functional_nn.training.resilience.checkpointing import saved_history

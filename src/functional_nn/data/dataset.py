@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.channels_first import TRANSPOSE, looks_channels_first
-from functional_nn.core.counts import is_count
 from functional_nn.core.display import html_repr
-from functional_nn.core.errors import DataError, InputError, escaped, short_repr
+from functional_nn.core.errors import TRANSPOSE, DataError, InputError, escaped, looks_channels_first, short_repr
+from functional_nn.core.texts import is_count
 
 if TYPE_CHECKING:
     from functional_nn.core.masked import Value

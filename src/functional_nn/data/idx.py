@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from functional_nn.core.counts import is_count
 from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.texts import is_count
 from functional_nn.storage.files import check_path, opened_whole, regular_file
 
 DTYPES = {

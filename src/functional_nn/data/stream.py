@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.thread_settings import settings_of_this_thread
+from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_part, shown
 from functional_nn.data.dataset import Split, in_words

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import DataError, shortened
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import read_idx, write_idx
 from functional_nn.storage.cache_folder import cache_folder

@@ -13,7 +13,7 @@ from functional_nn.activations.table import identity
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape, without_input_size
-from functional_nn.core.summed_product import summed_product
+from functional_nn.core.products import summed_product
 from functional_nn.core.validation import check_count, check_flag, check_number
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 

@@ -17,8 +17,8 @@ from functional_nn.core.layer_checks import (
     check_shape,
     is_concrete,
 )
+from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import is_shape, wide_type
-from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import as_array, check_count
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 

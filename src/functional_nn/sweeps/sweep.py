@@ -11,7 +11,7 @@ import jax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.progress import progress_bar
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays

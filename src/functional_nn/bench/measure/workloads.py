@@ -12,7 +12,7 @@ import optax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss

@@ -27,8 +27,7 @@ from functional_nn.core.children import (
     unique_names,
 )
 from functional_nn.core.errors import InputError
-from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, composed_forward
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
 from functional_nn.core.shapes import Shapes, shape_of, stand_in
 from functional_nn.core.validation import check_choice

@@ -29,12 +29,10 @@ from functional_nn.core.children import (
     put_entries,
 )
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, Params, Residuals, State, checked_init
+from functional_nn.core.layer import Layer, Params, Residuals, State, checked_init, composed_forward, with_key_if_needed
 from functional_nn.core.masked import Value
-from functional_nn.core.output_shape import with_key_if_needed
 from functional_nn.core.shapes import Shapes, shape_of, traced
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_function, shown
 from functional_nn.jaxprs.inner_programs import PLAIN_CALLS

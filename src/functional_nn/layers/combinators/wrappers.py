@@ -15,10 +15,16 @@ from jax import lax
 
 from functional_nn.core import trees
 from functional_nn.core.children import check_no_other_names, child_backward, child_forward, child_init, unique_names
-from functional_nn.core.cotangents import leaves_and_none
 from functional_nn.core.errors import InputError
-from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, State, as_layer, backward_of, checked_init
+from functional_nn.core.layer import (
+    Layer,
+    State,
+    as_layer,
+    backward_of,
+    checked_init,
+    composed_forward,
+    leaves_and_none,
+)
 from functional_nn.core.layer_checks import check_entries, check_key
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import shape_of, stand_in

@@ -26,10 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.channels_first import explaining_channels_first
-from functional_nn.core.errors import InputError
-from functional_nn.core.forward_versions import TwoForwardPasses
-from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.errors import InputError, explaining_channels_first
+from functional_nn.core.layer import Layer, Params, State, TwoForwardPasses
 from functional_nn.core.layer_checks import (
     check_entries,
     check_entry_shapes,
@@ -37,9 +35,8 @@ from functional_nn.core.layer_checks import (
     check_shape,
     without_input_size,
 )
-from functional_nn.core.platform_programs import PlatformPrograms, bilinear
+from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
 from functional_nn.core.shapes import Shape
-from functional_nn.core.summed_product import summed_product
 from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from functional_nn.core.counts import counted
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.reports.notebook.charts import sparkline
 from functional_nn.reports.notebook.markup import Html, facts, faint, fold, table, tag, title, view
 from functional_nn.reports.notebook.runs import curves_html, status_badge

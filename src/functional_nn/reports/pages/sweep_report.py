@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.reports.pages.charts import number
 from functional_nn.reports.pages.page import check_libraries, write_template
 from functional_nn.reports.pages.run_contents import OFF_AT_ZERO

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import (
