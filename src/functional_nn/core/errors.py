@@ -172,7 +172,7 @@ def imported(module: str, package: str, argument: str, *, extra: str = "") -> Mo
 
 def installed_version(package: str) -> str | None:
     """The version of an installed package; None if it is missing."""
-    import importlib.metadata  # takes as long to import as the rest of this module together
+    import importlib.metadata  # slow, and rarely needed
 
     try:
         return importlib.metadata.version(package)
