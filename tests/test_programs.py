@@ -1,20 +1,17 @@
-"""The programs in examples/programs: each does what it says, in at most as many lines as with Equinox and Optax."""
+"""The programs in examples/programs: each does what it says, and uses public names only."""
 
 import ast
-import io
 import json
 import runpy
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, THEIRS = ROOT / "examples" / "programs", ROOT / "benchmarks" / "programs_equinox"
-NAMES = sorted(path.stem for path in OURS.glob("*.py"))
-SPACE = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.ENDMARKER}
+PROGRAMS = ROOT / "examples" / "programs"
+NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -129,48 +126,12 @@ CHECKS = {name.removeprefix("check_"): value for name, value in globals().items(
 @pytest.mark.example
 @pytest.mark.parametrize("name", NAMES)
 def test_program(name):
-    CHECKS[name](run(OURS / f"{name}.py"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_equinox_computes_the_same(name):
-    """The same checks, so that the lines of programs are compared that do the same."""
-    pytest.importorskip("equinox")
-    CHECKS[name](run(THEIRS / f"{name}.py"))
-
-
-def lines_of_code(path: Path) -> int:
-    """The number of lines without docstrings, comments and blank lines."""
-    text = path.read_text("utf-8")
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    docstrings = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, documented) and ast.get_docstring(node) is not None
-        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
-    }
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    code = {line for token in tokens if token.type not in SPACE for line in range(token.start[0], token.end[0] + 1)}
-    return len(code - docstrings)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_lines_of_code(name):
-    ours, theirs = lines_of_code(OURS / f"{name}.py"), lines_of_code(THEIRS / f"{name}.py")
-    assert ours <= theirs
-    table = (ROOT / "docs" / "how_to" / "programs.md").read_text("utf-8")
-    (row,) = (line for line in table.splitlines() if f"(../../examples/programs/{name}.py)" in line)
-    assert row.endswith(f"| {ours} | [{theirs}](../../benchmarks/programs_equinox/{name}.py) |")
-
-
-def test_equinox_has_the_same_programs():
-    assert sorted(path.stem for path in THEIRS.glob("*.py")) == NAMES
+    CHECKS[name](run(PROGRAMS / f"{name}.py"))
 
 
 def test_only_public_names():
     for name in NAMES:
-        for node in ast.walk(ast.parse((OURS / f"{name}.py").read_text("utf-8"))):
+        for node in ast.walk(ast.parse((PROGRAMS / f"{name}.py").read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not node.module.startswith("functional_nn")
             if isinstance(node, ast.Attribute):

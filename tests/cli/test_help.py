@@ -26,16 +26,10 @@ BENCHMARKS = [
             "w6",
             "all",
             "tables",
-            "accuracy",
-            "depth",
             "compile",
-            "language",
             "scaling",
             "growth",
-            "tails",
-            "targets",
             "accelerator",
-            "mnist-records",
         )
     ),
 ]
