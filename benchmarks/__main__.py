@@ -21,16 +21,14 @@ from benchmarks.growth.curves import CURVES
 from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
-from benchmarks.scaling import compare as scaling
 from functional_nn import DataError
-from functional_nn.models.named_models import MODELS
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, and PEERS. OPTIONS has
 # the options of its peers, with the values for the tables. For these it also has NAMES, SHOWN, WORK, OURS and PYTORCH.
 # benchmarks/w1.py explains them.
 
-WITHOUT_DATA = ("compile", "growth", "scaling", "tables")
+WITHOUT_DATA = ("compile", "growth", "tables")
 """The commands that need no folder of MNIST's files."""
 
 
@@ -167,10 +165,6 @@ def parse_arguments() -> argparse.Namespace:
     help = f"some of {','.join(NETWORKS)} (default all)"
     command.add_argument("--networks", type=some_of(NETWORKS), default=list(NETWORKS), help=help)
 
-    command = commands.add_parser("scaling", help="predictions for several devices, and measurements of them")
-    command.add_argument("--rounds", type=at_least(1), default=10, help="number of timed rounds (default 10)")
-    help = "the models of the table of 1 to 4,096 devices (default all)"
-    command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
 
     command = commands.add_parser("growth", help="how time, compile time and memory grow with the sizes of a problem")
     help = f"some of {','.join(CURVES)} (default all)"
@@ -225,8 +219,6 @@ def main() -> None:
     elif arguments.command == "growth":
         how = {"quick": arguments.quick, "only_page": arguments.only_page}
         growth.compare(console, arguments.curves, arguments.rounds, arguments.results, **how)
-    elif arguments.command == "scaling":
-        scaling.compare(console, arguments.rounds, arguments.models, arguments.results)
     elif arguments.command == "accelerator":
         chosen = {
             name: getattr(arguments, name) for name in ("out", "data_dir", "minutes", "small", "parts", "results")

@@ -13,6 +13,16 @@ def test_the_package_s_own_peers_import(path):
     assert import_module(f"benchmarks.peers.{path.stem}").__doc__
 
 
+def test_a_page_is_not_made_from_results_of_another_file(monkeypatch, tmp_path):
+    """Nothing is measured here, so the file does not even exist: a page could not be made from it."""
+    from benchmarks import records
+    from benchmarks.growth import compare as growth
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # as if matplotlib were installed
+    growth.compare(Console(quiet=True), [], 1, tmp_path / "none.jsonl", quick=False)
+    assert records.is_of_documents(records.RESULTS / "growth.jsonl")
+
+
 @pytest.mark.parametrize("peer", ["functional_n", "haiku"])
 def test_the_baseline_of_a_race_is_one_of_its_peers(monkeypatch, capsys, peer):
     main = import_module("benchmarks.__main__")

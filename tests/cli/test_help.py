@@ -27,7 +27,6 @@ BENCHMARKS = [
             "all",
             "tables",
             "compile",
-            "scaling",
             "growth",
             "accelerator",
         )
