@@ -165,7 +165,6 @@ def parse_arguments() -> argparse.Namespace:
     help = f"some of {','.join(NETWORKS)} (default all)"
     command.add_argument("--networks", type=some_of(NETWORKS), default=list(NETWORKS), help=help)
 
-
     command = commands.add_parser("growth", help="how time, compile time and memory grow with the sizes of a problem")
     help = f"some of {','.join(CURVES)} (default all)"
     command.add_argument("--curves", type=some_of(CURVES), default=list(CURVES), help=help)

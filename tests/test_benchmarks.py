@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 PEERS = sorted((Path(__file__).resolve().parents[1] / "benchmarks" / "peers").glob("*functional_nn.py"))
 
