@@ -90,7 +90,13 @@ def test_fault_02_rank_and_type(layer, x, words):
         layer.apply(params, state, x, train=True)
 
 
-@pytest.mark.parametrize(("layer", "in_shape"), [(fnn.neuron(), (2, 3)), (fnn.dense(2), ()), (fnn.batch_norm(), ())])
+@pytest.mark.parametrize(
+    ("layer", "in_shape"),
+    [
+        (fnn.neuron(), (2, 3)),
+        *((layer, shape) for layer in (fnn.neuron(), fnn.dense(2), fnn.batch_norm()) for shape in (784, (), None)),
+    ],
+)
 def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(jax.random.key(0), in_shape)
@@ -226,13 +232,6 @@ def test_old_keys_have_the_length_of_their_generator():
         fnn.dense(2).init(jnp.arange(3, dtype=jnp.uint32), (3,))
 
 
-@pytest.mark.parametrize("in_shape", [784, (), None])
-def test_shapes_that_are_no_shapes(in_shape):
-    for layer in (fnn.dense(2), fnn.neuron(), fnn.batch_norm()):
-        with pytest.raises(fnn.InputError, match="in_shape: expected"):
-            layer.init(jax.random.key(0), in_shape)
-
-
 def test_a_neuron_takes_functions_of_every_element_alone():
     unit = fnn.neuron(jnp.tanh)
     params, state = unit.init(jax.random.key(0), (3,))
@@ -241,14 +240,8 @@ def test_a_neuron_takes_functions_of_every_element_alone():
         pullback(y)
     with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got softmax"):
         fnn.neuron(fnn.softmax)
-
-
-def test_a_user_s_key_error_stays_one():
-    def broken(x):
-        return {}["oops"]
-
-    with pytest.raises(KeyError, match="oops"):
-        fnn.chain(broken).apply({}, {}, jnp.ones((1, 2)), train=False)
+    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got dense"):
+        fnn.rnn(3, activation=fnn.dense(2))
 
 
 def test_whole_numbers_of_numpy_and_a_rate_of_zero():
@@ -260,12 +253,6 @@ def test_whole_numbers_of_numpy_and_a_rate_of_zero():
 def test_train_has_no_default():
     with pytest.raises(TypeError, match="train"):
         fnn.dense(2).apply({}, {}, jnp.ones((1, 3)))
-
-
-@pytest.mark.parametrize("value", [3, "relu", None])
-def test_what_is_no_layer_is_refused(value):
-    with pytest.raises(fnn.InputError, match="layers: expected layers, activations or functions"):
-        fnn.chain(value)
 
 
 class Holder:
@@ -328,19 +315,14 @@ def test_functions_stay_allowed_with_constants_of_their_own(function):
     assert net.apply(*net.init(None, (3,)), jnp.ones((2, 3)), train=False)[0].shape == (2, 3)
 
 
-def test_errors_of_a_user_s_function_say_where():
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyError("oops")], ids=repr)
+def test_errors_of_a_user_s_function_stay_what_they_are_and_say_where(error):
     def broken(x):
-        raise RuntimeError("no")
+        raise error
 
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(type(error)) as caught:
         fnn.chain(fnn.chain(broken)).apply({}, {}, jnp.ones((1, 2)), train=False)
     assert caught.value.__notes__ == ["(in layer broken_0)", "(in layer chain_0)"]
-
-
-@pytest.mark.parametrize("out_size", [0, -1, 2.5, "3"])
-def test_dense_sizes(out_size):
-    with pytest.raises(fnn.InputError, match="out_size: expected a positive integer"):
-        fnn.dense(out_size)
 
 
 @pytest.mark.parametrize(
@@ -361,11 +343,6 @@ def test_initial_weights_have_the_variance_of_their_name(initializer, spread):
         np.testing.assert_allclose(params["bias"].std(), spread, rtol=0.1)
     else:
         assert (params["bias"] == 0).all()
-
-
-def test_wrong_initializer_is_answered():
-    with pytest.raises(fnn.InputError, match="Did you mean glorot"):
-        fnn.dense(2, initializer="glorott").init(jax.random.key(0), (3,))
 
 
 def test_neurons_start_by_their_activation():
@@ -467,11 +444,6 @@ def test_a_layer_that_is_called_says_how_it_is_applied():
         TypeError, match=r"params, state = dense\.init\(key, in_shape\), then y, state = dense\.apply\("
     ):
         fnn.dense(10)(jnp.ones((1, 3)))
-
-
-def test_a_layer_is_no_function():
-    with pytest.raises(fnn.InputError, match="a function that is applied to each element separately, got dense"):
-        fnn.rnn(3, activation=fnn.dense(2))
 
 
 def right_backward(residuals, y_bar):
@@ -579,14 +551,6 @@ def test_a_forward_pass_without_residuals(differentiate):
 
     with pytest.raises(fnn.InputError, match=r"forward: expected \(y, state, residuals\) to come back, got 2 values"):
         differentiate(product(forward=forward))
-
-
-def test_initial_values_without_a_state():
-    def init(key, in_shape):
-        return {"weight": jnp.ones((in_shape[-1], 5))}
-
-    with pytest.raises(fnn.InputError, match=r"init: expected \(params, state\) to come back, got one dict"):
-        compared(product(init=init))
 
 
 def test_a_forgotten_transposition_has_no_legal_shape():

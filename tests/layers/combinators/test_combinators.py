@@ -100,9 +100,6 @@ def test_wrong_arguments():
         fnn.parallel(fnn.dense(3), combine="add")
     with pytest.raises(fnn.InputError, match="layers: expected at least one layer"):
         fnn.parallel()
-    for count in (0, 2.0, True):
-        with pytest.raises(fnn.InputError, match="count: expected a positive integer"):
-            fnn.repeat(fnn.dense(3), count)
 
 
 def test_reverse_time_reads_from_the_end_and_turns_a_sequence_back():
