@@ -109,7 +109,7 @@ def shown_objects():
 def test_html_is_well_formed_and_escaped(name):
     page = shown_objects()[name]._repr_html_()
     root = ElementTree.fromstring(f"<div>{page}</div>")
-    assert {element.tag for element in root.iter()} <= set("div p pre table thead tbody tr th td progress".split())
+    assert {element.tag for element in root.iter()} <= set(["div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td", "progress"])
     assert ("alert" in page) == (name not in ("summary", "history", "no epochs"))
 
 

@@ -14,7 +14,6 @@ from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_dtype
 from functional_nn.jaxprs.layer_uses import layer_uses, trace_layers
 
-
 HEADS = ("layer", "output shape", "parameters", "bytes", "FLOPs")
 
 

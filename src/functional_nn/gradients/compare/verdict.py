@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-
 Outcome = Literal["pass", "fail", "inconclusive"]
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
