@@ -14,7 +14,6 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
-from functional_nn.core.display import html_repr
 from functional_nn.core.errors import FormulaMissing, InputError, inside
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Masked, Value
@@ -92,8 +91,6 @@ class Layer(NamedTuple):
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
         return text if len(text) <= MOST_SHOWN_OF_A_NETWORK else f"{text[: MOST_SHOWN_OF_A_NETWORK - 1]}…"
-
-    _repr_html_ = html_repr
 
     def __call__(self, *arguments: object, **options: object) -> None:
         """Raises a TypeError that says how a layer is called: a layer holds no parameters."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.display import html_repr
 from functional_nn.core.errors import TRANSPOSE, DataError, InputError, escaped, looks_channels_first, short_repr
 from functional_nn.core.texts import is_count
 
@@ -78,8 +77,6 @@ class Dataset(NamedTuple):
 
     def __repr__(self) -> str:
         return escaped(f"<Dataset {self.name}: {self._sizes()}>")
-
-    _repr_html_ = html_repr
 
     def _sizes(self) -> str:
         size = "x".join(str(length) for length in self.train_images.shape[1:])
@@ -166,8 +163,6 @@ class Split(NamedTuple):
             if x is not None:
                 texts.append(f"{words} examples {in_words(x)}, labels {in_words(labels)}")
         return f"<Split: {'; '.join(texts)}>"
-
-    _repr_html_ = html_repr
 
 
 def make_dataset(
