@@ -19,8 +19,8 @@ import click
 from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.job_watch import Job, JobWatch, has_result
 from functional_nn.cli.local_jobs import end_processes, kept_from_interrupts
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError, escaped, imported, shortened
-from functional_nn.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals

@@ -20,8 +20,8 @@ from functional_nn.cli.startup import STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import with_run_flags
+from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.progress import clear_line
 from functional_nn.core.texts import counted, words
 
 if TYPE_CHECKING:

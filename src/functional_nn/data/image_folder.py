@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import DataError, InputError, escaped, short_repr
-from functional_nn.core.progress import progress_bar
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError
-from functional_nn.core.progress import progress_bar
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, shown
 from functional_nn.gradients import coverage
