@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 from benchmarks.accelerator import compare, machine, population, process, races, verification, whole_run
-from benchmarks.accelerator.data import make_files
+from benchmarks.data import make_files
 from benchmarks.accelerator.page import page
 from benchmarks.accelerator.parts import PARTS, Part, Settings, limit_for, seconds_for
 from benchmarks.accelerator.precision import networks, precisions
 from benchmarks.accelerator.process import DONE, FAILED, OUT_OF_TIME, Outcome
-from benchmarks.mnist import read_mnist
+from benchmarks.data import read_mnist
 from benchmarks.peers import Peer
 from rich.console import Console
 
@@ -199,7 +199,7 @@ def test_networks_that_do_not_fit_end_their_size(tmp_path):
 
 
 def test_many_networks_in_one_program_train_as_each_alone(tmp_path):
-    from benchmarks.peers.population_functional_nn import mapped, solo
+    from benchmarks.peers.functional_nn import mapped, solo
 
     make_files(tmp_path, small=True, source=None)
     mnist = read_mnist(tmp_path)
