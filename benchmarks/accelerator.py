@@ -1,7 +1,7 @@
 """The command `accelerator`: W1 to W4 and populations of networks on a GPU or a TPU, in minutes, as a page.
 
-The peers of a race have a process each (`benchmarks.race`), and so has each number of networks. So nothing that fails or
-runs out of memory loses the rest.
+The peers of a race have a process each (`benchmarks.race`), and so has each number of networks. So the rest is not lost
+if one fails or runs out of memory.
 """
 
 from __future__ import annotations
@@ -393,10 +393,10 @@ def _populations(measured: Sequence[Record]) -> str:
         if len(own) > 1:
             best = min(own, key=_seconds)
             full = knee([record["models"] for record in own], [median(record["seconds"]) for record in own])
+            gain = f"{_seconds(own[0]) / _seconds(best):.1f} times that of {own[0]['models']:,}"
             sentences.append(
                 f"Hidden sizes {'-'.join(map(str, hidden))}: the rate is best with {best['models']:,} networks at once "
-                f"({_seconds(own[0]) / _seconds(best):.1f} times that of {own[0]['models']:,}); the chip is nearly full, "
-                f"with at least {NEAR_BEST:.0%} of this rate, from {full:,} on."
+                f"({gain}); the chip is nearly full, with at least {NEAR_BEST:.0%} of this rate, from {full:,} on."
             )
     headings = ("networks", "hidden sizes", "an epoch of one network", "the first epoch of all")
     examples = f"An epoch has {measured[0]['examples']:,} images. All networks are one program."

@@ -1,7 +1,7 @@
 """Compile times of `fit` and of plain programs, in turns, and their table in docs/explanation/performance.md.
 
 Each side has a process of its own, so that only compiling is timed and not importing. It is started by
-`python -m benchmarks.compilation SIDE TRAIN TEST`, where TRAIN and TEST are the numbers of images, and answers each name
+`python -m benchmarks.compilation SIDE TRAIN TEST`, where TRAIN and TEST are the numbers of images. It answers each name
 of a network with a JSON line of seconds. JAX's compilation cache is off, and JAX's caches are cleared before each
 measurement. A first compilation in each process is not recorded.
 """

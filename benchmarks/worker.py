@@ -52,6 +52,10 @@ def main() -> None:
     except CannotRun as error:
         reply(problem=str(error))
         return
+    except Exception as error:
+        traceback.print_exc()
+        reply(problem=shortened(error))
+        return
     reply(
         ready=time.perf_counter() - start,
         threads=peer.threads,

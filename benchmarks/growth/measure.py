@@ -46,9 +46,8 @@ def compare(
     if not only_page:
         circumstances = records.circumstances() | {"workload": "growth", "caches": caches()}
         for name in names:
-            _compare_one(
-                console, name, QUICK_ROUNDS if quick else rounds, None if quick else results, quick, circumstances
-            )
+            of_rounds, place = (QUICK_ROUNDS, None) if quick else (rounds, results)
+            _measure(console, name, of_rounds, place, quick, circumstances)
     if only_page or (not quick and records.is_of_documents(results)):
         page.write(results)
         console.print(f"Written: {page.PAGE.relative_to(page.ROOT)} and its pictures, from {results.name}.")
@@ -122,7 +121,7 @@ class Entrants:
         module = OURS if entry.startswith(OURS) else entry
         # All entries use the CPU, as PyTorch does here.
         environment = {"JAX_PLATFORMS": "cpu"}
-        self.processes[entry] = Worker("benchmarks.growth.worker", module, str(work.devices), environment=environment)
+        self.processes[entry] = Worker("benchmarks.growth.worker", module, environment=environment)
         with self.noticing(entry):
             self.versions[entry] = self.processes[entry].answer()["versions"]
 

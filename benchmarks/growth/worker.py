@@ -1,4 +1,4 @@
-"""A process of one entry: `python -m benchmarks.growth.worker ENTRY DEVICES`.
+"""A process of one entry: `python -m benchmarks.growth.worker ENTRY`.
 
 It writes a JSON line when it is ready, or that a library is not installed. Then it answers each JSON line on its
 standard input, `{"kind": …, "work": {…}}`, with the measured number. For the kind `turn` the same work may be asked for
@@ -60,7 +60,7 @@ class Measurer:
         return self.train()
 
 
-def main(entry: str, devices: int) -> None:
+def main(entry: str) -> None:
     reply = replier()
     try:
         module = importlib.import_module(f"benchmarks.peers.{MODULES.get(entry, entry)}")
@@ -69,10 +69,6 @@ def main(entry: str, devices: int) -> None:
             raise
         reply(problem=f"not installed ({error.name})")
         return
-    if devices > 1:
-        import jax
-
-        jax.config.update("jax_num_cpu_devices", devices)
     measurer = Measurer(module)
     reply(ready=True, versions=versions(module.LIBRARIES))
     for line in sys.stdin:
@@ -86,4 +82,4 @@ def main(entry: str, devices: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

@@ -294,7 +294,6 @@ def growth_turn(work: Work) -> Callable[[], float]:
             data,
             epochs=work.epochs,
             batch_size=work.batch_size,
-            devices=work.devices,
             progress=False,
         )
         return run.history[-1].seconds

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import w2, w3, w4
 from benchmarks.data import Mnist
@@ -152,15 +151,11 @@ def lstm_scan(mnist: Mnist, seed: int) -> Peer:
 def growth_functions(work: Work) -> tuple[Callable, Callable]:
     """`start(key)` and `epoch(state, key, x, labels)`, which are pure."""
     optimizer = optax.adam(GROWTH_RATE)
-    mesh = Mesh(jax.devices()[: work.devices], ("data",))
 
     def epoch(state, key, x, labels):
         def step(state, rows):
             params, optimizer_state = state
             batch, batch_labels = x[rows], labels[rows]
-            if work.devices > 1:
-                divided = NamedSharding(mesh, PartitionSpec("data"))
-                batch, batch_labels = jax.lax.with_sharding_constraint((batch, batch_labels), divided)
             gradient = jax.grad(lambda params: mean_cross_entropy(network(params, batch), batch_labels))(params)
             updates, optimizer_state = optimizer.update(gradient, optimizer_state)
             return (optax.apply_updates(params, updates), optimizer_state), None
@@ -180,8 +175,7 @@ def growth_turn(work: Work) -> Callable[[], float]:
     start, epoch = _growth_mapped(work) if work.models else growth_functions(work)
     start, epoch = jax.jit(start), jax.jit(epoch, donate_argnums=0)
     keys = jax.random.split(jax.random.key(0), work.models) if work.models else jax.random.key(0)
-    mesh = Mesh(jax.devices()[: work.devices], ("data",))
-    x, labels = jax.device_put(work.data(), NamedSharding(mesh, PartitionSpec()))
+    x, labels = jax.device_put(work.data())
 
     def train() -> float:
         begin = time.perf_counter()
