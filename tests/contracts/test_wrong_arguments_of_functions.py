@@ -185,7 +185,6 @@ def calls():
             | {"positions": "rotary", "tied": True},
         ),
         "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
-        "show": (fnn.show, {"value": NET, "in_shape": (3,)}),
         "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
         "zipped": (lambda a, b: fnn.sweeps.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
         "crossed": (lambda a, b: fnn.sweeps.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),

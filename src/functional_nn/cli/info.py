@@ -39,6 +39,7 @@ OPTIONAL = {
     "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "flax": OptionalPackage("modules of Flax as layers", "'functional-nn[flax]'"),
     "equinox": OptionalPackage("modules of Equinox as layers", "'functional-nn[equinox]'"),
+    "treescope": OptionalPackage("parameters in notebooks", "'functional-nn[notebook]'"),
     "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
