@@ -6,9 +6,7 @@ if one fails or runs out of memory.
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import json
 import subprocess
 import sys
@@ -70,7 +68,7 @@ MODELS, MODELS_SMALL = (1, 4, 16, 64, 256, 1024, 4096), (1, 4)
 POPULATION_ROUNDS = 3
 SHARED_MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """By default, the first JAX process takes three quarters of a GPU's memory, so that a second one finds none."""
-NVIDIA = ("name", "memory.total", "driver_version", "power.limit", "clocks.max.sm")
+NVIDIA = "name,memory.total,driver_version,power.limit,clocks.max.sm"
 """What nvidia-smi is asked."""
 DESCRIBE = """
 import json, jax
@@ -213,24 +211,14 @@ def described() -> Record:
     return json.loads(answer.stdout.splitlines()[-1]) | {"nvidia": nvidia()}
 
 
-def nvidia() -> dict[str, str] | None:
+def nvidia() -> str | None:
     """What NVIDIA's tool says about the first GPU; None where there is no such tool or no such GPU."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader"]
+    command = ["nvidia-smi", f"--query-gpu={NVIDIA}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return parsed(answer)
-
-
-def parsed(answer: str) -> dict[str, str] | None:
-    """The first line of the tool's answer, by name.
-
-    >>> parsed("NVIDIA H100 80GB HBM3, 81559 MiB, 570.1, 700.00 W, 1980 MHz\\n")["power.limit"]
-    '700.00 W'
-    """
-    rows = [[value.strip() for value in row] for row in csv.reader(io.StringIO(answer)) if row]
-    return dict(zip(NVIDIA, rows[0], strict=True)) if rows and len(rows[0]) == len(NVIDIA) else None
+    return next(iter(answer.splitlines()), None)
 
 
 def raced(name: str, settings: Settings) -> Iterator[Record]:
@@ -341,7 +329,8 @@ def _machine(measured: Sequence[Record]) -> str:
     rows = [("device", about["device"]), ("devices", about["devices"]), ("jax", about["jax"])]
     if about["memory_limit"]:
         rows.append(("memory that JAX may use", in_bytes(about["memory_limit"])))
-    rows += [(f"nvidia-smi: {name}", value) for name, value in (about["nvidia"] or {}).items()]
+    if about["nvidia"]:
+        rows.append((NVIDIA, about["nvidia"]))
     rows.append(("processor", f"{about['cpu']}, {about['cores']} cores"))
     return table(("", ""), rows)
 

@@ -136,11 +136,6 @@ def tuned(mnist: Mnist, seed: int) -> Peer:
     return mlp(mnist, seed)
 
 
-def tuned_1_thread(mnist: Mnist, seed: int) -> Peer:
-    """All images in one tensor, with one thread. For small networks a second thread can make it slower."""
-    return mlp(mnist, seed, threads=1)
-
-
 def compiled(mnist: Mnist, seed: int) -> Peer:
     """All images in one tensor; network and loss are compiled by `torch.compile`."""
     return mlp(mnist, seed, compile_network=True)
