@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
     from functional_nn.reports.pages.run_contents import RunContents
-    from functional_nn.storage.checkpoint import Checkpoint
+    from functional_nn.storage.checkpoints import Checkpoint
     from functional_nn.storage.files import JsonObject
     from functional_nn.sweeps.results.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
@@ -45,7 +45,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.core.errors import DataError
         from functional_nn.reports.pages import run_report, sweep_report
         from functional_nn.reports.pages.page import check_libraries
-        from functional_nn.storage import checkpoint_folder, run_folder
+        from functional_nn.storage import checkpoints, run_folder
         from functional_nn.sweeps.execution.store import SWEEP
         from functional_nn.sweeps.results.folder import read_sweep
 
@@ -58,7 +58,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         values = run_folder.read_configuration(folder)
         with jax.enable_x64(values.get("precision") == "float64"):
             run_report.write_page(page, read_run(folder, data_dir=data_dir))
-    elif checkpoint_folder.steps(folder):
+    elif checkpoints.steps(folder):
         run_report.write_page(page, checkpoint_contents(folder))
     else:
         remedy = "Give a folder that train --out, sweep --out or fnn.fit(…, checkpoints=…) wrote."
@@ -178,11 +178,11 @@ def checkpoint_contents(folder: Path) -> RunContents:
     """What is known about a run of ``fit`` from its folder of checkpoints."""
     from functional_nn.core.errors import DataError
     from functional_nn.reports.pages.run_contents import RunContents
-    from functional_nn.storage import checkpoint_folder
+    from functional_nn.storage import checkpoints
     from functional_nn.storage.identity import SURROUNDINGS
     from functional_nn.training.resilience.checkpointing import saved_history
 
-    found = checkpoint_folder.newest(folder)
+    found = checkpoints.newest(folder)
     if found is None:
         raise DataError(str(folder), "a folder with checkpoints", "none in it")
     history = [metrics.row() for metrics in saved_history(found)]
@@ -220,7 +220,7 @@ def _finished(
     """
     from functional_nn.core.errors import DataError
     from functional_nn.storage import run_folder
-    from functional_nn.storage.parameters import load_parameters
+    from functional_nn.storage.arrays import load_parameters
 
     history = run_folder.read_metrics(folder)
     try:
@@ -237,15 +237,15 @@ def _unfinished(
     """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
     import jax
 
-    from functional_nn.core.counts import counted
     from functional_nn.core.errors import DataError
-    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.core.texts import counted
+    from functional_nn.storage import checkpoints, run_folder
     from functional_nn.storage.files import check_no_link, finite_json
     from functional_nn.training.resilience.checkpointing import saved_history
 
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)
-        found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
+        found = checkpoints.newest(folder / run_folder.CHECKPOINTS)
         if found is None:
             notes.append("There are no checkpoints, so the epochs, and everything that needs parameters, are left out.")
             return [], None, None, 0

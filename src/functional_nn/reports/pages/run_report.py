@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.pages import run_contents
 from functional_nn.reports.pages.drawing import drawing_panel

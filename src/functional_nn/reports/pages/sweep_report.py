@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.reports.pages.page import as_svg, check_libraries, number, write_template
 from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
 from functional_nn.reports.plots.axes import are_numbers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import shown
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import check_result

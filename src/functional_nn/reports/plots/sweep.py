@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
