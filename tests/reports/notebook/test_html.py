@@ -19,7 +19,7 @@ from functional_nn.bench.targets.padding import PaddedProduct
 from functional_nn.bench.targets.report import TargetReport
 from functional_nn.core.display import html_repr
 from functional_nn.core.progress import ProgressState
-from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.notebook import makers
 from functional_nn.reports.notebook.charts import histogram, sparkline
 from functional_nn.reports.notebook.layer_sizes import layer_sizes

@@ -16,7 +16,7 @@ MAKERS = {
     "functional_nn.gradients.compare.report.Report": "gradients.report_html",
     "functional_nn.gradients.compare.verdict.Verdict": "gradients.verdict_html",
     "functional_nn.gradients.search.worst.Worst": "gradients.worst_html",
-    "functional_nn.jaxprs.non_finite.report.NonFinite": "runs.non_finite_html",
+    "functional_nn.jaxprs.non_finite.NonFinite": "runs.non_finite_html",
     "functional_nn.reports.notebook.parameters.ParameterTable": "parameters.parameters_html",
     "functional_nn.reports.summary.Summary": "networks.summary_html",
     "functional_nn.sweeps.results.member.Member": "sweeps.member_html",

@@ -10,7 +10,7 @@ from functional_nn.bench.units import in_seconds
 from functional_nn.core.counts import counted
 from functional_nn.core.progress import ProgressState
 from functional_nn.core.texts import words
-from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.notebook.charts import bar, sparkline
 from functional_nn.reports.notebook.markup import Html, badge, facts, faint, fold, joined, table, tag, title, view
 from functional_nn.training.epoch_metrics import larger_is_better
