@@ -5,7 +5,30 @@ windows. The table shows milliseconds per step. The accuracy is the share of rig
 are held out.
 """
 
-from benchmarks.language_sizes import LanguageSizes
+from typing import NamedTuple
+
+
+class LanguageSizes(NamedTuple):
+    """A decoder-only transformer, and the batches it is trained on.
+
+    Args:
+        count: the number of different tokens.
+        time: the number of tokens in a sequence.
+        features: the length of the vector of a token.
+        depth: the number of blocks.
+        heads: the number of heads of each attention.
+        batch: the number of sequences in a batch.
+        learning_rate: Adam's.
+    """
+
+    count: int
+    time: int
+    features: int = 128
+    depth: int = 4
+    heads: int = 4
+    batch: int = 32
+    learning_rate: float = 1e-3
+
 
 RECIPE = (
     "W6: sonnets by characters, transformer, 4 blocks, 4 heads, 128 features, Adam 1e-3, 32 windows of 64 characters"
@@ -24,18 +47,16 @@ EPOCHS_A_TURN = 1
 OPTIONS = {}
 
 PEERS = {
-    "functional_nn": "benchmarks.peers.language_functional_nn:sonnets_by_hand",
-    "functional_nn_divided": "benchmarks.peers.language_functional_nn:sonnets_by_hand_divided",
-    "functional_nn_autodiff": "benchmarks.peers.language_functional_nn:sonnets_automatically",
-    "pytorch": "benchmarks.peers.language_pytorch:sonnets",
-    "pytorch_compile": "benchmarks.peers.language_pytorch:sonnets_compiled",
-    "flax_nnx": "benchmarks.peers.language_flax_nnx:sonnets",
-    "equinox": "benchmarks.peers.language_equinox:sonnets",
+    "functional_nn": "benchmarks.peers.functional_nn:sonnets_by_hand",
+    "functional_nn_autodiff": "benchmarks.peers.functional_nn:sonnets_by_grad",
+    "pytorch": "benchmarks.peers.pytorch:sonnets",
+    "pytorch_compile": "benchmarks.peers.pytorch:sonnets_compiled",
+    "flax_nnx": "benchmarks.peers.flax_nnx:sonnets",
+    "equinox": "benchmarks.peers.equinox:sonnets",
 }
 
 NAMES = {
     "functional_nn": "functional_nn",
-    "functional_nn_divided": "functional_nn, the batch divided among the cores",
     "functional_nn_autodiff": "functional_nn, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `scaled_dot_product_attention`",
     "pytorch_compile": "PyTorch, `torch.compile`",

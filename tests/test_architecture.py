@@ -99,7 +99,7 @@ def test_formulas_are_by_hand(file):
         assert f"attr='{name}'" not in code, name
     assert "custom_vjp" not in text
     # Derivatives have hand-derived derivatives of their own, so that second derivatives keep their digits.
-    assert ("custom_jvp" in text) == (file == "activations/derivative_rules.py")
+    assert ("custom_jvp" in text) == (file == "activations/accurate_derivatives.py")
 
 
 def test_everything_with_a_derivative_is_in_the_gradient_cases():

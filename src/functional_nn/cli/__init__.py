@@ -29,7 +29,6 @@ COMMANDS = {
     "bench": "Measure how fast a network compiles and runs.",
     "info": "Print versions, optional packages, and devices.",
     "verify": "Compare the hand-derived gradients with jax.grad.",
-    "atlas": "Search for the inputs at which functions of JAX lose digits.",
 }
 """The commands, each with its line in ``functional-nn --help``. 65 characters fit a terminal of 80 columns.
 

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.argument_names import argument_names, path_name
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function, in_native_order, shown
@@ -181,7 +181,7 @@ class NonFinite:
         return "\n".join(filter(None, [*lines, *wrapped]))
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
 
 def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> NonFinite:
@@ -274,19 +274,6 @@ def _checked_leaf(path: str, leaf: object) -> jax.Array:
     except (TypeError, ValueError, OverflowError):
         remedy = "Give the function arguments that are arrays, and let it close over everything else."
         raise InputError(path, "an array of numbers", shown(leaf), remedy) from None
-
-
-def _of_array(array: jax.Array, index: tuple[int, ...]) -> dict[str, Any]:
-    """What a report says about an array and one of its elements."""
-    numbers = np.asarray(array)
-    count = int(np.sum(~np.isfinite(numbers)))
-    return {
-        "index": index,
-        "value": numbers[index].item(),
-        "dtype": str(array.dtype),
-        "shape": array.shape,
-        "count": count,
-    }
 
 
 def _operation_report(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_table
 from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
@@ -25,7 +25,7 @@ from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid.grid import PlainValue
 from functional_nn.sweeps.results.member import COLUMNS, Member, check_names, chosen_metric, has_number, metric_names
-from functional_nn.sweeps.results.table import settings_table, shown_value
+from functional_nn.sweeps.results.table import settings_cells, settings_table, shown_value
 from functional_nn.training.epoch_metrics import larger_is_better
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.recipe import (
@@ -239,7 +239,10 @@ class SweepResult:
         return "\n".join(map(escaped, (*settings_table(self), *sentences(self))))
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+
+    def _repr_html_(self) -> str:
+        (heads, *rows), _ = settings_cells(self)
+        return html_table(". ".join(sentences(self)), heads, rows)
 
     @property
     def _columns(self) -> list[str]:

@@ -15,6 +15,15 @@ MOST_ROWS = 20
 
 def settings_table(result: HasMembers) -> list[str]:
     """The lines of the table."""
+    cells, left_out = settings_cells(result)
+    lines = aligned(cells, numbers_from=0)
+    if left_out:
+        lines.append(f"… and {left_out} more")
+    return lines
+
+
+def settings_cells(result: HasMembers) -> tuple[list[list[str]], int]:
+    """The cells of the table, with the heads first, and the number of settings that are left out."""
     metric = chosen_metric(result, None)
     settings = ranked_settings(result, metric)
     names = [name for name in result.varied if name != "seed"]
@@ -35,11 +44,7 @@ def settings_table(result: HasMembers) -> list[str]:
         epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
         not_run = [str(row.not_run or "")] if interrupted else []
         cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or ""), *not_run])
-    lines = aligned(cells, numbers_from=0)
-    left_out = len(settings) - len(listed)
-    if left_out:
-        lines.append(f"… and {left_out} more")
-    return lines
+    return cells, len(settings) - len(listed)
 
 
 def ranked_settings(result: HasMembers, metric: str) -> list[Setting]:

@@ -1,0 +1,161 @@
+"""What objects show in a notebook: tables, progress, and figures."""
+
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+import optax
+import pytest
+from functional_nn.jaxprs.non_finite import NonFinite
+from PIL import Image
+
+import functional_nn as fnn
+from functional_nn.bench.diagnose.findings import Explanation, Finding
+from functional_nn.core.display import in_notebook
+from functional_nn.core.progress import ProgressState, progress_bar
+from functional_nn.reports.plots.axes import make_axes
+from functional_nn.sweeps.results.member import Member
+from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.training.run import EpochHistory, EpochMetrics, Run
+
+DATA = fnn.data.Split(np.eye(4, dtype=np.float32), np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))
+
+
+def figure():
+    made, _ = make_axes(1, 1, width=2, height=1)
+    return made
+
+
+def test_a_terminal_with_ipython_is_no_notebook(notebook):
+    assert in_notebook()
+    notebook.active_types = ["text/plain"]
+    assert not in_notebook()
+
+
+def test_progress_of_a_run_is_one_output_and_its_last_state_stays(notebook, capfd):
+    run = fnn.fit(fnn.dense(4), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=3, batch_size=4)
+    ((state, states),) = notebook.outputs
+    assert isinstance(state, ProgressState)
+    assert (state.done, state.total, state.has_ended) == (3, 3, True)
+    assert states[-1].startswith("training 3/3")
+    assert f"test accuracy {run.history[-1].test_accuracy:.4f}" in states[-1]
+    assert capfd.readouterr() == ("", "")
+    assert isinstance(run.history, EpochHistory)
+    page = run._repr_html_()
+    assert page is not None
+    assert f"{run.history[-1].test_loss:.4f}" in page
+    assert "finished, 3 epochs" in page
+
+
+def test_many_steps_are_few_updates(notebook):
+    with progress_bar("counting", 10_000) as advance:
+        for number in range(10_000):
+            advance(str(number))
+    ((_, states),) = notebook.outputs
+    assert len(states) < 100
+    assert states[-1].startswith("counting 10000/10000")
+
+
+def test_a_task_that_fails_ends_its_bar(notebook):
+    def read():
+        with progress_bar("reading", 5) as advance:
+            advance("a file")
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        read()
+    ((state, _),) = notebook.outputs
+    assert "ended early" in state._repr_html_()
+
+
+def test_progress_can_be_switched_off(notebook):
+    with progress_bar("reading", 2, show=False) as advance:
+        advance("a file")
+    assert not notebook.outputs
+
+
+def test_a_running_bar_says_how_long_it_takes():
+    assert "30.0 s left" in ProgressState("training", 4, 1, "", 10.0)._repr_html_()
+
+
+EVIL = "<script>alert(1)<b> & \"'"
+
+
+def a_sweep(name):
+    members = [
+        Member(number, {name: EVIL if number else "other", "seed": number}, status, None, {"test_accuracy": np.array([0.5, accuracy])})
+        for number, (accuracy, status) in enumerate([(0.5, "finished"), (0.75, "finished"), (0.1, "non-finite")])
+    ]
+    return SweepResult(tuple(members), lambda h: None, "float32", (784,))  # pyright: ignore[reportArgumentType]
+
+
+def shown_objects():
+    verdict = fnn.gradients.Verdict(EVIL, "x", "fail", 1.0, 0.1, hand=2.0, arbiter=1.0)
+    history = EpochHistory([EpochMetrics(i, {"train_loss": 1 / i}, 0.01) for i in range(1, 121)])
+    return {
+        "summary": fnn.summary(fnn.chain(fnn.dense(4), fnn.relu), (4,)),
+        "history": history,
+        "no epochs": EpochHistory(),
+        "run": Run(None, history, "non-finite", EVIL, (4,), "float32"),  # pyright: ignore[reportArgumentType]
+        "sweep": a_sweep(EVIL),
+        "report": fnn.gradients.Report((verdict,), title=EVIL),
+        "explanation": Explanation((Finding("float64", "dense_0", EVIL, "Pass it."),)),
+        "non-finite": NonFinite(("loss",), operation="log", layer=EVIL, stage="forward pass", cause=EVIL),
+        "progress": ProgressState(EVIL, 5, 3, "loss 0.5", 75.0),
+    }
+
+
+@pytest.mark.parametrize("name", shown_objects())
+def test_html_is_well_formed_and_escaped(name):
+    page = shown_objects()[name]._repr_html_()
+    root = ElementTree.fromstring(f"<div>{page}</div>")
+    assert {element.tag for element in root.iter()} <= set(["div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td", "progress"])
+    assert ("alert" in page) == (name not in ("summary", "history", "no epochs"))
+
+
+def test_tables_have_the_numbers_that_count():
+    def rows(name):
+        body = ElementTree.fromstring(f"<div>{shown_objects()[name]._repr_html_()}</div>").find(".//tbody")
+        assert body is not None
+        return [["".join(cell.itertext()) for cell in row] for row in body]
+
+    assert rows("summary")[0] == ["dense_0", "(4,)", "20", "80", "36"]
+    assert [row[0] for row in rows("history")[:2] + rows("history")[-1:]] == ["1", "3", "120"]
+    assert rows("sweep") == [[EVIL, "1", "0.7500", "", "1"], ["other", "1", "0.5000", "", ""]]
+    assert rows("report")[0][:3] == ["✗", EVIL, "x"]
+
+
+def test_a_figure_is_a_png_of_its_width():
+    content, about = figure()._repr_png_()
+    assert Image.open(io.BytesIO(content)).size == (384, 192)
+    assert about == {"width": 192}
+
+
+def test_every_figure_shows_itself():
+    history = [EpochMetrics(1, {"train_loss": 1.0, "test_loss": 1.0}, 0.1)]
+    from functional_nn.reports.plots.run import learning_curves
+
+    for made in (learning_curves(history), figure(), fnn.plots.plot_errors(fnn.relu)):
+        assert hasattr(made, "_repr_png_")
+
+
+def test_show_without_a_screen_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(fnn.InputError, match=r"a screen.*figure\.savefig"):
+        figure().show()
+
+
+def test_show_opens_the_picture_in_the_viewer(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("click.launch", lambda path: opened.append(path) or 0)
+    figure().show()
+    with Image.open(opened[0]) as picture:
+        assert picture.format == "PNG"
+    monkeypatch.setattr("click.launch", lambda path: 1)
+    with pytest.raises(fnn.InputError, match="a program that opens pictures"):
+        figure().show()
+    assert len(list(tmp_path.iterdir())) == 1
