@@ -71,7 +71,7 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
     from functional_nn.exchange.onnx_models import to_onnx
     from functional_nn.exchange.pytorch_parameters import to_torch, write_state_dict
     from functional_nn.exchange.stablehlo import to_stablehlo
-    from functional_nn.storage.parameters import save_parameters
+    from functional_nn.storage.arrays import save_parameters
 
     net, params, state, in_shape, *_ = network
     with jax.enable_x64(network.configuration.precision == "float64"):

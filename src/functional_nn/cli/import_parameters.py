@@ -120,7 +120,7 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import numpy as np
 
     from functional_nn.exchange.pytorch_parameters import from_torch, read_state_dict
-    from functional_nn.storage.parameters import is_own_file, load_parameters
+    from functional_nn.storage.arrays import is_own_file, load_parameters
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     if is_own_file(file):

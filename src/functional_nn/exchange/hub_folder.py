@@ -12,9 +12,8 @@ from pathlib import Path
 from functional_nn.configuration.run_configuration import Configuration, flag_of
 from functional_nn.configuration.run_flags import default_flags
 from functional_nn.core import trees
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.data.image_folder import PREFIX
 from functional_nn.exchange.saved_networks import SavedNetwork, load
 from functional_nn.storage import run_folder

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
-from functional_nn.core.errors import InputError, shortened
-from functional_nn.core.extras import imported
-from functional_nn.core.platform_programs import bilinear_p, traced_for
+from functional_nn.core.errors import InputError, imported, shortened
+from functional_nn.core.products import bilinear_p, traced_for
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import layer_of, trace
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from functional_nn.core.errors import InputError, shortened
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes, traced

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError, short_repr, shortened
-from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.output_shape import output_shape
+from functional_nn.core.layer import Layer, Params, State, output_shape
 from functional_nn.core.shapes import Shapes, is_shape
 from functional_nn.core.validation import is_function
 from functional_nn.exchange.network_layers import NetworkLayer

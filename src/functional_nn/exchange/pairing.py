@@ -11,7 +11,7 @@ from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_unambiguous, check_outputs
 from functional_nn.exchange.pytorch_maps import PYTORCH

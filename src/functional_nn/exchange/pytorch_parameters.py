@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, shortened
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import DataError, InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers

@@ -20,8 +20,8 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.validation import as_host_array, check_count, check_counts
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
+from functional_nn.storage.arrays import load_parameters
 from functional_nn.storage.files import check_path
-from functional_nn.storage.parameters import load_parameters
 from functional_nn.training.prediction import predict_probabilities
 
 

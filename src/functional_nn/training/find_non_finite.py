@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.argument_names import path_name
+from functional_nn.core.functions import path_name
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Value

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import InputError, imported
 from functional_nn.core.layer_checks import check_batch_is_whole
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array

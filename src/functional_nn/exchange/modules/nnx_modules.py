@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import InputError, imported
 from functional_nn.core.layer_checks import check_batch_is_whole
 from functional_nn.exchange.modules.module_functions import MakeModule, ModuleFunctions, NamedLeaves, name_leaves
 

@@ -1,4 +1,4 @@
-"""Bilinear functions that are computed by one program on CPUs and by another one on other platforms."""
+"""Products that are computed in several ways: the gradient of a weight matrix, and one program for each platform."""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import Saveable
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, Var, jaxpr_as_fun, primitives
 from jax.interpreters import ad, batching, mlir, partial_eval
+
+
+def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Computes Σ rowsᵀ columns over all axes except the last, as one matrix product.
+
+    XLA's products on a CPU read a transposed copy of their first factor. ``rows`` are often the results of an
+    activation, and XLA computes its last operations anew for each number of the copy. For GELU this took longer than
+    the product itself. If it moves fewer numbers, columnsᵀ rows is computed instead, and its result is transposed.
+    """
+    axes = tuple(range(rows.ndim - 1))
+    result_size = rows.shape[-1] * columns.shape[-1]
+    # An exported program can have a batch whose size is not known yet. It cannot be compared.
+    size_is_known = isinstance(rows.size, int)
+    if not size_is_known or rows.size <= columns.size + result_size:
+        return jnp.tensordot(rows, columns, axes=(axes, axes))
+    product = jnp.tensordot(columns, rows, axes=(axes, axes))
+    # The barrier keeps XLA from undoing this. It is put around a vector: XLA would put the transpose of a matrix into
+    # the product later, and under vmap, where the product has three axes, this ended the process (jaxlib 0.10).
+    return lax.optimization_barrier(product.ravel()).reshape(product.shape).T
+
 
 Bilinear: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """A function of two arrays that is linear in each of them. Two that compute the same must be equal and have one hash:
