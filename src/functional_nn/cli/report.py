@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from functional_nn.sweeps.results.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
-NO_PAGE = "No report.html, since jinja2 is missing: pip install 'functional-nn[plots]'."
+LIBRARIES = ("jinja2", "matplotlib")
+"""The libraries that make pages."""
 
 
 @click.command()
@@ -48,7 +50,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.sweeps.execution.store import SWEEP
         from functional_nn.sweeps.results.folder import read_sweep
 
-    check_libraries(("jinja2",))
+    check_libraries(LIBRARIES)
     if folder.is_dir():
         click.get_current_context().with_resource(kept_open(folder))
     page = folder / run_folder.REPORT
@@ -69,8 +71,8 @@ def report(folder: Path, data_dir: str | None) -> None:
 
 
 def write_run_report(folder: Path, data: Dataset) -> list[str]:
-    """Writes the page of a run that has just ended, and returns its name in a list; empty if Jinja is missing."""
-    if not _has_jinja():
+    """Writes the page of a run that has just ended, and returns its name in a list; empty if a library is missing."""
+    if not _has_libraries():
         return []
     from functional_nn.reports.pages import run_report
     from functional_nn.storage import run_folder
@@ -80,8 +82,8 @@ def write_run_report(folder: Path, data: Dataset) -> list[str]:
 
 
 def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
-    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if Jinja is missing."""
-    if not _has_jinja():
+    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if a library is missing."""
+    if not _has_libraries():
         return []
     from functional_nn.reports.pages import sweep_report
     from functional_nn.storage import run_folder
@@ -91,12 +93,13 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
     return [run_folder.REPORT]
 
 
-def _has_jinja() -> bool:
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        click.echo(NO_PAGE, err=True)
-        return False
+def _has_libraries() -> bool:
+    for library in LIBRARIES:
+        try:
+            importlib.import_module(library)
+        except ImportError:
+            click.echo(f"No report.html, since {library} is missing: pip install 'functional-nn[plots]'.", err=True)
+            return False
     return True
 
 
