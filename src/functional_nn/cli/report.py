@@ -138,7 +138,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
 
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
-    from functional_nn.exchange.saved_networks import class_names_of, image_shapes, network_of_run
+    from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import run_folder
 

@@ -18,10 +18,17 @@ from functional_nn.core.errors import DataError, InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
-from functional_nn.exchange.output_check import Check, Outputs, check_argument, with_channels_first
-from functional_nn.exchange.pairing import Names, check_written, read_modules, write_modules
-from functional_nn.exchange.pytorch_maps import PYTORCH
-from functional_nn.exchange.weight_maps import GROUPS, Module, group_of_weight, modules_of
+from functional_nn.exchange.pairing import (
+    Check,
+    Names,
+    Outputs,
+    check_argument,
+    check_written,
+    read_modules,
+    with_channels_first,
+    write_modules,
+)
+from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, group_of_weight, modules_of
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
