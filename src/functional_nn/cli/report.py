@@ -46,10 +46,13 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.reports import run_report, sweep_report
         from functional_nn.reports.page import check_libraries
         from functional_nn.storage import checkpoints, run_folder
+        from functional_nn.storage.files import kept_open
         from functional_nn.sweeps.execution.store import SWEEP
         from functional_nn.sweeps.results.folder import read_sweep
 
     check_libraries(LIBRARIES)
+    if folder.is_dir():
+        click.get_current_context().with_resource(kept_open(folder))
     page = folder / run_folder.REPORT
     if (folder / SWEEP).exists():
         result, settings = read_sweep(folder)

@@ -18,7 +18,7 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.page import BLUE, ORANGE, WHITE
 from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, make_axes, plain_axes, scale_losses
-from functional_nn.storage.files import write_whole
+from functional_nn.storage.files import remove_file, write_whole
 from functional_nn.training.epoch_metrics import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
@@ -57,7 +57,7 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
         figures["most_wrong.png"] = most_wrong(data.test_images, labels, probabilities, class_names=names)
     else:
         for name in ("confusion.png", "most_wrong.png"):
-            (folder / name).unlink(missing_ok=True)  # of the run before it was resumed
+            remove_file(folder / name)  # of the run before it was resumed
     if run.history:
         figures["learning_curves.png"] = learning_curves(run.history, as_plain_text(data.name))
     image_shape = data.test_images.shape[1:]
