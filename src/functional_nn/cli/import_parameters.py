@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,29 +51,22 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
 
         from functional_nn.cli.info import versions
         from functional_nn.core import trees
-        from functional_nn.exchange.saved_networks import check_finite
+        from functional_nn.exchange.hub import check_finite
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import checksum_of
 
     configuration = Configuration(**(default_flags() | flags)).completed()
-    is_new = not out.exists()
-    check_folder = run_folder.check_run_folder(out)  # before the data are loaded, which may take long
-    try:
-        data = configuration.load_data()
-        in_shape = data.train_images.shape[1:]
-        with jax.enable_x64(configuration.precision == "float64"):
-            net = configuration.network(data.classes)
-            params, state = _read(file, net, in_shape, names)
-            check_finite(params, state, file)
-            metrics = _evaluated(configuration, net, params, state, data)
-    except BaseException:  # also Ctrl-C
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()
-        raise
+    # Before the data are loaded, which may take long.
+    click.get_current_context().with_resource(run_folder.opened_run_folder(out))
+    data = configuration.load_data()
+    in_shape = data.train_images.shape[1:]
+    with jax.enable_x64(configuration.precision == "float64"):
+        net = configuration.network(data.classes)
+        params, state = _read(file, net, in_shape, names)
+        check_finite(params, state, file)
+        metrics = _evaluated(configuration, net, params, state, data)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
-    check_folder()
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}
@@ -119,7 +111,7 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
-    from functional_nn.exchange.pytorch_parameters import from_torch, read_state_dict
+    from functional_nn.exchange.torch import from_torch, read_state_dict
     from functional_nn.storage.arrays import is_own_file, load_parameters
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))

@@ -1,0 +1,308 @@
+"""A panel of a page on which one draws an image, and sees what each layer of a network computes and its answer.
+
+The page computes the network itself, from its weights: ``functional_nn.jaxprs.portable`` writes the evaluation of the
+network as plain data, and ``drawing_program.js`` runs it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core import trees
+from functional_nn.core.children import child_forward
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape, with_key_if_needed
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import check_counts, shown
+from functional_nn.jaxprs.portable import Observed, PortableProgram, portable
+from functional_nn.jaxprs.walk import trace
+
+SCRIPTS = ("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawing_layers.js", "drawing_panel.js")
+"""The parts of the script, in this folder. Together they are one function, so no name of theirs is visible outside."""
+
+LARGEST_EXACT = 1024
+"""Arrays with more numbers than this are written without the last byte of each float32.
+
+The rounding error is at most 2⁻¹⁶ of a number. In float16 it would be 2⁻¹¹, which a recurrent network with large
+weights can amplify until probabilities differ by more than 1e-3.
+"""
+
+MOST_MAPS = 128
+"""The largest number of channels, or of heads, that are shown of one layer."""
+
+MOST_UNITS = 1024
+"""The largest layer without channels whose units are shown."""
+
+
+class Picture(NamedTuple):
+    """How an array is drawn: as a number of maps, each with rows and columns.
+
+    Args:
+        place: the place of the array in the program.
+        kind: what the maps are, which decides how large they are drawn.
+        size: the numbers of maps, rows and columns.
+        steps: how far apart neighbors lie in the array: from map to map, from row to row, from column to column.
+        title: what it shows, in words.
+        pixels: the place of an image by which each map is multiplied, if any.
+    """
+
+    place: int
+    kind: Literal["channels", "rows", "units", "heads", "blocks", "products"]
+    size: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    title: str = ""
+    pixels: int | None = None
+
+
+def drawing_panel(
+    net: Layer, params: Params, state: State, image_shape: tuple[int, ...], class_names: Sequence[str]
+) -> str:
+    """A section of a page with a drawing area, the activations of every layer, and the probabilities of the classes.
+
+    The section needs no other file. It uses the colors of ``page.css`` if the page has them.
+
+    The network reads a small picture of the size of the images that it was trained on. A pixel is
+    255 · min(1, max(0, r + ½ - d)), where d is the distance of its center from the nearest stroke, and r, the radius of
+    the pen, is 1.15 pixels for images of 28 × 28. If a box is checked, strokes are first placed as the digits of MNIST:
+    scaled to a box of 20 in 28 pixels, with the center of mass in the middle. As in training, bytes are divided by 255.
+    The picture can be saved, and ``functional-nn predict`` gives this file the same probabilities.
+
+    Weights are written with 16 significant bits, in three bytes each, so probabilities differ by far less than 1e-3.
+    The page computes in float32. A network that was trained in bfloat16 may differ by more.
+
+    Args:
+        net, params, state: the network with its trained parameters and state.
+        image_shape: height, width and channels of an image. With three channels, the picture is gray.
+        class_names: a name for each output of the network.
+
+    Returns:
+        HTML: a ``<section>`` with its own style and script.
+
+    Raises:
+        InputError: if the network has an operation that the page cannot compute, no output for each class, or
+            parameters that are not finite; or for images with another number of channels.
+
+    >>> import functional_nn as fnn
+    >>> net = fnn.chain(fnn.flatten(), fnn.dense(2))
+    >>> params, state = net.init(jax.random.key(0), (4, 4, 1))
+    >>> drawing_panel(net, params, state, (4, 4, 1), ["dark", "bright"])[:32]
+    '<section class="drawing" aria-la'
+    """
+    data = panel_data(net, params, state, image_shape, class_names)
+    content = json.dumps(data, separators=(",", ":"))
+    folder = Path(__file__).parent / "templates"
+    parts = {
+        "heading": "Draw a digit and see every layer"
+        if are_digits(class_names)
+        else "Draw a picture and see every layer",
+        "style": _smaller((folder / "drawing.css").read_text("utf-8")),
+        "data": content.replace("<", "\\u003c"),  # so that no text in the data ends the script element
+        "script": "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),
+    }
+    # All places are filled in one pass, so braces in the data or in the script are not taken for places.
+    page = (folder / "drawing.html").read_text("utf-8")
+    return re.sub(r"\{\{ (\w+) \}\}", lambda match: parts[match[1]], page)
+
+
+def panel_data(
+    net: Layer, params: Params, state: State, image_shape: tuple[int, ...], class_names: Sequence[str]
+) -> dict[str, object]:
+    """What the script of the panel reads: the network as a program, which of its arrays to show, and the classes.
+
+    Raises:
+        InputError: as ``drawing_panel``.
+    """
+    net = as_layer(net)
+    shape = check_counts("image_shape", image_shape)
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise InputError("image_shape", "height, width, and 1 or 3 channels", shown(image_shape))
+    names = [str(name) for name in class_names]
+    params, state = jax.tree.map(_as_float32, (params, state))
+    in_shape = _in_shape(net, params, state, shape, len(names))
+
+    def marked(key: jax.Array | None) -> Callable[[jax.Array], jax.Array]:
+        def evaluate(x: jax.Array) -> jax.Array:
+            return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=key)[0]
+
+        return evaluate
+
+    x = jnp.zeros((1, *in_shape), jnp.float32)
+    program = portable(with_key_if_needed(lambda key: trace(marked(key), x)))
+    return {
+        "program": program_data(program),
+        "layers": _layers(program, net),
+        "imageShape": shape,
+        "classNames": names,
+        "areDigits": are_digits(names),
+    }
+
+
+def program_data(program: PortableProgram) -> dict[str, object]:
+    """A program as the script reads it: without what is worth showing, and with its constants as text."""
+    return {
+        "shapes": program.shapes,
+        "constants": [(place, *written(array)) for place, array in program.constants.items()],
+        "inputs": program.inputs,
+        "steps": program.steps,
+        "outputs": program.outputs,
+    }
+
+
+def are_digits(class_names: Sequence[str]) -> bool:
+    """Whether the classes are the ten digits. Drawings are then placed as in MNIST, until the reader says otherwise."""
+    return [str(name) for name in class_names] == [str(digit) for digit in range(10)]
+
+
+def _as_float32(leaf: object) -> np.ndarray:
+    array = np.asarray(leaf)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError("params", "finite numbers", "NaN or infinity", "Train again.")
+    return array
+
+
+def _in_shape(net: Layer, params: Params, state: State, image_shape: Shape, classes: int) -> Shape:
+    """The shape in which the network takes an image: as it is, or as a vector."""
+    given = "none"
+    for in_shape in (image_shape, (math.prod(image_shape),)):
+        try:
+            found = output_shape(net, params, state, in_shape, jnp.float32)
+        except (InputError, TypeError, ValueError) as error:
+            given = str(error) if given == "none" else given
+            continue
+        if found == (classes,):
+            return in_shape
+        given = f"an output of shape {found}"
+    raise InputError("net", f"a network with an output for each of the {classes} classes of an image", given)
+
+
+def written(array: np.ndarray) -> tuple[str, str]:
+    """The type and the bytes of an array, in base64. Small arrays, such as biases, keep all their digits."""
+    numbers = np.ravel(array).astype("<f4")
+    # Rounding up could make the largest numbers infinite, so such an array keeps its last bytes.
+    if array.size <= LARGEST_EXACT or np.abs(numbers).max() > np.finfo(np.float32).max / 2:
+        return "float32", base64.b64encode(numbers.tobytes()).decode("ascii")
+    rounded = (numbers.view("<u4") + np.uint32(128)).view("u1").reshape(-1, 4)  # half of the byte that is left out
+    return "float24", base64.b64encode(rounded[:, 1:].tobytes()).decode("ascii")
+
+
+def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
+    """What is shown of each layer of the outermost chain: its name, its output shape, and pictures of arrays."""
+    # The layers of the network have one slash in their scope, as chain/dense_0. A network of one layer has none.
+    outputs = [one for one in program.observed if one.kind == "output" and one.scope.count("/") == bool(net.layers)]
+    inner = [one for one in program.observed if one.kind != "output"]
+    products = _products(program)
+    layers = []
+    before = program.inputs[0]
+    for output in outputs:
+        shape = program.shapes[output.place][1:]
+        own = [one for one in inner if trees.is_under(one.scope, output.scope)]
+        pictures = [_inner_picture(one, own, program) for one in own]
+        # A layer that only reshapes has no picture, since the numbers are those of the picture before.
+        reshaped = ("reshape", [before], [output.place]) in [step[:3] for step in program.steps]
+        if not reshaped and output.place != before and not _is_shown(output, own, program):
+            title = "hidden state after the last row" if own and len(shape) == 1 else ""
+            pictures.append(_output_picture(output.place, shape, title))
+        if products and products[0] <= output.place and len(shape) == 1:
+            pictures.append(products[1])
+            products = None
+        note = "the same numbers in another shape" if reshaped else ""
+        layers.append(
+            {
+                "name": output.scope.removeprefix(f"{net.name}/"),
+                "shape": f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})",
+                "note": "passes its input on, as always outside of training" if output.place == before else note,
+                "pictures": [picture._asdict() for picture in pictures if picture is not None],
+            }
+        )
+        before = output.place
+    return layers
+
+
+def _is_shown(output: Observed, inner: Sequence[Observed], program: PortableProgram) -> bool:
+    """Whether a layer's output can be seen already: as the states of its loop, or as the result of its last block."""
+    shape = program.shapes[output.place]
+    for carry in inner:
+        steps, *rest = program.shapes[carry.place]
+        if carry.kind == "carry" and carry.loops == 1 and (rest == list(shape) or (1, steps, *rest[1:]) == shape):
+            return len(shape) > 2
+    return False
+
+
+def _output_picture(place: int, shape: Shape, title: str) -> Picture | None:
+    """How an output is drawn, given its shape without the batch axis; None if it has too many axes or units."""
+    if len(shape) == 1 and shape[0] <= MOST_UNITS:
+        return Picture(place, "units", (shape[0], 1, 1), (1, 1, 1), title)
+    if len(shape) == 2:
+        return Picture(place, "rows", (1, *shape), (0, shape[1], 1), title)
+    if len(shape) == 3:
+        # The channels are the last axis: the next channel is one element further, and the next column maps elements.
+        rows, columns, maps = shape
+        return Picture(place, "channels", (min(maps, MOST_MAPS), rows, columns), (1, columns * maps, maps), title)
+    return None
+
+
+def _inner_picture(one: Observed, others: Sequence[Observed], program: PortableProgram) -> Picture | None:
+    """How the attention or the state of a loop is drawn, with all steps of its loops."""
+    shape = program.shapes[one.place]
+    # The axes of the loops around an array come first, then the batch axis. Without one, 0 stands for it.
+    loops, (examples, *rest) = shape[: one.loops], shape[one.loops :] or (0,)
+    if examples != 1:  # not an array with the batch axis in front
+        return None
+    if one.kind == "attention":
+        heads, queries, keys = rest
+        title = "attention of each head: the rows of the image (across) that each row (down) reads"
+        maps = min(math.prod(loops) * heads, MOST_MAPS)
+        return Picture(one.place, "heads", (maps, queries, keys), (queries * keys, keys, 1), title)
+    if len(rest) == 2:
+        rows, columns = rest
+        maps = min(math.prod(loops), MOST_MAPS)
+        return Picture(one.place, "blocks", (maps, rows, columns), (rows * columns, columns, 1), "after each block")
+    if len(rest) != 1:
+        return None
+    states = [other.place for other in others if other.kind == "carry" and other.scope == one.scope]
+    number = states.index(one.place)
+    # The first state of a recurrent layer is its output, and the second one is the cell of an LSTM.
+    title = f"{('hidden', 'cell')[number] if number < 2 else 'another'} state, row by row"
+    (units,), (*outer, steps) = rest, loops
+    if not outer:
+        return Picture(one.place, "rows", (1, steps, units), (0, units, 1), title)
+    return Picture(one.place, "blocks", (math.prod(outer), steps, units), (steps * units, units, 1), title)
+
+
+def _products(program: PortableProgram) -> tuple[int, Picture] | None:
+    """The products of a dense layer that reads all pixels: pixel · weight for each unit, drawn as an image.
+
+    Returns:
+        the place of the dense layer's sum, and the picture; None if no layer reads the pixels of a gray image so.
+    """
+    pixels = {program.inputs[0]}
+    for name, reads, fills, _ in program.steps:
+        if name == "reshape" and reads[0] in pixels:
+            pixels.update(fills)
+        if name == "dot_general" and reads[0] in pixels and reads[1] in program.constants:
+            weights = program.shapes[reads[1]]
+            _, *image = program.shapes[program.inputs[0]]
+            if len(weights) != 2 or weights[0] != math.prod(image) or len(image) != 3 or image[2] != 1:
+                return None
+            # The weights are (pixels, units): the next unit is one element further, and the next pixel a row of units.
+            size = min(weights[1], MOST_MAPS), image[0], image[1]
+            steps = 1, image[1] * weights[1], weights[1]
+            title = "pixel × weight for each unit, small values enlarged: blue speaks for the unit, orange against it"
+            return fills[0], Picture(reads[1], "products", size, steps, title, program.inputs[0])
+    return None
+
+
+def _smaller(style: str) -> str:
+    return re.sub(r"\s*\n\s*", "\n", style)

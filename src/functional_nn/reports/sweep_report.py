@@ -1,0 +1,258 @@
+"""The HTML page of a sweep; it needs the extra ``[plots]``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted, words
+from functional_nn.reports.page import as_svg, check_libraries, number, write_template
+from functional_nn.reports.plots.axes import are_numbers
+from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
+from functional_nn.reports.run_report import OFF_AT_ZERO
+from functional_nn.storage.files import JsonValue
+from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
+from functional_nn.sweeps.grid.grid import PlainValue
+from functional_nn.sweeps.results.member import Member, has_number, metric_names
+from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROWS_AT_FIRST = 200
+"""The table shows this many models, and all of them when a button is pressed."""
+
+MOST_DRAWN = 200
+"""The largest number of models that are drawn. Half of them are the best ones, the others are spread over the ranks."""
+
+MOST_AXES = 8
+"""The largest number of settings with an axis."""
+
+PIXELS_PER_INCH = 96
+
+STATUSES = {
+    "finished": "finished",
+    "stopped early": "stopped early",
+    "halved": "left out by halving",
+    "non-finite": "not finite",
+    "not run": "not run",
+}
+
+
+class Cell(NamedTuple):
+    """A cell of the table: its text, and the number that it is sorted by, if it is one."""
+
+    text: str
+    value: float | None = None
+    is_bad: bool = False
+
+
+def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, JsonValue]) -> None:
+    """Writes the page of a sweep as one self-contained HTML file.
+
+    The page opens fast with thousands of models: at most 200 are drawn, and the table shows 200 at first.
+
+    Args:
+        path: the file, in a folder that exists.
+        result: the result of the sweep; parameters are not needed.
+        settings: the entries of ``sweep.json``.
+
+    Raises:
+        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+    """
+    check_libraries(("jinja2", "matplotlib"))
+    metric = result.metric
+    ranked = result.ranked()
+    drawn = drawn_members(ranked)
+    names = list(result.varied)
+    names_of = {member.number: _name(member, names, metric) for member in drawn}
+    without_seed = [name for name in names if name != "seed"]
+    with_axis = (without_seed or names)[:MOST_AXES]
+    metrics = _metrics_in_order(metric_names(result.members), metric)
+    values = {
+        "title": f"A sweep of {counted(len(result.members), 'model')}",
+        "sentence": _sentence(result),
+        "message": result.message,
+        "counts": _counts(result),
+        "metric": words(metric),
+        "parallel": _model_chart(
+            parallel_coordinates(drawn, with_axis, metric),
+            names_of,
+            f"Settings and {words(metric)} of {counted(len(drawn), 'model')}",
+            is_wide=True,
+        ),
+        "most_ticks": MOST_TICKS,
+        "axes_left_out": [name for name in without_seed if name not in with_axis],
+        "charts": _charts(drawn, names_of, metrics, metric),
+        "thinned": len(drawn) < len(ranked),
+        "drawn": len(drawn),
+        "best_drawn": len(drawn) // 2,
+        "models": len(ranked),
+        "head": _head(names, metrics),
+        "rows": [_row(rank, member, names, metrics, metric) for rank, member in enumerate(ranked, start=1)],
+        "rows_at_first": ROWS_AT_FIRST,
+        "summary": _summary(result, metric) if "seed" in names and without_seed else [],
+        "interrupted": any(member.status == "not run" for member in result.members),
+        "summary_names": without_seed,
+        "settings": _settings(settings, names),
+        "script": (Path(__file__).parent / "templates" / "sweep_report.js").read_text("utf-8"),
+    }
+    write_template("sweep_report.html", path, {}, values)
+
+
+def drawn_members(ranked: Sequence[Member]) -> list[Member]:
+    """The members that are drawn, the best first: all, or the best ones and a sample of the others."""
+    if len(ranked) <= MOST_DRAWN:
+        return list(ranked)
+    best = MOST_DRAWN // 2
+    places = np.linspace(best, len(ranked) - 1, MOST_DRAWN - best).astype(int)
+    return [*ranked[:best], *(ranked[place] for place in places)]
+
+
+def _model_chart(figure: Figure, names_of: Mapping[int, str], label: str, *, is_wide: bool = False) -> str:
+    """A chart whose lines the page colors by rank and highlights."""
+    svg = as_svg(figure, label, label, {GRAY: "var(--faint)"})
+
+    def line(found: re.Match[str]) -> str:
+        model, rank, shape = found.groups()
+        look = 'class="bad"' if rank == "bad" else f'style="--rank:{rank}%"'
+        return f'<path data-model="{model}" {look}{shape}><title>{escape(names_of[int(model)])}</title></path>'
+
+    svg = re.sub(r'<g id="model-(\d+)-(\w+)">\s*<path( d="[^"]*")[^>]*/>\s*</g>', line, svg)
+    width = f' style="width:{figure.get_figwidth() * PIXELS_PER_INCH:.0f}px"' if is_wide else ""
+    return svg.replace('<svg role="img"', f'<svg class="models-chart" role="img"{width}', 1)
+
+
+def _name(member: Member, varied: Sequence[str], metric: str) -> str:
+    """A model in words, for the tooltip of its lines."""
+    settings = ", ".join(f"{name} {shown_value(member.hyperparameters[name])}" for name in varied)
+    return f"model {member.number}: {settings}, {words(metric)} {number(member.last(metric))}"
+
+
+def _sentence(result: SweepResult) -> str:
+    """The best model in words."""
+    metric = result.metric
+    try:
+        best = result.best()
+    except InputError:
+        return "No model ended with a finite number."
+    varied = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
+    about = f" ({varied})" if varied else ""
+    chosen = ", chosen on test data" if metric.startswith("test_") else ""
+    text = f"The best is model {best.number}{about}: {words(metric)} {number(best.last(metric))}{chosen}."
+    on_test = "; ".join(f"{words(name)} {number(value)}" for name, value in best.test_metrics.items())
+    return f"{text} On the test examples: {on_test}." if on_test else text
+
+
+def _counts(result: SweepResult) -> list[tuple[str, int, bool]]:
+    """The number of models, and of those with each status."""
+    statuses = Counter(member.status for member in result.members)
+    rows = [("models", len(result.members), False)]
+    rows += [(STATUSES.get(status, status), count, status == "non-finite") for status, count in statuses.items()]
+    return rows
+
+
+def _metrics_in_order(names: Sequence[str], metric: str) -> list[str]:
+    """The metric that models are compared by, then its loss, then the others."""
+    part = metric.partition("_")[0]
+    return sorted(names, key=lambda name: (name != metric, name != f"{part}_loss", not name.startswith(part)))
+
+
+def _charts(
+    drawn: Sequence[Member], names_of: Mapping[int, str], metrics: Sequence[str], metric: str
+) -> list[tuple[str, str]]:
+    """A chart of curves for the metric that models are compared by, for the loss beside it, and for training."""
+    part = metric.partition("_")[0]
+    chosen = dict.fromkeys((metric, f"{part}_loss", "train_loss"))
+    charts = []
+    for name in chosen:
+        if name in metrics:
+            label = f"{words(name)} by epoch of {counted(len(drawn), 'model')}"
+            if (figure := member_curves(drawn, name)) is not None:
+                charts.append((words(name), _model_chart(figure, names_of, label)))
+    return charts
+
+
+def _head(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, bool]]:
+    """The names of the table's columns, and whether they hold numbers."""
+    return [
+        ("rank", True),
+        ("model", True),
+        *((name, False) for name in names),
+        *((words(name), True) for name in metrics),
+        ("epochs", True),
+        ("status", False),
+    ]
+
+
+def _row(
+    rank: int, member: Member, names: Sequence[str], metrics: Sequence[str], metric: str
+) -> tuple[int, list[Cell]]:
+    settings = [_setting_cell(member.hyperparameters[name]) for name in names]
+    numbers = [_number_cell(member, name) for name in metrics]
+    status = STATUSES.get(member.status, member.status)
+    if member.bad_step is not None:
+        status = f"{status} at step {member.bad_step}"
+    is_bad = member.status == "non-finite" or (member.has_result and not has_number(member, metric))
+    epochs = Cell(str(member.epochs), member.epochs)
+    return member.number, [Cell(str(rank), rank), *settings, *numbers, epochs, Cell(status, is_bad=is_bad)]
+
+
+def _setting_cell(value: PlainValue) -> Cell:
+    is_number = are_numbers([value])
+    return Cell(shown_value(value), float(value) if is_number and isinstance(value, int | float) else None)
+
+
+def _number_cell(member: Member, metric: str) -> Cell:
+    value = member.last(metric)
+    if member.status == "not run" or not member.epochs:
+        return Cell("–")
+    text = number(value, 5)
+    return Cell(text, None, is_bad=True) if text == "not finite" else Cell(text, value)
+
+
+def _summary(result: SweepResult, metric: str) -> list[list[str]]:
+    """A row for each setting, with the mean over its seeds, the best first."""
+    rows = ranked_settings(result, metric)
+    names = [name for name in result.varied if name != "seed"]
+    interrupted = any(row.not_run for row in rows)
+    return [
+        [
+            *(shown_value(row.hyperparameters[name]) for name in names),
+            str(row.models),
+            number(row.mean) if row.models else "–",
+            f"± {number(row.half_width, 2)}" if row.models > 1 else "",
+            str(row.not_finite or ""),
+            *([str(row.not_run or "")] if interrupted else []),
+        ]
+        for row in rows[:MOST_ROWS]
+    ]
+
+
+def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[tuple[str, str]]:
+    """The settings that all models share, and the versions and the machine, as texts by name."""
+    shared: dict[str, JsonValue] = {}
+    identity = settings.get(IDENTITY)
+    if isinstance(identity, dict):
+        shared |= identity
+    elif identity is not None:
+        shared[IDENTITY] = identity
+    shared |= {name: settings[name] for name in ("epochs", "batch_size", "patience", "halving") if name in settings}
+    # What all members of the grid share is not in the identity if it was given in the grid.
+    for name, value in settings["grid"][0].items():
+        if name not in varied and (name, value) != ("data", ""):
+            shared[name] = value
+    shared |= settings.get(SURROUNDINGS) or {}
+    return [
+        (words(name), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in shared.items()
+        if name not in varied and value is not None and value is not False and not (name in OFF_AT_ZERO and value == 0)
+    ]

@@ -1,0 +1,254 @@
+"""The drawing panel: its program in JavaScript against JAX, what it shows of each layer, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.jaxprs.portable import OPERATIONS, portable
+from functional_nn.reports import drawing
+
+NAMES = [str(digit) for digit in range(10)]
+SHAPE = (12, 12, 1)
+SMALL = {
+    "mlp": {"hidden": (16, 8), "batch_norm": True},
+    "cnn": {"hidden": (4, 4)},
+    "lenet": {"hidden": (4, 4, 8)},
+    "deep_cnn": {"hidden": (4, 4, 4, 8)},
+    "resnet": {"hidden": (4, 8)},
+    "rnn": {"hidden": (8, 4)},
+    "lstm": {"hidden": (8,)},
+    "gru": {"hidden": (8,)},
+    "transformer": {"hidden": (8, 8), "heads": 2},
+}
+
+RUN = """
+const results = JSON.parse(require("fs").readFileSync(0, "utf8")).map(({ program, examples }) => {
+  const { arrays, run } = compileProgram(readProgram(program));
+  return examples.map((example) => {
+    arrays[program.inputs[0]].set(example);
+    run();
+    return program.outputs.map((place) => Array.from(arrays[place], String));
+  });
+});
+console.log(JSON.stringify(results));
+"""
+
+
+def in_node(programs) -> list:
+    """The results of programs, each with a list of flat inputs, as the page computes them."""
+    if (node := shutil.which("node")) is None:
+        pytest.skip("node is not installed")
+    folder = Path(drawing.__file__).parent / "templates"
+    script = "".join((folder / name).read_text("utf-8") for name in drawing.SCRIPTS[:2]) + RUN
+    text = json.dumps([{"program": program, "examples": examples} for program, examples in programs])
+    done = subprocess.run([node, "-e", script], input=text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def numbers(shape) -> np.ndarray:
+    """Weights about as large as trained ones; vectors, such as variances, are positive."""
+    random = np.random.default_rng(shape)
+    if len(shape) == 1:
+        return random.uniform(0.1, 0.9, shape).astype(np.float32)
+    return (random.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, tuple]:
+    """A small instance of every named model, with parameters and state that are not those of a new network."""
+    made = {}
+    for name, options in SMALL.items():
+        net = fnn.models.MODELS[name](10, **options)
+        shapes = jax.eval_shape(lambda key, net=net: net.init(key, SHAPE), jax.random.key(0))
+        made[name] = net, *jax.tree.map(lambda leaf: numbers(leaf.shape), shapes)
+    return made
+
+
+@pytest.fixture(scope="module")
+def panels(networks) -> dict[str, dict]:
+    return {name: drawing.panel_data(*network, SHAPE, NAMES) for name, network in networks.items()}
+
+
+def test_the_page_computes_the_probabilities_of_every_named_model(networks, panels):
+    assert set(SMALL) == set(fnn.models.MODELS)
+    images = np.random.default_rng(1).integers(0, 256, (2, *SHAPE)).astype(np.uint8)
+    examples = [(image / 255).ravel().tolist() for image in images]
+    found = in_node([(panel["program"], examples) for panel in panels.values()])
+    for (net, params, state), results in zip(networks.values(), found, strict=True):
+        expected = fnn.training.predict_probabilities(net, params, state, images)
+        logits = np.array([result[0] for result in results], np.float32)
+        np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-4, err_msg=net.name)
+        assert expected.std(axis=1).min() > 1e-3, f"{net.name} gives all classes one probability"
+
+
+def every_operation(x):
+    """Arrays that together use every operation of portable programs. x is (2, 3, 4)."""
+    positive, flag = jnp.abs(x) + 0.5, x > 0.1
+    floats = [
+        f(x) for f in (jnp.ceil, lax.cos, lax.erf, lax.erfc, lax.exp, lax.exp2, lax.expm1, jnp.floor, lax.logistic)
+    ]
+    floats += [f(x) for f in (lax.neg, lax.sign, lax.sin, lax.square, lax.tan, lax.tanh)]
+    floats += [f(positive) for f in (lax.log, lax.log1p, lax.rsqrt, lax.sqrt)]
+    floats += [lax.pow(positive, x), x / positive, lax.max(x, 0.2), lax.min(x, x * x), x + 1, x - positive]
+    floats += [lax.integer_pow(x, 3), lax.clamp(-0.5, x, 0.5), lax.select(flag, x, -x)]
+    flags = [
+        lax.eq(x, x),
+        lax.ne(x, x),
+        x < 0,
+        x <= 0,
+        x >= 0,
+        flag & (x < 1),
+        flag | (x < -1),
+        ~flag,
+        lax.is_finite(x),
+    ]
+    moved = [x.transpose(2, 0, 1), x[:, None, 1:, ::2], lax.rev(x, (0, 2)), lax.concatenate([x, -x], 1)]
+    moved += [lax.pad(x, 7.0, ((1, 2, 1), (-1, 0, 0), (0, -2, 2))), x[:1].squeeze(0)]
+    moved += [lax.broadcast_in_dim(x, (2, 3, 5, 4), (0, 1, 3)), *lax.split(x, (1, 2), 1), x.reshape(4, 6)]
+    reduced = [f(x, axes) for f in (jnp.sum, jnp.max, jnp.min, jnp.prod) for axes in ((0, 2), (1,))]
+    reduced += [lax.argmax(x, 1, jnp.int32), lax.argmin(x, 2, jnp.int32), x.astype(jnp.int32).astype(bool)]
+    products = [jnp.einsum("abc,adc->bad", x, x), jnp.einsum("abc,dbe->aecd", x, x)]
+    image = x[..., None] * jnp.float32([[[[1, 2, -1, 3]]]])
+    kernel = jnp.sin(jnp.arange(48, dtype=jnp.float32)).reshape(2, 2, 2, 6)
+    across = ("NHWC", "HWIO", "NCHW")
+    products += [lax.conv_general_dilated(image, kernel, (2, 1), ((1, 0), (2, 1)), (1, 2), (2, 1), across, 2)]
+    products += [
+        lax.conv_general_dilated(x, x[:, :2].transpose(1, 2, 0), (1,), "SAME", None, None, ("NHC", "HIO", "NHC"))
+    ]
+
+    def step(carry, part):
+        return (carry[1], carry[0] + part), part * carry[0]
+
+    looped = lax.scan(step, (x[0, 0], x[1, 1]), x[0], reverse=True)
+    return [jnp.float32(one) for one in (*floats, *flags, *moved, *reduced, *products, *jax.tree.leaves(looped))]
+
+
+def test_every_operation_of_the_page_computes_what_jax_computes():
+    x = jnp.float32(np.random.default_rng(2).normal(size=(2, 3, 4)))
+    program = portable(jax.make_jaxpr(every_operation)(x))
+    assert {name for name, *_ in program.steps} == {*OPERATIONS, "scan"}
+    (found,) = in_node([(drawing.program_data(program), [x.ravel().tolist()])])
+    for number, (one, expected) in enumerate(zip(found[0], jax.jit(every_operation)(x), strict=True)):
+        np.testing.assert_allclose(np.float32(one), expected.ravel(), rtol=1e-5, atol=2e-6, err_msg=f"result {number}")
+
+
+def test_layers_are_those_of_the_summary(networks, panels):
+    for name in ("mlp", "resnet", "gru"):
+        net, *_ = networks[name]
+        rows = [row for row in fnn.summary(net, SHAPE).rows if "/" not in row.layer]
+        assert [(layer["name"], layer["shape"]) for layer in panels[name]["layers"]] == [
+            (row.layer, str(row.output_shape)) for row in rows
+        ]
+
+
+def test_pictures_show_channels_states_attention_and_products(panels):
+    shown = {
+        name: {
+            (layer["name"], picture["kind"]): picture["size"]
+            for layer in panel["layers"]
+            for picture in layer["pictures"]
+        }
+        for name, panel in panels.items()
+    }
+    assert shown["cnn"]["conv_0", "channels"] == (4, 12, 12)
+    assert shown["mlp"]["dense_0", "products"] == (16, 12, 12)
+    assert shown["rnn"]["rnn_0", "rows"] == (1, 12, 8)
+    assert shown["lstm"]["lstm_0", "rows"] == (1, 12, 8)
+    assert shown["transformer"]["repeat_0", "heads"] == (4, 12, 12)  # two blocks of two heads
+    assert shown["transformer"]["repeat_0", "blocks"] == (2, 12, 8)
+    assert all(("dense_0", "units") in pictures or ("dense_1", "units") in pictures for pictures in shown.values())
+
+
+def test_one_layer_without_a_chain_and_a_network_that_takes_vectors():
+    net = fnn.dense(3)
+    panel = drawing.panel_data(net, *net.init(jax.random.key(0), (4,)), (2, 2, 1), ["a", "b", "c"])
+    assert panel["program"]["shapes"][panel["program"]["inputs"][0]] == (1, 4)
+    assert [layer["name"] for layer in panel["layers"]] == ["dense"]
+    assert not panel["areDigits"]
+
+
+def test_numbers_of_large_arrays_lose_their_last_byte_only():
+    numbers = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    ((read,),) = in_node(
+        [
+            (
+                {
+                    "shapes": [[1], [2000]],
+                    "constants": [[1, *drawing.written(numbers)]],
+                    "inputs": [0],
+                    "steps": [],
+                    "outputs": [1],
+                },
+                [[0]],
+            )
+        ]
+    )
+    error = np.abs(np.float32(read[0]) - numbers) / np.abs(numbers)
+    assert 0 < error.max() <= 2.0**-16
+
+
+def test_the_panel_needs_nothing_else_and_escapes_names():
+    net = fnn.chain(fnn.flatten(), fnn.dense(2))
+    html = drawing.drawing_panel(net, *net.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1), ["</script>", "{{ data }}"])
+    assert html.count("</script>") == 2
+    for word in ("http", "src=", "@import", "url(", "fetch("):
+        assert word not in html
+    assert "Draw a picture" in html
+
+
+def sorting() -> Layer:
+    return Layer(
+        "sorting", lambda key, shape: ({}, {}), lambda params, state, x, *, train, key=None: (jnp.sort(x), {}, ())
+    )
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "names", "words"),
+    [
+        (
+            fnn.chain(fnn.flatten(), fnn.dense(2), sorting()),
+            (4, 4, 1),
+            "ab",
+            "operations that the page can compute, got 'sort'",
+        ),
+        (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 1), "abc", "an output for each of the 3 classes"),
+        (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 2), "ab", "1 or 3 channels"),
+    ],
+)
+def test_what_a_page_cannot_show_is_refused(net, shape, names, words):
+    with pytest.raises(InputError, match=words.replace("(", r"\(")):
+        drawing.drawing_panel(net, *net.init(jax.random.key(0), shape), shape, list(names))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: ~x.astype(int), "not of integers"),
+        (lambda x: x.astype(int) & 1, "and of integers"),
+        (lambda x: x.astype(int) | 1, "or of integers"),
+        (lambda x: lax.select_n(x.astype(int), x, -x), "select_n with 2 cases, chosen by int32"),
+        (lambda x: lax.select_n(x.astype(int), x, 2 * x, -x), "select_n with 3 cases, chosen by int32"),
+    ],
+)
+def test_fault_69_integers_that_the_page_would_take_for_flags(function, words):
+    with pytest.raises(InputError, match=f"operations that the page can compute, got '?{words}"):
+        portable(jax.make_jaxpr(function)(jnp.ones(3)))
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    net = fnn.chain(fnn.flatten(), fnn.dense(2))
+    params, state = net.init(jax.random.key(0), (2, 2, 1))
+    params["dense_0"]["bias"] = params["dense_0"]["bias"].at[0].set(jnp.nan)
+    with pytest.raises(InputError, match="finite numbers"):
+        drawing.drawing_panel(net, params, state, (2, 2, 1), ["a", "b"])

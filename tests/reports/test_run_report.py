@@ -1,0 +1,203 @@
+"""The page of a run: its charts, its sentences, and what is left out where something is missing."""
+
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import jax
+import numpy as np
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+from functional_nn.data.dataset import make_dataset
+from functional_nn.reports import run_report
+from functional_nn.reports.page import as_svg, weights_picture
+from functional_nn.reports.plots.run import metric_chart, small_curve
+from functional_nn.reports.run_report import RunContents, findings, layer_names, outcome, write_page
+
+NET = fnn.chain(fnn.flatten(), fnn.dense(40))
+
+
+def row(epoch=1, gradients=(), **outputs):
+    of_layers = {f"dense_{number}": {"gradient": value, "weight": 1.0} for number, value in enumerate(gradients)}
+    return {"epoch": epoch, "examples": 256, "outputs": outputs, "gradients": of_layers}
+
+
+def history(*losses):
+    return [{"epoch": epoch, "train_loss": loss, "seconds": 0.5} for epoch, loss in enumerate(losses, 1)]
+
+
+def written(tmp_path, contents) -> str:
+    write_page(tmp_path / "page.html", contents)
+    return (tmp_path / "page.html").read_text("utf-8")
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.seen = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+
+# Sentences
+
+
+def test_dead_units_are_those_after_an_activation():
+    relu = {"units": 4, "dead": 1}
+    (sentence,) = findings([row(gradients=(1.0,), flatten_0={"units": 9, "dead": 5}, dense_0={"dead": 0}, relu_0=relu)])
+    assert sentence.startswith("Layer dense_0: 1 of 4 units is 0 after relu_0 for all of 256 training images. Such a")
+    (sentence,) = findings([row(gradients=(1.0,), dense_0={"dead": 0}, relu_0={"units": 4, "dead": 4})])
+    assert sentence.startswith("Layer dense_0: all units are 0 after relu_0")
+    first, second = findings([row(relu_0=relu, relu_1=relu)])
+    assert ("Such a unit" in first, "Such a unit" in second) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "text"),
+    [
+        ((1e-8, 1e-2), "The gradient of dense_0 is 1e−6 of that of dense_1, the last layer."),
+        ((0.0, 1e-2), "The gradient of dense_0 is 0, so dense_0 does not learn."),
+        ((1e2, 1e-2), "The gradient of dense_0 is 1e4 times that of dense_1"),
+        ((1e-2, 0.0), "The gradient of dense_1, the last layer, is 0"),
+        ((None, 1.0), "The gradient of dense_0 is not finite."),
+        ((1e-3, 1e-2), ""),
+        ((), ""),
+    ],
+)
+def test_gradients_are_compared_with_that_of_the_last_layer(gradients, text):
+    found = findings([row(gradients=gradients)])
+    assert len(found) == bool(text)
+    assert "".join(found).startswith(text)
+
+
+def test_a_gradient_that_came_back_is_named_with_its_worst_epoch():
+    rows = [row(1, (1e-4, 1.0)), row(2, (1e-5, 1.0)), row(3, (None, 1.0)), row(4, (0.1, 1.0))]
+    (sentence,) = findings(rows)
+    assert sentence.startswith(
+        "The gradient of dense_0 had vanished after epoch 2: it was 1e−5 of that of the last layer"
+    )
+
+
+def test_a_saturated_layer_is_named():
+    (sentence,) = findings([row(tanh_0={"units": 4, "dead": 0, "saturated": 0.9})])
+    assert sentence.startswith("Layer tanh_0 is saturated: 90%")
+
+
+def test_weights_inside_a_layer_come_after_it():
+    statistics = row(repeat_0={}, dense_0={})
+    statistics["gradients"] = {"repeat_0/dense_0": {}, "dense_0": {}}
+    assert layer_names([statistics]) == ["repeat_0", "repeat_0/dense_0", "dense_0"]
+
+
+def test_the_outcome_begins_with_the_metric_that_counts():
+    rows = [{"epoch": 1, "train_loss": 1.0, "validation_loss": 2.0, "validation_accuracy": 0.5}]
+    assert list(outcome(RunContents({}, rows))) == ["validation_accuracy", "validation_loss", "train_loss"]
+    result = {"test_accuracy": 0.25, "test_loss": 3.0}
+    assert list(outcome(RunContents({}, rows, result)))[:2] == ["test_accuracy", "test_loss"]
+    assert outcome(RunContents({}, [])) == {}
+
+
+# Charts and pictures
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, math.nan, 2.0], [1e-9, 1e9, 1.0], [0.0] * 3, [-3.0, 4.0, 1.0], [math.nan] * 3, [1e300, 1.1e300, 1]]
+)
+def test_numbers_that_cannot_be_drawn_leave_a_gap(values):
+    svg = as_svg(metric_chart([1, 2, 3], {"train_a<b>": values, "test_a<b>": values}, "loss"), "x", 'a "label" <b>', {})
+    assert "a&lt;b&gt;" in svg
+    assert "<b" not in svg
+    assert "nan" not in svg
+    assert small_curve([1.0, None]) is None
+    assert small_curve([0.0, 1.0, -1.0], logarithmic=True) is None
+
+
+def test_weights_are_blue_and_orange():
+    weight = np.zeros((3, 3, 1, 70), np.float32)
+    weight[..., 0], weight[..., 1] = 1, -1
+    picture = weights_picture(weight)
+    assert picture.shape == (15, 63, 4)
+    assert [tuple(picture[0, at]) for at in (0, 3, 4, 8)] == [
+        (33, 102, 172, 255),
+        (0, 0, 0, 0),
+        (179, 88, 6, 255),
+        (247, 247, 247, 255),
+    ]
+
+
+# Pages
+
+
+@pytest.fixture(scope="module")
+def forty() -> RunContents:
+    """A network with 40 classes, and images of which it gets some wrong."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 255, (80, 4, 4, 3), np.uint8), np.arange(80) % 40
+    data = make_dataset("forty", images, labels, images, labels, source="a test")
+    params, state = NET.init(jax.random.key(0), (4, 4, 3))
+    settings = {"model": "mlp", "dataset": "forty", "hidden": [], "epochs": 1}
+    return RunContents(settings, history(0.5), params=params, state=state, params_epoch=1, net=NET, data=data)
+
+
+def test_many_classes_have_a_list_of_errors_in_place_of_a_matrix(tmp_path, forty):
+    text = written(tmp_path, forty)
+    assert 'class="confusion"' not in text
+    assert "<details open><summary>Most frequent errors" in text
+    images = [attributes for tag, attributes in Tags(text).seen if tag == "img"]
+    assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
+    assert len(images) == 25
+
+
+def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_why(tmp_path, forty):
+    images = forty.data.test_images
+    params = jax.tree.map(lambda array: array.at[0].set(np.nan) if array.ndim == 1 else array, forty.params)
+    text = written(tmp_path, replace(forty, params=params, notes=["A note."]))
+    assert "Confusion matrix" not in text
+    assert "Most wrong test images" not in text
+    assert f"outputs are not finite for {len(images)} of {len(images)} test images" in text
+    assert "A note." in text
+
+
+def test_the_page_shows_the_message_of_a_run_that_ended_early(tmp_path):
+    early = RunContents({}, history(0.5), {"status": "non-finite", "message": "NaN in <dense_0>."})
+    assert '<p class="note">NaN in &lt;dense_0&gt;.</p>' in written(tmp_path, early)
+    interrupted = replace(early, result={"status": "interrupted", "message": "Interrupted after 1 epoch."})
+    assert "Interrupted after" not in written(tmp_path, interrupted)
+
+
+def test_the_same_run_gives_the_same_page(tmp_path, forty):
+    assert written(tmp_path, forty) == written(tmp_path, forty)
+
+
+def test_a_run_of_which_nothing_is_known(tmp_path):
+    text = written(tmp_path, RunContents({}, [], notes=["<why>"]))
+    assert "for 0 epochs. It has not finished, or it was killed." in text
+    assert "&lt;why&gt;" in text
+    assert "<h2>" not in text
+
+
+def test_a_long_run_shows_some_of_its_epochs(tmp_path):
+    text = written(tmp_path, RunContents({}, history(*(1 / epoch for epoch in range(1, 1001)))))
+    assert "Numbers of 100 of 1000 epochs" in text
+    assert len(text) < 150_000
+
+
+def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
+    given = []
+
+    def drawing_panel(net, params, state, image_shape, class_names):
+        given.append((net, sorted(params), state, image_shape, class_names[-1]))
+        if len(given) > 1:
+            raise InputError("net", "a network that a page can compute", "<another>")
+        return "<p>the panel</p>"
+
+    monkeypatch.setattr(run_report, "drawing_panel", drawing_panel)
+    text = written(tmp_path, forty)
+    assert "<p>the panel</p>" in text
+    assert given == [(NET, ["dense_0"], {}, (4, 4, 3), "39")]
+    assert "<h2>Draw a digit</h2>" in (text := written(tmp_path, forty))
+    assert "got &lt;another&gt;" in text
