@@ -6,8 +6,8 @@ from .compare.verdict import Verdict as Verdict
 from .mutation.mutants import Mutant as Mutant
 from .mutation.mutants import Mutants as Mutants
 from .mutation.mutants import mutate as mutate
-from .search.worst import Worst as Worst
-from .search.worst import WorstPoint as WorstPoint
-from .search.worst import worst as worst
 from .textbook import TextbookRule as TextbookRule
 from .textbook import check_optimizer as check_optimizer
+from .worst_inputs import Worst as Worst
+from .worst_inputs import WorstPoint as WorstPoint
+from .worst_inputs import worst as worst
