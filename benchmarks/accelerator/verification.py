@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import functional_nn as fnn
 from benchmarks.accelerator.parts import Record, Settings
 from benchmarks.peers import available_cores
-from functional_nn.gradients.coverage import quick_subjects
+from functional_nn.gradients.verify import quick_subjects
 
 GROUPS = 6
 """The names are compared in this number of groups, so that the time is checked between them."""

@@ -1,8 +1,8 @@
 from .check import check_layer as check_layer
-from .compare.activation_errors import check_activation as check_activation
+from .compare.activations import check_activation as check_activation
 from .compare.report import Report as Report
 from .compare.report import Survivor as Survivor
-from .compare.verdict import Verdict as Verdict
+from .compare.report import Verdict as Verdict
 from .mutation.mutants import Mutant as Mutant
 from .mutation.mutants import Mutants as Mutants
 from .mutation.mutants import mutate as mutate

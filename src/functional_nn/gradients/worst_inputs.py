@@ -20,9 +20,9 @@ from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function, check_number, shown
-from functional_nn.gradients.compare.captured_arrays import converted_anew
-from functional_nn.gradients.multiprecision.interpreter import Program
-from functional_nn.gradients.multiprecision.numbers import Arithmetic
+from functional_nn.gradients.compare.problem import converted_anew
+from functional_nn.gradients.digits.interpreter import Program
+from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import equations
 from functional_nn.storage.files import JsonObject
