@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tests.data.test_read_ahead import reading_threads
+from tests.data.test_stream import reading_threads
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
-from functional_nn.data.stream_reader import Batch
+from functional_nn.data.stream import Batch
 from functional_nn.training.batch_on_device import put_batch
 
 RANDOM = np.random.default_rng(0)

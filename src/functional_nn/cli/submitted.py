@@ -19,9 +19,8 @@ import click
 from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.job_watch import Job, JobWatch, has_result
 from functional_nn.cli.local_jobs import end_processes, kept_from_interrupts
-from functional_nn.core.errors import InputError, escaped, shortened
-from functional_nn.core.extras import imported
-from functional_nn.core.progress import progress_bar
+from functional_nn.core.display import progress_bar
+from functional_nn.core.errors import InputError, escaped, imported, shortened
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals
@@ -81,9 +80,8 @@ def submitted_sweep(
     If the folder has the merged sweep already, no job is started. ``ended_before`` reads its result, and requires that
     it is the same sweep.
     """
-    from functional_nn.storage.files import check_new_folder
+    from functional_nn.storage.files import check_new_folder, one_writer
     from functional_nn.storage.identity import check_kind
-    from functional_nn.storage.locks import one_writer
     from functional_nn.sweeps.execution.store import SWEEP
     from functional_nn.sweeps.results.parts import put_together
 

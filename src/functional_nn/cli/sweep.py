@@ -48,8 +48,8 @@ from functional_nn.configuration.flag_types import (
 )
 from functional_nn.configuration.recipes import RECIPE
 from functional_nn.configuration.run_configuration import Configuration, flag_of
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
     from functional_nn.training.programs.recipe import Hyperparameters

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import functional_nn as fnn
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError
-from functional_nn.core.progress import progress_bar
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag, shown
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.data.stream_reader import Batch
+from functional_nn.data.stream import Batch
 
 
 def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding | None) -> tuple[Value, PyTree]:

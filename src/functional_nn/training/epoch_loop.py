@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.counts import counted
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.argument_checks import says_stop

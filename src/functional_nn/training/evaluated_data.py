@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from functional_nn.data.dataset import Split
-from functional_nn.data.stream_reader import StreamReader
+from functional_nn.data.stream import StreamReader
 from functional_nn.training.batch_on_device import put_batch
 from functional_nn.training.epoch_metrics import number_of_labels
 from functional_nn.training.evaluate import Evaluation, EvaluationTotals

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from functional_nn.core.channels_first import TRANSPOSE, looks_channels_first
+from functional_nn.core.errors import TRANSPOSE, looks_channels_first
 from functional_nn.core.layer import Layer
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split

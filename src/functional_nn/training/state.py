@@ -15,7 +15,7 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import differences
-from functional_nn.storage.checkpoint import forms
+from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers.loss_scale import LossScale
 from functional_nn.training.optimizers.precision import Precision, as_precision, cast
 from functional_nn.training.optimizers.wrapping import explaining_optimizer, update_with

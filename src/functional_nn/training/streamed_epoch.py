@@ -12,7 +12,7 @@ import numpy as np
 
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.data.stream_reader import StreamReader
+from functional_nn.data.stream import StreamReader
 from functional_nn.training.batch_on_device import put_batch
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.processes import Processes

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.counts import counted, is_count
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted, is_count
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import is_key

@@ -13,7 +13,7 @@ from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.storage.checkpoint import forms
+from functional_nn.storage.checkpoints import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
 from functional_nn.sweeps.execution import plan as plans
 from functional_nn.sweeps.execution.group_programs import GroupPrograms

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from typing import TypeAlias
 
-from functional_nn.core.thread_settings import settings_of_this_thread
+from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.sweeps.execution.member_batch import MemberBatch
 from functional_nn.training.programs.devices import Device
 

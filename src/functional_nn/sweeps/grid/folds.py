@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from functional_nn.core.counts import is_count
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.data.dataset import Dataset, Split

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.storage.files import regular_file
 from functional_nn.sweeps.grid.grid import (
     MOST_MEMBERS,

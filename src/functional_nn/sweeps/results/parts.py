@@ -6,22 +6,23 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import (
     HALF_WRITTEN,
+    LOCK,
     JsonObject,
     check_new_folder,
     check_no_links,
     check_path,
+    one_writer,
     remove_leftovers,
     signed_text,
     write_whole,
 )
 from functional_nn.storage.identity import PROGRAMS, difference
-from functional_nn.storage.locks import LOCK, one_writer
 from functional_nn.sweeps.execution.store import AT_ONCE, BATCHES, FILE_ENTRIES, FINGERPRINT, SWEEP
 from functional_nn.sweeps.results.folder import good_batches, read_sweep, sweep_settings
 from functional_nn.sweeps.results.results import SweepResult

@@ -19,8 +19,7 @@ from functional_nn.core.display import html_table
 from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
-from functional_nn.core.suggestions import suggest
-from functional_nn.core.texts import words
+from functional_nn.core.texts import suggest, words
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid.grid import PlainValue

@@ -13,7 +13,7 @@ import optax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.trees import PyTree
 
 

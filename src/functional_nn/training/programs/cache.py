@@ -11,7 +11,7 @@ from weakref import ref
 
 import jax
 
-from functional_nn.core.caching import is_hashable
+from functional_nn.core.functions import is_hashable
 from functional_nn.training.programs.compile import CompiledPrograms
 from functional_nn.training.programs.recipe import Recipe
 from functional_nn.training.programs.spec import ProgramSpec

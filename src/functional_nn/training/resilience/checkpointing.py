@@ -11,12 +11,9 @@ from typing import NamedTuple
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
-from functional_nn.storage.checkpoint import Checkpoint
-from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
-from functional_nn.storage.files import as_json, check_new_folder
+from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, History, newest
+from functional_nn.storage.files import PLAIN, as_json, check_new_folder, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
-from functional_nn.storage.metrics_history import History
-from functional_nn.storage.schema import PLAIN, misfit
 from functional_nn.training.epoch_metrics import check_metric
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.run import EpochMetrics

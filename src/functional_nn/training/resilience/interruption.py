@@ -8,7 +8,7 @@ import threading
 import time
 from types import FrameType
 
-from functional_nn.core.signals import REPEAT_SECONDS
+from functional_nn.core.errors import REPEAT_SECONDS
 from functional_nn.training.processes import Processes
 
 
