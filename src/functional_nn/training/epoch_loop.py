@@ -15,7 +15,7 @@ import numpy as np
 
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
-from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics
@@ -156,7 +156,7 @@ class EpochLoop:
         status, message = "", ""
         if int(result.bad_step) >= 0 and not self._goes_on_after_bad_steps(metrics):
             if bad_step is not None:
-                from functional_nn.training.resilience.step_origin import origin_in_step  # few runs need it
+                from functional_nn.training.find_non_finite import origin_in_step  # few runs need it
 
                 spec = self.programs.compiled.spec
                 recipe = spec.recipe_for(self.programs.hyperparameters)
