@@ -350,9 +350,7 @@ def test_points_are_evaluated_apart():
 
 
 def test_an_operation_without_a_rule_is_named_with_its_line():
-    with pytest.raises(
-        InputError, match=r"got igamma_grad_a, used in test_interpreter.py:\d+ .*difference_jacobian"
-    ):
+    with pytest.raises(InputError, match=r"got igamma_grad_a, used in test_interpreter.py:\d+ .*difference_jacobian"):
         evaluated(Arithmetic(30), lambda x: lax.igamma_grad_a(x, x), np.array([0.5]))
 
 
