@@ -63,7 +63,7 @@ def compiled(function, fused):
 def worst_in_float32(activation, derivatives, patterns, fused):
     """The largest error of each derivative in ULP over float32 numbers given by their bits, and where it is.
 
-    The rules are those of ``activation_errors``.
+    The rules are those of ``gradients.compare.activations``.
     """
 
     def errors(x, exact, found):
