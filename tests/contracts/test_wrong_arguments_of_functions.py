@@ -206,7 +206,7 @@ def calls():
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
             | {"penalty": None, "static": (), "plan": "auto", "exact": False, "order_seed": None, "patience": None}
             | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None, "mesh": None}
+            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
             | run,
         ),
         "Halving": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
@@ -15,7 +14,7 @@ import click
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.merge import write_merged
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import importing, make_cpu_devices
+from functional_nn.cli.startup import importing
 from functional_nn.cli.submitted import check_part_flags, read_ended_sweep, submitted_sweep
 from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
@@ -37,7 +36,6 @@ from functional_nn.configuration.flag_types import (
     SHARE,
     Distribution,
     FlagValue,
-    MeshSizes,
     Named,
     Part,
     Setting,
@@ -120,13 +118,6 @@ def axis(
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
-@click.option(
-    "--mesh",
-    type=MeshSizes(),
-    metavar="SIZES",
-    help="Train batches of models on several devices together: population=4,data=2 is 4 groups of 2 devices. The "
-    "groups share the models, and the devices of a group share the examples.",
-)
 @click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
@@ -186,7 +177,6 @@ def sweep(
     draws: int | None,
     grid_file: Path | None,
     plan: str,
-    mesh: dict[str, int] | None,
     exact: bool,
     order_seed: int | None,
     patience: int | None,
@@ -214,7 +204,6 @@ def sweep(
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    make_cpu_devices(math.prod((mesh or {}).values()))
     seconds_import = time.perf_counter() - clock
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
@@ -255,7 +244,6 @@ def sweep(
         batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
-        mesh=mesh,
         exact=exact,
         order_seed=order_seed,
         patience=patience,

@@ -225,26 +225,6 @@ class Part(click.ParamType):
         return int(number), int(parts)
 
 
-class MeshSizes(click.ParamType):
-    """The sizes of a mesh's axes: ``population=4,data=2``, or one of the two."""
-
-    name = "mesh"
-
-    def convert(
-        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        if isinstance(value, dict):
-            return value
-        sizes: dict[str, int] = {}
-        for part in value.split(","):
-            axis, _, size = part.partition("=")
-            if axis not in ("population", "data") or axis in sizes or not size.isdecimal() or int(size) < 1:
-                expected = "numbers of devices from 1 on, such as population=4,data=2"
-                self.fail(f"expected {expected}, got {value!r}.", param, ctx)
-            sizes[axis] = int(size)
-        return sizes
-
-
 class Setting(click.ParamType):
     """A name and a value, such as ``gpus_per_node=1``. A value that is a number becomes one."""
 

@@ -24,7 +24,6 @@ from functional_nn.sweeps.argument_checks import (
     check_part_of_sweep,
 )
 from functional_nn.sweeps.execution.halving import Halving
-from functional_nn.sweeps.execution.mesh import as_mesh
 from functional_nn.sweeps.execution.plan import Plan, planned
 from functional_nn.sweeps.execution.population import Population
 from functional_nn.sweeps.execution.settings import comparable_settings
@@ -67,7 +66,6 @@ def sweep(
     precision: str | Precision = "float32",
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    mesh: Mapping[str, int] | None = None,
     exact: bool = False,
     order_seed: int | None = None,
     patience: int | None = None,
@@ -110,20 +108,16 @@ def sweep(
         static: names of numbers that are not traced, because a function needs their values.
         plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
             several at a time are faster than one after another, and remembers the result for the device.
-        mesh: ``{"population": p, "data": d}`` trains each batch of members on p × d devices together: p groups of
-            devices share the members, and the d devices of a group share every batch of examples. An axis that is left
-            out is 1. The results differ from those without a mesh only by rounding. Without it, each device has
-            batches of members of its own.
-        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` and
-            meshes are errors.
+        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
+            errors.
         order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
         part: ``(k, n)`` trains one of n parts of the sweep: the members with the numbers k - 1, k - 1 + n, k - 1 + 2 n
             and so on. Each part can run on a computer of its own. ``merge`` puts their folders together.
-        out: a folder for finished members. The same sweep with the same folder continues, also on another mesh. A sweep
-            that would have other results is an error.
+        out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have other
+            results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
             for what cannot be compared: Python functions that the programs call.
         on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of
@@ -159,7 +153,6 @@ def sweep(
         precision=precision,
         static=static,
         plan=plan,
-        mesh=mesh,
         exact=exact,
         order_seed=order_seed,
         patience=patience,
@@ -184,7 +177,6 @@ def train_members(
     precision: str | Precision,
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    mesh: Mapping[str, int] | None = None,
     exact: bool = False,
     order_seed: int | None = None,
     patience: int | None = None,
@@ -212,14 +204,13 @@ def train_members(
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
-    sweep_mesh = None if mesh is None else as_mesh(mesh)
 
     # Members with equal static values share compiled programs. The population compiles them for the plan.
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
-    chosen = planned(plan, largest, len(groups), exact=exact, mesh=sweep_mesh)
+    chosen = planned(plan, largest, len(groups), exact=exact)
     population = Population(
         groups,
         members,
@@ -231,7 +222,6 @@ def train_members(
         keep=keep,
         order_seed=order_seed,
         patience=patience,
-        mesh=sweep_mesh,
     )
     check_names(members[0], population.metric_names)
     if halving is not None:

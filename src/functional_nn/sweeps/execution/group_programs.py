@@ -9,13 +9,11 @@ from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
 from functional_nn.core.errors import inside
 from functional_nn.core.layer import Params, State
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.sweeps.execution.member_spec import member_spec
-from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.training.data_for_network import data_for_network
@@ -36,7 +34,6 @@ class GroupPrograms:
         grid: the hyper-parameters of all members of the sweep.
         data: data sets by name.
         precision: the precision of the sweep.
-        mesh: the devices that share a batch of members.
     """
 
     def __init__(
@@ -45,10 +42,8 @@ class GroupPrograms:
         grid: Sequence[Hyperparameters],
         data: Mapping[str, Dataset | Split],
         precision: Precision,
-        mesh: SweepMesh,
     ):
         self.group = group
-        self._mesh = mesh
         self._precision = precision
         self.splits: dict[str, Split] = {}
         for name in dict.fromkeys(grid[number]["data"] for number in group.members):
@@ -71,12 +66,10 @@ class GroupPrograms:
             workers=len(devices),
             members=members_at_once,
             shared_order=shared_order,
-            mesh=self._mesh,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
-            # The programs of a mesh name their devices themselves.
-            with nullcontext() if isinstance(device, NamedSharding) else computing_on(device):
+            with computing_on(device):
                 self._programs[device], compiled_now = compiled_programs(spec)
             if compiled_now:
                 self.compilations += 1

@@ -17,8 +17,8 @@ from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.evaluate import with_axes
+from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.execution.group_programs import GroupPrograms
-from functional_nn.sweeps.execution.mesh import joined, taken_apart
 from functional_nn.sweeps.execution.static_groups import keys, traced_values
 from functional_nn.sweeps.grid.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.results.member import Member
@@ -97,7 +97,7 @@ class MemberRules:
 
 
 class MemberBatch:
-    """Members of one static group that one call of a program trains on one device, or on a mesh of devices.
+    """Members of one static group that one call of a program trains on one device.
 
     If fewer members are left than the program trains at once, the last member fills the empty places, so that all
     batches of a group use the same program.
@@ -133,7 +133,7 @@ class MemberBatch:
         self._keys = keys(grid, numbers)
         self._train_state: PyTree = None
         self._epoch = 0
-        self._members_place: Device = None
+        self._device: Device = None
         # Set when the members are on a device.
         self.begun = False
         # Set when the last epoch has been run, and the histories have everything that is saved.
@@ -143,9 +143,8 @@ class MemberBatch:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
         self._data = self._group_programs.data_on(device, self._data_name)
         compiled = self._group_programs.on(device)
-        # On a mesh, each device has its share of the members, and all of what the members share.
-        self._members_place = compiled.member_sharding or device
-        hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), self._members_place)
+        self._device = device
+        hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
         self._order_key = jax.device_put(self._rules.order_key, device)
         self._programs = Programs(compiled, hyperparameters)
         train_states = [history.train_state for history in self.histories]
@@ -156,7 +155,7 @@ class MemberBatch:
             self._train_state = jax.device_put(train_states[0], device)._replace(key=key)
         else:
             filled = _filled(train_states, self._rules.members_at_once)
-            self._train_state = jax.device_put(joined(filled), self._members_place)._replace(key=key)
+            self._train_state = jax.device_put(joined(filled), device)._replace(key=key)
         # All running members of a group have run the same number of epochs.
         self._epoch = self.histories[0].epochs
         # The batch has the states now. Copies in the histories would only take memory. The test metrics after a rung of
@@ -232,7 +231,7 @@ class MemberBatch:
             state = whole._replace(key=None)
             if self._rules.members_at_once is None:
                 parts = [state]
-            elif not self.goes_on or self._programs.compiled.member_sharding is not None:
+            elif not self.goes_on:
                 parts = taken_apart(state, of_whole)
             else:
                 # Only a few members end early. The others go on, and are not copied.
@@ -278,7 +277,7 @@ class MemberBatch:
             return others if members else states
         chosen = jnp.isin(jnp.arange(self._rules.members_at_once), jnp.array(members))
         mixed = jax.tree.map(lambda a, b: jnp.where(with_axes(chosen, a), b, a), states, others)
-        return jax.device_put(mixed, self._members_place)
+        return jax.device_put(mixed, self._device)
 
     def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
         """The metrics after an epoch by name, with one number for each member."""
@@ -290,6 +289,32 @@ class MemberBatch:
         """Copies metrics to the host, in the same order, with one number per member."""
         values = jax.device_get(list(named.values()))
         return {name: np.atleast_1d(np.array(value)) for name, value in zip(named, values, strict=True)}
+
+
+def taken_apart(states: PyTree, members: Sequence[int]) -> list[PyTree]:
+    """The train states of some members, as arrays in the memory of the host; random keys on the first device.
+
+    Args:
+        states: those of all members of a batch, along the first axis.
+        members: the places of the members in the batch.
+    """
+
+    # An index into an array of JAX is a program of its own. So whole arrays are copied to the host, and indexed there.
+    def on_host(leaf: PyTree) -> PyTree:
+        return jax.device_put(leaf, jax.local_devices()[0]) if is_key(leaf) else np.asarray(leaf)
+
+    whole = jax.tree.map(on_host, states)
+
+    def of_member(place: int) -> PyTree:
+        # A copy, so that the arrays of the whole batch do not stay in memory.
+        return jax.tree.map(lambda leaf: leaf[place] if is_key(leaf) else np.array(leaf[place]), whole)
+
+    return [of_member(place) for place in members]
+
+
+def joined(states: Sequence[PyTree]) -> PyTree:
+    """The reverse of ``taken_apart``: the train states of members in one pytree, with members along the first axis."""
+    return jax.tree.map(lambda *leaves: (jnp if is_key(leaves[0]) else np).stack(leaves), *states)
 
 
 def _filled(items: list[Item], count: int) -> list[Item]:

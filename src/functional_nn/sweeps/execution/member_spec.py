@@ -8,12 +8,9 @@ import jax
 import numpy as np
 
 from functional_nn.data.dataset import Split
-from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.training.optimizers.precision import Precision
 from functional_nn.training.programs.recipe import RecipeMaker
 from functional_nn.training.programs.spec import ProgramSpec
-
-ONE_DEVICE = SweepMesh()
 
 
 def member_spec(
@@ -26,7 +23,6 @@ def member_spec(
     workers: int,
     members: int | None = None,
     shared_order: bool = False,
-    mesh: SweepMesh = ONE_DEVICE,
 ) -> ProgramSpec:
     """The specification of the programs of a sweep. Benchmarks of sweeps measure the programs of this specification.
 
@@ -38,7 +34,6 @@ def member_spec(
         workers: the number of threads that run the programs at the same time.
         members: the number of members that one program trains; None: one member, without ``vmap``.
         shared_order: whether all members see the examples in the same order.
-        mesh: the devices that share a batch of members.
     """
     scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
     return ProgramSpec(
@@ -49,7 +44,5 @@ def member_spec(
         hyperparameters=tuple((name, scalar) for name in hyperparameters),
         members=members,
         shared_order=shared_order,
-        devices=mesh.data,
-        population=mesh.population,
         in_threads=workers > 1,
     )

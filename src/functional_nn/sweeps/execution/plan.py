@@ -11,14 +11,12 @@ from pathlib import Path
 
 import jax
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import write_private
-from functional_nn.sweeps.execution.mesh import SweepMesh
-from functional_nn.training.programs.devices import POPULATION, cores
+from functional_nn.training.programs.devices import cores
 from functional_nn.training.programs.memory import memory_statistics, system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
@@ -70,9 +68,7 @@ def maps_keys_alone() -> bool:
     return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
-def planned(
-    plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False, mesh: SweepMesh | None = None
-) -> Plan:
+def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
     """The plan for a sweep with ``groups`` static groups, of which the largest has ``members`` members.
 
     ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
@@ -80,18 +76,13 @@ def planned(
     tiny networks only, of some hundred weights. On other devices it is ``"vmap"``, except with the random generator
     ``rbg``.
 
-    On a mesh there is one worker, because all devices of the mesh train the same batch of members. ``"auto"`` is
-    ``"vmap"`` there.
-
     Raises:
         InputError: for an unknown plan; for a plan with ``vmap`` if ``exact`` is set, or if JAX's random generator
-            would not use each member's own key; and for a plan that does not fit the mesh.
+            would not use each member's own key.
     """
     devices, workers = jax.local_device_count(), most_workers()
-    if mesh is not None:
-        devices = workers = 1
     if isinstance(plan, str) and plan == "auto":
-        alone = exact or not maps_keys_alone() or (mesh is None and on_cpu())
+        alone = exact or not maps_keys_alone() or on_cpu()
         plan = "map" if alone else "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
@@ -113,25 +104,10 @@ def planned(
         expected = "one that runs each member alone, because the generator rbg uses one key for all mapped members"
         remedy = "Use the plan auto, or set jax_default_prng_impl to threefry2x32."
         raise InputError("plan", expected, str(plan), remedy)
-    if mesh is not None:
-        _check_plan_for_mesh(plan, mesh, min(members, mesh.population), exact)
     # More members at once, or more workers, than there is work for would only take memory.
     at_once = min(plan.members, members)
     batches = groups * math.ceil(members / at_once)
     return Plan(min(plan.workers, batches), at_once)
-
-
-def _check_plan_for_mesh(plan: Plan, mesh: SweepMesh, least: int, exact: bool) -> None:
-    if exact:
-        expected = "no mesh, because exact is True"
-        raise InputError("mesh", expected, str(mesh), "On a mesh the results differ by rounding. Leave out exact.")
-    if mesh.population > 1 and not maps_keys_alone():
-        expected = f"{POPULATION}=1, because the generator rbg uses one key for all mapped members"
-        raise InputError("mesh", expected, str(mesh), "Set jax_default_prng_impl to threefry2x32.")
-    if plan.workers > 1 or plan.members < least:
-        expected = f"one worker with at least {least} members at once, for the mesh {mesh}"
-        given = f"{counted(plan.workers, 'worker')} with {counted(plan.members, 'member')}"
-        raise InputError("plan", expected, given, "Use the plan auto, vmap or vmap:N.")
 
 
 def memory_limit() -> int:
@@ -169,25 +145,22 @@ def used_bytes() -> tuple[int, int]:
     return most, most
 
 
-def fitting(plan: Plan, batch_bytes: int, limit: int, population: int = 1) -> Plan:
+def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     """The plan with fewer workers, or with fewer members at once, if memory has no room for more.
 
     Args:
         plan: the plan.
         batch_bytes: the bytes that the members of one worker need.
         limit: the bytes that the sweep may use.
-        population: the number of groups of devices that share the members. If there are fewer members at once, each
-            group has equally many.
 
-    >>> fitting(Plan(4, 1), 300, 1000), fitting(Plan(1, 100), 4000, 1000), fitting(Plan(1, 100), 4000, 1000, 4)
-    (Plan(workers=3, members=1), Plan(workers=1, members=25), Plan(workers=1, members=24))
+    >>> fitting(Plan(4, 1), 300, 1000), fitting(Plan(1, 100), 4000, 1000)
+    (Plan(workers=3, members=1), Plan(workers=1, members=25))
     """
     workers = max(1, min(plan.workers, limit // max(batch_bytes, 1)))
     # The memory of a batch is nearly proportional to its members.
     if batch_bytes <= limit:
         return Plan(workers, plan.members)
-    members = plan.members * limit // batch_bytes // population * population
-    return Plan(workers, max(min(plan.members, population), members))
+    return Plan(workers, max(1, plan.members * limit // batch_bytes))
 
 
 def remembered_file() -> Path | None:

@@ -19,7 +19,6 @@ from functional_nn.sweeps.execution import plan as plans
 from functional_nn.sweeps.execution.group_programs import GroupPrograms
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.member_batch import MemberBatch, MemberHistory, MemberRules
-from functional_nn.sweeps.execution.mesh import SweepMesh
 from functional_nn.sweeps.execution.plan import Plan
 from functional_nn.sweeps.execution.static_groups import StaticGroup
 from functional_nn.sweeps.execution.store import Store
@@ -27,7 +26,7 @@ from functional_nn.sweeps.execution.workers import Workers
 from functional_nn.sweeps.grid.grid import Hyperparameters
 from functional_nn.sweeps.results.member import Member
 from functional_nn.training.optimizers.precision import Precision
-from functional_nn.training.programs.devices import Device, cores, on_each
+from functional_nn.training.programs.devices import Device, cores
 from functional_nn.training.programs.fingerprint import surroundings
 from functional_nn.training.programs.memory import check_memory, program_bytes
 from functional_nn.training.state import TrainState
@@ -46,7 +45,6 @@ class Population:
         measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
         keep: whether the parameters and state of the members are kept.
         order_seed, patience: see ``sweep``.
-        mesh: the devices that train each batch of members together. None: each worker has one device.
 
     Attributes:
         histories: those of all members of the sweep.
@@ -66,7 +64,6 @@ class Population:
         keep: bool,
         order_seed: int | None = None,
         patience: int | None = None,
-        mesh: SweepMesh | None = None,
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
         self.plan = plan
@@ -74,11 +71,7 @@ class Population:
         self._measure = measure
         self._grid = grid
         self._keep = keep
-        self._is_on_mesh = mesh is not None
-        self._mesh = mesh or SweepMesh()
-        # Virtual devices of a CPU share its memory.
-        self._copies = self._mesh.devices if plans.on_cpu() else 1
-        self._groups = [GroupPrograms(group, grid, data, precision, self._mesh) for group in groups]
+        self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
         self._group_of = {number: group for group in self._groups for number in group.group.members}
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
@@ -102,8 +95,8 @@ class Population:
         # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
         while True:
             compiled = [group.compile(self.devices, self._members_at_once, shared_order) for group in self._groups]
-            self._batch_bytes = self._copies * max(map(program_bytes, compiled))
-            fitting = plans.fitting(self.plan, self._batch_bytes, limit, self._mesh.population)
+            self._batch_bytes = max(map(program_bytes, compiled))
+            fitting = plans.fitting(self.plan, self._batch_bytes, limit)
             is_done = fitting.members == self.plan.members
             self.plan = fitting
             if is_done:
@@ -123,20 +116,17 @@ class Population:
                 bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
                 members = len(self._numbers.intersection(group.group.members))
                 kept += members * bytes_at_once // (self._members_at_once or 1)
-        return self._copies * data + self.plan.workers * self._batch_bytes + kept
+        return data + self.plan.workers * self._batch_bytes + kept
 
     @property
     def devices(self) -> list[Device]:
-        """The device of each worker; the devices take turns. On a mesh, the one worker has all of its devices."""
-        if self._is_on_mesh:
-            return [on_each(self._mesh.data, self._mesh.population) or jax.local_devices()[0]]
+        """The device of each worker; the devices take turns."""
         devices = jax.local_devices()
         return [devices[worker % len(devices)] for worker in range(self.plan.workers)]
 
     @property
     def _members_at_once(self) -> int | None:
-        members = self._mesh.filled(self.plan.members)
-        return members if members > 1 else None
+        return self.plan.members if self.plan.members > 1 else None
 
     @cached_property
     def _situation(self) -> str:
@@ -222,9 +212,7 @@ class Population:
             }
             for part, text in programs.fingerprints.items():
                 fingerprints[f"{part} of {name}" if name else part] = text
-        # On another mesh the same sweep has other programs, and may continue. So fingerprints are not compared there.
-        made_with = surroundings() | ({"mesh": str(self._mesh)} if self._is_on_mesh else {})
-        return {GROUPS: groups, PROGRAMS: fingerprints, SURROUNDINGS: made_with}
+        return {GROUPS: groups, PROGRAMS: fingerprints, SURROUNDINGS: surroundings()}
 
     # Members in memory and on disk
 
@@ -334,7 +322,7 @@ class Population:
     def described(self) -> dict[str, str | int]:
         """The plan, its estimated memory, the largest memory so far, and the number of static groups."""
         return {
-            "name": f"{self.plan} on {self._mesh}" if self._is_on_mesh else str(self.plan),
+            "name": str(self.plan),
             "workers": self.plan.workers,
             "members_at_once": self.plan.members,
             "groups": len(self._groups),

@@ -66,7 +66,6 @@ class CompiledPrograms:
     Attributes:
         spec: the specification that they were compiled from.
         sharding, batch_sharding: those of the arguments, and of the batches of a stream; None for one device.
-        member_sharding: that of arguments with an entry for each member of a sweep.
         train_state: the shapes and types of what ``start`` returns.
         jaxprs: the traced program of each compiled one, by name.
         metric_names: the names of the metrics of an epoch.
@@ -74,10 +73,9 @@ class CompiledPrograms:
 
     def __init__(self, spec: ProgramSpec):
         self.spec = spec
-        self.sharding = on_each(spec.devices, spec.population)
+        self.sharding = on_each(spec.devices)
         self.batch_sharding = rows_of(self.sharding, spec.batch_size)
         self._functions = ProgramFunctions(spec, self.sharding)
-        self.member_sharding = self._functions.member_sharding
         self._shapes = argument_shapes(spec)
         # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
         self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)

@@ -1,4 +1,4 @@
-"""Training on several devices: each computes its share of every batch, or trains its share of a sweep's members."""
+"""Training on several devices: each computes its share of every batch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from functional_nn.storage.arrays import is_key
 Device: TypeAlias = Any
 """A device of JAX, or a sharding over several. ``jax.Device`` is not a class for type checkers."""
 
-POPULATION, DATA = "population", "data"
-"""The names of the devices' axes: one divides the members of a sweep, the other the examples of each batch."""
-
-MORE_DEVICES = 'On a CPU call jax.config.update("jax_num_cpu_devices", {}) before JAX computes anything.'
-"""What to do if JAX has fewer devices than a number, which ``format`` fills in."""
+DATA = "data"
+"""The name of the axis of devices that divides the examples of each batch."""
 
 
 def cores() -> int:
@@ -75,9 +72,8 @@ def chosen_devices(devices: int | None) -> int:
     check_count("devices", devices)
     available = len(jax.local_devices())
     if devices > available:
-        raise InputError(
-            "devices", f"at most {available}, the number that JAX has", devices, MORE_DEVICES.format(devices)
-        )
+        remedy = f'On a CPU call jax.config.update("jax_num_cpu_devices", {devices}) before JAX computes anything.'
+        raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
     return devices
 
 
@@ -89,27 +85,19 @@ def check_single_process(function: str) -> None:
         raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
 
 
-def on_each(devices: int, population: int = 1) -> NamedSharding | None:
+def on_each(devices: int) -> NamedSharding | None:
     """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses.
 
     With several processes, these are the devices of all of them.
 
     Args:
         devices: the number of devices that share each batch.
-        population: the number of such groups of devices. Each group trains its share of the members of a sweep.
     """
-    if population * devices == 1:
+    if devices == 1:
         return None
-    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[: population * devices]
+    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[:devices]
     # Auto leaves the division of every operation to XLA; the constraint in divided says only where the batch starts.
-    axes = (POPULATION, DATA)
-    mesh = Mesh(np.array(chosen).reshape(population, devices), axes, axis_types=(AxisType.Auto, AxisType.Auto))
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def members_of(everywhere: NamedSharding | None) -> NamedSharding | None:
-    """The sharding by which each device has its share of the members, along the first axis of every array."""
-    return None if everywhere is None else NamedSharding(everywhere.mesh, PartitionSpec(POPULATION))
+    return NamedSharding(Mesh(np.array(chosen), (DATA,), axis_types=(AxisType.Auto,)), PartitionSpec())
 
 
 def put_everywhere(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:

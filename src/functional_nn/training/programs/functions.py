@@ -15,7 +15,7 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.data.examples import number_of_examples
 from functional_nn.training.epoch import drawn_batches, make_epoch_parts
-from functional_nn.training.programs.devices import POPULATION, divided, members_of
+from functional_nn.training.programs.devices import divided
 from functional_nn.training.programs.recipe import Hyperparameters, Recipe
 from functional_nn.training.programs.remembering import Remembered, remembering
 from functional_nn.training.programs.spec import ProgramSpec
@@ -34,24 +34,16 @@ class ProgramFunctions:
     spec: ProgramSpec
     sharding: NamedSharding | None
 
-    @property
-    def member_sharding(self) -> NamedSharding | None:
-        """The sharding of arrays with an entry for each member. A single model is whole on each device."""
-        return self.sharding if self.spec.members is None else members_of(self.sharding)
-
     def jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
         """The function to compile, mapped as by ``mapped``."""
-        places = (self.member_sharding,) * own + (self.sharding,) * shared
         mapped = self.mapped(function, own=own, shared=shared)
-        return jax.jit(mapped, in_shardings=places, out_shardings=self.member_sharding)
+        return jax.jit(mapped, in_shardings=self.sharding, out_shardings=self.sharding)
 
     def mapped(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Callable[..., PyTree]:
         """The function for all members: with several, ``vmap`` maps it over its first ``own`` arguments."""
         if self.spec.members is None:
             return function
-        # With the name of the axis, the constraint in divided leaves the members where they are.
-        axis = None if self.sharding is None else POPULATION
-        return jax.vmap(function, in_axes=(0,) * own + (None,) * shared, spmd_axis_name=axis)
+        return jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
 
     def start(self, hyperparameters, key):
         """The train state before the first epoch."""

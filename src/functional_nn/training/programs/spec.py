@@ -27,7 +27,6 @@ class ProgramSpec:
             states then have a leading axis; data do not. None: the programs train one model.
         shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         devices: the number of devices that share each batch.
-        population: the number of groups of such devices. Each group trains its share of the members.
         streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
         in_threads: whether several threads run the programs at the same time.
     """
@@ -40,14 +39,13 @@ class ProgramSpec:
     members: int | None = None
     shared_order: bool = False
     devices: int = 1
-    population: int = 1
     streamed: tuple[str, ...] = ()
     in_threads: bool = False
 
     @property
     def runs_beside_others(self) -> bool:
         """Whether several of these programs run at the same time: in threads, or on several devices."""
-        return self.in_threads or self.devices * self.population > 1
+        return self.in_threads or self.devices > 1
 
     def values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
