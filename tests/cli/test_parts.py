@@ -1,7 +1,6 @@
 """``functional-nn sweep --part`` and ``--submit``, and ``functional-nn merge``."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -106,42 +105,19 @@ def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
     assert contents(tmp_path / "merged") == contents(whole)
 
 
-@pytest.fixture
-def no_jobs(monkeypatch):
-    """With this, --submit fails when it starts a job."""
+def test_another_number_of_parts_is_refused(swept, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
-
-
-def test_a_sweep_that_has_ended_starts_no_jobs(swept, whole, tmp_path, capsys, no_jobs):
-    again = shutil.copytree(whole, tmp_path / "again")
-    (again / PARTS).mkdir()
-    (again / "members.csv").unlink()
-    json_file = tmp_path / "again.json"
-    call = [*swept, "--submit", "3", "--out", str(again), "--json", str(json_file)]
-    assert cli.run(call) == 0
-    said = capsys.readouterr().out
-    assert "again has the whole sweep already, so no job was started." in said
-    assert "8 finished" in said
-    assert contents(again) == contents(whole)
-    assert json_file.exists()
-
-    assert cli.run([*call, "--patience", "3"]) == 2
-    assert "whose sweep has patience null instead of 3" in capsys.readouterr().err
-
-    assert cli.run([*call, "--metrics", "f1_score"]) == 2
-    assert "whose sweep has the metrics accuracy instead of f1_score" in capsys.readouterr().err
-
-    # If a member is missing, there are jobs again.
-    next((again / "batches").iterdir()).unlink()
-    with pytest.raises(AttributeError, match="submitit"):
-        cli.run(call)
-
-    # Parts of another division are of no use for these jobs.
-    (again / PARTS / "1-of-2").mkdir()
-    assert cli.run(call) == 2
+    (tmp_path / PARTS / "1-of-2").mkdir(parents=True)
+    assert cli.run([*swept, "--submit", "3", "--out", str(tmp_path)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "--submit: expected 2, the number of parts in" in said
     assert "got 3. Give this number, or name another folder by --out." in said
+
+
+def test_an_undivided_sweep_is_not_divided(swept, whole, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
+    assert cli.run([*swept, "--submit", "2", "--out", str(whole)]) == 2
+    assert "which holds an undivided sweep" in " ".join(capsys.readouterr().err.split())
 
 
 def submitted(swept, folder, *flags):
@@ -156,8 +132,13 @@ def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
     done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
+    # A finished sweep stays as it is. Another one is refused by its parts.
     done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
-    assert "no job was started" in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "jobs") == contents(whole)
+    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local", "--patience", "3")
+    assert done.returncode == 1
+    assert "whose sweep has patience null instead of 3" in done.stderr
 
     # A part that fails each time ends the sweep with its own words, and what the others finished is kept.
     (tmp_path / "jobs" / "sweep.json").unlink()

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import click
 import pytest
-from tests.cli.parts import need_submitit
+from tests.cli.parts import need_submitit, sweep_of
 
+from functional_nn import cli
 from functional_nn.cli import submitted
-from functional_nn.cli.submitted import JOBS, submit_parts
 from functional_nn.core.errors import InputError
 
 
@@ -26,7 +26,7 @@ class KilledJob:
         return True
 
     def exception(self):
-        return None
+        return RuntimeError("no result")
 
     def stderr(self):
         return "Killed"
@@ -35,33 +35,28 @@ class KilledJob:
         pass
 
 
-def test_the_result_of_an_earlier_job_with_the_same_number_does_not_count(tmp_path, monkeypatch, capsys):
-    # Otherwise its import would configure the logging of the process, and close the streams of pytest.
-    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
-    need_submitit()
-
-    def executor(submitit, folder, settings):
-        return SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(folder))
-
-    monkeypatch.setattr(submitted, "_executor", executor)
+def test_a_part_is_run_three_times_at_most(tmp_path, monkeypatch, capsys):
+    executor = SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(tmp_path))
     monkeypatch.setattr(submitted, "POLL_SECONDS", 0.0)
-    (tmp_path / JOBS).mkdir()
-    KilledJob(tmp_path / JOBS).paths.result_pickle.touch()
     with pytest.raises(click.ClickException, match="part 1 of 1 failed"):
-        submit_parts(["sweep"], 1, tmp_path, {}, lambda: None, progress=False)
-    assert capsys.readouterr().err.count("It is run again") == 2
+        submitted.run_parts(executor, {"part 1 of 1": ["sweep"]}, lambda: None, quiet=True)
+    said = capsys.readouterr().err
+    assert said.count("part 1 of 1 failed: Killed") == 3
+    assert said.count("It is run again") == 2
 
 
 @pytest.mark.parametrize("name", ["jobs", "parts", "parts/1-of-2"])
-def test_jobs_follow_no_link(tmp_path, monkeypatch, name):
+def test_jobs_follow_no_link(tiny, tmp_path, monkeypatch, capsys, name):
+    # Otherwise its import would configure the logging of the process, and close the streams of pytest.
     monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     need_submitit()
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "thesis_result.pkl").touch()
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).symlink_to(tmp_path / "victim")
-    with pytest.raises(InputError, match="link"):
-        submit_parts(["sweep"], 2, tmp_path / "out", {"cluster": "local"}, lambda: None, progress=False)
+    flags = ["--seeds", "2", "--submit", "2", "--job", "cluster=local", "--out", str(tmp_path / "out")]
+    assert cli.run(sweep_of(tiny, flags)) == 2
+    assert "link" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "victim").iterdir()] == ["thesis_result.pkl"]
 
 

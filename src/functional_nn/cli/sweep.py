@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.merge import write_merged
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
-from functional_nn.cli.submitted import check_part_flags, read_ended_sweep, submitted_sweep
+from functional_nn.cli.submitted import submitted_sweep
 from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
@@ -52,6 +52,8 @@ from functional_nn.core.errors import InputError
 if TYPE_CHECKING:
     from functional_nn.training.programs.recipe import Hyperparameters
 
+NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
+"""Flags with a value that a part does not get, or gets with another value."""
 AXES = (
     "model",
     "hidden",
@@ -208,11 +210,10 @@ def sweep(
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
-    check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
-    if number_of_parts is not None and out is not None:  # check_part_flags requires both
-        progress = False if quiet else None
-        ended = partial(read_ended_sweep, base, members, order_seed, patience, metrics, progress=progress)
-        merged = submitted_sweep(number_of_parts, dict(job_settings), out, ended, signals, quiet=quiet)
+    _check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
+    if number_of_parts is not None and out is not None:  # _check_part_flags requires both
+        arguments = _shared_by_parts(click.get_current_context().meta[ARGUMENTS])
+        merged = submitted_sweep(arguments, number_of_parts, dict(job_settings), out, signals, quiet=quiet)
         if merged is None:
             return signals.status
         write_merged(merged, out, json_file, quiet=quiet)
@@ -266,6 +267,44 @@ def sweep(
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
         write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
     return signals.status if result.message else 0
+
+
+def _check_part_flags(
+    part: tuple[int, int] | None,
+    number_of_parts: int | None,
+    job_settings: Collection[object],
+    members: int,
+    halving: object,
+    out: Path | None,
+) -> None:
+    """Requires flags for parts that go together, before anything is loaded or submitted."""
+    from functional_nn.sweeps.argument_checks import check_part_of_sweep
+
+    if part is not None and number_of_parts is not None:
+        raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
+    if job_settings and number_of_parts is None:
+        raise InputError("--job", "--submit in addition", "--job alone")
+    for flag, divided in (("--part", part), ("--submit", None if number_of_parts is None else (1, number_of_parts))):
+        if divided is not None:
+            check_part_of_sweep(divided, members, halving, flag=flag)
+            if out is None:
+                raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
+
+
+def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
+    """The arguments that all parts have: without the flags in ``NOT_FOR_PARTS``.
+
+    >>> _shared_by_parts(["sweep", "--submit", "4", "--seeds", "8", "--out=runs/x"])
+    ['sweep', '--seeds', '8']
+    """
+    kept = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in NOT_FOR_PARTS:
+            next(rest)  # its value
+        elif argument.partition("=")[0] not in NOT_FOR_PARTS:
+            kept.append(argument)
+    return kept
 
 
 def _members(

@@ -12,14 +12,13 @@ from typing import NoReturn
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.files import JsonObject, JsonValue, as_json, check_no_link
+from functional_nn.storage.files import JsonObject, JsonValue, check_no_link
 from functional_nn.sweeps.execution.halving import Halving
 from functional_nn.sweeps.execution.member_batch import MemberHistory
 from functional_nn.sweeps.execution.store import (
     BATCHES,
     FINGERPRINT,
     SWEEP,
-    check_settings,
     histories_in,
     read_identity,
 )
@@ -47,27 +46,6 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
     precision = settings.get("precision") or ["float32"]
     return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
-
-
-def ended_sweep(folder: Path, settings: Mapping[str, object]) -> SweepResult | None:
-    """The result of a sweep that has ended, from its folder; None if members are missing.
-
-    The programs are not compared, so that nothing is traced.
-
-    Args:
-        folder: the folder of a sweep.
-        settings: what ``comparable_settings`` returned for the sweep that is expected there.
-
-    Raises:
-        InputError: if the folder has a sweep with other settings; names the difference.
-        DataError: if ``sweep.json`` is damaged.
-    """
-    result, known = read_sweep(folder)
-    if result.message:
-        return None
-    given = as_json("settings", settings)
-    check_settings(folder, {name: known[name] for name in known if name in given}, given)
-    return result
 
 
 def sweep_settings(folder: Path) -> JsonObject:
