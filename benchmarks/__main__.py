@@ -23,7 +23,6 @@ from benchmarks.mnist_records.settings import RECORDS
 from benchmarks.mnist_records.train import set_records
 from benchmarks.race import race
 from benchmarks.report import print_table
-from benchmarks.scaling import compare as scaling
 from benchmarks.tails.cases import NAMES
 from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
@@ -34,7 +33,7 @@ WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
 # the options of its peers, with the values for the tables. For these it also has NAMES, SHOWN, WORK, OURS and PYTORCH.
 # benchmarks/w1.py explains them.
 
-WITHOUT_DATA = ("compile", "depth", "growth", "language", "mnist-records", "scaling", "tables", "targets")
+WITHOUT_DATA = ("compile", "depth", "growth", "language", "mnist-records", "tables", "targets")
 """The commands that need no folder of MNIST's files."""
 
 
@@ -182,11 +181,6 @@ def parse_arguments() -> argparse.Namespace:
     command = commands.add_parser("language", help="training step and generation of a language model")
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
 
-    command = commands.add_parser("scaling", help="predictions for several devices, and measurements of them")
-    command.add_argument("--rounds", type=at_least(1), default=10, help="number of timed rounds (default 10)")
-    help = "the models of the table of 1 to 4,096 devices (default all)"
-    command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
-
     command = commands.add_parser("growth", help="how time, compile time and memory grow with the sizes of a problem")
     help = f"some of {','.join(CURVES)} (default all)"
     command.add_argument("--curves", type=some_of(CURVES), default=list(CURVES), help=help)
@@ -266,8 +260,6 @@ def main() -> None:
     elif arguments.command == "growth":
         how = {"quick": arguments.quick, "only_page": arguments.only_page}
         growth.compare(console, arguments.curves, arguments.rounds, arguments.results, **how)
-    elif arguments.command == "scaling":
-        scaling.compare(console, arguments.rounds, arguments.models, arguments.results)
     elif arguments.command == "mnist-records":
         set_records(
             console,

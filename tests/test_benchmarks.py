@@ -22,7 +22,6 @@ def test_a_page_is_not_made_from_results_of_another_file(monkeypatch, tmp_path):
     """Nothing is measured here, so the file does not even exist: a page could not be made from it."""
     from benchmarks import records, targets
     from benchmarks.growth import compare as growth
-    from benchmarks.scaling import compare as scaling
 
     monkeypatch.setattr(records, "versions", lambda libraries: {})
     monkeypatch.setattr(targets, "device_of", lambda chip: None)
@@ -30,10 +29,6 @@ def test_a_page_is_not_made_from_results_of_another_file(monkeypatch, tmp_path):
     console, results = Console(quiet=True), tmp_path / "none.jsonl"
     targets.compile_all(console, [], [], results)
     growth.compare(console, [], 1, results, quick=False)
-    monkeypatch.setattr(scaling, "COMPARED", ())
-    monkeypatch.setattr(scaling, "CALIBRATED", ())
-    monkeypatch.setattr(scaling, "steps_in_turns", lambda console, rounds: {})
-    scaling.compare(console, 1, [], results)
     assert records.is_of_documents(records.RESULTS / "growth.jsonl")
 
 

@@ -1,4 +1,4 @@
-"""Makes the data of ``where_grad_is_wrong.html``: errors of ``jax.grad`` in float32, for functions from the atlas.
+"""Makes the data of ``where_grad_is_wrong.html``: errors of ``jax.grad`` in float32, for functions of JAX and Optax.
 
 Run ``python docs/figures/make_where_grad_is_wrong.py``. It computes each value, gradient and second derivative without
 ``jit``, as a user would. mpmath computes the right number from the function's formula. The data go into the file

@@ -32,9 +32,9 @@ from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_count, shown
-from functional_nn.losses.labels import as_labels
-from functional_nn.losses.weighting import (
+from functional_nn.losses.loss import (
     as_examples,
+    as_labels,
     as_outputs,
     check_outputs,
     check_steps,

@@ -30,7 +30,6 @@ BENCHMARKS = [
             "depth",
             "compile",
             "language",
-            "scaling",
             "growth",
             "tails",
             "targets",

@@ -23,9 +23,6 @@ X, LABELS = np.ones((4, 3), np.float32), np.array([0, 1, 1, 0])
 SPLIT = fnn.data.Split(X, LABELS, X, LABELS)
 NEGATED = partial(jax.tree.map, lambda leaf: -1 * leaf), lambda x, y_bar: jax.tree.map(lambda leaf: -1 * leaf, y_bar)
 NET, RULE = fnn.dense(2), optax.sgd(0.1)
-OF_A_SWEEP = fnn.bench.SweepRates(1, 100, 1.0, 0.1, 0.01, 4000, 50, 0.01)
-RATES = fnn.bench.Rates("mlp", "a CPU", 1, (1, 8), (0.1, 0.2), (4,), 0, 0, 0, OF_A_SWEEP)
-NETWORK = fnn.bench.Network(1e-5, 1e9)
 EPOCH = fnn.training.EpochMetrics(1, {"train_loss": 0.5, "test_accuracy": 0.5}, seconds=0.1)
 
 
@@ -382,24 +379,6 @@ def calls():
             lambda function, **given: fnn.explain(function, X, **given),
             {"function": jnp.sin, "donate": (), "then": ()},
         ),
-        "training_plan": (
-            fnn.bench.training_plan,
-            {"rates": RATES, "batch_size": 8, "devices": 2, "network": NETWORK, "weak": False, "examples": 100}
-            | {"cores": None},
-        ),
-        "scaling_limits": (
-            fnn.bench.scaling_limits,
-            {"rates": RATES, "batch_size": 8, "network": NETWORK, "cores": None},
-        ),
-        "sweep_plan": (
-            fnn.bench.sweep_plan,
-            {"rates": RATES, "members": 9, "machines": 2, "epochs": 1, "examples": 100, "cores": None},
-        ),
-        "measure_rates": (
-            fnn.bench.measure_rates,
-            {"model": "mlp", "batch_sizes": (1, 2), "members": 0, "seconds": 0.01},
-        ),
-        "load_rates": (fnn.bench.load_rates, {"path": IDX}),
         "target": (
             lambda function, **given: fnn.bench.target(function, X, **given),
             {"function": jnp.sin, "chip": "tpu-v5e", "donate": ()},
@@ -424,12 +403,11 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"Network", "Rates", "ScalingLimits", "SweepPlan", "SweepRates", "TargetReport", "TrainingPlan"}
-RECORDS |= {"ExportedNetwork", "SavedNetwork", "Worst", "WorstPoint"}
+RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""
-TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "MODELS", "NETWORKS", "OPTIMIZERS", "SCHEDULES"}
+TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES"}
 
 
 def test_functions():

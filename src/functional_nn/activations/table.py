@@ -9,7 +9,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
-from functional_nn.activations.gated import gelu, gelu_tanh, mish, silu
 from functional_nn.activations.piecewise import (
     elu,
     hard_sigmoid,
@@ -20,8 +19,19 @@ from functional_nn.activations.piecewise import (
     relu6,
     selu,
 )
-from functional_nn.activations.sigmoids import log_sigmoid, sigmoid, softplus, softsign, tanh
-from functional_nn.activations.softmaxes import log_softmax, softmax
+from functional_nn.activations.smooth import (
+    gelu,
+    gelu_tanh,
+    log_sigmoid,
+    log_softmax,
+    mish,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    softsign,
+    tanh,
+)
 from functional_nn.core.validation import check_choice
 
 

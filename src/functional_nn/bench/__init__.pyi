@@ -1,17 +1,5 @@
 from .diagnose.findings import Explanation as Explanation
 from .diagnose.findings import Finding as Finding
 from .measure.result import Benchmark as Benchmark
-from .scaling.measure import measure_rates as measure_rates
-from .scaling.rates import NETWORKS as NETWORKS
-from .scaling.rates import Network as Network
-from .scaling.rates import Rates as Rates
-from .scaling.rates import SweepRates as SweepRates
-from .scaling.rates import load_rates as load_rates
-from .scaling.sweep_plan import SweepPlan as SweepPlan
-from .scaling.sweep_plan import sweep_plan as sweep_plan
-from .scaling.training_plan import ScalingLimits as ScalingLimits
-from .scaling.training_plan import TrainingPlan as TrainingPlan
-from .scaling.training_plan import scaling_limits as scaling_limits
-from .scaling.training_plan import training_plan as training_plan
 from .targets.report import TargetReport as TargetReport
 from .targets.target import target as target

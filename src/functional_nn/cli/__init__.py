@@ -27,10 +27,8 @@ COMMANDS = {
     "export": "Write a trained network for other programs or a hub of models.",
     "import": "Make a run folder from parameters of PyTorch.",
     "bench": "Measure how fast a network compiles and runs.",
-    "plan": "Predict what many devices, or a sweep of many models, would cost.",
     "info": "Print versions, optional packages, and devices.",
     "verify": "Compare the hand-derived gradients with jax.grad.",
-    "atlas": "Search for the inputs at which functions of JAX lose digits.",
 }
 """The commands, each with its line in ``functional-nn --help``. 65 characters fit a terminal of 80 columns.
 

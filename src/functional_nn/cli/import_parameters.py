@@ -139,7 +139,7 @@ def _evaluated(
     configuration: Configuration, net: Layer, params: Params, state: State, data: Dataset
 ) -> dict[str, float]:
     """The loss and the accuracy on the test images."""
-    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.losses.classification import cross_entropy
     from functional_nn.metrics import accuracy
     from functional_nn.training.epoch_metrics import as_numbers
     from functional_nn.training.prediction import predict

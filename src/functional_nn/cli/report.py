@@ -102,7 +102,7 @@ def statistics_recorder(
 ) -> StatisticsRecorder:
     """What writes the statistics of layers after each epoch of a run; see ``training.layer_statistics``."""
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.losses.classification import cross_entropy
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
     return StatisticsRecorder(
@@ -298,7 +298,7 @@ def _data(
 def _with_statistics(contents: RunContents, configuration: Configuration) -> RunContents:
     """Adds the statistics of layers after the last epoch, for a run that did not write any."""
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.losses.classification import cross_entropy
     from functional_nn.training.layer_statistics import make_layer_statistics, statistics_row
 
     if contents.data is None or contents.net is None or contents.params is None or contents.state is None:

@@ -197,7 +197,7 @@ def sweep(
         import jax
 
         from functional_nn.cli.info import versions
-        from functional_nn.losses.multiclass import cross_entropy
+        from functional_nn.losses.classification import cross_entropy
         from functional_nn.storage.files import write_json
         from functional_nn.sweeps.execution.halving import Halving
         from functional_nn.sweeps.grid.grid import crossed, grid

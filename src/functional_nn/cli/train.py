@@ -117,7 +117,7 @@ def train(
     from functional_nn.cli.guessing import remark_on_guessing
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
-    from functional_nn.losses.multiclass import cross_entropy
+    from functional_nn.losses.classification import cross_entropy
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import COUNT, JSON_FILE, POSITIVE, NewFile
+from functional_nn.configuration.flag_types import COUNT, JSON_FILE, NewFile
 
 
 @click.command()
@@ -22,12 +22,6 @@ from functional_nn.configuration.flag_types import COUNT, JSON_FILE, POSITIVE, N
 @click.option(
     "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with derivations, tables and pictures."
 )
-@click.option(
-    "--search",
-    type=POSITIVE,
-    metavar="SECONDS",
-    help="Instead search this long for the inputs at which activations and losses are worst.",
-)
 @click.option("--jobs", type=COUNT, default=2, show_default=True, help="Number of processes that share the work.")
 def verify(
     names: tuple[str, ...],
@@ -35,7 +29,6 @@ def verify(
     dtype: str | None,
     json_file: Path | None,
     html_file: Path | None,
-    search: float | None,
     jobs: int,
 ) -> int:
     """Compare hand-derived gradients with jax.grad and with an arbiter in 50 digits.
@@ -46,14 +39,7 @@ def verify(
 
     The exit status is 1 if a formula fails, a comparison is inconclusive, a planted error is not found, or something
     public is not compared.
-
-    With --search, nothing is compared at fixed points. The time is divided among the names, activations or losses (by
-    default all activations). For each, the table has the input at which the value, the gradient, the second derivative,
-    the formula and its derivative have their largest error in ULP (units in the last place). The exit status is 0.
     """
-    if search is not None:
-        _search(names, search, dtype, json_file, html_file)
-        return 0
     with importing():
         from functional_nn.gradients.verify import verify as run
 
@@ -68,24 +54,3 @@ def verify(
 
         write_page(report, html_file, title="functional_nn: hand-derived gradients, verified")
     return 0 if report.passed else 1
-
-
-def _search(
-    names: tuple[str, ...], seconds: float, dtype: str | None, json_file: Path | None, html_file: Path | None
-) -> None:
-    """Prints a table of worst inputs for each name."""
-    if html_file is not None:
-        raise click.UsageError("--html has no page for --search.")
-    if dtype == "bfloat16":
-        raise click.UsageError("--search is for float64 and float32.")
-    with importing():
-        from functional_nn.gradients.search.formulas import search_formulas
-
-    found = []
-    for worst in search_formulas(names, seconds=seconds, dtype=dtype):
-        click.echo(f"{worst}\n")
-        found.append(worst.to_dict())
-    if json_file:
-        from functional_nn.storage.files import write_json
-
-        write_json(json_file, found)

@@ -62,7 +62,6 @@ NON_FINITE = ("stop", "skip", "roll-back")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 CHIPS = ("tpu-v5e", "tpu-v5p", "tpu-v6e", "cuda-h100")
 METRIC_NAMES = ("accuracy", "precision_score", "recall_score", "f1_score", "calibration_error", "brier_score")
-NETWORKS = ("ethernet-10g", "ethernet-100g", "infiniband-400g")
 DISTRIBUTIONS = ("uniform", "log-uniform")
 
 LARGEST_SEED = 2**32 - 1

@@ -23,7 +23,7 @@ from functional_nn.gradients.compare.verdict import Verdict
 from functional_nn.gradients.mutation.planting import plant
 from functional_nn.gradients.textbook.optimizer_cases import CASES as OPTIMIZER_CASES
 from functional_nn.gradients.textbook.optimizer_check import optimizer_verdicts
-from functional_nn.losses.weighting import expand
+from functional_nn.losses.loss import expand
 
 TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40

@@ -98,7 +98,7 @@ def beside_others(options: Mapping[str, str | bool | int]) -> Options:
 
     XLA divides elementwise operations into tasks for a pool of as many threads as there are cores. A task that comes
     when its work is done stays in the queue until a thread is free. If each thread is busy with a program, the queue
-    grows, and after some time convolutions return wrong values, without an error (jaxlib 0.10 and 0.12; decision 11
+    grows, and after some time convolutions return wrong values, without an error (jaxlib 0.10 and 0.12; decision 8
     has what is known). So the operations are not divided. Each program has only one core anyway.
 
     >>> beside_others(ONE_BY_ONE)

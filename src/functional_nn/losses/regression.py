@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_number
-from functional_nn.losses.labels import check_same_shape, example_mean, per_element
-from functional_nn.losses.loss import Loss
+from functional_nn.losses.loss import Loss, check_same_shape, example_mean, per_element
 
 
 def _squared_errors(y, labels):

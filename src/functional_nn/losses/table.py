@@ -1,9 +1,15 @@
 """Loss lookup by name."""
 
-from functional_nn.losses.binary import binary_cross_entropy, binary_cross_entropy_from_probabilities, hinge
-from functional_nn.losses.log_probabilities import kl_divergence, negative_log_likelihood
+from functional_nn.losses.classification import (
+    binary_cross_entropy,
+    binary_cross_entropy_from_probabilities,
+    cross_entropy,
+    hinge,
+    kl_divergence,
+    multiclass_hinge,
+    negative_log_likelihood,
+)
 from functional_nn.losses.loss import Loss
-from functional_nn.losses.multiclass import cross_entropy, multiclass_hinge
 from functional_nn.losses.regression import cosine_distance, huber, mean_absolute_error, mean_squared_error
 
 LOSSES: dict[str, Loss] = {

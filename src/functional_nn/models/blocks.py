@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
-from functional_nn.activations.gated import gelu
 from functional_nn.activations.piecewise import relu
+from functional_nn.activations.smooth import gelu
 from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_one_array, check_shape
 from functional_nn.core.masked import values_of

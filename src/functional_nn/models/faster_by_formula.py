@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 FASTER_BY_FORMULA = ("cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru")
-"""Names in ``MODELS``. They were chosen by measurement; see docs/decisions/0008-training-on-the-formula.md."""
+"""Names in ``MODELS``. They were chosen by measurement; see docs/decisions/0002-two-gradients.md."""

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
-from functional_nn.activations.gated import gelu
+from functional_nn.activations.smooth import gelu
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State

@@ -8,7 +8,7 @@ import jax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.piecewise import relu
-from functional_nn.activations.sigmoids import tanh
+from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import check_choice, check_counts, check_flag

@@ -15,7 +15,7 @@ from functional_nn.core.suggestions import suggest
 from functional_nn.core.validation import check_count
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays
-from functional_nn.losses.multiclass import cross_entropy
+from functional_nn.losses.classification import cross_entropy
 from functional_nn.storage.files import check_new_folder
 from functional_nn.sweeps.argument_checks import (
     check_choices,

@@ -14,9 +14,7 @@ from functional_nn.core.layer import Layer, Params, as_layer
 from functional_nn.core.masked import values_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_function, shown, tree_in_native_order
-from functional_nn.losses.labels import as_labels
-from functional_nn.losses.loss import Loss
-from functional_nn.losses.weighting import ratio
+from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
 from functional_nn.training.argument_checks import (
     check_batch,

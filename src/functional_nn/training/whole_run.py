@@ -14,7 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.data.dataset import Split
-from functional_nn.losses.multiclass import cross_entropy
+from functional_nn.losses.classification import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
 from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction, check_metrics

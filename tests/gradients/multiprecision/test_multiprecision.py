@@ -386,7 +386,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_special_functions_have_no_numbers_outside_of_their_domains(name):
-    """mpmath continues them. JAX's NaN there is right, and no finding of the atlas."""
+    """mpmath continues them. JAX's NaN there is right."""
     function, points = OUTSIDE[name]
     x = np.array([*points, 0.25 if name != "zeta" else 3.0])
     found = evaluated(Arithmetic(30), function, x)[:, 0].astype(float)

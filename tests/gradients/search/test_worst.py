@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import functional_nn as fnn
-from functional_nn.cli.verify import verify as command
 from functional_nn.gradients import worst
 from functional_nn.gradients.search.exact import ExactFunction
 from functional_nn.gradients.search.points import from_ordinals, ordinals
@@ -199,13 +197,3 @@ def test_ordinals_count_the_numbers(dtype):
     assert (
         from_ordinals(numbers + 1, np.dtype(dtype))[[0, 1, 3, 4]] == np.nextafter(x, dtype(np.inf))[[0, 1, 3, 4]]
     ).all()
-
-
-def test_the_command_searches_activations_and_losses():
-    arguments = ["relu", "mean_squared_error", "--search", "0.4", "--dtype", "float32"]
-    result = CliRunner().invoke(command, arguments, standalone_mode=False)
-    assert result.return_value == 0, result.output
-    assert "Worst(relu:" in result.output
-    assert "derivative of the formula" in result.output
-    with pytest.raises(fnn.InputError, match="Did you mean relu"):
-        CliRunner().invoke(command, ["relo", "--search", "1"], standalone_mode=False, catch_exceptions=False)

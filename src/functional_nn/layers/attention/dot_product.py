@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.activations.derivative_rules import softmax_product
-from functional_nn.activations.sigmoids import tanh
+from functional_nn.activations.accurate_derivatives import softmax_product
+from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import is_concrete

@@ -8,8 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.derivative_rules import with_second_derivative
-from functional_nn.activations.sigmoids import sigmoid, tanh
+from functional_nn.activations.accurate_derivatives import with_second_derivative
+from functional_nn.activations.smooth import sigmoid, tanh
 from functional_nn.core.shapes import wide_type
 
 

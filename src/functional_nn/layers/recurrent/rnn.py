@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from functional_nn.activations.activation_types import Activation, as_activation
-from functional_nn.activations.sigmoids import tanh
+from functional_nn.activations.smooth import tanh
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import without_input_size
 from functional_nn.core.validation import check_count

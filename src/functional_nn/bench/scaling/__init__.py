@@ -1,1 +1,0 @@
-"""Plans on paper: what training on many devices and sweeps of many models would cost, from rates of one device."""
