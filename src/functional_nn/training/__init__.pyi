@@ -6,8 +6,6 @@ from .optimizers.clipping import Clipping as Clipping
 from .optimizers.clipping import with_clipping as with_clipping
 from .optimizers.constraints import max_norm as max_norm
 from .optimizers.constraints import path_mask as path_mask
-from .optimizers.lookahead import slow_params as slow_params
-from .optimizers.lookahead import with_slow_params as with_slow_params
 from .optimizers.lookup import OPTIMIZERS as OPTIMIZERS
 from .optimizers.lookup import SCHEDULES as SCHEDULES
 from .optimizers.lookup import optimizer as optimizer

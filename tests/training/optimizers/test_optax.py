@@ -84,7 +84,6 @@ WRAPPERS = {
     "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), ADAM),
     "ema": optax.chain(ADAM, optax.ema(0.9)),
     "inject_hyperparams": optax.inject_hyperparams(optax.adam)(0.05),
-    "lookahead": fnn.training.with_slow_params(optax.lookahead(ADAM, 3, 0.5)),
     "masked": optax.chain(
         optax.masked(ADAM, {"dense_0": True, "dense_1": False}),
         optax.masked(optax.set_to_zero(), {"dense_0": False, "dense_1": True}),
@@ -97,7 +96,6 @@ ALL = OPTIMIZERS | CONTRIB | WRAPPERS
 OPTIONS = {
     **dict.fromkeys(("schedule_free", "schedule_free_adamw", "schedule_free_sgd"), SCHEDULE_FREE),
     "differentially_private_aggregate": {"gradient": per_example},
-    "lookahead": {"eval_params": fnn.training.slow_params},
 }
 
 

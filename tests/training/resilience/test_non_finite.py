@@ -128,9 +128,9 @@ def test_fault_38_roll_back_goes_on_after_a_resumption(tmp_path):
 
 
 def test_fault_79_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
-    optimizer = fnn.training.with_slow_params(optax.lookahead(optax.sgd(0.1), sync_period=2, slow_step_size=0.5))
+    optimizer = optax.contrib.schedule_free_sgd(0.1)
     with pytest.raises(fnn.InputError, match="non_finite: expected stop or skip, because eval_params is given, got"):
-        fit(make_data(), optimizer, non_finite="roll-back", eval_params=fnn.training.slow_params)
+        fit(make_data(), optimizer, non_finite="roll-back", eval_params=optax.contrib.schedule_free_eval_params)
 
 
 def test_an_unknown_policy_is_answered_with_the_nearest():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,10 +15,8 @@ from functional_nn.sweeps.results.member import HasMembers, Member, check_result
 from functional_nn.training.epoch_metrics import larger_is_better
 
 CONFIDENCE = 0.95
-MOST_EXACT = 15
-"""With at most this number of pairs, all sign flips are tried: 2¹⁵ = 32,768."""
-FLIPS = 20_000
-"""The number of sign flips drawn at random if there are more pairs."""
+FLIPS = 2**15
+"""With at most 15 pairs, all sign flips are tried. With more pairs, this number of flips is drawn at random."""
 Deviation = TypeVar("Deviation", float, np.ndarray)
 
 ROUNDING = 1e-12
@@ -210,12 +207,14 @@ def compare(first: HasMembers, second: HasMembers, metric: str | None = None) ->
         raise InputError("pairs", "at least two", count, "Run more seeds.")
     if not np.isfinite(values).all():
         raise InputError("metric", "a metric that is finite for all members", repr(metric))
+    from scipy import stats
+
     differences = np.subtract(*np.transpose(values))
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     p_value = p_value_flips = _flips(differences)
     # If all differences are equal, the deviation is 0 or rounding, and t would be meaningless.
     if deviation > ROUNDING * np.abs(values).max():
-        p_value = _t_test(mean, deviation, count)
+        p_value = float(stats.ttest_1samp(differences, 0).pvalue)
     half = half_width(deviation, count)
     return Comparison(metric, count, mean, mean - half, mean + half, p_value, p_value_flips)
 
@@ -247,21 +246,15 @@ def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[M
     return list(a.values()), [b[key] for key in a]
 
 
-def _t_test(mean: float, deviation: float, count: int) -> float:
+def _flips(differences: np.ndarray) -> float:
+    """The share of sign flips that give a mean at least as far from 0."""
     from scipy import stats
 
-    return float(2 * stats.t.sf(abs(mean) / (deviation / math.sqrt(count)), count - 1))
+    largest = np.abs(differences).sum() or 1.0
 
+    def distance(values: np.ndarray, axis: int) -> np.ndarray:
+        # Flips that are equally far in exact arithmetic count as such, whatever the rounding of their sums.
+        return np.round(np.abs(values.sum(axis)) / largest / ROUNDING)
 
-def _flips(differences: np.ndarray) -> float:
-    """The share of sign flips that give a mean at least as far from 0; of all flips, or of ``FLIPS`` random ones."""
-    count = len(differences)
-    if count <= MOST_EXACT:
-        signs = np.array(list(product((1, -1), repeat=count)))
-    else:
-        signs = np.random.default_rng(0).choice((1, -1), (FLIPS, count))
-        signs[0] = 1  # the differences as they are count among the flips
-    # The mean is the sum divided by the same number for every flip, so sums are compared.
-    sums = np.abs(signs @ differences)
-    # Flips that are equally far in exact arithmetic count as such, whatever the rounding of their sums.
-    return float(np.mean(sums >= abs(differences.sum()) - ROUNDING * np.abs(differences).sum()))
+    flips = {"permutation_type": "samples", "alternative": "greater", "n_resamples": FLIPS, "random_state": 0}
+    return float(stats.permutation_test((differences,), distance, **flips).pvalue)
