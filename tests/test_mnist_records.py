@@ -10,7 +10,7 @@ from benchmarks.mnist_records import page
 from benchmarks.mnist_records.networks import separable, stored_numbers, two_convolutions
 from benchmarks.mnist_records.settings import RECORDS
 
-from functional_nn.configuration.recipes import RECIPES
+from functional_nn.configuration.flag_types import RECIPES
 
 SMALL = ("parameters-99", "parameters-98")
 

@@ -13,11 +13,10 @@ from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer
 from functional_nn.data.dataset import Split
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.run_programs import Programs
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import ProgramSpec, shapes_of
+from functional_nn.training.recipe import Recipe
+from functional_nn.training.run_programs import Programs, compiled_programs
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
 

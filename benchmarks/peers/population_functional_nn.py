@@ -13,13 +13,11 @@ from benchmarks.mnist import Mnist, load
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
-from functional_nn.sweeps.execution.member_spec import member_spec
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.recipe import RecipeFunctions
-from functional_nn.training.programs.run_programs import Programs
-from functional_nn.training.programs.spec import shapes_of
+from functional_nn.sweeps.static_groups import member_spec
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import CompiledPrograms, shapes_of
+from functional_nn.training.recipe import RecipeFunctions
+from functional_nn.training.run_programs import Programs, compiled_programs
 from functional_nn.training.state import TrainState
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 import pytest
 
-from functional_nn.cli import compilation_cache
+from functional_nn.cli import startup as compilation_cache
 from functional_nn.cli.train import train as train_command
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"

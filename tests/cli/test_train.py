@@ -31,10 +31,8 @@ from functional_nn.configuration.run_flags import SweptOption
 from functional_nn.models import named_models as models
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
-from functional_nn.training.optimizers import lookup as optimizers
-from functional_nn.training.optimizers import precision
-from functional_nn.training.programs.devices import device_name
-from functional_nn.training.resilience import non_finite
+from functional_nn.training import non_finite, optimizers, precision
+from functional_nn.training.devices import device_name
 
 PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
 OTHERS = [

@@ -24,10 +24,10 @@ from functional_nn.jaxprs.xla_options import (
     step_options,
     sum_options,
 )
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs import compile as programs
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training import programs
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import ProgramSpec
+from functional_nn.training.recipe import Recipe
 
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps.results.folder import read_sweep
+from functional_nn.sweeps.parts import read_sweep
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4)).astype(np.float32)

@@ -79,7 +79,7 @@ def test_fault_76_random_bits_of_another_kind_are_refused(blobs, finished):
 
 def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
     monkeypatch.setattr(
-        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+        "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
     again = sweep(blobs, finished, rule=lambda h: optax.sgd(h["rate"]))
     assert [member.status for member in again.members] == ["finished", "finished"]
@@ -109,7 +109,7 @@ def test_fault_32_any_flip_in_sweep_json_is_noticed(blobs, finished):
 
 
 def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr("functional_nn.sweeps.execution.store.VERSION", 7)
+    monkeypatch.setattr("functional_nn.sweeps.store.VERSION", 7)
     sweep(blobs, tmp_path)
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"expected 'functional_nn sweep' in version 1, got .* in version 7"):
@@ -118,9 +118,9 @@ def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
 
 def test_under_another_version_of_jax_a_sweep_goes_on(blobs, tmp_path, monkeypatch):
     sweep(blobs, tmp_path)
-    monkeypatch.setattr("functional_nn.sweeps.execution.population.surroundings", lambda: {"jax": "another"})
+    monkeypatch.setattr("functional_nn.sweeps.population.surroundings", lambda: {"jax": "another"})
     monkeypatch.setattr(
-        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+        "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
     assert sweep(blobs, tmp_path).members[1].status == "finished"
     assert json.loads((tmp_path / "sweep.json").read_text())["made_with"] != {"jax": "another"}

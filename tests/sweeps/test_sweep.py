@@ -15,12 +15,12 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.storage.locks import one_writer
-from functional_nn.sweeps.execution import plan as plans
-from functional_nn.sweeps.execution.member_batch import MemberBatch
-from functional_nn.sweeps.execution.store import Store
-from functional_nn.sweeps.results.folder import read_sweep
-from functional_nn.training.programs.recipe import RecipeFunctions
-from functional_nn.training.programs.run_programs import Programs
+from functional_nn.sweeps import plan as plans
+from functional_nn.sweeps.member_batch import MemberBatch
+from functional_nn.sweeps.parts import read_sweep
+from functional_nn.sweeps.store import Store
+from functional_nn.training.recipe import RecipeFunctions
+from functional_nn.training.run_programs import Programs
 
 
 def model(h):
@@ -497,7 +497,7 @@ def test_fault_64_a_finished_sweep_is_not_trained_again(plan, halving, blobs, tm
     options = {"plan": plan, "halving": halving, "out": tmp_path / "sweep"}
     first = plain(members, blobs, **options)
     monkeypatch.setattr(
-        "functional_nn.sweeps.execution.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+        "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
     again = plain(members, blobs, **options)
     assert again.restored == (0, 1, 2, 3)

@@ -17,7 +17,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
 from functional_nn.data.stream_reader import Batch
-from functional_nn.training.batch_on_device import put_batch
+from functional_nn.training.epoch_loop import put_batch
 
 RANDOM = np.random.default_rng(0)
 X, LABELS = RANDOM.normal(size=(48, 5)).astype(np.float32), RANDOM.integers(0, 3, 48).astype(np.int32)

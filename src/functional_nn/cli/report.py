@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.startup import importing
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage.checkpoint import Checkpoint
     from functional_nn.storage.files import JsonObject
-    from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.sweeps.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
 NO_PAGE = "No report.html, since jinja2 is missing: pip install 'functional-nn[plots]'."
@@ -44,8 +43,8 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.reports.pages import run_report, sweep_report
         from functional_nn.reports.pages.page import check_libraries
         from functional_nn.storage import checkpoint_folder, run_folder
-        from functional_nn.sweeps.execution.store import SWEEP
-        from functional_nn.sweeps.results.folder import read_sweep
+        from functional_nn.sweeps.parts import read_sweep
+        from functional_nn.sweeps.store import SWEEP
 
     check_libraries(("jinja2",))
     page = folder / run_folder.REPORT
@@ -82,7 +81,7 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
         return []
     from functional_nn.reports.pages import sweep_report
     from functional_nn.storage import run_folder
-    from functional_nn.sweeps.results.folder import sweep_settings
+    from functional_nn.sweeps.parts import sweep_settings
 
     sweep_report.write_page(folder / run_folder.REPORT, result, sweep_settings(folder))
     return [run_folder.REPORT]
@@ -177,7 +176,7 @@ def checkpoint_contents(folder: Path) -> RunContents:
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import checkpoint_folder
     from functional_nn.storage.identity import SURROUNDINGS
-    from functional_nn.training.resilience.checkpointing import saved_history
+    from functional_nn.training.checkpointing import saved_history
 
     found = checkpoint_folder.newest(folder)
     if found is None:
@@ -238,7 +237,7 @@ def _unfinished(
     from functional_nn.core.errors import DataError
     from functional_nn.storage import checkpoint_folder, run_folder
     from functional_nn.storage.files import check_no_link, finite_json
-    from functional_nn.training.resilience.checkpointing import saved_history
+    from functional_nn.training.checkpointing import saved_history
 
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)

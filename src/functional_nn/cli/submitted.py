@@ -21,7 +21,7 @@ from functional_nn.core.progress import progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals
-    from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.sweeps.results import SweepResult
 
 JOBS, PARTS = "jobs", "parts"
 """The folders of the jobs' logs and of the parts, in the folder of the sweep."""
@@ -57,8 +57,8 @@ def submitted_sweep(
     from functional_nn.storage.files import check_new_folder, check_no_link
     from functional_nn.storage.identity import check_kind
     from functional_nn.storage.locks import one_writer
-    from functional_nn.sweeps.execution.store import SWEEP
-    from functional_nn.sweeps.results.parts import put_together
+    from functional_nn.sweeps.parts import put_together
+    from functional_nn.sweeps.store import SWEEP
 
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
     out = check_new_folder("out", out)

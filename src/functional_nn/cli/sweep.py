@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from functional_nn.cli import ARGUMENTS
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.merge import write_merged
+from functional_nn.cli.merge import write_merged, write_sweep_files
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import importing
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
-from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
@@ -31,6 +29,7 @@ from functional_nn.configuration.flag_types import (
     OPTIMIZERS,
     POSITIVE,
     PRECISIONS,
+    RECIPE,
     SCHEDULES,
     SEED,
     SHARE,
@@ -44,13 +43,12 @@ from functional_nn.configuration.flag_types import (
     is_given,
     metrics_by_name,
 )
-from functional_nn.configuration.recipes import RECIPE
 from functional_nn.configuration.run_configuration import Configuration, flag_of
 from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
 
 if TYPE_CHECKING:
-    from functional_nn.training.programs.recipe import Hyperparameters
+    from functional_nn.training.recipe import Hyperparameters
 
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
@@ -199,10 +197,10 @@ def sweep(
         from functional_nn.cli.info import versions
         from functional_nn.losses.classification import cross_entropy
         from functional_nn.storage.files import write_json
-        from functional_nn.sweeps.execution.halving import Halving
-        from functional_nn.sweeps.grid.grid import crossed, grid
+        from functional_nn.sweeps.grid import crossed, grid
+        from functional_nn.sweeps.member_batch import Halving
         from functional_nn.sweeps.sweep import train_members
-        from functional_nn.training.programs.recipe import Recipe
+        from functional_nn.training.recipe import Recipe
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -278,7 +276,7 @@ def _check_part_flags(
     out: Path | None,
 ) -> None:
     """Requires flags for parts that go together, before anything is loaded or submitted."""
-    from functional_nn.sweeps.argument_checks import check_part_of_sweep
+    from functional_nn.sweeps.sweep import check_part_of_sweep
 
     if part is not None and number_of_parts is not None:
         raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
@@ -311,9 +309,9 @@ def _members(
     flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
-    from functional_nn.configuration.values_from_files import members_of_flags
-    from functional_nn.sweeps.grid import grid as grids
-    from functional_nn.sweeps.grid.grid_file import read_grid
+    from functional_nn.configuration.run_flags import members_of_flags
+    from functional_nn.sweeps import grid as grids
+    from functional_nn.sweeps.grid import read_grid
 
     single: dict[str, FlagValue] = {}
     several: dict[str, list[FlagValue]] = {}

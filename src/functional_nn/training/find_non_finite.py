@@ -15,7 +15,7 @@ from functional_nn.core.validation import check_flag, check_function, tree_in_na
 from functional_nn.jaxprs.non_finite.find import find_origin
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
-from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.step import (
     GradientFunction,
     LossFunction,

@@ -25,8 +25,8 @@ from functional_nn.reports.notebook.charts import histogram, sparkline
 from functional_nn.reports.notebook.layer_sizes import layer_sizes
 from functional_nn.reports.notebook.markup import table, tag
 from functional_nn.reports.notebook.parameters import parameter_table
-from functional_nn.sweeps.results.member import Member
-from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult
 from functional_nn.training.run import EpochHistory, EpochMetrics, Run
 
 EVIL = "<script>alert(1)<b> & \"'"

@@ -8,8 +8,8 @@ import pytest
 
 from functional_nn.reports.pages.sweep_charts import MOST_DRAWN, axis_of, drawn_members
 from functional_nn.reports.pages.sweep_report import write_page
-from functional_nn.sweeps.results.member import Member
-from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult
 
 SETTINGS = {"grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}], "identity": {"model": "<mlp>"}, "epochs": 4}
 

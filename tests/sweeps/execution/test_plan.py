@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from functional_nn.sweeps.execution import plan
-from functional_nn.training.programs import memory
+from functional_nn.sweeps import plan
+from functional_nn.training import run_programs as memory
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from functional_nn.sweeps.execution.member_batch import joined, taken_apart
-from functional_nn.sweeps.execution.static_groups import keys
+from functional_nn.sweeps.member_batch import joined, taken_apart
+from functional_nn.sweeps.static_groups import keys
 
 
 @pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])

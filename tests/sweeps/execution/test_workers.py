@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps.execution import workers
+from functional_nn.sweeps import population as workers
 
 
 def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):

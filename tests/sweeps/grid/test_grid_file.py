@@ -8,8 +8,8 @@ import pytest
 
 from functional_nn import DataError, InputError, grid
 from functional_nn.sweeps import choice, crossed, draws, log_uniform, uniform, zipped
-from functional_nn.sweeps.grid import grid_file
-from functional_nn.sweeps.grid.grid_file import read_grid
+from functional_nn.sweeps import grid as grid_file
+from functional_nn.sweeps.grid import read_grid
 
 ESCAPE = "\x1b[31m"
 LONG = "x" * 500

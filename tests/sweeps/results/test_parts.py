@@ -10,7 +10,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.sweeps.results.folder import read_sweep
+from functional_nn.sweeps.parts import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
 

@@ -8,8 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import functional_nn as fnn
-from functional_nn.training.optimizers.loss_scale import FINITE_STEPS_TO_DOUBLE, FIRST_SCALE, LARGEST_SCALE, LossScale
-from functional_nn.training.optimizers.precision import as_precision
+from functional_nn.training.precision import FINITE_STEPS_TO_DOUBLE, FIRST_SCALE, LARGEST_SCALE, LossScale, as_precision
 from functional_nn.training.step import forward
 
 NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.tanh, fnn.dense(3))

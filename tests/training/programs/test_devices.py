@@ -13,7 +13,7 @@ import pytest
 from tests.free_port import free_port
 
 import functional_nn as fnn
-from functional_nn.training.programs.devices import chosen_devices
+from functional_nn.training.devices import chosen_devices
 
 STEP = """
     import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
@@ -74,10 +74,10 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     """
     code = """
     import re, jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
-    from functional_nn.training.optimizers.precision import as_precision
-    from functional_nn.training.programs.compile import CompiledPrograms
-    from functional_nn.training.programs.recipe import Recipe
-    from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+    from functional_nn.training.precision import as_precision
+    from functional_nn.training.programs import CompiledPrograms
+    from functional_nn.training.recipe import Recipe
+    from functional_nn.training.programs import ProgramSpec, shapes_of
 
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(47, 5)).astype(np.float32), random.integers(0, 3, 47).astype(np.int32)

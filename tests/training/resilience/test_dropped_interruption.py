@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from functional_nn.training.processes import Processes
-from functional_nn.training.resilience.interruption import Interruption
+from functional_nn.training.processes import Interruption, Processes
 
 
 def interrupt():

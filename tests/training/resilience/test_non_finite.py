@@ -10,8 +10,8 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.training.epoch import shuffled
-from functional_nn.training.optimizers.loss_scale import FIRST_SCALE
-from functional_nn.training.random_keys import derived_key
+from functional_nn.training.precision import FIRST_SCALE
+from functional_nn.training.state import derived_key
 
 
 def make_data(bad=(), value=np.inf):

@@ -10,7 +10,7 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.training.programs import memory
+from functional_nn.training import run_programs as memory
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(12, 4)).astype(np.float32)
@@ -98,7 +98,7 @@ def test_fault_71_settings_of_the_user_hide_none_of_fit(tmp_path):
 def test_under_another_version_a_run_goes_on(tmp_path, monkeypatch):
     """Programs of two versions of JAX cannot be compared, so only shapes and settings are."""
     fit(tmp_path, net=fnn.dense(3))
-    monkeypatch.setattr("functional_nn.training.resilience.checkpointing.surroundings", lambda: {"jax": "another"})
+    monkeypatch.setattr("functional_nn.training.checkpointing.surroundings", lambda: {"jax": "another"})
     assert fit(tmp_path, net=fnn.dense(3), optimizer=optax.adam(1e-1)).restored_epochs == 1
     with pytest.raises(InputError, match="seed 0 instead of 1"):
         fit(tmp_path, net=fnn.dense(3), seed=1)

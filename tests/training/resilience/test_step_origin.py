@@ -10,7 +10,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.jaxprs.non_finite import find
-from functional_nn.training.resilience import step_origin
+from functional_nn.training import step_origin
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(38, 5)).astype(np.float32)

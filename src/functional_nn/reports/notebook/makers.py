@@ -19,8 +19,8 @@ MAKERS = {
     "functional_nn.jaxprs.non_finite.report.NonFinite": "runs.non_finite_html",
     "functional_nn.reports.notebook.parameters.ParameterTable": "parameters.parameters_html",
     "functional_nn.reports.summary.Summary": "networks.summary_html",
-    "functional_nn.sweeps.results.member.Member": "sweeps.member_html",
-    "functional_nn.sweeps.results.results.SweepResult": "sweeps.sweep_html",
+    "functional_nn.sweeps.member.Member": "sweeps.member_html",
+    "functional_nn.sweeps.results.SweepResult": "sweeps.sweep_html",
     "functional_nn.training.run.EpochHistory": "runs.history_html",
     "functional_nn.training.run.Run": "runs.run_html",
 }

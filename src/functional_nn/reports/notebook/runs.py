@@ -13,7 +13,7 @@ from functional_nn.core.texts import words
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.reports.notebook.charts import bar, sparkline
 from functional_nn.reports.notebook.markup import Html, badge, facts, faint, fold, joined, table, tag, title, view
-from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.training.evaluate import larger_is_better
 from functional_nn.training.run import EpochHistory, EpochMetrics, Run
 
 MOODS = {"finished": "good", "non-finite": "bad"}

@@ -9,9 +9,8 @@ from functional_nn.core.texts import words
 from functional_nn.reports.notebook.charts import sparkline
 from functional_nn.reports.notebook.markup import Html, facts, faint, fold, table, tag, title, view
 from functional_nn.reports.notebook.runs import curves_html, status_badge
-from functional_nn.sweeps.results.member import Member
-from functional_nn.sweeps.results.results import SweepResult, sentences
-from functional_nn.sweeps.results.table import ranked_settings, shown_value
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult, ranked_settings, sentences, shown_value
 
 MOST_MODELS = 10
 """The number of models in the table of the best, and of settings."""

@@ -16,8 +16,8 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.reports.pages.charts import number
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
-from functional_nn.training.epoch_metrics import default_metric
-from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.evaluate import default_metric
+from functional_nn.training.precision import Precision
 
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
 """The numbers of an epoch that are not its metrics."""

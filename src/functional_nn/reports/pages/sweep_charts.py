@@ -27,8 +27,8 @@ from functional_nn.reports.pages.charts import (
     scale_of,
 )
 from functional_nn.reports.plots.axes import are_numbers, is_share, spans_decades, tick_texts
-from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, has_number
+from functional_nn.sweeps.grid import PlainValue
+from functional_nn.sweeps.member import Member, has_number
 
 MOST_DRAWN = 200
 """The largest number of models that are drawn. Half of them are the best ones, the others are spread over the ranks."""

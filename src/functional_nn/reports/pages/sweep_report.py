@@ -17,10 +17,9 @@ from functional_nn.reports.pages.sweep_charts import MOST_AXES, MOST_TICKS, curv
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
-from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, has_number, metric_names
-from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
+from functional_nn.sweeps.grid import PlainValue
+from functional_nn.sweeps.member import Member, has_number, metric_names
+from functional_nn.sweeps.results import MOST_ROWS, SweepResult, ranked_settings, shown_value
 
 ROWS_AT_FIRST = 200
 """The table shows this many models, and all of them when a button is pressed."""

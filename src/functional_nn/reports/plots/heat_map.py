@@ -10,10 +10,10 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import words
 from functional_nn.reports.plots.axes import BAD, MEAN, check_hyperparameters, make_axes, tick_texts, values_of
-from functional_nn.sweeps.results.member import chosen_metric
-from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.sweeps.results.statistics import Setting, setting, together
-from functional_nn.training.epoch_metrics import larger_is_better
+from functional_nn.sweeps.member import chosen_metric
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.statistics import Setting, setting, together
+from functional_nn.training.evaluate import larger_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from functional_nn.reports.pages.pictures import BLUE, ORANGE, WHITE
 from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes
 from functional_nn.reports.plots.confusion import confusion
 from functional_nn.storage.files import write_whole
-from functional_nn.training.epoch_metrics import default_metric
+from functional_nn.training.evaluate import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
 
