@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import accuracy, depth, language, records, summary, targets, w1, w2, w3, w4, w5, w6
+from benchmarks import records, summary, w1, w2, w3, w4, w5, w6
 from benchmarks.accelerator.compare import MINUTES, MINUTES_SMALL
 from benchmarks.accelerator.compare import compare as compare_accelerator
 from benchmarks.accelerator.parts import PARTS
@@ -19,21 +19,16 @@ from benchmarks.compilation.networks import NETWORKS
 from benchmarks.growth import compare as growth
 from benchmarks.growth.curves import CURVES
 from benchmarks.mnist import read_mnist
-from benchmarks.mnist_records.settings import RECORDS
-from benchmarks.mnist_records.train import set_records
 from benchmarks.race import race
 from benchmarks.report import print_table
-from benchmarks.tails.cases import NAMES
-from benchmarks.tails.compare import compare as compare_tails
 from functional_nn import DataError
-from functional_nn.models.named_models import MODELS
 
 WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, and PEERS. OPTIONS has
 # the options of its peers, with the values for the tables. For these it also has NAMES, SHOWN, WORK, OURS and PYTORCH.
 # benchmarks/w1.py explains them.
 
-WITHOUT_DATA = ("compile", "depth", "growth", "language", "mnist-records", "tables", "targets")
+WITHOUT_DATA = ("compile", "growth", "tables")
 """The commands that need no folder of MNIST's files."""
 
 
@@ -165,21 +160,10 @@ def parse_arguments() -> argparse.Namespace:
         help = "sizes of the hidden layers in W2 (default 128,64)"
         command.add_argument("--hidden", type=sizes, default=[128, 64], help=help)
 
-    command = commands.add_parser("accuracy", help="test accuracy of W1's recipe, over seeds")
-    known = accuracy.SIDES
-    command.add_argument("--seeds", type=at_least(1), default=10, help="number of seeds (default 10)")
-    command.add_argument("--sides", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
-
-    command = commands.add_parser("depth", help="compile time of repeated blocks")
-    command.add_argument("--rounds", type=at_least(1), default=5, help="number of compilations of each (default 5)")
-
     command = commands.add_parser("compile", help="compile time of fit beside plain programs by jax.jit")
     command.add_argument("--rounds", type=at_least(1), default=7, help="number of compilations of each (default 7)")
     help = f"some of {','.join(NETWORKS)} (default all)"
     command.add_argument("--networks", type=some_of(NETWORKS), default=list(NETWORKS), help=help)
-
-    command = commands.add_parser("language", help="training step and generation of a language model")
-    command.add_argument("--rounds", type=at_least(1), default=7, help="number of timed rounds (default 7)")
 
     command = commands.add_parser("growth", help="how time, compile time and memory grow with the sizes of a problem")
     help = f"some of {','.join(CURVES)} (default all)"
@@ -188,18 +172,6 @@ def parse_arguments() -> argparse.Namespace:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="a few small sizes, printed and not recorded")
     how.add_argument("--only-page", action="store_true", help="writes the page from the recorded results")
-
-    command = commands.add_parser("tails", help="errors of values and derivatives in the tails, also in PyTorch")
-    help = "some of the functions, separated by semicolons (default all)"
-    command.add_argument("--functions", type=some_of(NAMES, ";"), default=NAMES, help=help)
-    command.add_argument("--out", type=new_file, help="the page in Markdown (default: print it)")
-    command.add_argument("--json", type=new_file, help="a file for all measured errors")
-
-    command = commands.add_parser("targets", help="the named models, compiled for a TPU that is not there")
-    help = "some of the models (default all)"
-    command.add_argument("--models", type=some_of(MODELS), default=list(MODELS), help=help)
-    known = targets.PROGRAMS
-    command.add_argument("--programs", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
 
     command = commands.add_parser("accelerator", help="what a GPU or a TPU does, in minutes, as a page")
     command.add_argument("--out", type=Path, required=True, help="a new folder for the page and the results")
@@ -212,23 +184,13 @@ def parse_arguments() -> argparse.Namespace:
     help = "JSON lines to append to as well (default benchmarks/results/accelerator.jsonl, for full sizes)"
     command.add_argument("--results", type=new_file, help=help)
 
-    command = commands.add_parser("mnist-records", help="the smallest, quickest and most accurate networks on MNIST")
-    known = RECORDS
-    command.add_argument("--only", type=some_of(known), default=list(known), help=f"some of {','.join(known)}")
-    command.add_argument("--seeds", type=at_least(1), default=5, help="number of seeds, from 0 (default 5)")
-    command.add_argument("--epochs", type=at_least(1), help="number of epochs (default: those of each record)")
-    help = "compares all candidates on 10,000 training images, in place of training the chosen one on all"
-    command.add_argument("--choose", action="store_true", help=help)
-    command.add_argument("--dataset", choices=("mnist", "mnist5k"), default="mnist")
-    command.add_argument("--data-dir", type=Path, help="folder of MNIST's four .gz files (default: TFDS loads them)")
-
     for name, command in commands.choices.items():
-        if name in ("tails", "accelerator"):
+        if name == "accelerator":
             continue
         if name not in WITHOUT_DATA:
             command.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four .gz files")
         whole_folder = name in ("all", "tables")
-        place = "" if whole_folder else f"{name.replace('-', '_')}.jsonl"
+        place = "" if whole_folder else f"{name}.jsonl"
         kind = "folder of the JSON lines" if whole_folder else "JSON lines to append to"
         help = f"{kind} (default benchmarks/results/{place})"
         results = folder if whole_folder else new_file
@@ -251,30 +213,11 @@ def main() -> None:
     arguments, console = parse_arguments(), Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # in a file, lines are not cut off
-    if arguments.command == "depth":
-        depth.compare(console, arguments.rounds, arguments.results)
-    elif arguments.command == "compile":
+    if arguments.command == "compile":
         compare_compilation(console, arguments.rounds, arguments.networks, arguments.results)
-    elif arguments.command == "language":
-        language.compare(console, arguments.rounds, arguments.results)
     elif arguments.command == "growth":
         how = {"quick": arguments.quick, "only_page": arguments.only_page}
         growth.compare(console, arguments.curves, arguments.rounds, arguments.results, **how)
-    elif arguments.command == "mnist-records":
-        set_records(
-            console,
-            arguments.only,
-            arguments.dataset,
-            arguments.data_dir if arguments.dataset == "mnist" else None,
-            seeds=arguments.seeds,
-            epochs=arguments.epochs,
-            choose=arguments.choose,
-            results=arguments.results,
-        )
-    elif arguments.command == "targets":
-        targets.compile_all(console, arguments.models, arguments.programs, arguments.results)
-    elif arguments.command == "tails":
-        compare_tails(console, arguments.functions, arguments.out, arguments.json)
     elif arguments.command == "accelerator":
         chosen = {
             name: getattr(arguments, name) for name in ("out", "data_dir", "minutes", "small", "parts", "results")
@@ -285,8 +228,6 @@ def main() -> None:
             sys.exit(f"--out: {error}")
         if not succeeded:
             sys.exit(1)
-    elif arguments.command == "accuracy":
-        accuracy.compare(console, arguments.sides, arguments.data_dir, arguments.seeds, arguments.results)
     elif arguments.command == "tables":
         put_tables(arguments.results)
     elif arguments.command == "all":

@@ -1,15 +1,14 @@
-"""W6 and `python -m benchmarks language`: the windows of the sonnets, and one network for both."""
+"""W6: the windows of the sonnets, and one network for all peers."""
 
 import jax
 import numpy as np
 import pytest
-from benchmarks import language, sonnets, w6
-from benchmarks.language_sizes import LanguageSizes
+from benchmarks import sonnets, w6
 from benchmarks.peers import donated_steps, language_functional_nn
 
 import functional_nn as fnn
 
-TINY = LanguageSizes(count=58, time=64, features=8, depth=1, heads=2, batch=2)
+TINY = w6.LanguageSizes(count=58, time=64, features=8, depth=1, heads=2, batch=2)
 
 
 @pytest.fixture(autouse=True)
@@ -81,14 +80,6 @@ def test_the_peers_have_the_same_network(module):
 
         theirs = _size(split_network(TINY, 0)[1])
     assert abs(ours - theirs) <= TINY.depth * TINY.features
-
-
-def test_language_has_an_entry_for_each_library_that_is_installed(monkeypatch):
-    monkeypatch.setattr(language, "SIZES", TINY._replace(time=8))
-    rounds, versions = language.training_entries()
-    assert {"functional_nn", "functional_nn_autodiff"} <= set(rounds)
-    assert np.isfinite(float(rounds["functional_nn"]().loss))
-    assert "functional-nn" in versions
 
 
 def _size(params) -> int:

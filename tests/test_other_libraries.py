@@ -36,7 +36,7 @@ def names_of(page: str, title: str, **given) -> dict:
 
 @pytest.mark.parametrize(
     ("title", "library"),
-    [("Flax NNX", "flax.nnx"), ("Flax Linen", "flax.linen"), ("Haiku", "haiku"), ("Equinox", "equinox")],
+    [("Flax NNX", "flax.nnx"), ("Equinox", "equinox")],
 )
 def test_modules_as_layers(title, library):
     pytest.importorskip(library)
@@ -48,7 +48,7 @@ def test_modules_as_layers(title, library):
 
 
 def test_the_formula_of_a_module():
-    pytest.importorskip("flax.linen")
+    pytest.importorskip("flax.nnx")
     assert names_of("modules_of_other_libraries", "The formula")["report"].passed
 
 

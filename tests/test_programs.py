@@ -1,4 +1,4 @@
-"""The programs in examples/programs: each does what it says, as do the same programs with Equinox and Optax."""
+"""The programs in examples/programs: each does what it says, and uses public names only."""
 
 import ast
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, THEIRS = ROOT / "examples" / "programs", ROOT / "benchmarks" / "programs_equinox"
-NAMES = sorted(path.stem for path in OURS.glob("*.py"))
+PROGRAMS = ROOT / "examples" / "programs"
+NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -126,19 +126,12 @@ CHECKS = {name.removeprefix("check_"): value for name, value in globals().items(
 @pytest.mark.example
 @pytest.mark.parametrize("name", NAMES)
 def test_program(name):
-    CHECKS[name](run(OURS / f"{name}.py"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_equinox_computes_the_same(name):
-    pytest.importorskip("equinox")
-    CHECKS[name](run(THEIRS / f"{name}.py"))
+    CHECKS[name](run(PROGRAMS / f"{name}.py"))
 
 
 def test_only_public_names():
     for name in NAMES:
-        for node in ast.walk(ast.parse((OURS / f"{name}.py").read_text("utf-8"))):
+        for node in ast.walk(ast.parse((PROGRAMS / f"{name}.py").read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not node.module.startswith("functional_nn")
             if isinstance(node, ast.Attribute):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks.language_sizes import LanguageSizes
 from benchmarks.peers import Peer
 from benchmarks.sonnets import read_sonnets, share_of_right_characters
+from benchmarks.w6 import LanguageSizes
 
 Params = TypeVar("Params")
 Network = Callable[[Params, jax.Array], jax.Array]
@@ -30,22 +30,6 @@ def step_and_state(network: Network, params: Params, learning_rate: float) -> tu
         return optax.apply_updates(params, updates), optimizer_state, value
 
     return jax.jit(step, donate_argnums=(0, 1)), (params, optimizer.init(params))
-
-
-def rounds_of_steps(
-    network: Network, params: Params, sizes: LanguageSizes, tokens: np.ndarray
-) -> Callable[[], jax.Array]:
-    """A function that trains on all given batches once, in their order, and returns the last loss."""
-    step, state = step_and_state(network, params, sizes.learning_rate)
-    batches = jax.device_put(list(tokens))
-
-    def train_round() -> jax.Array:
-        nonlocal state
-        for batch in batches:
-            *state, value = step(*state, batch)
-        return value
-
-    return train_round
 
 
 def epochs_of_sonnets(network: Network, params: Params, sizes: LanguageSizes, seed: int) -> Peer:

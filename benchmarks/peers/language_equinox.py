@@ -5,13 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import w6
-from benchmarks.language_sizes import LanguageSizes
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.donated_steps import epochs_of_sonnets, rounds_of_steps
+from benchmarks.peers.donated_steps import epochs_of_sonnets
 
 LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
 
@@ -25,7 +23,7 @@ class Block(eqx.Module):
     first: eqx.nn.Linear
     second: eqx.nn.Linear
 
-    def __init__(self, sizes: LanguageSizes, key: jax.Array):
+    def __init__(self, sizes: w6.LanguageSizes, key: jax.Array):
         keys, features = jax.random.split(key, 3), sizes.features
         self.attention_norm, self.dense_norm = eqx.nn.LayerNorm(features), eqx.nn.LayerNorm(features)
         biases = {"use_query_bias": True, "use_value_bias": True, "use_output_bias": True}
@@ -48,7 +46,7 @@ class Network(eqx.Module):
     blocks: list[Block]
     norm: eqx.nn.LayerNorm
 
-    def __init__(self, sizes: LanguageSizes, key: jax.Array):
+    def __init__(self, sizes: w6.LanguageSizes, key: jax.Array):
         embedding_key, position_key, *keys = jax.random.split(key, 2 + sizes.depth)
         scale = sizes.features**-0.5
         weight = scale * jax.random.normal(embedding_key, (sizes.count, sizes.features))
@@ -65,17 +63,14 @@ class Network(eqx.Module):
         return jax.vmap(self.norm)(x) @ self.embedding.weight.T
 
 
-def partitioned(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], jax.Array]:
-    """Arrays are separated from the rest once, so plain `jit` with donation works."""
-    return rounds_of_steps(*partitioned_network(sizes, seed), sizes, tokens)
-
-
 def sonnets(mnist: Mnist, seed: int) -> Peer:
-    """W6, by the same step."""
+    """Arrays are separated from the rest once, so plain `jit` with donation works."""
     return epochs_of_sonnets(*partitioned_network(w6.SIZES, seed), w6.SIZES, seed)
 
 
-def partitioned_network(sizes: LanguageSizes, seed: int) -> tuple[Callable[[Network, jax.Array], jax.Array], Network]:
+def partitioned_network(
+    sizes: w6.LanguageSizes, seed: int
+) -> tuple[Callable[[Network, jax.Array], jax.Array], Network]:
     """The function of a network for a batch of sequences, and its arrays."""
     arrays, static = eqx.partition(Network(sizes, jax.random.key(seed)), eqx.is_array)
     return lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from flax import nnx
 
 from benchmarks import w6
-from benchmarks.language_sizes import LanguageSizes
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.donated_steps import epochs_of_sonnets, rounds_of_steps
+from benchmarks.peers.donated_steps import epochs_of_sonnets
 
 LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 
@@ -18,7 +16,7 @@ LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 class Block(nnx.Module):
     """A transformer block, norms first."""
 
-    def __init__(self, sizes: LanguageSizes, rngs: nnx.Rngs):
+    def __init__(self, sizes: w6.LanguageSizes, rngs: nnx.Rngs):
         features = sizes.features
         self.attention_norm, self.dense_norm = nnx.LayerNorm(features, rngs=rngs), nnx.LayerNorm(features, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(sizes.heads, features, decode=False, rngs=rngs)
@@ -33,7 +31,7 @@ class Block(nnx.Module):
 class Network(nnx.Module):
     """Tokens to logits, with the vectors of the embedding for both."""
 
-    def __init__(self, sizes: LanguageSizes, rngs: nnx.Rngs):
+    def __init__(self, sizes: w6.LanguageSizes, rngs: nnx.Rngs):
         self.embedding = nnx.Embed(sizes.count, sizes.features, rngs=rngs)
         shape = sizes.time, sizes.features
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
@@ -47,17 +45,12 @@ class Network(nnx.Module):
         return self.embedding.attend(self.norm(x))
 
 
-def functional(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], jax.Array]:
-    """Split once, then plain `jit` with donation."""
-    return rounds_of_steps(*split_network(sizes, seed), sizes, tokens)
-
-
 def sonnets(mnist: Mnist, seed: int) -> Peer:
-    """W6, by the same step."""
+    """Split once, then plain `jit` with donation."""
     return epochs_of_sonnets(*split_network(w6.SIZES, seed), w6.SIZES, seed)
 
 
-def split_network(sizes: LanguageSizes, seed: int) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
+def split_network(sizes: w6.LanguageSizes, seed: int) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
     """The function of a network, and its arrays."""
     graph, params = nnx.split(Network(sizes, nnx.Rngs(seed)))
     return lambda params, inputs: nnx.merge(graph, params)(inputs), params

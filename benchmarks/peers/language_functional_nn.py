@@ -1,24 +1,21 @@
 """The language model with functional_nn: the epoch of `fit`, differentiated by the formulas and by `jax.grad`."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import numpy as np
 
 import functional_nn as fnn
 from benchmarks import w6
-from benchmarks.language_sizes import LanguageSizes
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer, available_cores
 from benchmarks.peers.functional_nn import LIBRARIES as LIBRARIES
 from benchmarks.peers.functional_nn import Training
 from benchmarks.sonnets import read_sonnets, share_of_right_characters
 from functional_nn.data.dataset import Split
-from functional_nn.training.epoch import EpochResult
 
 
-def network(sizes: LanguageSizes) -> fnn.Layer:
+def network(sizes: w6.LanguageSizes) -> fnn.Layer:
     return fnn.models.language_model(
         sizes.count,
         sizes.time,
@@ -27,22 +24,6 @@ def network(sizes: LanguageSizes) -> fnn.Layer:
         heads=sizes.heads,
         positions="learned",
     ).layer
-
-
-def by_hand(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
-    """Differentiated by the formulas."""
-    return rounds(fnn.with_hand_vjp(network(sizes)), tokens, sizes, seed)
-
-
-def automatically(tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
-    """Differentiated by `jax.grad`."""
-    return rounds(network(sizes), tokens, sizes, seed)
-
-
-def rounds(net: fnn.Layer, tokens: np.ndarray, sizes: LanguageSizes, seed: int) -> Callable[[], EpochResult]:
-    """The program that `fit` runs for an epoch of these batches."""
-    rows = tokens.reshape(-1, tokens.shape[-1])
-    return Training(net, split(rows, rows[:1]), sizes.learning_rate, sizes.batch, seed).epoch
 
 
 def sonnets_by_hand(mnist: Mnist, seed: int) -> Peer:

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, scaled_dot_product_attention
 
 from benchmarks import w6
-from benchmarks.language_sizes import LanguageSizes
 from benchmarks.mnist import Mnist
 from benchmarks.peers import Peer
 from benchmarks.peers.pytorch_steps import best_device, device_name, epochs
@@ -17,7 +16,7 @@ LIBRARIES = ("torch",)
 class Block(nn.Module):
     """A transformer block, norms first. Queries, keys and values are one product."""
 
-    def __init__(self, sizes: LanguageSizes):
+    def __init__(self, sizes: w6.LanguageSizes):
         super().__init__()
         features, self.heads = sizes.features, sizes.heads
         self.attention_norm, self.dense_norm = nn.LayerNorm(features), nn.LayerNorm(features)
@@ -36,7 +35,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Tokens (batch, time) to logits (batch, time, count), with the vectors of the embedding for both."""
 
-    def __init__(self, sizes: LanguageSizes):
+    def __init__(self, sizes: w6.LanguageSizes):
         super().__init__()
         self.embedding = nn.Embedding(sizes.count, sizes.features)
         nn.init.normal_(self.embedding.weight, std=sizes.features**-0.5)  # the default is too large for logits

@@ -9,8 +9,6 @@ import importlib.util
 
 import lazy_loader
 
-from functional_nn.core.display import set_html_maker
-
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _NAMESPACES = (
@@ -25,8 +23,6 @@ _NAMESPACES = (
     "sweeps",
     "training",
 )
-
-set_html_maker(lambda value: importlib.import_module(f"{__name__}.reports.notebook.makers").html_of(value))
 
 
 def __getattr__(name: str):

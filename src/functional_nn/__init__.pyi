@@ -101,7 +101,6 @@ from .losses.regression import mean_absolute_error as mean_absolute_error
 from .losses.regression import mean_squared_error as mean_squared_error
 from .models.named_models import model as model
 from .reports import plots as plots
-from .reports.notebook.show import show as show
 from .reports.summary import summary as summary
 from .sweeps.grid import grid as grid
 from .sweeps.sweep import sweep as sweep

@@ -26,15 +26,9 @@ BENCHMARKS = [
             "w6",
             "all",
             "tables",
-            "accuracy",
-            "depth",
             "compile",
-            "language",
             "growth",
-            "tails",
-            "targets",
             "accelerator",
-            "mnist-records",
         )
     ),
 ]

@@ -35,7 +35,7 @@ def nothing(theirs: Tensors) -> dict[str, Any]:
 def read(kind: str, theirs: Tensors, *, shapes=None, **about) -> dict[str, Any]:
     """The parameters of a layer of this kind, by the map of the package."""
     layer = NetworkLayer(kind, kind, shapes or {}, **about)
-    return trees.unflatten(PYTORCH.maps[kind].read(theirs, layer))
+    return trees.unflatten(PYTORCH[kind].read(theirs, layer))
 
 
 def linear(theirs: Tensors) -> dict[str, Any]:

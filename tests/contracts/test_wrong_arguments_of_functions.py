@@ -172,7 +172,6 @@ def calls():
             | {"positions": "rotary", "tied": True},
         ),
         "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
-        "show": (fnn.show, {"value": NET, "in_shape": (3,)}),
         "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
         "zipped": (lambda a, b: fnn.sweeps.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
         "crossed": (lambda a, b: fnn.sweeps.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),
@@ -287,28 +286,13 @@ def calls():
         "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
         "layer_of": (
             fnn.exchange.layer_of,
-            {"module": lambda key: None, "name": "module", "train_argument": None, "backward": None},
+            {"module": lambda key: None, "name": "module", "backward": None},
         ),
         "to_onnx": (
             fnn.exchange.to_onnx,
             {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None},
         ),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
-        **{
-            name: (
-                getattr(fnn.exchange, name),
-                {"net": NET, "model": None, "in_shape": (3,), "names": None, "check": True},
-            )
-            for name in ("from_keras", "from_flax", "from_equinox")
-        },
-        **{
-            name: (
-                getattr(fnn.exchange, name),
-                {"net": NET, "params": tree, "state": {}, "in_shape": (3,), "model": None, "names": None}
-                | {"check": True},
-            )
-            for name in ("to_keras", "to_flax", "to_equinox")
-        },
         "load_parameters": (fnn.storage.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,

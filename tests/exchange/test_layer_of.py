@@ -1,4 +1,4 @@
-"""Modules of Flax NNX, Flax Linen, Haiku and Equinox as layers: they compute, train and draw as in their library."""
+"""Modules of Flax NNX and Equinox as layers: they compute, train and draw as in their library."""
 
 import sys
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.exchange import layer_of
 
-LIBRARIES = ("nnx", "linen", "haiku", "equinox")
+LIBRARIES = ("nnx", "equinox")
 KEY, OTHER_KEY = jax.random.split(jax.random.key(3))
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
@@ -51,52 +51,6 @@ def of_nnx(rate):
         )
 
     return SimpleNamespace(module=lambda key: Net(nnx.Rngs(key)), own=own)
-
-
-def of_linen(rate):
-    linen = pytest.importorskip("flax.linen")
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x, train: bool):
-            x = linen.BatchNorm(use_running_average=not train)(linen.Dense(5)(x))
-            return linen.Dropout(rate, deterministic=not train)(x)
-
-    def own(train):
-        net = Net()
-        variables = net.init(KEY, X, train=False)
-
-        def loss(params):
-            y, new = net.apply(variables | {"params": params}, X, train=train, mutable=["batch_stats"])
-            return total(y)[0], (y, new)
-
-        gradient, (y, new) = jax.grad(loss, has_aux=True)(variables["params"])
-        return y, fnn.trees.flatten(new), fnn.trees.flatten(gradient)
-
-    return SimpleNamespace(module=Net(), own=own)
-
-
-def of_haiku(rate):
-    hk = pytest.importorskip("haiku")
-
-    def net(x, is_training):
-        x = hk.BatchNorm(True, True, 0.9)(hk.nets.MLP([5])(x), is_training)
-        return hk.dropout(hk.next_rng_key(), rate, x) if rate and is_training else x
-
-    function = hk.transform_with_state(net)
-
-    def own(train):
-        # Its batch norm starts with the statistics of this input.
-        params, state = function.init(KEY, np.zeros((1, 4), "float32"), True)
-
-        def loss(params):
-            y, new = function.apply(params, state, None, X, train)
-            return total(y)[0], (y, new)
-
-        gradient, (y, new) = jax.grad(loss, has_aux=True)(params)
-        return y, fnn.trees.flatten(new), fnn.trees.flatten(gradient)
-
-    return SimpleNamespace(module=function, own=own)
 
 
 def of_equinox(rate):
@@ -226,7 +180,7 @@ def test_in_a_chain_fit_and_sweep(library):
         )
 
 
-@pytest.mark.parametrize("library", ["nnx", "equinox"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_module_keeps_its_values(library):
     """``init`` gives the values of a module, and training that reuses their memory leaves the module as it was."""
     module = case(library).module(OTHER_KEY)
@@ -248,51 +202,21 @@ def test_a_layer_has_the_values_of_an_nnx_module_when_it_was_made():
     assert (layer.init(KEY, (4,))[0]["kernel"] == before).all()
 
 
-@pytest.mark.parametrize("library", ["linen", "haiku"])
-def test_a_layer_of_tokens(library):
-    """The library is asked which type of input it takes."""
-    if library == "linen":
-        module = pytest.importorskip("flax.linen").Embed(7, 3)
-    else:
-        hk = pytest.importorskip("haiku")
-        module = hk.transform(lambda tokens: hk.Embed(7, 3)(tokens))
-    net = fnn.chain(layer_of(module), fnn.dense(2))
-    params, state = net.init(KEY, (5,))
-    assert net.apply(params, state, np.zeros((2, 5), np.int32), train=False)[0].shape == (2, 5, 2)
-
-
 def test_a_formula_is_used_and_checked():
-    linen = pytest.importorskip("flax.linen")
+    nnx = pytest.importorskip("flax.nnx")
 
     def backward(residuals, y_bar):
         params, _, x = residuals
         return {"kernel": x.T @ y_bar}, y_bar @ params["kernel"].T
 
-    module = linen.Dense(3, use_bias=False)
+    def module(key):
+        return nnx.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(key))
+
     assert fnn.gradients.check_layer(layer_of(module, backward=backward), (4,)).passed
     wrong = layer_of(
         module, backward=lambda residuals, y_bar: (backward(residuals, y_bar)[0], y_bar @ jnp.ones((3, 4)))
     )
     assert {verdict.leaf for verdict in fnn.gradients.check_layer(wrong, (4,)).failures} == {"x"}
-
-
-def test_the_argument_of_training():
-    linen = pytest.importorskip("flax.linen")
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x, learns=False):
-            return x + 1 if learns else x
-
-    with pytest.raises(InputError, match=r"got one with learns\. Name the one .* train_argument='learns'"):
-        layer_of(Net())
-    with pytest.raises(InputError, match="train_argument: expected an argument of the call: learns, got 'train'"):
-        layer_of(Net(), train_argument="train")
-    layer = layer_of(Net(), train_argument="learns")
-    assert (layer.apply({}, {}, X, train=True)[0] == X + 1).all()
-    assert (layer.apply({}, {}, X, train=False)[0] == X).all()
-    layer = layer_of(linen.Dropout(0.5))  # deterministic is true in evaluation
-    assert (layer.apply({}, {}, X, train=False)[0] == X).all()
 
 
 def test_what_is_no_module():
@@ -306,15 +230,13 @@ def test_what_is_no_module():
         (lambda: None, "got a function that raises TypeError"),
         (fails, "got a function that raises KeyError: 'units'. It is called with one argument, a key"),
     ):
-        with pytest.raises(InputError, match=f"module: expected a Flax Linen module, .*{words}"):
+        with pytest.raises(InputError, match=f"module: expected a Flax NNX or Equinox module, .*{words}"):
             layer_of(given)
-    with pytest.raises(InputError, match="train_argument: expected None for all but Linen modules"):
-        layer_of(lambda key: None, train_argument="train")
 
 
 def test_libraries_that_are_not_loaded_stay_so(monkeypatch):
     """They are recognized among the loaded modules. An import of None is an error."""
-    for name in ("flax", "flax.nnx", "flax.linen", "haiku", "equinox"):
+    for name in ("flax", "flax.nnx", "equinox"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="got a function that makes a list"):
         layer_of(lambda key: [])

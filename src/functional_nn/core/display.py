@@ -1,29 +1,31 @@
-"""How objects show themselves in a notebook: the hook for their HTML, and whether this is a notebook.
-
-Objects of every layer of the package show themselves as HTML. The makers of the HTML are in ``reports``, which these
-objects cannot import, because imports point downward. So the package's root gives the function here. What a program
-computes does not depend on it.
-"""
+"""How objects show themselves in a notebook: as a table or as text, and whether this is a notebook."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from html import escape
 
-HtmlMaker = Callable[[object], str]
-"""Makes the HTML of an object."""
-
-_makers: list[HtmlMaker] = []
+from functional_nn.core.errors import escaped
 
 
-def set_html_maker(maker: HtmlMaker) -> None:
-    """Sets the function that ``html_repr`` calls."""
-    _makers[:] = [maker]
+def html_text(value: object) -> str:
+    """An object's text in letters of equal width, for ``_repr_html_`` where ``repr`` is shorter than ``str``."""
+    return f"<pre>{escape(str(value))}</pre>"
 
 
-def html_repr(value: object) -> str | None:
-    """The HTML of an object, for its ``_repr_html_``; None, for the plain ``repr``, if no maker is set."""
-    return _makers[0](value) if _makers else None
+def html_table(sentence: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A sentence and a table below it, for ``_repr_html_``. It needs no script and takes the style of the page.
+
+    >>> html_table("a < b", ["x"], [["1"]])
+    '<p>a &lt; b</p><table><thead><tr><th>x</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>'
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(escaped(cell))}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<p>{escape(sentence)}</p><table><thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def in_notebook() -> bool:

@@ -11,7 +11,6 @@ import jax
 from jax.tree_util import Partial
 
 from functional_nn.core.cotangents import TypesByPath, cast_cotangents, cotangents_of
-from functional_nn.core.display import html_repr
 from functional_nn.core.errors import FormulaMissing, InputError, inside
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Masked, Value
@@ -89,8 +88,6 @@ class Layer(NamedTuple):
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
         return text if len(text) <= MOST_SHOWN_OF_A_NETWORK else f"{text[: MOST_SHOWN_OF_A_NETWORK - 1]}…"
-
-    _repr_html_ = html_repr
 
     def __call__(self, *arguments: object, **options: object) -> None:
         """Raises a TypeError that says how a layer is called: a layer holds no parameters."""

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 
-from functional_nn.core.display import html_repr, in_notebook
+from functional_nn.core.display import in_notebook
 
 UPDATE_SECONDS = 0.1
 """The least time between two updates of a bar in a notebook. Each update is a message to the browser."""
@@ -48,7 +49,11 @@ class ProgressState:
         text = f", {self.text}" if self.text else ""
         return f"{self.title} {self.done}/{self.total}, {self.seconds:.1f} s{text}"
 
-    _repr_html_ = html_repr
+    def _repr_html_(self) -> str:
+        left = "" if self.seconds_left is None else f", {self.seconds_left:.1f} s left"
+        cut = ", ended early" if self.has_ended and self.done < self.total else ""
+        bar = f'<progress max="{self.total}" value="{self.done}" aria-label="{escape(self.title)}"></progress>'
+        return f"<p>{bar} {escape(repr(self))}{left}{cut}</p>"
 
 
 def is_progress_shown(show: bool | None) -> bool:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from functional_nn.core.channels_first import TRANSPOSE, looks_channels_first
 from functional_nn.core.counts import is_count
-from functional_nn.core.display import html_repr
 from functional_nn.core.errors import DataError, InputError, escaped, short_repr
 from functional_nn.data.validation import training_and_validation
 
@@ -80,8 +79,6 @@ class Dataset(NamedTuple):
 
     def __repr__(self) -> str:
         return escaped(f"<Dataset {self.name}: {self._sizes()}>")
-
-    _repr_html_ = html_repr
 
     def _sizes(self) -> str:
         size = "x".join(str(length) for length in self.train_images.shape[1:])
@@ -168,8 +165,6 @@ class Split(NamedTuple):
             if x is not None:
                 texts.append(f"{words} examples {in_words(x)}, labels {in_words(labels)}")
         return f"<Split: {'; '.join(texts)}>"
-
-    _repr_html_ = html_repr
 
 
 def make_dataset(

@@ -1,10 +1,4 @@
-from .equinox_parameters import from_equinox as from_equinox
-from .equinox_parameters import to_equinox as to_equinox
-from .flax_parameters import from_flax as from_flax
-from .flax_parameters import to_flax as to_flax
 from .hub_folder import to_hub as to_hub
-from .keras_parameters import from_keras as from_keras
-from .keras_parameters import to_keras as to_keras
 from .modules.layer_of import layer_of as layer_of
 from .onnx_models import to_onnx as to_onnx
 from .pytorch_parameters import from_torch as from_torch

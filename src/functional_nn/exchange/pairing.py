@@ -1,4 +1,4 @@
-"""Pairing the layers of a network with the modules of another library, and exchanging their arrays."""
+"""Pairing the layers of a network with the modules of PyTorch, and exchanging their arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.suggestions import suggest
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.output_check import Check, Outputs, check_argument, check_is_unambiguous, check_outputs
-from functional_nn.exchange.weight_maps import GROUPS, Library, Module
+from functional_nn.exchange.pytorch_maps import PYTORCH
+from functional_nn.exchange.weight_maps import GROUPS, Module
 from functional_nn.storage.arrays import MOST_LISTED, listed
 
 Names: TypeAlias = Mapping[str, str]
@@ -22,7 +23,6 @@ Names: TypeAlias = Mapping[str, str]
 
 
 def read_modules(
-    library: Library,
     net: Layer,
     modules: Sequence[Module],
     in_shape: Shapes,
@@ -33,7 +33,7 @@ def read_modules(
     """The trees of a network with the arrays of modules: ``(params, state)``.
 
     Args:
-        library, net: the library and the network.
+        net: the network.
         modules: the modules with their arrays.
         in_shape: the shape of an example.
         names: for some layers, the path of the module.
@@ -42,10 +42,10 @@ def read_modules(
     """
     net, check = as_layer(net), check_argument(check)
     layers = network_layers(net, in_shape)
-    pairs = _pairs(library, layers, modules, names)
+    pairs = _pairs(layers, modules, names)
     arrays, problems = [], []
     for layer, module in pairs:
-        weight_map = library.maps[layer.kind]
+        weight_map = PYTORCH[layer.kind]
         ours = _mapped(weight_map.read, module.arrays, layer)
         # The other direction has to give all arrays of the module back. Otherwise one of them was not read.
         back = {} if ours is None else _mapped(weight_map.write, ours, layer, module.arrays) or {}
@@ -53,14 +53,13 @@ def read_modules(
             problems.append(_misfit(layer, module))
         else:
             arrays.append(ours)
-    _raise_if_any(library, problems)
+    _raise_if_any(problems)
     params, state = trees_of(net, in_shape, layers, arrays)
     _check(net, params, state, in_shape, layers, modules, check, outputs)
     return params, state
 
 
 def write_modules(
-    library: Library,
     net: Layer,
     params: Params,
     state: State,
@@ -72,8 +71,8 @@ def write_modules(
     check_trees(params, state)
     written: dict[str, np.ndarray] = {}
     problems = []
-    for layer, module in _pairs(library, network_layers(as_layer(net), in_shape), modules, names):
-        theirs = _mapped(library.maps[layer.kind].write, arrays_of(layer, params, state), layer, module.arrays) or {}
+    for layer, module in _pairs(network_layers(as_layer(net), in_shape), modules, names):
+        theirs = _mapped(PYTORCH[layer.kind].write, arrays_of(layer, params, state), layer, module.arrays) or {}
         # A bias of zeros that the module does not have changes nothing.
         left_out = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
         theirs = {name: array for name, array in theirs.items() if name not in left_out}
@@ -82,7 +81,7 @@ def write_modules(
             written |= {module.names[name]: np.array(array, order="C") for name, array in theirs.items()}
         else:
             problems.append(_misfit(layer, module))
-    _raise_if_any(library, problems)
+    _raise_if_any(problems)
     return written
 
 
@@ -101,13 +100,13 @@ def check_written(
 
 
 def _pairs(
-    library: Library, layers: Sequence[NetworkLayer], modules: Sequence[Module], names: Names | None
+    layers: Sequence[NetworkLayer], modules: Sequence[Module], names: Names | None
 ) -> list[tuple[NetworkLayer, Module]]:
     """Each layer with its module: those that ``names`` says, and the others of each group in their order."""
-    unknown = [layer for layer in layers if layer.kind not in library.maps]
+    unknown = [layer for layer in layers if layer.kind not in PYTORCH]
     if unknown:
         given = ", ".join(f"{layer.label} ({layer.kind})" for layer in unknown)
-        raise InputError("net", f"layers that {library.name} has too ({', '.join(library.maps)})", given)
+        raise InputError("net", f"layers that PyTorch has too ({', '.join(PYTORCH)})", given)
     by_label = {layer.label: layer for layer in layers}
     by_path = {module.path: module for module in modules}
     chosen: dict[str, Module] = {}
@@ -118,7 +117,7 @@ def _pairs(
         if label not in by_label:
             raise InputError("names", "layers of the network", repr(label), suggest(label, by_label))
         if path not in by_path:
-            raise InputError("names", f"modules of the {library.name} model", repr(path), suggest(path, by_path))
+            raise InputError("names", "modules of the PyTorch model", repr(path), suggest(path, by_path))
         chosen[label] = by_path.pop(path)
     problems = []
     for group in dict.fromkeys(GROUPS.values()):
@@ -132,9 +131,7 @@ def _pairs(
         chosen |= dict(zip(ours, theirs, strict=False))
     if problems:
         remedy = "Change the network, or pair them yourself: names={path of a layer: path of its module}."
-        raise InputError(
-            "net", f"as many layers of each kind as the {library.name} model has", listed(problems), remedy
-        )
+        raise InputError("net", "as many layers of each kind as the PyTorch model has", listed(problems), remedy)
     return [(layer, chosen[layer.label]) for layer in layers]
 
 
@@ -160,10 +157,9 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
     return f"{layer.label} ({layer.kind}: {ours}) does not fit {path} ({theirs})"
 
 
-def _raise_if_any(library: Library, problems: Sequence[str]) -> None:
+def _raise_if_any(problems: Sequence[str]) -> None:
     if problems:
-        expected = f"layers with the shapes of the {library.name} model"
-        raise InputError("net", expected, f"others: {listed(problems)}")
+        raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
 
 
 def _check(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
-from functional_nn.exchange.weight_maps import Library, WeightMap, prelu, renamed
+from functional_nn.exchange.weight_maps import WeightMap, prelu, renamed
 
 
 def _read_dense(theirs: Arrays, layer: NetworkLayer) -> Arrays:
@@ -191,21 +191,19 @@ _NORM = for_each_feature(
 _RECURRENT = WeightMap(_read_recurrent, _write_recurrent)
 _CONVOLUTION = WeightMap(_read_convolution, _write_convolution)
 
-PYTORCH = Library(
-    "PyTorch",
-    {
-        "dense": WeightMap(_read_dense, _write_dense),
-        "embedding": _SAME,
-        "unembedding": _SAME,
-        "learned_positions": _SAME,
-        "conv": _CONVOLUTION,
-        "conv_transpose": _CONVOLUTION,
-        "norm": _NORM,
-        "batch_norm": _NORM,
-        "prelu": for_each_feature(prelu("weight")),
-        "rnn": _RECURRENT,
-        "lstm": _RECURRENT,
-        "gru": WeightMap(_read_gru, _write_gru),
-        "attention": WeightMap(_read_attention, _write_attention),
-    },
-)
+PYTORCH = {
+    "dense": WeightMap(_read_dense, _write_dense),
+    "embedding": _SAME,
+    "unembedding": _SAME,
+    "learned_positions": _SAME,
+    "conv": _CONVOLUTION,
+    "conv_transpose": _CONVOLUTION,
+    "norm": _NORM,
+    "batch_norm": _NORM,
+    "prelu": for_each_feature(prelu("weight")),
+    "rnn": _RECURRENT,
+    "lstm": _RECURRENT,
+    "gru": WeightMap(_read_gru, _write_gru),
+    "attention": WeightMap(_read_attention, _write_attention),
+}
+"""The weight map of each kind of layer that PyTorch has."""

@@ -88,7 +88,7 @@ def from_torch(
     modules = _modules(_arrays("source", source))
     has_program = not isinstance(source, Mapping | str | os.PathLike)
     outputs = _outputs_of(source, modules) if has_program else None
-    return read_modules(PYTORCH, net, modules, in_shape, names, check, outputs)
+    return read_modules(net, modules, in_shape, names, check, outputs)
 
 
 def to_torch(
@@ -128,9 +128,9 @@ def to_torch(
     check = check_argument(check)
     if like is None:
         modules = [_default_module(layer) for layer in network_layers(as_layer(net), in_shape)]
-        return write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+        return write_modules(net, params, state, in_shape, modules, names)
     modules = _modules(_arrays("like", like))
-    written = write_modules(PYTORCH, net, params, state, in_shape, modules, names)
+    written = write_modules(net, params, state, in_shape, modules, names)
     if isinstance(like, Mapping | str | os.PathLike):
         check_written(net, params, state, in_shape, modules, check, None)
         return written
@@ -292,7 +292,7 @@ def _default_module(layer: NetworkLayer) -> Module:
     """The module of a layer whose path is the layer's, with points in place of slashes."""
     zeros = {name: np.zeros(shape, np.bool_) for name, shape in layer.shapes.items()}
     path = layer.path.replace("/", ".") + (f".{layer.copy}" if layer.copy is not None else "")
-    arrays = PYTORCH.maps[layer.kind].write(zeros, layer, {}) if layer.kind in PYTORCH.maps else {}
+    arrays = PYTORCH[layer.kind].write(zeros, layer, {}) if layer.kind in PYTORCH else {}
     suffix = "_l0" if "weight_ih" in arrays else ""
     names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
     return Module(path, GROUPS.get(layer.kind, GROUPS["others"]), arrays, names)

@@ -1,4 +1,4 @@
-"""What a library keeps in place of this package's arrays: its modules, and a map for each kind of layer."""
+"""What PyTorch keeps in place of this package's arrays: modules, and a map for each kind of layer."""
 
 from __future__ import annotations
 
@@ -87,37 +87,18 @@ class WeightMap(NamedTuple):
     write: Callable[[Arrays, NetworkLayer, Arrays], Arrays]
 
 
-class Library(NamedTuple):
-    """A library whose models are read and written.
-
-    Args:
-        name: its name in messages.
-        maps: the weight map of each kind of layer that it has.
-    """
-
-    name: str
-    maps: Mapping[str, WeightMap]
-
-
 def renamed(names: Mapping[str, str]) -> WeightMap:
     """A map that changes names only: from theirs to ours. Arrays that a layer does not have are left out.
 
-    Two of their names may stand for one of ours. Then the one that the module has is written.
-
-    >>> renamed({"gamma": "scale", "scale": "scale"}).read({"gamma": 1}, None)
+    >>> renamed({"gamma": "scale", "beta": "bias"}).read({"gamma": 1}, None)
     {'scale': 1}
     """
-    theirs_of: dict[str, list[str]] = {}
-    for name, own in names.items():
-        theirs_of.setdefault(own, []).append(name)
 
     def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-        return {ours: theirs[name] for name, ours in names.items() if name in theirs}
+        return {own: theirs[name] for name, own in names.items() if name in theirs}
 
     def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-        present = {own: candidates for own, candidates in theirs_of.items() if own in ours}
-        chosen = {own: next((name for name in names if name in like), names[0]) for own, names in present.items()}
-        return {chosen[own]: ours[own] for own in present}
+        return {name: ours[own] for name, own in names.items() if own in ours}
 
     return WeightMap(read, write)
 
@@ -137,25 +118,3 @@ def prelu(name: str) -> WeightMap:
         return {name: slope.reshape(-1)[0].reshape(like[name].shape) if is_one else slope}
 
     return WeightMap(read, write)
-
-
-def projections(parts: Mapping[str, str]) -> WeightMap:
-    """The map of attention whose parts have a ``kernel`` of our shape: by their names there and here.
-
-    The bias of the keys is left out: it adds the same number to all scores of a query, so
-    the attention weights stay the same.
-    """
-    names = {
-        f"{part}/{theirs}": f"{own}/{ours}"
-        for part, own in parts.items()
-        for theirs, ours in (("kernel", "weight"), ("bias", "bias"))
-        if (own, ours) != ("key", "bias")
-    }
-    of_names = renamed(names)
-    key = next(part for part, own in parts.items() if own == "key")
-
-    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-        theirs = of_names.write(ours, layer, like)
-        return theirs | ({f"{key}/bias": np.zeros_like(ours["query/bias"])} if "query/bias" in ours else {})
-
-    return WeightMap(of_names.read, write)

@@ -9,5 +9,5 @@ from .mutation.mutants import mutate as mutate
 from .search.worst import Worst as Worst
 from .search.worst import WorstPoint as WorstPoint
 from .search.worst import worst as worst
-from .textbook.optimizer_check import check_optimizer as check_optimizer
-from .textbook.rule import TextbookRule as TextbookRule
+from .textbook import TextbookRule as TextbookRule
+from .textbook import check_optimizer as check_optimizer

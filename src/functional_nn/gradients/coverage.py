@@ -21,8 +21,7 @@ from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, c
 from functional_nn.gradients.compare.report import Report, combine_reports
 from functional_nn.gradients.compare.verdict import Verdict
 from functional_nn.gradients.mutation.planting import plant
-from functional_nn.gradients.textbook.optimizer_cases import CASES as OPTIMIZER_CASES
-from functional_nn.gradients.textbook.optimizer_check import optimizer_verdicts
+from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
 TYPES = ("float64", "float32", "bfloat16")
@@ -110,8 +109,7 @@ def missing() -> list[str]:
         beginning = f"{name.removesuffix('_with')}_"
         if name not in cases and not any(case.startswith(beginning) for case in cases):
             found.append(name)
-    compared = {case.name for case in OPTIMIZER_CASES}
-    return found + [f"optimizer {name}" for name in fnn.training.OPTIMIZERS if name not in compared]
+    return found
 
 
 def _check_layer_case(case: LayerCase, quick: bool) -> Report:

@@ -7,12 +7,14 @@ from typing import NamedTuple
 from jax.typing import DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_table
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_dtype
 from functional_nn.jaxprs.layer_uses import layer_uses, trace_layers
+
+HEADS = ("layer", "output shape", "parameters", "bytes", "FLOPs")
 
 
 class SummaryRow(NamedTuple):
@@ -35,13 +37,14 @@ class Summary(NamedTuple):
     total: SummaryRow
 
     def __str__(self) -> str:
-        heads = ("layer", "output shape", "parameters", "bytes", "FLOPs")
-        head, *rows, total = aligned([heads, *(_cells(row) for row in (*self.rows, self.total))], numbers_from=2)
+        head, *rows, total = aligned([HEADS, *(_cells(row) for row in (*self.rows, self.total))], numbers_from=2)
         rule = "-" * len(head)
         return "\n".join((head, rule, *rows, rule, total))
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+
+    def _repr_html_(self) -> str:
+        return html_table(self.total.layer, HEADS, map(_cells, (*self.rows, self.total)))
 
 
 def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None = None) -> Summary:

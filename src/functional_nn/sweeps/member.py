@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from functional_nn.core.display import html_repr
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Params, State
 from functional_nn.core.texts import words
@@ -53,8 +52,6 @@ class Member:
         metrics = {name: self.last(name) for name in self.curves} | dict(self.test_metrics)
         numbers = "".join(f", {words(name)} {value:.4f}" for name, value in metrics.items())
         return f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})"
-
-    _repr_html_ = html_repr
 
     @property
     def epochs(self) -> int:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_table
 from functional_nn.core.errors import FormulaMissing, InputError, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape, Shapes
@@ -255,7 +255,10 @@ class SweepResult:
         return "\n".join(map(escaped, (*settings_table(self), *sentences(self))))
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+
+    def _repr_html_(self) -> str:
+        (heads, *rows), _ = settings_cells(self)
+        return html_table(". ".join(sentences(self)), heads, rows)
 
     @property
     def _columns(self) -> list[str]:
@@ -428,6 +431,15 @@ MOST_ROWS = 20
 
 def settings_table(result: HasMembers) -> list[str]:
     """The lines of the table."""
+    cells, left_out = settings_cells(result)
+    lines = aligned(cells, numbers_from=0)
+    if left_out:
+        lines.append(f"… and {left_out} more")
+    return lines
+
+
+def settings_cells(result: HasMembers) -> tuple[list[list[str]], int]:
+    """The cells of the table, with the heads first, and the number of settings that are left out."""
     metric = chosen_metric(result, None)
     settings = ranked_settings(result, metric)
     names = [name for name in result.varied if name != "seed"]
@@ -448,11 +460,7 @@ def settings_table(result: HasMembers) -> list[str]:
         epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
         not_run = [str(row.not_run or "")] if interrupted else []
         cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or ""), *not_run])
-    lines = aligned(cells, numbers_from=0)
-    left_out = len(settings) - len(listed)
-    if left_out:
-        lines.append(f"… and {left_out} more")
-    return lines
+    return cells, len(settings) - len(listed)
 
 
 def ranked_settings(result: HasMembers, metric: str) -> list[Setting]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import NamedTuple
 
 import jax
 
 from functional_nn.core.counts import counted
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_table
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import words
@@ -19,6 +20,9 @@ from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState
+
+MOST_EPOCHS = 50
+"""Of a longer history, a notebook shows epochs at equal distances, the first and the last."""
 
 
 class EpochMetrics(NamedTuple):
@@ -96,7 +100,15 @@ class EpochHistory(tuple[EpochMetrics, ...]):
 
     __slots__ = ()
 
-    _repr_html_ = html_repr
+    def _repr_html_(self) -> str:
+        every = -(-len(self) // MOST_EPOCHS)
+        shown = [row for number, row in enumerate(self, 1) if number % every == 0 or number in (1, len(self))]
+        names = list(self[-1].metrics) if self else []
+        rows = [
+            (str(row.epoch), *(f"{row.metrics.get(name, math.nan):.4f}" for name in names), f"{row.seconds:.3g} s")
+            for row in shown
+        ]
+        return html_table(counted(len(self), "epoch"), ("epoch", *map(words, names), "time"), rows)
 
 
 jax.tree_util.register_pytree_node(
@@ -147,7 +159,9 @@ class Run:
         texts = [f"{words(name)} {value:.4f}" for name, value in metrics.items()]
         return f"Run({', '.join((self.status, epochs, *texts))})"
 
-    _repr_html_ = html_repr
+    def _repr_html_(self) -> str:
+        message = f"<p>{escape(self.message)}</p>" if self.message else ""
+        return f"<p>{escape(repr(self))}</p>{message}{self.history._repr_html_()}"
 
     @property
     def params(self) -> Params:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 
 KINDS = (
     "convolution in a loop",
@@ -38,8 +38,6 @@ class Finding(NamedTuple):
         where = f" in {self.layer}" if self.layer else ""
         return f"{self.kind}{where}: {self.message} {self.remedy}"
 
-    _repr_html_ = html_repr
-
 
 class Explanation(NamedTuple):
     """All findings. It prints one line for each finding, or says that there are none.
@@ -53,7 +51,7 @@ class Explanation(NamedTuple):
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings)) or "nothing to warn of"
 
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
     @property
     def kinds(self) -> set[str]:

@@ -13,7 +13,7 @@ from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.measure.peaks import Peaks
 from functional_nn.bench.measure.timing import Timing
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 from functional_nn.core.texts import words
 
 NEAR = 0.5
@@ -168,7 +168,7 @@ class Benchmark:
         missing = f", not counted: {self.uncounted_text}" if self.uncounted else ""
         return f"Benchmark({self.name}: compile {compile_time}, run {run_time}, {roofline}{missing})"
 
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
     @property
     def at_least(self) -> str:

@@ -11,7 +11,7 @@ from functional_nn.bench.measure.memory import Memory
 from functional_nn.bench.targets.chips import Chip
 from functional_nn.bench.targets.padding import PaddedProduct, wasted_share
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 
 LABEL_WIDTH = 14
 WIDTH = 80
@@ -134,7 +134,7 @@ class TargetReport:
         memory = "" if self.memory is None else f"{in_bytes(self.memory.peak)}, "
         return f"TargetReport({self.name} for {self.chip.name}: compiles, {memory}{bound})"
 
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
     def __str__(self) -> str:
         steps = f", {self.steps} steps a call" if self.steps > 1 else ""

@@ -1,1 +1,1 @@
-"""Modules of Flax NNX, Flax Linen, Haiku and Equinox as layers."""
+"""Modules of Flax NNX and Equinox as layers."""

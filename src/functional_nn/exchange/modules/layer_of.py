@@ -1,4 +1,4 @@
-"""A module of Flax NNX, Flax Linen, Haiku or Equinox as a layer."""
+"""A module of Flax NNX or Equinox as a layer."""
 
 from __future__ import annotations
 
@@ -11,45 +11,32 @@ from functional_nn.core.children import check_name
 from functional_nn.core.errors import InputError, inside, short_repr
 from functional_nn.core.layer import Backward, Layer
 from functional_nn.core.layer_checks import check_key
-from functional_nn.core.validation import check_arrays, check_function, is_function, shown
+from functional_nn.core.validation import check_arrays, check_function, is_function
 from functional_nn.exchange.modules.equinox_modules import functions_of_equinox, is_equinox_module
-from functional_nn.exchange.modules.haiku_functions import functions_of_haiku, is_haiku_function
-from functional_nn.exchange.modules.linen_modules import functions_of_linen, is_linen_module
 from functional_nn.exchange.modules.module_functions import MakeModule, ModuleFunctions, failing_as
 from functional_nn.exchange.modules.nnx_modules import functions_of_nnx, is_nnx_module, with_values_of_nnx
 
-EXPECTED = (
-    "a Flax Linen module, a transformed Haiku function, a Flax NNX or Equinox module, or a function of a key that "
-    "makes a Flax NNX or Equinox module"
-)
+EXPECTED = "a Flax NNX or Equinox module, or a function of a key that makes one"
 
 
-def layer_of(
-    module: Any, *, name: str = "module", train_argument: str | None = None, backward: Backward | None = None
-) -> Layer:
-    """A module of Flax NNX, Flax Linen, Haiku or Equinox as a layer.
+def layer_of(module: Any, *, name: str = "module", backward: Backward | None = None) -> Layer:
+    """A module of Flax NNX or Equinox as a layer.
 
     The parameters of the layer are those that the library trains. Its state is what else the module remembers, such as
     the statistics of batch norm. Both are nested dicts of arrays.
 
-    Flax Linen modules and Haiku functions draw initial values themselves, so give them as they are. Modules of Flax NNX
-    and Equinox hold their values. So give a function of a key that makes the module: ``init`` calls it. If you give the
-    module itself, ``init`` returns the values that it had at that time, whatever the key.
+    Modules of both libraries hold their values. So give a function of a key that makes the module: ``init`` calls it.
+    If you give the module itself, ``init`` returns the values that it had at that time, whatever the key.
 
     Args:
-        module: a Linen module; what ``hk.transform`` or ``hk.transform_with_state`` returned; a module of Flax NNX or
-            Equinox, or a function ``key -> module``. An Equinox module with state is a pair, as
-            ``eqx.nn.make_with_state`` makes it. An Equinox module takes one example, and all others a batch.
+        module: a module of Flax NNX or Equinox, or a function ``key -> module``. An Equinox module with state is a
+            pair, as ``eqx.nn.make_with_state`` makes it. An Equinox module takes one example, and one of Flax a batch.
         name: used in parameter trees and in error messages.
-        train_argument: for Linen and Haiku, the argument of the call that is true in training. By default, the first of
-            ``train``, ``training``, ``is_training``, ``deterministic`` and ``use_running_average`` that the call has.
-            The last two are true in evaluation.
         backward: the formula, ``backward(residuals, y_bar) -> (params_bar, x_bar)``. Its residuals are
             ``(params, state, x)``. Without a formula ``vjp`` raises ``FormulaMissing``; ``jax.grad`` works as always.
 
     Raises:
-        InputError: if the object is none of these, or if it is unclear which argument says that a call is in training.
-            The layer itself raises it if the module fails.
+        InputError: if the object is none of these. The layer itself raises it if the module fails.
 
     >>> import equinox as eqx, functional_nn as fnn  # doctest: +SKIP
     >>> layer = layer_of(lambda key: eqx.nn.MLP(784, 10, 64, 2, key=key))  # doctest: +SKIP
@@ -61,7 +48,7 @@ def layer_of(
     check_name(name)
     if backward is not None:
         check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
-    functions = _functions_of(module, train_argument)
+    functions = _functions_of(module)
 
     def init(key, in_shape):
         check_key(key)
@@ -83,15 +70,8 @@ def layer_of(
     return Layer(name, init, forward, backward)
 
 
-def _functions_of(module: Any, train_argument: str | None) -> ModuleFunctions:
+def _functions_of(module: Any) -> ModuleFunctions:
     """How the library of a module initializes and runs it."""
-    if is_linen_module(module):
-        return functions_of_linen(module, train_argument)
-    if is_haiku_function(module):
-        return functions_of_haiku(module, train_argument)
-    if train_argument is not None:
-        expected = "None for all but Linen modules and Haiku functions"
-        raise InputError("train_argument", expected, shown(train_argument))
     if is_nnx_module(module):
         return functions_of_nnx(with_values_of_nnx(module))
     if is_equinox_module(module):
@@ -103,9 +83,7 @@ def _functions_of(module: Any, train_argument: str | None) -> ModuleFunctions:
         return functions_of_nnx(module)
     if is_equinox_module(made):
         return functions_of_equinox(module)
-    given = f"a function that makes a {type(made).__name__}"
-    is_given_itself = is_linen_module(made) or is_haiku_function(made)
-    raise InputError("module", EXPECTED, given, "Give what it makes." if is_given_itself else "")
+    raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
 
 
 def _example_of(make: MakeModule) -> Any:

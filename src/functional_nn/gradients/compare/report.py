@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from functional_nn.core.display import html_repr
-from functional_nn.gradients.compare.report_table import WIDTH, text_table
+from functional_nn.core.display import html_table
+from functional_nn.gradients.compare.report_table import HEADS, WIDTH, table_cells, table_rows, text_table
 from functional_nn.gradients.compare.verdict import Verdict, worst_verdicts
 
 
@@ -136,7 +136,12 @@ class Report:
         return f"{verdict_line}\n\n{text_table(self.verdicts)}" if self.verdicts else verdict_line
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+
+    def _repr_html_(self) -> str:
+        groups, left_out = table_rows(self.verdicts)
+        rows = [(mark, group.worst.subject, *others) for group in groups for mark, *others in (table_cells(group),)]
+        more = f" … and {left_out:,} more comparisons that pass" if left_out else ""
+        return html_table(f"{self._verdict_line}{more}", (HEADS[0], "subject", *HEADS[1:]), rows)
 
 
 def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: float | None = None) -> Report:

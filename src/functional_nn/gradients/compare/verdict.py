@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from functional_nn.core.display import html_repr
-
 Outcome = Literal["pass", "fail", "inconclusive"]
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
@@ -67,8 +65,6 @@ class Verdict:
     automatic: float | None = None
     arbiter: float | None = None
     note: str = ""
-
-    _repr_html_ = html_repr
 
     @property
     def automatic_outcome(self) -> Outcome | None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function, check_number, shown
@@ -91,7 +91,7 @@ class Worst:
         refused = f"; not computed: {', '.join(self.refused)}" if self.refused else ""
         return f"Worst({self.name}: {where}, of {self.evaluations} points{refused})"
 
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
     def __str__(self) -> str:
         refused = [f"{quantity}: not computed, {message}" for quantity, message in self.refused.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from functional_nn.core.display import html_repr
+from functional_nn.core.display import html_text
 
 WIDTH = 110
 
@@ -183,7 +183,7 @@ class NonFinite:
         return f"{self.count:,} of its elements are not finite" if self.count > 1 else "no other element is"
 
     __repr__ = __str__
-    _repr_html_ = html_repr
+    _repr_html_ = html_text
 
 
 def _listed(paths: tuple[str, ...]) -> str:

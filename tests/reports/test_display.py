@@ -1,6 +1,7 @@
-"""What appears in a notebook and in a terminal: progress, ``show``, and figures."""
+"""What objects show in a notebook: tables, progress, and figures."""
 
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import optax
@@ -8,10 +9,14 @@ import pytest
 from PIL import Image
 
 import functional_nn as fnn
+from functional_nn.bench.diagnose.findings import Explanation, Finding
 from functional_nn.core.display import in_notebook
 from functional_nn.core.progress import ProgressState, progress_bar
+from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.reports.plots.axes import make_axes
-from functional_nn.training.run import EpochHistory, EpochMetrics
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.training.run import EpochHistory, EpochMetrics, Run
 
 DATA = fnn.data.Split(np.eye(4, dtype=np.float32), np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))
 
@@ -39,7 +44,7 @@ def test_progress_of_a_run_is_one_output_and_its_last_state_stays(notebook, capf
     page = run._repr_html_()
     assert page is not None
     assert f"{run.history[-1].test_loss:.4f}" in page
-    assert "✓ finished" in page
+    assert "finished, 3 epochs" in page
 
 
 def test_many_steps_are_few_updates(notebook):
@@ -71,38 +76,60 @@ def test_progress_can_be_switched_off(notebook):
 
 def test_a_running_bar_says_how_long_it_takes():
     assert "30.0 s left" in ProgressState("training", 4, 1, "", 10.0)._repr_html_()
-    assert "1:15 min" in ProgressState("training", 4, 4, "", 75.0, True)._repr_html_()
 
 
-def test_show_prints_in_a_terminal(capsys):
-    fnn.show({"dense_0": {"bias": np.array([0.5, 1.5])}})
-    fnn.show(fnn.dense(2), (3,))
-    fnn.show(np.zeros((2, 2)))
-    text = capsys.readouterr().out
-    assert "dense_0/bias" in text
-    assert "FLOPs" in text
-    assert "array" in text
+EVIL = "<script>alert(1)<b> & \"'"
 
 
-def test_show_displays_in_a_notebook(notebook, capsys):
-    fnn.show({"bias": np.zeros(2)})
-    fnn.show(fnn.dense(2))
-    fnn.show(figure())
-    assert [type(value).__name__ for value, _ in notebook.outputs] == ["ParameterTable", "Layer", "ShownFigure"]
-    assert not capsys.readouterr().out
+def a_sweep(name):
+    members = [
+        Member(
+            number,
+            {name: EVIL if number else "other", "seed": number},
+            status,
+            None,
+            {"test_accuracy": np.array([0.5, accuracy])},
+        )
+        for number, (accuracy, status) in enumerate([(0.5, "finished"), (0.75, "finished"), (0.1, "non-finite")])
+    ]
+    return SweepResult(tuple(members), lambda h: None, "float32", (784,))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("text",), "value: expected a pytree of arrays, such as parameters, or an object of functional_nn"),
-        (({},), "value: expected a pytree of arrays"),
-        (({"a": np.zeros(2)}, (2,)), "value: expected a layer, because in_shape is given"),
-    ],
-)
-def test_show_refuses_what_has_no_arrays(arguments, message):
-    with pytest.raises(fnn.InputError, match=message):
-        fnn.show(*arguments)
+def shown_objects():
+    verdict = fnn.gradients.Verdict(EVIL, "x", "fail", 1.0, 0.1, hand=2.0, arbiter=1.0)
+    history = EpochHistory([EpochMetrics(i, {"train_loss": 1 / i}, 0.01) for i in range(1, 121)])
+    return {
+        "summary": fnn.summary(fnn.chain(fnn.dense(4), fnn.relu), (4,)),
+        "history": history,
+        "no epochs": EpochHistory(),
+        "run": Run(None, history, "non-finite", EVIL, (4,), "float32"),  # pyright: ignore[reportArgumentType]
+        "sweep": a_sweep(EVIL),
+        "report": fnn.gradients.Report((verdict,), title=EVIL),
+        "explanation": Explanation((Finding("float64", "dense_0", EVIL, "Pass it."),)),
+        "non-finite": NonFinite(("loss",), operation="log", layer=EVIL, stage="forward pass", cause=EVIL),
+        "progress": ProgressState(EVIL, 5, 3, "loss 0.5", 75.0),
+    }
+
+
+@pytest.mark.parametrize("name", shown_objects())
+def test_html_is_well_formed_and_escaped(name):
+    page = shown_objects()[name]._repr_html_()
+    root = ElementTree.fromstring(f"<div>{page}</div>")
+    known = {"div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td", "progress"}
+    assert {element.tag for element in root.iter()} <= known
+    assert ("alert" in page) == (name not in ("summary", "history", "no epochs"))
+
+
+def test_tables_have_the_numbers_that_count():
+    def rows(name):
+        body = ElementTree.fromstring(f"<div>{shown_objects()[name]._repr_html_()}</div>").find(".//tbody")
+        assert body is not None
+        return [["".join(cell.itertext()) for cell in row] for row in body]
+
+    assert rows("summary")[0] == ["dense_0", "(4,)", "20", "80", "36"]
+    assert [row[0] for row in rows("history")[:2] + rows("history")[-1:]] == ["1", "3", "120"]
+    assert rows("sweep") == [[EVIL, "1", "0.7500", "", "1"], ["other", "1", "0.5000", "", ""]]
+    assert rows("report")[0][:3] == ["✗", EVIL, "x"]
 
 
 def test_a_figure_is_a_png_of_its_width():

@@ -1,1 +1,0 @@
-"""The errors of values, gradients and second derivatives in the tails: functional_nn, ``jax.grad`` and PyTorch."""
